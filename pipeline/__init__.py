@@ -1,0 +1,1 @@
+"""keyjoin's command line: what is run, where and with which options."""

@@ -1,0 +1,61 @@
+"""What is left of a command line for Beam: checked, because Beam itself ignores what it does not know."""
+
+import argparse
+from collections.abc import Sequence
+
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from pipeline.options import Parser, run_parser
+from transforms.errors import UsageError
+from transforms.model import nearest
+
+LOCAL = "FnApiRunner"
+# DirectRunner first looks for Prism, which it downloads; keyjoin means the runner in this process.
+LOCAL_NAMES = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
+
+
+def pipeline_options(args: Sequence[str]) -> PipelineOptions:
+    """Beam's options, with the local runner where none or DirectRunner is named.
+
+    Raises:
+        UsageError: Neither keyjoin nor Beam knows a flag, or a flag loses data on the local runner.
+    """
+    _check_known(args)
+    try:
+        options = PipelineOptions(list(args))
+        runner = options.view_as(StandardOptions).runner
+    except SystemExit as error:
+        raise UsageError(f"Beam does not accept {' '.join(args)}; see the lines above") from error
+    if runner in LOCAL_NAMES:
+        workers = options.get_all_options().get("direct_num_workers", 1)
+        if workers != 1:
+            raise UsageError(
+                f"--direct_num_workers={workers} loses rows on Beam's local runner (docs/runners.md); leave it out: "
+                "keyjoin uses all cores within a chunk"
+            )
+        options.view_as(StandardOptions).runner = LOCAL
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the run stays in this process."""
+    return bool(options.view_as(StandardOptions).runner == LOCAL)
+
+
+def _check_known(args: Sequence[str]) -> None:
+    parser = Parser(prog="keyjoin run", allow_abbrev=False, add_help=False)
+    for options in [PipelineOptions, *_below(PipelineOptions)]:
+        try:
+            options._add_argparse_args(parser)
+        except (argparse.ArgumentError, AttributeError):
+            continue  # two of Beam's own classes define the same flag
+    unknown = [arg for arg in parser.parse_known_args(list(args))[1] if arg]
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        ours = [f for action in run_parser("keyjoin run")._actions for f in action.option_strings]
+        known = ours + [f for action in parser._actions for f in action.option_strings]
+        raise UsageError(f"neither keyjoin nor Beam knows {unknown[0]}{nearest(flag, known)}; see keyjoin run --help")
+
+
+def _below(options: type) -> list[type]:
+    return [c for child in options.__subclasses__() for c in (child, *_below(child))]

@@ -1,0 +1,44 @@
+"""How a command ends: every exit code, once."""
+
+import enum
+
+
+class Exit(enum.IntEnum):
+    """A process exit code.
+
+    Attributes:
+        title: A few words.
+        sentence: When a command ends so.
+        remedy: What the reader can do.
+    """
+
+    title: str
+    sentence: str
+    remedy: str
+
+    def __new__(cls, code: int, title: str, sentence: str, remedy: str) -> "Exit":
+        """Makes a member whose value is the process's exit code."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.title, member.sentence, member.remedy = title, sentence, remedy
+        return member
+
+    COMPLETE = (
+        0,
+        "complete",
+        "Everything that was asked for is done; of a run, the ledger adds up and `_SUCCESS` is written.",
+        "Nothing.",
+    )
+    FAILED = (
+        1,
+        "failed",
+        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no "
+        "`_SUCCESS`.",
+        "Read the last line, look into `_dead_letter/`, mend the cause, and run again with --overwrite.",
+    )
+    USAGE = (
+        2,
+        "wrong usage",
+        "The command line, the inputs or the model are wrong; nothing was run and nothing written.",
+        "Do what the message says.",
+    )

@@ -1,0 +1,70 @@
+"""From the options to the layout: what stands in an output row, and that no name stands there twice."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.options import RunOptions
+from transforms.errors import UsageError
+from transforms.model import KEY, nearest
+from transforms.records import Layout
+
+ROW = "row"
+
+
+def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> Layout:
+    """What is written of a row.
+
+    Args:
+        options: What was asked for.
+        outputs: The model's predictions, in order.
+        sample: Some rows; may be empty.
+
+    Raises:
+        UsageError: A name is unknown, or would stand twice in an output row.
+    """
+    asked = options.output_fields
+    known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
+    for name in asked:
+        if name not in known and name not in (ROW, KEY):
+            raise UsageError(
+                f"--output_fields names {name}, which is neither row, nor key, nor a prediction of "
+                f"{list(outputs)}{nearest(name, [*known, ROW, KEY])}"
+            )
+    named = [known[name] for name in asked if name in known]
+    written = named or (outputs if ROW in asked else [])
+    own_key = KEY in asked and KEY not in named and options.key_field is None
+    layout = Layout(
+        ROW in asked,
+        options.include_fields,
+        options.exclude_fields,
+        KEY if own_key else None,
+        options.key_field,
+        tuple((output, options.prediction_prefix + output) for output in written),
+    )
+    _check_sample(layout, sample)
+    _check_twice(layout, sample)
+    return layout
+
+
+def _check_sample(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
+    fields = sorted({name for row in sample for name in row})
+    own = (layout.key_field,) if layout.key_field else ()
+    for name in (*layout.include, *layout.exclude, *own):
+        if sample and name not in fields:
+            raise UsageError(f"the rows have no field {name}{nearest(name, fields)}; they have {fields}")
+
+
+def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
+    added = [*layout.added, *([layout.key_field] if layout.key_field else [])]
+    twice = next((name for name in added if added.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two fields of an output row would be called {twice}; rename predictions with --prediction_prefix")
+    if not layout.row:
+        return
+    for name in added:
+        written = name in layout.include if layout.include else name not in layout.exclude
+        if written and any(name in row for row in sample):
+            raise UsageError(
+                f"the rows already have a field {name}; rename predictions with --prediction_prefix=TEXT, "
+                f"or leave the field out with --exclude_fields={name}"
+            )

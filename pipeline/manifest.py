@@ -1,0 +1,115 @@
+"""The manifest: the JSON record of a run; and `_SUCCESS`, which is written last."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline import ledger
+from pipeline.options import RunOptions
+from pipeline.preflight import Plan
+from transforms import files
+from transforms.records import PartReceipt
+from transforms.write import letters_name
+
+JOB = "_job.json"
+MANIFEST = "_manifest.json"
+SUCCESS = "_SUCCESS"
+SCHEMA_VERSION = 1
+BLOCK_BYTES = 1 << 22
+PACKAGES = ("keyjoin", "apache-beam", "tensorflow", "pyarrow", "numpy")
+
+
+def begin(options: RunOptions, plan: Plan) -> None:
+    """Writes what is about to run, before anything else: it marks the folder as a run's output."""
+    _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **_what(options, plan)})
+
+
+def make(
+    options: RunOptions, plan: Plan, parts: Sequence[PartReceipt], seconds: float, status: str
+) -> dict[str, Any]:
+    """The manifest of a run."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        **_what(options, plan),
+        "totals": _totals(parts),
+        "sources": {path: _totals(receipts) for path, receipts in ledger.by_source(parts).items()},
+        "parts": [_part(part) for part in parts],
+        "skipped": plan.skipped,
+        "seconds": round(seconds, 3),
+    }
+
+
+def commit(output: str, document: dict[str, Any], *, success: bool) -> None:
+    """Writes the manifest, then `_SUCCESS` with the manifest's sha256."""
+    text = _write(output, MANIFEST, document)
+    files.delete_tree(files.join(output, JOB))
+    if success:
+        _write(output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+
+
+def fingerprint(model: str) -> str:
+    """sha256 over a model's files: their names and contents, in order of name."""
+    digest = hashlib.sha256()
+    paths = [model] if os.path.isfile(model) else sorted(
+        os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found
+    )
+    for path in paths:
+        digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
+        content = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                content.update(block)
+        digest.update(content.digest())
+    return digest.hexdigest()
+
+
+def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+    files.write_whole(files.join(output, name), [text])
+    return text
+
+
+def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
+    handler = plan.job.handler
+    return {
+        "options": {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)},
+        "format": plan.job.format,
+        "model": {
+            "path": options.model,
+            "sha256": fingerprint(options.model),
+            "signature": handler.contract.signature,
+            "key_input": handler.contract.key.name if handler.contract.key else None,
+            "key_output": handler.contract.echo.output if handler.contract.echo else None,
+            "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
+            "predictions": dict(plan.job.layout.predictions),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+
+
+def _totals(parts: Sequence[PartReceipt]) -> dict[str, Any]:
+    return {**ledger.total(parts)._asdict(), "parts": len(parts)}
+
+
+def _part(part: PartReceipt) -> dict[str, Any]:
+    return {
+        "name": part.chunk.part,
+        "key": part.chunk.key,
+        "start": part.chunk.start,
+        "end": part.chunk.end,
+        "rows": part.rows,
+        "joined": part.joined,
+        "dead": part.dead,
+        "bytes": part.bytes,
+        "crc32c": f"{part.checksum:08x}",
+        "dead_letters": letters_name(part.chunk.part) if part.dead else None,
+    }

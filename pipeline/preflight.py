@@ -1,0 +1,173 @@
+"""Preflight: everything that can be found out without running the job, and the job that comes of it."""
+
+import contextlib
+import gzip
+import itertools
+import os
+import posixpath
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.job import Job
+from pipeline.layout import make_layout
+from pipeline.options import RunOptions
+from transforms import columns, files, formats, mapping, sources
+from transforms import model as models
+from transforms.errors import UsageError
+from transforms.formats import GZIP, Format
+from transforms.predict import KeyedChunkHandler
+from transforms.records import Feature, Rows, Source
+
+SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
+SAMPLE_SOURCES = 16
+PROBE_ROWS = 3
+
+
+class Plan(NamedTuple):
+    """A checked run.
+
+    Attributes:
+        job: What will run.
+        sources: The input files, as they are now.
+        skipped: Files of input folders that are not data by their names.
+    """
+
+    job: Job
+    sources: list[Source]
+    skipped: list[str]
+
+
+@contextlib.contextmanager
+def prepare(options: RunOptions) -> Iterator[Plan]:
+    """Checks inputs, model and output, and settles what feeds and what is written.
+
+    A `.keras` model is exported to a folder which is there as long as the context.
+
+    Raises:
+        UsageError: Something is wrong; nothing was written.
+    """
+    name = options.format or formats.name_of([f for p in options.input for f in _paths(p)])
+    fmt = formats.load(name)
+    matched = sources.match_sources(options.input, formats.default_suffix(name))
+    for source in matched.sources:
+        _check_readable(source.path)
+    check_output(options, matched.sources)
+    data, sample = _sample(matched.sources, fmt)
+    with model_folder(options.model) as folder:
+        handler = _handler(options, folder, fmt, data, sample)
+        layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
+        job = Job(
+            options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
+        )
+        yield Plan(job, matched.sources, matched.skipped)
+
+
+@contextlib.contextmanager
+def model_folder(model: str) -> Iterator[str]:
+    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
+    if not model.endswith(".keras"):
+        yield model
+        return
+    from pipeline.wrap import export_keras
+
+    folder = tempfile.mkdtemp(prefix="keyjoin-model-")
+    try:
+        exported = os.path.join(folder, "model")
+        export_keras(model, exported)
+        yield exported
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _handler(
+    options: RunOptions, folder: str, fmt: Format, data: bytes, sample: list[dict[str, Any]]
+) -> KeyedChunkHandler:
+    loaded = models.load(folder, options.signature)
+
+    def features_of(contract: models.Contract) -> tuple[Feature, ...]:
+        return mapping.map_inputs(
+            contract, sample, options.features, options.input_map, is_example=fmt.is_example
+        )
+
+    def example(inputs: tuple[models.Tensor, ...]) -> models.Arrays | None:
+        contract = models.Contract(options.signature, inputs, tuple(loaded.outputs.values()), None, None)
+        return _first_rows(fmt, data, features_of(contract)) if sample else None
+
+    contract = models.find_contract(loaded, options.signature, options.key_input, example)
+    return KeyedChunkHandler(
+        folder, contract, features_of(contract), options.batch_size, options.non_finite == "keep"
+    )
+
+
+def _first_rows(fmt: Format, data: bytes, features: Sequence[Feature]) -> models.Arrays | None:
+    rows = fmt.rows(data, first=True)
+    inputs, _ = fmt.read(data, Rows(rows.starts[:SAMPLE_SOURCES], rows.ends[:SAMPLE_SOURCES]), features)
+    if not inputs.num_rows:
+        return None
+    return {
+        f.name: np.resize(columns.to_array(inputs[f.name], f), (PROBE_ROWS, *f.shape)) for f in features
+    }
+
+
+def _paths(pattern: str) -> list[str]:
+    return [source.path for source in sources.match_sources([pattern], "").sources]
+
+
+def _check_readable(path: str) -> None:
+    if files.is_local(path) and not os.access(path, os.R_OK):
+        raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
+
+
+def check_output(options: RunOptions, found: Sequence[Source]) -> None:
+    """Refuses an output folder that is in use, or that lies where the input is searched for.
+
+    Raises:
+        UsageError: It is.
+    """
+    output = _absolute(options.output)
+    for pattern in options.input:
+        folder = _absolute(pattern)
+        if not sources.is_glob(pattern) and _inside(output, folder) and not any(s.path == pattern for s in found):
+            raise UsageError(f"--output {options.output} lies inside of the input {pattern}; choose another folder")
+        if "**" in pattern and _inside(output, _absolute(sources.fixed_folder(pattern))):
+            raise UsageError(f"--output {options.output} lies where {pattern} is searched; choose another folder")
+    for source in found:
+        if _inside(_absolute(source.path), output):
+            raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
+    if not options.overwrite and files.match(posixpath.join(options.output, "**")):
+        raise UsageError(f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite")
+
+
+def _absolute(path: str) -> str:
+    return os.path.realpath(path) if files.is_local(path) else path.rstrip("/")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str, Any]]]:
+    """The first bytes of the first source that has readable rows, and some of these rows."""
+    filled = (source for source in found if source.size)
+    for source, size in itertools.product(itertools.islice(filled, SAMPLE_SOURCES), SAMPLE_BYTES):
+        data = _head(source, size)
+        sample = fmt.sample(data)
+        if sample:
+            return data, sample
+        if len(data) < size:
+            continue
+    return b"", []
+
+
+def _head(source: Source, size: int) -> bytes:
+    opened: Callable[..., Any] = gzip.open if source.suffix.endswith(GZIP) else contextlib.nullcontext
+    try:
+        with files.open_raw(source.path) as stored, opened(stored) as file:
+            data: bytes = file.read(size)
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error
+    return data

@@ -1,0 +1,112 @@
+"""What a run prints: the plan before it, and the summary after it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.ledger import Totals
+from pipeline.preflight import Plan
+from transforms import files, formats
+from transforms.formats import GZIP
+from transforms.mapping import describe
+from transforms.reasons import Reason
+from transforms.records import Feature
+
+SHOWN_ROWS = 3
+SHOWN_PARTS = 100
+SHOWN_BYTES = 1 << 20
+WIDTH = 110
+
+
+def print_plan(plan: Plan) -> None:
+    """Prints what will be read, what feeds the model, and what is written."""
+    handler, sources = plan.job.handler, plan.sources
+    size = sum(source.size for source in sources)
+    _say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
+    for path in plan.skipped[:SHOWN_ROWS]:
+        _say("skipped", f"{path} (its name marks it as no data)")
+    if len(plan.skipped) > SHOWN_ROWS:
+        _say("skipped", f"and {len(plan.skipped) - SHOWN_ROWS} more such files")
+    for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
+        _say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
+    echo, key = handler.contract.echo, handler.contract.key
+    if key is None or echo is None:
+        _say("key", "the model takes none: predictions are matched by place, their number checked in each batch")
+    else:
+        where = f"last column of {echo.output}" if echo.last_column else f"output {echo.output}"
+        _say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
+    predictions = dict(plan.job.layout.predictions)
+    for tensor in handler.contract.predictions:
+        if tensor.name in predictions:
+            _say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def _fed_by(feature: Feature) -> str:
+    return ", ".join(feature.fields) if feature.fields else "the row's own bytes"
+
+
+def _say(what: str, text: str) -> None:
+    print(f"{what:<12} {text}", flush=True)
+
+
+def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> None:
+    """Prints where the output is, the summary, and a few joined rows."""
+    print()
+    _say("output", output)
+    print()
+    rows: list[tuple[str, str]] = [
+        ("rows read", f"{totals.rows:,}"),
+        ("joined", f"{totals.joined:,}"),
+        ("dead letters", f"{totals.bad:,}"),
+        *((f"  {code}", f"{count:,}  {Reason(code).sentence}") for code, count in totals.dead.items()),
+        ("blank lines", f"{totals.blank:,}"),
+        ("seconds", f"{seconds:.1f}"),
+        ("rows/s", f"{totals.rows / seconds:,.0f}"),
+    ]
+    for name, value in rows:
+        print(f"{name:<18}{value}")
+    shown = list(_first_rows(output, plan))
+    if shown:
+        print()
+    for row in shown:
+        print(_shortened(row))
+    sys.stdout.flush()
+
+
+def _first_rows(output: str, plan: Plan) -> Iterator[str]:
+    """The first rows of the output, as text."""
+    left = SHOWN_ROWS
+    fmt = formats.load(plan.job.format)
+    parts = [f for f in files.match(files.join(output, "**")) if f.size_in_bytes and not _is_ours(f.path, output)]
+    for part in parts[:SHOWN_PARTS]:
+        data = files.read_range(part.path, 0, min(part.size_in_bytes, SHOWN_BYTES))
+        for row in fmt.sample(data)[:left]:
+            yield json.dumps(row, ensure_ascii=False, default=repr)
+            left -= 1
+        if not left:
+            return
+
+
+def _is_ours(path: str, output: str) -> bool:
+    below = path[len(output.rstrip("/")) + 1 :]
+    return below.startswith("_") or path.endswith(GZIP)
+
+
+def _shortened(row: str) -> str:
+    """A row on one line; the end is kept, since the prediction is there."""
+    if len(row) <= WIDTH:
+        return row
+    return f"{row[: WIDTH // 3]} … {row[-(WIDTH - WIDTH // 3 - 3) :]}"
+
+
+def table(rows: list[tuple[Any, ...]]) -> str:
+    """Text in columns.
+
+    >>> print(table([("a", 1), ("bb", 22)]))
+    a   1
+    bb  22
+    """
+    widths = [max(len(str(row[at])) for row in rows) for at in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,121 @@
+"""`keyjoin run`: checks, runs the job, and calls it complete only when the ledger adds up."""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from pipeline import ledger, manifest, report
+from pipeline.beam_flags import is_local, pipeline_options
+from pipeline.exits import Exit
+from pipeline.job import TEMP, build, read_receipts
+from pipeline.options import RunOptions
+from pipeline.preflight import Plan, prepare
+from transforms import files
+from transforms.errors import RunError, UsageError
+from transforms.records import PartReceipt
+
+# Beam reports what a step raised as the text of its traceback, with the step's name after it.
+OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
+
+
+def run(options: RunOptions, beam_args: Sequence[str]) -> Exit:
+    """Runs the job and prints what came of it.
+
+    Raises:
+        UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
+        RunError: The run failed; there is no `_SUCCESS`.
+    """
+    started = time.monotonic()
+    beam_options = pipeline_options(beam_args)
+    with prepare(options) as plan:
+        report.print_plan(plan)
+        _clear(options)
+        manifest.begin(options, plan)
+        _execute(plan, beam_options)
+    parts = read_receipts(plan.job.temp)
+    _check(plan, parts)
+    totals = ledger.total(parts)
+    within = options.max_bad_rows.allows(totals.bad, totals.rows)
+    seconds = time.monotonic() - started
+    document = manifest.make(options, plan, parts, seconds, "complete" if within else "over budget")
+    files.delete_tree(plan.job.temp)
+    manifest.commit(options.output, document, success=within)
+    report.print_result(options.output, plan, totals, seconds)
+    if not within:
+        raise RunError(
+            f"{totals.bad} of {totals.rows} rows are bad, more than --max_bad_rows={options.max_bad_rows} allows; "
+            f"see {files.join(options.output, '_dead_letter')}, mend the rows or raise the budget, and run again "
+            "with --overwrite"
+        )
+    return Exit.COMPLETE
+
+
+def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
+    """`keyjoin check`: all of the checks, and the plan that they give; nothing is written.
+
+    Raises:
+        UsageError: Something is wrong.
+    """
+    pipeline_options(beam_args)
+    with prepare(options) as plan:
+        report.print_plan(plan)
+    return Exit.COMPLETE
+
+
+def _execute(plan: Plan, beam_options: beam.options.pipeline_options.PipelineOptions) -> None:
+    root = beam.Pipeline(options=beam_options)
+    build(root, plan.job)
+    try:
+        root.run().wait_until_finish()
+    except Exception as error:
+        # A step's error reaches us through the runner, in the runner's own type and words.
+        raise RunError(f"{_cause(error)}; no _SUCCESS was written") from error
+
+
+def _cause(error: Exception) -> str:
+    text = str(error)
+    own = OWN_ERROR.findall(text)
+    if own:
+        return str(own[-1])
+    lines = [line for line in text.splitlines() if line.strip()]
+    return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}"
+
+
+def _clear(options: RunOptions) -> None:
+    """Empties the output folder for --overwrite, `_SUCCESS` first.
+
+    Raises:
+        UsageError: The folder holds something that is not a run's output.
+    """
+    there = {f.path for f in files.match(files.join(options.output, "**"))}
+    if not there:
+        return
+    if not there & {files.join(options.output, name) for name in (manifest.JOB, manifest.MANIFEST)}:
+        raise UsageError(
+            f"--output {options.output} holds files that no run of keyjoin wrote; empty it yourself, or choose another"
+        )
+    files.delete_tree(files.join(options.output, manifest.SUCCESS))
+    for path in sorted(there - {files.join(options.output, manifest.JOB)}):
+        files.delete_tree(path)
+
+
+def _check(plan: Plan, parts: Sequence[PartReceipt]) -> None:
+    """Reads back the sizes of sources and parts.
+
+    Raises:
+        RunError: The ledger does not add up.
+    """
+    output = plan.job.output.rstrip("/")
+    written = {
+        os.path.relpath(f.path, output) if files.is_local(output) else f.path[len(output) + 1 :]: f.size_in_bytes
+        for f in files.match(files.join(output, "**"))
+        if f"/{TEMP}/" not in f.path
+    }
+    now = {f.path: f.size_in_bytes for pattern in {p.chunk.source for p in parts} for f in files.match(pattern)}
+    found = ledger.problems(plan.sources, now, parts, written)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise RunError(f"the ledger does not add up: {found[0]}{more}; no _SUCCESS was written: run again")

@@ -1,0 +1,34 @@
+"""Packages keyjoin: for a local install, and for the source distribution that Dataflow workers install."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="keyjoin",
+    version="0.1.0",
+    description="Scores rows in bulk with a TensorFlow model on Apache Beam and joins each prediction back to its row",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["pipeline", "pipeline.*", "transforms", "transforms.*"]),
+    entry_points={"console_scripts": ["keyjoin = pipeline.cli:entry"]},
+    install_requires=[
+        # Exact, because these three must agree with each other and with the worker's image.
+        "apache-beam[gcp]==2.77.0",
+        "tensorflow==2.21.0",
+        "tfx-bsl==1.21.0",
+        "msgspec>=0.20",
+        "numpy>=2.2",
+        "pyarrow>=20",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=2.0",
+            "pyarrow-stubs>=20.0",
+            "pytest>=9.0",
+            "ruff>=0.17",
+            # Makes SavedModels as Keras 2 wrote them.
+            "tf_keras==2.21.0",
+        ],
+    },
+)

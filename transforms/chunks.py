@@ -1,0 +1,85 @@
+"""SplitIntoChunks: from files to runs of whole rows that can be read again by their position."""
+
+import dataclasses
+import gzip
+import posixpath
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import apache_beam as beam
+
+from transforms import files
+from transforms.errors import RunError
+from transforms.formats import GZIP, Format
+from transforms.records import Chunk, Source
+
+COPY_BYTES = 1 << 22
+
+
+def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes: int) -> Iterator[Chunk]:
+    """The chunks of one source, which cover all of its bytes; an empty source has one, empty.
+
+    Args:
+        source: The source.
+        data: The file that holds its bytes.
+        size: Bytes of that file.
+        fmt: The source's format.
+        chunk_bytes: About how large a chunk is; rows are never cut.
+    """
+    ends: Iterable[int] = [0]
+    if size:
+        with files.open_raw(data) as file:
+            ends = list(fmt.split(file, size, chunk_bytes))
+    ends = list(ends)
+    start = 0
+    for number, end in enumerate(ends):
+        part = f"{source.stem}-{number:05d}-of-{len(ends):05d}{source.suffix}"
+        yield Chunk(source.path, data, start, end, number, len(ends), part)
+        start = end
+
+
+def spill(source: Source, folder: str) -> tuple[str, int]:
+    """Decompresses a gzip source, all of its members, to a file that can be read by position.
+
+    Returns:
+        The file and its size.
+
+    Raises:
+        RunError: The source is not gzip, is damaged, or ends early.
+    """
+    path = files.join(folder, *f"{source.stem}{source.suffix}".removesuffix(GZIP).split("/"))
+    try:
+        with files.open_raw(source.path) as packed, gzip.open(packed) as plain:
+            return path, files.write_whole(path, _blocks(plain))
+    except (gzip.BadGzipFile, EOFError, OSError) as error:
+        raise RunError(
+            f"{source.path}: not a whole gzip file ({error}); copy it again from where it was written"
+        ) from error
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(COPY_BYTES):
+        yield block
+
+
+@dataclasses.dataclass(eq=False)
+class SplitIntoChunks(beam.PTransform):
+    """Splits sources into chunks.
+
+    Input:  PCollection[Source]
+    Output: PCollection[Chunk], which cover every byte of every source once
+    """
+
+    format: Format
+    chunk_bytes: int
+    temp: str
+
+    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[Chunk]:
+        """Wires the step."""
+        return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
+
+    def _split(self, source: Source) -> Iterator[Chunk]:
+        data, size = source.path, source.size
+        if source.suffix.endswith(GZIP):
+            data, size = spill(source, posixpath.join(self.temp, "spill"))
+        yield from split_source(source, data, size, self.format, self.chunk_bytes)

@@ -1,0 +1,243 @@
+"""Columns: between Arrow arrays, as formats read and write them, and NumPy arrays, as models do.
+
+Shapes are nested fixed-size lists: an input of shape (n, 2, 3) is a column of n records of
+`fixed_size_list<fixed_size_list<float, 3>, 2>`.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.records import Feature, Mask, Positions
+
+STRING = "string"
+B64 = "b64"
+LISTED = "listed"
+# What a value is read as before it is checked and narrowed to the dtype of the model.
+READ_AS = {
+    "float16": pa.float32(),
+    "bfloat16": pa.float32(),
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "int8": pa.int64(),
+    "uint8": pa.int64(),
+    "int16": pa.int64(),
+    "uint16": pa.int64(),
+    "int32": pa.int64(),
+    "uint32": pa.int64(),
+    "int64": pa.int64(),
+    "uint64": pa.uint64(),
+    "bool": pa.bool_(),
+    STRING: pa.string(),
+}
+# How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
+Spelling = frozenset[tuple[str, str]]
+
+
+def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
+    """The types that the fields of rows so spelled are read as."""
+    types = {}
+    for feature in features:
+        leaf = READ_AS[feature.dtype]
+        for field in feature.fields:
+            kind = pa.struct([(B64, pa.string())]) if (field, B64) in spelling else leaf
+            for _ in range(_depth(feature, field, spelling)):
+                kind = pa.list_(kind)
+            types[field] = kind
+    return pa.schema(list(types.items()))
+
+
+def _depth(feature: Feature, field: str, spelling: Spelling) -> int:
+    if len(feature.fields) > 1:
+        return 0
+    if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
+        return int((field, LISTED) in spelling)
+    return len(feature.shape)
+
+
+def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[pa.RecordBatch, Positions]:
+    """Checks what was read and makes the model's inputs of it.
+
+    Args:
+        tables: Rows in order, in tables as of `schema`.
+        features: What the model needs.
+
+    Returns:
+        The inputs of the rows that fit, and the numbers of the rows that do not: nulls, lists of another
+        length, numbers beyond the dtype.
+    """
+    batches = [_empty(features)]
+    unfit, first = [], 0
+    for table in tables:
+        table = _plain(table.combine_chunks())
+        fitting = np.ones(table.num_rows, np.bool_)
+        for feature in features:
+            for field in feature.fields:
+                fitting &= _fits(table[field], _dims(feature, table[field].type), feature.dtype)
+        if not fitting.all():
+            unfit.append(first + np.flatnonzero(~fitting))
+            table = table.filter(pa.array(fitting)).combine_chunks()
+        first += len(fitting)
+        arrays = [_input([_one(table[field]) for field in f.fields], f) for f in features]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
+    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    numbers: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
+    return (whole[0] if whole else batches[0]), numbers
+
+
+def _empty(features: Sequence[Feature]) -> pa.RecordBatch:
+    kinds = [(f.name, _kind(READ_AS[f.dtype], f.shape)) for f in features]
+    return pa.RecordBatch.from_pylist([], pa.schema(kinds))
+
+
+def _kind(leaf: pa.DataType, shape: Sequence[int]) -> pa.DataType:
+    kind = pa.binary() if leaf == pa.string() else leaf
+    for size in reversed(shape):
+        kind = pa.list_(kind, size)
+    return kind
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    array = column.combine_chunks()
+    return array if isinstance(array, pa.Array) else array.chunk(0)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Strings as bytes, whether they were spelled as text or in base64 (null where that is wrong)."""
+    for at, field in enumerate(table.schema):
+        table = table.set_column(at, field.name, _decoded(_one(table[field.name])))
+    return table
+
+
+def _decoded(array: pa.Array) -> pa.Array:
+    if pa.types.is_list(array.type):
+        inner = _decoded(array.values)
+        return pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null()) if len(array) else (
+            pa.array([], pa.list_(inner.type))
+        )
+    if pa.types.is_struct(array.type):
+        return pa.array([_unbase64(v) for v in array.field(B64).to_pylist()], pa.binary())
+    return array.cast(pa.binary()) if pa.types.is_string(array.type) else array
+
+
+def _unbase64(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _dims(feature: Feature, kind: pa.DataType) -> tuple[int, ...]:
+    return feature.shape if pa.types.is_list(kind) else ()
+
+
+def _fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str) -> Mask:
+    """Which records hold a value of that shape, without nulls, that the dtype can hold."""
+    array = _one(column) if isinstance(column, pa.ChunkedArray) else column
+    valid: Mask = array.is_valid().to_numpy(zero_copy_only=False)
+    if not dims:
+        return valid & _in_range(array, dtype)
+    offsets = array.offsets.to_numpy()
+    unfit = np.concatenate([[0], np.cumsum(~_fits(array.values, dims[1:], dtype))])
+    fitting: Mask = valid & (np.diff(offsets) == dims[0]) & (np.diff(unfit[offsets]) == 0)
+    return fitting
+
+
+def _in_range(array: pa.Array, dtype: str) -> Mask:
+    if dtype in (STRING, "bool"):
+        return np.ones(len(array), np.bool_)
+    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+    if dtype.startswith(("float", "bfloat")):
+        with np.errstate(over="ignore"):
+            finite: Mask = np.isfinite(values.astype(dtype))
+        return finite
+    limits = np.iinfo(dtype)
+    within: Mask = (values >= limits.min) & (values <= limits.max)
+    return within
+
+
+def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
+    """One column of the model's shape, from fields that fit."""
+    if len(fields) > 1:
+        stacked = np.column_stack([_numpy(field) for field in fields]).reshape(-1)
+        flat = _arrow(stacked, READ_AS[feature.dtype])
+    else:
+        flat = fields[0]
+        while pa.types.is_list(flat.type):
+            flat = flat.flatten()
+    return nested(flat, feature.shape)
+
+
+def nested(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
+    """Folds values into records of a shape."""
+    for size in reversed(shape):
+        flat = pa.FixedSizeListArray.from_arrays(flat, size)
+    return flat
+
+
+def _numpy(array: pa.Array) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _arrow(values: npt.NDArray[Any], leaf: pa.DataType) -> pa.Array:
+    return pa.array(values, pa.binary() if leaf == pa.string() else leaf)
+
+
+def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
+    """What the model is called with: (n, *shape) in the dtype of its input; strings are objects."""
+    while pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    dtype = object if feature.dtype == STRING else feature.dtype
+    return _numpy(column).astype(dtype, copy=False).reshape(-1, *feature.shape)
+
+
+def from_array(values: npt.NDArray[Any]) -> pa.Array:
+    """A column of a model's output, (n, *shape): halves become float32, strings binary."""
+    flat = values.reshape(-1)
+    if flat.dtype == object:
+        leaf = pa.array(flat, pa.binary())
+    elif flat.dtype.name in ("float16", "bfloat16"):
+        leaf = pa.array(flat.astype(np.float32))
+    else:
+        leaf = pa.array(flat)
+    return nested(leaf, values.shape[1:])
+
+
+def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:
+    """The pieces data[start:end], side by side in one buffer: a view where they touch, else a copy."""
+    count = len(starts)
+    if count and (starts[1:] == ends[:-1]).all():
+        return _binary(np.append(starts, ends[-1]), data)
+    bounds = np.empty(2 * count + 1, np.int64)
+    bounds[0 : 2 * count : 2], bounds[1::2] = starts, ends
+    bounds[-1] = ends[-1] if count else 0
+    return _binary(bounds, data).take(pa.array(np.arange(0, 2 * count, 2)))
+
+
+def _binary(offsets: Positions, data: bytes | pa.Buffer) -> pa.LargeBinaryArray:
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets, np.int64)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+
+
+def contents(pieces: pa.LargeBinaryArray) -> pa.Buffer:
+    """The bytes of pieces that lie side by side, as `gather` makes them."""
+    bounds = _offsets(pieces)
+    return pieces.buffers()[2].slice(int(bounds[0]), int(bounds[-1] - bounds[0]))
+
+
+def longest(pieces: pa.LargeBinaryArray) -> int:
+    """Bytes of the longest piece."""
+    return int(np.diff(_offsets(pieces)).max(initial=0))
+
+
+def _offsets(pieces: pa.LargeBinaryArray) -> Positions:
+    whole = np.frombuffer(pieces.buffers()[1], np.int64)
+    return whole[pieces.offset : pieces.offset + len(pieces) + 1]

@@ -1,0 +1,183 @@
+"""What is wrong with a JSON line: only ever asked of lines that were refused, or are suspect."""
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
+
+from transforms.columns import B64, LISTED, STRING, Spelling
+from transforms.reasons import Reason
+from transforms.records import Feature
+
+SHOWN = 40  # characters of a value in a message
+
+
+class Number(str):
+    """A number as it is spelled."""
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object's members in order, names given twice included."""
+
+
+def parse(line: bytes) -> Any:
+    """Reads one line; objects become `Pairs`, numbers `Number`.
+
+    Raises:
+        ValueError: It is not JSON, or not UTF-8, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(
+            line.decode(),
+            object_pairs_hook=Pairs,
+            parse_int=Number,
+            parse_float=Number,
+            parse_constant=_no_constant,
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def syntax(line: bytes) -> str | None:
+    """Why a line is not one JSON value, or None."""
+    try:
+        parse(line)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
+    """How the values of this line are spelled where there is a choice."""
+    open_ = [f for f in features if f.dtype == STRING or f.shape == (1,)]
+    if not open_:
+        return frozenset()
+    try:
+        row = dict(parse(line))
+    except (ValueError, TypeError):
+        return frozenset()
+    found = set()
+    for feature in open_:
+        for field in feature.fields:
+            value = row.get(field)
+            if feature.shape == (1,) and _is_list(value):
+                found.add((field, LISTED))
+            while _is_list(value) and value:
+                value = value[0]
+            if feature.dtype == STRING and isinstance(value, Pairs):
+                found.add((field, B64))
+    return frozenset(found)
+
+
+def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
+    """The reason code and message for a line that could not be read."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return Reason.NOT_UTF8.value, f"byte {error.start} of the row: {error.reason}"
+    problem = syntax(line)
+    if problem is not None:
+        return Reason.NOT_JSON.value, problem
+    row = parse(line)
+    if not isinstance(row, Pairs):
+        return Reason.NOT_OBJECT.value, f"the line is {_named(row)}"
+    for feature in features:
+        for field in feature.fields:
+            found = _explain_field(row, field, feature)
+            if found:
+                return found[0].value, f"field {field}: {found[1]}"
+    return Reason.NOT_JSON.value, _reader_says(line)
+
+
+def _reader_says(line: bytes) -> str:
+    """Why pyarrow refuses a line in which nothing else is wrong, such as 1e999 in a field nobody needs."""
+    options = pyarrow.json.ParseOptions(explicit_schema=pa.schema([]), unexpected_field_behavior="ignore")
+    try:
+        pyarrow.json.read_json(pa.BufferReader(line), parse_options=options)
+    except pa.ArrowInvalid as error:
+        return str(error)
+    return "not one row to the JSON reader"
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and not isinstance(value, Pairs)
+
+
+def _named(value: Any) -> str:
+    """A value in a message: its kind, and what it is where that is short."""
+    if isinstance(value, Pairs):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, Number):
+        return f"the number {_shown(value)}"
+    return f"the string {_shown(json.dumps(value))}" if isinstance(value, str) else json.dumps(value)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _explain_field(row: Pairs, field: str, feature: Feature) -> tuple[Reason, str] | None:
+    values = [value for name, value in row if name == field]
+    if not values:
+        return Reason.MISSING, "not in the row"
+    if len(values) > 1:
+        return Reason.DUPLICATE_NAME, f"given {len(values)} times"
+    shape = () if len(feature.fields) > 1 else feature.shape
+    if shape == (1,) and not _is_list(values[0]):
+        shape = ()
+    return _explain_value(values[0], shape, feature.dtype)
+
+
+def _explain_value(value: Any, shape: Sequence[int], dtype: str) -> tuple[Reason, str] | None:
+    if value is None:
+        return Reason.NULL, "null"
+    if not shape:
+        if _is_list(value):
+            return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
+        return _explain_leaf(value, dtype)
+    if not _is_list(value):
+        return Reason.WRONG_SHAPE, f"{_named(value)} where a list of {shape[0]} is expected"
+    if len(value) != shape[0]:
+        return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"
+    return next(filter(None, (_explain_value(v, shape[1:], dtype) for v in value)), None)
+
+
+def _explain_leaf(value: Any, dtype: str) -> tuple[Reason, str] | None:
+    if dtype == STRING:
+        return None if isinstance(value, str) and not isinstance(value, Number) else _explain_bytes(value)
+    if dtype == "bool":
+        return None if isinstance(value, bool) else (Reason.WRONG_TYPE, f"{_named(value)}, not a bool")
+    if not isinstance(value, Number):
+        return Reason.WRONG_TYPE, f"{_named(value)}, not a number"
+    if "float" not in dtype and any(c in value for c in ".eE"):
+        return Reason.FRACTION, f"{_shown(value)} for an {dtype} input"
+    return (Reason.OUT_OF_RANGE, f"{_shown(value)} does not fit {dtype}") if _beyond(value, dtype) else None
+
+
+def _beyond(number: Number, dtype: str) -> bool:
+    if "float" in dtype:
+        with np.errstate(over="ignore"):
+            return not np.isfinite(np.dtype(dtype).type(float(number)))
+    return not np.iinfo(dtype).min <= int(number) <= np.iinfo(dtype).max
+
+
+def _explain_bytes(value: Any) -> tuple[Reason, str] | None:
+    if not isinstance(value, Pairs) or B64 not in dict(value):
+        return Reason.WRONG_TYPE, f"{_named(value)}, not a string"
+    try:
+        base64.b64decode(dict(value)[B64], validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        return Reason.WRONG_TYPE, f"not base64: {error}"
+    return None

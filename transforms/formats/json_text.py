@@ -1,0 +1,62 @@
+"""Columns as JSON text, by Arrow's kernels: no Python object is made for a value.
+
+Floats are spelled in the shortest form that reads back as the same float, always with a point or an
+exponent, so that a reader which infers types sees one type; lists nest like the shape.
+"""
+
+import base64
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def encode(column: pa.Array) -> pa.Array:
+    """The JSON text of each record of a column, as binary; what is not finite becomes `null`.
+
+    >>> encode(pa.array([[1.5, 2.0], [0.1, float("nan")]], pa.list_(pa.float32(), 2))).to_pylist()
+    [b'[1.5, 2.0]', b'[0.1, null]']
+    """
+    if pa.types.is_fixed_size_list(column.type):
+        return _lists(encode(column.flatten()), column.type.list_size, len(column))
+    if pa.types.is_floating(column.type):
+        return _floats(column)
+    if pa.types.is_binary(column.type):
+        return _strings(column)
+    return column.cast(pa.string()).cast(pa.binary())
+
+
+def _lists(texts: pa.Array, size: int, count: int) -> pa.Array:
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * size)
+    inner = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), pa.scalar(b", "))
+    return pc.binary_join_element_wise(pa.scalar(b"["), inner, pa.scalar(b"]"), b"")
+
+
+def _floats(column: pa.Array) -> pa.Array:
+    values: npt.NDArray[np.floating] = column.to_numpy(zero_copy_only=False)
+    texts = column.cast(pa.string())
+    whole = values == np.rint(values)  # also infinity, never NaN
+    if whole.any():
+        bare = whole & ~pc.match_substring_regex(texts, "[.e]").to_numpy(zero_copy_only=False)
+        texts = pc.if_else(pa.array(bare), pc.binary_join_element_wise(texts, "", ".0"), texts)
+    finite = np.isfinite(values)
+    if not finite.all():
+        texts = pc.if_else(pa.array(finite), texts, "null")
+    return texts.cast(pa.binary())
+
+
+def _strings(column: pa.Array) -> pa.Array:
+    # Labels repeat: each different one is escaped once.
+    coded = column.dictionary_encode()
+    texts = [_string(value) for value in coded.dictionary.to_pylist()]
+    return pa.array(texts, pa.binary()).take(coded.indices)
+
+
+def _string(value: bytes) -> bytes:
+    """A JSON string; bytes that are not UTF-8 become {"b64": …}, as TensorFlow Serving's REST API has it."""
+    try:
+        return json.dumps(value.decode(), ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        return json.dumps({"b64": base64.b64encode(value).decode()}).encode()

@@ -1,0 +1,222 @@
+"""JSON Lines: one object a line, https://jsonlines.org and RFC 8259.
+
+A line's fate depends on the line alone: what decides is whether `pyarrow.json` reads it, by itself, as
+one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
+
+from transforms import columns
+from transforms.formats import Joined, json_explain, json_write
+from transforms.reasons import Reason
+from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+
+NEWLINE, OPEN, CLOSE = b"\n{}"
+SPACES = b" \t\r"
+IS_SPACE = np.isin(np.arange(256), list(SPACES))
+SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one by one
+BOM = b"\xef\xbb\xbf"
+SEARCH_BYTES = 1 << 16
+SAMPLE_ROWS = 100
+BLOCK_BYTES = 1 << 22
+# RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
+NOT_NUMBERS = (b"NaN", b"Inf")
+
+
+class JsonLines:
+    """The format; see `transforms.formats.Format`."""
+
+    name = "jsonl"
+    is_example = False
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
+        """Ends of the chunks: the first newline at or after each multiple of `chunk_bytes`, and the file's end."""
+        end = 0
+        while end < size:
+            end = min(_after_newline(file, end + chunk_bytes - 1), size)
+            yield end
+
+    def rows(self, data: bytes, *, first: bool) -> Rows:
+        """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
+        octets = np.frombuffer(data, np.uint8)
+        newlines = np.flatnonzero(octets == NEWLINE)
+        starts = np.concatenate([[0], newlines + 1]).astype(np.int64)
+        ends = np.concatenate([newlines, [len(data)]]).astype(np.int64)
+        if starts[-1] == len(data):  # the last newline ends a line, it does not begin one
+            starts, ends = starts[:-1], ends[:-1]
+        if first and data.startswith(BOM):
+            starts[0] = len(BOM)
+        filled = last_not_space(data, starts, ends) >= starts
+        return Rows(starts[filled], ends[filled], int(len(starts) - filled.sum()))
+
+    def read(
+        self, data: bytes, rows: Rows, features: Sequence[Feature]
+    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Parses the fields that the model needs; see `transforms.formats.Format`."""
+        suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
+        lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))
+        tables, unread = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
+        inputs, unfit = columns.to_inputs(tables, features)
+        # Row numbers: of what was not suspect, then of what could be read, then of what fits.
+        read = np.delete(np.flatnonzero(~suspect), unread)
+        bad = np.setdiff1d(np.arange(len(rows.starts)), np.delete(read, unfit))
+        explained = [
+            BadRow(int(row), "read", *json_explain.explain(data[rows.starts[row] : rows.ends[row]], features))
+            for row in bad
+        ]
+        return inputs, explained
+
+    def write(
+        self,
+        chunk: Chunk,
+        data: bytes,
+        rows: Rows,
+        good: Mask,
+        predictions: pa.RecordBatch,
+        layout: Layout,
+    ) -> Joined:
+        """Splices predictions into their lines; see `transforms.formats.Format`."""
+        return json_write.write(chunk, data, rows, good, predictions, layout)
+
+    def sample(self, data: bytes) -> list[dict[str, Any]]:
+        """The objects among the first lines; the last one may be cut off, then it is none."""
+        rows = self.rows(data, first=True)
+        found = []
+        for start, end in zip(rows.starts[:SAMPLE_ROWS], rows.ends[:SAMPLE_ROWS], strict=True):
+            try:
+                row = json.loads(data[start:end].decode())
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict):
+                found.append(row)
+        return found
+
+
+FORMAT = JsonLines()
+
+
+def _after_newline(file: IO[bytes], position: int) -> int:
+    """The position after the first newline at or after `position`; past the end where there is none."""
+    file.seek(position)
+    while block := file.read(SEARCH_BYTES):
+        found = block.find(b"\n")
+        if found >= 0:
+            return position + found + 1
+        position += len(block)
+    return position + 1
+
+
+def last_not_space(data: bytes, starts: Positions, ends: Positions) -> Positions:
+    """Of each line the position of its last byte that is no space; below its start where there is none."""
+    octets = np.frombuffer(data, np.uint8)
+    last = ends - 1
+    moving = np.flatnonzero(last >= starts)
+    for _ in range(SPACE_STEPS):
+        moving = moving[IS_SPACE[octets[last[moving]]]]
+        last[moving] -= 1
+        moving = moving[last[moving] >= starts[moving]]
+    for line in moving:
+        last[line] = starts[line] + len(data[starts[line] : last[line] + 1].rstrip(SPACES)) - 1
+    return last
+
+
+def _first_not_space(data: bytes, rows: Rows) -> Positions:
+    """Of each row, which holds more than spaces, the position of its first byte that is none."""
+    octets = np.frombuffer(data, np.uint8)
+    first = rows.starts.copy()
+    moving = np.arange(len(first))
+    for _ in range(SPACE_STEPS):
+        moving = moving[IS_SPACE[octets[first[moving]]]]
+        first[moving] += 1
+    for row in moving:
+        first[row] = rows.ends[row] - len(data[first[row] : rows.ends[row]].lstrip(SPACES))
+    return first
+
+
+def _not_objects(data: bytes, rows: Rows) -> Mask:
+    """Lines that do not begin with `{` and end with `}`.
+
+    That, and as many rows as lines, makes each line exactly one row: an object that goes on over a line's
+    end would need a comma or a string across it, and the next line begins with `{`, so it would not parse.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    first = octets[_first_not_space(data, rows)]
+    last = octets[last_not_space(data, rows.starts, rows.ends)]
+    mask: Mask = (first != OPEN) | (last != CLOSE)
+    return mask
+
+
+def _not_utf8(data: bytes, rows: Rows) -> Mask:
+    mask = np.zeros(len(rows.starts), np.bool_)
+    offsets = np.array([0, len(data)], np.int64)
+    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        for row, (start, end) in enumerate(zip(rows.starts, rows.ends, strict=True)):
+            try:
+                data[start:end].decode()
+            except UnicodeDecodeError:
+                mask[row] = True
+    return mask
+
+
+def _not_numbers(data: bytes, rows: Rows) -> Mask:
+    """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
+    mask = np.zeros(len(rows.starts), np.bool_)
+    for word in NOT_NUMBERS:
+        at = data.find(word)
+        while at >= 0:
+            row = int(np.searchsorted(rows.starts, at, "right")) - 1
+            mask[row] = mask[row] or json_explain.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
+            at = data.find(word, int(rows.ends[row]))
+    return mask
+
+
+class _Run(NamedTuple):
+    """Lines [first, first + len(lines)) of a chunk, to be parsed."""
+
+    first: int
+    lines: pa.LargeBinaryArray
+
+
+def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> tuple[list[pa.Table], list[int]]:
+    """Parses lines that look like objects, halving what does not parse down to the guilty lines.
+
+    Returns:
+        The rows that were read, in order, as tables (their schemas may differ: a value may be spelled in
+        several ways, see `json_explain.spelling`), and the numbers of the lines that were not.
+    """
+    tables, unread, todo = [], [], [_Run(0, lines)]
+    while todo:
+        run = todo.pop()
+        count = len(run.lines)
+        table = _read_json(run.lines, features) if count else None
+        if table is not None and table.num_rows == count:
+            tables.append(table)
+        elif count == 1:
+            unread.append(run.first)
+        elif count:
+            half = count // 2
+            todo += [_Run(run.first + half, run.lines[half:]), _Run(run.first, run.lines[:half])]
+    return tables, unread
+
+
+def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:
+    """Reads lines as the first of them is spelled; None if one of them cannot be read so."""
+    schema = columns.schema(features, json_explain.spelling(lines[0].as_py(), features))
+    try:
+        return pyarrow.json.read_json(
+            pa.BufferReader(columns.contents(lines)),
+            # A block has to hold the longest line.
+            pyarrow.json.ReadOptions(use_threads=True, block_size=max(BLOCK_BYTES, columns.longest(lines) + 1)),
+            pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,48 @@
+"""JoinPredictions: brings the receipt and the predictions of a chunk together, by its key."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.errors import RunError
+from transforms.records import Predictions, Receipt
+
+Joinable = Mapping[str, beam.PCollection[tuple[str, Any]]]
+
+
+def join_chunk(
+    key: str, receipts: Iterable[Receipt], predictions: Iterable[Predictions]
+) -> tuple[Receipt, Predictions]:
+    """The one receipt and the one set of predictions of a chunk.
+
+    Raises:
+        RunError: There are none or several of them, or they speak of different numbers of rows.
+    """
+    read, scored = list(receipts), list(predictions)
+    if len(read) != 1 or len(scored) != 1:
+        raise RunError(f"chunk {key}: {len(read)} receipts and {len(scored)} predictions, one of each expected")
+    good = read[0].rows - len(read[0].bad)
+    if good != scored[0].rows:
+        raise RunError(f"chunk {key}: {good} good rows were read and {scored[0].rows} went into the model")
+    return read[0], scored[0]
+
+
+class JoinPredictions(beam.PTransform):  # type: ignore[misc]  # Beam has no types
+    """Joins by the chunk's key.
+
+    Input:  {"receipts": PCollection[tuple[str, Receipt]], "predictions": PCollection[tuple[str, Predictions]]}
+    Output: PCollection[tuple[Receipt, Predictions]]
+    """
+
+    def expand(self, sides: Joinable) -> beam.PCollection[tuple[Receipt, Predictions]]:
+        """Wires the step."""
+        return (
+            sides
+            | "CoGroupByKey" >> beam.CoGroupByKey()
+            | "JoinChunk" >> beam.MapTuple(_join).with_output_types(tuple[Receipt, Predictions])
+        )
+
+
+def _join(key: str, sides: Mapping[str, Iterable[Any]]) -> tuple[Receipt, Predictions]:
+    return join_chunk(key, sides["receipts"], sides["predictions"])

@@ -1,0 +1,142 @@
+"""KeyedPredict: keyjoin's scoring for a pipeline of your own, from dictionaries to dictionaries."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import PredictionResult, RunInference
+
+from transforms import model as models
+from transforms.formats import jsonl
+from transforms.mapping import map_inputs
+from transforms.predict import KeyedChunkHandler, from_ipc
+from transforms.reasons import Reason
+from transforms.records import BadRow, Features
+
+DEAD = "dead_letters"
+
+
+class DeadRow(NamedTuple):
+    """A dictionary that could not be scored.
+
+    Attributes:
+        row: The dictionary, as it came.
+        stage: `read`, `predict` or `write`.
+        reason: A `Reason` value.
+        message: What was found, in one line.
+    """
+
+    row: dict[str, Any]
+    stage: str
+    reason: str
+    message: str
+
+
+TaggedDeadRow = beam.pvalue.TaggedOutput[Literal["dead_letters"], DeadRow]
+
+
+class KeyedPredict(beam.PTransform):  # type: ignore[misc]  # Beam has no types
+    """Scores dictionaries and gives every prediction back to its own dictionary.
+
+    Input:  PCollection[dict[str, Any]]; bytes and NumPy values may stand in them
+    Output: joined, dead_letters = PCollection[dict[str, Any]], PCollection[DeadRow]; every input is in
+            exactly one of them
+
+    >>> rows | KeyedPredict("model/", input_map={"keras_tensor": "features"})  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        features: Sequence[str] = (),
+        input_map: Mapping[str, str] | None = None,
+        signature: str = "serving_default",
+        key_input: str | None = None,
+        batch_size: int = 1024,
+        prediction_prefix: str = "",
+    ) -> None:
+        """Loads the model once, to see that it fits.
+
+        Args:
+            model: Folder of a SavedModel.
+            features: Scalar fields that make up the input, as a matrix.
+            input_map: Input of the model -> field; without it, inputs are fed by name.
+            signature: The signature to call.
+            key_input: The input that takes the key, if it is not called `key`.
+            batch_size: Rows that a model call sees at most.
+            prediction_prefix: Put before the names of the outputs.
+
+        Raises:
+            UsageError: The model cannot be loaded, or an input is fed by nothing.
+        """
+        super().__init__()
+        contract = models.find_contract(models.load(model, signature), signature, key_input)
+        mapped = map_inputs(contract, [], features, input_map)
+        self.handler = KeyedChunkHandler(model, contract, mapped, batch_size)
+        self.prefix = prediction_prefix
+
+    def expand(self, rows: beam.PCollection[dict[str, Any]]) -> beam.pvalue.DoOutputsTuple:
+        """Wires the steps."""
+        size = self.handler.batch_size
+        return (
+            rows
+            | "BatchRows" >> beam.BatchElements(min_batch_size=1, max_batch_size=size)
+            | "ReadRows" >> beam.Map(self._read).with_output_types(Features)
+            | "RunInference" >> RunInference(self.handler)
+            | "JoinRows" >> beam.FlatMap(self._join).with_outputs(DEAD, main="joined")
+        )
+
+    def _read(self, rows: list[dict[str, Any]]) -> Features:
+        lines = b"".join(map(_line, rows))
+        inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
+        return Features("", inputs, (rows, bad))
+
+    def _join(self, result: PredictionResult) -> Iterator[dict[str, Any] | TaggedDeadRow]:
+        rows, unread = result.example.payload
+        predictions = result.inference
+        good = np.delete(np.arange(len(rows)), [bad.row for bad in unread])
+        unscored = [bad._replace(row=int(good[bad.row])) for bad in predictions.bad]
+        scored = np.delete(good, [bad.row for bad in predictions.bad])
+        for bad in [*unread, *unscored]:
+            yield _dead(rows, bad)
+        for row, prediction in zip(scored, from_ipc(predictions.columns).to_pylist(), strict=True):
+            named = {self.prefix + name: _text(value) for name, value in prediction.items()}
+            taken = sorted(named.keys() & rows[row].keys())
+            if taken:
+                found = BadRow(int(row), "write", Reason.COLLISION.value, f"the row already has a field {taken[0]}")
+                yield _dead(rows, found)
+            else:
+                yield {**rows[row], **named}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, default=_plain).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks: bytes as TensorFlow Serving's REST API spells them, NumPy's values as Python's."""
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return {"unsupported": type(value).__name__}
+
+
+def _text(value: Any) -> Any:
+    """Strings of a model are bytes: text where they are UTF-8."""
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
+
+
+def _dead(rows: Sequence[dict[str, Any]], bad: BadRow) -> TaggedDeadRow:
+    return beam.pvalue.TaggedOutput(DEAD, DeadRow(rows[bad.row], bad.stage, bad.reason, bad.message))

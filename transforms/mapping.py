@@ -1,0 +1,180 @@
+"""Mapping: which fields of a row feed which input of the model, decided once, before the run."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transforms.columns import B64, READ_AS, STRING
+from transforms.errors import UsageError
+from transforms.model import Contract, Tensor, nearest
+from transforms.records import Feature
+
+Sample = Sequence[Mapping[str, Any]]
+
+
+def map_inputs(
+    contract: Contract,
+    sample: Sample,
+    stacked: Sequence[str] = (),
+    renamed: Mapping[str, str] | None = None,
+    *,
+    is_example: bool = False,
+) -> tuple[Feature, ...]:
+    """Finds what feeds each data input of a model.
+
+    Named fields come first; then an input takes the field of its own name; then the only input left
+    takes the only field that fits it. Sizes that the model leaves open are those of the first row.
+
+    Args:
+        contract: What the signature takes.
+        sample: Some rows; may be empty, then inputs are fed by name.
+        stacked: Scalar fields that make up one input, as a matrix.
+        renamed: Input -> field.
+        is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
+            model by their own bytes.
+
+    Raises:
+        UsageError: An input is fed by nothing, by too much, or an open size cannot be told.
+    """
+    renamed = renamed or {}
+    known = [t.name for t in contract.inputs]
+    for name in renamed:
+        if name not in known:
+            raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
+    open_ = [t for t in contract.inputs if t.name not in renamed]
+    fields = {t.name: (renamed[t.name],) for t in contract.inputs if t.name in renamed}
+    if stacked:
+        if len(open_) != 1:
+            raise UsageError(
+                f"--features feeds one input, and {[t.name for t in open_]} are left; map others with --input_map"
+            )
+        fields[open_[0].name] = tuple(stacked)
+    for tensor in open_:
+        if tensor.name not in fields:
+            fields[tensor.name] = _field_of(tensor, sample, alone=len(contract.inputs) == 1, is_example=is_example)
+    made = tuple(_feature(t, fields[t.name], sample, is_example=is_example) for t in contract.inputs)
+    _check_fields(made, sample)
+    return made
+
+
+def _names(sample: Sample) -> list[str]:
+    return sorted({name for row in sample for name in row})
+
+
+def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) -> tuple[str, ...]:
+    names = _names(sample)
+    if tensor.name in names:
+        return (tensor.name,)
+    if is_example and alone and tensor.dtype == STRING and tensor.shape == ():
+        return ()
+    if not sample:
+        return (tensor.name,)
+    fitting = [n for n in names if all(n in row and _fits(row[n], tensor, is_example) for row in sample[:1])]
+    if alone and len(fitting) == 1:
+        return (fitting[0],)
+    why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"
+    raise UsageError(
+        f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
+        f"map one with --input_map {tensor.name}=FIELD"
+    )
+
+
+def describe(tensor: Tensor) -> str:
+    """A tensor's dtype and shape for people: `float32 [N, 13]`.
+
+    >>> describe(Tensor("x", "float32", (13, None), "x:0"))
+    'float32 [N, 13, ?]'
+    """
+    if tensor.shape is None:
+        return f"{tensor.dtype} of any shape"
+    return f"{tensor.dtype} [{', '.join(['N', *('?' if s is None else str(s) for s in tensor.shape)])}]"
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of a value: that of its first elements."""
+    return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
+
+
+def _leaf(value: Any) -> Any:
+    while isinstance(value, list) and value:
+        value = value[0]
+    return value
+
+
+def _fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
+    leaf, shape = _leaf(value), _shape(value)
+    if tensor.dtype == STRING:
+        kind = isinstance(leaf, (str, bytes)) or (isinstance(leaf, dict) and set(leaf) == {B64})
+    elif tensor.dtype == "bool":
+        kind = isinstance(leaf, bool) or (is_example and leaf in (0, 1))
+    else:
+        floats = (int, float) if "float" in tensor.dtype else int
+        kind = isinstance(leaf, floats) and not isinstance(leaf, bool)
+    if not kind or tensor.shape is None:
+        return kind
+    if is_example:
+        return _open_size(tensor.shape, shape[0]) is not None
+    if tensor.shape == (1,) and shape == ():
+        return True
+    return len(shape) == len(tensor.shape) and all(
+        size in (None, found) for size, found in zip(tensor.shape, shape, strict=True)
+    )
+
+
+def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:
+    """The shape that makes up `count` values, if at most one of its sizes is open."""
+    known = 1
+    for size in shape:
+        known *= 1 if size is None else size
+    free = sum(size is None for size in shape)
+    if free > 1 or (free == 0 and known != count) or (known and count % known):
+        return None
+    return tuple(count // known if size is None else size for size in shape)
+
+
+def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_example: bool) -> Feature:
+    if len(fields) > 1:
+        if tensor.shape not in ((len(fields),), (None,), None):
+            raise UsageError(
+                f"--features gives {len(fields)} values a row, and input {tensor.name} is {describe(tensor)}; "
+                "name as many fields as the input has columns"
+            )
+        return Feature(tensor.name, tensor.dtype, (len(fields),), fields)
+    if not fields:
+        return Feature(tensor.name, tensor.dtype, (), fields)
+    fixed = tuple(size for size in tensor.shape or () if size is not None)
+    if tensor.shape is None or len(fixed) < len(tensor.shape):
+        fixed = _told_by_sample(tensor, fields[0], sample, is_example=is_example)
+    return Feature(tensor.name, tensor.dtype, fixed, fields)
+
+
+def _told_by_sample(tensor: Tensor, field: str, sample: Sample, *, is_example: bool) -> tuple[int, ...]:
+    values = [row[field] for row in sample if row.get(field) is not None]
+    shape = _shape(values[0]) if values else None
+    if shape is not None and is_example:
+        count = shape[0]
+        shape = _open_size(tensor.shape, count) if tensor.shape is not None else (count,)
+    fits = shape is not None and (
+        tensor.shape is None
+        or (len(shape) == len(tensor.shape) and all(s in (None, f) for s, f in zip(tensor.shape, shape, strict=True)))
+    )
+    if shape is None or not fits:
+        raise UsageError(
+            f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first row's field {field} "
+            "does not settle it; export the model with a fixed shape, or put a whole row first"
+        )
+    return shape
+
+
+def _check_fields(features: Sequence[Feature], sample: Sample) -> None:
+    names = _names(sample)
+    read_as: dict[str, Any] = {}
+    for feature in features:
+        for field in feature.fields:
+            if sample and field not in names:
+                raise UsageError(
+                    f"the rows have no field {field}{nearest(field, names)} to feed the model's input {feature.name}; "
+                    f"they have {names}: name another with --features or --input_map"
+                )
+            kind = (READ_AS[feature.dtype], feature.shape if len(feature.fields) == 1 else ())
+            if read_as.setdefault(field, kind) != kind:
+                raise UsageError(f"field {field} feeds inputs of different dtypes or shapes; give each a field of its own")

@@ -1,0 +1,301 @@
+"""The SavedModel: what its signature takes and gives, how its key comes back, and calling it.
+
+Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
+SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
+TensorFlow is imported inside of functions, so that commands which need no model start at once.
+"""
+
+import contextlib
+import difflib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms import columns
+from transforms.errors import UsageError
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+KEY = "key"
+KEY_DTYPES = ("int32", "int64", "float32", columns.STRING)
+# Two vectors of keys that no model returns by chance; exact in float32.
+PROBE_KEYS = (np.array([1009, 2003, 3001]), np.array([4001, 6007, 5003]))
+
+
+class Tensor(NamedTuple):
+    """An input or output of a signature.
+
+    Attributes:
+        name: In the signature.
+        dtype: TensorFlow's name of it.
+        shape: Without the batch dimension; None for a size that is not fixed, and for an unknown rank.
+        tensor: Name in the graph.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+    tensor: str
+
+
+class Echo(NamedTuple):
+    """Where the key comes back.
+
+    Attributes:
+        output: Name of the output.
+        last_column: Whether it is the last column of that output, the rest of which is a prediction.
+    """
+
+    output: str
+    last_column: bool
+
+
+class Contract(NamedTuple):
+    """What a signature takes and gives.
+
+    Attributes:
+        signature: Its name.
+        inputs: Data inputs.
+        outputs: All outputs.
+        key: The input that takes the key, or None.
+        echo: Where the key comes back; None exactly if `key` is.
+    """
+
+    signature: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    key: Tensor | None
+    echo: Echo | None
+
+    @property
+    def predictions(self) -> tuple[Tensor, ...]:
+        """The outputs that are predictions, without the key."""
+        return tuple(map(self._without_key, filter(self._is_prediction, self.outputs)))
+
+    def _is_prediction(self, output: Tensor) -> bool:
+        return self.echo is None or output.name != self.echo.output or self.echo.last_column
+
+    def _without_key(self, output: Tensor) -> Tensor:
+        if self.echo is None or output.name != self.echo.output or not output.shape:
+            return output
+        width = output.shape[0]
+        return output._replace(shape=(None if width is None else width - 1,))
+
+
+class Model:
+    """A signature of a SavedModel, ready to be called. Thread-safe.
+
+    Attributes:
+        inputs: All inputs, by name.
+        outputs: All outputs, by name.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        call: Callable[..., Sequence[npt.NDArray[Any]]],
+    ) -> None:
+        """Takes a callable from the inputs' arrays, in order, to the outputs' arrays, in order."""
+        self.inputs, self.outputs, self._call = dict(inputs), dict(outputs), call
+
+    def __call__(self, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Calls the signature.
+
+        Args:
+            arrays: Input -> (batch, …).
+
+        Returns:
+            Output -> (batch, …).
+
+        Raises:
+            tf.errors.OpError: The model raises.
+        """
+        return dict(zip(self.outputs, self._call(*[arrays[name] for name in self.inputs]), strict=True))
+
+
+def load(folder: str, signature: str) -> Model:
+    """Loads a signature of a SavedModel.
+
+    Raises:
+        UsageError: There is no SavedModel, no such signature, or it has inputs or outputs that rows
+            cannot feed or hold.
+    """
+    import tensorflow as tf
+
+    _check_folder(folder)
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph)
+    with graph.as_default(), quiet():
+        try:
+            loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], folder)
+        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
+    signatures = loaded.signature_def
+    if signature not in signatures:
+        known = sorted(name for name in signatures if not name.startswith("__"))
+        raise UsageError(f"{folder} has no signature {signature}{nearest(signature, known)}; it has {known}")
+    definition = signatures[signature]
+    inputs = {name: _tensor(name, definition.inputs[name], "input") for name in sorted(definition.inputs)}
+    outputs = {name: _tensor(name, definition.outputs[name], "output") for name in sorted(definition.outputs)}
+    call = session.make_callable([t.tensor for t in outputs.values()], [t.tensor for t in inputs.values()])
+    return Model(inputs, outputs, call)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TensorFlow's deprecation notices about its own functions from the user."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a message: `` (did you mean x?)``, or nothing."""
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_folder(folder: str) -> None:
+    if not os.path.exists(folder):
+        raise UsageError(f"no model at {folder}; give the folder that holds saved_model.pb, or a .keras file")
+    if any(os.path.isfile(os.path.join(folder, f"saved_model.{kind}")) for kind in ("pb", "pbtxt", "cpb")):
+        return
+    versions = sorted(int(v) for v in os.listdir(folder) if v.isdigit()) if os.path.isdir(folder) else []
+    hint = f"give one of its versions, {os.path.join(folder, str(versions[-1]))}" if versions else (
+        "give the folder that holds saved_model.pb, or a .keras file"
+    )
+    raise UsageError(f"{folder} is not a SavedModel: it has no saved_model.pb; {hint}")
+
+
+def _tensor(name: str, info: Any, kind: str) -> Tensor:
+    import tensorflow as tf
+
+    if info.WhichOneof("encoding") != "name":
+        raise UsageError(f"{kind} {name} is a sparse or ragged tensor; keyjoin needs dense ones: wrap the model")
+    dtype = tf.dtypes.as_dtype(info.dtype).name
+    if dtype not in columns.READ_AS:
+        raise UsageError(f"{kind} {name} has dtype {dtype}, which a row cannot hold; wrap the model")
+    if info.tensor_shape.unknown_rank:
+        return Tensor(name, dtype, None, info.name)
+    sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
+    if not sizes or (sizes[0] is not None and kind == "input"):
+        raise UsageError(f"{kind} {name} of shape {sizes} has no free batch dimension; export the model with one")
+    return Tensor(name, dtype, tuple(sizes[1:]), info.name)
+
+
+def key_input(model: Model, name: str | None) -> Tensor | None:
+    """The input that may take the key: the one named, or one called `key`.
+
+    Raises:
+        UsageError: The named one is not there, or cannot hold a key.
+    """
+    if name is not None and name not in model.inputs:
+        raise UsageError(f"the model has no input {name}{nearest(name, list(model.inputs))}; see --key_input")
+    found = model.inputs.get(name or KEY)
+    if found is not None and found.dtype in KEY_DTYPES and found.shape in ((), (1,), None):
+        return found
+    if name is not None:
+        raise UsageError(f"input {name} cannot take a key: it is not one of {KEY_DTYPES} a row")
+    return None
+
+
+def find_contract(
+    model: Model,
+    signature: str,
+    key_name: str | None = None,
+    example: Callable[[tuple[Tensor, ...]], Arrays | None] = lambda _: None,
+) -> Contract:
+    """Finds out where the key comes back, by asking the model.
+
+    With two different vectors of keys, the output, or the last column of one, that holds both is the
+    echo. An input called `key` that does not come back is data.
+
+    Args:
+        model: The model.
+        signature: Its signature.
+        key_name: The input that takes the key, if it is not called `key`.
+        example: Gives three rows for data inputs, or None; asked where the model raises for zeros and ones.
+
+    Raises:
+        UsageError: The named input does not come back, or the model gives no prediction.
+    """
+    key = key_input(model, key_name)
+    echo = _ask(model, key, example) if key is not None else None
+    if key_name is not None and echo is None:
+        raise UsageError(f"input {key_name} does not come back in any output; see `keyjoin wrap`")
+    key = key if echo is not None else None
+    data = tuple(t for t in model.inputs.values() if t != key)
+    contract = Contract(signature, data, tuple(model.outputs.values()), key, echo)
+    if not contract.predictions or not data:
+        raise UsageError(f"signature {signature} has no {'predictions' if data else 'data inputs'} besides its key")
+    return contract
+
+
+def _ask(
+    model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]
+) -> Echo | None:
+    import tensorflow as tf
+
+    data = tuple(t for t in model.inputs.values() if t != key)
+    for value in (0, 1, None):
+        arrays = example(data) if value is None else _made_up(data, value)
+        if arrays is None:
+            break
+        try:
+            answers = [model({**arrays, key.name: key_array(keys, key)}) for keys in PROBE_KEYS]
+        except tf.errors.OpError:
+            continue
+        return _echo(answers)
+    # The model raises for all that it was asked; what is told by name is verified with each batch.
+    named = model.outputs.get(key.name)
+    return Echo(key.name, last_column=False) if named is not None and named.dtype == key.dtype else None
+
+
+def _made_up(tensors: Sequence[Tensor], value: int) -> Arrays:
+    """Three rows of one value, of size 1 where the model leaves it open."""
+    made = {}
+    for tensor in tensors:
+        shape = (3, *(size or 1 for size in tensor.shape or ()))
+        if tensor.dtype == columns.STRING:
+            made[tensor.name] = np.full(shape, b"", object)
+        else:
+            made[tensor.name] = np.full(shape, value).astype(tensor.dtype)
+    return made
+
+
+def _echo(answers: Sequence[Arrays]) -> Echo | None:
+    for name in answers[0]:
+        found = [answer[name] for answer in answers]
+        if all(a.ndim == 1 or (a.ndim == 2 and a.shape[1] == 1) for a in found):
+            if all(_holds(a, keys) for a, keys in zip(found, PROBE_KEYS, strict=True)):
+                return Echo(name, last_column=False)
+        elif all(a.ndim == 2 for a in found) and all(
+            _holds(a[:, -1], keys) for a, keys in zip(found, PROBE_KEYS, strict=True)
+        ):
+            return Echo(name, last_column=True)
+    return None
+
+
+def _holds(values: npt.NDArray[Any], keys: npt.NDArray[np.int64]) -> bool:
+    """Whether values are keys: in any order, and some may be missing or repeated."""
+    expected = {str(k).encode() for k in keys} if values.dtype == object else set(keys.tolist())
+    return values.size > 0 and set(values.reshape(-1).tolist()) <= expected
+
+
+def key_array(keys: npt.NDArray[np.int64], key: Tensor) -> npt.NDArray[Any]:
+    """Keys as the model's key input wants them: (batch,) or (batch, 1)."""
+    if key.dtype == columns.STRING:
+        made: npt.NDArray[Any] = np.array([b"%d" % k for k in keys], object)
+    else:
+        made = keys.astype(key.dtype)
+    return made.reshape(-1, 1) if key.shape == (1,) else made

@@ -1,0 +1,107 @@
+"""Predict: RunInference over chunks; each row's prediction is found by the key that comes back with it."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
+
+from transforms import columns
+from transforms import model as models
+from transforms.records import Feature, Features, Predictions
+from transforms.score import score
+
+
+@dataclasses.dataclass(eq=False)
+class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
+    """Scores chunks: each model call gets the ordinals of its rows, and what comes back is aligned by them.
+
+    Attributes:
+        folder: The SavedModel.
+        contract: What its signature takes and gives.
+        features: What its inputs are fed with.
+        batch_size: Rows that a model call sees at most.
+        keep_non_finite: Whether NaN and infinity are predictions like others.
+    """
+
+    folder: str
+    contract: models.Contract
+    features: tuple[Feature, ...]
+    batch_size: int
+    keep_non_finite: bool = False
+
+    def load_model(self) -> models.Model:
+        """Loads the model; RunInference does so once a process."""
+        return models.load(self.folder, self.contract.signature)
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        """An element is a chunk, which is cut into batches inside."""
+        return {"min_batch_size": 1, "max_batch_size": 1}
+
+    def get_num_bytes(self, batch: Sequence[Features]) -> int:
+        """Bytes of the chunks' features."""
+        return sum(features.inputs.nbytes for features in batch)
+
+    def get_metrics_namespace(self) -> str:
+        """Namespace of RunInference's own counters."""
+        return type(self).__name__
+
+    def run_inference(
+        self,
+        batch: Sequence[Features],
+        model: models.Model,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[PredictionResult]:
+        """One result a chunk; its `inference` is `Predictions`."""
+        if inference_args:
+            raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
+        return [PredictionResult(chunk, self._predict(chunk.inputs, model)) for chunk in batch]
+
+    def _predict(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
+        arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
+        rows = inputs.num_rows
+        scored = score(
+            model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite
+        )
+        made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
+        batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
+        return Predictions(to_ipc(batch), rows, tuple(scored.bad))
+
+
+def to_ipc(batch: pa.RecordBatch) -> bytes:
+    """A batch as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return bytes(sink.getvalue())
+
+
+def from_ipc(stream: bytes) -> pa.RecordBatch:
+    """The one batch of an Arrow IPC stream."""
+    with pa.ipc.open_stream(stream) as reader:
+        return reader.read_next_batch()
+
+
+@dataclasses.dataclass(eq=False)
+class Predict(beam.PTransform):
+    """Scores chunks with RunInference.
+
+    Input:  PCollection[Features]
+    Output: PCollection[tuple[str, Predictions]], one for each input, by the chunk's key
+    """
+
+    handler: KeyedChunkHandler
+
+    def expand(self, chunks: beam.PCollection[Features]) -> beam.PCollection[tuple[str, Predictions]]:
+        """Wires the step."""
+        return (
+            chunks
+            | "RunInference" >> RunInference(self.handler)
+            | "KeyByChunk" >> beam.Map(_by_key).with_output_types(tuple[str, Predictions])
+        )
+
+
+def _by_key(result: PredictionResult) -> tuple[str, Predictions]:
+    return result.example.key, result.inference

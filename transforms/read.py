@@ -1,0 +1,62 @@
+"""ReadChunk: from a chunk's bytes to the model's inputs, and a receipt of all that was read."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import apache_beam as beam
+import google_crc32c
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.formats import Format
+from transforms.records import Chunk, Feature, Features, Receipt
+
+FEATURES = "features"
+RECEIPTS = "receipts"
+
+TaggedReceipt = beam.pvalue.TaggedOutput[Literal["receipts"], tuple[str, Receipt]]
+
+
+def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tuple[Features, Receipt]:
+    """Reads one chunk.
+
+    Raises:
+        RunError: The chunk's file ends early.
+    """
+    data = files.read_range(chunk.data, chunk.start, chunk.end)
+    rows = fmt.rows(data, first=chunk.start == 0)
+    inputs, bad = fmt.read(data, rows, features)
+    receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, tuple(bad))
+    return Features(chunk.key, inputs), receipt
+
+
+@dataclasses.dataclass(eq=False)
+class ReadChunk(beam.PTransform):
+    """Reads chunks.
+
+    Input:  PCollection[Chunk]
+    Output: FEATURES, RECEIPTS = PCollection[Features], PCollection[tuple[str, Receipt]], one of each a
+            chunk, the receipt by the chunk's key
+    """
+
+    format: Format
+    features: tuple[Feature, ...]
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.pvalue.DoOutputsTuple:
+        """Wires the step."""
+        return chunks | "ReadBytes" >> beam.ParDo(_Read(self.format, self.features)).with_outputs(
+            RECEIPTS, main=FEATURES
+        )
+
+
+class _Read(beam.DoFn):  # type: ignore[misc]  # Beam has no types
+    def __init__(self, fmt: Format, features: tuple[Feature, ...]) -> None:
+        self.format, self.features = fmt, features
+        self.rows = Metrics.counter("ledger", "rows_read")
+
+    def process(self, chunk: Chunk) -> Iterator[Features | TaggedReceipt]:
+        features, receipt = read_chunk(chunk, self.format, self.features)
+        self.rows.inc(receipt.rows)
+        yield features
+        yield beam.pvalue.TaggedOutput(RECEIPTS, (chunk.key, receipt))

@@ -1,0 +1,127 @@
+"""Why a row became a dead letter: every reason code, once, with what to do about it."""
+
+import enum
+
+
+class Reason(enum.Enum):
+    """A dead letter's reason code; the value is what stands in the file.
+
+    Attributes:
+        title: A few words for tables.
+        sentence: What was found.
+        remedy: What the reader can do.
+    """
+
+    title: str
+    sentence: str
+    remedy: str
+
+    def __new__(cls, code: str, title: str, sentence: str, remedy: str) -> "Reason":
+        """Makes a member whose value is its code."""
+        member = object.__new__(cls)
+        member._value_ = code
+        member.title, member.sentence, member.remedy = title, sentence, remedy
+        return member
+
+    NOT_UTF8 = (
+        "not_utf8",
+        "not UTF-8",
+        "The row has bytes that are not UTF-8.",
+        "Re-encode the source as UTF-8; the dead letter holds the row in base64.",
+    )
+    NOT_JSON = (
+        "not_json",
+        "not JSON",
+        "The line is not one JSON value (RFC 8259); NaN and Infinity are not JSON either.",
+        "Write one complete object a line.",
+    )
+    NOT_OBJECT = (
+        "not_object",
+        "not an object",
+        "The line is JSON, but not an object.",
+        "Wrap the value in an object whose fields are named.",
+    )
+    NOT_EXAMPLE = (
+        "not_example",
+        "not a tf.Example",
+        "The record's bytes do not parse as a tf.train.Example.",
+        "Write the records with tf.train.Example.SerializeToString.",
+    )
+    CORRUPT = (
+        "corrupt",
+        "checksum differs",
+        "The record's data does not match its own checksum.",
+        "Copy the file again from where it was written.",
+    )
+    DUPLICATE_NAME = (
+        "duplicate_name",
+        "name given twice",
+        "A field that the run reads or writes stands twice in the row, so which value is meant is a guess.",
+        "Keep one of the two fields.",
+    )
+    MISSING = (
+        "missing",
+        "field missing",
+        "The row lacks a field that the model needs.",
+        "Add the field, or map the input to another one with --input_map.",
+    )
+    NULL = (
+        "null",
+        "null value",
+        "A field that the model needs is null, or holds a null.",
+        "Fill the value in; keyjoin makes up no defaults.",
+    )
+    WRONG_TYPE = (
+        "wrong_type",
+        "wrong type",
+        "A field's value is of another type than the model's input.",
+        "Write the value in the type that `keyjoin inspect` shows.",
+    )
+    WRONG_SHAPE = (
+        "wrong_shape",
+        "wrong shape",
+        "A field's list is longer, shorter, ragged or nested otherwise than the model's input.",
+        "Write the value in the shape that `keyjoin inspect` shows.",
+    )
+    FRACTION = (
+        "fraction",
+        "not written as an integer",
+        "An integer input was given a number with a fraction or an exponent.",
+        "Write an integer, without a point and without an exponent.",
+    )
+    OUT_OF_RANGE = (
+        "out_of_range",
+        "out of range",
+        "A number does not fit into the dtype of the model's input.",
+        "Scale or clip the value at its source.",
+    )
+    COLLISION = (
+        "collision",
+        "field name taken",
+        "The row already has a field of the name that a prediction or the key would get.",
+        "Choose another name with --prediction_prefix, or leave the field out with --exclude_fields.",
+    )
+    MODEL_ERROR = (
+        "model_error",
+        "model raised",
+        "The model raised an error for this row alone.",
+        "Read the message; try the row with `keyjoin predict`.",
+    )
+    KEY_MISSING = (
+        "key_missing",
+        "no prediction came back",
+        "The model returned no prediction for this row's key.",
+        "Look for filtering or deduplication in the model's graph.",
+    )
+    KEY_REPEATED = (
+        "key_repeated",
+        "several predictions came back",
+        "The model returned this row's key more than once, so none of its predictions can be trusted.",
+        "Look for repetition or a wrong gather in the model's graph.",
+    )
+    NON_FINITE = (
+        "non_finite",
+        "prediction not finite",
+        "The prediction holds NaN or infinity, which JSON cannot spell.",
+        "Look at the row's values, or accept null with --non_finite=keep.",
+    )

@@ -1,0 +1,205 @@
+"""The records that travel through the graph.
+
+Keys are plain `str`, `source#position`: `"data/a.jsonl#1048576"`. Values are NamedTuples, never
+changed after they are made.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Source(NamedTuple):
+    """One input file.
+
+    Attributes:
+        path: As matched; the first half of its rows' keys.
+        size: Bytes.
+        stem: Its name in the output: sub-folders kept, suffix gone.
+        suffix: What the parts are called after it: `.jsonl`, `.tfrecord.gz`.
+    """
+
+    path: str
+    size: int
+    stem: str
+    suffix: str
+
+
+class Chunk(NamedTuple):
+    """A run of whole rows of one source: the unit that travels.
+
+    Attributes:
+        source: Path of the source.
+        data: The file that holds the bytes: the source, or its decompressed copy.
+        start: First byte, in `data`.
+        end: One past the last byte.
+        number: 0, 1, … within the source.
+        count: Chunks of the source.
+        part: Name of the output file, relative to the output folder.
+    """
+
+    source: str
+    data: str
+    start: int
+    end: int
+    number: int
+    count: int
+    part: str
+
+    @property
+    def key(self) -> str:
+        """The key of the chunk's first byte: `data/a.jsonl#0`."""
+        return f"{self.source}#{self.start}"
+
+
+class Rows(NamedTuple):
+    """Where the rows of a chunk lie.
+
+    Attributes:
+        starts: First byte of each row, relative to the chunk's data. int64, (rows,).
+        ends: One past the last byte of each row's content. int64, (rows,).
+        blank: Lines that are not rows.
+    """
+
+    starts: Positions
+    ends: Positions
+    blank: int = 0
+
+
+class BadRow(NamedTuple):
+    """A row that could not be scored.
+
+    Attributes:
+        row: Its number within its chunk (within the model's rows, when it comes from Predict).
+        stage: `read`, `predict` or `write`.
+        reason: A `Reason` value.
+        message: What was found, in one line.
+    """
+
+    row: int
+    stage: str
+    reason: str
+    message: str
+
+
+class Feature(NamedTuple):
+    """What one model input is fed with.
+
+    Attributes:
+        name: The model's input.
+        dtype: TensorFlow's name of its dtype, `float32`.
+        shape: Without the batch dimension; `()` is a scalar a row.
+        fields: Fields of the row: one; several scalars, stacked; or none, for the row's whole bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    fields: tuple[str, ...]
+
+
+class Features(NamedTuple):
+    """The good rows of one chunk, as the model wants them.
+
+    Attributes:
+        key: The chunk's key.
+        inputs: A column a `Feature`, a record a good row, in input order.
+        payload: Travels along untouched, for `KeyedPredict`.
+    """
+
+    key: str
+    inputs: pa.RecordBatch
+    payload: Any = None
+
+
+class Receipt(NamedTuple):
+    """What ReadChunk found in a chunk.
+
+    Attributes:
+        chunk: The chunk.
+        checksum: crc32c of its bytes (RFC 3720, appendix B.4).
+        rows: Rows, good and bad.
+        blank: Lines that are not rows.
+        bad: Rows that cannot go into the model, in order.
+    """
+
+    chunk: Chunk
+    checksum: int
+    rows: int
+    blank: int
+    bad: tuple[BadRow, ...]
+
+
+class Predictions(NamedTuple):
+    """What the model said of the good rows of one chunk.
+
+    Attributes:
+        columns: An Arrow IPC stream of one RecordBatch: a column an output, a record a scored row.
+        rows: Rows that went in: scored and bad.
+        bad: Rows that were not scored; `row` counts the rows that went in.
+    """
+
+    columns: bytes
+    rows: int
+    bad: tuple[BadRow, ...]
+
+
+class PartReceipt(NamedTuple):
+    """What WritePart wrote for one chunk: a line of the ledger.
+
+    Attributes:
+        chunk: The chunk.
+        rows: Rows read.
+        blank: Lines that are not rows.
+        joined: Rows in the part.
+        dead: Dead letters by reason code.
+        bytes: Size of the part.
+        checksum: crc32c of the part.
+        dead_bytes: Size of the dead letter file, 0 where there is none.
+        shuffled: Bytes of predictions that crossed the join.
+    """
+
+    chunk: Chunk
+    rows: int
+    blank: int
+    joined: int
+    dead: dict[str, int]
+    bytes: int
+    checksum: int
+    dead_bytes: int
+    shuffled: int
+
+
+class Layout(NamedTuple):
+    """What stands in an output row, always in this order: the row's fields, predictions, key.
+
+    Attributes:
+        row: Whether the row's own fields are written.
+        include: Only these of the row's fields; empty means all.
+        exclude: All of the row's fields but these.
+        key: Name of the field for keyjoin's own key, or None.
+        key_field: Name of the row's own field to write as its key, or None.
+        predictions: (output of the model, name of the field) pairs.
+    """
+
+    row: bool
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    key: str | None
+    key_field: str | None
+    predictions: tuple[tuple[str, str], ...]
+
+    @property
+    def whole_row(self) -> bool:
+        """Whether each row is written as it was, byte for byte, with fields spliced in."""
+        return self.row and not self.include and not self.exclude
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the fields that keyjoin adds to a row."""
+        return tuple(name for _, name in self.predictions) + ((self.key,) if self.key else ())

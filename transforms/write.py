@@ -1,0 +1,129 @@
+"""WritePart: reads a chunk's bytes again, puts each prediction into its row, and writes the part."""
+
+import base64
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import google_crc32c
+import numpy as np
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.errors import RunError
+from transforms.formats import Format
+from transforms.predict import from_ipc
+from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
+
+DEAD_LETTERS = "_dead_letter"
+
+
+def write_part(
+    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str
+) -> PartReceipt:
+    """Writes a chunk's part, and its dead letters if there are any.
+
+    Raises:
+        RunError: The source is not what it was when it was read, or a file cannot be written.
+    """
+    chunk = receipt.chunk
+    data = files.read_range(chunk.data, chunk.start, chunk.end)
+    if google_crc32c.value(data) != receipt.checksum:
+        raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
+    rows = fmt.rows(data, first=chunk.start == 0)
+    good = np.ones(len(rows.starts), np.bool_)
+    good[[bad.row for bad in receipt.bad]] = False
+    numbers = np.flatnonzero(good)
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in predictions.bad]
+    good[[bad.row for bad in unscored]] = False
+    joined = fmt.write(chunk, data, rows, good, from_ipc(predictions.columns), layout)
+    dead = sorted([*receipt.bad, *unscored, *joined.bad])
+    letters = [_letter(chunk, data, rows, bad) for bad in dead]
+    size = files.write_whole(files.join(output, chunk.part), joined.blocks)
+    dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters) if dead else 0
+    return PartReceipt(
+        chunk,
+        receipt.rows,
+        receipt.blank,
+        receipt.rows - len(dead),
+        dict(collections.Counter(bad.reason for bad in dead)),
+        size,
+        checksum(joined.blocks),
+        dead_bytes,
+        len(predictions.columns),
+    )
+
+
+def letters_name(part: str) -> str:
+    """Where the dead letters of a part are, relative to the output folder.
+
+    >>> letters_name("sub/a-00000-of-00001.jsonl")
+    '_dead_letter/sub/a-00000-of-00001.jsonl'
+    """
+    stem = part.removesuffix(".gz").rpartition(".")[0]
+    suffix = part[len(stem) :]
+    return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
+
+
+def checksum(blocks: Sequence[Any]) -> int:
+    """crc32c over buffers in order."""
+    value = 0
+    for block in blocks:
+        value = google_crc32c.extend(value, block)
+    return value
+
+
+def _letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:
+    raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
+    position = chunk.start + int(rows.starts[bad.row])
+    try:
+        row, encoding = raw.decode(), "utf-8"
+    except UnicodeDecodeError:
+        row, encoding = base64.b64encode(raw).decode(), "base64"
+    letter = {
+        "key": f"{chunk.source}#{position}",
+        "source": chunk.source,
+        "position": position,
+        "stage": bad.stage,
+        "reason": bad.reason,
+        "message": bad.message,
+        "row": row,
+        "row_encoding": encoding,
+    }
+    return json.dumps(letter, ensure_ascii=False).encode() + b"\n"
+
+
+@dataclasses.dataclass(eq=False)
+class WritePart(beam.PTransform):
+    """Writes parts and dead letters.
+
+    Input:  PCollection[tuple[Receipt, Predictions]]
+    Output: PCollection[PartReceipt], one for each input
+    """
+
+    format: Format
+    layout: Layout
+    output: str
+
+    def expand(
+        self, chunks: beam.PCollection[tuple[Receipt, Predictions]]
+    ) -> beam.PCollection[PartReceipt]:
+        """Wires the step."""
+        return chunks | "WritePart" >> beam.ParDo(_Write(self.format, self.layout, self.output))
+
+
+class _Write(beam.DoFn):  # type: ignore[misc]  # Beam has no types
+    def __init__(self, fmt: Format, layout: Layout, output: str) -> None:
+        self.format, self.layout, self.output = fmt, layout, output
+        self.joined = Metrics.counter("ledger", "rows_joined")
+        self.dead = Metrics.counter("ledger", "rows_dead_lettered")
+
+    def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
+        receipt, predictions = element
+        part = write_part(receipt, predictions, self.format, self.layout, self.output)
+        self.joined.inc(part.joined)
+        self.dead.inc(sum(part.dead.values()))
+        yield part
