@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="keyjoin",
     version="0.1.0",
-    description="Scores rows in bulk with a TensorFlow model on Apache Beam and joins each prediction back to its row",
+    description="Batch scoring on Apache Beam and TensorFlow that gives each prediction back to its row",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",

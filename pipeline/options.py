@@ -70,7 +70,7 @@ class RunOptions(ModelOptions):
     include_fields: tuple[str, ...]
     exclude_fields: tuple[str, ...]
     prediction_prefix: str
-    batch_size: int
+    batch_size: int | None
     chunk_bytes: int
     max_bad_rows: Budget
     non_finite: str
@@ -159,7 +159,7 @@ def run_parser(prog: str) -> Parser:
     add("--include_fields", type=names, default=(), metavar="A,B", help="write only these of the row's fields")
     add("--exclude_fields", type=names, default=(), metavar="A,B", help="write all of the row's fields but these")
     add("--prediction_prefix", default="", metavar="TEXT", help="put before the names of predictions, where they are taken")
-    add("--batch_size", type=_positive(1 << 24), default=4096, metavar="ROWS", help="rows that a model call sees at most (default: %(default)s)")
+    add("--batch_size", type=_positive(1 << 24), metavar="ROWS", help="rows that a model call sees at most (default: by the size of a row)")
     add(
         "--chunk_bytes", type=_positive(MAX_CHUNK_BYTES), default=64 << 20, metavar="BYTES",
         help="about how much of a file becomes one part (default: %(default)s)",

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
+from pipeline.quiet import import_tensorflow
 from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import UsageError
@@ -69,6 +70,7 @@ def prepare(options: RunOptions) -> Iterator[Plan]:
 @contextlib.contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
+    import_tensorflow()
     if not model.endswith(".keras"):
         yield model
         return
@@ -98,9 +100,9 @@ def _handler(
         return _first_rows(fmt, data, features_of(contract)) if sample else None
 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
-    return KeyedChunkHandler(
-        folder, contract, features_of(contract), options.batch_size, options.non_finite == "keep"
-    )
+    features = features_of(contract)
+    batch_size = options.batch_size or columns.batch_rows(features)
+    return KeyedChunkHandler(folder, contract, features, batch_size, options.non_finite == "keep")
 
 
 def _first_rows(fmt: Format, data: bytes, features: Sequence[Feature]) -> models.Arrays | None:

@@ -13,6 +13,7 @@ from pipeline.exits import Exit
 from pipeline.job import TEMP, build, read_receipts
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan, prepare
+from pipeline.quiet import quiet_beam
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.records import PartReceipt
@@ -66,6 +67,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
 
 
 def _execute(plan: Plan, beam_options: beam.options.pipeline_options.PipelineOptions) -> None:
+    quiet_beam()
     root = beam.Pipeline(options=beam_options)
     build(root, plan.job)
     try:

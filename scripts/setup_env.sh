@@ -4,9 +4,9 @@
 set -euo pipefail
 
 readonly UV_VERSION=0.13.9
-root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd -- "$root"
-readonly root requirements=${1:?which requirements file?} stamp=.venv/setup-stamp unfinished="unfinished"
+readonly root requirements=${1:?which requirements file?} stamp=.venv/setup-stamp
 
 die() {
   printf 'keyjoin: %s\n' "$*" >&2
@@ -21,7 +21,8 @@ inputs() {
 }
 
 is_ready() {
-  [ -x .venv/bin/python ] && [ -x .venv/bin/keyjoin ] && [ -f "$stamp" ] && ! inputs | grep -qvxFf "$stamp"
+  [ -x .venv/bin/python ] && [ -x .venv/bin/keyjoin ] && [ -f "$stamp" ] &&
+    [ "$(inputs | grep -cvxFf "$stamp")" = 0 ]
 }
 
 is_suitable() {
@@ -42,7 +43,8 @@ find_python() {
 is_usable() {
   is_suitable .venv/bin/python || return
   [ -n "$uv" ] || .venv/bin/python -m pip --version >/dev/null 2>&1 || return
-  [ "$(cat "$stamp" 2>/dev/null)" != "$unfinished" ]
+  # Not one cut short, nor one made in another folder; one without a stamp was made by hand and is kept.
+  [ ! -f "$stamp" ] || [ "$(head -n 1 "$stamp")" = "$root" ]
 }
 
 make_venv() {
@@ -52,7 +54,7 @@ make_venv() {
   rm -rf .venv
   mkdir .venv
   # Until the end of the set-up, so that one that was cut short begins anew: half a package looks like a whole one.
-  echo "$unfinished" >"$stamp"
+  echo unfinished >"$stamp"
   if [ -n "$uv" ]; then
     "$uv" venv --quiet --allow-existing --python "$python" .venv || die "uv could not make .venv: see above"
   else
@@ -73,7 +75,7 @@ set_up() {
   if uv --version >/dev/null 2>&1; then uv=uv; fi
 
   is_usable || make_venv
-  echo "$unfinished" >"$stamp"
+  echo unfinished >"$stamp"
 
   if [ -z "$uv" ]; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
@@ -95,5 +97,5 @@ set_up() {
 is_ready && exit
 # Two first calls at once: the second waits, and finds it ready. macOS has no flock: there they must not overlap.
 exec 9<setup.py
-if command -v flock >/dev/null; then flock 9; fi
+if command -v flock >/dev/null; then flock 9 || true; fi
 is_ready || set_up

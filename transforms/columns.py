@@ -37,6 +37,9 @@ READ_AS = {
     "bool": pa.bool_(),
     STRING: pa.string(),
 }
+BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
+MIN_BATCH, MAX_BATCH = 16, 1 << 14
+STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 # How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
 Spelling = frozenset[tuple[str, str]]
 
@@ -80,7 +83,7 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
         fitting = np.ones(table.num_rows, np.bool_)
         for feature in features:
             for field in feature.fields:
-                fitting &= _fits(table[field], _dims(feature, table[field].type), feature.dtype)
+                fitting &= fits(table[field], _dims(feature, table[field].type), feature.dtype)
         if not fitting.all():
             unfit.append(first + np.flatnonzero(~fitting))
             table = table.filter(pa.array(fitting)).combine_chunks()
@@ -138,28 +141,31 @@ def _dims(feature: Feature, kind: pa.DataType) -> tuple[int, ...]:
     return feature.shape if pa.types.is_list(kind) else ()
 
 
-def _fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str) -> Mask:
+def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str) -> Mask:
     """Which records hold a value of that shape, without nulls, that the dtype can hold."""
     array = _one(column) if isinstance(column, pa.ChunkedArray) else column
-    valid: Mask = array.is_valid().to_numpy(zero_copy_only=False)
+    valid: Mask = np.ones(len(array), np.bool_)
+    if array.null_count:
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
     if not dims:
-        return valid & _in_range(array, dtype)
+        return valid & in_range(array, dtype)
     offsets = array.offsets.to_numpy()
-    unfit = np.concatenate([[0], np.cumsum(~_fits(array.values, dims[1:], dtype))])
+    unfit = np.concatenate([[0], np.cumsum(~fits(array.values, dims[1:], dtype))])
     fitting: Mask = valid & (np.diff(offsets) == dims[0]) & (np.diff(unfit[offsets]) == 0)
     return fitting
 
 
-def _in_range(array: pa.Array, dtype: str) -> Mask:
-    if dtype in (STRING, "bool"):
+def in_range(array: pa.Array, dtype: str) -> Mask:
+    """Which values the dtype can hold; a bool holds the integers 0 and 1, and no float NaN or infinity."""
+    if dtype == STRING or pa.types.is_boolean(array.type):
         return np.ones(len(array), np.bool_)
-    values = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+    values = (pc.fill_null(array, 0) if array.null_count else array).to_numpy(zero_copy_only=False)
     if dtype.startswith(("float", "bfloat")):
         with np.errstate(over="ignore"):
-            finite: Mask = np.isfinite(values.astype(dtype))
+            finite: Mask = np.isfinite(values.astype(dtype, copy=False))
         return finite
-    limits = np.iinfo(dtype)
-    within: Mask = (values >= limits.min) & (values <= limits.max)
+    lowest, highest = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    within: Mask = (values >= lowest) & (values <= highest)
     return within
 
 
@@ -197,6 +203,14 @@ def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
         column = column.flatten()
     dtype = object if feature.dtype == STRING else feature.dtype
     return _numpy(column).astype(dtype, copy=False).reshape(-1, *feature.shape)
+
+
+def batch_rows(features: Sequence[Feature]) -> int:
+    """Rows of a batch of about `BATCH_BYTES`, a power of two: large batches of small rows, small ones of images."""
+    row = sum(
+        int(np.prod(f.shape)) * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize) for f in features
+    )
+    return int(min(MAX_BATCH, max(MIN_BATCH, 1 << (BATCH_BYTES // max(row, 1)).bit_length() - 1)))
 
 
 def from_array(values: npt.NDArray[Any]) -> pa.Array:

@@ -8,8 +8,6 @@ import apache_beam as beam
 from transforms.errors import RunError
 from transforms.records import Predictions, Receipt
 
-Joinable = Mapping[str, beam.PCollection[tuple[str, Any]]]
-
 
 def join_chunk(
     key: str, receipts: Iterable[Receipt], predictions: Iterable[Predictions]
@@ -35,7 +33,7 @@ class JoinPredictions(beam.PTransform):  # type: ignore[misc]  # Beam has no typ
     Output: PCollection[tuple[Receipt, Predictions]]
     """
 
-    def expand(self, sides: Joinable) -> beam.PCollection[tuple[Receipt, Predictions]]:
+    def expand(self, sides: Any) -> beam.PCollection[tuple[Receipt, Predictions]]:
         """Wires the step."""
         return (
             sides

@@ -79,7 +79,7 @@ class KeyedPredict(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         self.handler = KeyedChunkHandler(model, contract, mapped, batch_size)
         self.prefix = prediction_prefix
 
-    def expand(self, rows: beam.PCollection[dict[str, Any]]) -> beam.pvalue.DoOutputsTuple:
+    def expand(self, rows: beam.PCollection[dict[str, Any]]) -> Any:  # Beam warns about every type for several outputs
         """Wires the steps."""
         size = self.handler.batch_size
         return (

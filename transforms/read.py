@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import apache_beam as beam
 import google_crc32c
@@ -43,7 +43,7 @@ class ReadChunk(beam.PTransform):
     format: Format
     features: tuple[Feature, ...]
 
-    def expand(self, chunks: beam.PCollection[Chunk]) -> beam.pvalue.DoOutputsTuple:
+    def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
         """Wires the step."""
         return chunks | "ReadBytes" >> beam.ParDo(_Read(self.format, self.features)).with_outputs(
             RECEIPTS, main=FEATURES

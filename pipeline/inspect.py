@@ -1,0 +1,76 @@
+"""`keyjoin inspect`: a model's contract, as a table or as JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.exits import Exit
+from pipeline.manifest import fingerprint
+from pipeline.options import Parser, add_model_arguments
+from pipeline.preflight import model_folder
+from pipeline.report import table
+from transforms import model as models
+from transforms.mapping import describe
+
+
+def parser() -> Parser:
+    """The parser of `inspect`."""
+    made = Parser(prog="keyjoin inspect", allow_abbrev=False, description="Shows what a model takes and gives.")
+    add_model_arguments(made)
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag or the model is wrong.
+    """
+    options = parser().parse_args(argv)
+    with model_folder(options.model) as folder:
+        loaded = models.load(folder, options.signature)
+    contract = models.find_contract(loaded, options.signature, options.key_input)
+    document = describe_contract(options.model, contract)
+    if options.json:
+        print(json.dumps(document, indent=1))
+    else:
+        print(f"model      {options.model}\nsha256     {document['sha256']}\nsignature  {contract.signature}\n")
+        print(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract)]))
+    return Exit.COMPLETE
+
+
+def describe_contract(model: str, contract: models.Contract) -> dict[str, Any]:
+    """The contract as a document.
+
+    Args:
+        model: Path of the model.
+        contract: What its signature takes and gives.
+    """
+    key, echo = contract.key, contract.echo
+    return {
+        "model": model,
+        "sha256": fingerprint(model),
+        "signature": contract.signature,
+        "inputs": [_document(tensor) for tensor in contract.inputs],
+        "predictions": [_document(tensor) for tensor in contract.predictions],
+        "key": None
+        if key is None or echo is None
+        else {**_document(key), "output": echo.output, "last_column": echo.last_column},
+        "row": {tensor.name: describe(tensor) for tensor in contract.inputs},
+    }
+
+
+def _document(tensor: models.Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape and [None, *tensor.shape]}
+
+
+def _lines(contract: models.Contract) -> list[tuple[str, str, str, str]]:
+    key, echo = contract.key, contract.echo
+    lines = [("input", t.name, describe(t), t.name) for t in contract.inputs]
+    if key is not None:
+        lines.append(("key", key.name, describe(key), "none: keyjoin numbers the rows of a batch"))
+    lines += [("prediction", t.name, describe(t), "") for t in contract.predictions]
+    if echo is not None:
+        lines.append(("key echo", echo.output, "last column" if echo.last_column else "whole output", ""))
+    return lines

@@ -1,0 +1,108 @@
+"""`keyjoin predict`: online prediction's request and response, from a file or standard input.
+
+The request and response are those of TensorFlow Serving's REST API in row format,
+https://www.tensorflow.org/tfx/serving/api_rest, which AI Platform's online prediction shares.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.exits import Exit
+from pipeline.options import Parser, add_model_arguments
+from pipeline.preflight import model_folder
+from transforms import columns, mapping
+from transforms import model as models
+from transforms.errors import RunError, UsageError
+from transforms.formats import json_text, jsonl
+from transforms.records import Feature
+
+EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
+
+
+def parser() -> Parser:
+    """The parser of `predict`."""
+    made = Parser(
+        prog="keyjoin predict", allow_abbrev=False, description='Answers {"instances": […]} with {"predictions": […]}.'
+    )
+    add_model_arguments(made)
+    made.add_argument("--instances", default="-", metavar="FILE", help="the request; - is standard input (default)")
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag, the model or an instance is wrong.
+        RunError: The model raised.
+    """
+    options = parser().parse_args(argv)
+    instances = read_request(options.instances)
+    with model_folder(options.model) as folder:
+        loaded = models.load(folder, options.signature)
+    contract = models.find_contract(loaded, options.signature, options.key_input)
+    print(json.dumps({"predictions": predict(loaded, contract, instances)}, ensure_ascii=False))
+    return Exit.COMPLETE
+
+
+def read_request(path: str) -> list[dict[str, Any]]:
+    """The instances of a request.
+
+    Raises:
+        UsageError: The file cannot be read, or is no request.
+    """
+    try:
+        if path == "-":
+            request = json.load(sys.stdin)
+        else:
+            with open(path, encoding="utf-8") as file:
+                request = json.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
+    instances = request.get("instances") if isinstance(request, Mapping) else None
+    if not isinstance(instances, list) or not instances or not all(isinstance(i, dict) for i in instances):
+        raise UsageError(f"--instances {path}: no list of objects called instances in it; write {EXAMPLE}")
+    return instances
+
+
+def predict(
+    called: models.Model, contract: models.Contract, instances: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
+
+    Raises:
+        UsageError: An instance does not fit the model.
+        RunError: The model raised.
+    """
+    import tensorflow as tf
+
+    if contract.key is not None:
+        name = contract.key.name
+        instances = [{name: str(n) if contract.key.dtype == columns.STRING else n, **i} for n, i in enumerate(instances)]
+    tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
+    whole = contract._replace(inputs=tensors, key=None, echo=None)
+    features = mapping.map_inputs(whole, instances)
+    arrays = _arrays(instances, features)
+    try:
+        answer = called(arrays)
+    except tf.errors.OpError as error:
+        raise RunError(f"the model raised: {error.message.splitlines()[0]}; look at the instances") from error
+    if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
+        raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
+    texts = {name: json_text.encode(columns.from_array(array)).to_pylist() for name, array in answer.items()}
+    ordered = [t.name for t in contract.outputs if contract.echo is None or t.name != contract.echo.output]
+    ordered += [] if contract.echo is None else [contract.echo.output]
+    return [{name: json.loads(texts[name][row]) for name in ordered} for row in range(len(instances))]
+
+
+def _arrays(instances: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> models.Arrays:
+    lines = b"".join(json.dumps(instance).encode() + b"\n" for instance in instances)
+    inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), features)
+    if bad:
+        raise UsageError(f"instance {bad[0].row}: {bad[0].message} ({bad[0].reason}); see `keyjoin inspect`")
+    arrays = {f.name: columns.to_array(inputs[f.name], f) for f in features}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -1,0 +1,187 @@
+"""`keyjoin wrap`: adds a key to a trained model, a `.keras` file or a SavedModel."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import textwrap
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline import saved_model_graph
+from pipeline.exits import Exit
+from pipeline.options import Parser
+from pipeline.saved_model_graph import Style
+from transforms.errors import RunError, UsageError
+from transforms.model import KEY, quiet
+
+KERAS = ".keras"
+WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
+# A checksum, and what Keras 2 makes its objects of.
+STALE = ("fingerprint.pb", "keras_metadata.pb")
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command."""
+    parser = Parser(
+        prog="keyjoin wrap",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Adds a key to a trained model. The other signatures stay as they are.",
+        epilog="styles:\n"
+        "  function    a further output `key`; a single other output is called `prediction`\n"
+        "  functional  one output `prediction_with_key`, whose last column is the key in float32",
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="IN", help="SavedModel folder, or a .keras file")
+    add("--output", required=True, metavar="OUT", help="folder for the SavedModel with the key; new or empty")
+    add("--style", choices=("function", "functional"), default="function", help="default: %(default)s")
+    add("--signature", default="serving_default", metavar="NAME", help="default: %(default)s")
+    print(wrap(**vars(parser.parse_args(argv))))
+    return Exit.COMPLETE
+
+
+def wrap(model: str, output: str, style: Style, signature: str = "serving_default") -> str:
+    """Adds a key to a signature of a model.
+
+    The copy gives the same predictions, bit for bit. What it gives up are the objects around the
+    signatures: Keras no longer loads it as a Keras model, and `tf.saved_model.save` cannot save again
+    what `tf.saved_model.load` makes of it. Keep the original for that.
+
+    Args:
+        model: `.keras` file or SavedModel folder.
+        output: Folder for the SavedModel with the key, new or empty.
+        style: `function` gives a further output `key`, and calls a single other output `prediction`;
+            `functional` gives one output `prediction_with_key`, whose last column is the key in float32.
+        signature: The signature that gets the key.
+
+    Returns:
+        What was made, in one or two lines.
+
+    Raises:
+        UsageError: The model, the signature or the output folder is wrong; nothing was written.
+        RunError: The output cannot be written.
+    """
+    _check_model(model)
+    _check_output(model, output)
+    with _appearing(output) as folder:
+        source = model
+        if os.path.isfile(model):
+            export_keras(model, source := folder)
+        saved = saved_model_graph.read(source)
+        definition = saved_model_graph.add_key(saved, model, signature, style)
+        if source != folder:
+            _copy(source, folder)
+        left_out = _remove_stale(folder)
+        saved_model_graph.write(saved, folder)
+    return _summary(output, signature, definition) + left_out
+
+
+def export_keras(path: str, folder: str) -> None:
+    """Exports a `.keras` file to a SavedModel. Code that the file holds is never run.
+
+    Args:
+        path: The file.
+        folder: A folder that does not exist yet.
+
+    Raises:
+        UsageError: The file is missing, damaged, holds code, or has layers that Keras does not know.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(f"no model at {path}; give a {KERAS} file or the folder of a SavedModel")
+    import keras
+
+    try:
+        with quiet():
+            # Not compiled, because predicting needs neither optimizer nor loss, which may be the user's own.
+            model = keras.models.load_model(path, compile=False, safe_mode=True)
+            model.export(folder, format="tf_saved_model", verbose=False)
+    except Exception as error:  # Keras raises whatever the file's content leads it to.
+        raise UsageError(_keras_message(path, error)) from error
+
+
+def _keras_message(path: str, error: Exception) -> str:
+    if "safe_mode" in str(error):
+        return (
+            f"{path} holds Python code, in a Lambda layer, which keyjoin does not run; where you trust it, "
+            "export it yourself with model.export(FOLDER) and give that folder"
+        )
+    # Keras puts the whole configuration before the cause.
+    cause = " ".join(str(error).rpartition("Exception encountered:")[2].split())
+    return (
+        f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…')} Where its layers are "
+        "defined, export it yourself with model.export(FOLDER), and give that folder"
+    )
+
+
+def _check_model(model: str) -> None:
+    if "://" in model:
+        raise UsageError(f"{model} is not on this machine; copy the model to a local folder and give that")
+    if not os.path.exists(model):
+        raise UsageError(f"no model at {model}; give a {KERAS} file or the folder of a SavedModel")
+    if os.path.isdir(model) or model.endswith(KERAS):
+        return
+    if os.path.basename(model) in saved_model_graph.FILES:
+        raise UsageError(
+            f"{model} is a file of a SavedModel; give its folder, {os.path.dirname(model) or '.'}"
+        )
+    raise UsageError(
+        f"{model} is neither a {KERAS} file nor the folder of a SavedModel; load it where it was made, and "
+        f"save it with model.save as a {KERAS} file"
+    )
+
+
+def _check_output(model: str, output: str) -> None:
+    if "://" in output:
+        raise UsageError(
+            f"{output} is not on this machine; give a local folder, and copy it there afterwards"
+        )
+    if os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
+        raise UsageError(f"{output} exists and is not an empty folder; choose another folder")
+    if os.path.isdir(model):
+        inside = os.path.realpath(model)
+        if os.path.commonpath([inside, os.path.realpath(output)]) == inside:
+            raise UsageError(f"{output} lies in the model's own folder; choose a folder outside of {model}")
+
+
+@contextlib.contextmanager
+def _appearing(output: str) -> Iterator[str]:
+    """The path of a folder to make, which takes its place as the output once it is complete."""
+    parent, name = os.path.split(os.path.abspath(output))
+    temporary = os.path.join(parent, f"_{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        yield temporary
+        os.rename(temporary, os.path.join(parent, name))
+    except OSError as error:
+        raise RunError(
+            f"cannot write {output}: {error}; free the space or the permission and run again"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copies a folder's content without its permissions: of a read-only model, too, the copy is changed."""
+    for folder, _, names in os.walk(source, followlinks=True):
+        below = os.path.normpath(os.path.join(target, os.path.relpath(folder, source)))
+        os.makedirs(below)
+        for name in names:
+            shutil.copyfile(os.path.join(folder, name), os.path.join(below, name))
+
+
+def _remove_stale(folder: str) -> str:
+    """Removes what is true of the original alone; says so, on a line of its own, where it is the user's."""
+    found = [name for name in (*STALE, WARM_UP) if os.path.exists(os.path.join(folder, name))]
+    for name in found:
+        os.unlink(os.path.join(folder, name))
+    return f"\n{WARM_UP} was left out: its requests have no key" if WARM_UP in found else ""
+
+
+def _summary(output: str, signature: str, definition: Any) -> str:
+    inputs, outputs = (
+        ", ".join(sorted(names, key=lambda name: (name == KEY, name)))
+        for names in (definition.inputs, definition.outputs)
+    )
+    return f"{output}: {signature} takes {inputs} and returns {outputs}"

@@ -1,0 +1,223 @@
+"""Inputs from tf.Examples.
+
+What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they
+have lists of the same kinds, which is only the fast way to the same answer, see `_decode_block`.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, ExampleToNumpyDict
+from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
+
+from transforms import columns
+from transforms.reasons import Reason
+from transforms.records import Feature, Mask, Positions
+
+DECODE_ROWS = 8_192  # in larger batches the decoder takes twice as long a row
+# A feature's lists, by the kind of NumPy dtype that they become.
+FLOATS, INTS, BYTES = "fiO"
+LIST_NAMES = {FLOATS: "float_list", INTS: "int64_list", BYTES: "bytes_list"}
+LIST_TYPES = {FLOATS: schema_pb2.FLOAT, INTS: schema_pb2.INT, BYTES: schema_pb2.BYTES}
+Values = npt.NDArray[Any]
+
+
+def decode(
+    records: Sequence[bytes], features: Sequence[Feature]
+) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
+    """The model's inputs of the records that fit, a column a feature.
+
+    Numbers of a float input may be integers. Of a name given twice the last one counts, as everywhere in
+    protobuf.
+
+    Returns:
+        The inputs, and of each record that does not fit its number, with a reason code and a message.
+    """
+    block = _decode(records, _fields(features))
+    read = np.delete(np.arange(len(records)), block.unread)
+    fitting = _fitting(block.lists, len(read), features)
+    kept = {field: column.filter(pa.array(fitting)) for field, column in block.lists.items()}
+    tensors = _dense(pa.RecordBatch.from_pydict(kept), features)
+    good = read[fitting]
+    whole = [records[row] for row in good] if any(not f.fields for f in features) else []
+    arrays = [_input(feature, tensors, whole) for feature in features]
+    unfit = np.setdiff1d(np.arange(len(records)), good).tolist()
+    names = [feature.name for feature in features]
+    return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at], features) for at in unfit}
+
+
+def _fields(features: Sequence[Feature]) -> dict[str, str]:
+    """The fields to decode, each with the dtype of the inputs that it feeds."""
+    return {field: feature.dtype for feature in features for field in feature.fields}
+
+
+def _kinds(dtype: str) -> str:
+    """The lists that an input of a dtype may be fed from, the likeliest first."""
+    if dtype == columns.STRING:
+        return BYTES
+    return FLOATS + INTS if "float" in dtype else INTS
+
+
+def _leaf(dtype: str) -> pa.DataType:
+    """What the values for inputs of a dtype are decoded to."""
+    if dtype == columns.STRING:
+        return pa.large_binary()
+    return columns.READ_AS[dtype] if "float" in dtype else pa.int64()
+
+
+class _Block(NamedTuple):
+    """Decoded records.
+
+    Attributes:
+        lists: Field -> a list of values a record, null where there is none.
+        unread: Numbers of the records that are not Examples, or have a field of the wrong kind.
+    """
+
+    lists: dict[str, pa.Array]
+    unread: Positions
+
+
+def _decode(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
+    starts = range(0, len(records), DECODE_ROWS)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        blocks = list(pool.map(lambda at: _decode_block(records[at : at + DECODE_ROWS], fields), starts))
+    blocks.append(_decode_each([], fields))
+    return _Block(
+        {field: pa.concat_arrays([block.lists[field] for block in blocks]) for field in fields},
+        np.concatenate([at + block.unread for at, block in zip([*starts, 0], blocks, strict=True)]),
+    )
+
+
+def _decode_block(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
+    """Decodes records at once, if all of them have lists of the same kinds as the first."""
+    schema = schema_pb2.Schema()
+    first = parse(records[0]) or {}
+    for field, dtype in fields.items():
+        kinds, values = _kinds(dtype), first.get(field)
+        kind = kinds[0] if values is None or values.dtype.kind not in kinds else values.dtype.kind
+        schema.feature.add(name=field, type=LIST_TYPES[kind])
+    try:
+        # A decoder that raised once stays broken, and threads cannot share one.
+        batch = ExamplesToRecordBatchDecoder(schema.SerializeToString()).DecodeBatch(records)
+    except RuntimeError:
+        return _decode_each(records, fields)
+    lists = {f: pc.cast(batch.column(f), pa.large_list(_leaf(d)), safe=False) for f, d in fields.items()}
+    return _Block(lists, np.zeros(0, np.int64))
+
+
+def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
+    """Decodes records one by one, to the same lists as at once: integers may stand among floats."""
+    found: dict[str, list[Values | None]] = {field: [] for field in fields}
+    unread = []
+    for number, record in enumerate(records):
+        example = parse(record)
+        values = [] if example is None else [(f, example.get(f), _kinds(d)) for f, d in fields.items()]
+        if example is None or any(v is not None and v.dtype.kind not in kinds for _, v, kinds in values):
+            unread.append(number)
+            continue
+        for field, value, _ in values:
+            found[field].append(value)
+    return _Block(
+        {field: _listed(found[field], _leaf(dtype)) for field, dtype in fields.items()},
+        np.array(unread, np.int64),
+    )
+
+
+def parse(record: bytes) -> dict[str, Values | None] | None:
+    """A record's features, None where one is of no kind; None if it is not an Example.
+
+    This parses as `ExamplesToRecordBatchDecoder` does, so that both refuse the same records.
+    """
+    try:
+        example: dict[str, Values | None] = ExampleToNumpyDict(record)
+    except RuntimeError:
+        return None
+    return example
+
+
+def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
+    kind = _numpy(leaf)
+    given = [np.zeros(0, kind) if values is None else values.astype(kind) for values in found]
+    offsets = np.cumsum([0, *map(len, given)], dtype=np.int64)
+    flat = pa.array(np.concatenate([np.zeros(0, kind), *given]), leaf)
+    nulls = np.array([values is None for values in found], np.bool_)
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=pa.array(nulls))
+
+
+def _count(feature: Feature) -> int:
+    """Values that an input takes of each of its fields."""
+    return math.prod(feature.shape) if len(feature.fields) == 1 else 1
+
+
+def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]) -> Mask:
+    fitting = np.ones(count, np.bool_)
+    for feature in features:
+        for field in feature.fields:
+            fitting &= columns.fits(lists[field], (_count(feature),), feature.dtype)
+    return fitting
+
+
+def _dense(batch: pa.RecordBatch, features: Sequence[Feature]) -> dict[str, Values]:
+    """Arrays of lists that fit, by field: (n, *shape), or (n,) where several fields make up an input."""
+    shapes = {}
+    for feature in features:
+        for field in feature.fields:
+            shape = schema_pb2.TensorRepresentation()
+            shape.dense_tensor.column_name = field
+            for size in feature.shape if len(feature.fields) == 1 else ():
+                shape.dense_tensor.shape.dim.add(size=size)
+            shapes[field] = shape
+    adapter = TensorAdapter(TensorAdapterConfig(batch.schema, shapes))
+    tensors: dict[str, Values] = adapter.ToBatchTensors(batch, produce_eager_tensors=False)
+    return tensors
+
+
+def _input(feature: Feature, tensors: dict[str, Values], whole: Sequence[bytes]) -> pa.Array:
+    """One input's column, of the whole records where no field feeds it."""
+    if not feature.fields:
+        return columns.from_array(np.array(whole, object).reshape(-1, *feature.shape))
+    kind = _numpy(columns.READ_AS[feature.dtype])
+    parts = [tensors[field].astype(kind, copy=False) for field in feature.fields]
+    return columns.from_array(parts[0] if len(parts) == 1 else np.stack(parts, axis=1))
+
+
+def _numpy(kind: pa.DataType) -> npt.DTypeLike:
+    """NumPy's dtype for values of a kind; for Arrow's strings of text or bytes, objects."""
+    return np.dtype(object) if kind in (pa.string(), pa.large_binary()) else np.dtype(kind.to_pandas_dtype())
+
+
+def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
+    """The reason code and message for a record that could not be read."""
+    example = parse(record)
+    if example is None:
+        return Reason.NOT_EXAMPLE.value, f"its {len(record)} bytes do not parse as a tf.train.Example"
+    for feature in features:
+        for field in feature.fields:
+            if field not in example:
+                return Reason.MISSING.value, f"field {field}: not in the row"
+            found = _explain_values(example[field], _count(feature), feature.dtype)
+            if found:
+                return found[0].value, f"field {field}: {found[1]}"
+    return Reason.NOT_EXAMPLE.value, "tfx_bsl's ExamplesToRecordBatchDecoder does not read it"
+
+
+def _explain_values(values: Values | None, count: int, dtype: str) -> tuple[Reason, str] | None:
+    if values is None:
+        return Reason.NULL, "a feature of no kind, which holds no values"
+    kinds, kind = _kinds(dtype), values.dtype.kind
+    if kind not in kinds:
+        wanted = " or ".join(LIST_NAMES[k] for k in kinds)
+        return Reason.WRONG_TYPE, f"{LIST_NAMES[kind]} where {wanted} is expected"
+    if len(values) != count:
+        expected = "1 is" if count == 1 else f"{count} are"
+        return Reason.WRONG_SHAPE, f"{len(values)} values where {expected} expected"
+    beyond = np.flatnonzero(~columns.in_range(pa.array(values), dtype))
+    return (Reason.OUT_OF_RANGE, f"{values[beyond[0]]} does not fit {dtype}") if len(beyond) else None

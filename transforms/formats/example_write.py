@@ -1,0 +1,178 @@
+"""Joined tf.Examples: the record's own bytes, with the prediction's features behind them.
+
+Protobuf messages that stand one behind the other parse as their merge, so a record keeps its bytes:
+
+    features {a: 1}  |  features {prediction: 2}  |  features {key: "…"}
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from google.protobuf.message import DecodeError
+from tensorflow.core.example.example_pb2 import Example
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from transforms.reasons import Reason
+from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
+
+INT64_MAX = np.iinfo(np.int64).max
+
+
+class Kept(NamedTuple):
+    """The rows that can be written.
+
+    Attributes:
+        numbers: Their numbers within the chunk.
+        heads: What stands before the predictions in each: an Example, which may be empty.
+        predictions: A record for each.
+    """
+
+    numbers: Positions
+    heads: list[bytes]
+    predictions: pa.RecordBatch
+
+
+def keep(
+    records: Sequence[bytes], good: Mask, predictions: pa.RecordBatch, layout: Layout
+) -> tuple[Kept, list[BadRow]]:
+    """Picks what to write of the good rows, and finds those that cannot be written.
+
+    Args:
+        records: Every row's data, an Example each where the row is good.
+        good: Which rows have a prediction.
+        predictions: One record for each good row, in order.
+        layout: What stands in an output row.
+    """
+    numbers = np.flatnonzero(good)
+    beyond = _beyond(predictions, layout)
+    picked = _heads([records[row] for row in numbers.tolist()], layout)
+    heads, bad = [], []
+    for at, (row, head) in enumerate(zip(numbers.tolist(), picked, strict=True)):
+        if isinstance(head, _Refusal):
+            bad.append(BadRow(row, "write", head.reason.value, head.message))
+        elif at in beyond:
+            bad.append(BadRow(row, "write", Reason.OUT_OF_RANGE.value, beyond[at]))
+        else:
+            heads.append(head)
+    kept = ~np.isin(numbers, [b.row for b in bad])
+    return Kept(numbers[kept], heads, predictions.filter(pa.array(kept))), bad
+
+
+def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> list[bytes]:
+    """Serialized Examples of some of the kept rows: the row's features, predictions, key.
+
+    A feature has a list of 64-bit integers (bools too, as 0 and 1), of bytes, or of 32-bit floats, so
+    float64 predictions are rounded. Shapes are flattened, row-major.
+    """
+    predictions = kept.predictions[part]
+    pieces = [_encode(name, predictions[output]) for output, name in layout.predictions]
+    if layout.key:
+        positions = (chunk.start + rows.starts[kept.numbers[part]]).tolist()
+        keys = [f"{chunk.source}#{position}".encode() for position in positions]
+        pieces.append(_encode(layout.key, pa.array(keys, pa.binary())))
+    return [b"".join(texts) for texts in zip(kept.heads[part], *pieces, strict=True)]
+
+
+def _encode(name: str, column: pa.Array) -> list[bytes]:
+    """Serialized Examples with one feature each.
+
+    One, because the order in which the encoder writes several differs from process to process.
+    """
+    flat = _flat(column)
+    if pa.types.is_floating(flat.type):
+        flat = pc.cast(flat, pa.float32(), safe=False)
+    elif not pa.types.is_binary(flat.type):
+        flat = flat.cast(pa.int64())
+    offsets = np.linspace(0, len(flat), len(column) + 1, dtype=np.int64)
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), flat)
+    texts: list[bytes] = RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays([lists], [name]))
+    return texts
+
+
+def _flat(column: pa.Array) -> pa.Array:
+    while pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    return column
+
+
+def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, str]:
+    """Predictions with a finite number that no list of a feature can hold: record -> message."""
+    found: dict[int, str] = {}
+    for output, name in layout.predictions:
+        flat = _flat(predictions[output])
+        values = flat.to_numpy(zero_copy_only=False)
+        if flat.type == pa.uint64():
+            beyond, kind = values > INT64_MAX, "int64_list"
+        elif flat.type == pa.float64():
+            with np.errstate(over="ignore"):
+                beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "float_list"
+        else:
+            continue
+        for at in np.flatnonzero(beyond):
+            record = int(at) * len(predictions) // len(flat)
+            found.setdefault(record, f"prediction {name}: {values[at]} does not fit a {kind}")
+    return found
+
+
+class _Refusal(NamedTuple):
+    """Why a row cannot be written."""
+
+    reason: Reason
+    message: str
+
+
+def _heads(records: list[bytes], layout: Layout) -> Sequence[bytes | _Refusal]:
+    if layout.whole_row:
+        heads: list[bytes | _Refusal] = list(records)
+        for at in _suspects(records, layout.added):
+            heads[at] = _pick(records[at], layout)
+        return heads
+    if not layout.row and not layout.key_field:
+        return [b""] * len(records)
+    return [_pick(record, layout) for record in records]
+
+
+def _suspects(records: Sequence[bytes], names: Sequence[str]) -> set[int]:
+    """Records that may have a feature of one of these names.
+
+    A name stands behind the last byte of its length; that byte is 0 where the length is written longer
+    than it has to be.
+    """
+    suspects: set[int] = set()
+    for name in (name.encode() for name in names):
+        length = len(name)
+        while length > 0x7F:
+            length >>= 7
+        for pattern in (bytes([length]) + name, b"\0" + name):
+            suspects.update(at for at, record in enumerate(records) if pattern in record)
+    return suspects
+
+
+def _pick(record: bytes, layout: Layout) -> bytes | _Refusal:
+    """The part of a record that is written, or why it cannot be."""
+    try:
+        features = Example.FromString(record).features.feature
+    except DecodeError as error:
+        return _Refusal(Reason.NOT_EXAMPLE, str(error))
+    names = [name for name in features if _wanted(name, layout)]
+    if layout.key_field and layout.key_field not in names:
+        return _Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
+    taken = [name for name in layout.added if name in names]
+    if taken:
+        return _Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
+    if layout.whole_row:
+        return record
+    picked = Example()
+    for name in names:
+        picked.features.feature[name].CopyFrom(features[name])
+    serialized: bytes = picked.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _wanted(name: str, layout: Layout) -> bool:
+    if not layout.row:
+        return name == layout.key_field
+    return name in layout.include if layout.include else name not in layout.exclude

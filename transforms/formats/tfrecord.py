@@ -1,0 +1,200 @@
+"""TFRecord files of tf.train.Example, https://www.tensorflow.org/tutorials/load_data/tfrecord.
+
+A record is framed as
+
+    length: 8 bytes | its masked crc32c: 4 | data: length bytes | its masked crc32c: 4
+
+Little-endian throughout. Where a length is wrong, nothing after it can be found: the run fails. Where data
+is wrong, that row alone is bad. A row is the whole frame; its fate depends on its own bytes alone.
+"""
+
+import contextlib
+import functools
+import gzip
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from transforms.errors import RunError
+from transforms.formats import GZIP, Joined, example_read, example_write
+from transforms.reasons import Reason
+from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+
+HEADER, FOOTER = 12, 4
+MASK_DELTA = np.uint32(0xA282EAD8)
+LENGTH = struct.Struct("<Q")
+GZIP_MAGIC = b"\x1f\x8b"
+BLOCK_BYTES = 1 << 22
+SLICE_ROWS = 16_384
+GZIP_LEVEL = 6
+DIFFERS = "the checksum of its data is not the one that was written after it"
+REMEDY = "copy the file again from where it was written"
+
+
+class TFRecord:
+    """The format; see `transforms.formats.Format`."""
+
+    name = "tfrecord"
+    suffixes = (".tfrecord", ".tfrecords")
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
+        """Ends of the chunks: of the first record that makes a chunk `chunk_bytes` long, and the file's end.
+
+        Raises:
+            RunError: A header does not match its checksum, or the file ends inside a record.
+        """
+        start = end = 0
+        while end < size:
+            # From the start of a record: back over a header that was cut, on over data not read yet.
+            file.seek(end)
+            block, first = file.read(min(BLOCK_BYTES, size - end)), end
+            for end in _ends(block, first, size):
+                if end - start >= chunk_bytes and end < size:
+                    yield end
+                    start = end
+            if end == first:
+                raise _ends_inside(end, size)
+        yield size
+
+    def rows(self, data: bytes, *, first: bool) -> Rows:  # noqa: ARG002  every record begins alike
+        """Whole records, each with its frame.
+
+        Raises:
+            RunError: The data is not what was split.
+        """
+        ends = np.fromiter(_ends(data, 0, len(data)), np.int64)
+        bounds: Positions = np.concatenate([[0], ends]).astype(np.int64)
+        if bounds[-1] != len(data):
+            raise _ends_inside(int(bounds[-1]), len(data))
+        return Rows(bounds[:-1], bounds[1:], 0)
+
+    def read(
+        self, data: bytes, rows: Rows, features: Sequence[Feature]
+    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Decodes the features that the model needs; see `transforms.formats.Format`.
+
+        Of a name given twice the last one counts, as everywhere in protobuf.
+        """
+        records = _contents(data, rows)
+        differing = _differing(data, rows, records)
+        bad = [BadRow(int(row), "read", Reason.CORRUPT.value, DIFFERS) for row in differing]
+        intact = np.delete(np.arange(len(records)), differing)
+        inputs, refused = example_read.decode([records[row] for row in intact], features)
+        bad += [BadRow(int(intact[at]), "read", *why) for at, why in refused.items()]
+        return inputs, sorted(bad)
+
+    def write(
+        self,
+        chunk: Chunk,
+        data: bytes,
+        rows: Rows,
+        good: Mask,
+        predictions: pa.RecordBatch,
+        layout: Layout,
+    ) -> Joined:
+        """Adds predictions to their records; see `transforms.formats.Format`.
+
+        Blocks are compressed, each by itself, where the name of the part says so.
+        """
+        kept, bad = example_write.keep(_contents(data, rows), good, predictions, layout)
+        packed = chunk.part.endswith(GZIP)
+
+        def write_slice(first: int) -> bytes:
+            part = slice(first, first + SLICE_ROWS)
+            block = _framed(example_write.join(chunk, rows, kept, part, layout))
+            return gzip.compress(block, GZIP_LEVEL, mtime=0) if packed else block
+
+        # A compressed part without rows is one empty member: no bytes at all would not be gzip.
+        slices = range(0, len(kept.numbers), SLICE_ROWS) or range(int(packed))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return Joined(list(pool.map(write_slice, slices)), bad)
+
+    def sample(self, data: bytes) -> list[dict[str, Any]]:
+        """The records that are whole, as feature -> list of values; None for a feature of no kind."""
+        start, examples = 0, []
+        with contextlib.suppress(RunError):
+            for end in _ends(data, 0, len(data)):
+                examples.append(example_read.parse(data[start + HEADER : end - FOOTER]))
+                start = end
+        return [
+            {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
+            for example in examples
+            if example is not None
+        ]
+
+
+FORMAT = TFRecord()
+
+
+def _ends(data: bytes, first: int, size: int) -> Iterator[int]:
+    """Ends of the records whose headers are in a part of a file.
+
+    Args:
+        data: The part: it begins with a header, and may end anywhere, also inside a header.
+        first: Where in the file it begins.
+        size: Where the file ends.
+
+    Raises:
+        RunError: A header is wrong, or the last record goes on past the file's end.
+    """
+    at = 0
+    while at + HEADER <= len(data):
+        (length,) = LENGTH.unpack_from(data, at)
+        if data[at : at + HEADER] != _header(length):
+            packed = first == at == 0 and data.startswith(GZIP_MAGIC)
+            remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
+            raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
+        end = at + HEADER + length + FOOTER
+        if first + end > size:
+            raise _ends_inside(first + at, size)
+        at = end
+        yield first + at
+
+
+def _ends_inside(start: int, size: int) -> RunError:
+    return RunError(f"the file ends at byte {size}, inside the record that starts at byte {start}; {REMEDY}")
+
+
+@functools.lru_cache(4096)
+def _header(length: int) -> bytes:
+    """A record's header. Records of one file have few lengths, so it is mostly looked up."""
+    packed = LENGTH.pack(length)
+    return packed + _masked([packed])
+
+
+def _masked(pieces: Sequence[bytes]) -> bytes:
+    """The masked crc32c of each piece, 4 bytes each.
+
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
+    """
+    crc = np.fromiter(map(google_crc32c.value, pieces), np.uint32, len(pieces))
+    return ((crc >> 15 | crc << 17) + MASK_DELTA).astype("<u4").tobytes()
+
+
+def _framed(records: Sequence[bytes]) -> bytes:
+    footers = _masked(records)
+    pieces = [b""] * (3 * len(records))
+    pieces[0::3] = [_header(len(record)) for record in records]
+    pieces[1::3] = records
+    pieces[2::3] = [footers[at : at + FOOTER] for at in range(0, len(footers), FOOTER)]
+    return b"".join(pieces)
+
+
+def _contents(data: bytes, rows: Rows) -> list[bytes]:
+    """The data of each record, without its frame."""
+    starts, ends = (rows.starts + HEADER).tolist(), (rows.ends - FOOTER).tolist()
+    return [data[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _differing(data: bytes, rows: Rows, records: Sequence[bytes]) -> Positions:
+    """Numbers of the records whose data does not match its checksum."""
+    written = np.frombuffer(data, np.uint8)[(rows.ends - FOOTER)[:, None] + np.arange(FOOTER)]
+    found = np.frombuffer(_masked(records), np.uint8).reshape(-1, FOOTER)
+    differing: Positions = np.flatnonzero((written != found).any(axis=1))
+    return differing
