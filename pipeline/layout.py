@@ -63,7 +63,8 @@ def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
         return
     for name in added:
         written = name in layout.include if layout.include else name not in layout.exclude
-        if written and any(name in row for row in sample):
+        # A few such rows become dead letters; where most have it, that is how the data is.
+        if written and 2 * sum(name in row for row in sample) > len(sample):
             raise UsageError(
                 f"the rows already have a field {name}; rename predictions with --prediction_prefix=TEXT, "
                 f"or leave the field out with --exclude_fields={name}"

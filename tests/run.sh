@@ -28,7 +28,7 @@ build_prism() {
   return 1
 }
 
-check ruff check .
+check ruff check --output-format concise .
 check ruff format --check .
 check mypy
 

@@ -38,7 +38,7 @@ READ_AS = {
     STRING: pa.string(),
 }
 BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
-MIN_BATCH, MAX_BATCH = 16, 1 << 14
+MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `score.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 # How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
 Spelling = frozenset[tuple[str, str]]
@@ -206,11 +206,14 @@ def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
 
 
 def batch_rows(features: Sequence[Feature]) -> int:
-    """Rows of a batch of about `BATCH_BYTES`, a power of two: large batches of small rows, small ones of images."""
+    """Rows of a batch of about `BATCH_BYTES`: large batches of small rows, small ones of images."""
     row = sum(
         int(np.prod(f.shape)) * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize) for f in features
     )
-    return int(min(MAX_BATCH, max(MIN_BATCH, 1 << (BATCH_BYTES // max(row, 1)).bit_length() - 1)))
+    size = MAX_BATCH
+    while size > MIN_BATCH and size * row > BATCH_BYTES:
+        size //= 2
+    return size
 
 
 def from_array(values: npt.NDArray[Any]) -> pa.Array:

@@ -81,10 +81,10 @@ def write_whole(path: str, blocks: Iterable[Any]) -> int:
         with FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
             return _write_blocks(file, blocks)
     folder, name = os.path.split(path)
-    os.makedirs(folder or ".", exist_ok=True)
     # The leading underscore hides a leftover from Spark, Hive and Beam readers.
     temporary = os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
     try:
+        os.makedirs(folder or ".", exist_ok=True)
         with FileSystems.create(
             temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED
         ) as file:

@@ -13,9 +13,9 @@ from transforms.model import Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
 
-# Kernels for matrices differ from those for what remains of them, in the last digit. In batches of whole
-# multiples a row's prediction does not depend on how many rows come with it (docs/performance.md).
-MULTIPLE = 16
+# Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
+# whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
+MULTIPLE = 96
 MESSAGE = 300  # characters of a model's error that are kept
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -165,16 +165,13 @@ def _lost(aligned: Alignment, first: int, count: int) -> list[BadRow]:
 
 def _finite(scored: Scored, first: int, end: int) -> Scored:
     """Moves rows with NaN or infinity in a prediction to the bad ones."""
-    lost = {bad.row for bad in scored.bad}
-    rows: Positions = np.array([row for row in range(first, end) if row not in lost]) if lost else np.arange(
-        first, end
-    )
+    rows: Positions = np.setdiff1d(np.arange(first, end), [bad.row for bad in scored.bad])
     finite = np.ones(len(rows), np.bool_)
     bad = list(scored.bad)
     for name, array in scored.outputs.items():
         if array.dtype == object or not np.issubdtype(array.dtype, np.inexact) and array.dtype.name != "bfloat16":
             continue
-        found: Mask = np.isfinite(array).reshape(len(rows), -1).all(axis=1)
+        found: Mask = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         for row in np.flatnonzero(finite & ~found):
             value = array[row].reshape(-1)[~np.isfinite(array[row].reshape(-1))][0]
             bad.append(BadRow(int(rows[row]), "predict", Reason.NON_FINITE.value, f"prediction {name}: {value}"))
@@ -186,6 +183,7 @@ def _why(error: Exception) -> tuple[str, str]:
     if isinstance(error, BatchError):
         reason = Reason.KEY_REPEATED if error.given > 1 else Reason.KEY_MISSING
         return reason.value, str(error)
-    lines = str(getattr(error, "message", error)).splitlines()
-    return Reason.MODEL_ERROR.value, f"{type(error).__name__}: {lines[0] if lines else ''}"[:MESSAGE]
+    # The first line says that a graph raised, and the next ones where; what was raised comes after them.
+    said = " ".join(str(getattr(error, "message", error)).removeprefix("Graph execution error:").split())
+    return Reason.MODEL_ERROR.value, f"{type(error).__name__}: {said}"[:MESSAGE]
 

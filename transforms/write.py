@@ -3,8 +3,11 @@
 import base64
 import collections
 import dataclasses
+import gzip
 import json
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +17,7 @@ from apache_beam.metrics import Metrics
 
 from transforms import files
 from transforms.errors import RunError
-from transforms.formats import Format
+from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
 
@@ -42,7 +45,8 @@ def write_part(
     joined = fmt.write(chunk, data, rows, good, from_ipc(predictions.columns), layout)
     dead = sorted([*receipt.bad, *unscored, *joined.bad])
     letters = [_letter(chunk, data, rows, bad) for bad in dead]
-    size = files.write_whole(files.join(output, chunk.part), joined.blocks)
+    blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
+    size = files.write_whole(files.join(output, chunk.part), blocks)
     dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters) if dead else 0
     return PartReceipt(
         chunk,
@@ -51,10 +55,16 @@ def write_part(
         receipt.rows - len(dead),
         dict(collections.Counter(bad.reason for bad in dead)),
         size,
-        checksum(joined.blocks),
+        checksum(blocks),
         dead_bytes,
         len(predictions.columns),
     )
+
+
+def _gzip(blocks: Sequence[Any]) -> list[bytes]:
+    """A gzip file of a member a block; without times in it, so that the same rows give the same bytes."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda block: gzip.compress(block, mtime=0), blocks or [b""]))
 
 
 def letters_name(part: str) -> str:

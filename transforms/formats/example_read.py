@@ -115,20 +115,20 @@ def _decode_block(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
 
 def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
     """Decodes records one by one, to the same lists as at once: integers may stand among floats."""
-    found: dict[str, list[Values | None]] = {field: [] for field in fields}
-    unread = []
+    kinds = [_kinds(dtype) for dtype in fields.values()]
+    found, unread = [], []
     for number, record in enumerate(records):
         example = parse(record)
-        values = [] if example is None else [(f, example.get(f), _kinds(d)) for f, d in fields.items()]
-        if example is None or any(v is not None and v.dtype.kind not in kinds for _, v, kinds in values):
+        values = [] if example is None else [example.get(field) for field in fields]
+        if example is None or any(
+            v is not None and v.dtype.kind not in k for v, k in zip(values, kinds, strict=True)
+        ):
             unread.append(number)
-            continue
-        for field, value, _ in values:
-            found[field].append(value)
-    return _Block(
-        {field: _listed(found[field], _leaf(dtype)) for field, dtype in fields.items()},
-        np.array(unread, np.int64),
-    )
+        else:
+            found.append(values)
+    by_field = zip(*found, strict=True) if found else [()] * len(fields)
+    lists = {f: _listed(values, _leaf(d)) for (f, d), values in zip(fields.items(), by_field, strict=True)}
+    return _Block(lists, np.array(unread, np.int64))
 
 
 def parse(record: bytes) -> dict[str, Values | None] | None:
@@ -144,12 +144,12 @@ def parse(record: bytes) -> dict[str, Values | None] | None:
 
 
 def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
-    kind = _numpy(leaf)
-    given = [np.zeros(0, kind) if values is None else values.astype(kind) for values in found]
+    empty = np.zeros(0, _numpy(leaf))
+    given = [empty if values is None else values for values in found]
+    flat = np.concatenate([empty, *given], dtype=empty.dtype, casting="unsafe")
     offsets = np.cumsum([0, *map(len, given)], dtype=np.int64)
-    flat = pa.array(np.concatenate([np.zeros(0, kind), *given]), leaf)
     nulls = np.array([values is None for values in found], np.bool_)
-    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=pa.array(nulls))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf), mask=pa.array(nulls))
 
 
 def _count(feature: Feature) -> int:

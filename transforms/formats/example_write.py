@@ -36,29 +36,27 @@ class Kept(NamedTuple):
 
 
 def keep(
-    records: Sequence[bytes], good: Mask, predictions: pa.RecordBatch, layout: Layout
+    data: bytes, records: Sequence[bytes], good: Mask, predictions: pa.RecordBatch, layout: Layout
 ) -> tuple[Kept, list[BadRow]]:
     """Picks what to write of the good rows, and finds those that cannot be written.
 
     Args:
+        data: Bytes that hold all records.
         records: Every row's data, an Example each where the row is good.
         good: Which rows have a prediction.
         predictions: One record for each good row, in order.
         layout: What stands in an output row.
     """
     numbers = np.flatnonzero(good)
-    beyond = _beyond(predictions, layout)
-    picked = _heads([records[row] for row in numbers.tolist()], layout)
-    heads, bad = [], []
-    for at, (row, head) in enumerate(zip(numbers.tolist(), picked, strict=True)):
-        if isinstance(head, _Refusal):
-            bad.append(BadRow(row, "write", head.reason.value, head.message))
-        elif at in beyond:
-            bad.append(BadRow(row, "write", Reason.OUT_OF_RANGE.value, beyond[at]))
-        else:
-            heads.append(head)
-    kept = ~np.isin(numbers, [b.row for b in bad])
-    return Kept(numbers[kept], heads, predictions.filter(pa.array(kept))), bad
+    heads, refused = _heads(data, [records[row] for row in numbers.tolist()], layout)
+    refused = _beyond(predictions, layout) | refused
+    bad = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
+    if refused:
+        kept = np.ones(len(numbers), np.bool_)
+        kept[list(refused)] = False
+        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+        heads = [head for at, head in enumerate(heads) if at not in refused]
+    return Kept(numbers, heads, predictions), sorted(bad)
 
 
 def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> list[bytes]:
@@ -98,9 +96,16 @@ def _flat(column: pa.Array) -> pa.Array:
     return column
 
 
-def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, str]:
-    """Predictions with a finite number that no list of a feature can hold: record -> message."""
-    found: dict[int, str] = {}
+class _Refusal(NamedTuple):
+    """Why a row cannot be written."""
+
+    reason: Reason
+    message: str
+
+
+def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, _Refusal]:
+    """Predictions with a finite number that no list of a feature can hold, by record."""
+    found: dict[int, _Refusal] = {}
     for output, name in layout.predictions:
         flat = _flat(predictions[output])
         values = flat.to_numpy(zero_copy_only=False)
@@ -111,31 +116,28 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, str]:
                 beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "float_list"
         else:
             continue
-        for at in np.flatnonzero(beyond):
-            record = int(at) * len(predictions) // len(flat)
-            found.setdefault(record, f"prediction {name}: {values[at]} does not fit a {kind}")
+        for at in np.flatnonzero(beyond).tolist():
+            message = f"prediction {name}: {values[at]} does not fit a {kind}"
+            found.setdefault(at * len(predictions) // len(flat), _Refusal(Reason.OUT_OF_RANGE, message))
     return found
 
 
-class _Refusal(NamedTuple):
-    """Why a row cannot be written."""
-
-    reason: Reason
-    message: str
-
-
-def _heads(records: list[bytes], layout: Layout) -> Sequence[bytes | _Refusal]:
-    if layout.whole_row:
-        heads: list[bytes | _Refusal] = list(records)
-        for at in _suspects(records, layout.added):
-            heads[at] = _pick(records[at], layout)
-        return heads
+def _heads(data: bytes, records: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, _Refusal]]:
+    """What is written of each record before the predictions, and why not, by record."""
     if not layout.row and not layout.key_field:
-        return [b""] * len(records)
-    return [_pick(record, layout) for record in records]
+        return [b""] * len(records), {}
+    heads = list(records)
+    refused = {}
+    for at in _suspects(data, records, layout.added) if layout.whole_row else range(len(records)):
+        picked = _pick(records[at], layout)
+        if isinstance(picked, _Refusal):
+            refused[at] = picked
+        else:
+            heads[at] = picked
+    return heads, refused
 
 
-def _suspects(records: Sequence[bytes], names: Sequence[str]) -> set[int]:
+def _suspects(data: bytes, records: Sequence[bytes], names: Sequence[str]) -> set[int]:
     """Records that may have a feature of one of these names.
 
     A name stands behind the last byte of its length; that byte is 0 where the length is written longer
@@ -147,7 +149,8 @@ def _suspects(records: Sequence[bytes], names: Sequence[str]) -> set[int]:
         while length > 0x7F:
             length >>= 7
         for pattern in (bytes([length]) + name, b"\0" + name):
-            suspects.update(at for at, record in enumerate(records) if pattern in record)
+            if pattern in data:
+                suspects.update(at for at, record in enumerate(records) if pattern in record)
     return suspects
 
 

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
@@ -137,7 +137,18 @@ def _explain_field(row: Pairs, field: str, feature: Feature) -> tuple[Reason, st
     shape = () if len(feature.fields) > 1 else feature.shape
     if shape == (1,) and not _is_list(values[0]):
         shape = ()
-    return _explain_value(values[0], shape, feature.dtype)
+    found = _explain_value(values[0], shape, feature.dtype)
+    if found is None and len({isinstance(leaf, Pairs) for leaf in _leaves(values[0])}) > 1:
+        return Reason.WRONG_TYPE, "text and base64 in one list"
+    return found
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if _is_list(value):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def _explain_value(value: Any, shape: Sequence[int], dtype: str) -> tuple[Reason, str] | None:

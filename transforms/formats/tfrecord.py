@@ -102,7 +102,7 @@ class TFRecord:
 
         Blocks are compressed, each by itself, where the name of the part says so.
         """
-        kept, bad = example_write.keep(_contents(data, rows), good, predictions, layout)
+        kept, bad = example_write.keep(data, _contents(data, rows), good, predictions, layout)
         packed = chunk.part.endswith(GZIP)
 
         def write_slice(first: int) -> bytes:
@@ -145,8 +145,8 @@ def _ends(data: bytes, first: int, size: int) -> Iterator[int]:
     """
     at = 0
     while at + HEADER <= len(data):
-        (length,) = LENGTH.unpack_from(data, at)
-        if data[at : at + HEADER] != _header(length):
+        length = _length(data[at : at + HEADER])
+        if length is None:
             packed = first == at == 0 and data.startswith(GZIP_MAGIC)
             remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
             raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
@@ -161,11 +161,18 @@ def _ends_inside(start: int, size: int) -> RunError:
     return RunError(f"the file ends at byte {size}, inside the record that starts at byte {start}; {REMEDY}")
 
 
+# Records of one file have few lengths, so their headers are mostly looked up.
 @functools.lru_cache(4096)
 def _header(length: int) -> bytes:
-    """A record's header. Records of one file have few lengths, so it is mostly looked up."""
     packed = LENGTH.pack(length)
     return packed + _masked([packed])
+
+
+@functools.lru_cache(4096)
+def _length(header: bytes) -> int | None:
+    """The length of a record's data; None where the header's checksum differs."""
+    (length,) = LENGTH.unpack_from(header)
+    return length if header == _header(length) else None
 
 
 def _masked(pieces: Sequence[bytes]) -> bytes:

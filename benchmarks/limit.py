@@ -1,0 +1,85 @@
+"""The limit: keyjoin's own functions in a plain loop, which nothing built of them can be faster than.
+
+It takes the flags of `keyjoin run` and writes the same parts, byte for byte. It has no Beam, reads
+each chunk once, and has no checksums, no ledger, no manifest and no flush to the disk: the time of
+keyjoin above it is what these cost.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.layout import make_layout
+from pipeline.options import RunOptions, parse_run
+from pipeline.quiet import import_tensorflow
+from transforms import columns, formats, mapping
+from transforms import model as models
+from transforms.formats import Format
+from transforms.records import Chunk
+from transforms.score import score
+
+SAMPLE_BYTES = 1 << 20
+
+
+def main(argv: Sequence[str]) -> None:
+    """Scores one file."""
+    import_tensorflow()
+    options, _ = parse_run(argv, "limit")
+    (source,) = options.input
+    fmt = formats.load(formats.name_of([source]))
+    write = writer(options, fmt, source)
+    Path(options.output).mkdir(parents=True)
+    for chunk in chunks(fmt, source, options.chunk_bytes):
+        with open(os.path.join(options.output, chunk.part), "wb") as file:
+            file.writelines(write(chunk))
+
+
+def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], list[Any]]:
+    """Settles what keyjoin's preflight settles.
+
+    Returns:
+        From a chunk to the blocks of its part.
+    """
+    with open(source, "rb") as file:
+        sample = fmt.sample(file.read(SAMPLE_BYTES))
+    model = models.load(options.model, options.signature)
+    contract = models.find_contract(model, options.signature, options.key_input)
+    features = mapping.map_inputs(contract, sample, options.features, options.input_map)
+    layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample)
+    batch_size = options.batch_size or columns.batch_rows(features)
+
+    def write(chunk: Chunk) -> list[Any]:
+        with open(chunk.data, "rb") as file:
+            file.seek(chunk.start)
+            data = file.read(chunk.end - chunk.start)
+        rows = fmt.rows(data, first=chunk.start == 0)
+        inputs, unread = fmt.read(data, rows, features)
+        arrays = {f.name: columns.to_array(inputs[f.name], f) for f in features}
+        scored = score(model, contract, arrays, inputs.num_rows, batch_size, keep_non_finite=False)
+        if unread or scored.bad:
+            raise ValueError(f"{chunk.part}: the rows of the benchmark are all good")
+        good = np.ones(len(rows.starts), np.bool_)
+        predictions = {name: columns.from_array(array) for name, array in scored.outputs.items()}
+        batch = pa.RecordBatch.from_arrays(list(predictions.values()), list(predictions))
+        return fmt.write(chunk, data, rows, good, batch, layout).blocks
+
+    return write
+
+
+def chunks(fmt: Format, source: str, chunk_bytes: int) -> Iterator[Chunk]:
+    """The chunks of a file, named as keyjoin names them."""
+    with open(source, "rb") as file:
+        ends = list(fmt.split(file, os.path.getsize(source), chunk_bytes))
+    stem, suffix = formats.split_suffix(os.path.basename(source))
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        part = f"{stem}-{number:05d}-of-{len(ends):05d}{suffix}"
+        yield Chunk(source, source, start, end, number, len(ends), part)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,55 @@
+"""The programs that are compared: a new one is a row of the table at the end, and a script in this folder."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "examples" / "boston" / "model"
+# What keyjoin, its limit and whatever else takes keyjoin's flags are called with.
+FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
+
+
+class Program(NamedTuple):
+    """A way to score rows and join the predictions to them.
+
+    Attributes:
+        summary: What it is, in one line.
+        arguments: What Python is called with; `{input}`, `{model}`, `{output}` are filled in.
+        parts: Glob of the files that hold its rows, below the output folder.
+        exact: Whether these must be the input's lines in order, byte for byte, with the prediction
+            spliced in as keyjoin does it. Others may write rows in any order and spelling.
+    """
+
+    summary: str
+    arguments: tuple[str, ...]
+    parts: str
+    exact: bool
+
+    def command(self, source: Path, output: Path) -> list[str]:
+        """The command line that scores a file."""
+        paths = {"input": source, "model": MODEL, "output": output}
+        return [sys.executable, *(argument.format(**paths) for argument in self.arguments)]
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "keyjoin": Program(
+        "keyjoin run, on Beam's local runner",
+        ("-m", "pipeline", "run", *FLAGS),
+        "*-of-*.jsonl",
+        exact=True,
+    ),
+    "limit": Program(
+        "the same functions in a plain loop: no Beam, no second read, no checksums, no ledger",
+        ("-m", "benchmarks.limit", *FLAGS),
+        "*-of-*.jsonl",
+        exact=True,
+    ),
+    "textbook": Program(
+        "Beam as its documentation teaches it: a row is an element, its key a uuid",
+        ("-m", "benchmarks.textbook", *FLAGS),
+        "part-*.jsonl",
+        exact=False,
+    ),
+}

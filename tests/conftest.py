@@ -1,0 +1,107 @@
+"""Fixtures: models made once a session, and the command line as a function."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+from hypothesis import settings
+
+from pipeline.cli import main
+from pipeline.quiet import import_tensorflow
+
+import_tensorflow()
+
+# The machines are shared: an example that takes long says nothing about the code.
+settings.register_profile("keyjoin", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("keyjoin")
+
+ROOT = Path(__file__).parents[1]
+BOSTON = ROOT / "examples" / "boston"
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Makes a model of `tests.models` in a folder, once for each set of arguments."""
+    made: dict[Any, str] = {}
+
+    def make(build: Callable[..., str], *arguments: Any) -> str:
+        asked = (build, arguments)
+        if asked not in made:
+            made[asked] = build(tmp_path_factory.mktemp(build.__name__) / "model", *arguments)
+        return made[asked]
+
+    return make
+
+
+class Result(NamedTuple):
+    """What a run left behind."""
+
+    code: int
+    out: str
+    err: str
+    output: Path
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The joined rows, in the order of the parts' names."""
+        return [json.loads(line) for line in self.lines()]
+
+    def lines(self) -> list[bytes]:
+        """The joined lines, in the order of the parts' names."""
+        return [line for part in self.parts() for line in part.read_bytes().splitlines(keepends=True)]
+
+    def parts(self) -> list[Path]:
+        """The parts, by name."""
+        found = self.output.rglob("*-of-*")
+        return sorted(p for p in found if "_dead_letter" not in p.parts)
+
+    def dead(self) -> list[dict[str, Any]]:
+        """The dead letters, in the order of the parts' names."""
+        found = sorted(self.output.glob("_dead_letter/**/*.jsonl"))
+        return [json.loads(line) for path in found for line in path.read_text().splitlines()]
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest."""
+        found: dict[str, Any] = json.loads((self.output / "_manifest.json").read_text())
+        return found
+
+    def complete(self) -> bool:
+        """Whether the run says that it is complete."""
+        return (self.output / "_SUCCESS").exists()
+
+
+@pytest.fixture
+def keyjoin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+    """Runs a command; `run` writes to a new folder unless --output is given."""
+    runs = 0
+
+    def call(command: str, *flags: str) -> Result:
+        nonlocal runs
+        runs += 1
+        output = tmp_path / f"out-{runs}"
+        given = [f.partition("=")[2] for f in flags if f.startswith("--output=")]
+        if command in ("run", "check") and not given:
+            flags = (*flags, f"--output={output}")
+        code = main([command, *map(str, flags)])
+        said = capsys.readouterr()
+        return Result(int(code), said.out, said.err, Path(given[0]) if given else output)
+
+    yield call
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Callable[..., str]:
+    """Writes lines to a file and returns its path."""
+
+    def write(*rows: Any, name: str = "in.jsonl", end: bytes = b"\n") -> str:
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        texts = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        path.write_bytes(b"\n".join(texts) + (end if texts else b""))
+        return str(path)
+
+    return write

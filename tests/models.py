@@ -1,0 +1,145 @@
+"""SavedModels for tests, made once a session: small, deterministic, some of them hostile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+WEIGHTS = [[0.5], [-1.25], [3.0]]
+
+
+def save(folder: Path, function: Callable[..., Any], *specs: tf.TensorSpec) -> str:
+    """Saves a function as serving_default."""
+    module = tf.Module()
+    module.call = tf.function(function, input_signature=list(specs))
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.call})
+    return str(folder)
+
+
+def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.TensorSpec:
+    """An input with a batch dimension."""
+    return tf.TensorSpec([None, *shape], dtype, name=name)
+
+
+def _linear(x: tf.Tensor) -> tf.Tensor:
+    # A sum, not a matrix product: its result is the same in any batch.
+    return tf.reduce_sum(x * tf.constant(WEIGHTS)[:, 0], axis=1, keepdims=True)
+
+
+def plain(folder: Path) -> str:
+    """Features (3) -> prediction (1), no key."""
+    return save(folder, lambda x: {"prediction": _linear(x)}, spec("x", 3))
+
+
+def keyed(folder: Path, dtype: tf.DType = tf.int32, echo: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> str:
+    """The same with a key, which goes through `echo`."""
+
+    def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"prediction": _linear(x), "key": echo(key)}
+
+    return save(folder, call, spec("x", 3), spec("key", dtype=dtype))
+
+
+def last_column(folder: Path) -> str:
+    """The tutorial's functional style: one output, whose last column is the key."""
+
+    def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
+        column = tf.cast(tf.reshape(key, [-1, 1]), tf.float32)
+        return {"prediction_with_key": tf.concat([_linear(x), column], axis=1)}
+
+    return save(folder, call, spec("x", 3), spec("key", dtype=tf.int32))
+
+
+def shuffling(folder: Path, pick: Callable[[tf.Tensor], tf.Tensor]) -> str:
+    """A keyed model that returns the rows of `pick(n)`, each with its own key."""
+
+    def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = pick(tf.shape(key)[0])
+        return {"prediction": tf.gather(_linear(x), rows), "key": tf.gather(key, rows)}
+
+    return save(folder, call, spec("x", 3), spec("key", dtype=tf.int32))
+
+
+def raising(folder: Path) -> str:
+    """Raises for a batch in which some x[0] is 666."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        check = tf.debugging.assert_none_equal(x[:, 0], 666.0, message="the number of the beast")
+        with tf.control_dependencies([check]):
+            return {"prediction": _linear(x)}
+
+    return save(folder, call, spec("x", 3))
+
+
+def dividing(folder: Path) -> str:
+    """One over x, which is not finite for 0."""
+    return save(folder, lambda x: {"prediction": 1.0 / x}, spec("x"))
+
+
+def many(folder: Path) -> str:
+    """Several inputs and outputs, of many dtypes and shapes."""
+
+    def call(
+        image: tf.Tensor, name: tf.Tensor, flag: tf.Tensor, count: tf.Tensor, key: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return {
+            "half": tf.cast(image[:, :, 0, 0], tf.float16),
+            "image": image * 2.0,
+            "label": tf.strings.join([name, tf.as_string(count)], "/"),
+            "flags": tf.stack([flag, tf.logical_not(flag)], axis=1),
+            "count": count + 1,
+            "double": tf.cast(count, tf.float64) / 3.0,
+            "small": tf.cast(count, tf.uint8),
+            "key": key,
+        }
+
+    return save(
+        folder,
+        call,
+        spec("image", 2, 2, 1),
+        spec("name", dtype=tf.string),
+        spec("flag", dtype=tf.bool),
+        spec("count", dtype=tf.int64),
+        spec("key", dtype=tf.string),
+    )
+
+
+def echoing(folder: Path, dtype: tf.DType, *shape: int | None) -> str:
+    """Gives back what it takes, as `y`."""
+    return save(folder, lambda x: {"y": tf.identity(x)}, spec("x", *shape, dtype=dtype))
+
+
+def named_key(folder: Path) -> str:
+    """A keyed model in which neither input nor output is called key."""
+
+    def call(x: tf.Tensor, row_number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"prediction": _linear(x), "who": row_number}
+
+    return save(folder, call, spec("x", 3), spec("row_number", dtype=tf.int64))
+
+
+def dense(folder: Path) -> str:
+    """A network of two layers, whose matrix products are where batches could differ."""
+    generator = tf.random.Generator.from_seed(7)
+    first, second = generator.normal([13, 64]), generator.normal([64, 1])
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.nn.relu(x @ first) @ second}
+
+    return save(folder, call, spec("x", 13))
+
+
+def backwards(count: tf.Tensor) -> tf.Tensor:
+    """Rows in reverse."""
+    return tf.range(count)[::-1]
+
+
+def without_first(count: tf.Tensor) -> tf.Tensor:
+    """Rows but the first, rotated."""
+    return tf.roll(tf.range(1, count), 3, axis=0)
+
+
+def first_twice(count: tf.Tensor) -> tf.Tensor:
+    """Rows, and the first of them again."""
+    return tf.concat([tf.range(count), [0]], axis=0)

@@ -1,0 +1,560 @@
+"""TFRecord: framing as TensorFlow's, rows that do not depend on each other, records that keep their bytes."""
+
+import gzip
+import io
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms import columns
+from transforms.errors import RunError
+from transforms.formats import Joined, example_read, jsonl, load, tfrecord
+from transforms.formats.tfrecord import FORMAT
+from transforms.records import BadRow, Chunk, Feature, Layout, Rows
+
+
+def floats(*values: float) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+
+def ints(*values: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def texts(*values: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def example(**features: tf.train.Feature) -> bytes:
+    made = tf.train.Example(features=tf.train.Features(feature=features))
+    return made.SerializeToString(deterministic=True)
+
+
+def features_of(record: bytes) -> dict[str, list[Any]]:
+    found = tf.train.Example.FromString(record).features.feature
+    return {name: list(getattr(f, f.WhichOneof("kind")).value) for name, f in sorted(found.items())}
+
+
+def delimited(field: int, content: bytes) -> bytes:
+    """A length-delimited field of a protobuf message; the content is short."""
+    return bytes([field << 3 | 2, len(content)]) + content
+
+
+def entry(name: bytes, feature: tf.train.Feature) -> bytes:
+    """A feature as it stands in the bytes of a `Features`."""
+    return delimited(1, delimited(1, name) + delimited(2, feature.SerializeToString()))
+
+
+def written(records: Sequence[bytes]) -> bytes:
+    """A TFRecord file by TensorFlow."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a")
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                writer.write(record)
+        return path.read_bytes()
+
+
+def read_back(blocks: Sequence[bytes], compression: str = "") -> list[bytes]:
+    """The records of a TFRecord file, by TensorFlow."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a")
+        path.write_bytes(b"".join(blocks))
+        return [record.numpy() for record in tf.data.TFRecordDataset(str(path), compression)]
+
+
+def split(data: bytes, chunk_bytes: int) -> list[bytes]:
+    ends = list(FORMAT.split(io.BytesIO(data), len(data), chunk_bytes)) if data else []
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def contents(data: bytes, rows: Rows) -> list[bytes]:
+    return [data[start + 12 : end - 4] for start, end in zip(rows.starts, rows.ends, strict=True)]
+
+
+def read(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+    data = written(records)
+    return FORMAT.read(data, FORMAT.rows(data, first=True), features)
+
+
+# The frames of records
+
+
+@given(st.lists(st.binary(max_size=60)), st.integers(1, 200), st.integers(12, 90))
+def test_any_split_gives_the_records_that_tensorflow_wrote(
+    records: list[bytes], chunk_bytes: int, block_bytes: int
+) -> None:
+    data = written(records)
+    with mock.patch.object(tfrecord, "BLOCK_BYTES", block_bytes):
+        chunks = split(data, chunk_bytes)
+    assert b"".join(chunks) == data
+    found = [contents(chunk, FORMAT.rows(chunk, first=False)) for chunk in chunks]
+    assert [record for chunk in found for record in chunk] == records
+    for chunk, kept in zip(chunks[:-1], found[:-1], strict=True):
+        assert chunk_bytes <= len(chunk) < chunk_bytes + 16 + len(kept[-1])
+
+
+def test_record_larger_than_a_block() -> None:
+    records = [bytes(tfrecord.BLOCK_BYTES + 5), b"small", bytes(2 * tfrecord.BLOCK_BYTES)]
+    assert [len(chunk) for chunk in split(written(records), 1)] == [16 + len(record) for record in records]
+
+
+def test_split_reads_blocks_not_records() -> None:
+    data = written([b"record"] * 1000)
+    file = mock.Mock(wraps=io.BytesIO(data))
+    assert len(list(FORMAT.split(file, len(data), 10_000))) == 3
+    assert file.seek.call_count == file.read.call_count == 1
+
+
+DAMAGED = {
+    "length": (lambda d: d[:22] + b"\1" + d[23:], "header at byte 22: .*; copy the file"),
+    "checksum of the length": (lambda d: d[:30] + b"\1" + d[31:], "header at byte 22: .*; copy the file"),
+    "cut in the data": (lambda d: d[:40], "byte 40, inside the record that starts at byte 22; copy"),
+    "cut in a header": (lambda d: d[:25], "byte 25, inside the record that starts at byte 22; copy"),
+    "a byte too many": (lambda d: d + b"\n", "byte 45, inside the record that starts at byte 44; copy"),
+    "gzip": (gzip.compress, "header at byte 0: .*gzip: let its name end in .gz"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_a_lost_frame_fails_the_run(damage: Callable[[bytes], bytes], message: str) -> None:
+    data = damage(written([b"record"] * 2))
+    for ask in (lambda: split(data, 10), lambda: FORMAT.rows(data, first=True)):
+        with pytest.raises(RunError, match=message) as error:
+            ask()
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_that_became_shorter_fails_the_run() -> None:
+    data = written([b"record"] * 2)
+    with pytest.raises(RunError, match="inside the record that starts at byte 22"):
+        list(FORMAT.split(io.BytesIO(data[:22]), len(data), 10))
+
+
+def test_a_file_that_grew_is_read_to_where_it_ended() -> None:
+    data = written([b"record"] * 2)
+    assert list(FORMAT.split(io.BytesIO(data), 22, 10)) == [22]
+
+
+# Reading
+
+FEATURES = (
+    Feature("number", "float32", (2,), ("a",)),
+    Feature("count", "int8", (), ("b",)),
+    Feature("text", "string", (1,), ("c",)),
+    Feature("stack", "float64", (2,), ("d", "e")),
+    Feature("flag", "bool", (), ("f",)),
+    Feature("whole", "string", (), ()),
+)
+FIT = {"a": floats(1, 2), "b": ints(3), "c": texts(b"\xff"), "d": floats(0.1), "e": ints(2**53), "f": ints(1)}
+values = st.one_of(
+    st.lists(st.floats(width=32), max_size=3).map(lambda v: floats(*v)),
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 2), max_size=3).map(lambda v: ints(*v)),
+    st.lists(st.binary(max_size=3), max_size=2).map(lambda v: texts(*v)),
+    st.just(tf.train.Feature()),
+)
+spelled = st.sampled_from([{}, {"a": ints(4, 5)}, {"d": ints(6)}, {"a": ints(8, 9), "e": floats(1.5)}])
+changes = st.dictionaries(st.sampled_from("abcdefg"), st.none() | values, max_size=2)
+examples = st.builds(
+    lambda kinds, change: example(**{k: v for k, v in (FIT | kinds | change).items() if v is not None}),
+    spelled,
+    changes,
+)
+
+
+@given(st.lists(examples | st.binary(max_size=8), max_size=12), st.integers(1, 6))
+def test_what_becomes_of_a_row_depends_on_that_row_alone(records: list[bytes], block_rows: int) -> None:
+    with mock.patch.object(example_read, "DECODE_ROWS", block_rows):
+        inputs, bad = read(records, FEATURES)
+    alone = [read([record], FEATURES) for record in records]
+    assert bad == [b._replace(row=at) for at, (_, found) in enumerate(alone) for b in found]
+    assert inputs.to_pylist() == [row for one, _ in alone for row in one.to_pylist()]
+    assert len(inputs) + len(bad) == len(records)
+
+
+@given(st.lists(examples, max_size=8))
+def test_rows_that_fit_are_good_and_have_their_values(records: list[bytes]) -> None:
+    inputs, bad = read(records, FEATURES)
+    fitting = [row for row in map(told_plainly, records) if row]
+    assert inputs.to_pylist() == fitting
+    assert len(bad) == len(records) - len(fitting)
+
+
+def told_plainly(record: bytes) -> dict[str, Any] | None:
+    """The inputs of a row by the rules in the plainest way; None where it does not fit."""
+    found = tf.train.Example.FromString(record).features.feature
+    kinds = {name: found[name].WhichOneof("kind") for name in "abcdef" if name in found}
+    a, b, c, d, e, f = (list(getattr(found[n], kinds[n]).value) if kinds.get(n) else [] for n in "abcdef")
+    if not (
+        [len(v) for v in (a, b, c, d, e, f)] == [2, 1, 1, 1, 1, 1]
+        and all(kinds[name] in ("float_list", "int64_list") for name in "ade")
+        and all(kinds[name] == "int64_list" for name in "bf")
+        and kinds["c"] == "bytes_list"
+        and np.isfinite(np.array(a + d + e, np.float64)).all()
+        and -128 <= b[0] < 128
+        and f[0] in (0, 1)
+    ):
+        return None
+    number = [float(np.float32(v)) for v in a]
+    stack = [float(v) for v in d + e]
+    return {"number": number, "count": b[0], "text": c, "stack": stack, "flag": f[0] == 1, "whole": record}
+
+
+X = Feature("x", "float32", (), ("a",))
+F16, I32, U64 = X._replace(dtype="float16"), X._replace(dtype="int32"), X._replace(dtype="uint64")
+BOOL, TEXT, RAW = X._replace(dtype="bool"), X._replace(dtype="string"), X._replace(dtype="string", fields=())
+MATRIX, STACK = X._replace(shape=(2, 3)), X._replace(shape=(2,), fields=("b", "a"))
+BAD = {
+    "not an Example": (X, b"\xff\xff\xff", "not_example", "its 3 bytes do not parse"),
+    "not an Example, for its bytes": (RAW, b"\n\5abc", "not_example", "its 5 bytes do not parse"),
+    "name that is not UTF-8": (X, delimited(1, entry(b"\xff", floats(1))), "not_example", "do not parse"),
+    "missing": (X, example(b=floats(1)), "missing", "field a: not in the row"),
+    "empty": (X, b"", "missing", "field a: not in the row"),
+    "no kind": (X, example(a=tf.train.Feature()), "null", "field a: a feature of no kind"),
+    "no values": (X, example(a=floats()), "wrong_shape", "field a: 0 values where 1 is expected"),
+    "no values, wrong kind": (X, example(a=texts()), "wrong_type", "field a: bytes_list where float_list or"),
+    "too many": (X, example(a=floats(1, 2)), "wrong_shape", "field a: 2 values where 1 is expected"),
+    "too few": (MATRIX, example(a=ints(1, 2, 3)), "wrong_shape", "field a: 3 values where 6 are expected"),
+    "text for a float": (X, example(a=texts(b"1")), "wrong_type", "field a: bytes_list where float_list or"),
+    "NaN": (X, example(a=floats(np.nan)), "out_of_range", "field a: nan does not fit float32"),
+    "infinity": (
+        MATRIX,
+        example(a=floats(1, 2, 3, 4, 5, -np.inf)),
+        "out_of_range",
+        "field a: -inf does not fit",
+    ),
+    "float beyond a half": (F16, example(a=floats(7e4)), "out_of_range", "70000.0 does not fit float16"),
+    "integer beyond a half": (F16, example(a=ints(70000)), "out_of_range", "70000 does not fit float16"),
+    "float for an integer": (
+        I32,
+        example(a=floats(1)),
+        "wrong_type",
+        "float_list where int64_list is expected",
+    ),
+    "beyond int32": (I32, example(a=ints(2**31)), "out_of_range", "field a: 2147483648 does not fit int32"),
+    "negative for uint64": (U64, example(a=ints(-1)), "out_of_range", "field a: -1 does not fit uint64"),
+    "2 for a bool": (BOOL, example(a=ints(2)), "out_of_range", "field a: 2 does not fit bool"),
+    "float for a bool": (BOOL, example(a=floats(1)), "wrong_type", "float_list where int64_list is expected"),
+    "integer for a string": (TEXT, example(a=ints(1)), "wrong_type", "int64_list where bytes_list is"),
+    "list in a stack": (
+        STACK,
+        example(a=floats(1, 2), b=ints(3)),
+        "wrong_shape",
+        "field a: 2 values where 1",
+    ),
+    "missing in a stack": (STACK, example(b=floats(3)), "missing", "field a: not in the row"),
+}
+
+
+@pytest.mark.parametrize(("feature", "record", "reason", "message"), BAD.values(), ids=BAD)
+def test_a_bad_row_is_told_and_its_neighbours_stay(
+    feature: Feature, record: bytes, reason: str, message: str
+) -> None:
+    size = 6 if feature == MATRIX else 1
+    one = texts(b"t") if feature.dtype == "string" else ints(*[1] * size)
+    inputs, bad = read([example(a=one, b=one), record, example(a=one, b=one, c=floats(9))], [feature])
+    assert len(inputs) == 2
+    assert [(b.row, b.stage, b.reason) for b in bad] == [(1, "read", reason)]
+    assert message in bad[0].message
+    assert "\n" not in bad[0].message
+
+
+def test_data_that_does_not_match_its_checksum_is_a_bad_row() -> None:
+    data = bytearray(written([example(a=floats(v)) for v in (1, 2, 3)]))
+    data[len(data) // 3 + 20] ^= 1
+    data[-1] ^= 1
+    rows = FORMAT.rows(bytes(data), first=True)
+    inputs, bad = FORMAT.read(bytes(data), rows, [X])
+    assert inputs.to_pylist() == [{"x": 1.0}]
+    assert [(b.row, b.reason) for b in bad] == [(1, "corrupt"), (2, "corrupt")]
+
+
+@pytest.mark.parametrize("dtype", columns.READ_AS)
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 2)])
+def test_columns_are_those_that_json_lines_give(dtype: str, shape: tuple[int, ...]) -> None:
+    size = int(np.prod(shape))
+    features = (Feature("x", dtype, shape, ("a",)), Feature("s", dtype, (2,), ("b", "c")))
+    value = "t" if dtype == "string" else dtype == "bool" or 1
+    line = {"a": np.full(shape, value, object).tolist(), "b": value, "c": value}
+    feature = texts if dtype == "string" else floats if "float" in dtype else ints
+    as_bytes = b"t" if dtype == "string" else 1
+    record = example(a=feature(*[as_bytes] * size), b=feature(as_bytes), c=feature(as_bytes))
+    data = b"\n".join([json.dumps(line).encode()] * 2)
+    other, _ = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), features)
+    assert len(other) == 2
+    assert read([record, record], features)[0].equals(other)
+    assert read([], features)[0].equals(other[:0])
+
+
+def test_matrix_is_row_major() -> None:
+    assert read([example(a=ints(*range(6)))], [MATRIX])[0].to_pylist() == [{"x": [[0, 1, 2], [3, 4, 5]]}]
+
+
+def test_integers_for_floats_are_rounded_once() -> None:
+    number = 2**60 + 2**36 + 1  # to float64 it loses the last bit, and is then half-way between two float32
+    ways = [[example(a=ints(number))], [example(a=ints(number)), example(a=floats(1))]]
+    found = {read(records, [X])[0].to_pylist()[0]["x"] for records in ways}
+    assert found == {float(np.float32(np.int64(number)))}
+
+
+def test_of_a_name_given_twice_the_last_counts_as_in_tensorflow() -> None:
+    twice = delimited(1, entry(b"a", floats(1)) + entry(b"a", floats(2)))
+    apart = example(a=floats(3)) + example(b=ints(1)) + example(a=floats(4))
+    other = delimited(1, entry(b"a", floats(5)) + entry(b"a", ints(6)))
+    inputs, _ = read([twice, apart, other], [X])
+    assert inputs["x"].to_pylist() == [2, 4, 6]
+    parsed = tf.io.parse_example([twice, apart], {"a": tf.io.FixedLenFeature([], tf.float32)})
+    assert parsed["a"].numpy().tolist() == [2, 4]
+
+
+def test_a_field_may_feed_two_inputs() -> None:
+    records = [example(a=ints(3)), example(a=ints(300))]
+    inputs, bad = read(records, [I32, I32._replace(name="y", dtype="uint8")])
+    assert inputs.to_pylist() == [{"x": 3, "y": 3}]
+    assert bad[0].message == "field a: 300 does not fit uint8"
+
+
+@given(st.data())
+def test_any_bytes_are_rows_or_fail_the_run(data: st.DataObject) -> None:
+    records = data.draw(st.lists(examples | st.binary(max_size=40), max_size=4))
+    file = bytearray(tfrecord._framed(records))
+    for _ in range(data.draw(st.integers(0, 3)) if file else 0):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.just(len(file)) | st.integers(0, len(file)))
+    damaged = data.draw(st.just(bytes(file[:cut])) | st.binary(max_size=60))
+    assert all(isinstance(row, dict) for row in FORMAT.sample(damaged))
+    try:
+        chunks = split(damaged, 30)
+        whole = FORMAT.rows(damaged, first=True)
+    except RunError:
+        return
+    rows = [FORMAT.rows(chunk, first=False) for chunk in chunks]
+    assert sum(len(r.starts) for r in rows) == len(whole.starts)
+    inputs, bad = FORMAT.read(damaged, whole, FEATURES)
+    parts = [FORMAT.read(chunk, r, FEATURES) for chunk, r in zip(chunks, rows, strict=True)]
+    assert sum(len(one) for one, _ in parts) == len(inputs)
+    assert [b[1:] for _, found in parts for b in found] == [b[1:] for b in bad]
+
+
+# Writing
+
+WHOLE = Layout(True, (), (), None, None, (("out", "prediction"),))
+ROWS = [example(a=floats(1), id=texts(b"r1")), example(a=ints(2), id=texts(b"r2"), z=ints(7))]
+
+
+def write(
+    records: Sequence[bytes],
+    layout: Layout,
+    *,
+    part: str = "p.tfrecord",
+    good: Sequence[bool] = (),
+    **outputs: npt.NDArray[Any],
+) -> Joined:
+    data = written(records)
+    rows = FORMAT.rows(data, first=True)
+    mask = np.array(good or [True] * len(records), np.bool_)
+    predictions = pa.RecordBatch.from_pydict({name: columns.from_array(v) for name, v in outputs.items()})
+    chunk = Chunk("s", "s", 100, 100 + len(data), 0, 1, part)
+    return FORMAT.write(chunk, data, rows, mask, predictions, layout)
+
+
+@given(st.lists(examples, min_size=1, max_size=8), st.integers(1, 5))
+def test_a_record_keeps_its_bytes_and_gets_the_prediction(records: list[bytes], slice_rows: int) -> None:
+    numbers = np.arange(len(records), dtype=np.float32) / 4
+    with mock.patch.object(tfrecord, "SLICE_ROWS", slice_rows):
+        joined = write(records, WHOLE, out=numbers)
+    assert not joined.bad
+    found = read_back(joined.blocks)
+    spec = {"prediction": tf.io.FixedLenFeature([], tf.float32)}
+    assert tf.io.parse_example(found, spec)["prediction"].numpy().tolist() == numbers.tolist()
+    for before, after in zip(records, found, strict=True):
+        assert after.startswith(before)
+        merged = tf.train.Example.FromString(after)
+        del merged.features.feature["prediction"]
+        assert merged.SerializeToString(deterministic=True) == before
+
+
+OUTPUTS = {
+    "float32": (np.array([[1.5, np.nan]], np.float32), [1.5, np.nan]),
+    "float64": (np.array([0.1, -1e300 * 1e300]), [float(np.float32(0.1)), -np.inf]),
+    "half": (np.array([[0.5, 2]], np.float16), [0.5, 2]),
+    "matrix": (np.arange(6, dtype=np.int32).reshape(1, 2, 3), [0, 1, 2, 3, 4, 5]),
+    "int8": (np.array([[-128]], np.int8), [-128]),
+    "uint64": (np.array([[2**63 - 1]], np.uint64), [2**63 - 1]),
+    "bool": (np.array([[True, False]]), [1, 0]),
+    "string": (np.array([[b"\xff", b""]], object), [b"\xff", b""]),
+}
+
+
+@pytest.mark.parametrize(("output", "listed"), OUTPUTS.values(), ids=OUTPUTS)
+def test_outputs_of_every_dtype(output: npt.NDArray[Any], listed: list[Any]) -> None:
+    joined = write(ROWS[:1] * len(output), WHOLE, out=output)
+    found = [v for record in read_back(joined.blocks) for v in features_of(record)["prediction"]]
+    assert not joined.bad
+    np.testing.assert_equal(found, listed)
+
+
+def test_predictions_that_no_list_can_hold_are_bad_rows() -> None:
+    layout = WHOLE._replace(predictions=(("n", "n"), ("d", "d")))
+    n, d = np.array([[1, 1], [1, 2**63], [1, 1]], np.uint64), np.array([1.0, 1.0, -1e39])
+    joined = write([ROWS[0]] * 4, layout, good=[True, False, True, True], n=n, d=d)
+    assert joined.bad == [
+        BadRow(2, "write", "out_of_range", "prediction n: 9223372036854775808 does not fit a int64_list"),
+        BadRow(3, "write", "out_of_range", "prediction d: -1e+39 does not fit a float_list"),
+    ]
+    assert [features_of(record)["d"] for record in read_back(joined.blocks)] == [[1.0]]
+
+
+def test_added_features_stand_in_one_order_in_every_process() -> None:
+    names = tuple(f"p{number}" for number in range(9))
+    layout = WHOLE._replace(row=False, key="k", predictions=tuple((name, name) for name in names))
+    (record,) = read_back(write(ROWS[:1], layout, **dict.fromkeys(names, np.array([1.5], np.float32))).blocks)
+    added = [*(entry(name.encode(), floats(1.5)) for name in names), entry(b"k", texts(b"s#100"))]
+    assert record == b"".join(delimited(1, one) for one in added)
+
+
+LAYOUTS = {
+    "whole row": (WHOLE, [["a", "id", "prediction"], ["a", "id", "prediction", "z"]]),
+    "include": (WHOLE._replace(include=("id", "z")), [["id", "prediction"], ["id", "prediction", "z"]]),
+    "exclude": (WHOLE._replace(exclude=("a", "none")), [["id", "prediction"], ["id", "prediction", "z"]]),
+    "no row": (WHOLE._replace(row=False), [["prediction"]] * 2),
+    "own key": (WHOLE._replace(row=False, key_field="id"), [["id", "prediction"]] * 2),
+    "key": (WHOLE._replace(row=False, key="key"), [["key", "prediction"]] * 2),
+}
+
+
+@pytest.mark.parametrize(("layout", "names"), LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts(layout: Layout, names: list[list[str]]) -> None:
+    joined = write(ROWS, layout, out=np.array([1.5, 2.5]))
+    found = [features_of(record) for record in read_back(joined.blocks)]
+    assert [list(row) for row in found] == names
+    for row, before, prediction in zip(found, ROWS, (1.5, 2.5), strict=True):
+        assert row.pop("prediction") == [prediction]
+        if layout.key:
+            row.pop("key")
+        assert row.items() <= features_of(before).items()
+
+
+def test_picked_features_are_written_in_the_order_of_their_names() -> None:
+    features = {f"f{number}": ints(number) for number in range(20)}
+    joined = write([example(**features)], WHOLE._replace(exclude=("f3",)), out=np.array([1.0]))
+    del features["f3"]
+    assert read_back(joined.blocks)[0].startswith(example(**features))
+
+
+def test_key_is_the_source_and_where_the_record_starts() -> None:
+    layout = WHOLE._replace(key="key")
+    found = read_back(write([ROWS[0]] * 3, layout, good=[True, False, True], out=np.array([1.0, 3.0])).blocks)
+    assert [features_of(record)["key"] for record in found] == [
+        [b"s#100"], [b"s#%d" % (100 + 2 * (len(ROWS[0]) + 16))]
+    ]  # fmt: skip
+
+
+PADDED = delimited(1, delimited(1, b"\x0a\x8a\x80\x00prediction" + delimited(2, ints(1).SerializeToString())))
+INCLUDED = WHOLE._replace(include=("a", "prediction"))
+OWN_KEY = WHOLE._replace(row=False, key_field="id")
+OLD = example(id=ints(1), prediction=floats(1))
+TAKEN = {
+    "prediction": (WHOLE, OLD, "collision", "the row already has a field prediction"),
+    "length written with more bytes": (WHOLE, PADDED, "collision", "the row already has a field prediction"),
+    "key": (WHOLE._replace(key="a"), ROWS[0], "collision", "the row already has a field a"),
+    "included": (INCLUDED, OLD, "collision", "the row already has a field prediction"),
+    "no own key": (OWN_KEY, example(a=ints(1)), "missing", "field id: not in the row"),
+    "not an Example": (INCLUDED, b"\xff", "not_example", ""),
+}
+
+
+@pytest.mark.parametrize(("layout", "record", "reason", "message"), TAKEN.values(), ids=TAKEN)
+def test_a_row_that_cannot_be_written_is_told_and_its_neighbours_stay(
+    layout: Layout, record: bytes, reason: str, message: str
+) -> None:
+    good = example(id=ints(1))
+    joined = write([good, record, good], layout, out=np.array([1.0, 2.0, 3.0]))
+    assert [(b.row, b.stage, b.reason) for b in joined.bad] == [(1, "write", reason)]
+    assert message in joined.bad[0].message
+    assert [features_of(r)["prediction"] for r in read_back(joined.blocks)] == [[1.0], [3.0]]
+
+
+def test_names_that_only_look_alike_do_not_collide() -> None:
+    value = texts(b"prediction", b"\x0a\x0aprediction")
+    near = example(a=value, my_prediction=ints(1), prediction_=ints(2), predictio=ints(3))
+    joined = write([near], WHOLE, out=np.array([5.0]))
+    assert not joined.bad
+    assert features_of(read_back(joined.blocks)[0])["prediction"] == [5.0]
+
+
+def test_a_name_longer_than_127_bytes_collides() -> None:
+    name = "p" * 300
+    layout = WHOLE._replace(predictions=(("out", name),))
+    joined = write([example(**{name: ints(1)})], layout, out=np.array([1.0]))
+    assert [b.reason for b in joined.bad] == ["collision"]
+
+
+def test_a_left_out_field_may_have_a_name_that_is_added() -> None:
+    for layout in (WHOLE._replace(exclude=("prediction",)), WHOLE._replace(row=False)):
+        joined = write([example(prediction=texts(b"old"), b=ints(1))], layout, out=np.array([5.0]))
+        assert [features_of(r)["prediction"] for r in read_back(joined.blocks)] == [[5.0]]
+
+
+@given(st.lists(examples, max_size=8), st.integers(1, 100), st.sampled_from([(), ("a", "c")]))
+def test_chunks_together_are_what_the_file_would_be(
+    records: list[bytes], chunk_bytes: int, include: tuple[str, ...]
+) -> None:
+    data, layout, out = written(records), WHOLE._replace(key="k", include=include), b""
+    numbers = iter(np.arange(len(records), dtype=np.float32))
+    start = 0
+    for piece in split(data, chunk_bytes):
+        rows = FORMAT.rows(piece, first=start == 0)
+        column = pa.array([next(numbers) for _ in rows.starts], pa.float32())
+        predictions = pa.RecordBatch.from_arrays([column], ["out"])
+        chunk = Chunk("s", "s", 100 + start, 100 + start + len(piece), 0, 1, "p")
+        good = np.ones(len(rows.starts), np.bool_)
+        out += b"".join(FORMAT.write(chunk, piece, rows, good, predictions, layout).blocks)
+        start += len(piece)
+    whole = write(records, layout, out=np.arange(len(records), dtype=np.float32))
+    assert out == b"".join(whole.blocks)
+
+
+def test_parts_named_gz_are_gzip_and_the_same_every_time() -> None:
+    with mock.patch.object(tfrecord, "SLICE_ROWS", 2):
+        blocks = write(ROWS * 3, WHOLE, part="p.tfrecord.gz", out=np.arange(6.0)).blocks
+        assert blocks == write(ROWS * 3, WHOLE, part="p.tfrecord.gz", out=np.arange(6.0)).blocks
+    assert [block[4:8] for block in blocks] == [bytes(4)] * 3  # the time in a member's header
+    assert gzip.decompress(b"".join(blocks)) == b"".join(write(ROWS * 3, WHOLE, out=np.arange(6.0)).blocks)
+    assert len(read_back(blocks, "GZIP")) == 6
+
+
+@pytest.mark.parametrize(("part", "compression"), [("p.tfrecord", ""), ("p.tfrecord.gz", "GZIP")])
+def test_a_part_without_rows(part: str, compression: str) -> None:
+    joined = write(ROWS, WHOLE, part=part, good=[False, False], out=np.zeros(0, np.float32))
+    assert read_back(joined.blocks, compression) == []
+    if compression:
+        assert gzip.decompress(b"".join(joined.blocks)) == b""
+
+
+# Sampling
+
+
+def test_sample_is_the_records_that_are_whole() -> None:
+    first = example(a=floats(0.5, 1), b=texts(b"\xff"), c=tf.train.Feature())
+    data = written([first, b"\xff", ROWS[1], ROWS[0]])
+    assert FORMAT.sample(data[:-20]) == [
+        {"a": [0.5, 1.0], "b": [b"\xff"], "c": None},
+        {"a": [2], "id": [b"r2"], "z": [7]},
+    ]
+    assert FORMAT.sample(b"") == []
+
+
+def test_the_format_is_found_by_its_name() -> None:
+    assert load("tfrecord") is FORMAT

@@ -1,0 +1,489 @@
+"""The key is added to every kind of model, and the predictions stay what they were, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline.saved_model_graph import FILES, read
+from pipeline.wrap import WARM_UP, export_keras, main, wrap
+from transforms import model as models
+from transforms.errors import RunError, UsageError
+
+v1 = tf.compat.v1
+BOSTON = Path(__file__).parent.parent / "examples" / "boston"
+# The last three are where int32 ends, and where float32 stops telling whole numbers apart.
+KEYS = np.array([7, 0, 3, -(2**31), 2**31 - 1, 2**24 + 1], np.int32)
+ROWS = len(KEYS)
+WORDS = np.array([b"a", b"b", b"c", b"unknown", b"", b"a"], object)
+
+
+class Case(NamedTuple):
+    """A model and rows for it."""
+
+    path: str
+    rows: dict[str, np.ndarray]
+
+
+# In a process of its own: nobody has two Kerases in one. The optimizer is that of its time.
+KERAS_2 = """
+import sys
+import numpy as np, tf_keras
+tf_keras.utils.set_random_seed(1)
+inputs = tf_keras.Input((13,), name="features")
+outputs = tf_keras.layers.Dense(1, name="price")(tf_keras.layers.Dense(8, activation="relu")(inputs))
+model = tf_keras.Model(inputs, outputs)
+model.compile(tf_keras.optimizers.legacy.Adam(), "mse")
+model.fit(np.random.rand(64, 13), np.random.rand(64), verbose=0)
+model.save(sys.argv[1], save_format="tf")
+"""
+
+
+def make_keras_2(folder: Path) -> Case:
+    subprocess.run([sys.executable, "-c", KERAS_2, str(folder)], check=True, capture_output=True)
+    return Case(str(folder), {"features": random(13)})
+
+
+def make_keras_3(folder: Path) -> Case:
+    export_keras(str(BOSTON / "model.keras"), str(folder))
+    return Case(str(folder), {"features": random(13)})
+
+
+def make_keras_file(folder: Path) -> Case:
+    del folder  # The model is there already.
+    with (BOSTON / "tutorial.jsonl").open() as file:
+        rows = [json.loads(line)["features"] for line in file][:ROWS]
+    return Case(str(BOSTON / "model.keras"), {"features": np.array(rows, np.float32)})
+
+
+def make_two_by_two(folder: Path) -> Case:
+    """Strings looked up and sequences; two inputs, two outputs."""
+    keras.utils.set_random_seed(2)
+    word = keras.Input((1,), dtype="string", name="word")
+    sequence = keras.Input((5, 3), name="sequence")
+    index = keras.layers.StringLookup(vocabulary=["a", "b"])(word)
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(3, 4)(index))
+    both = keras.layers.Concatenate()([embedded, keras.layers.LSTM(4)(sequence)])
+    outputs = {"price": keras.layers.Dense(1)(both), "kind": keras.layers.Dense(3)(both)}
+    keras.Model([word, sequence], outputs).export(str(folder), verbose=False)
+    return Case(str(folder), {"word": WORDS.reshape(-1, 1), "sequence": random(5, 3)})
+
+
+class Tables(tf.Module):
+    """A plain module: a vocabulary file, a table that changes, and a vector of predictions."""
+
+    def __init__(self, vocabulary: str) -> None:
+        super().__init__()
+        self.scale = tf.Variable(0.1)
+        layout = tf.lookup.TextFileIndex
+        lines = tf.lookup.TextFileInitializer(
+            vocabulary, tf.string, layout.WHOLE_LINE, tf.int64, layout.LINE_NUMBER
+        )
+        self.lines = tf.lookup.StaticHashTable(lines, -1)
+        self.bonus = tf.lookup.experimental.MutableHashTable(tf.string, tf.float32, -1.0)
+        self.bonus.insert(tf.constant(["a"]), tf.constant([70.0]))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word")])
+    def score(self, word):
+        line = tf.cast(self.lines.lookup(word), tf.float32)
+        # TensorFlow does not know the shape of what a table gives.
+        return {"score": tf.reshape(line * self.scale + self.bonus.lookup(word), [-1])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word")])
+    def classify(self, word):
+        return {"line": self.lines.lookup(word)}
+
+
+def make_module(folder: Path) -> Case:
+    vocabulary = folder.with_suffix(".txt")
+    vocabulary.write_text("a\nb\n")
+    module = Tables(str(vocabulary))
+    signatures = {"serving_default": module.score, "classify": module.classify}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    # What is read from now on is the copy in the model's own assets.
+    vocabulary.unlink()
+    return Case(str(folder), {"word": WORDS})
+
+
+def make_tf1(folder: Path) -> Case:
+    """As TensorFlow 1 wrote it: no functions, reference variables, a table's op in a collection."""
+    vocabulary = folder.with_suffix(".txt")
+    vocabulary.write_text("a\nb\n")
+    layout = tf.lookup.TextFileIndex
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 4], "x")
+        word = v1.placeholder(tf.string, [None], "word")
+        weights = v1.get_variable(
+            "weights", [4, 2], use_resource=False, initializer=v1.random_normal_initializer(seed=1)
+        )
+        lines = tf.lookup.TextFileInitializer(
+            str(vocabulary), tf.string, layout.WHOLE_LINE, tf.int64, layout.LINE_NUMBER
+        )
+        index = tf.cast(tf.lookup.StaticHashTable(lines, -1).lookup(word), tf.float32)
+        outputs = {"y": tf.matmul(x, weights) + index[:, None]}
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        v1.saved_model.simple_save(
+            session, str(folder), {"x": x, "word": word}, outputs, legacy_init_op=v1.tables_initializer()
+        )
+    return Case(str(folder), {"x": random(4), "word": WORDS})
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(3).normal(size=(ROWS, *shape)).astype(np.float32)
+
+
+MAKERS = {
+    "keras-file": make_keras_file,
+    "keras-3": make_keras_3,
+    "keras-2": make_keras_2,
+    "two-by-two": make_two_by_two,
+    "module": make_module,
+    "tf1": make_tf1,
+}
+SINGLE = [name for name in MAKERS if name != "two-by-two"]
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory) -> dict[str, Case]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: make(folder / name) for name, make in MAKERS.items()}
+
+
+@pytest.fixture(scope="module")
+def saved(cases, tmp_path_factory) -> dict[str, Case]:
+    """The models as folders: what a `.keras` file is exported to takes its place."""
+    exported = str(tmp_path_factory.mktemp("exported") / "model")
+    export_keras(cases["keras-file"].path, exported)
+    return cases | {"keras-file": cases["keras-file"]._replace(path=exported)}
+
+
+def call_in_session(folder: str, arrays, signature="serving_default"):
+    return models.load(folder, signature)(arrays)
+
+
+def call_eagerly(folder: str, arrays, signature="serving_default"):
+    function = tf.saved_model.load(folder).signatures[signature]
+    outputs = function(**{name: tf.constant(array) for name, array in arrays.items()})
+    return {name: output.numpy() for name, output in outputs.items()}
+
+
+CALLS = [call_in_session, call_eagerly]
+
+
+def assert_equal(left: np.ndarray, right: np.ndarray) -> None:
+    assert (left.dtype, left.shape) == (right.dtype, right.shape)
+    assert left.tobytes() == right.tobytes()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", MAKERS)
+def test_function_style_gives_equal_predictions_and_the_key(name, call, cases, saved, tmp_path):
+    output = str(tmp_path / "keyed")
+    wrap(cases[name].path, output, "function")
+    expected = call_in_session(saved[name].path, saved[name].rows)
+    answers = call(output, {**saved[name].rows, "key": KEYS})
+    assert_equal(answers.pop("key"), KEYS)
+    if len(expected) == 1:
+        expected = {"prediction": expected.popitem()[1]}
+    assert sorted(answers) == sorted(expected)
+    for output_name, values in expected.items():
+        assert_equal(answers[output_name], values)
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", SINGLE)
+def test_functional_style_gives_one_matrix_with_the_key_last(name, call, cases, saved, tmp_path):
+    output = str(tmp_path / "keyed")
+    wrap(cases[name].path, output, "functional")
+    (prediction,) = call_in_session(saved[name].path, saved[name].rows).values()
+    answers = call(output, {**saved[name].rows, "key": KEYS})
+    assert list(answers) == ["prediction_with_key"]
+    expected = np.column_stack([prediction.reshape(ROWS, -1), KEYS.astype(np.float32)])
+    assert_equal(np.ascontiguousarray(answers["prediction_with_key"]), expected)
+
+
+def test_predictions_of_a_keras_file_are_those_of_keras_itself(cases, tmp_path):
+    wrap(cases["keras-file"].path, str(tmp_path / "keyed"), "function")
+    rows = cases["keras-file"].rows
+    answers = call_in_session(str(tmp_path / "keyed"), {**rows, "key": KEYS})
+    model = keras.models.load_model(cases["keras-file"].path)
+    # Exported, the normalization is constant and is divided by in another way: the last bit may differ.
+    np.testing.assert_allclose(answers["prediction"], model.predict(rows["features"], verbose=0), rtol=1e-6)
+
+
+# TensorFlow imports tf_keras where it is installed, and then loads what it refuses on most machines.
+WITHOUT_TF_KERAS = """
+import sys
+sys.modules["tf_keras"] = None
+import tensorflow as tf
+print(sorted(tf.saved_model.load(sys.argv[1]).signatures["serving_default"].structured_outputs))
+"""
+
+
+def test_plain_tensorflow_refuses_the_keras_2_model_and_takes_it_wrapped(cases, tmp_path):
+    wrap(cases["keras-2"].path, str(tmp_path / "keyed"), "function")
+    for folder, expected in (
+        (cases["keras-2"].path, "add_slot"),
+        (str(tmp_path / "keyed"), "['key', 'prediction']"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TF_KERAS, folder], capture_output=True, text=True, check=False
+        )
+        assert expected in (done.stderr if done.returncode else done.stdout)
+
+
+def test_weights_and_assets_are_the_same_bytes(cases, tmp_path):
+    for name in ("module", "keras-2", "tf1"):
+        source, target = Path(cases[name].path), tmp_path / name
+        wrap(str(source), str(target), "function")
+        copied = {p.relative_to(target) for p in target.rglob("*") if p.is_file()}
+        original = {p.relative_to(source) for p in source.rglob("*") if p.is_file()}
+        assert original - copied <= {Path("fingerprint.pb"), Path("keras_metadata.pb")}
+        assert copied <= original
+        for path in copied - {Path("saved_model.pb")}:
+            assert (target / path).read_bytes() == (source / path).read_bytes()
+
+
+def test_the_same_model_gives_the_same_bytes(cases, tmp_path):
+    for name in ("first", "second"):
+        wrap(cases["two-by-two"].path, str(tmp_path / name), "function")
+    assert (tmp_path / "first/saved_model.pb").read_bytes() == (
+        tmp_path / "second/saved_model.pb"
+    ).read_bytes()
+
+
+def test_only_the_named_signature_gets_the_key_and_the_next_one_can_follow(cases, tmp_path):
+    once, twice = str(tmp_path / "once"), str(tmp_path / "twice")
+    rows = cases["module"].rows
+    line = call_in_session(cases["module"].path, rows, "classify")["line"]
+    wrap(cases["module"].path, once, "function", "classify")
+    wrap(once, twice, "functional")
+    for folder in (once, twice):
+        answers = call_in_session(folder, {**rows, "key": KEYS}, "classify")
+        assert sorted(answers) == ["key", "prediction"]
+        assert_equal(answers["prediction"], line)
+    assert list(call_in_session(once, rows)) == ["score"]
+    assert list(call_in_session(twice, {**rows, "key": KEYS})) == ["prediction_with_key"]
+
+
+def test_keyjoin_finds_the_key_in_both_styles(cases, tmp_path):
+    for style, last_column in (("function", False), ("functional", True)):
+        wrap(cases["keras-3"].path, str(tmp_path / style), style)
+        contract = models.find_contract(
+            models.load(str(tmp_path / style), "serving_default"), "serving_default"
+        )
+        assert [tensor.name for tensor in contract.inputs] == ["features"]
+        assert [tensor.shape for tensor in contract.predictions] == [(1,)]
+        assert contract.echo.last_column is last_column
+
+
+def test_half_floats_become_float32_in_the_matrix(tmp_path):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def halve(x):
+        return {"y": tf.cast(x, tf.float16)}
+
+    save(halve, tmp_path / "model")
+    wrap(str(tmp_path / "model"), str(tmp_path / "keyed"), "functional")
+    x = np.linspace(-1, 1, ROWS, dtype=np.float32)
+    answers = call_in_session(str(tmp_path / "keyed"), {"x": x, "key": KEYS})["prediction_with_key"]
+    assert answers[:, 0].tolist() == x.astype(np.float16).astype(np.float32).tolist()
+
+
+def test_a_model_in_text_is_read_too(cases, tmp_path):
+    wrap(cases["module"].path, str(tmp_path / "binary"), "function")
+    text = tmp_path / "text"
+    wrap(cases["module"].path, str(text), "function", "classify")
+    (text / FILES[1]).write_text(str(read(cases["module"].path)))
+    (text / FILES[0]).unlink()
+    wrap(str(text), str(tmp_path / "from_text"), "function")
+    assert read(str(tmp_path / "from_text")) == read(str(tmp_path / "binary"))
+    assert not (tmp_path / "from_text" / FILES[1]).exists()
+
+
+def test_warm_up_requests_without_a_key_are_left_out(tmp_path):
+    save_identity(tmp_path / "model")
+    (tmp_path / "model" / WARM_UP).parent.mkdir()
+    (tmp_path / "model" / WARM_UP).write_bytes(b"requests")
+    summary = wrap(str(tmp_path / "model"), str(tmp_path / "keyed"), "function")
+    assert "warmup_requests was left out" in summary.splitlines()[1]
+    assert not (tmp_path / "keyed" / WARM_UP).exists()
+
+
+def test_a_read_only_model_gives_a_folder_that_can_be_changed(tmp_path):
+    save_identity(tmp_path / "model")
+    for folder, _, files in os.walk(tmp_path / "model"):
+        for path in (*files, "."):
+            os.chmod(os.path.join(folder, path), 0o500)
+    (tmp_path / "keyed").mkdir()
+    wrap(str(tmp_path / "model"), str(tmp_path / "keyed"), "function")
+    assert all(p.stat().st_mode & 0o200 for p in (tmp_path / "keyed").rglob("*"))
+
+
+def test_the_command_prints_what_it_made(tmp_path, capsys):
+    save_identity(tmp_path / "model")
+    main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "keyed")])
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path}/keyed: serving_default takes x, key and returns prediction, key\n"
+    )
+
+
+def save(function, folder: Path) -> str:
+    module = tf.Module()
+    module.function = function
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+    return str(folder)
+
+
+def save_identity(folder: Path, name="x", dtype=tf.float32, shape=(None, 2), outputs=("y",)) -> str:
+    @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name)])
+    def identity(value):
+        return {output: tf.identity(value) for output in outputs}
+
+    return save(identity, folder)
+
+
+def keras_with_code(folder: Path) -> str:
+    """A `.keras` file that leaves a file behind if its code is run."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: Path("run").touch() or x)])
+    os.remove("run")
+    model.save(folder / "model.keras")
+    return str(folder / "model.keras")
+
+
+def keras_with_own_layer(folder: Path) -> str:
+    path = folder / "model.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(folder / "dense.keras")
+    with zipfile.ZipFile(folder / "dense.keras") as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b'"Dense"', b'"OwnLayer"'))
+    return str(path)
+
+
+def written(folder: Path, name: str, content: bytes = b"") -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def other_tags(folder: Path) -> str:
+    proto = read(save_identity(folder / "model"))
+    proto.meta_graphs[0].meta_info_def.tags[:] = ["serve", "tpu"]
+    return str(written(folder, "tagged/saved_model.pb", proto.SerializeToString()).parent)
+
+
+WRONG_MODELS = {
+    "missing": (lambda f: str(f / "none"), "no model at .*/none; give a .keras file"),
+    "missing .keras": (lambda f: str(f / "no.keras"), "no model at .*/no.keras; give"),
+    "remote": (lambda _: "gs://bucket/model", "gs://bucket/model is not on this machine; copy"),
+    "h5": (lambda f: str(written(f, "model.h5")), "model.h5 is neither .* save it with model.save"),
+    "the file": (lambda f: str(written(f, "saved_model.pb")), "is a file of a SavedModel; give its folder"),
+    "no SavedModel": (lambda f: str(f), "is not a SavedModel: it has no saved_model.pb; give the folder"),
+    "versions": (
+        lambda f: (
+            str(written(f, "m/9/saved_model.pb").parent.parent)
+            if written(f, "m/readme") and not (f / "m/9").mkdir()
+            else ""
+        ),
+        "has one, such as .*/m/9,",
+    ),
+    "damaged": (lambda f: str(written(f, "m/saved_model.pb", b"\xff").parent), "cannot be read: .*; export"),
+    "other tags": (other_tags, "with the tag serve; it has .*'tpu'.*; export"),
+    "keyed": (
+        lambda f: save_identity(f / "m", "key"),
+        "keyed already: serving_default has an input key; use",
+    ),
+    "own output": (
+        lambda f: save_identity(f / "m", outputs=("key", "y")),
+        "has an output key of its own; export",
+    ),
+    "code": (keras_with_code, "holds Python code, in a Lambda layer, which .* does not run; .*model.export"),
+    "own layer": (keras_with_own_layer, "cannot be exported: .*OwnLayer.* model.export"),
+    "no zip": (lambda f: str(written(f, "text.keras", b"text")), "text.keras cannot be exported: .*zip"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_MODELS)
+def test_a_wrong_model_is_refused_in_one_line(name, tmp_path, monkeypatch):
+    (tmp_path / "inputs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    make, message = WRONG_MODELS[name]
+    model = make(tmp_path / "inputs")
+    with pytest.raises(UsageError, match=message) as caught:
+        wrap(model, str(tmp_path / "keyed"), "function")
+    assert len(str(caught.value).splitlines()) == 1
+    # Nothing is left, neither of the output nor of code that was run.
+    assert os.listdir(tmp_path) == ["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"outputs": ("a", "b")}, r"but it has 2 \(a, b\); use --style function"),
+        ({"dtype": tf.float64}, "but y is float64; use --style function"),
+        ({"dtype": tf.string}, "but y is string; use --style function"),
+        ({"shape": (None, 2, 3)}, r"but y has the shape \(None, 2, 3\); use --style function"),
+        ({"shape": None}, "but y has the shape <unknown>; use --style function"),
+    ],
+)
+def test_functional_style_refuses_what_is_not_one_matrix(given, message, tmp_path):
+    model = save_identity(tmp_path / "model", **given)
+    with pytest.raises(UsageError, match=message):
+        wrap(model, str(tmp_path / "keyed"), "functional")
+    wrap(model, str(tmp_path / "keyed"), "function")
+
+
+def test_functional_style_refuses_a_sparse_output(tmp_path):
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.sparse_placeholder(tf.float32, [None, 2])
+        v1.saved_model.simple_save(session, str(tmp_path / "model"), {"x": x}, {"y": x})
+    with pytest.raises(UsageError, match="but y is sparse or ragged; use --style function"):
+        wrap(str(tmp_path / "model"), str(tmp_path / "keyed"), "functional")
+
+
+def test_an_unknown_signature_names_the_nearest_and_all(cases, tmp_path):
+    with pytest.raises(
+        UsageError, match=r"classfy \(did you mean classify\?\).*: classify, serving_default$"
+    ):
+        wrap(cases["module"].path, str(tmp_path / "keyed"), "function", "classfy")
+
+
+def test_an_output_in_use_is_refused(tmp_path):
+    model = save_identity(tmp_path / "model")
+    kept = written(tmp_path, "full/kept")
+    inside = str(tmp_path / "model" / "keyed")
+    for output, message in (
+        (str(kept.parent), "exists and is not an empty folder; choose another"),
+        (str(kept), "exists and is not an empty folder"),
+        (model, "exists and is not an empty folder"),
+        (inside, "lies in the model's own folder; choose a folder outside"),
+        ("gs://bucket/keyed", "is not on this machine; give a local folder"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            wrap(model, output, "function")
+    assert kept.exists()
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path):
+    model = save_identity(tmp_path / "model")
+    blocking = written(tmp_path, "blocking")
+    with pytest.raises(RunError, match=r"cannot write .*; free the space or the permission"):
+        wrap(model, str(blocking / "keyed"), "function")
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.copyfile", refuse)
+        with pytest.raises(RunError, match="No space left on device"):
+            wrap(model, str(tmp_path / "keyed"), "function")
+    assert sorted(os.listdir(tmp_path)) == ["blocking", "model"]
