@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.runners.runner import create_runner
 
 from pipeline.options import Parser, run_parser
 from transforms.errors import UsageError
@@ -24,8 +25,12 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
     try:
         options = PipelineOptions(list(args))
         runner = options.view_as(StandardOptions).runner
+        create_runner(runner or LOCAL)
     except SystemExit as error:
         raise UsageError(f"Beam does not accept {' '.join(args)}; see the lines above") from error
+    except (ValueError, ImportError, AttributeError) as error:
+        known = [*StandardOptions.KNOWN_RUNNER_NAMES, "PrismRunner", "PortableRunner"]
+        raise UsageError(f"Beam has no runner {runner}{nearest(str(runner), known)}; it has {known}") from error
     if runner in LOCAL_NAMES:
         workers = options.get_all_options().get("direct_num_workers", 1)
         if workers != 1:

@@ -140,8 +140,20 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     for source in found:
         if _inside(_absolute(source.path), output):
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
+    if files.is_local(options.output):
+        _check_writable(options.output)
     if not options.overwrite and files.match(posixpath.join(options.output, "**")):
         raise UsageError(f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite")
+
+
+def _check_writable(output: str) -> None:
+    there = output
+    while there and not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there or "."):
+        raise UsageError(f"--output {output}: {there} is not a folder; choose another place")
+    if not os.access(there or ".", os.W_OK | os.X_OK):
+        raise UsageError(f"--output {output}: {there or '.'} cannot be written to; choose another place")
 
 
 def _absolute(path: str) -> str:

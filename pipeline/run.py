@@ -99,9 +99,9 @@ def _clear(options: RunOptions) -> None:
         raise UsageError(
             f"--output {options.output} holds files that no run of keyjoin wrote; empty it yourself, or choose another"
         )
+    # `_SUCCESS` goes first: from then on nobody takes what is left for a result.
     files.delete_tree(files.join(options.output, manifest.SUCCESS))
-    for path in sorted(there - {files.join(options.output, manifest.JOB)}):
-        files.delete_tree(path)
+    files.delete_below(options.output)
 
 
 def _check(plan: Plan, parts: Sequence[PartReceipt]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import saved_model_graph
 from pipeline.exits import Exit
 from pipeline.options import Parser
+from pipeline.quiet import import_tensorflow
 from pipeline.saved_model_graph import Style
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY, quiet
@@ -65,6 +66,7 @@ def wrap(model: str, output: str, style: Style, signature: str = "serving_defaul
     """
     _check_model(model)
     _check_output(model, output)
+    import_tensorflow()
     with _appearing(output) as folder:
         source = model
         if os.path.isfile(model):
@@ -90,6 +92,7 @@ def export_keras(path: str, folder: str) -> None:
     """
     if not os.path.isfile(path):
         raise UsageError(f"no model at {path}; give a {KERAS} file or the folder of a SavedModel")
+    import_tensorflow()
     import keras
 
     try:
@@ -110,8 +113,8 @@ def _keras_message(path: str, error: Exception) -> str:
     # Keras puts the whole configuration before the cause.
     cause = " ".join(str(error).rpartition("Exception encountered:")[2].split())
     return (
-        f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…')} Where its layers are "
-        "defined, export it yourself with model.export(FOLDER), and give that folder"
+        f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…').rstrip('.')}; check the "
+        "file, or export the model where its layers are defined, with model.export(FOLDER), and give that folder"
     )
 
 

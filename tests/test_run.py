@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -99,10 +100,20 @@ def test_gzip_of_several_members_is_read_and_written(keyjoin: Callable[..., Resu
     assert [p.name for p in done.parts()] == [f"{p.name}.gz" for p in expected.parts()]
     assert b"".join(gzip.decompress(p.read_bytes()) for p in done.parts()) == b"".join(expected.lines())
     assert done.manifest()["totals"]["read_bytes"] == len(text)
-    packed.write_bytes(packed.read_bytes()[:-5])
-    cut = keyjoin("run", f"--input={packed}", *flags)
-    assert (cut.code, cut.complete()) == (1, False)
+
+
+def test_a_gzip_file_that_ends_early_fails_the_run(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    letters = np.random.default_rng(0).integers(97, 123, (1500, 1000), np.uint8)
+    plain = Path(lines(*({**X3[0], "n": bytes(row).decode()} for row in letters)))
+    packed = plain.with_name("in.jsonl.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes())[:-5])
+    cut = keyjoin("run", f"--input={packed}", f"--model={model(models.keyed)}")
+    assert (cut.code, cut.complete(), cut.lines()) == (1, False, [])
     assert f"{packed}: not a whole gzip file" in cut.err
+    packed.write_bytes(gzip.compress(plain.read_bytes())[:1000])
+    seen = keyjoin("run", f"--input={packed}", f"--model={model(models.keyed)}")
+    assert (seen.code, seen.output.exists()) == (2, False)
+    assert f"{packed} cannot be read" in seen.err
 
 
 BAD_LINES = [
@@ -333,10 +344,19 @@ class TestFailures:
         assert (done.code, done.complete()) == (1, False)
         assert "the ledger does not add up: in-00000-of-00001.jsonl has 0 bytes" in done.err
 
-    def test_a_full_disk(self, keyjoin: Any, lines: Any, model: Any) -> None:
-        path = lines(*X3)
-        done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--output=/dev/full/out")
-        assert done.code in (1, 2)
+    def test_a_file_that_cannot_be_written_whole(self, keyjoin: Any, lines: Any, model: Any) -> None:
+        flags = (f"--input={lines(*X3 * 500)}", f"--model={model(models.keyed)}")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # writes beyond it fail, as on a full disk
+        try:
+            done = keyjoin("run", *flags)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (done.code, done.complete()) == (1, False)
+        assert "in-00000-of-00001.jsonl: [Errno 27] File too large" in done.err
+        assert done.err.count("\n") == 1
+        assert [p.name for p in done.output.iterdir()] == ["_job.json"]
+        assert keyjoin("run", *flags, f"--output={done.output}", "--overwrite").complete()
 
 
 @pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")

@@ -114,6 +114,14 @@ def join(folder: str, *names: str) -> str:
     return path
 
 
+def delete_below(folder: str) -> None:
+    """Deletes all that is in a folder; the folder itself stays, it may be a link or a mount."""
+    if is_local(folder):
+        FileSystems.delete([os.path.join(folder, name) for name in os.listdir(folder)])
+    else:
+        FileSystems.delete([file.path for file in match(join(folder, "**"))])
+
+
 def delete_tree(path: str) -> None:
     """Deletes a folder and all below it, if it is there."""
     if FileSystems.exists(path):

@@ -1,0 +1,224 @@
+"""The command line: what is wrong is told before anything runs, in one line, with exit code 2."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from pipeline.cli import COMMANDS, main, usage
+from pipeline.exits import Exit
+from pipeline.options import Budget, parse_run, run_parser
+from tests import models
+from tests.conftest import BOSTON, ROOT, Result
+from transforms.errors import UsageError
+from transforms.reasons import Reason
+
+ROW = {"x": [1, 2, 3], "n": "a"}
+
+
+@pytest.fixture
+def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[..., str]:
+    """Runs a good command line with something changed, which must be refused, and returns the message."""
+
+    def call(*flags: str, rows: Any = (ROW,), build: Any = models.keyed, command: str = "run") -> str:
+        defaults = {"--input": lines(*rows), "--model": model(build)}
+        given = {flag.partition("=")[0] for flag in flags}
+        done = keyjoin(command, *(f"{k}={v}" for k, v in defaults.items() if k not in given), *flags)
+        assert done.code == Exit.USAGE, done
+        assert done.err.startswith("keyjoin: error: ")
+        assert done.err.count("\n") == 1, done.err
+        assert not done.complete()
+        return done.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=/nowhere/*.jsonl"], "no file matches /nowhere/*.jsonl"),
+        (["--input=/nowhere"], "no file matches /nowhere"),
+        (["--model=/nowhere"], "no model at /nowhere"),
+        (["--signature=serving_defualt"], "no signature serving_defualt (did you mean serving_default?); it has ['serving_default']"),
+        (["--key_input=k"], "the model has no input k"),
+        (["--inptu=x"], "neither keyjoin nor Beam knows --inptu=x (did you mean --input?)"),
+        (["--projct=x"], "neither keyjoin nor Beam knows --projct=x (did you mean --project?)"),
+        (["--batchsize=3"], "(did you mean --batch_size?)"),
+        (["stray"], "neither keyjoin nor Beam knows stray"),
+        (["--batch_size=0"], "argument --batch_size: 0 is not a whole number from 1"),
+        (["--batch_size=x"], "argument --batch_size: x is not"),
+        (["--chunk_bytes=2000000000"], "argument --chunk_bytes: 2000000000 is not a whole number from 1 to"),
+        (["--max_bad_rows=-1"], "-1 is neither a number of rows nor a ratio"),
+        (["--max_bad_rows=1.5"], "1.5 is neither"),
+        (["--max_bad_rows=few"], "few is neither"),
+        (["--max_bad_rows=nan"], "nan is neither"),
+        (["--non_finite=drop"], "invalid choice: 'drop'"),
+        (["--format=csv"], "invalid choice: 'csv'"),
+        (["--features=a,,b"], "'a,,b' has an empty name"),
+        (["--input_map", "x"], "'x' is not of the form MODEL_INPUT=ROW_FIELD"),
+        (["--input_map", "x=a", "x=b"], "--input_map names a model input twice"),
+        (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['x']"),
+        (["--input_map", "x=m"], "the rows have no field m"),
+        (["--features=n,z,x"], "the rows have no field z"),
+        (["--features=n,x"], "--features gives 2 values a row, and input x is float32 [N, 3]"),
+        (["--output_fields=row,predictoin"], "--output_fields names predictoin, which is neither row, nor key, nor a prediction of ['prediction'] (did you mean prediction?)"),
+        (["--output_fields=row,row"], "--output_fields names row twice"),
+        (["--include_fields=x", "--exclude_fields=n"], "contradict each other"),
+        (["--include_fields=x", "--output_fields=prediction"], "add row to --output_fields"),
+        (["--include_fields=m"], "the rows have no field m"),
+        (["--exclude_fields=nn"], "the rows have no field nn (did you mean n?)"),
+        (["--key_field=n"], "--key_field=n is written for `key`"),
+        (["--key_field=id", "--output_fields=key,prediction"], "the rows have no field id"),
+        (["--direct_num_workers=2"], "--direct_num_workers=2 loses rows"),
+        (["--direct_num_workers=0"], "--direct_num_workers=0 loses rows"),
+        (["--runner=FnApiRunner", "--direct_num_workers=4"], "loses rows"),
+        (["--direct_num_workers=many"], "argument --direct_num_workers: invalid int value: 'many'"),
+        (["--runner=NoSuchRunner"], "NoSuchRunner"),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_is_refused(refuse: Callable[..., str], flags: list[str], message: str) -> None:
+    assert message in refuse(*flags)
+
+
+def test_a_required_flag_is_named() -> None:
+    with pytest.raises(UsageError, match="required: --model, --input, --output"):
+        parse_run([], "keyjoin run")
+
+
+def test_flags_are_not_abbreviated() -> None:
+    options, beam = parse_run(["--model=m", "--input=i", "--output=o", "--out=p", "--project=q"], "keyjoin run")
+    assert (options.output, beam) == ("o", ["--out=p", "--project=q"])
+
+
+def test_an_input_that_no_field_feeds_names_the_nearest(refuse: Callable[..., str]) -> None:
+    assert "no field of the rows feeds the model's input x (float32 [N, 3]); the rows have ['a', 'xx'] (did you mean xx?)" in refuse(
+        rows=[{"xx": "text", "a": 1}]
+    )
+    assert "['a', 'b'] all fit" in refuse(rows=[{"a": [1, 2, 3], "b": [1, 2, 3]}])
+
+
+def test_a_name_that_most_rows_have_already_is_refused(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+    rows = [{**ROW, "prediction": 1}] * 3
+    assert "the rows already have a field prediction; rename predictions with --prediction_prefix" in refuse(rows=rows)
+    flags = (f"--input={lines(*rows)}", f"--model={model(models.keyed)}")
+    assert keyjoin("run", *flags, "--prediction_prefix=p_").code == 0
+    assert keyjoin("run", *flags, "--exclude_fields=prediction").code == 0
+
+
+def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    (empty / "7").mkdir(parents=True)
+    assert f"{empty} is not a SavedModel: it has no saved_model.pb; give one of its versions, {empty}/7" in refuse(f"--model={empty}")
+    (empty / "saved_model.pb").write_bytes(b"nonsense")
+    assert f"{empty}: cannot be loaded" in refuse(f"--model={empty}")
+    text = tmp_path / "model.keras"
+    text.write_text("nonsense")
+    assert str(text) in refuse(f"--model={text}")
+    fixed = models.save(tmp_path / "fixed", lambda x: {"y": x}, tf.TensorSpec([4, 3], name="x"))
+    assert "input x of shape [4, 3] has no free batch dimension" in refuse(f"--model={fixed}")
+    scalar = models.save(tmp_path / "scalar", lambda x: {"y": tf.reduce_sum(x)}, models.spec("x", 3))
+    assert "output y of shape [] has no free batch dimension" in refuse(f"--model={scalar}")
+    complex_ = models.save(tmp_path / "complex", lambda x: {"y": tf.cast(x, tf.complex64)}, models.spec("x", 3))
+    assert "output y has dtype complex64" in refuse(f"--model={complex_}")
+
+
+def test_output_folders_that_cannot_be_used(refuse: Callable[..., str], lines: Any, tmp_path: Path) -> None:
+    data = Path(lines(ROW)).parent
+    assert "lies inside of the input" in refuse(f"--output={data}/out", f"--input={data}")
+    assert "lies where" in refuse(f"--output={data}/out", f"--input={data}/**")
+    assert "holds the input" in refuse(f"--output={data}", f"--input={data}/in.jsonl")
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    assert "holds the input" in refuse(f"--output={link}", f"--input={data}/in.jsonl")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("keep me")
+    assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(f"--output={other}")
+    assert "no run of keyjoin wrote" in refuse(f"--output={other}", "--overwrite")
+    assert (other / "precious.txt").read_text() == "keep me"
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert f"{file} is not a folder" in refuse(f"--output={file}")
+    assert f"{file} is not a folder" in refuse(f"--output={file}/below")
+
+
+def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path) -> None:
+    output = f"--output={tmp_path / 'out'}"
+    flags = (f"--model={model(models.keyed)}", output, "--max_bad_rows=1")
+    assert keyjoin("run", f"--input={lines(ROW, b'bad', ROW)}", "--chunk_bytes=5", *flags).code == 0
+    again = keyjoin("run", f"--input={lines(ROW, name='new.jsonl')}", *flags)
+    assert again.code == 2
+    done = keyjoin("run", f"--input={lines(ROW, name='new.jsonl')}", *flags, "--overwrite")
+    assert (done.code, done.complete(), done.dead()) == (0, True, [])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["_SUCCESS", "_manifest.json", "new-00000-of-00001.jsonl"]
+
+
+def test_inputs_of_unknown_or_mixed_formats(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+    path = lines(ROW, name="part-0001")
+    assert "part-0001: the name does not tell the format" in refuse(f"--input={path}")
+    done = keyjoin("run", f"--input={path}", "--format=jsonl", f"--model={model(models.keyed)}")
+    assert [p.name for p in done.parts()] == ["part-0001-00000-of-00001.jsonl"]
+    other = lines(ROW, name="x.tfrecord")
+    assert "inputs of several formats" in refuse(f"--input={Path(path).parent}/*.jsonl", f"--input={other}", rows=[ROW])
+    same = lines(ROW, name="part-0001.jsonl")
+    assert "would both be written to part-0001.jsonl" in refuse("--format=jsonl", f"--input={path}", f"--input={same}")
+
+
+def test_check_finds_the_same_and_writes_nothing(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+    assert "no file matches" in refuse("--input=/nowhere", command="check")
+    done = keyjoin("check", f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
+    assert (done.code, done.output.exists()) == (0, False)
+    assert "x (float32 [N, 3]) <- x" in done.out
+
+
+@pytest.mark.parametrize(
+    ("text", "bad", "rows", "allowed"),
+    [("0", 0, 10, True), ("0", 1, 10, False), ("1", 1, 10, True), ("1", 2, 10, False), ("1.0", 10, 10, True),
+     ("0.1", 1, 10, True), ("0.1", 2, 10, False), ("0.01", 0, 0, True), ("0.0", 1, 1000, False)],
+)  # fmt: skip
+def test_a_budget_is_a_number_or_a_ratio(text: str, bad: int, rows: int, allowed: bool) -> None:
+    assert Budget.parse(text).allows(bad, rows) is allowed
+    assert Budget.parse(str(Budget.parse(text))) == Budget.parse(text)
+
+
+def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.strip() == usage()
+    for word in [*COMMANDS, *(e.title for e in Exit), *(r.value for r in Reason)]:
+        assert word in said
+    assert main(["runn"]) == 2
+    assert "keyjoin has no command runn; it has run" in capsys.readouterr().err
+    assert main([]) == 2
+    for name in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert f"keyjoin {name}" in capsys.readouterr().out
+
+
+def test_every_flag_is_documented() -> None:
+    pages = "".join(p.read_text() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    for action in run_parser("keyjoin run")._actions:
+        for flag in action.option_strings:
+            assert flag in ("-h", "--help") or flag in pages, flag
+
+
+def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path, model: Any) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    command = [sys.executable, "-X", "importtime", "-m", "pipeline"]
+    refused = subprocess.run([*command, "run"], capture_output=True, text=True, env=environment, check=False)
+    assert refused.returncode == 2
+    assert " tensorflow" not in refused.stderr
+    assert " apache_beam" not in refused.stderr
+    command = [sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model"]
+    done = subprocess.run([*command, f"--output={tmp_path}/o"], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "joined            102" in done.stdout
+    assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
