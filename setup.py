@@ -1,10 +1,13 @@
 """Packages keyjoin: for a local install, and for the source distribution that Dataflow workers install."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="keyjoin",
-    version="0.1.0",
+    version=re.search(r'VERSION = "(.*)"', Path("pipeline/__init__.py").read_text()).group(1),
     description="Batch scoring on Apache Beam and TensorFlow that gives each prediction back to its row",
     license="Apache-2.0",
     license_files=["LICENSE"],
@@ -24,7 +27,6 @@ setup(
         "test": [
             "hypothesis>=6.100",
             "mypy>=2.0",
-            "pyarrow-stubs>=20.0",
             "pytest>=9.0",
             "ruff>=0.17",
             # Makes SavedModels as Keras 2 wrote them.

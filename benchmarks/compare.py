@@ -139,9 +139,7 @@ def table(document: Mapping[str, Any]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     runs = len(document["results"][0]["runs"])
     note = f"medians of {runs}" if runs > 1 else "one run each"
-    return "\n".join(
-        [*lines, "", f"{note}; whole processes on {document['cores']} cores; all outputs checked"]
-    )
+    return "\n".join([*lines, "", f"{note}; whole processes on {document['cores']} cores; all outputs checked"])
 
 
 def _cells(result: Mapping[str, Any]) -> tuple[str, ...]:

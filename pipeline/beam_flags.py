@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
@@ -42,14 +43,9 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
     return options
 
 
-def is_local(options: PipelineOptions) -> bool:
-    """Whether the run stays in this process."""
-    return bool(options.view_as(StandardOptions).runner == LOCAL)
-
-
 def _check_known(args: Sequence[str]) -> None:
-    parser = Parser(prog="keyjoin run", allow_abbrev=False, add_help=False)
-    for options in [PipelineOptions, *_below(PipelineOptions)]:
+    parser: Any = Parser(prog="keyjoin run", allow_abbrev=False, add_help=False)
+    for options in _with_children(PipelineOptions):
         try:
             options._add_argparse_args(parser)
         except (argparse.ArgumentError, AttributeError):
@@ -62,5 +58,5 @@ def _check_known(args: Sequence[str]) -> None:
         raise UsageError(f"neither keyjoin nor Beam knows {unknown[0]}{nearest(flag, known)}; see keyjoin run --help")
 
 
-def _below(options: type) -> list[type]:
-    return [c for child in options.__subclasses__() for c in (child, *_below(child))]
+def _with_children(options: type[PipelineOptions]) -> list[type[PipelineOptions]]:
+    return [options, *(c for child in options.__subclasses__() for c in _with_children(child))]

@@ -32,8 +32,7 @@ class Exit(enum.IntEnum):
     FAILED = (
         1,
         "failed",
-        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no "
-        "`_SUCCESS`.",
+        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no `_SUCCESS`.",
         "Read the last line, look into `_dead_letter/`, mend the cause, and run again with --overwrite.",
     )
     USAGE = (

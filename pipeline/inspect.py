@@ -62,7 +62,11 @@ def describe_contract(model: str, contract: models.Contract) -> dict[str, Any]:
 
 
 def _document(tensor: models.Tensor) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": tensor.shape and [None, *tensor.shape]}
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": None if tensor.shape is None else [None, *tensor.shape],
+    }
 
 
 def _lines(contract: models.Contract) -> list[tuple[str, str, str, str]]:

@@ -58,7 +58,9 @@ def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
     added = [*layout.added, *([layout.key_field] if layout.key_field else [])]
     twice = next((name for name in added if added.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"two fields of an output row would be called {twice}; rename predictions with --prediction_prefix")
+        raise UsageError(
+            f"two fields of an output row would be called {twice}; rename predictions with --prediction_prefix"
+        )
     if not layout.row:
         return
     for name in added:

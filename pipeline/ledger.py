@@ -93,8 +93,8 @@ def problems(
 def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
-    if numbers != list(range(chunks[0].count)):
-        return [f"{path}: chunks {numbers} of {chunks[0].count} were written"]
+    if numbers != list(range(chunks[0].parts)):
+        return [f"{path}: chunks {numbers} of {chunks[0].parts} were written"]
     position = 0
     for chunk in chunks:
         if chunk.start != position:

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import ledger
+from pipeline import VERSION, ledger
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from transforms import files
@@ -21,7 +21,7 @@ MANIFEST = "_manifest.json"
 SUCCESS = "_SUCCESS"
 SCHEMA_VERSION = 1
 BLOCK_BYTES = 1 << 22
-PACKAGES = ("keyjoin", "apache-beam", "tensorflow", "pyarrow", "numpy")
+PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
 def begin(options: RunOptions, plan: Plan) -> None:
@@ -29,9 +29,7 @@ def begin(options: RunOptions, plan: Plan) -> None:
     _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **_what(options, plan)})
 
 
-def make(
-    options: RunOptions, plan: Plan, parts: Sequence[PartReceipt], seconds: float, status: str
-) -> dict[str, Any]:
+def make(options: RunOptions, plan: Plan, parts: Sequence[PartReceipt], seconds: float, status: str) -> dict[str, Any]:
     """The manifest of a run."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -56,8 +54,10 @@ def commit(output: str, document: dict[str, Any], *, success: bool) -> None:
 def fingerprint(model: str) -> str:
     """sha256 over a model's files: their names and contents, in order of name."""
     digest = hashlib.sha256()
-    paths = [model] if os.path.isfile(model) else sorted(
-        os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found
+    paths = (
+        [model]
+        if os.path.isfile(model)
+        else sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
     )
     for path in paths:
         digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
@@ -90,6 +90,7 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
             "predictions": dict(plan.job.layout.predictions),
         },
         "versions": {
+            "keyjoin": VERSION,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },

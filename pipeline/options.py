@@ -34,7 +34,7 @@ class Budget(NamedTuple):
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio") from error
         is_ratio = not text.strip().isdigit()
-        if not 0 <= value or (is_ratio and not value <= 1):
+        if not value >= 0 or (is_ratio and not value <= 1):
             raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio from 0.0 to 1.0")
         return cls(value, is_ratio)
 
@@ -86,10 +86,12 @@ class RunOptions(ModelOptions):
         if self.include_fields and self.exclude_fields:
             raise UsageError("--include_fields and --exclude_fields contradict each other; give one of them")
         if (self.include_fields or self.exclude_fields) and not row:
-            raise UsageError("--include_fields and --exclude_fields choose among the row's fields; add row to --output_fields")
+            raise UsageError(
+                "--include_fields and --exclude_fields choose among the row's fields; add row to --output_fields"
+            )
         if self.key_field and (row or "key" not in self.output_fields):
             raise UsageError(
-                f"--key_field={self.key_field} is written for `key`; give --output_fields=key,… without row, which has it"
+                f"--key_field={self.key_field} is written for `key`; add key to --output_fields and leave out row"
             )
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
@@ -131,9 +133,13 @@ def _positive(limit: int | None = None) -> type[int]:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of every command that calls a model."""
     parser.add_argument("--model", required=True, metavar="DIR", help="SavedModel folder, or a .keras file")
-    parser.add_argument("--signature", default="serving_default", metavar="NAME", help="signature to call (default: %(default)s)")
     parser.add_argument(
-        "--key_input", metavar="NAME", help="model input that takes the key (default: the one called key, if it comes back)"
+        "--signature", default="serving_default", metavar="NAME", help="signature to call (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--key_input",
+        metavar="NAME",
+        help="model input that takes the key (default: the one called key, if it comes back)",
     )
 
 
@@ -142,34 +148,73 @@ def run_parser(prog: str) -> Parser:
     parser = Parser(prog=prog, allow_abbrev=False, description="Scores rows and joins each prediction to its row.")
     add_model_arguments(parser)
     add = parser.add_argument
-    add("--input", required=True, nargs="+", action="extend", metavar="GLOB", help="files, globs or folders; may be repeated")
+    add(
+        "--input",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="GLOB",
+        help="files, globs or folders; may be repeated",
+    )
     add("--output", required=True, metavar="DIR", help="folder for the joined rows; new or empty")
     add("--overwrite", action="store_true", help="replace an earlier run's output")
     add("--format", choices=sorted(FORMATS), help="format of the input (default: by the files' names)")
-    add("--features", type=names, default=(), metavar="A,B,C", help="scalar fields of the row that make up one matrix input")
     add(
-        "--input_map", type=_pair, nargs="+", action="extend", default=[], metavar="INPUT=FIELD",
+        "--features",
+        type=names,
+        default=(),
+        metavar="A,B,C",
+        help="scalar fields of the row that make up one matrix input",
+    )
+    add(
+        "--input_map",
+        type=_pair,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT=FIELD",
         help="feeds a model input from a row field of another name",
     )
     add(
-        "--output_fields", type=names, default=("row",), metavar="NAMES",
+        "--output_fields",
+        type=names,
+        default=("row",),
+        metavar="NAMES",
         help="what is written: row (the whole row and all predictions), key, names of predictions (default: row)",
     )
     add("--key_field", metavar="FIELD", help="the rows' own key, written for key in --output_fields")
     add("--include_fields", type=names, default=(), metavar="A,B", help="write only these of the row's fields")
     add("--exclude_fields", type=names, default=(), metavar="A,B", help="write all of the row's fields but these")
-    add("--prediction_prefix", default="", metavar="TEXT", help="put before the names of predictions, where they are taken")
-    add("--batch_size", type=_positive(1 << 24), metavar="ROWS", help="rows that a model call sees at most (default: by the size of a row)")
     add(
-        "--chunk_bytes", type=_positive(MAX_CHUNK_BYTES), default=64 << 20, metavar="BYTES",
+        "--prediction_prefix",
+        default="",
+        metavar="TEXT",
+        help="put before the names of predictions, where they are taken",
+    )
+    add(
+        "--batch_size",
+        type=_positive(1 << 24),
+        metavar="ROWS",
+        help="rows that a model call sees at most (default: by the size of a row)",
+    )
+    add(
+        "--chunk_bytes",
+        type=_positive(MAX_CHUNK_BYTES),
+        default=64 << 20,
+        metavar="BYTES",
         help="about how much of a file becomes one part (default: %(default)s)",
     )
     add(
-        "--max_bad_rows", type=Budget.parse, default=Budget(0.01, True), metavar="N|RATIO",
+        "--max_bad_rows",
+        type=Budget.parse,
+        default=Budget(0.01, True),
+        metavar="N|RATIO",
         help="dead letters that a complete run may have: a number, or a ratio with a point (default: 0.01)",
     )
     add(
-        "--non_finite", choices=("reject", "keep"), default="reject",
+        "--non_finite",
+        choices=("reject", "keep"),
+        default="reject",
         help="predictions that are NaN or infinite: dead letters, or kept (null in JSON) (default: %(default)s)",
     )
     return parser

@@ -82,7 +82,9 @@ def predict(
 
     if contract.key is not None:
         name = contract.key.name
-        instances = [{name: str(n) if contract.key.dtype == columns.STRING else n, **i} for n, i in enumerate(instances)]
+        instances = [
+            {name: str(n) if contract.key.dtype == columns.STRING else n, **i} for n, i in enumerate(instances)
+        ]
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
     whole = contract._replace(inputs=tensors, key=None, echo=None)
     features = mapping.map_inputs(whole, instances)

@@ -91,9 +91,7 @@ def _handler(
     loaded = models.load(folder, options.signature)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
-        return mapping.map_inputs(
-            contract, sample, options.features, options.input_map, is_example=fmt.is_example
-        )
+        return mapping.map_inputs(contract, sample, options.features, options.input_map, is_example=fmt.is_example)
 
     def example(inputs: tuple[models.Tensor, ...]) -> models.Arrays | None:
         contract = models.Contract(options.signature, inputs, tuple(loaded.outputs.values()), None, None)
@@ -110,9 +108,7 @@ def _first_rows(fmt: Format, data: bytes, features: Sequence[Feature]) -> models
     inputs, _ = fmt.read(data, Rows(rows.starts[:SAMPLE_SOURCES], rows.ends[:SAMPLE_SOURCES]), features)
     if not inputs.num_rows:
         return None
-    return {
-        f.name: np.resize(columns.to_array(inputs[f.name], f), (PROBE_ROWS, *f.shape)) for f in features
-    }
+    return {f.name: np.resize(columns.to_array(inputs[f.name], f), (PROBE_ROWS, *f.shape)) for f in features}
 
 
 def _paths(pattern: str) -> list[str]:
@@ -143,7 +139,9 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     if files.is_local(options.output):
         _check_writable(options.output)
     if not options.overwrite and files.match(posixpath.join(options.output, "**")):
-        raise UsageError(f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite")
+        raise UsageError(
+            f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
+        )
 
 
 def _check_writable(output: str) -> None:

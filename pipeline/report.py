@@ -59,7 +59,7 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
         ("dead letters", f"{totals.bad:,}"),
-        *((f"  {code}", f"{count:,}  {Reason(code).sentence}") for code, count in totals.dead.items()),
+        *((f"  {code}", f"{count:,}  {_sentence(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}"),
         ("rows/s", f"{totals.rows / seconds:,.0f}"),
@@ -72,6 +72,10 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
     for row in shown:
         print(_shortened(row))
     sys.stdout.flush()
+
+
+def _sentence(code: str) -> str:
+    return next(reason.sentence for reason in Reason if reason.value == code)
 
 
 def _first_rows(output: str, plan: Plan) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 
 from pipeline import ledger, manifest, report
-from pipeline.beam_flags import is_local, pipeline_options
+from pipeline.beam_flags import pipeline_options
 from pipeline.exits import Exit
 from pipeline.job import TEMP, build, read_receipts
 from pipeline.options import RunOptions

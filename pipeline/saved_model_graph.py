@@ -105,9 +105,7 @@ def _serving_graph(saved: Any, model: str) -> Any:
     """The graph that TensorFlow Serving picks: the one whose only tag is `serve`."""
     tags = [sorted(graph.meta_info_def.tags) for graph in saved.meta_graphs]
     if ["serve"] not in tags:
-        raise UsageError(
-            f"{model} has no graph for serving, with the tag serve; it has {tags}; export it again"
-        )
+        raise UsageError(f"{model} has no graph for serving, with the tag serve; it has {tags}; export it again")
     return saved.meta_graphs[tags.index(["serve"])]
 
 
@@ -130,9 +128,7 @@ def _outputs_beside_key(definition: Any, model: str) -> dict[str, Any]:
     if len(outputs) == 1:
         return {PREDICTION: outputs.popitem()[1]}
     if KEY in outputs:
-        raise UsageError(
-            f"{model} has an output {KEY} of its own; export it with another name for that output"
-        )
+        raise UsageError(f"{model} has an output {KEY} of its own; export it with another name for that output")
     return outputs
 
 

@@ -114,7 +114,7 @@ def _keras_message(path: str, error: Exception) -> str:
     cause = " ".join(str(error).rpartition("Exception encountered:")[2].split())
     return (
         f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…').rstrip('.')}; check the "
-        "file, or export the model where its layers are defined, with model.export(FOLDER), and give that folder"
+        "file, or export the model with model.export(FOLDER) where its layers are defined and give the folder"
     )
 
 
@@ -126,9 +126,7 @@ def _check_model(model: str) -> None:
     if os.path.isdir(model) or model.endswith(KERAS):
         return
     if os.path.basename(model) in saved_model_graph.FILES:
-        raise UsageError(
-            f"{model} is a file of a SavedModel; give its folder, {os.path.dirname(model) or '.'}"
-        )
+        raise UsageError(f"{model} is a file of a SavedModel; give its folder, {os.path.dirname(model) or '.'}")
     raise UsageError(
         f"{model} is neither a {KERAS} file nor the folder of a SavedModel; load it where it was made, and "
         f"save it with model.save as a {KERAS} file"
@@ -137,9 +135,7 @@ def _check_model(model: str) -> None:
 
 def _check_output(model: str, output: str) -> None:
     if "://" in output:
-        raise UsageError(
-            f"{output} is not on this machine; give a local folder, and copy it there afterwards"
-        )
+        raise UsageError(f"{output} is not on this machine; give a local folder, and copy it there afterwards")
     if os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
         raise UsageError(f"{output} exists and is not an empty folder; choose another folder")
     if os.path.isdir(model):
@@ -158,9 +154,7 @@ def _appearing(output: str) -> Iterator[str]:
         yield temporary
         os.rename(temporary, os.path.join(parent, name))
     except OSError as error:
-        raise RunError(
-            f"cannot write {output}: {error}; free the space or the permission and run again"
-        ) from error
+        raise RunError(f"cannot write {output}: {error}; free the space or the permission and run again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

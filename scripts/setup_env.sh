@@ -85,7 +85,7 @@ set_up() {
 
   local quiet=--quiet
   if [ -t 2 ]; then quiet=; fi
-  "$uv" pip install ${quiet:+"$quiet"} --python .venv/bin/python --require-hashes --no-deps -r "$requirements" ||
+  "$uv" pip install ${quiet:+"$quiet"} --compile-bytecode --python .venv/bin/python --require-hashes --no-deps -r "$requirements" ||
     die "$requirements could not be installed: check that the package index can be reached (network, proxy), and call again"
   "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
     die "keyjoin itself could not be installed: see above"

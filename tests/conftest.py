@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def keyjoin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+def keyjoin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Runs a command; `run` writes to a new folder unless --output is given."""
     runs = 0
 
@@ -90,7 +90,7 @@ def keyjoin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Call
         said = capsys.readouterr()
         return Result(int(code), said.out, said.err, Path(given[0]) if given else output)
 
-    yield call
+    return call
 
 
 @pytest.fixture

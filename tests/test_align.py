@@ -16,9 +16,7 @@ def as_kind(keys: list[int], kind: str) -> np.ndarray:
     return np.array(keys, kind)
 
 
-@given(
-    count=st.integers(0, 20), keys=st.lists(st.integers(-3, 25), max_size=40), kind=st.sampled_from(KINDS)
-)
+@given(count=st.integers(0, 20), keys=st.lists(st.integers(-3, 25), max_size=40), kind=st.sampled_from(KINDS))
 def test_each_row_gets_the_one_prediction_with_its_key_or_none(count: int, keys: list[int], kind: str) -> None:
     aligned = align(as_kind(keys, kind), count)
     for row, taken in zip(aligned.rows, aligned.taken, strict=True):

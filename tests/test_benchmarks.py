@@ -99,9 +99,7 @@ def test_wrong_output(
     assert not said.out
 
 
-@pytest.mark.parametrize(
-    "statement", ["lines.reverse()", "lines[3] = lines[3].replace('features', 'feature')"]
-)
+@pytest.mark.parametrize("statement", ["lines.reverse()", "lines[3] = lines[3].replace('features', 'feature')"])
 def test_wrong_lines(statement: str, fake: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
     """With nothing to compare it to, an exact program is held to the input."""
     fake("keyjoin", statement, exact=True)
@@ -109,9 +107,7 @@ def test_wrong_lines(statement: str, fake: Callable[..., None], capsys: pytest.C
     assert "is not input row" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "flag", ["--rows=0", "--rows=1,x", "--repeat=0", "--only=spark", "--only=limit,limit"]
-)
+@pytest.mark.parametrize("flag", ["--rows=0", "--rows=1,x", "--repeat=0", "--only=spark", "--only=limit,limit"])
 def test_wrong_flags(flag: str) -> None:
     with pytest.raises(SystemExit) as raised:
         compare.main([flag])

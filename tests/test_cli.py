@@ -97,13 +97,16 @@ def test_flags_are_not_abbreviated() -> None:
 
 
 def test_an_input_that_no_field_feeds_names_the_nearest(refuse: Callable[..., str]) -> None:
-    assert "no field of the rows feeds the model's input x (float32 [N, 3]); the rows have ['a', 'xx'] (did you mean xx?)" in refuse(
-        rows=[{"xx": "text", "a": 1}]
+    assert (
+        "no field of the rows feeds the model's input x (float32 [N, 3]); the rows have ['a', 'xx'] (did you mean xx?)"
+        in refuse(rows=[{"xx": "text", "a": 1}])
     )
     assert "['a', 'b'] all fit" in refuse(rows=[{"a": [1, 2, 3], "b": [1, 2, 3]}])
 
 
-def test_a_name_that_most_rows_have_already_is_refused(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+def test_a_name_that_most_rows_have_already_is_refused(
+    refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any
+) -> None:
     rows = [{**ROW, "prediction": 1}] * 3
     assert "the rows already have a field prediction; rename predictions with --prediction_prefix" in refuse(rows=rows)
     flags = (f"--input={lines(*rows)}", f"--model={model(models.keyed)}")
@@ -114,7 +117,9 @@ def test_a_name_that_most_rows_have_already_is_refused(refuse: Callable[..., str
 def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     (empty / "7").mkdir(parents=True)
-    assert f"{empty} is not a SavedModel: it has no saved_model.pb; give one of its versions, {empty}/7" in refuse(f"--model={empty}")
+    assert f"{empty} is not a SavedModel: it has no saved_model.pb; give one of its versions, {empty}/7" in refuse(
+        f"--model={empty}"
+    )
     (empty / "saved_model.pb").write_bytes(b"nonsense")
     assert f"{empty}: cannot be loaded" in refuse(f"--model={empty}")
     text = tmp_path / "model.keras"
@@ -139,7 +144,9 @@ def test_output_folders_that_cannot_be_used(refuse: Callable[..., str], lines: A
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("keep me")
-    assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(f"--output={other}")
+    assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(
+        f"--output={other}"
+    )
     assert "no run of keyjoin wrote" in refuse(f"--output={other}", "--overwrite")
     assert (other / "precious.txt").read_text() == "keep me"
     file = tmp_path / "file"
@@ -156,7 +163,11 @@ def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, mo
     assert again.code == 2
     done = keyjoin("run", f"--input={lines(ROW, name='new.jsonl')}", *flags, "--overwrite")
     assert (done.code, done.complete(), done.dead()) == (0, True, [])
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["_SUCCESS", "_manifest.json", "new-00000-of-00001.jsonl"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "_SUCCESS",
+        "_manifest.json",
+        "new-00000-of-00001.jsonl",
+    ]
 
 
 def test_inputs_of_unknown_or_mixed_formats(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
@@ -170,7 +181,9 @@ def test_inputs_of_unknown_or_mixed_formats(refuse: Callable[..., str], keyjoin:
     assert "would both be written to part-0001.jsonl" in refuse("--format=jsonl", f"--input={path}", f"--input={same}")
 
 
-def test_check_finds_the_same_and_writes_nothing(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+def test_check_finds_the_same_and_writes_nothing(
+    refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any
+) -> None:
     assert "no file matches" in refuse("--input=/nowhere", command="check")
     done = keyjoin("check", f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
     assert (done.code, done.output.exists()) == (0, False)
@@ -209,7 +222,7 @@ def test_every_flag_is_documented() -> None:
             assert flag in ("-h", "--help") or flag in pages, flag
 
 
-def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path, model: Any) -> None:
+def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     command = [sys.executable, "-X", "importtime", "-m", "pipeline"]
@@ -218,7 +231,9 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path, 
     assert " tensorflow" not in refused.stderr
     assert " apache_beam" not in refused.stderr
     command = [sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model"]
-    done = subprocess.run([*command, f"--output={tmp_path}/o"], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*command, f"--output={tmp_path}/o"], capture_output=True, text=True, env=environment, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "joined            102" in done.stdout
     assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102

@@ -33,7 +33,13 @@ def test_a_float_reads_back_as_itself_and_looks_like_a_float(data: Any, shape: t
 
 
 def test_floats_are_spelled_in_the_shortest_form() -> None:
-    assert texts(np.array([0.1, 8.061698, 1, -0.0, 1e20], np.float32)) == [b"0.1", b"8.061698", b"1.0", b"-0.0", b"1e+20"]
+    assert texts(np.array([0.1, 8.061698, 1, -0.0, 1e20], np.float32)) == [
+        b"0.1",
+        b"8.061698",
+        b"1.0",
+        b"-0.0",
+        b"1e+20",
+    ]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -41,7 +47,9 @@ def test_what_is_not_finite_becomes_null(dtype: Any) -> None:
     assert texts(np.array([1.5, np.nan, np.inf, -np.inf]).astype(dtype)) == [b"1.5", b"null", b"null", b"null"]
 
 
-@given(data=st.data(), shape=shapes, dtype=st.sampled_from(["int8", "uint8", "int32", "uint32", "int64", "uint64", "bool"]))
+@given(
+    data=st.data(), shape=shapes, dtype=st.sampled_from(["int8", "uint8", "int32", "uint32", "int64", "uint64", "bool"])
+)
 def test_integers_and_bools_read_back(data: Any, shape: tuple[int, ...], dtype: str) -> None:
     values = data.draw(arrays.arrays(dtype, shape))
     assert [json.loads(text) for text in texts(values)] == values.tolist()

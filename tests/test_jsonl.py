@@ -34,7 +34,9 @@ def chunks(data: bytes, chunk_bytes: int) -> list[tuple[int, int]]:
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def score(data: bytes, chunk_bytes: int) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]], int, list[bytes]]:
+def score(
+    data: bytes, chunk_bytes: int
+) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]], int, list[bytes]]:
     """Reads and writes without a model: good and bad rows by position, blank lines, and the output lines."""
     good, bad, blank, out = [], [], 0, []
     for start, end in chunks(data, chunk_bytes):
@@ -46,7 +48,12 @@ def score(data: bytes, chunk_bytes: int) -> tuple[list[tuple[int, bytes]], list[
         assert inputs.num_rows == fine.sum()
         sums = [sum(v) for v in inputs["x"].to_pylist()]
         joined = FORMAT.write(
-            Chunk("s", "s", start, end, 0, 1, "p"), piece, rows, fine, pa.RecordBatch.from_arrays([pa.array(sums, pa.float32())], ["y"]), WHOLE
+            Chunk("s", "s", start, end, 0, 1, "p"),
+            piece,
+            rows,
+            fine,
+            pa.RecordBatch.from_arrays([pa.array(sums, pa.float32())], ["y"]),
+            WHOLE,
         )
         fine[[b.row for b in joined.bad]] = False
         text = [piece[s:e] for s, e in zip(rows.starts, rows.ends, strict=True)]

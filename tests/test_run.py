@@ -30,7 +30,7 @@ def linear(x: list[float]) -> float:
 def test_each_row_comes_out_once_in_order_as_it_was(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
     done = keyjoin("run", f"--input={lines(*LINES)}", f"--model={model(models.keyed)}")
     assert (done.code, done.err, done.complete()) == (0, "", True)
-    expected = [b", \"prediction\": [%s]}" % json.dumps(linear(json.loads(line)["x"])).encode() for line in LINES]
+    expected = [b', "prediction": [%s]}' % json.dumps(linear(json.loads(line)["x"])).encode() for line in LINES]
     assert done.lines() == [line.replace(b"}", p, 1) + b"\n" for line, p in zip(LINES, expected, strict=True)]
     assert done.parts() == [done.output / "in-00000-of-00001.jsonl"]
     assert not done.dead()
@@ -143,7 +143,11 @@ def test_bad_rows_are_dead_letters_and_their_neighbours_are_joined(
     assert [row["i"] for row in done.rows()] == list(range(10))
     data = Path(path).read_bytes()
     for letter, (line, reason) in zip(done.dead(), BAD_LINES, strict=True):
-        raw = letter["row"].encode() if letter["row_encoding"] == "utf-8" else __import__("base64").b64decode(letter["row"])
+        raw = (
+            letter["row"].encode()
+            if letter["row_encoding"] == "utf-8"
+            else __import__("base64").b64decode(letter["row"])
+        )
         assert (raw, letter["reason"]) == (line, reason)
         assert data[letter["position"] :].startswith(line + b"\n")
         assert letter["key"] == f"{path}#{letter['position']}"
@@ -159,7 +163,9 @@ def test_the_model_raises_for_one_row(keyjoin: Callable[..., Result], lines: Any
     done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(models.raising)}", "--max_bad_rows=1")
     assert done.code == 0
     assert [row["x"][0] for row in done.rows()] == [i for i in range(64) if i != 30]
-    assert [(d["reason"], json.loads(d["row"])["x"][0], d["stage"]) for d in done.dead()] == [("model_error", 666, "predict")]
+    assert [(d["reason"], json.loads(d["row"])["x"][0], d["stage"]) for d in done.dead()] == [
+        ("model_error", 666, "predict")
+    ]
     assert "the number of the beast" in done.dead()[0]["message"]
 
 
@@ -183,7 +189,11 @@ def test_a_model_that_reorders_drops_or_repeats_keys(
 
 
 def test_a_prediction_that_is_not_finite(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
-    flags = (f"--input={lines({'x': 2}, {'x': 0}, {'x': 4})}", f"--model={model(models.dividing)}", "--max_bad_rows=0.5")
+    flags = (
+        f"--input={lines({'x': 2}, {'x': 0}, {'x': 4})}",
+        f"--model={model(models.dividing)}",
+        "--max_bad_rows=0.5",
+    )
     done = keyjoin("run", *flags)
     assert [row["prediction"] for row in done.rows()] == [0.5, 0.25]
     assert [(d["reason"], d["message"]) for d in done.dead()] == [("non_finite", "prediction prediction: inf")]
@@ -231,7 +241,10 @@ def test_the_output_fields(keyjoin: Callable[..., Result], lines: Any, model: An
     assert lines_of("--output_fields=prediction") == [b'{"prediction": [7.0]}\n'] * 2
     assert lines_of("--output_fields=prediction,key")[0] == b'{"prediction": [7.0], "key": "%s#28"}\n' % path.encode()
     assert lines_of("--include_fields=key,x")[1] == b'{"x": [1,2,3], "key": 1.50, "prediction": [7.0]}\n'
-    assert lines_of("--exclude_fields=x", "--prediction_prefix=my_")[0] == b'{"key": 0, "n": "a", "my_prediction": [7.0]}\n'
+    assert (
+        lines_of("--exclude_fields=x", "--prediction_prefix=my_")[0]
+        == b'{"key": 0, "n": "a", "my_prediction": [7.0]}\n'
+    )
     assert lines_of("--include_fields=n") == [b'{"n": "a", "prediction": [7.0]}\n', b'{"prediction": [7.0]}\n']
     missing = keyjoin("run", *flags, "--output_fields=key,prediction", "--key_field=n")
     assert [d["reason"] for d in missing.dead()] == ["not_json", "missing"]
@@ -259,7 +272,7 @@ def test_sizes_that_the_model_leaves_open_are_those_of_the_first_row(
     assert [d["reason"] for d in done.dead()] == ["wrong_shape"]
 
 
-def test_two_runs_of_one_command_give_the_same_bytes(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
+def test_two_runs_of_one_command_give_the_same_bytes(keyjoin: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("part-1.jsonl", "part-2.jsonl"):
         shutil.copy(BOSTON / "data" / name, tmp_path / name)
     flags = (f"--model={BOSTON / 'model'}", "--chunk_bytes=2000")
@@ -283,7 +296,11 @@ def test_the_ledger_equals_the_runners_counters(lines: Any, model: Any, tmp_path
     from pipeline.job import read_receipts
 
     totals = ledger.total(read_receipts(plan.job.temp))
-    counted = {c.key.metric.name: c.committed for c in result.metrics().query()["counters"] if c.key.metric.namespace == "ledger"}
+    counted = {
+        c.key.metric.name: c.committed
+        for c in result.metrics().query()["counters"]
+        if c.key.metric.namespace == "ledger"
+    }
     assert counted == {"rows_read": totals.rows, "rows_joined": totals.joined, "rows_dead_lettered": totals.bad}
     assert (totals.rows, totals.joined, totals.bad) == (7, 6, 1)
 
@@ -363,7 +380,13 @@ class TestFailures:
 def test_prism_gives_the_same_bytes(keyjoin: Callable[..., Result]) -> None:
     flags = (f"--input={BOSTON / 'data'}", f"--model={BOSTON / 'model'}", "--chunk_bytes=2000")
     local = keyjoin("run", *flags)
-    prism = keyjoin("run", *flags, "--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
+    prism = keyjoin(
+        "run",
+        *flags,
+        "--runner=PrismRunner",
+        f"--prism_location={os.environ['KEYJOIN_PRISM']}",
+        "--environment_type=LOOPBACK",
+    )
     assert prism.code == 0, prism.err
     assert prism.complete()
     assert [(p.name, p.read_bytes()) for p in prism.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]

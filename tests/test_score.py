@@ -16,7 +16,9 @@ from transforms.score import MULTIPLE, Scored, score
 
 X = Tensor("x", "float32", (), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
-KEYED = Contract("s", (X,), (Y, Tensor("key", "int32", (), "k:0")), Tensor("key", "int32", (), "k:0"), Echo("key", False))
+KEYED = Contract(
+    "s", (X,), (Y, Tensor("key", "int32", (), "k:0")), Tensor("key", "int32", (), "k:0"), Echo("key", False)
+)
 KEYLESS = Contract("s", (X,), (Y,), None, None)
 
 

@@ -61,7 +61,8 @@ def _ordinals(keys: npt.NDArray[Any], count: int) -> Positions:
     if keys.dtype == object:
         sent = pa.array([b"%d" % ordinal for ordinal in range(count)], pa.binary())
         found = pc.index_in(pa.array(keys, pa.binary()), value_set=sent)
-        return pc.fill_null(found, NO_ROW).to_numpy(zero_copy_only=False).astype(np.int64)
+        numbers: Positions = pc.fill_null(found, NO_ROW).to_numpy(zero_copy_only=False).astype(np.int64)
+        return numbers
     ordinal: Mask = (keys >= 0) & (keys < count)  # never true for NaN
     whole = ordinal & (np.floor(keys) == keys) if keys.dtype.kind == "f" else ordinal
     return np.where(whole, keys, NO_ROW).astype(np.int64)

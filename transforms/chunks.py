@@ -57,13 +57,13 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
         ) from error
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+def _blocks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     while block := file.read(COPY_BYTES):
         yield block
 
 
 @dataclasses.dataclass(eq=False)
-class SplitIntoChunks(beam.PTransform):
+class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection[Chunk]]):
     """Splits sources into chunks.
 
     Input:  PCollection[Source]

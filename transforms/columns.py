@@ -122,8 +122,10 @@ def _plain(table: pa.Table) -> pa.Table:
 def _decoded(array: pa.Array) -> pa.Array:
     if pa.types.is_list(array.type):
         inner = _decoded(array.values)
-        return pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null()) if len(array) else (
-            pa.array([], pa.list_(inner.type))
+        return (
+            pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null())
+            if len(array)
+            else (pa.array([], pa.list_(inner.type)))
         )
     if pa.types.is_struct(array.type):
         return pa.array([_unbase64(v) for v in array.field(B64).to_pylist()], pa.binary())

@@ -85,9 +85,7 @@ def write_whole(path: str, blocks: Iterable[Any]) -> int:
     temporary = os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
     try:
         os.makedirs(folder or ".", exist_ok=True)
-        with FileSystems.create(
-            temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED
-        ) as file:
+        with FileSystems.create(temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
             size = _write_blocks(file, blocks)
             file.flush()
             os.fsync(file.fileno())

@@ -26,7 +26,7 @@ def join_chunk(
     return read[0], scored[0]
 
 
-class JoinPredictions(beam.PTransform):  # type: ignore[misc]  # Beam has no types
+class JoinPredictions(beam.PTransform[Any, beam.PCollection[tuple[Receipt, Predictions]]]):
     """Joins by the chunk's key.
 
     Input:  {"receipts": PCollection[tuple[str, Receipt]], "predictions": PCollection[tuple[str, Predictions]]}

@@ -3,11 +3,11 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.ml.inference.base import PredictionResult, RunInference
+from apache_beam.ml.inference.base import RunInference
 
 from transforms import model as models
 from transforms.formats import jsonl
@@ -16,7 +16,7 @@ from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
 from transforms.records import BadRow, Features
 
-DEAD = "dead_letters"
+DEAD: Final = "dead_letters"
 
 
 class DeadRow(NamedTuple):
@@ -38,7 +38,7 @@ class DeadRow(NamedTuple):
 TaggedDeadRow = beam.pvalue.TaggedOutput[Literal["dead_letters"], DeadRow]
 
 
-class KeyedPredict(beam.PTransform):  # type: ignore[misc]  # Beam has no types
+class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
     """Scores dictionaries and gives every prediction back to its own dictionary.
 
     Input:  PCollection[dict[str, Any]]; bytes and NumPy values may stand in them
@@ -95,7 +95,7 @@ class KeyedPredict(beam.PTransform):  # type: ignore[misc]  # Beam has no types
         inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
         return Features("", inputs, (rows, bad))
 
-    def _join(self, result: PredictionResult) -> Iterator[dict[str, Any] | TaggedDeadRow]:
+    def _join(self, result: Any) -> Iterator[dict[str, Any] | TaggedDeadRow]:
         rows, unread = result.example.payload
         predictions = result.inference
         good = np.delete(np.arange(len(rows)), [bad.row for bad in unread])

@@ -41,7 +41,7 @@ def map_inputs(
         if name not in known:
             raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
     open_ = [t for t in contract.inputs if t.name not in renamed]
-    fields = {t.name: (renamed[t.name],) for t in contract.inputs if t.name in renamed}
+    fields: dict[str, tuple[str, ...]] = {t.name: (renamed[t.name],) for t in contract.inputs if t.name in renamed}
     if stacked:
         if len(open_) != 1:
             raise UsageError(
@@ -177,4 +177,6 @@ def _check_fields(features: Sequence[Feature], sample: Sample) -> None:
                 )
             kind = (READ_AS[feature.dtype], feature.shape if len(feature.fields) == 1 else ())
             if read_as.setdefault(field, kind) != kind:
-                raise UsageError(f"field {field} feeds inputs of different dtypes or shapes; give each a field of its own")
+                raise UsageError(
+                    f"field {field} feeds inputs of different dtypes or shapes; give each a field of its own"
+                )

@@ -171,8 +171,10 @@ def _check_folder(folder: str) -> None:
     if any(os.path.isfile(os.path.join(folder, f"saved_model.{kind}")) for kind in ("pb", "pbtxt", "cpb")):
         return
     versions = sorted(int(v) for v in os.listdir(folder) if v.isdigit()) if os.path.isdir(folder) else []
-    hint = f"give one of its versions, {os.path.join(folder, str(versions[-1]))}" if versions else (
-        "give the folder that holds saved_model.pb, or a .keras file"
+    hint = (
+        f"give one of its versions, {os.path.join(folder, str(versions[-1]))}"
+        if versions
+        else ("give the folder that holds saved_model.pb, or a .keras file")
     )
     raise UsageError(f"{folder} is not a SavedModel: it has no saved_model.pb; {hint}")
 
@@ -241,9 +243,7 @@ def find_contract(
     return contract
 
 
-def _ask(
-    model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]
-) -> Echo | None:
+def _ask(model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]) -> Echo | None:
     import tensorflow as tf
 
     data = tuple(t for t in model.inputs.values() if t != key)

@@ -62,9 +62,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     def _predict(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
         arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
         rows = inputs.num_rows
-        scored = score(
-            model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite
-        )
+        scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite)
         made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
         return Predictions(to_ipc(batch), rows, tuple(scored.bad))
@@ -85,7 +83,7 @@ def from_ipc(stream: bytes) -> pa.RecordBatch:
 
 
 @dataclasses.dataclass(eq=False)
-class Predict(beam.PTransform):
+class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple[str, Predictions]]]):
     """Scores chunks with RunInference.
 
     Input:  PCollection[Features]
@@ -103,5 +101,5 @@ class Predict(beam.PTransform):
         )
 
 
-def _by_key(result: PredictionResult) -> tuple[str, Predictions]:
+def _by_key(result: Any) -> tuple[str, Predictions]:
     return result.example.key, result.inference

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import apache_beam as beam
 import google_crc32c
@@ -13,7 +13,7 @@ from transforms.formats import Format
 from transforms.records import Chunk, Feature, Features, Receipt
 
 FEATURES = "features"
-RECEIPTS = "receipts"
+RECEIPTS: Final = "receipts"
 
 TaggedReceipt = beam.pvalue.TaggedOutput[Literal["receipts"], tuple[str, Receipt]]
 
@@ -32,7 +32,7 @@ def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tupl
 
 
 @dataclasses.dataclass(eq=False)
-class ReadChunk(beam.PTransform):
+class ReadChunk(beam.PTransform[beam.PCollection[Chunk], Any]):
     """Reads chunks.
 
     Input:  PCollection[Chunk]
@@ -50,7 +50,7 @@ class ReadChunk(beam.PTransform):
         )
 
 
-class _Read(beam.DoFn):  # type: ignore[misc]  # Beam has no types
+class _Read(beam.DoFn):
     def __init__(self, fmt: Format, features: tuple[Feature, ...]) -> None:
         self.format, self.features = fmt, features
         self.rows = Metrics.counter("ledger", "rows_read")

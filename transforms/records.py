@@ -39,7 +39,7 @@ class Chunk(NamedTuple):
         start: First byte, in `data`.
         end: One past the last byte.
         number: 0, 1, … within the source.
-        count: Chunks of the source.
+        parts: Chunks of the source.
         part: Name of the output file, relative to the output folder.
     """
 
@@ -48,7 +48,7 @@ class Chunk(NamedTuple):
     start: int
     end: int
     number: int
-    count: int
+    parts: int
     part: str
 
     @property

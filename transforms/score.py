@@ -97,9 +97,7 @@ def _concatenate(parts: Sequence[Scored]) -> Scored:
     return Scored(outputs, [bad for part in parts for bad in part.bad])
 
 
-def _score_batch(
-    called: Model, contract: Contract, inputs: Arrays, first: int, end: int, batch_size: int
-) -> Scored:
+def _score_batch(called: Model, contract: Contract, inputs: Arrays, first: int, end: int, batch_size: int) -> Scored:
     """Scores rows [first, end) in one call.
 
     Raises:
@@ -169,7 +167,7 @@ def _finite(scored: Scored, first: int, end: int) -> Scored:
     finite = np.ones(len(rows), np.bool_)
     bad = list(scored.bad)
     for name, array in scored.outputs.items():
-        if array.dtype == object or not np.issubdtype(array.dtype, np.inexact) and array.dtype.name != "bfloat16":
+        if array.dtype == object or (not np.issubdtype(array.dtype, np.inexact) and array.dtype.name != "bfloat16"):
             continue
         found: Mask = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
         for row in np.flatnonzero(finite & ~found):
@@ -186,4 +184,3 @@ def _why(error: Exception) -> tuple[str, str]:
     # The first line says that a graph raised, and the next ones where; what was raised comes after them.
     said = " ".join(str(getattr(error, "message", error)).removeprefix("Graph execution error:").split())
     return Reason.MODEL_ERROR.value, f"{type(error).__name__}: {said}"[:MESSAGE]
-

@@ -100,14 +100,12 @@ def _check_names(sources: Sequence[Source]) -> None:
     for source in sources:
         name = source.stem + source.suffix
         if name in taken:
-            raise UsageError(
-                f"{taken[name]} and {source.path} would both be written to {name}; run them one by one"
-            )
+            raise UsageError(f"{taken[name]} and {source.path} would both be written to {name}; run them one by one")
         taken[name] = source.path
 
 
 @dataclasses.dataclass(eq=False)
-class MatchSources(beam.PTransform):
+class MatchSources(beam.PTransform[beam.Pipeline, beam.PCollection[Source]]):
     """Matches the input patterns.
 
     Input:  the pipeline's root

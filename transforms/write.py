@@ -24,9 +24,7 @@ from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, 
 DEAD_LETTERS = "_dead_letter"
 
 
-def write_part(
-    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str
-) -> PartReceipt:
+def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str) -> PartReceipt:
     """Writes a chunk's part, and its dead letters if there are any.
 
     Raises:
@@ -107,7 +105,7 @@ def _letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:
 
 
 @dataclasses.dataclass(eq=False)
-class WritePart(beam.PTransform):
+class WritePart(beam.PTransform[beam.PCollection[tuple[Receipt, Predictions]], beam.PCollection[PartReceipt]]):
     """Writes parts and dead letters.
 
     Input:  PCollection[tuple[Receipt, Predictions]]
@@ -118,14 +116,12 @@ class WritePart(beam.PTransform):
     layout: Layout
     output: str
 
-    def expand(
-        self, chunks: beam.PCollection[tuple[Receipt, Predictions]]
-    ) -> beam.PCollection[PartReceipt]:
+    def expand(self, chunks: beam.PCollection[tuple[Receipt, Predictions]]) -> beam.PCollection[PartReceipt]:
         """Wires the step."""
         return chunks | "WritePart" >> beam.ParDo(_Write(self.format, self.layout, self.output))
 
 
-class _Write(beam.DoFn):  # type: ignore[misc]  # Beam has no types
+class _Write(beam.DoFn):
     def __init__(self, fmt: Format, layout: Layout, output: str) -> None:
         self.format, self.layout, self.output = fmt, layout, output
         self.joined = Metrics.counter("ledger", "rows_joined")

@@ -48,9 +48,7 @@ class Format(Protocol):
             first: Whether the chunk is the first of its source.
         """
 
-    def read(
-        self, data: bytes, rows: Rows, features: Sequence[Feature]
-    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """The model's inputs of a chunk's good rows, a column a feature, and the bad rows, in order.
 
         What becomes of a row depends on that row alone, never on its neighbours or on the chunk.

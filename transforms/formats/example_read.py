@@ -30,9 +30,7 @@ LIST_TYPES = {FLOATS: schema_pb2.FLOAT, INTS: schema_pb2.INT, BYTES: schema_pb2.
 Values = npt.NDArray[Any]
 
 
-def decode(
-    records: Sequence[bytes], features: Sequence[Feature]
-) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
+def decode(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
     """The model's inputs of the records that fit, a column a feature.
 
     Numbers of a float input may be integers. Of a name given twice the last one counts, as everywhere in
@@ -77,7 +75,7 @@ class _Block(NamedTuple):
     """Decoded records.
 
     Attributes:
-        lists: Field -> a list of values a record, null where there is none.
+        lists: Field -> a list of values a record, null or empty where there is none.
         unread: Numbers of the records that are not Examples, or have a field of the wrong kind.
     """
 
@@ -120,9 +118,7 @@ def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
     for number, record in enumerate(records):
         example = parse(record)
         values = [] if example is None else [example.get(field) for field in fields]
-        if example is None or any(
-            v is not None and v.dtype.kind not in k for v, k in zip(values, kinds, strict=True)
-        ):
+        if example is None or any(v is not None and v.dtype.kind not in k for v, k in zip(values, kinds, strict=True)):
             unread.append(number)
         else:
             found.append(values)
@@ -134,7 +130,8 @@ def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
 def parse(record: bytes) -> dict[str, Values | None] | None:
     """A record's features, None where one is of no kind; None if it is not an Example.
 
-    This parses as `ExamplesToRecordBatchDecoder` does, so that both refuse the same records.
+    This parses as `ExamplesToRecordBatchDecoder` does. Python's own protobuf is another parser: it has no
+    feature where a map's entry holds an unknown field.
     """
     try:
         example: dict[str, Values | None] = ExampleToNumpyDict(record)
@@ -144,12 +141,12 @@ def parse(record: bytes) -> dict[str, Values | None] | None:
 
 
 def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
+    """A list of values a record; an empty one, which fits no input either, where there is none."""
     empty = np.zeros(0, _numpy(leaf))
     given = [empty if values is None else values for values in found]
     flat = np.concatenate([empty, *given], dtype=empty.dtype, casting="unsafe")
     offsets = np.cumsum([0, *map(len, given)], dtype=np.int64)
-    nulls = np.array([values is None for values in found], np.bool_)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf), mask=pa.array(nulls))
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf))
 
 
 def _count(feature: Feature) -> int:

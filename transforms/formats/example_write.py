@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from google.protobuf.message import DecodeError
 from tensorflow.core.example.example_pb2 import Example
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from transforms.formats.example_read import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
 
@@ -156,22 +156,27 @@ def _suspects(data: bytes, records: Sequence[bytes], names: Sequence[str]) -> se
 
 def _pick(record: bytes, layout: Layout) -> bytes | _Refusal:
     """The part of a record that is written, or why it cannot be."""
-    try:
-        features = Example.FromString(record).features.feature
-    except DecodeError as error:
-        return _Refusal(Reason.NOT_EXAMPLE, str(error))
-    names = [name for name in features if _wanted(name, layout)]
-    if layout.key_field and layout.key_field not in names:
+    example = parse(record)
+    if example is None:
+        return _Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
+    picked = {name: values for name, values in example.items() if _wanted(name, layout)}
+    if layout.key_field and layout.key_field not in picked:
         return _Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
-    taken = [name for name in layout.added if name in names]
+    taken = [name for name in layout.added if name in picked]
     if taken:
         return _Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
-    if layout.whole_row:
-        return record
-    picked = Example()
-    for name in names:
-        picked.features.feature[name].CopyFrom(features[name])
-    serialized: bytes = picked.SerializeToString(deterministic=True)
+    return record if layout.whole_row else _serialize(picked)
+
+
+def _serialize(features: dict[str, Values | None]) -> bytes:
+    example = Example()
+    for name, values in features.items():
+        feature = example.features.feature[name]
+        if values is not None:
+            found = getattr(feature, LIST_NAMES[values.dtype.kind])
+            found.SetInParent()  # an empty list is of a kind, too
+            found.value.extend(values.tolist())
+    serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 
 

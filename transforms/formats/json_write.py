@@ -21,9 +21,7 @@ SLICE_ROWS = 16_384  # about 2 MB of output each: enough for every thread, and s
 RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def write(
-    chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.RecordBatch, layout: Layout
-) -> Joined:
+def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.RecordBatch, layout: Layout) -> Joined:
     """Joins predictions to their rows; see `transforms.formats.Format`."""
     if not data.endswith(b"\n"):
         data += b"\n"  # every output row ends a line, also that of a last line which did not
@@ -197,5 +195,14 @@ def _spellings(name: str) -> str:
 def _spelled(character: str) -> str:
     units = character.encode("utf-16-be")
     escapes = "".join(rf"\\u(?i:{units[i : i + 2].hex()})" for i in range(0, len(units), 2))
-    short = {'"': r"\\\"", "\\": r"\\\\", "/": r"\\/", "\b": r"\\b", "\f": r"\\f", "\n": r"\\n", "\r": r"\\r", "\t": r"\\t"}
+    short = {
+        '"': r"\\\"",
+        "\\": r"\\\\",
+        "/": r"\\/",
+        "\b": r"\\b",
+        "\f": r"\\f",
+        "\n": r"\\n",
+        "\r": r"\\r",
+        "\t": r"\\t",
+    }
     return f"(?:{re.escape(character)}|{short.get(character, escapes)}|{escapes})"

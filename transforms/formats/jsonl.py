@@ -14,7 +14,6 @@ import pyarrow.json
 
 from transforms import columns
 from transforms.formats import Joined, json_explain, json_write
-from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 
 NEWLINE, OPEN, CLOSE = b"\n{}"
@@ -55,9 +54,7 @@ class JsonLines:
         filled = last_not_space(data, starts, ends) >= starts
         return Rows(starts[filled], ends[filled], int(len(starts) - filled.sum()))
 
-    def read(
-        self, data: bytes, rows: Rows, features: Sequence[Feature]
-    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Parses the fields that the model needs; see `transforms.formats.Format`."""
         suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
         lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))

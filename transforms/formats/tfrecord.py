@@ -74,9 +74,7 @@ class TFRecord:
             raise _ends_inside(int(bounds[-1]), len(data))
         return Rows(bounds[:-1], bounds[1:], 0)
 
-    def read(
-        self, data: bytes, rows: Rows, features: Sequence[Feature]
-    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Decodes the features that the model needs; see `transforms.formats.Format`.
 
         Of a name given twice the last one counts, as everywhere in protobuf.

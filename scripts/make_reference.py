@@ -1,0 +1,40 @@
+"""Writes docs/reference.md from the enums and parsers that it describes; a test compares the two."""
+
+from pathlib import Path
+
+from pipeline import inspect, predict
+from pipeline.cli import COMMANDS
+from pipeline.exits import Exit
+from pipeline.options import Parser, run_parser
+from transforms.reasons import Reason
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+
+
+def page() -> str:
+    """The text of the page."""
+    lines = ["# Dead letters, exit codes and flags", "", "Made by `python -m scripts.make_reference`.", ""]
+    lines += ["## Reasons of dead letters", "", "| reason | what was found | what to do |", "|---|---|---|"]
+    lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]
+    lines += ["", "## Exit codes", "", "| code | | when | what to do |", "|---|---|---|---|"]
+    lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
+    parsers = {"run": run_parser("keyjoin run"), "inspect": inspect.parser(), "predict": predict.parser()}
+    for name, command in COMMANDS.items():
+        lines += ["", f"## `keyjoin {name}`", "", f"{command.summary[0].upper()}{command.summary[1:]}."]
+        if name in parsers:
+            lines += ["", *_flags(parsers[name])]
+    return "\n".join(lines) + "\n"
+
+
+def _flags(parser: Parser) -> list[str]:
+    lines = ["| flag | |", "|---|---|"]
+    for action in parser._actions:
+        if "--help" not in action.option_strings:
+            help_text = (action.help or "") % {"default": action.default, "prog": parser.prog}
+            flags = ", ".join(f"`{flag}`" for flag in action.option_strings)
+            lines.append(f"| {flags} | {help_text.replace('|', chr(92) + '|')} |")
+    return lines
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
