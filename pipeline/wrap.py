@@ -23,9 +23,9 @@ WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 STALE = ("fingerprint.pb", "keras_metadata.pb")
 
 
-def main(argv: Sequence[str]) -> Exit:
-    """Runs the command."""
-    parser = Parser(
+def parser() -> Parser:
+    """The parser of `wrap`."""
+    made = Parser(
         prog="keyjoin wrap",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -34,12 +34,32 @@ def main(argv: Sequence[str]) -> Exit:
         "  function    a further output `key`; a single other output is called `prediction`\n"
         "  functional  one output `prediction_with_key`, whose last column is the key in float32",
     )
-    add = parser.add_argument
+    add = made.add_argument
     add("--model", required=True, metavar="IN", help="SavedModel folder, or a .keras file")
     add("--output", required=True, metavar="OUT", help="folder for the SavedModel with the key; new or empty")
-    add("--style", choices=("function", "functional"), default="function", help="default: %(default)s")
-    add("--signature", default="serving_default", metavar="NAME", help="default: %(default)s")
-    print(wrap(**vars(parser.parse_args(argv))))
+    add(
+        "--style",
+        choices=("function", "functional"),
+        default="function",
+        help="how the key comes back (default: %(default)s)",
+    )
+    add(
+        "--signature",
+        default="serving_default",
+        metavar="NAME",
+        help="signature that gets the key (default: %(default)s)",
+    )
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag, the model or the output folder is wrong.
+        RunError: The output cannot be written.
+    """
+    print(wrap(**vars(parser().parse_args(argv))))
     return Exit.COMPLETE
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import inspect, predict
+from pipeline import inspect, predict, wrap
 from pipeline.cli import COMMANDS
 from pipeline.exits import Exit
 from pipeline.options import Parser, run_parser
@@ -18,7 +18,12 @@ def page() -> str:
     lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]
     lines += ["", "## Exit codes", "", "| code | | when | what to do |", "|---|---|---|---|"]
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
-    parsers = {"run": run_parser("keyjoin run"), "inspect": inspect.parser(), "predict": predict.parser()}
+    parsers = {
+        "run": run_parser("keyjoin run"),
+        "inspect": inspect.parser(),
+        "wrap": wrap.parser(),
+        "predict": predict.parser(),
+    }
     for name, command in COMMANDS.items():
         lines += ["", f"## `keyjoin {name}`", "", f"{command.summary[0].upper()}{command.summary[1:]}."]
         if name in parsers:

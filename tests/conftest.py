@@ -1,5 +1,6 @@
 """Fixtures: models made once a session, and the command line as a function."""
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -72,6 +73,12 @@ class Result(NamedTuple):
     def complete(self) -> bool:
         """Whether the run says that it is complete."""
         return (self.output / "_SUCCESS").exists()
+
+
+def raw_of(letter: dict[str, Any]) -> bytes:
+    """The bytes of a dead letter's row."""
+    row: str = letter["row"]
+    return row.encode() if letter["row_encoding"] == "utf-8" else base64.b64decode(row)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pipeline.job import build
 from pipeline.options import parse_run
 from pipeline.preflight import prepare
 from tests import models
-from tests.conftest import BOSTON, ROOT, Result
+from tests.conftest import BOSTON, ROOT, Result, raw_of
 
 X3 = [{"x": [1, 2, 3], "n": "a"}, {"x": [0.5, 0, -1], "n": "é"}, {"x": [4, 4, 4]}]
 LINES = [b'{"x": [1, 2, 3], "n": "a"}', b'{"x": [0.50, 0, -1e0],   "n": "\\u00e9"}\r', b' {"x":[4,4,4]} ']
@@ -145,11 +145,7 @@ def test_bad_rows_are_dead_letters_and_their_neighbours_are_joined(
     assert [row["i"] for row in done.rows()] == list(range(10))
     data = Path(path).read_bytes()
     for letter, (line, reason) in zip(done.dead(), BAD_LINES, strict=True):
-        raw = (
-            letter["row"].encode()
-            if letter["row_encoding"] == "utf-8"
-            else __import__("base64").b64decode(letter["row"])
-        )
+        raw = raw_of(letter)
         assert (raw, letter["reason"]) == (line, reason)
         assert data[letter["position"] :].startswith(line + b"\n")
         assert letter["key"] == f"{path}#{letter['position']}"

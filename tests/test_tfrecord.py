@@ -534,20 +534,9 @@ def test_chunks_together_are_what_the_file_would_be(
     assert out == b"".join(whole.blocks)
 
 
-def test_parts_named_gz_are_gzip_and_the_same_every_time() -> None:
-    with mock.patch.object(tfrecord, "SLICE_ROWS", 2):
-        blocks = write(ROWS * 3, WHOLE, part="p.tfrecord.gz", out=np.arange(6.0)).blocks
-        assert blocks == write(ROWS * 3, WHOLE, part="p.tfrecord.gz", out=np.arange(6.0)).blocks
-    assert [block[4:8] for block in blocks] == [bytes(4)] * 3  # the time in a member's header
-    assert gzip.decompress(b"".join(blocks)) == b"".join(write(ROWS * 3, WHOLE, out=np.arange(6.0)).blocks)
-    assert len(read_back(blocks, "GZIP")) == 6
-
-
-@pytest.mark.parametrize(("part", "compression"), [("p.tfrecord", ""), ("p.tfrecord.gz", "GZIP")])
-def test_a_part_without_rows(part: str, compression: str) -> None:
-    joined = write(ROWS, WHOLE, part=part, good=[False, False], out=np.zeros(0, np.float32))
-    assert read_back(joined.blocks, compression) == []
-    assert b"".join(joined.blocks).startswith(b"\x1f\x8b" if compression else b"")
+def test_a_part_without_rows() -> None:
+    joined = write(ROWS, WHOLE, good=[False, False], out=np.zeros(0, np.float32))
+    assert b"".join(joined.blocks) == b""
 
 
 # Sampling

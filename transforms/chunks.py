@@ -25,11 +25,17 @@ def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes:
         size: Bytes of that file.
         fmt: The source's format.
         chunk_bytes: About how large a chunk is; rows are never cut.
+
+    Raises:
+        RunError: The file's framing is damaged.
     """
     ends: Iterable[int] = [0]
     if size:
-        with files.open_raw(data) as file:
-            ends = list(fmt.split(file, size, chunk_bytes))
+        try:
+            with files.open_raw(data) as file:
+                ends = list(fmt.split(file, size, chunk_bytes))
+        except RunError as error:
+            raise RunError(f"{source.path}: {error}") from error
     ends = list(ends)
     start = 0
     for number, end in enumerate(ends):

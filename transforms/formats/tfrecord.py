@@ -10,7 +10,6 @@ is wrong, that row alone is bad. A row is the whole frame; its fate depends on i
 
 import contextlib
 import functools
-import gzip
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,6 @@ LENGTH = struct.Struct("<Q")
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
 SLICE_ROWS = 16_384
-GZIP_LEVEL = 6
 DIFFERS = "the checksum of its data is not the one that was written after it"
 REMEDY = "copy the file again from where it was written"
 
@@ -41,7 +39,7 @@ class TFRecord:
     """The format; see `transforms.formats.Format`."""
 
     name = "tfrecord"
-    suffixes = (".tfrecord", ".tfrecords")
+    is_example = True
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
         """Ends of the chunks: of the first record that makes a chunk `chunk_bytes` long, and the file's end.
@@ -96,22 +94,15 @@ class TFRecord:
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
-        """Adds predictions to their records; see `transforms.formats.Format`.
-
-        Blocks are compressed, each by itself, where the name of the part says so.
-        """
+        """Adds predictions to their records; see `transforms.formats.Format`."""
         kept, bad = example_write.keep(data, _contents(data, rows), good, predictions, layout)
-        packed = chunk.part.endswith(GZIP)
 
         def write_slice(first: int) -> bytes:
             part = slice(first, first + SLICE_ROWS)
-            block = _framed(example_write.join(chunk, rows, kept, part, layout))
-            return gzip.compress(block, GZIP_LEVEL, mtime=0) if packed else block
+            return _framed(example_write.join(chunk, rows, kept, part, layout))
 
-        # A compressed part without rows is one empty member: no bytes at all would not be gzip.
-        slices = range(0, len(kept.numbers), SLICE_ROWS) or range(int(packed))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return Joined(list(pool.map(write_slice, slices)), bad)
+            return Joined(list(pool.map(write_slice, range(0, len(kept.numbers), SLICE_ROWS))), bad)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The records that are whole, as feature -> list of values; None for a feature of no kind."""

@@ -1,0 +1,106 @@
+"""The documentation is true: what it shows is run, what is generated is current, what it names is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import COMMANDS
+from pipeline.cli import main as keyjoin_main
+from scripts import make_reference
+from tests.conftest import BOSTON, ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[tuple[str, str]]:
+    """Every command of a program that a page shows, in the order of the page."""
+    found = []
+    for page in PAGES:
+        lines = [line for block in SHELL.findall(page.read_text()) for line in block.splitlines()]
+        found += [(page.name, line.partition("#")[0].strip()) for line in lines if line.startswith(program)]
+    return found
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the pages' commands are about."""
+    (tmp_path / "data").symlink_to(BOSTON / "data")
+    for name in ("model", "model.keras", "tutorial.jsonl"):
+        (tmp_path / name).symlink_to(BOSTON / name)
+    rows = ",".join((BOSTON / "tutorial.jsonl").read_text().splitlines())
+    (tmp_path / "request.json").write_text(f'{{"instances": [{rows}]}}')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands("keyjoin "))))
+def test_every_command_that_a_page_shows_works(
+    workplace: Path, capsys: pytest.CaptureFixture[str], page: str, command: str
+) -> None:
+    assert page
+    assert keyjoin_main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    if " run " in command:
+        assert (workplace / "out" / "_SUCCESS").exists()
+
+
+def test_the_pages_show_every_command() -> None:
+    shown = {shlex.split(command)[1] for _, command in commands("keyjoin ")}
+    assert shown == set(COMMANDS)
+
+
+def test_the_first_commands_are_those_of_the_checkout(tmp_path: Path) -> None:
+    (block,) = SHELL.findall(PAGES[0].read_text())[:1]
+    first = [line.partition("#")[0].strip() for line in block.splitlines()]
+    assert first == ["./run_local.sh", "./tests/run.sh"]
+    own = next(command for _, command in commands("./run_local.sh --"))
+    (tmp_path / "data").symlink_to(BOSTON / "data")
+    (tmp_path / "model").symlink_to(BOSTON / "model")
+    script = [str(ROOT / "run_local.sh"), *shlex.split(own)[1:]]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    demo = subprocess.run([str(ROOT / "run_local.sh")], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (demo.returncode, demo.stderr) == (0, "")
+    shown = next(text for language, text in BLOCK.findall(PAGES[0].read_text()) if not language)
+    for line in shown.splitlines():
+        # The last digits of a prediction may differ from one kind of processor to another.
+        assert line.partition("prediction")[0] in demo.stdout
+
+
+@pytest.mark.parametrize("code", [c for page in PAGES for c in PYTHON.findall(page.read_text())])
+def test_every_program_that_a_page_shows_runs(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'id': 'a', 'prediction': [" in done.stdout
+    assert "DeadRow(row={'features': None, 'id': 'b'}, stage='read', reason='null'" in done.stdout
+
+
+def test_the_reference_is_current() -> None:
+    assert make_reference.PAGE.read_text() == make_reference.page(), "run python -m scripts.make_reference"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(r"`((?:transforms|pipeline|examples|scripts|benchmarks)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_code_keeps_to_its_limits() -> None:
+    for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py")]:
+        if ".venv" not in path.parts:
+            assert len(path.read_text().splitlines()) <= 400 or path.parent.name == "tests", path
+
+
+def test_transforms_do_not_know_the_pipeline() -> None:
+    for path in (ROOT / "transforms").rglob("*.py"):
+        assert not re.search(r"^\s*(from|import) pipeline", path.read_text(), re.MULTILINE), path
