@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks/run: error: {error}", file=sys.stderr)
         return 1
     document = describe(results, options.seed)
-    if options.json:
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
     print(table(document))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
-from pipeline.quiet import import_tensorflow
+from pipeline.startup import import_tensorflow
 from transforms import columns, formats, mapping
 from transforms import model as models
 from transforms.formats import Format

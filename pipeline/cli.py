@@ -1,10 +1,10 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pipeline import startup
 from pipeline.exits import Exit
 from transforms.errors import RunError, UsageError
 from transforms.reasons import Reason
@@ -99,6 +99,5 @@ def main(argv: Sequence[str]) -> Exit:
 
 def entry() -> None:
     """The program."""
-    # Before TensorFlow is imported: its C++ libraries read this once, and have nothing to say to a user.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    startup.begin()
     sys.exit(main(sys.argv[1:]))

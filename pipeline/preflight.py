@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
-from pipeline.quiet import import_tensorflow
+from pipeline.startup import import_tensorflow
 from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import UsageError

@@ -13,7 +13,7 @@ from pipeline.exits import Exit
 from pipeline.job import TEMP, build, read_receipts
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan, prepare
-from pipeline.quiet import quiet_beam
+from pipeline.startup import quiet_beam
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.records import PartReceipt

@@ -12,8 +12,8 @@ from typing import Any
 from pipeline import saved_model_graph
 from pipeline.exits import Exit
 from pipeline.options import Parser
-from pipeline.quiet import import_tensorflow
 from pipeline.saved_model_graph import Style
+from pipeline.startup import import_tensorflow
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY, quiet
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.cli import main
-from pipeline.quiet import import_tensorflow
+from pipeline.startup import import_tensorflow
 
 import_tensorflow()
 

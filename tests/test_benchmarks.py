@@ -41,7 +41,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
 
 def test_all_programs(tmp_path: Path) -> None:
-    results = tmp_path / "results.json"
+    results = tmp_path / "new" / "results.json"
     done = subprocess.run(
         [ROOT / "benchmarks" / "run", f"--rows={ROWS}", f"--json={results}"],
         capture_output=True,

@@ -404,13 +404,16 @@ def test_outputs_of_every_dtype(output: npt.NDArray[Any], listed: list[Any]) -> 
     np.testing.assert_equal(found, listed)
 
 
-def test_predictions_that_no_list_can_hold_are_bad_rows() -> None:
+def test_predictions_that_no_list_can_hold_are_bad_rows_among_others() -> None:
     layout = WHOLE._replace(predictions=(("n", "n"), ("d", "d")))
-    n, d = np.array([[1, 1], [1, 2**63], [1, 1]], np.uint64), np.array([1.0, 1.0, -1e39])
-    joined = write([ROWS[0]] * 4, layout, good=[True, False, True, True], n=n, d=d)
+    records = [ROWS[0], ROWS[0], ROWS[0], example(d=ints(1)), ROWS[0]]
+    n = np.array([[1, 1], [1, 2**63], [1, 1], [1, 1]], np.uint64)
+    d = np.array([1.0, 1.0, 1.0, -1e39])
+    joined = write(records, layout, good=[True, False, True, True, True], n=n, d=d)
     assert joined.bad == [
-        BadRow(2, "write", "out_of_range", "prediction n: 9223372036854775808 does not fit a int64_list"),
-        BadRow(3, "write", "out_of_range", "prediction d: -1e+39 does not fit a float_list"),
+        BadRow(2, "write", "out_of_range", "prediction n: 9223372036854775808 does not fit an int64_list"),
+        BadRow(3, "write", "collision", "the row already has a field d"),
+        BadRow(4, "write", "out_of_range", "prediction d: -1e+39 does not fit a float_list"),
     ]
     assert [features_of(record)["d"] for record in read_back(joined.blocks)] == [[1.0]]
 

@@ -163,7 +163,7 @@ def _lost(aligned: Alignment, first: int, count: int) -> list[BadRow]:
 
 def _finite(scored: Scored, first: int, end: int) -> Scored:
     """Moves rows with NaN or infinity in a prediction to the bad ones."""
-    rows: Positions = np.setdiff1d(np.arange(first, end), [bad.row for bad in scored.bad])
+    rows: Positions = np.delete(np.arange(first, end), [bad.row - first for bad in scored.bad])
     finite = np.ones(len(rows), np.bool_)
     bad = list(scored.bad)
     for name, array in scored.outputs.items():

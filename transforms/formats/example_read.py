@@ -47,7 +47,9 @@ def decode(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.Re
     good = read[fitting]
     whole = [records[row] for row in good] if any(not f.fields for f in features) else []
     arrays = [_input(feature, tensors, whole) for feature in features]
-    unfit = np.setdiff1d(np.arange(len(records)), good).tolist()
+    refused = np.ones(len(records), np.bool_)
+    refused[good] = False
+    unfit = np.flatnonzero(refused).tolist()
     names = [feature.name for feature in features]
     return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at], features) for at in unfit}
 

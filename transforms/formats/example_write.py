@@ -110,14 +110,14 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, _Refusal]:
         flat = _flat(predictions[output])
         values = flat.to_numpy(zero_copy_only=False)
         if flat.type == pa.uint64():
-            beyond, kind = values > INT64_MAX, "int64_list"
+            beyond, kind = values > INT64_MAX, "an int64_list"
         elif flat.type == pa.float64():
             with np.errstate(over="ignore"):
-                beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "float_list"
+                beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "a float_list"
         else:
             continue
         for at in np.flatnonzero(beyond).tolist():
-            message = f"prediction {name}: {values[at]} does not fit a {kind}"
+            message = f"prediction {name}: {values[at]} does not fit {kind}"
             found.setdefault(at * len(predictions) // len(flat), _Refusal(Reason.OUT_OF_RANGE, message))
     return found
 
@@ -173,9 +173,7 @@ def _serialize(features: dict[str, Values | None]) -> bytes:
     for name, values in features.items():
         feature = example.features.feature[name]
         if values is not None:
-            found = getattr(feature, LIST_NAMES[values.dtype.kind])
-            found.SetInParent()  # an empty list is of a kind, too
-            found.value.extend(values.tolist())
+            getattr(feature, LIST_NAMES[values.dtype.kind]).value.extend(values.tolist())
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 

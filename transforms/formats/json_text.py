@@ -39,8 +39,11 @@ def _floats(column: pa.Array) -> pa.Array:
     texts = column.cast(pa.string())
     whole = values == np.rint(values)  # also infinity, never NaN
     if whole.any():
-        bare = whole & ~pc.match_substring_regex(texts, "[.e]").to_numpy(zero_copy_only=False)
-        texts = pc.if_else(pa.array(bare), pc.binary_join_element_wise(texts, "", ".0"), texts)
+        mask = pa.array(whole)
+        written = texts.filter(mask)
+        pointed = pc.match_substring_regex(written, "[.einf]")
+        pointed = pc.if_else(pointed, written, pc.binary_join_element_wise(written, ".0", ""))
+        texts = pc.replace_with_mask(texts, mask, pointed)
     finite = np.isfinite(values)
     if not finite.all():
         texts = pc.if_else(pa.array(finite), texts, "null")

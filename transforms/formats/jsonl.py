@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json
 
@@ -21,7 +22,7 @@ SPACES = b" \t\r"
 IS_SPACE = np.isin(np.arange(256), list(SPACES))
 SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one by one
 BOM = b"\xef\xbb\xbf"
-SEARCH_BYTES = 1 << 16
+SEARCH_BYTES = 1 << 18
 SAMPLE_ROWS = 100
 BLOCK_BYTES = 1 << 22
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
@@ -44,7 +45,7 @@ class JsonLines:
     def rows(self, data: bytes, *, first: bool) -> Rows:
         """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
         octets = np.frombuffer(data, np.uint8)
-        newlines = np.flatnonzero(octets == NEWLINE)
+        newlines = _positions(octets, NEWLINE)
         starts = np.concatenate([[0], newlines + 1]).astype(np.int64)
         ends = np.concatenate([newlines, [len(data)]]).astype(np.int64)
         if starts[-1] == len(data):  # the last newline ends a line, it does not begin one
@@ -62,10 +63,11 @@ class JsonLines:
         inputs, unfit = columns.to_inputs(tables, features)
         # Row numbers: of what was not suspect, then of what could be read, then of what fits.
         read = np.delete(np.flatnonzero(~suspect), unread)
-        bad = np.setdiff1d(np.arange(len(rows.starts)), np.delete(read, unfit))
+        good = np.zeros(len(rows.starts), np.bool_)
+        good[np.delete(read, unfit)] = True
         explained = [
             BadRow(int(row), "read", *json_explain.explain(data[rows.starts[row] : rows.ends[row]], features))
-            for row in bad
+            for row in np.flatnonzero(~good)
         ]
         return inputs, explained
 
@@ -96,6 +98,13 @@ class JsonLines:
 
 
 FORMAT = JsonLines()
+
+
+def _positions(octets: npt.NDArray[np.uint8], wanted: int) -> Positions:
+    """Where a byte stands; block by block, since a mask of the whole chunk is slower to come by than to fill."""
+    starts = range(0, len(octets), SEARCH_BYTES)
+    found = [np.flatnonzero(octets[at : at + SEARCH_BYTES] == wanted) + at for at in starts]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def _after_newline(file: IO[bytes], position: int) -> int:
@@ -168,7 +177,8 @@ def _not_numbers(data: bytes, rows: Rows) -> Mask:
     """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
     mask = np.zeros(len(rows.starts), np.bool_)
     for word in NOT_NUMBERS:
-        at = data.find(word)
+        # One letter is searched for ten times as fast as a word, and most files have none of it.
+        at = data.find(word) if word[:1] in data else -1
         while at >= 0:
             row = int(np.searchsorted(rows.starts, at, "right")) - 1
             mask[row] = mask[row] or json_explain.syntax(data[rows.starts[row] : rows.ends[row]]) is not None

@@ -1,0 +1,76 @@
+"""Starting up: fast, and without what libraries say to nobody.
+
+Most of a small run is the import of TensorFlow and Beam (docs/performance.md).
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+
+# RunInference misses a module of another framework, and then says this, which is not so, for each model.
+NOT_FOR_USERS = "Resource module is not available"
+
+
+def begin() -> None:
+    """Comes first, before anything large is imported."""
+    # TensorFlow's C++ part reads this once, and has nothing to say to a user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Imports make a million objects that all stay: to look for garbage among them takes a fifth of the time.
+    gc.disable()
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow, without the lines that its C++ part prints before its log level is read.
+
+    Raises:
+        ImportError: It cannot be imported; what it printed is printed then.
+    """
+    if "tensorflow" not in sys.modules:
+        with _silence(), _without_keras():
+            import tensorflow  # noqa: F401
+    gc.freeze()
+    gc.enable()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            said.seek(0)
+            os.write(kept, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextlib.contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keeps TensorFlow from importing Keras along, which it does without only to fill in `tf.keras`.
+
+    Scoring a SavedModel needs no Keras; what needs it imports it later, as ever.
+    """
+    if "keras" in sys.modules:
+        yield
+        return
+    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None means: not to be found
+    modules["keras"] = None
+    try:
+        yield
+    finally:
+        del modules["keras"]
+
+
+def quiet_beam() -> None:
+    """Drops the notices of Beam that no user can act on; warnings about data stay."""
+    logging.getLogger().addFilter(lambda record: NOT_FOR_USERS not in record.getMessage())
