@@ -1,6 +1,7 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -25,10 +26,11 @@ class Command(NamedTuple):
 def _run(argv: Sequence[str]) -> Exit:
     from pipeline.options import parse_run
 
+    started = time.monotonic()  # the imports are part of what a user waits for
     options, beam_args = parse_run(argv, "keyjoin run")
     from pipeline.run import run
 
-    return run(options, beam_args)
+    return run(options, beam_args, started)
 
 
 def _check(argv: Sequence[str]) -> Exit:
@@ -95,9 +97,13 @@ def main(argv: Sequence[str]) -> Exit:
     except (UsageError, RunError) as error:
         print(f"keyjoin: error: {' '.join(str(error).split())}", file=sys.stderr)
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
+    except KeyboardInterrupt:
+        print("keyjoin: interrupted; a run that was going on has no _SUCCESS", file=sys.stderr)
+        return Exit.INTERRUPTED
 
 
 def entry() -> None:
     """The program."""
     startup.begin()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
     sys.exit(main(sys.argv[1:]))

@@ -41,3 +41,9 @@ class Exit(enum.IntEnum):
         "The command line, the inputs or the model are wrong; nothing was run and nothing written.",
         "Do what the message says.",
     )
+    INTERRUPTED = (
+        130,
+        "interrupted",
+        "Somebody pressed Ctrl-C; of a run, there is no `_SUCCESS`.",
+        "Run again with --overwrite.",
+    )

@@ -59,7 +59,7 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
         ("dead letters", f"{totals.bad:,}"),
-        *((f"  {code}", f"{count:,}  {_sentence(code)}") for code, count in totals.dead.items()),
+        *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}"),
         ("rows/s", f"{totals.rows / seconds:,.0f}"),
@@ -74,8 +74,8 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
     sys.stdout.flush()
 
 
-def _sentence(code: str) -> str:
-    return next(reason.sentence for reason in Reason if reason.value == code)
+def _title(code: str) -> str:
+    return next(reason.title for reason in Reason if reason.value == code)
 
 
 def _first_rows(output: str, plan: Plan) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import traceback
 from collections.abc import Sequence
 
 import apache_beam as beam
@@ -18,18 +19,24 @@ from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.records import PartReceipt
 
+TRACEBACK = "_error.txt"
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
+STEP = re.compile(r" \[while running .*$", re.DOTALL)
 
 
-def run(options: RunOptions, beam_args: Sequence[str]) -> Exit:
+def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     """Runs the job and prints what came of it.
+
+    Args:
+        options: What to run.
+        beam_args: Flags for Beam.
+        started: When the command was, by `time.monotonic`.
 
     Raises:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
-    started = time.monotonic()
     beam_options = pipeline_options(beam_args)
     with prepare(options) as plan:
         report.print_plan(plan)
@@ -74,16 +81,21 @@ def _execute(plan: Plan, beam_options: beam.options.pipeline_options.PipelineOpt
         root.run().wait_until_finish()
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
-        raise RunError(f"{_cause(error)}; no _SUCCESS was written") from error
+        raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, output: str) -> str:
+    """What a step said; of what was not foreseen also where to find its traceback."""
+    if isinstance(error, RunError):
+        return STEP.sub("", str(error))
     text = str(error)
     own = OWN_ERROR.findall(text)
     if own:
         return str(own[-1])
+    path = files.join(output, TRACEBACK)
+    files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])
     lines = [line for line in text.splitlines() if line.strip()]
-    return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}"
+    return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}; see {path}"
 
 
 def _clear(options: RunOptions) -> None:

@@ -72,5 +72,6 @@ def _without_keras() -> Iterator[None]:
 
 
 def quiet_beam() -> None:
-    """Drops the notices of Beam that no user can act on; warnings about data stay."""
+    """Drops what Beam says that no user can act on, and the tracebacks of errors that are told anyway."""
+    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     logging.getLogger().addFilter(lambda record: NOT_FOR_USERS not in record.getMessage())

@@ -114,6 +114,42 @@ def test_a_name_that_most_rows_have_already_is_refused(
     assert keyjoin("run", *flags, "--exclude_fields=prediction").code == 0
 
 
+def test_parts_stay_in_the_output_folder(keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
+    data = Path(lines(ROW, name="a/x.jsonl")).parents[1]
+    lines(ROW, name="b/y.jsonl")
+    monkeypatch.chdir(data / "a")
+    for inputs in (["x.jsonl", "../b/y.jsonl"], ["x.jsonl", f"{data}/b"], ["../a/*", "../b/"]):
+        done = keyjoin("run", "--input", *inputs, f"--model={model(models.keyed)}")
+        assert done.code == 0, done.err
+        assert [str(p.relative_to(done.output)) for p in done.parts()] == [
+            "a/x-00000-of-00001.jsonl", "b/y-00000-of-00001.jsonl",
+        ]  # fmt: skip
+        assert sorted(p.name for p in data.rglob("*.jsonl")) == ["x.jsonl", "y.jsonl"]
+
+
+def test_inputs_that_cannot_be_read(refuse: Callable[..., str], lines: Any, monkeypatch: Any) -> None:
+    path = lines(ROW)
+    Path(path).with_name("gone.jsonl").symlink_to("nowhere")
+    assert f"no file matches {Path(path).with_name('gone.jsonl')}" in refuse(
+        f"--input={Path(path).with_name('gone.jsonl')}"
+    )
+    odd = os.path.join(os.path.dirname(path), os.fsdecode(b"\xff.jsonl"))
+    Path(odd).write_text(json.dumps(ROW))
+    assert "the name is not UTF-8, so no key can hold it" in refuse(f"--input={odd}")
+    # Root may read anything, so the permission is taken away here.
+    monkeypatch.setattr(os, "access", lambda asked, _: asked != path)
+    assert f"{path} cannot be read; give yourself the permission" in refuse()
+
+
+def test_an_interrupted_command_says_so(monkeypatch: Any, capsys: Any) -> None:
+    def press(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "check", COMMANDS["check"]._replace(call=press))
+    assert main(["check"]) == 130
+    assert "keyjoin: interrupted" in capsys.readouterr().err
+
+
 def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     (empty / "7").mkdir(parents=True)

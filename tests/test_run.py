@@ -343,7 +343,16 @@ class TestFailures:
 
     def test_a_source_that_goes(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
         done = self.run_while(keyjoin, lines, model, monkeypatch, lambda path: path.unlink())
-        assert "in.jsonl" in done.err
+        assert "in.jsonl cannot be read: [Errno 2] No such file" in done.err
+
+    def test_what_was_not_foreseen(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
+        def act(_: Path) -> None:
+            raise ZeroDivisionError("nobody thought of this")
+
+        done = self.run_while(keyjoin, lines, model, monkeypatch, act)
+        assert "nobody thought of this" in done.err
+        assert f"see {done.output / '_error.txt'}" in done.err
+        assert "Traceback" in (done.output / "_error.txt").read_text()
 
     def test_a_part_that_goes(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
         from pipeline import job
@@ -387,3 +396,15 @@ def test_prism_gives_the_same_bytes(keyjoin: Callable[..., Result], tmp_path: Pa
     assert remote.complete()
     assert [(p.name, p.read_bytes()) for p in remote.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]
     assert remote.manifest()["totals"] == local.manifest()["totals"]
+
+
+def test_a_failed_run_says_one_line_and_no_traceback(tmp_path: Path) -> None:
+    letters = np.random.default_rng(0).integers(97, 123, (1500, 1000), np.uint8)
+    rows = [json.dumps({"features": [1] * 13, "n": bytes(row).decode()}) for row in letters]
+    packed = tmp_path / "in.jsonl.gz"
+    packed.write_bytes(gzip.compress("\n".join(rows).encode())[:-5])
+    command = [sys.executable, "-m", "pipeline", "run", f"--input={packed}", f"--model={BOSTON}/model"]
+    done = subprocess.run([*command, f"--output={tmp_path}/o"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"keyjoin: error: {packed}: not a whole gzip file")

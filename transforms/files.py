@@ -41,6 +41,11 @@ def is_local(path: str) -> bool:
     return FileSystems.get_scheme(path) is None
 
 
+def absolute(path: str) -> str:
+    """A path that does not depend on the current folder."""
+    return os.path.abspath(path) if is_local(path) else path
+
+
 def open_raw(path: str) -> IO[bytes]:
     """Opens a file for reading, as stored: nothing is decompressed."""
     file: IO[bytes] = FileSystems.open(
@@ -53,11 +58,14 @@ def read_range(path: str, start: int, end: int) -> bytes:
     """The bytes [start, end) of a file.
 
     Raises:
-        RunError: The file ends before `end`.
+        RunError: The file cannot be read, or ends before `end`.
     """
-    with open_raw(path) as file:
-        file.seek(start)
-        data = file.read(end - start)
+    try:
+        with open_raw(path) as file:
+            file.seek(start)
+            data = file.read(end - start)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error}; see that it is there, and run again") from error
     if len(data) != end - start:
         raise RunError(
             f"{path}: {len(data)} bytes at {start} where {end - start} were expected: the file was truncated "

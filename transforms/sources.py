@@ -39,7 +39,7 @@ def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
         suffix: What the parts of a source without a known suffix are called.
 
     Raises:
-        UsageError: A pattern matches no file, or two sources would get parts of the same name.
+        UsageError: A pattern matches no file, a name is not UTF-8, or two sources would get parts of one name.
     """
     found: dict[str, int] = {}
     roots: list[str] = []
@@ -49,7 +49,10 @@ def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
         found |= {f.path: f.size_in_bytes for f in matched}
         roots.append(root)
         skipped |= hidden
-    root = posixpath.commonpath(roots)
+    try:
+        root = posixpath.commonpath([files.absolute(root) for root in roots])
+    except ValueError as error:
+        raise UsageError(f"inputs on several file systems: {', '.join(patterns)}; run them one by one") from error
     sources = [_source(path, found[path], root, suffix) for path in sorted(found)]
     _check_names(sources)
     return Matched(sources, sorted(skipped - set(found)))
@@ -91,13 +94,18 @@ def _is_hidden(path: str, folder: str) -> bool:
 
 
 def _source(path: str, size: int, root: str, suffix: str) -> Source:
-    stem, own = formats.split_suffix(posixpath.relpath(path, root) if root else path)
+    # Absolute on both sides: a relative path that leaves the current folder would lead out of the output, too.
+    stem, own = formats.split_suffix(posixpath.relpath(files.absolute(path), root))
     return Source(path, size, stem, own or suffix)
 
 
 def _check_names(sources: Sequence[Source]) -> None:
     taken: dict[str, str] = {}
     for source in sources:
+        try:
+            source.path.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{source.path!r}: the name is not UTF-8, so no key can hold it; rename it") from error
         name = source.stem + source.suffix
         if name in taken:
             raise UsageError(f"{taken[name]} and {source.path} would both be written to {name}; run them one by one")
