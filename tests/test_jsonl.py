@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transforms import columns
-from transforms.formats.jsonl import BOM, FORMAT
+from transforms.formats.json_lines import BOM
+from transforms.formats.jsonl import FORMAT
 from transforms.reasons import Reason
 from transforms.records import Chunk, Feature, Layout
 

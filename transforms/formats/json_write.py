@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.formats import Joined, json_explain, json_text, jsonl
+from transforms.formats import Joined, json_explain, json_lines, json_text
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
 
@@ -83,7 +83,7 @@ def _splice(data: bytes, starts: Positions, ends: Positions, members: pa.Array) 
     lines = columns.gather(data, starts, ends + 1)
     text = columns.contents(lines)
     heads = np.concatenate([[0], np.cumsum(ends + 1 - starts)])
-    braces = heads[:-1] + jsonl.last_not_space(data, starts, ends) - starts
+    braces = heads[:-1] + json_lines.last_not_space(data, starts, ends) - starts
     bounds = np.concatenate([[0], braces])
     pieces = columns.gather(text, bounds[:-1], bounds[1:])
     return [columns.contents(_join(pieces, _scalar(", "), members)), text.slice(int(bounds[-1]))]

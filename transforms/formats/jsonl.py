@@ -9,20 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.json
 
 from transforms import columns
-from transforms.formats import Joined, json_explain, json_write
-from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.formats import Joined, json_explain, json_lines, json_write
+from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Rows
 
-NEWLINE, OPEN, CLOSE = b"\n{}"
-SPACES = b" \t\r"
-IS_SPACE = np.isin(np.arange(256), list(SPACES))
-SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one by one
-BOM = b"\xef\xbb\xbf"
-SEARCH_BYTES = 1 << 18
+OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
 BLOCK_BYTES = 1 << 22
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
@@ -39,21 +33,12 @@ class JsonLines:
         """Ends of the chunks: the first newline at or after each multiple of `chunk_bytes`, and the file's end."""
         end = 0
         while end < size:
-            end = min(_after_newline(file, end + chunk_bytes - 1), size)
+            end = min(json_lines.after_newline(file, end + chunk_bytes - 1), size)
             yield end
 
     def rows(self, data: bytes, *, first: bool) -> Rows:
         """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
-        octets = np.frombuffer(data, np.uint8)
-        newlines = _positions(octets, NEWLINE)
-        starts = np.concatenate([[0], newlines + 1]).astype(np.int64)
-        ends = np.concatenate([newlines, [len(data)]]).astype(np.int64)
-        if starts[-1] == len(data):  # the last newline ends a line, it does not begin one
-            starts, ends = starts[:-1], ends[:-1]
-        if first and data.startswith(BOM):
-            starts[0] = len(BOM)
-        filled = last_not_space(data, starts, ends) >= starts
-        return Rows(starts[filled], ends[filled], int(len(starts) - filled.sum()))
+        return json_lines.rows(data, first=first)
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Parses the fields that the model needs; see `transforms.formats.Format`."""
@@ -100,51 +85,6 @@ class JsonLines:
 FORMAT = JsonLines()
 
 
-def _positions(octets: npt.NDArray[np.uint8], wanted: int) -> Positions:
-    """Where a byte stands; block by block, since a mask of the whole chunk is slower to come by than to fill."""
-    starts = range(0, len(octets), SEARCH_BYTES)
-    found = [np.flatnonzero(octets[at : at + SEARCH_BYTES] == wanted) + at for at in starts]
-    return np.concatenate([np.zeros(0, np.int64), *found])
-
-
-def _after_newline(file: IO[bytes], position: int) -> int:
-    """The position after the first newline at or after `position`; past the end where there is none."""
-    file.seek(position)
-    while block := file.read(SEARCH_BYTES):
-        found = block.find(b"\n")
-        if found >= 0:
-            return position + found + 1
-        position += len(block)
-    return position + 1
-
-
-def last_not_space(data: bytes, starts: Positions, ends: Positions) -> Positions:
-    """Of each line the position of its last byte that is no space; below its start where there is none."""
-    octets = np.frombuffer(data, np.uint8)
-    last = ends - 1
-    moving = np.flatnonzero(last >= starts)
-    for _ in range(SPACE_STEPS):
-        moving = moving[IS_SPACE[octets[last[moving]]]]
-        last[moving] -= 1
-        moving = moving[last[moving] >= starts[moving]]
-    for line in moving:
-        last[line] = starts[line] + len(data[starts[line] : last[line] + 1].rstrip(SPACES)) - 1
-    return last
-
-
-def _first_not_space(data: bytes, rows: Rows) -> Positions:
-    """Of each row, which holds more than spaces, the position of its first byte that is none."""
-    octets = np.frombuffer(data, np.uint8)
-    first = rows.starts.copy()
-    moving = np.arange(len(first))
-    for _ in range(SPACE_STEPS):
-        moving = moving[IS_SPACE[octets[first[moving]]]]
-        first[moving] += 1
-    for row in moving:
-        first[row] = rows.ends[row] - len(data[first[row] : rows.ends[row]].lstrip(SPACES))
-    return first
-
-
 def _not_objects(data: bytes, rows: Rows) -> Mask:
     """Lines that do not begin with `{` and end with `}`.
 
@@ -152,8 +92,8 @@ def _not_objects(data: bytes, rows: Rows) -> Mask:
     end would need a comma or a string across it, and the next line begins with `{`, so it would not parse.
     """
     octets = np.frombuffer(data, np.uint8)
-    first = octets[_first_not_space(data, rows)]
-    last = octets[last_not_space(data, rows.starts, rows.ends)]
+    first = octets[json_lines.first_not_space(data, rows)]
+    last = octets[json_lines.last_not_space(data, rows.starts, rows.ends)]
     mask: Mask = (first != OPEN) | (last != CLOSE)
     return mask
 

@@ -1,0 +1,74 @@
+"""Where lines lie: the borders of chunks and rows, and the first and last byte that is no space."""
+
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.records import Positions, Rows
+
+NEWLINE = 0x0A
+SPACES = b" \t\r"
+IS_SPACE = np.isin(np.arange(256), list(SPACES))
+SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one by one
+BOM = b"\xef\xbb\xbf"
+SEARCH_BYTES = 1 << 18
+
+
+def rows(data: bytes, *, first: bool) -> Rows:
+    """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
+    octets = np.frombuffer(data, np.uint8)
+    newlines = _positions(octets, NEWLINE)
+    starts = np.concatenate([[0], newlines + 1]).astype(np.int64)
+    ends = np.concatenate([newlines, [len(data)]]).astype(np.int64)
+    if starts[-1] == len(data):  # the last newline ends a line, it does not begin one
+        starts, ends = starts[:-1], ends[:-1]
+    if first and data.startswith(BOM):
+        starts[0] = len(BOM)
+    filled = last_not_space(data, starts, ends) >= starts
+    return Rows(starts[filled], ends[filled], int(len(starts) - filled.sum()))
+
+
+def _positions(octets: npt.NDArray[np.uint8], wanted: int) -> Positions:
+    """Where a byte stands; block by block, since a mask of the whole chunk is slower to come by than to fill."""
+    starts = range(0, len(octets), SEARCH_BYTES)
+    found = [np.flatnonzero(octets[at : at + SEARCH_BYTES] == wanted) + at for at in starts]
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def after_newline(file: IO[bytes], position: int) -> int:
+    """The position after the first newline at or after `position`; past the end where there is none."""
+    file.seek(position)
+    while block := file.read(SEARCH_BYTES):
+        found = block.find(b"\n")
+        if found >= 0:
+            return position + found + 1
+        position += len(block)
+    return position + 1
+
+
+def last_not_space(data: bytes, starts: Positions, ends: Positions) -> Positions:
+    """Of each line the position of its last byte that is no space; below its start where there is none."""
+    octets = np.frombuffer(data, np.uint8)
+    last = ends - 1
+    moving = np.flatnonzero(last >= starts)
+    for _ in range(SPACE_STEPS):
+        moving = moving[IS_SPACE[octets[last[moving]]]]
+        last[moving] -= 1
+        moving = moving[last[moving] >= starts[moving]]
+    for line in moving:
+        last[line] = starts[line] + len(data[starts[line] : last[line] + 1].rstrip(SPACES)) - 1
+    return last
+
+
+def first_not_space(data: bytes, rows: Rows) -> Positions:
+    """Of each row, which holds more than spaces, the position of its first byte that is none."""
+    octets = np.frombuffer(data, np.uint8)
+    first = rows.starts.copy()
+    moving = np.arange(len(first))
+    for _ in range(SPACE_STEPS):
+        moving = moving[IS_SPACE[octets[first[moving]]]]
+        first[moving] += 1
+    for row in moving:
+        first[row] = rows.ends[row] - len(data[first[row] : rows.ends[row]].lstrip(SPACES))
+    return first
