@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -20,6 +21,8 @@ def begin() -> None:
     """Comes first, before anything large is imported."""
     # TensorFlow's C++ part reads this once, and has nothing to say to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Google's libraries say of each of them that Python 3.10 is old; the locked ones work on it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.api_core")
     # Imports make a million objects that all stay: to look for garbage among them takes a fifth of the time.
     gc.disable()
 
