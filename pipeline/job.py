@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
+from pipeline.names import LEDGER, TEMP
 from transforms import files, formats
 from transforms.chunks import SplitIntoChunks
 from transforms.join import JoinPredictions
@@ -13,9 +14,6 @@ from transforms.read import FEATURES, RECEIPTS, ReadChunk
 from transforms.records import Chunk, Layout, PartReceipt
 from transforms.sources import MatchSources
 from transforms.write import WritePart
-
-TEMP = "_temp"
-LEDGER = "receipts.jsonl"
 
 
 class Job(NamedTuple):

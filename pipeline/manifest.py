@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline import VERSION, ledger
+from pipeline.names import JOB, MANIFEST, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from transforms import files
 from transforms.records import PartReceipt
 from transforms.write import letters_name
 
-JOB = "_job.json"
-MANIFEST = "_manifest.json"
-SUCCESS = "_SUCCESS"
 SCHEMA_VERSION = 1
 BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")

@@ -82,6 +82,9 @@ class RunOptions(ModelOptions):
         Raises:
             UsageError: Two options contradict each other.
         """
+        for flag, value in (("--model", self.model), ("--output", self.output), *(("--input", i) for i in self.input)):
+            if not value:
+                raise UsageError(f"{flag} is empty; give a path")
         row = "row" in self.output_fields
         if self.include_fields and self.exclude_fields:
             raise UsageError("--include_fields and --exclude_fields contradict each other; give one of them")
@@ -123,7 +126,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _positive(limit: int | None = None) -> type[int]:
     def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < 1 or (limit and int(text) > limit):
+        if not text.isdecimal() or int(text) < 1 or (limit and int(text) > limit):
             raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1{f' to {limit}' if limit else ''}")
         return int(text)
 

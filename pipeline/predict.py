@@ -19,6 +19,7 @@ from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
+from transforms.score import said_by_model
 
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
@@ -59,9 +60,9 @@ def read_request(path: str) -> list[dict[str, Any]]:
         if path == "-":
             request = json.load(sys.stdin)
         else:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:
                 request = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
     instances = request.get("instances") if isinstance(request, Mapping) else None
     if not isinstance(instances, list) or not instances or not all(isinstance(i, dict) for i in instances):
@@ -92,7 +93,7 @@ def predict(
     try:
         answer = called(arrays)
     except tf.errors.OpError as error:
-        raise RunError(f"the model raised: {error.message.splitlines()[0]}; look at the instances") from error
+        raise RunError(f"the model raised: {said_by_model(error)}; look at the instances") from error
     if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
     texts = {name: json_text.encode(columns.from_array(array)).to_pylist() for name, array in answer.items()}

@@ -2,11 +2,12 @@
 
 import contextlib
 import gzip
+import io
 import itertools
 import os
-import posixpath
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +15,12 @@ import numpy as np
 
 from pipeline.job import Job
 from pipeline.layout import make_layout
+from pipeline.names import JOB, MANIFEST, is_ours
 from pipeline.options import RunOptions
 from pipeline.startup import import_tensorflow
 from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
-from transforms.errors import UsageError
+from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
@@ -138,10 +140,24 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
     if files.is_local(options.output):
         _check_writable(options.output)
-    if not options.overwrite and files.match(posixpath.join(options.output, "**")):
+    _check_empty(options)
+
+
+def _check_empty(options: RunOptions) -> None:
+    there = files.list_below(options.output)
+    if there and not options.overwrite:
         raise UsageError(
             f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
         )
+    foreign = [name for name in there if not is_ours(name)]
+    if foreign or (there and not {JOB, MANIFEST} & set(there)):
+        example = foreign[0] if foreign else next(iter(there))
+        raise UsageError(
+            f"--output {options.output} holds {example}, which keyjoin did not write; move it, or choose another folder"
+        )
+    output, model = _absolute(options.output), _absolute(options.model)
+    if _inside(model, output) or _inside(output, model):
+        raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")
 
 
 def _check_writable(output: str) -> None:
@@ -167,12 +183,23 @@ def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str,
     filled = (source for source in found if source.size)
     for source, size in itertools.product(itertools.islice(filled, SAMPLE_SOURCES), SAMPLE_BYTES):
         data = _head(source, size)
-        sample = fmt.sample(data)
+        try:
+            sample = fmt.sample(data)
+        except RunError as error:
+            raise UsageError(f"{source.path}: {error}") from error
         if sample:
-            return data, sample
+            return data[: _whole(fmt, data)], sample
         if len(data) < size:
             continue
     return b"", []
+
+
+def _whole(fmt: Format, data: bytes) -> int:
+    """Where a whole row near the end of a file's first bytes ends, as far as the format can tell."""
+    ends = [0]
+    with contextlib.suppress(RunError):
+        ends.extend(fmt.split(io.BytesIO(data), len(data), len(data) // 8 + 1))
+    return ends[-1]
 
 
 def _head(source: Source, size: int) -> bytes:
@@ -180,6 +207,6 @@ def _head(source: Source, size: int) -> bytes:
     try:
         with files.open_raw(source.path) as stored, opened(stored) as file:
             data: bytes = file.read(size)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error
     return data

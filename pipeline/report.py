@@ -82,19 +82,15 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
     """The first rows of the output, as text."""
     left = SHOWN_ROWS
     fmt = formats.load(plan.job.format)
-    parts = [f for f in files.match(files.join(output, "**")) if f.size_in_bytes and not _is_ours(f.path, output)]
-    for part in parts[:SHOWN_PARTS]:
-        data = files.read_range(part.path, 0, min(part.size_in_bytes, SHOWN_BYTES))
+    sizes = files.list_below(output)
+    parts = [name for name, size in sizes.items() if size and not name.startswith("_") and not name.endswith(GZIP)]
+    for name in parts[:SHOWN_PARTS]:
+        data = files.read_range(files.join(output, name), 0, min(sizes[name], SHOWN_BYTES))
         for row in fmt.sample(data)[:left]:
             yield json.dumps(row, ensure_ascii=False, default=repr)
             left -= 1
         if not left:
             return
-
-
-def _is_ours(path: str, output: str) -> bool:
-    below = path[len(output.rstrip("/")) + 1 :]
-    return below.startswith("_") or path.endswith(GZIP)
 
 
 def _shortened(row: str) -> str:

@@ -1,6 +1,5 @@
 """`keyjoin run`: checks, runs the job, and calls it complete only when the ledger adds up."""
 
-import os
 import re
 import time
 import traceback
@@ -11,15 +10,16 @@ import apache_beam as beam
 from pipeline import ledger, manifest, report
 from pipeline.beam_flags import pipeline_options
 from pipeline.exits import Exit
-from pipeline.job import TEMP, build, read_receipts
+from pipeline.job import build, read_receipts
+from pipeline.names import SUCCESS, TRACEBACK
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan, prepare
 from pipeline.startup import quiet_beam
 from transforms import files
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError
 from transforms.records import PartReceipt
+from transforms.write import DEAD_LETTERS
 
-TRACEBACK = "_error.txt"
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 STEP = re.compile(r" \[while running .*$", re.DOTALL)
@@ -40,7 +40,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     with prepare(options) as plan:
         report.print_plan(plan)
-        _clear(options)
+        if options.overwrite:
+            _clear(options.output)
         manifest.begin(options, plan)
         _execute(plan, beam_options)
     parts = read_receipts(plan.job.temp)
@@ -55,7 +56,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     if not within:
         raise RunError(
             f"{totals.bad} of {totals.rows} rows are bad, more than --max_bad_rows={options.max_bad_rows} allows; "
-            f"see {files.join(options.output, '_dead_letter')}, mend the rows or raise the budget, and run again "
+            f"see {files.join(options.output, DEAD_LETTERS)}, mend the rows or raise the budget, and run again "
             "with --overwrite"
         )
     return Exit.COMPLETE
@@ -98,22 +99,11 @@ def _cause(error: Exception, output: str) -> str:
     return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}; see {path}"
 
 
-def _clear(options: RunOptions) -> None:
-    """Empties the output folder for --overwrite, `_SUCCESS` first.
-
-    Raises:
-        UsageError: The folder holds something that is not a run's output.
-    """
-    there = {f.path for f in files.match(files.join(options.output, "**"))}
-    if not there:
-        return
-    if not there & {files.join(options.output, name) for name in (manifest.JOB, manifest.MANIFEST)}:
-        raise UsageError(
-            f"--output {options.output} holds files that no run of keyjoin wrote; empty it yourself, or choose another"
-        )
+def _clear(output: str) -> None:
+    """Empties the output folder; that all in it is an earlier run's was checked before."""
     # `_SUCCESS` goes first: from then on nobody takes what is left for a result.
-    files.delete_tree(files.join(options.output, manifest.SUCCESS))
-    files.delete_below(options.output)
+    files.delete_tree(files.join(output, SUCCESS))
+    files.delete_below(output)
 
 
 def _check(plan: Plan, parts: Sequence[PartReceipt]) -> None:
@@ -122,12 +112,7 @@ def _check(plan: Plan, parts: Sequence[PartReceipt]) -> None:
     Raises:
         RunError: The ledger does not add up.
     """
-    output = plan.job.output.rstrip("/")
-    written = {
-        os.path.relpath(f.path, output) if files.is_local(output) else f.path[len(output) + 1 :]: f.size_in_bytes
-        for f in files.match(files.join(output, "**"))
-        if f"/{TEMP}/" not in f.path
-    }
+    written = files.list_below(plan.job.output)
     now = {f.path: f.size_in_bytes for pattern in {p.chunk.source for p in parts} for f in files.match(pattern)}
     found = ledger.problems(plan.sources, now, parts, written)
     if found:

@@ -143,3 +143,28 @@ def without_first(count: tf.Tensor) -> tf.Tensor:
 def first_twice(count: tf.Tensor) -> tf.Tensor:
     """Rows, and the first of them again."""
     return tf.concat([tf.range(count), [0]], axis=0)
+
+
+def computing_with_key(folder: Path, compute: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:
+    """Takes a `key` that is data: one of its outputs is computed from it, and equals it for some data."""
+    return save(folder, lambda x, key: {"a": compute(x, key), "b": x * 2.0}, spec("x"), spec("key"))
+
+
+def plus(x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Equals the key where x is 0."""
+    return x + key
+
+
+def largest(x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
+    """Equals the key where x is small."""
+    return tf.maximum(x, key)
+
+
+def stretching(folder: Path, factor: float) -> str:
+    """Returns another number of predictions than it gets rows."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows = tf.cast(tf.cast(tf.shape(x)[0], tf.float32) * factor, tf.int32)
+        return {"prediction": tf.tile(_linear(x), [2, 1])[:rows]}
+
+    return save(folder, call, spec("x", 3))

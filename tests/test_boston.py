@@ -98,6 +98,7 @@ def test_the_tutorials_online_call(
     ("request_text", "message"),
     [
         ("{", "Expecting property name"),
+        ("[" * 100_000, "maximum recursion depth"),
         ("[]", "no list of objects called instances"),
         ('{"instances": []}', "no list of objects called instances"),
         ('{"instances": [[1, 2]]}', "no list of objects called instances"),

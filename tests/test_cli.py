@@ -1,7 +1,9 @@
 """The command line: what is wrong is told before anything runs, in one line, with exit code 2."""
 
+import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -183,12 +185,56 @@ def test_output_folders_that_cannot_be_used(refuse: Callable[..., str], lines: A
     assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(
         f"--output={other}"
     )
-    assert "no run of keyjoin wrote" in refuse(f"--output={other}", "--overwrite")
+    assert "holds precious.txt, which keyjoin did not write" in refuse(f"--output={other}", "--overwrite")
     assert (other / "precious.txt").read_text() == "keep me"
     file = tmp_path / "file"
     file.write_text("x")
     assert f"{file} is not a folder" in refuse(f"--output={file}")
     assert f"{file} is not a folder" in refuse(f"--output={file}/below")
+
+
+def test_overwrite_touches_nothing_that_no_run_wrote(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    flags = (f"--input={lines(ROW)}", f"--model={model(models.keyed)}", f"--output={output}")
+    assert keyjoin("run", *flags).code == 0
+    (output / "notes.txt").write_text("mine")
+    for command in ("check", "run"):
+        refused = keyjoin(command, *flags, "--overwrite")
+        assert (refused.code, refused.complete()) == (2, True)
+        assert "holds notes.txt, which keyjoin did not write" in refused.err
+    (output / "notes.txt").unlink()
+    (output / "in-00000-of-00002.jsonl").symlink_to(tmp_path / "nowhere")
+    assert keyjoin("run", *flags, "--overwrite").code == 0
+    shutil.copytree(model(models.keyed), output / "_temp" / "model")
+    inside = keyjoin("run", flags[0], flags[2], f"--model={output}/_temp/model", "--overwrite")
+    assert (inside.code, inside.complete()) == (2, True)
+    assert "lie in each other" in inside.err
+
+
+def test_names_that_readers_skip_are_refused(refuse: Callable[..., str], lines: Any) -> None:
+    for name in ("_temp/a.jsonl", "_a.jsonl"):
+        path = Path(lines(ROW, name=name))
+        other = lines(ROW, name="b.jsonl")
+        assert "which readers skip; rename it" in refuse("--input", str(path), other)
+    assert "no file matches" in refuse(f"--input={path.parent}/_*.json")
+    link = path.parent / "sub"
+    link.symlink_to(path.parent / "_temp")
+    assert f"{link} is a link to a folder" in refuse(f"--input={path.parent}")
+
+
+def test_damaged_input_that_can_be_seen_is_refused(refuse: Callable[..., str], lines: Any) -> None:
+    packed = Path(lines(ROW)).with_name("in.jsonl.gz")
+    content = bytearray(gzip.compress(json.dumps(ROW).encode() * 100))
+    content[10] = 7
+    packed.write_bytes(content)
+    assert f"{packed} cannot be read" in refuse(f"--input={packed}")
+    record = packed.with_name("in.tfrecord")
+    record.write_bytes(bytes(packed.read_bytes()))
+    assert f"{record}: not a TFRecord header at byte 0" in refuse(f"--input={record}")
+    assert "--input is empty" in refuse("--input=")
+    assert "--output is empty" in refuse("--output=")
 
 
 def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transforms import columns
+from transforms.formats import jsonl
 from transforms.formats.json_lines import BOM
 from transforms.formats.jsonl import FORMAT
 from transforms.reasons import Reason
@@ -142,7 +144,7 @@ BAD = [
     (b'{"x": [1, 2], "z": NaN}', Reason.NOT_JSON),
     (b'{"x": [1, 2], "z": -Infinity}', Reason.NOT_JSON),
     (b'{"x": [1, 2], "z": Inf}', Reason.NOT_JSON),
-    (b'{"x": [1, 2], "z": 1e400}', Reason.NOT_JSON),
+    (b'{"x": [1, 2], "z": 1e400}', Reason.OUT_OF_RANGE),
     (b'{"x": [1, 2], "z": "\\ud800"}', Reason.NOT_JSON),
     (b'{"x": [1, 2],}', Reason.NOT_JSON),
     (b'\x00{"x": [1, 2]}', Reason.NOT_JSON),
@@ -211,7 +213,9 @@ def read_values(dtype: str, shape: tuple[int, ...], *rows: str) -> tuple[list, l
         ("int32", (), ["1", "-2", "1.0", "1e2", "1.5", "2147483648", "true", '"1"'], [1, -2],
          ["fraction", "fraction", "fraction", "out_of_range", "wrong_type", "wrong_type"]),
         ("int64", (), ["9223372036854775807", "9223372036854775808"], [9223372036854775807], ["out_of_range"]),
-        ("uint64", (), ["18446744073709551615", "-1"], [18446744073709551615], ["out_of_range"]),
+        ("uint64", (), ["18446744073709551615", "-1", "-0"], [18446744073709551615], ["out_of_range"] * 2),
+        ("int32", (), ["1", "9" * 5000, "-" + "9" * 5000, "2"], [1, 2], ["out_of_range"] * 2),
+        ("float32", (), ["1", "9" * 5000, "2"], [1.0, 2.0], ["out_of_range"]),
         ("uint8", (2,), ["[0, 255]", "[0, 256]", "[-1, 0]"], [[0, 255]], ["out_of_range", "out_of_range"]),
         ("float64", (), ["9007199254740993", "0.1", "1e308"], [9007199254740992.0, 0.1, 1e308], []),
         ("float16", (), ["1", "65505", "70000"], [1.0, 65504.0], ["out_of_range"]),
@@ -229,6 +233,17 @@ def test_values_are_read_in_the_dtype_and_shape_of_the_model(
     dtype: str, shape: tuple[int, ...], rows: list[str], values: list, reasons: list[str]
 ) -> None:
     assert read_values(dtype, shape, *rows) == (values, reasons)
+
+
+@given(data=st.data())
+def test_any_mixture_of_spellings_and_bad_rows_keeps_its_order(data: st.DataObject) -> None:
+    kinds = st.sampled_from(["{}", "[{}]", '"{}"', "[[{}]]", "null", "{}.5", "[{}, 1]"])
+    rows = [kind.format(i) for i, kind in enumerate(data.draw(st.lists(kinds, max_size=40)))]
+    good = [float(row.strip("[]")) for row in rows if row.strip("[]0123456789.") == "" and "[[" not in row]
+    with mock.patch.object(jsonl, "CUT_ROWS", data.draw(st.integers(1, 50))):
+        values, reasons = read_values("float32", (1,), *rows)
+    assert values == [[value] for value in good]
+    assert len(reasons) == len(rows) - len(good)
 
 
 def test_scalar_fields_are_stacked_into_one_input() -> None:

@@ -269,6 +269,46 @@ def test_sizes_that_the_model_leaves_open_are_those_of_the_first_row(
     assert [d["reason"] for d in done.dead()] == ["wrong_shape"]
 
 
+def test_a_data_input_called_key_is_fed_from_the_row(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    rows = [{"x": x, "key": key} for x, key in ((1, 5), (-1, 6), (1, 7), (-1, 8), (0, 9))]
+    done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(models.computing_with_key, models.plus)}")
+    assert done.code == 0, done.err
+    assert [(row["a"], row["b"]) for row in done.rows()] == [(r["x"] + r["key"], 2.0 * r["x"]) for r in rows]
+
+
+@pytest.mark.parametrize("first", [{}, {"feat": None}, {"feat": [1]}, {"feat": "text"}, {"other": [1, 2, 3]}])
+def test_a_bad_first_row_costs_itself(keyjoin: Callable[..., Result], lines: Any, model: Any, first: Any) -> None:
+    import tensorflow as tf
+
+    path = lines(first, *({"feat": [1, 2, i]} for i in range(20)))
+    for made in (model(models.plain), model(models.echoing, tf.float32, None)):
+        done = keyjoin("run", f"--input={path}", f"--model={made}", "--max_bad_rows=1")
+        assert done.code == 0, done.err
+        assert (len(done.rows()), len(done.dead())) == (20, 1)
+
+
+@pytest.mark.parametrize("name", ["out[1]", "o*", "o?", "a b#c", "é"])
+def test_folders_of_odd_names(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path, name: str
+) -> None:
+    folder = Path(lines(*X3, name=f"{name}/in.jsonl")).parent
+    output = tmp_path / "o" / name
+    flags = (f"--model={model(models.keyed)}", f"--output={output}")
+    done = keyjoin("run", f"--input={folder}", *flags)
+    assert (done.code, done.complete(), len(done.rows())) == (0, True, 3), done.err
+    assert keyjoin("run", f"--input={folder}", *flags).code == 2
+    assert keyjoin("run", f"--input={folder}", *flags, "--overwrite").code == 0
+
+
+def test_one_file_named_in_several_ways_is_read_once(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(lines(*X3))
+    monkeypatch.chdir(path.parent)
+    done = keyjoin("run", "--input", "in.jsonl", "./in.jsonl", str(path), "*", f"--model={model(models.keyed)}")
+    assert (done.code, len(done.rows())) == (0, 3), done.err
+
+
 def test_two_runs_of_one_command_give_the_same_bytes(keyjoin: Callable[..., Result], tmp_path: Path) -> None:
     for name in ("part-1.jsonl", "part-2.jsonl"):
         shutil.copy(BOSTON / "data" / name, tmp_path / name)

@@ -137,6 +137,21 @@ def test_a_key_that_does_not_come_back_is_data(model: Callable[..., str]) -> Non
         find_contract(silent, "serving_default", "key")
 
 
+@pytest.mark.parametrize("compute", [models.plus, models.largest])
+def test_a_key_that_only_sometimes_comes_back_is_data(model: Callable[..., str], compute: Any) -> None:
+    found = find_contract(load(model(models.computing_with_key, compute), "serving_default"), "serving_default")
+    assert (found.key, found.echo) == (None, None)
+    assert [t.name for t in found.predictions] == ["a", "b"]
+
+
+def test_without_a_key_too_few_predictions_are_missing_and_too_many_repeated(model: Callable[..., str]) -> None:
+    x = np.ones((3, 3), np.float32)
+    for part, reason in ((0.5, "key_missing"), (2.0, "key_repeated")):
+        called = load(model(models.stretching, part), "serving_default")
+        scored = score(called, find_contract(called, "s"), {"x": x}, 3, 96, keep_non_finite=False)
+        assert [bad.reason for bad in scored.bad] == [reason] * 3
+
+
 def test_an_input_of_any_name_can_take_the_key(model: Callable[..., str]) -> None:
     loaded = load(model(models.named_key), "serving_default")
     assert find_contract(loaded, "serving_default").key is None

@@ -3,8 +3,8 @@
 import dataclasses
 import gzip
 import posixpath
+import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO
 
 import apache_beam as beam
 
@@ -56,16 +56,17 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
     path = files.join(folder, *f"{source.stem}{source.suffix}".removesuffix(GZIP).split("/"))
     try:
         with files.open_raw(source.path) as packed, gzip.open(packed) as plain:
-            return path, files.write_whole(path, _blocks(plain))
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
-        raise RunError(
-            f"{source.path}: not a whole gzip file ({error}); copy it again from where it was written"
-        ) from error
+            return path, files.write_whole(path, _blocks(plain, source.path))
+    except OSError as error:
+        raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
 
 
-def _blocks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    while block := file.read(COPY_BYTES):
-        yield block
+def _blocks(file: gzip.GzipFile, path: str) -> Iterator[bytes]:
+    try:
+        while block := file.read(COPY_BYTES):
+            yield block
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise RunError(f"{path}: not a whole gzip file ({error}); copy it again from where it was written") from error
 
 
 @dataclasses.dataclass(eq=False)

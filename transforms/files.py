@@ -4,6 +4,7 @@ https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterable
 from typing import IO, Any
@@ -34,6 +35,22 @@ def match(pattern: str) -> list[FileMetadata]:
     cut = 2 if bare else 0
     files = [FileMetadata(f.path[cut:], f.size_in_bytes, f.last_updated_in_seconds) for f in found]
     return sorted((f for f in files if not (is_local(f.path) and os.path.isdir(f.path))), key=lambda f: f.path)
+
+
+def match_below(folder: str) -> list[FileMetadata]:
+    """Files in a folder and below, sorted by path; nothing if there is no such folder.
+
+    Raises:
+        UsageError: It holds a link to another folder.
+    """
+    if not is_local(folder):
+        return match(join(folder, "**"))
+    paths = [os.path.join(folder, name) for name in list_below(folder)]
+    for path in paths:
+        if os.path.isdir(path):
+            raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
+    # A link that leads nowhere counts as a file, so that it is found to be unreadable.
+    return [FileMetadata(path, os.path.getsize(path) if os.path.exists(path) else 0) for path in paths]
 
 
 def is_local(path: str) -> bool:
@@ -120,15 +137,38 @@ def join(folder: str, *names: str) -> str:
     return path
 
 
+def list_below(folder: str) -> dict[str, int]:
+    """Files in a folder and below: name relative to the folder -> bytes. Links are not followed.
+
+    The folder's name is taken as it is, whatever wildcards it holds.
+    """
+    if is_local(folder):
+        paths = [os.path.join(at, name) for at, folders, names in os.walk(folder) for name in names + folders]
+        kept = [path for path in paths if os.path.islink(path) or not os.path.isdir(path)]
+        return {os.path.relpath(path, folder): os.lstat(path).st_size for path in sorted(kept)}
+    cut = len(folder.rstrip("/")) + 1
+    return {file.path[cut:]: file.size_in_bytes for file in match(join(folder, "**"))}
+
+
 def delete_below(folder: str) -> None:
     """Deletes all that is in a folder; the folder itself stays, it may be a link or a mount."""
-    if is_local(folder):
-        FileSystems.delete([os.path.join(folder, name) for name in os.listdir(folder)])
-    else:
-        FileSystems.delete([file.path for file in match(join(folder, "**"))])
+    if not is_local(folder):
+        FileSystems.delete([join(folder, name) for name in list_below(folder)])
+        return
+    for name in list_below(folder):
+        os.unlink(os.path.join(folder, name))
+    for at, _, _ in os.walk(folder, topdown=False):
+        if at != folder:
+            os.rmdir(at)
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a folder and all below it, if it is there."""
-    if FileSystems.exists(path):
+    """Deletes a file, or a folder and all below it, if it is there."""
+    if is_local(path):
+        # Not by Beam, which takes the name for a glob.
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+    elif FileSystems.exists(path):
         FileSystems.delete([path])

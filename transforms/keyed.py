@@ -114,7 +114,11 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row, default=_plain).encode() + b"\n"
+    try:
+        return json.dumps(row, default=_plain).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        # No object, so that it is refused with these words.
+        return json.dumps(f"not to be written as JSON: {error}").encode() + b"\n"
 
 
 def _plain(value: Any) -> Any:

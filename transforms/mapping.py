@@ -1,6 +1,7 @@
 """Mapping: which fields of a row feed which input of the model, decided once, before the run."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from transforms.columns import B64, READ_AS, STRING
@@ -22,7 +23,7 @@ def map_inputs(
     """Finds what feeds each data input of a model.
 
     Named fields come first; then an input takes the field of its own name; then the only input left
-    takes the only field that fits it. Sizes that the model leaves open are those of the first row.
+    takes the only field that fits it. Sizes that the model leaves open are those of most of the first rows.
 
     Args:
         contract: What the signature takes.
@@ -68,7 +69,7 @@ def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) 
         return ()
     if not sample:
         return (tensor.name,)
-    fitting = [n for n in names if all(n in row and _fits(row[n], tensor, is_example) for row in sample[:1])]
+    fitting = [n for n in names if _most(n in row and _fits(row[n], tensor, is_example) for row in sample)]
     if alone and len(fitting) == 1:
         return (fitting[0],)
     why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"
@@ -76,6 +77,12 @@ def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) 
         f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
         f"map one with --input_map {tensor.name}=FIELD"
     )
+
+
+def _most(votes: Iterable[bool]) -> bool:
+    """Whether most say yes: a bad row among the first must not decide for the others."""
+    counted = list(votes)
+    return 2 * sum(counted) > len(counted)
 
 
 def describe(tensor: Tensor) -> str:
@@ -148,21 +155,26 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_exam
 
 
 def _told_by_sample(tensor: Tensor, field: str, sample: Sample, *, is_example: bool) -> tuple[int, ...]:
-    values = [row[field] for row in sample if row.get(field) is not None]
-    shape = _shape(values[0]) if values else None
-    if shape is not None and is_example:
-        count = shape[0]
-        shape = _open_size(tensor.shape, count) if tensor.shape is not None else (count,)
-    fits = shape is not None and (
-        tensor.shape is None
-        or (len(shape) == len(tensor.shape) and all(s in (None, f) for s, f in zip(tensor.shape, shape, strict=True)))
-    )
-    if shape is None or not fits:
+    shapes = Counter(_settled(row[field], tensor, is_example) for row in sample if row.get(field) is not None)
+    shapes.pop(None, None)
+    shape = shapes.most_common(1)[0][0] if shapes else None
+    if shape is None:
         raise UsageError(
-            f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first row's field {field} "
-            "does not settle it; export the model with a fixed shape, or put a whole row first"
+            f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first rows' field {field} "
+            "does not settle it; export the model with a fixed shape"
         )
     return shape
+
+
+def _settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | None:
+    """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
+    shape = _shape(value)
+    if is_example:
+        return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])
+    if tensor.shape is None:
+        return shape
+    fits = len(shape) == len(tensor.shape) and all(s in (None, f) for s, f in zip(tensor.shape, shape, strict=True))
+    return shape if fits else None
 
 
 def _check_fields(features: Sequence[Feature], sample: Sample) -> None:

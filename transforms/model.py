@@ -26,6 +26,10 @@ KEY_DTYPES = ("int32", "int64", "float32", columns.STRING)
 PROBE_KEYS = (np.array([1009, 2003, 3001]), np.array([4001, 6007, 5003]))
 
 
+# Data to ask with: what is an echo for one of them and not for another is a computation.
+PROBE_VALUES = ((0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
+
+
 class Tensor(NamedTuple):
     """An input or output of a signature.
 
@@ -192,6 +196,8 @@ def _tensor(name: str, info: Any, kind: str) -> Tensor:
     sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
     if not sizes or (sizes[0] is not None and kind == "input"):
         raise UsageError(f"{kind} {name} of shape {sizes} has no free batch dimension; export the model with one")
+    if 0 in sizes:
+        raise UsageError(f"{kind} {name} of shape {sizes} holds no values; export the model without it")
     return Tensor(name, dtype, tuple(sizes[1:]), info.name)
 
 
@@ -219,14 +225,14 @@ def find_contract(
 ) -> Contract:
     """Finds out where the key comes back, by asking the model.
 
-    With two different vectors of keys, the output, or the last column of one, that holds both is the
+    The output, or the last column of one, that holds different vectors of keys, with whatever data, is the
     echo. An input called `key` that does not come back is data.
 
     Args:
         model: The model.
         signature: Its signature.
         key_name: The input that takes the key, if it is not called `key`.
-        example: Gives three rows for data inputs, or None; asked where the model raises for zeros and ones.
+        example: Gives three real rows for data inputs, or None.
 
     Raises:
         UsageError: The named input does not come back, or the model gives no prediction.
@@ -244,32 +250,37 @@ def find_contract(
 
 
 def _ask(model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]) -> Echo | None:
+    """The output that gives the key back whatever the data is: x + key does so only where x is 0."""
     import tensorflow as tf
 
     data = tuple(t for t in model.inputs.values() if t != key)
-    for value in (0, 1, None):
-        arrays = example(data) if value is None else _made_up(data, value)
+    found = []
+    for arrays in [*(_made_up(data, values) for values in PROBE_VALUES), example(data)]:
         if arrays is None:
-            break
+            continue
         try:
             answers = [model({**arrays, key.name: key_array(keys, key)}) for keys in PROBE_KEYS]
         except tf.errors.OpError:
             continue
-        return _echo(answers)
+        found.append(_echo(answers))
+    if found:
+        return found[0] if all(echo == found[0] for echo in found) else None
     # The model raises for all that it was asked; what is told by name is verified with each batch.
     named = model.outputs.get(key.name)
     return Echo(key.name, last_column=False) if named is not None and named.dtype == key.dtype else None
 
 
-def _made_up(tensors: Sequence[Tensor], value: int) -> Arrays:
-    """Three rows of one value, of size 1 where the model leaves it open."""
+def _made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
+    """Three rows, each of one value, of size 1 where the model leaves it open."""
     made = {}
     for tensor in tensors:
         shape = (3, *(size or 1 for size in tensor.shape or ()))
+        rows = np.array(values).reshape(3, *[1] * (len(shape) - 1))
         if tensor.dtype == columns.STRING:
-            made[tensor.name] = np.full(shape, b"", object)
+            texts = np.array([str(value).encode() if value else b"" for value in values], object).reshape(rows.shape)
+            made[tensor.name] = np.broadcast_to(texts, shape)
         else:
-            made[tensor.name] = np.full(shape, value).astype(tensor.dtype)
+            made[tensor.name] = np.broadcast_to(rows.astype(tensor.dtype), shape)
     return made
 
 

@@ -37,9 +37,9 @@ class BatchError(ValueError):
     """A model without a key gave another number of predictions than it got rows."""
 
     def __init__(self, output: str, given: int, rows: int) -> None:
-        """Keeps how many were given."""
-        super().__init__(f"output {output} has {given} predictions for {rows} rows")
-        self.given = given
+        """Keeps whether too many were given."""
+        super().__init__(f"output {output} has {given} predictions for a batch of {rows}")
+        self.too_many = given > rows
 
 
 def score(
@@ -91,7 +91,7 @@ def _concatenate(parts: Sequence[Scored]) -> Scored:
         if len(shapes) > 1:
             raise RunError(
                 f"output {name} changes its shape from batch to batch: {sorted(shapes)}; "
-                "export the model with a fixed shape, or score with --batch_size=1"
+                "export the model with a fixed shape"
             )
         outputs[name] = np.concatenate(found) if found else empty
     return Scored(outputs, [bad for part in parts for bad in part.bad])
@@ -179,8 +179,12 @@ def _finite(scored: Scored, first: int, end: int) -> Scored:
 
 def _why(error: Exception) -> tuple[str, str]:
     if isinstance(error, BatchError):
-        reason = Reason.KEY_REPEATED if error.given > 1 else Reason.KEY_MISSING
+        reason = Reason.KEY_REPEATED if error.too_many else Reason.KEY_MISSING
         return reason.value, str(error)
-    # The first line says that a graph raised, and the next ones where; what was raised comes after them.
+    return Reason.MODEL_ERROR.value, said_by_model(error)
+
+
+def said_by_model(error: Exception) -> str:
+    """What a model raised, in one line; that a graph raised it goes without saying."""
     said = " ".join(str(getattr(error, "message", error)).removeprefix("Graph execution error:").split())
-    return Reason.MODEL_ERROR.value, f"{type(error).__name__}: {said}"[:MESSAGE]
+    return f"{type(error).__name__}: {said}"[:MESSAGE]

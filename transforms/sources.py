@@ -1,6 +1,7 @@
 """MatchSources: from globs and folders to the input files, each once, each with its place in the output."""
 
 import dataclasses
+import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -31,8 +32,8 @@ class Matched(NamedTuple):
 def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
     """Matches files, globs and folders.
 
-    Folders are searched through; names in them that begin with `_` or `.` are not data, as Spark,
-    Hive and Beam hold it. Sub-folders below what all patterns have in common are kept in the stem.
+    Folders are searched through. Names in folders and under wildcards that begin with `_` or `.` are not
+    data, as Spark, Hive and Beam hold it. Sub-folders below what all patterns have in common are kept in the stem.
 
     Args:
         patterns: Paths, globs or folders.
@@ -41,21 +42,22 @@ def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
     Raises:
         UsageError: A pattern matches no file, a name is not UTF-8, or two sources would get parts of one name.
     """
-    found: dict[str, int] = {}
+    found: dict[str, FileMetadata] = {}
     roots: list[str] = []
     skipped: set[str] = set()
     for pattern in patterns:
         matched, root, hidden = _match_one(pattern)
-        found |= {f.path: f.size_in_bytes for f in matched}
+        for file in matched:
+            found.setdefault(files.absolute(file.path), file)
         roots.append(root)
         skipped |= hidden
     try:
         root = posixpath.commonpath([files.absolute(root) for root in roots])
     except ValueError as error:
         raise UsageError(f"inputs on several file systems: {', '.join(patterns)}; run them one by one") from error
-    sources = [_source(path, found[path], root, suffix) for path in sorted(found)]
+    sources = sorted(_source(file.path, file.size_in_bytes, root, suffix) for file in found.values())
     _check_names(sources)
-    return Matched(sources, sorted(skipped - set(found)))
+    return Matched(sources, sorted(path for path in skipped if files.absolute(path) not in found))
 
 
 def fixed_folder(glob: str) -> str:
@@ -68,29 +70,37 @@ def fixed_folder(glob: str) -> str:
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a pattern has wildcards."""
-    return any(c in pattern for c in WILDCARDS)
+    """Whether a pattern has wildcards, and is no path that exists as it is spelled."""
+    return any(c in pattern for c in WILDCARDS) and not (files.is_local(pattern) and os.path.exists(pattern))
 
 
 def _match_one(pattern: str) -> tuple[list[FileMetadata], str, set[str]]:
     """The files of one pattern, the folder that their names in the output start from, what was skipped."""
-    matched, hidden = files.match(pattern), set()
-    if [f.path for f in matched] == [pattern]:
+    folder = files.is_local(pattern) and os.path.isdir(pattern)
+    matched = [] if folder else files.match(pattern)
+    hidden: list[str] = []
+    if not folder and [f.path for f in matched] == [pattern]:
         root = posixpath.dirname(pattern)
     elif is_glob(pattern):
         root = fixed_folder(pattern)
+        if not _is_hidden(pattern, root):
+            matched, hidden = _apart(matched, root)
     else:
         root = pattern.rstrip("/") or "/"
-        below = files.match(posixpath.join(pattern, "**"))
-        hidden = {f.path for f in below if _is_hidden(f.path, root)}
-        matched = [f for f in below if f.path not in hidden]
+        matched, hidden = _apart(files.match_below(root), root)
     if not matched:
         raise UsageError(f"no file matches {pattern}; check the path, and quote globs in the shell")
-    return matched, root, hidden
+    return matched, root, set(hidden)
+
+
+def _apart(matched: Sequence[FileMetadata], root: str) -> tuple[list[FileMetadata], list[str]]:
+    """What is data by its name, and what is not."""
+    hidden = [f.path for f in matched if _is_hidden(f.path, root)]
+    return [f for f in matched if f.path not in hidden], hidden
 
 
 def _is_hidden(path: str, folder: str) -> bool:
-    return any(name.startswith(HIDDEN) for name in posixpath.relpath(path, folder).split("/"))
+    return any(name.startswith(HIDDEN) for name in path[len(folder) :].strip("/").split("/"))
 
 
 def _source(path: str, size: int, root: str, suffix: str) -> Source:
@@ -107,6 +117,8 @@ def _check_names(sources: Sequence[Source]) -> None:
         except UnicodeEncodeError as error:
             raise UsageError(f"{source.path!r}: the name is not UTF-8, so no key can hold it; rename it") from error
         name = source.stem + source.suffix
+        if name.startswith("_"):
+            raise UsageError(f"{source.path}: its parts would be called {name}, which readers skip; rename it")
         if name in taken:
             raise UsageError(f"{taken[name]} and {source.path} would both be written to {name}; run them one by one")
         taken[name] = source.path

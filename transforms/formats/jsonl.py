@@ -14,11 +14,13 @@ import pyarrow.json
 
 from transforms import columns
 from transforms.formats import Joined, json_explain, json_lines, json_write
-from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 
 OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
 BLOCK_BYTES = 1 << 22
+CUT_ROWS = 1024
+ALONE_ROWS = 64  # lines of one kind that cannot be parsed are mostly all bad
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
 NOT_NUMBERS = (b"NaN", b"Inf")
 
@@ -44,12 +46,14 @@ class JsonLines:
         """Parses the fields that the model needs; see `transforms.formats.Format`."""
         suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
         lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))
-        tables, unread = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
+        tables, numbers = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
         inputs, unfit = columns.to_inputs(tables, features)
         # Row numbers: of what was not suspect, then of what could be read, then of what fits.
-        read = np.delete(np.flatnonzero(~suspect), unread)
+        fitting = np.delete(np.flatnonzero(~suspect)[numbers], unfit)
+        if (np.diff(fitting) < 0).any():
+            inputs = inputs.take(pa.array(np.argsort(fitting)))
         good = np.zeros(len(rows.starts), np.bool_)
-        good[np.delete(read, unfit)] = True
+        good[fitting] = True
         explained = [
             BadRow(int(row), "read", *json_explain.explain(data[rows.starts[row] : rows.ends[row]], features))
             for row in np.flatnonzero(~good)
@@ -127,32 +131,51 @@ def _not_numbers(data: bytes, rows: Rows) -> Mask:
 
 
 class _Run(NamedTuple):
-    """Lines [first, first + len(lines)) of a chunk, to be parsed."""
+    """Some lines of a chunk, to be parsed.
 
-    first: int
+    Attributes:
+        numbers: Which ones they are.
+        lines: Their text.
+    """
+
+    numbers: Positions
     lines: pa.LargeBinaryArray
 
 
-def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> tuple[list[pa.Table], list[int]]:
-    """Parses lines that look like objects, halving what does not parse down to the guilty lines.
+def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> tuple[list[pa.Table], Positions]:
+    """Parses lines that look like objects, cutting what does not parse down to the guilty lines.
 
     Returns:
-        The rows that were read, in order, as tables (their schemas may differ: a value may be spelled in
-        several ways, see `json_explain.spelling`), and the numbers of the lines that were not.
+        The rows that were read, as tables (their schemas may differ: a value may be spelled in several ways,
+        see `json_explain.spelling`), and of each row the number of its line.
     """
-    tables, unread, todo = [], [], [_Run(0, lines)]
+    tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
     while todo:
         run = todo.pop()
-        count = len(run.lines)
-        table = _read_json(run.lines, features) if count else None
-        if table is not None and table.num_rows == count:
+        table = _read_json(run.lines, features) if len(run.lines) else None
+        if table is not None and table.num_rows == len(run.lines):
             tables.append(table)
-        elif count == 1:
-            unread.append(run.first)
-        elif count:
-            half = count // 2
-            todo += [_Run(run.first + half, run.lines[half:]), _Run(run.first, run.lines[:half])]
-    return tables, unread
+            numbers.append(run.numbers)
+        elif len(run.lines) > 1:
+            todo += _cut(run, features)
+    return tables, np.concatenate(numbers)
+
+
+def _cut(run: _Run, features: Sequence[Feature]) -> list[_Run]:
+    """Cuts a run that does not parse: a long one into blocks, a block into lines that belong together.
+
+    Which lines those are is a guess that only saves time: each is parsed again, in the end alone.
+    """
+    if len(run.lines) > CUT_ROWS:
+        starts = range(0, len(run.lines), CUT_ROWS)
+        return [_Run(run.numbers[at : at + CUT_ROWS], run.lines[at : at + CUT_ROWS]) for at in starts]
+    groups: dict[Any, list[int]] = {}
+    for at, line in enumerate(run.lines.to_pylist()):
+        groups.setdefault(json_explain.kinds(line, features) or at, []).append(at)
+    if len(groups) == 1:
+        step = len(run.lines) // 2 if len(run.lines) > ALONE_ROWS else 1
+        groups = {at: list(range(at, min(at + step, len(run.lines)))) for at in range(0, len(run.lines), step)}
+    return [_Run(run.numbers[group], run.lines.take(pa.array(group))) for group in groups.values()]
 
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:
@@ -162,7 +185,9 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Ta
         return pyarrow.json.read_json(
             pa.BufferReader(columns.contents(lines)),
             # A block has to hold the longest line.
-            pyarrow.json.ReadOptions(use_threads=True, block_size=max(BLOCK_BYTES, columns.longest(lines) + 1)),
+            pyarrow.json.ReadOptions(
+                use_threads=len(lines) > CUT_ROWS, block_size=max(BLOCK_BYTES, columns.longest(lines) + 1)
+            ),
             pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):

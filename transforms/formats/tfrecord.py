@@ -105,7 +105,13 @@ class TFRecord:
             return Joined(list(pool.map(write_slice, range(0, len(kept.numbers), SLICE_ROWS))), bad)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
-        """The records that are whole, as feature -> list of values; None for a feature of no kind."""
+        """The records that are whole, as feature -> list of values; None for a feature of no kind.
+
+        Raises:
+            RunError: The file does not begin with a record.
+        """
+        if len(data) >= HEADER and _length(data[:HEADER]) is None:
+            list(_ends(data, 0, len(data)))
         start, examples = 0, []
         with contextlib.suppress(RunError):
             for end in _ends(data, 0, len(data)):
