@@ -23,6 +23,7 @@ def test_dictionaries_are_joined_or_dead(model: Any) -> None:
         {"x": [1, 2, float("nan")], "id": 5},
         {"x": [1, 2, 3], "id": 6, "any": "thing"},
         {"x": [1, 2, object()], "id": 7},
+        {"x": [1, 2, 3], "id": 8, "huge": 10**5000},
     ]
     with beam.Pipeline("FnApiRunner") as root:
         scored = root | beam.Create(rows, reshuffle=False) | KeyedPredict(model(models.keyed), batch_size=3)
@@ -35,6 +36,7 @@ def test_dictionaries_are_joined_or_dead(model: Any) -> None:
             (4, "write", "collision"),
             (5, "read", "not_json"),
             (7, "read", "wrong_type"),
+            (8, "read", "not_object"),
         ]
         assert_that(dead, equal_to(expected), label="Dead")
 
