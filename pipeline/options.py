@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -223,6 +224,17 @@ def run_parser(prog: str) -> Parser:
     return parser
 
 
+def _check_spelling(parser: Parser, argv: Sequence[str]) -> None:
+    """Names a misspelt flag, where argparse would only say that the right one is missing."""
+    given = {arg.partition("=")[0] for arg in argv if arg.startswith("--")}
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for action in parser._actions:
+        if action.required and not given & set(action.option_strings):
+            close = difflib.get_close_matches(action.option_strings[0], given - known, 1, 0.7)
+            if close:
+                raise UsageError(f"there is no flag {close[0]}; did you mean {action.option_strings[0]}?")
+
+
 def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     """Reads the flags of `run` and `check`.
 
@@ -232,7 +244,9 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     Raises:
         UsageError: A flag is missing, wrong, or contradicts another.
     """
-    known, beam_args = run_parser(prog).parse_known_args(argv)
+    parser = run_parser(prog)
+    _check_spelling(parser, argv)
+    known, beam_args = parser.parse_known_args(argv)
     given = vars(known)
     pairs = dict(given["input_map"])
     if len(pairs) < len(given["input_map"]):

@@ -86,9 +86,12 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
     parts = [name for name, size in sizes.items() if size and not name.startswith("_") and not name.endswith(GZIP)]
     for name in parts[:SHOWN_PARTS]:
         data = files.read_range(files.join(output, name), 0, min(sizes[name], SHOWN_BYTES))
-        for row in fmt.sample(data)[:left]:
-            yield json.dumps(row, ensure_ascii=False, default=repr)
-            left -= 1
+        if fmt.is_example:
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)]
+        else:
+            rows = data.decode("utf-8", "replace").split("\n")[:-1]
+        yield from rows[:left]
+        left -= len(rows[:left])
         if not left:
             return
 

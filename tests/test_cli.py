@@ -93,6 +93,11 @@ def test_a_required_flag_is_named() -> None:
         parse_run([], "keyjoin run")
 
 
+def test_a_misspelt_required_flag_is_named() -> None:
+    with pytest.raises(UsageError, match="there is no flag --modle; did you mean --model"):
+        parse_run(["--input=i", "--output=o", "--modle", "m"], "keyjoin run")
+
+
 def test_flags_are_not_abbreviated() -> None:
     options, beam = parse_run(["--model=m", "--input=i", "--output=o", "--out=p", "--project=q"], "keyjoin run")
     assert (options.output, beam) == ("o", ["--out=p", "--project=q"])
