@@ -28,6 +28,7 @@ from transforms.records import Feature, Rows, Source
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
 PROBE_ROWS = 3
+PROBED_ROWS = 16  # some of them may be bad
 
 
 class Plan(NamedTuple):
@@ -107,7 +108,7 @@ def _handler(
 
 def _first_rows(fmt: Format, data: bytes, features: Sequence[Feature]) -> models.Arrays | None:
     rows = fmt.rows(data, first=True)
-    inputs, _ = fmt.read(data, Rows(rows.starts[:SAMPLE_SOURCES], rows.ends[:SAMPLE_SOURCES]), features)
+    inputs, _ = fmt.read(data, Rows(rows.starts[:PROBED_ROWS], rows.ends[:PROBED_ROWS]), features)
     if not inputs.num_rows:
         return None
     return {f.name: np.resize(columns.to_array(inputs[f.name], f), (PROBE_ROWS, *f.shape)) for f in features}

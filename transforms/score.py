@@ -1,6 +1,6 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from transforms import columns
 from transforms.align import Alignment, align
 from transforms.errors import RunError
-from transforms.model import Contract, Model, key_array
+from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
 
@@ -17,8 +17,6 @@ from transforms.records import BadRow, Mask, Positions
 # whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
 MULTIPLE = 96
 MESSAGE = 300  # characters of a model's error that are kept
-
-Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Scored(NamedTuple):
