@@ -43,6 +43,11 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
     return options
 
 
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the runner is the one in this process."""
+    return bool(options.view_as(StandardOptions).runner == LOCAL)
+
+
 def _check_known(args: Sequence[str]) -> None:
     parser: Any = Parser(prog="keyjoin run", allow_abbrev=False, add_help=False)
     for options in _with_children(PipelineOptions):

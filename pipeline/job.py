@@ -1,17 +1,17 @@
 """The graph: one, for every runner."""
 
-import json
 from typing import NamedTuple
 
 import apache_beam as beam
 
-from pipeline.names import LEDGER, TEMP
+from pipeline.names import TEMP
 from transforms import files, formats
 from transforms.chunks import SplitIntoChunks
 from transforms.join import JoinPredictions
 from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read import FEATURES, RECEIPTS, ReadChunk
-from transforms.records import Chunk, Layout, PartReceipt
+from transforms.receipts import WriteReceipts
+from transforms.records import Chunk, Layout
 from transforms.sources import MatchSources
 from transforms.write import WritePart
 
@@ -44,39 +44,37 @@ class Job(NamedTuple):
 
 
 def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
-    """Wires the job.
+    """Wires the whole job.
 
     Returns:
-        PCollection[str]: the one file with the receipts of all parts, see `read_receipts`.
+        PCollection[str]: the files with the receipts of all parts, see `read_receipts`.
     """
-    fmt = formats.load(job.format)
-    read = (
+    chunks = (
         root
         | "MatchSources" >> MatchSources(job.patterns, job.suffix)
-        | "SplitIntoChunks" >> SplitIntoChunks(fmt, job.chunk_bytes, job.temp)
+        | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.temp)
         | "Reshuffle" >> beam.Reshuffle()
-        | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
     )
+    return build_chunks(chunks, job)
+
+
+def build_chunks(chunks: beam.PCollection[Chunk], job: Job, wave: int | None = None) -> beam.PCollection[str]:
+    """Wires the job from its chunks on.
+
+    Args:
+        chunks: All chunks of the job, or those of a wave.
+        job: The job.
+        wave: The wave's number, each has its own files for receipts; None if these are all chunks.
+
+    Returns:
+        PCollection[str]: the files with the receipts of these chunks' parts.
+    """
+    fmt = formats.load(job.format)
+    read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
     predictions = read[FEATURES] | "Predict" >> Predict(job.handler)
     return (
         {"receipts": read[RECEIPTS], "predictions": predictions}
         | "JoinPredictions" >> JoinPredictions()
         | "WritePart" >> WritePart(fmt, job.layout, job.output)
-        | "CollectReceipts" >> beam.combiners.ToList()
-        | "WriteReceipts" >> beam.Map(_write_receipts, job.temp)
+        | "WriteReceipts" >> WriteReceipts(job.temp, wave)
     )
-
-
-def _write_receipts(parts: list[PartReceipt], temp: str) -> str:
-    path = files.join(temp, LEDGER)
-    # Sorted, so that the same run writes the same file.
-    lines = [json.dumps(part).encode() + b"\n" for part in sorted(parts, key=lambda part: part.chunk)]
-    files.write_whole(path, lines)
-    return path
-
-
-def read_receipts(temp: str) -> list[PartReceipt]:
-    """The receipts of all parts that a run wrote, by source and position."""
-    with files.open_raw(files.join(temp, LEDGER)) as file:
-        made = [PartReceipt(*json.loads(line)) for line in file]
-    return [part._replace(chunk=Chunk(*part.chunk)) for part in made]

@@ -1,7 +1,8 @@
 """The ledger: the counts that must add up before a run is called complete."""
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from transforms.formats import GZIP
@@ -19,7 +20,7 @@ class Totals(NamedTuple):
         blank: Lines that are not rows.
         read_bytes: Bytes of the sources, decompressed.
         written_bytes: Bytes of the parts.
-        shuffled_bytes: Bytes of predictions that crossed the join.
+        shuffled_bytes: Bytes that crossed the join: receipts and predictions.
     """
 
     rows: int
@@ -38,56 +39,56 @@ class Totals(NamedTuple):
 
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
-    listed = list(parts)
     dead: Counter[str] = Counter()
-    for part in listed:
+    sums = [0] * 6
+    for part in parts:
         dead.update(part.dead)
-    return Totals(
-        sum(p.rows for p in listed),
-        sum(p.joined for p in listed),
-        dict(sorted(dead.items())),
-        sum(p.blank for p in listed),
-        sum(p.chunk.end - p.chunk.start for p in listed),
-        sum(p.bytes for p in listed),
-        sum(p.shuffled for p in listed),
-    )
+        read = part.chunk.end - part.chunk.start
+        numbers = (part.rows, part.joined, part.blank, read, part.bytes, part.shuffled)
+        sums = [one + more for one, more in zip(sums, numbers, strict=True)]
+    rows, joined, *others = sums
+    return Totals(rows, joined, dict(sorted(dead.items())), *others)
 
 
-def by_source(parts: Iterable[PartReceipt]) -> dict[str, list[PartReceipt]]:
-    """Receipts by source, in order of position."""
-    grouped: dict[str, list[PartReceipt]] = {}
-    for part in sorted(parts, key=lambda p: (p.chunk.source, p.chunk.number)):
-        grouped.setdefault(part.chunk.source, []).append(part)
-    return grouped
+def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:
+    """Sources and their receipts, in order of position.
+
+    Args:
+        parts: Receipts; those of a source follow each other.
+    """
+    for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
+        yield path, sorted(receipts, key=lambda part: part.chunk.number)
 
 
 def problems(
-    planned: Sequence[Source], now: Mapping[str, int], parts: Sequence[PartReceipt], written: Mapping[str, int]
-) -> list[str]:
-    """Why a run is not complete; empty if it is.
+    planned: Sequence[Source], now: Mapping[str, int], parts: Iterable[PartReceipt], written: Mapping[str, int]
+) -> Iterator[str]:
+    """Why a run is not complete; nothing if it is.
 
     Args:
         planned: The sources as they were before the run.
         now: Sizes of the sources after it.
-        parts: The receipts.
+        parts: The receipts, those of a source following each other.
         written: Sizes of the files in the output folder, by name.
     """
-    grouped = by_source(parts)
-    found = [f"{s.path} was not read at all" for s in planned if s.path not in grouped]
     sizes = {source.path: source.size for source in planned}
-    for path, receipts in grouped.items():
-        found += _gaps(path, receipts)
-        if path not in now:
-            found.append(f"{path} disappeared during the run")
-            continue
-        read = receipts[-1].chunk.end
-        if sizes.get(path, now[path]) != now[path] or (not path.endswith(GZIP) and read != now[path]):
-            found.append(f"{path} changed during the run: {read} bytes were read, it has {now[path]} now")
-    for part in parts:
-        found += _missing(part, written)
-        if part.rows != part.joined + sum(part.dead.values()):
-            found.append(f"{part.chunk.part}: {part.rows} rows read, {part.joined} joined and {part.dead} dead letters")
-    return found
+    unread = dict(sizes)
+    for path, receipts in by_source(parts):
+        unread.pop(path, None)
+        yield from _gaps(path, receipts)
+        yield from _changed(path, sizes.get(path), now.get(path), receipts[-1].chunk.end)
+        for part in receipts:
+            yield from _missing(part, written)
+            if part.rows != part.joined + sum(part.dead.values()):
+                yield f"{part.chunk.part}: {part.rows} rows read, {part.joined} joined and {part.dead} dead letters"
+    yield from (f"{path} was not read at all" for path in unread)
+
+
+def _changed(path: str, before: int | None, now: int | None, read: int) -> Iterator[str]:
+    if now is None:
+        yield f"{path} disappeared during the run"
+    elif before not in (None, now) or (not path.endswith(GZIP) and read != now):
+        yield f"{path} changed during the run: {read} bytes were read, it has {now} now"
 
 
 def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:

@@ -1,4 +1,8 @@
-"""The manifest: the JSON record of a run; and `_SUCCESS`, which is written last."""
+"""The manifest: the JSON record of a run; and `_SUCCESS`, which is written last.
+
+`_manifest.json` is as small for a million parts as for one: parts and sources are in files of their own, a
+line each, which are written and read without holding them all.
+"""
 
 import dataclasses
 import hashlib
@@ -6,18 +10,19 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline import VERSION, ledger
-from pipeline.names import JOB, MANIFEST, SUCCESS
+from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from transforms import files
+from transforms.receipts import read_receipts
 from transforms.records import PartReceipt
 from transforms.write import letters_name
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
@@ -27,26 +32,38 @@ def begin(options: RunOptions, plan: Plan) -> None:
     _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **_what(options, plan)})
 
 
-def make(options: RunOptions, plan: Plan, parts: Sequence[PartReceipt], seconds: float, status: str) -> dict[str, Any]:
-    """The manifest of a run."""
-    return {
+def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: float, *, success: bool) -> None:
+    """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
+
+    Args:
+        options: What was asked for.
+        plan: What was run.
+        totals: The ledger.
+        seconds: What it took.
+        success: Whether `_SUCCESS` is written.
+    """
+    lists = {
+        PARTS: (_part(part) for part in read_receipts(plan.job.temp)),
+        SOURCES: (
+            {"source": path, **ledger.total(parts)._asdict(), "parts": len(parts)}
+            for path, parts in ledger.by_source(read_receipts(plan.job.temp))
+        ),
+    }
+    written = {name: files.write_whole(files.join(options.output, name), _lines(made)) for name, made in lists.items()}
+    document = {
         "schema_version": SCHEMA_VERSION,
-        "status": status,
+        "status": "complete" if success else "over budget",
         **_what(options, plan),
-        "totals": _totals(parts),
-        "sources": {path: _totals(receipts) for path, receipts in ledger.by_source(parts).items()},
-        "parts": [_part(part) for part in parts],
+        "totals": totals._asdict(),
+        "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},
         "skipped": plan.skipped,
         "seconds": round(seconds, 3),
     }
-
-
-def commit(output: str, document: dict[str, Any], *, success: bool) -> None:
-    """Writes the manifest, then `_SUCCESS` with the manifest's sha256."""
-    text = _write(output, MANIFEST, document)
-    files.delete_tree(files.join(output, JOB))
+    text = _write(options.output, MANIFEST, document)
+    files.delete_tree(plan.job.temp)
+    files.delete_tree(files.join(options.output, JOB))
     if success:
-        _write(output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+        _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
 def fingerprint(model: str) -> str:
@@ -86,6 +103,8 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
             "key_output": handler.contract.echo.output if handler.contract.echo else None,
             "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
             "predictions": dict(plan.job.layout.predictions),
+            "batch_size": handler.batch_size,
+            "rows_per_second_by_batch_size": plan.sweep.rates,
         },
         "versions": {
             "keyjoin": VERSION,
@@ -95,8 +114,8 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _totals(parts: Sequence[PartReceipt]) -> dict[str, Any]:
-    return {**ledger.total(parts)._asdict(), "parts": len(parts)}
+def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    return (json.dumps(document).encode() + b"\n" for document in documents)
 
 
 def _part(part: PartReceipt) -> dict[str, Any]:

@@ -5,13 +5,14 @@ import re
 from transforms.write import DEAD_LETTERS
 
 TEMP = "_temp"
-LEDGER = "receipts.jsonl"
 JOB = "_job.json"
 MANIFEST = "_manifest.json"
+PARTS = "_parts.jsonl"
+SOURCES = "_sources.jsonl"
 SUCCESS = "_SUCCESS"
 TRACEBACK = "_error.txt"
 
-RESERVED = (TEMP, DEAD_LETTERS, JOB, MANIFEST, SUCCESS, TRACEBACK)
+RESERVED = (TEMP, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
 PART = re.compile(r"-\d{5,}-of-\d{5,}(\.\w+)+$|/?_[^/]*\.tmp$")
 
 

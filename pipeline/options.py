@@ -73,6 +73,7 @@ class RunOptions(ModelOptions):
     prediction_prefix: str
     batch_size: int | None
     chunk_bytes: int
+    wave_bytes: int
     max_bad_rows: Budget
     non_finite: str
     overwrite: bool
@@ -207,6 +208,13 @@ def run_parser(prog: str) -> Parser:
         default=64 << 20,
         metavar="BYTES",
         help="about how much of a file becomes one part (default: %(default)s)",
+    )
+    add(
+        "--wave_bytes",
+        type=_positive(),
+        default=1 << 30,
+        metavar="BYTES",
+        help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
     )
     add(
         "--max_bad_rows",

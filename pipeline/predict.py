@@ -14,12 +14,12 @@ import numpy as np
 from pipeline.exits import Exit
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
+from pipeline.startup import import_tensorflow
 from transforms import columns, mapping
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
-from transforms.score import said_by_model
 
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> Exit:
     """
     options = parser().parse_args(argv)
     instances = read_request(options.instances)
+    import_tensorflow()
     with model_folder(options.model) as folder:
         loaded = models.load(folder, options.signature)
     contract = models.find_contract(loaded, options.signature, options.key_input)
@@ -79,8 +80,6 @@ def predict(
         UsageError: An instance does not fit the model.
         RunError: The model raised.
     """
-    import tensorflow as tf
-
     if contract.key is not None:
         name = contract.key.name
         instances = [
@@ -92,8 +91,8 @@ def predict(
     arrays = _arrays(instances, features)
     try:
         answer = called(arrays)
-    except tf.errors.OpError as error:
-        raise RunError(f"the model raised: {said_by_model(error)}; look at the instances") from error
+    except models.ModelError as error:
+        raise RunError(f"the model raised: {error}; look at the instances") from error
     if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
     texts = {name: json_text.encode(columns.from_array(array)).to_pylist() for name, array in answer.items()}

@@ -1,6 +1,7 @@
 """Preflight: everything that can be found out without running the job, and the job that comes of it."""
 
 import contextlib
+import functools
 import gzip
 import io
 import itertools
@@ -13,11 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline import model_process
 from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.names import JOB, MANIFEST, is_ours
 from pipeline.options import RunOptions
 from pipeline.startup import import_tensorflow
+from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
@@ -38,18 +41,24 @@ class Plan(NamedTuple):
         job: What will run.
         sources: The input files, as they are now.
         skipped: Files of input folders that are not data by their names.
+        sweep: How the batch size was picked.
     """
 
     job: Job
     sources: list[Source]
     skipped: list[str]
+    sweep: Sweep
 
 
 @contextlib.contextmanager
-def prepare(options: RunOptions) -> Iterator[Plan]:
+def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
     """Checks inputs, model and output, and settles what feeds and what is written.
 
     A `.keras` model is exported to a folder which is there as long as the context.
+
+    Args:
+        options: What to check.
+        local: Whether the job will run on this machine, and finds its model in the model process.
 
     Raises:
         UsageError: Something is wrong; nothing was written.
@@ -62,21 +71,22 @@ def prepare(options: RunOptions) -> Iterator[Plan]:
     check_output(options, matched.sources)
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
-        handler = _handler(options, folder, fmt, data, sample)
+        size = sum(source.size for source in matched.sources)
+        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         job = Job(
             options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
         )
-        yield Plan(job, matched.sources, matched.skipped)
+        yield Plan(job, matched.sources, matched.skipped, swept)
 
 
 @contextlib.contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
-    import_tensorflow()
     if not model.endswith(".keras"):
         yield model
         return
+    import_tensorflow()
     from pipeline.wrap import export_keras
 
     folder = tempfile.mkdtemp(prefix="keyjoin-model-")
@@ -88,30 +98,55 @@ def model_folder(model: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _handler(
-    options: RunOptions, folder: str, fmt: Format, data: bytes, sample: list[dict[str, Any]]
-) -> KeyedChunkHandler:
-    loaded = models.load(folder, options.signature)
+class _Sample(NamedTuple):
+    """The beginning of the input.
+
+    Attributes:
+        format: Its format.
+        data: Some whole rows.
+        rows: Some of them, readable.
+        size: Bytes of the whole input.
+    """
+
+    format: Format
+    data: bytes
+    rows: list[dict[str, Any]]
+    size: int
+
+    def arrays(self, features: Sequence[Feature], count: int) -> models.Arrays | None:
+        """The good ones among the first rows, as the model is called with them; None if there is none."""
+        rows = self.format.rows(self.data, first=True)
+        first = Rows(rows.starts[:count], rows.ends[:count])
+        inputs, _ = self.format.read(self.data, first, features)
+        return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
+
+
+def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) -> tuple[KeyedChunkHandler, Sweep]:
+    loaded = model_process.process().load(folder, options.signature)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
-        return mapping.map_inputs(contract, sample, options.features, options.input_map, is_example=fmt.is_example)
+        is_example = sample.format.is_example
+        return mapping.map_inputs(contract, sample.rows, options.features, options.input_map, is_example=is_example)
 
     def example(inputs: tuple[models.Tensor, ...]) -> models.Arrays | None:
         contract = models.Contract(options.signature, inputs, tuple(loaded.outputs.values()), None, None)
-        return _first_rows(fmt, data, features_of(contract)) if sample else None
+        arrays = sample.arrays(features_of(contract), PROBED_ROWS) if sample.rows else None
+        return arrays and {name: np.resize(array, (PROBE_ROWS, *array.shape[1:])) for name, array in arrays.items()}
 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
-    batch_size = options.batch_size or columns.batch_rows(features)
-    return KeyedChunkHandler(folder, contract, features, batch_size, options.non_finite == "keep")
+    swept = _pick_batch_size(options, sample, loaded, contract, features)
+    load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
+    return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
 
 
-def _first_rows(fmt: Format, data: bytes, features: Sequence[Feature]) -> models.Arrays | None:
-    rows = fmt.rows(data, first=True)
-    inputs, _ = fmt.read(data, Rows(rows.starts[:PROBED_ROWS], rows.ends[:PROBED_ROWS]), features)
-    if not inputs.num_rows:
-        return None
-    return {f.name: np.resize(columns.to_array(inputs[f.name], f), (PROBE_ROWS, *f.shape)) for f in features}
+def _pick_batch_size(
+    options: RunOptions, sample: _Sample, loaded: models.Model, contract: models.Contract, features: Sequence[Feature]
+) -> Sweep:
+    if options.batch_size:
+        return Sweep(options.batch_size, {})
+    rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
+    return sweep(loaded, contract, rows) if rows else Sweep(columns.batch_rows(features), {})
 
 
 def _paths(pattern: str) -> list[str]:

@@ -36,6 +36,8 @@ def print_plan(plan: Plan) -> None:
     else:
         where = f"last column of {echo.output}" if echo.last_column else f"output {echo.output}"
         _say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
+    measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
+    _say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
     predictions = dict(plan.job.layout.predictions)
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:

@@ -6,18 +6,21 @@ import traceback
 from collections.abc import Sequence
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import ledger, manifest, report
-from pipeline.beam_flags import pipeline_options
+from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.exits import Exit
-from pipeline.job import build, read_receipts
+from pipeline.job import build
 from pipeline.names import SUCCESS, TRACEBACK
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan, prepare
-from pipeline.startup import quiet_beam
+from pipeline.startup import collect_garbage, quiet_beam
+from pipeline.waves import run_waves
 from transforms import files
-from transforms.errors import RunError
-from transforms.records import PartReceipt
+from transforms.errors import RunError, UsageError
+from transforms.receipts import read_receipts
+from transforms.sources import match_sources
 from transforms.write import DEAD_LETTERS
 
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
@@ -37,21 +40,19 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
+    collect_garbage()
     beam_options = pipeline_options(beam_args)
-    with prepare(options) as plan:
+    with prepare(options, local=is_local(beam_options)) as plan:
         report.print_plan(plan)
         if options.overwrite:
             _clear(options.output)
         manifest.begin(options, plan)
-        _execute(plan, beam_options)
-    parts = read_receipts(plan.job.temp)
-    _check(plan, parts)
-    totals = ledger.total(parts)
+        _execute(plan, beam_options, options.wave_bytes)
+    _check(plan)
+    totals = ledger.total(read_receipts(plan.job.temp))
     within = options.max_bad_rows.allows(totals.bad, totals.rows)
     seconds = time.monotonic() - started
-    document = manifest.make(options, plan, parts, seconds, "complete" if within else "over budget")
-    files.delete_tree(plan.job.temp)
-    manifest.commit(options.output, document, success=within)
+    manifest.commit(options, plan, totals, seconds, success=within)
     report.print_result(options.output, plan, totals, seconds)
     if not within:
         raise RunError(
@@ -68,18 +69,21 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     Raises:
         UsageError: Something is wrong.
     """
-    pipeline_options(beam_args)
-    with prepare(options) as plan:
+    local = is_local(pipeline_options(beam_args))
+    with prepare(options, local=local) as plan:
         report.print_plan(plan)
     return Exit.COMPLETE
 
 
-def _execute(plan: Plan, beam_options: beam.options.pipeline_options.PipelineOptions) -> None:
+def _execute(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
     quiet_beam()
-    root = beam.Pipeline(options=beam_options)
-    build(root, plan.job)
     try:
-        root.run().wait_until_finish()
+        if is_local(beam_options):
+            run_waves(plan, beam_options, wave_bytes)
+        else:
+            root = beam.Pipeline(options=beam_options)
+            build(root, plan.job)
+            root.run().wait_until_finish()
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
         raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error
@@ -106,15 +110,18 @@ def _clear(output: str) -> None:
     files.delete_below(output)
 
 
-def _check(plan: Plan, parts: Sequence[PartReceipt]) -> None:
+def _check(plan: Plan) -> None:
     """Reads back the sizes of sources and parts.
 
     Raises:
         RunError: The ledger does not add up.
     """
-    written = files.list_below(plan.job.output)
-    now = {f.path: f.size_in_bytes for pattern in {p.chunk.source for p in parts} for f in files.match(pattern)}
-    found = ledger.problems(plan.sources, now, parts, written)
+    job = plan.job
+    try:
+        now = {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
+    except UsageError:  # some pattern matches nothing any more
+        now = {}
+    found = list(ledger.problems(plan.sources, now, read_receipts(job.temp), files.list_below(job.output)))
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise RunError(f"the ledger does not add up: {found[0]}{more}; no _SUCCESS was written: run again")

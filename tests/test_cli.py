@@ -253,6 +253,8 @@ def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, mo
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "_SUCCESS",
         "_manifest.json",
+        "_parts.jsonl",
+        "_sources.jsonl",
         "new-00000-of-00001.jsonl",
     ]
 

@@ -75,15 +75,15 @@ class TestFailures:
         assert "Traceback" in (done.output / "_error.txt").read_text()
 
     def test_a_part_that_goes(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
-        from pipeline import job
+        from transforms.receipts import WriteReceipts
 
-        written = job._write_receipts
+        written = WriteReceipts._write
 
-        def lose(parts: Any, temp: str) -> str:
-            next(Path(temp).parent.glob("in-*")).write_bytes(b"")
-            return written(parts, temp)
+        def lose(self: WriteReceipts, shard: int, parts: Any) -> str:
+            next(Path(self.temp).parent.glob("in-*")).write_bytes(b"")
+            return written(self, shard, parts)
 
-        monkeypatch.setattr(job, "_write_receipts", lose)
+        monkeypatch.setattr(WriteReceipts, "_write", lose)
         done = keyjoin("run", f"--input={lines(*X3)}", f"--model={model(models.keyed)}")
         assert (done.code, done.complete()) == (1, False)
         assert "the ledger does not add up: in-00000-of-00001.jsonl has 0 bytes" in done.err

@@ -21,7 +21,7 @@ WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1
 
 
 def test_a_ledger_that_adds_up() -> None:
-    assert problems(SOURCES, NOW, GOOD, WRITTEN) == []
+    assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
     assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 16)
     assert total(GOOD).bad == 2
 
@@ -45,5 +45,5 @@ def test_a_ledger_that_adds_up() -> None:
     ],
 )
 def test_what_does_not_add_up_is_found(parts: list, now: dict, written: dict, message: str) -> None:
-    found = problems(SOURCES, now, parts, written)
+    found = list(problems(SOURCES, now, parts, written))
     assert any(re.search(message, text) for text in found), found

@@ -328,10 +328,10 @@ def test_the_ledger_equals_the_runners_counters(lines: Any, model: Any, tmp_path
     argv = [f"--input={path}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'o'}", "--chunk_bytes=50"]
     options, _ = parse_run(argv, "keyjoin run")
     root = beam.Pipeline("FnApiRunner")
-    with prepare(options) as plan:
+    with prepare(options, local=False) as plan:
         build(root, plan.job)
         result = root.run()
-    from pipeline.job import read_receipts
+    from transforms.receipts import read_receipts
 
     totals = ledger.total(read_receipts(plan.job.temp))
     counted = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests import models
 from transforms.errors import UsageError
-from transforms.model import Contract, Echo, Model, Tensor, find_contract, load
+from transforms.model import Contract, Echo, Model, ModelError, Tensor, find_contract, load
 from transforms.score import MULTIPLE, Scored, score
 
 X = Tensor("x", "float32", (), "x:0")
@@ -79,7 +79,7 @@ def test_a_batch_that_raises_is_halved_down_to_the_guilty_rows(rows: int, batch_
     def answer(x: np.ndarray) -> tuple[np.ndarray]:
         sizes.append(len(x))
         if guilty & set(x.astype(int).tolist()):
-            raise tf.errors.InvalidArgumentError(None, None, "a guilty row")
+            raise ModelError("a guilty row")
         return (x * 10,)
 
     x = np.arange(rows, dtype=np.float32)

@@ -49,7 +49,8 @@ def write(
     mask = np.array(good or [True] * len(records), np.bool_)
     predictions = pa.RecordBatch.from_pydict({name: columns.from_array(v) for name, v in outputs.items()})
     chunk = Chunk("s", "s", 100, 100 + len(data), 0, 1, part)
-    return FORMAT.write(chunk, data, rows, mask, predictions, layout)
+    joined = FORMAT.write(chunk, data, rows, mask, predictions, layout)
+    return joined._replace(blocks=list(joined.blocks))
 
 
 @given(st.lists(examples, min_size=1, max_size=8), st.integers(1, 5))

@@ -44,6 +44,24 @@ def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes:
         start = end
 
 
+def chunks_of(source: Source, fmt: Format, chunk_bytes: int, temp: str) -> Iterator[Chunk]:
+    """The chunks of one source, which is decompressed first where it has to be.
+
+    Args:
+        source: The source.
+        fmt: Its format.
+        chunk_bytes: About how large a chunk is; rows are never cut.
+        temp: Folder for what is gone after the run.
+
+    Raises:
+        RunError: The source is damaged.
+    """
+    data, size = source.path, source.size
+    if source.suffix.endswith(GZIP):
+        data, size = spill(source, posixpath.join(temp, "spill"))
+    return split_source(source, data, size, fmt, chunk_bytes)
+
+
 def spill(source: Source, folder: str) -> tuple[str, int]:
     """Decompresses a gzip source, all of its members, to a file that can be read by position.
 
@@ -56,7 +74,7 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
     path = files.join(folder, *f"{source.stem}{source.suffix}".removesuffix(GZIP).split("/"))
     try:
         with files.open_raw(source.path) as packed, gzip.open(packed) as plain:
-            return path, files.write_whole(path, _blocks(plain, source.path))
+            return path, files.write_whole(path, _blocks(plain, source.path)).bytes
     except OSError as error:
         raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
 
@@ -86,7 +104,4 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
         return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
 
     def _split(self, source: Source) -> Iterator[Chunk]:
-        data, size = source.path, source.size
-        if source.suffix.endswith(GZIP):
-            data, size = spill(source, posixpath.join(self.temp, "spill"))
-        yield from split_source(source, data, size, self.format, self.chunk_bytes)
+        return chunks_of(source, self.format, self.chunk_bytes, self.temp)

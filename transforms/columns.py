@@ -90,9 +90,14 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
         first += len(fitting)
         arrays = [_input([_one(table[field]) for field in f.fields], f) for f in features]
         batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
-    whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
     numbers: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
-    return (whole[0] if whole else batches[0]), numbers
+    return concatenate(batches, features), numbers
+
+
+def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) -> pa.RecordBatch:
+    """The model's inputs of several runs of rows, as one batch."""
+    whole = pa.Table.from_batches(batches, _empty(features).schema).combine_chunks().to_batches()
+    return whole[0] if whole else _empty(features)
 
 
 def _empty(features: Sequence[Feature]) -> pa.RecordBatch:

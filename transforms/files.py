@@ -7,8 +7,9 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+import google_crc32c
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
@@ -91,15 +92,27 @@ def read_range(path: str, start: int, end: int) -> bytes:
     return data
 
 
-def write_whole(path: str, blocks: Iterable[Any]) -> int:
+class Written(NamedTuple):
+    """A file that was written.
+
+    Attributes:
+        bytes: Its size.
+        checksum: crc32c of its content (RFC 3720, appendix B.4).
+    """
+
+    bytes: int
+    checksum: int
+
+
+def write_whole(path: str, blocks: Iterable[Any]) -> Written:
     """Writes a file that appears under its name complete or not at all.
 
     Args:
         path: Where to.
         blocks: Bytes-like objects, in order.
 
-    Returns:
-        Bytes written.
+    Raises:
+        RunError: It cannot be written.
     """
     if not is_local(path):
         # An object store shows an object only once it is closed, whole.
@@ -111,7 +124,7 @@ def write_whole(path: str, blocks: Iterable[Any]) -> int:
     try:
         os.makedirs(folder or ".", exist_ok=True)
         with FileSystems.create(temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
-            size = _write_blocks(file, blocks)
+            written = _write_blocks(file, blocks)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -119,16 +132,17 @@ def write_whole(path: str, blocks: Iterable[Any]) -> int:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise RunError(f"cannot write {path}: {error}; free the space or the permission and run again") from error
-    return size
+    return written
 
 
-def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> int:
-    size = 0
+def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> Written:
+    size, checksum = 0, 0
     for block in blocks:
         view = memoryview(block)
         file.write(view)
         size += view.nbytes
-    return size
+        checksum = google_crc32c.extend(checksum, block)
+    return Written(size, checksum)
 
 
 def join(folder: str, *names: str) -> str:

@@ -1,6 +1,7 @@
 """KeyedPredict: keyjoin's scoring for a pipeline of your own, from dictionaries to dictionaries."""
 
 import base64
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
@@ -74,9 +75,10 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        contract = models.find_contract(models.load(model, signature), signature, key_input)
+        load = functools.partial(models.load, model, signature)
+        contract = models.find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
-        self.handler = KeyedChunkHandler(model, contract, mapped, batch_size)
+        self.handler = KeyedChunkHandler(load, contract, mapped, batch_size)
         self.prefix = prediction_prefix
 
     def expand(self, rows: beam.PCollection[dict[str, Any]]) -> Any:  # Beam warns about every type for several outputs

@@ -7,6 +7,7 @@ TensorFlow is imported inside of functions, so that commands which need no model
 
 import contextlib
 import difflib
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +22,10 @@ from transforms.errors import UsageError
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
+MESSAGE = 300  # characters of a model's error that are kept
 KEY_DTYPES = ("int32", "int64", "float32", columns.STRING)
 # Two vectors of keys that no model returns by chance; exact in float32.
 PROBE_KEYS = (np.array([1009, 2003, 3001]), np.array([4001, 6007, 5003]))
-
-
 # Data to ask with: what is an echo for one of them and not for another is a computation.
 PROBE_VALUES = ((0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
 
@@ -90,12 +90,17 @@ class Contract(NamedTuple):
         return output._replace(shape=(None if width is None else width - 1,))
 
 
+class ModelError(RuntimeError):
+    """The model raised; what it said, in one line."""
+
+
 class Model:
     """A signature of a SavedModel, ready to be called. Thread-safe.
 
     Attributes:
         inputs: All inputs, by name.
         outputs: All outputs, by name.
+        call: From the inputs' arrays, in order, to the outputs' arrays, in order.
     """
 
     def __init__(
@@ -104,8 +109,12 @@ class Model:
         outputs: Mapping[str, Tensor],
         call: Callable[..., Sequence[npt.NDArray[Any]]],
     ) -> None:
-        """Takes a callable from the inputs' arrays, in order, to the outputs' arrays, in order."""
-        self.inputs, self.outputs, self._call = dict(inputs), dict(outputs), call
+        """Takes the attributes."""
+        self.inputs, self.outputs, self.call = dict(inputs), dict(outputs), call
+
+    def itself(self) -> "Model":
+        """The model: to those who ask for a way to load it, it is already loaded."""
+        return self
 
     def __call__(self, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.
@@ -117,9 +126,9 @@ class Model:
             Output -> (batch, …).
 
         Raises:
-            tf.errors.OpError: The model raises.
+            ModelError: The model raises.
         """
-        return dict(zip(self.outputs, self._call(*[arrays[name] for name in self.inputs]), strict=True))
+        return dict(zip(self.outputs, self.call(*[arrays[name] for name in self.inputs]), strict=True))
 
 
 def load(folder: str, signature: str) -> Model:
@@ -148,7 +157,18 @@ def load(folder: str, signature: str) -> Model:
     inputs = {name: _tensor(name, definition.inputs[name], "input") for name in sorted(definition.inputs)}
     outputs = {name: _tensor(name, definition.outputs[name], "output") for name in sorted(definition.outputs)}
     call = session.make_callable([t.tensor for t in outputs.values()], [t.tensor for t in inputs.values()])
-    return Model(inputs, outputs, call)
+    return Model(inputs, outputs, functools.partial(_call, call))
+
+
+def _call(call: Callable[..., Sequence[npt.NDArray[Any]]], *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
+    import tensorflow as tf
+
+    try:
+        return call(*arrays)
+    except tf.errors.OpError as error:
+        # That a graph raised it goes without saying.
+        said = " ".join(error.message.removeprefix("Graph execution error:").split())
+        raise ModelError(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
 
 
 @contextlib.contextmanager
@@ -251,8 +271,6 @@ def find_contract(
 
 def _ask(model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]) -> Echo | None:
     """The output that gives the key back whatever the data is: x + key does so only where x is 0."""
-    import tensorflow as tf
-
     data = tuple(t for t in model.inputs.values() if t != key)
     found = []
     for arrays in [*(_made_up(data, values) for values in PROBE_VALUES), example(data)]:
@@ -260,7 +278,7 @@ def _ask(model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arra
             continue
         try:
             answers = [model({**arrays, key.name: key_array(keys, key)}) for keys in PROBE_KEYS]
-        except tf.errors.OpError:
+        except ModelError:
             continue
         found.append(_echo(answers))
     if found:

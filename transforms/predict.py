@@ -1,7 +1,7 @@
 """Predict: RunInference over chunks; each row's prediction is found by the key that comes back with it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -19,14 +19,14 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     """Scores chunks: each model call gets the ordinals of its rows, and what comes back is aligned by them.
 
     Attributes:
-        folder: The SavedModel.
+        load: Loads the model, or finds it where it is loaded already.
         contract: What its signature takes and gives.
         features: What its inputs are fed with.
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
     """
 
-    folder: str
+    load: Callable[[], models.Model]
     contract: models.Contract
     features: tuple[Feature, ...]
     batch_size: int
@@ -34,7 +34,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
 
     def load_model(self) -> models.Model:
         """Loads the model; RunInference does so once a process."""
-        return models.load(self.folder, self.contract.signature)
+        return self.load()
 
     def batch_elements_kwargs(self) -> dict[str, Any]:
         """An element is a chunk, which is cut into batches inside."""

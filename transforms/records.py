@@ -161,7 +161,7 @@ class PartReceipt(NamedTuple):
         bytes: Size of the part.
         checksum: crc32c of the part.
         dead_bytes: Size of the dead letter file, 0 where there is none.
-        shuffled: Bytes of predictions that crossed the join.
+        shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
     """
 
     chunk: Chunk

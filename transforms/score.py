@@ -1,6 +1,6 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,14 +9,14 @@ import numpy.typing as npt
 from transforms import columns
 from transforms.align import Alignment, align
 from transforms.errors import RunError
-from transforms.model import Arrays, Contract, Model, key_array
+from transforms.model import Arrays, Contract, Model, ModelError, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
+from transforms.threads import in_threads
 
 # Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
 # whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
 MULTIPLE = 96
-MESSAGE = 300  # characters of a model's error that are kept
 
 
 class Scored(NamedTuple):
@@ -53,23 +53,32 @@ def score(
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
     """
-    import tensorflow as tf
+    starts = range(0, rows, batch_size)
 
-    done = [_nothing(contract)]
-    todo = [(first, min(first + batch_size, rows)) for first in range(0, rows, batch_size)][::-1]
+    def score_rows(first: int) -> list[Scored]:
+        end = min(first + batch_size, rows)
+        return list(_score_rows(called, contract, inputs, slice(first, end), batch_size, keep_non_finite))
+
+    done = [scored for batch in in_threads(score_rows, starts) for scored in batch]
+    return _concatenate([_nothing(contract), *done])
+
+
+def _score_rows(
+    called: Model, contract: Contract, inputs: Arrays, rows: slice, batch_size: int, keep_non_finite: bool
+) -> Iterator[Scored]:
+    todo = [(rows.start, rows.stop)]
     while todo:
         first, end = todo.pop()
         try:
             scored = _score_batch(called, contract, inputs, first, end, batch_size)
-        except (tf.errors.OpError, BatchError) as error:
+        except (ModelError, BatchError) as error:
             if end - first > 1:
                 half = (first + end) // 2
                 todo += [(half, end), (first, half)]
             else:
-                done.append(Scored({}, [BadRow(first, "predict", *_why(error))]))
+                yield Scored({}, [BadRow(first, "predict", *_why(error))])
         else:
-            done.append(scored if keep_non_finite else _finite(scored, first, end))
-    return _concatenate(done)
+            yield scored if keep_non_finite else _finite(scored, first, end)
 
 
 def _nothing(contract: Contract) -> Scored:
@@ -99,7 +108,7 @@ def _score_batch(called: Model, contract: Contract, inputs: Arrays, first: int, 
     """Scores rows [first, end) in one call.
 
     Raises:
-        tf.errors.OpError: The model raises.
+        ModelError: The model raises.
         BatchError: Without a key, the number of predictions is not that of the rows.
     """
     count = end - first
@@ -179,10 +188,4 @@ def _why(error: Exception) -> tuple[str, str]:
     if isinstance(error, BatchError):
         reason = Reason.KEY_REPEATED if error.too_many else Reason.KEY_MISSING
         return reason.value, str(error)
-    return Reason.MODEL_ERROR.value, said_by_model(error)
-
-
-def said_by_model(error: Exception) -> str:
-    """What a model raised, in one line; that a graph raised it goes without saying."""
-    said = " ".join(str(getattr(error, "message", error)).removeprefix("Graph execution error:").split())
-    return f"{type(error).__name__}: {said}"[:MESSAGE]
+    return Reason.MODEL_ERROR.value, str(error)

@@ -96,7 +96,7 @@ def _match_one(pattern: str) -> tuple[list[FileMetadata], str, set[str]]:
 def _apart(matched: Sequence[FileMetadata], root: str) -> tuple[list[FileMetadata], list[str]]:
     """What is data by its name, and what is not."""
     hidden = [f.path for f in matched if _is_hidden(f.path, root)]
-    return [f for f in matched if f.path not in hidden], hidden
+    return [f for f in matched if not _is_hidden(f.path, root)], hidden
 
 
 def _is_hidden(path: str, folder: str) -> bool:

@@ -5,9 +5,8 @@ import collections
 import dataclasses
 import gzip
 import json
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import pickle
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -20,6 +19,7 @@ from transforms.errors import RunError
 from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
+from transforms.threads import in_threads
 
 DEAD_LETTERS = "_dead_letter"
 
@@ -44,25 +44,23 @@ def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: 
     dead = sorted([*receipt.bad, *unscored, *joined.bad])
     letters = [_letter(chunk, data, rows, bad) for bad in dead]
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
-    size = files.write_whole(files.join(output, chunk.part), blocks)
-    dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters) if dead else 0
+    part = files.write_whole(files.join(output, chunk.part), blocks)
+    dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters).bytes if dead else 0
     return PartReceipt(
         chunk,
         receipt.rows,
         receipt.blank,
         receipt.rows - len(dead),
         dict(collections.Counter(bad.reason for bad in dead)),
-        size,
-        checksum(blocks),
+        *part,
         dead_bytes,
-        len(predictions.columns),
+        len(pickle.dumps((receipt, predictions), pickle.HIGHEST_PROTOCOL)),
     )
 
 
-def _gzip(blocks: Sequence[Any]) -> list[bytes]:
+def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:
     """A gzip file of a member a block; without times in it, so that the same rows give the same bytes."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(lambda block: gzip.compress(block, mtime=0), blocks or [b""]))
+    return in_threads(lambda block: gzip.compress(block, mtime=0), list(blocks) or [b""])
 
 
 def letters_name(part: str) -> str:
@@ -74,14 +72,6 @@ def letters_name(part: str) -> str:
     stem = part.removesuffix(".gz").rpartition(".")[0]
     suffix = part[len(stem) :]
     return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
-
-
-def checksum(blocks: Sequence[Any]) -> int:
-    """crc32c over buffers in order."""
-    value = 0
-    for block in blocks:
-        value = google_crc32c.extend(value, block)
-    return value
 
 
 def _letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:

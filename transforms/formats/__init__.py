@@ -5,7 +5,7 @@ A new format is a module here with an object that has the members of `Format`, a
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -18,11 +18,11 @@ class Joined(NamedTuple):
     """The rows of one part.
 
     Attributes:
-        blocks: The part's bytes, as buffers in order.
+        blocks: The part's bytes, as buffers in order; they are made ahead while one is written.
         bad: Rows that could not be written; `row` counts the chunk's rows.
     """
 
-    blocks: list[Any]
+    blocks: Iterable[Any]
     bad: list[BadRow]
 
 

@@ -5,9 +5,7 @@ have lists of the same kinds, which is only the fast way to the same answer, see
 """
 
 import math
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +19,7 @@ from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 from transforms import columns
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask, Positions
+from transforms.threads import in_threads
 
 DECODE_ROWS = 8_192  # in larger batches the decoder takes twice as long a row
 # A feature's lists, by the kind of NumPy dtype that they become.
@@ -87,8 +86,7 @@ class _Block(NamedTuple):
 
 def _decode(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
     starts = range(0, len(records), DECODE_ROWS)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        blocks = list(pool.map(lambda at: _decode_block(records[at : at + DECODE_ROWS], fields), starts))
+    blocks = list(in_threads(lambda at: _decode_block(records[at : at + DECODE_ROWS], fields), starts))
     blocks.append(_decode_each([], fields))
     return _Block(
         {field: pa.concat_arrays([block.lists[field] for block in blocks]) for field in fields},

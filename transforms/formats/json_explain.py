@@ -4,6 +4,7 @@ import base64
 import binascii
 import functools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -11,15 +12,24 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from transforms.columns import B64, LISTED, STRING, Spelling
 from transforms.reasons import Reason
-from transforms.records import Feature
+from transforms.records import Feature, Mask
 
 SHOWN = 40  # characters of a value in a message
 MAX_DIGITS = 20  # of any 64-bit integer, its sign included
 TOO_BIG = "too big to be stored in double"
+
+
+# What a value that can be read is made of: null is found later.
+NUMBERS, BOOLS, TEXTS = r"[-+0-9.eEnul]", r"[truefalsn]", r'(?:"(?:[^"\\]|\\.)*"|null)'
+
+
+class DeepError(ValueError):
+    """A line is nested more deeply than Python reads."""
 
 
 class Number(str):
@@ -45,7 +55,7 @@ def parse(line: bytes) -> Any:
             parse_constant=_no_constant,
         )
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise DeepError("nested too deeply") from error
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -99,16 +109,46 @@ def _kind(value: Any) -> Any:
     return frozenset(map(_kind, value)) if isinstance(value, list | dict) else type(value)
 
 
+def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
+    """Which lines look as if the needed fields could be read; a guess, at the speed of Arrow."""
+    mask = np.ones(len(lines), np.bool_)
+    for feature in features:
+        for field in feature.fields:
+            name = re.escape(json.dumps(field, ensure_ascii=False))
+            found = pc.match_substring_regex(lines, rf"{name}\s*:\s*{_likely_value(feature)}\s*[,}}]")
+            mask &= found.to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _likely_value(feature: Feature) -> str:
+    """A pattern (RE2) for a value of a feature."""
+    leaf = {"bool": BOOLS, STRING: TEXTS}.get(feature.dtype, NUMBERS)
+    depth = 0 if len(feature.fields) > 1 else len(feature.shape)
+    listed = rf"\[(?:{leaf}|[,\s\[\]])*" + r"\]\s*" * depth
+    return rf"(?:{leaf}+|{listed})" if feature.shape in ((), (1,)) or not depth else listed
+
+
 def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
     """The reason code and message for a line that could not be read."""
+    found = find(line, features)
+    if found is None:
+        said = _reader_says(line)
+        found = (Reason.OUT_OF_RANGE if TOO_BIG in said else Reason.NOT_JSON).value, said
+    return found
+
+
+def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
+    """What is wrong with a line for certain: one that `pyarrow.json` reads into inputs that fit has nothing."""
     try:
         line.decode()
     except UnicodeDecodeError as error:
         return Reason.NOT_UTF8.value, f"byte {error.start} of the row: {error.reason}"
-    problem = syntax(line)
-    if problem is not None:
-        return Reason.NOT_JSON.value, problem
-    row = parse(line)
+    try:
+        row = parse(line)
+    except DeepError:
+        return None  # the reader may well read it
+    except ValueError as error:
+        return Reason.NOT_JSON.value, str(error)
     if not isinstance(row, Pairs):
         return Reason.NOT_OBJECT.value, f"the line is {_named(row)}"
     for feature in features:
@@ -116,8 +156,7 @@ def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
             found = _explain_field(row, field, feature)
             if found:
                 return found[0].value, f"field {field}: {found[1]}"
-    said = _reader_says(line)
-    return (Reason.OUT_OF_RANGE if TOO_BIG in said else Reason.NOT_JSON).value, said
+    return None
 
 
 def _reader_says(line: bytes) -> str:

@@ -1,10 +1,9 @@
 """Joined JSON lines: the row as it was, with the prediction's fields spliced in before its last brace."""
 
+import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +15,7 @@ from transforms import columns
 from transforms.formats import Joined, json_explain, json_lines, json_text
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
+from transforms.threads import in_threads
 
 SLICE_ROWS = 16_384  # about 2 MB of output each: enough for every thread, and small beside the chunk
 RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -41,9 +41,8 @@ def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.Rec
             return _splice(data, starts[part], ends[part], _comma_joined(members))
         return _assemble(picked, part, members)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        made = pool.map(write_slice, range(0, len(numbers), SLICE_ROWS))
-        return Joined([block for blocks in made for block in blocks], bad)
+    slices = in_threads(write_slice, range(0, len(numbers), SLICE_ROWS))
+    return Joined(itertools.chain.from_iterable(slices), bad)
 
 
 def _members(predictions: pa.RecordBatch, layout: Layout) -> list[pa.Array]:

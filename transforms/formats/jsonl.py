@@ -4,6 +4,7 @@ A line's fate depends on the line alone: what decides is whether `pyarrow.json` 
 one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
 """
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -15,14 +16,17 @@ import pyarrow.json
 from transforms import columns
 from transforms.formats import Joined, json_explain, json_lines, json_write
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.threads import in_threads
 
 OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
-BLOCK_BYTES = 1 << 22
+SLICE_BYTES = 1 << 22  # what a thread reads at a time
+BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
-ALONE_ROWS = 64  # lines of one kind that cannot be parsed are mostly all bad
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
 NOT_NUMBERS = (b"NaN", b"Inf")
+
+Why = tuple[str, str]  # reason code, message
 
 
 class JsonLines:
@@ -44,21 +48,17 @@ class JsonLines:
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Parses the fields that the model needs; see `transforms.formats.Format`."""
-        suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
-        lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))
-        tables, numbers = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
-        inputs, unfit = columns.to_inputs(tables, features)
-        # Row numbers: of what was not suspect, then of what could be read, then of what fits.
-        fitting = np.delete(np.flatnonzero(~suspect)[numbers], unfit)
-        if (np.diff(fitting) < 0).any():
-            inputs = inputs.take(pa.array(np.argsort(fitting)))
-        good = np.zeros(len(rows.starts), np.bool_)
-        good[fitting] = True
-        explained = [
-            BadRow(int(row), "read", *json_explain.explain(data[rows.starts[row] : rows.ends[row]], features))
-            for row in np.flatnonzero(~good)
+        borders = np.searchsorted(rows.starts, np.arange(0, len(data), SLICE_BYTES))
+        pairs = itertools.pairwise([*borders, len(rows.starts)])
+        slices = [Rows(rows.starts[first:end], rows.ends[first:end]) for first, end in pairs if first < end]
+        found = list(in_threads(lambda part: _read_slice(data, part, features), slices))
+        firsts = np.cumsum([0, *(len(part.starts) for part in slices)]).tolist()
+        bad = [
+            BadRow(first + row, "read", *why)
+            for first, (_, refused) in zip(firsts, found, strict=False)
+            for row, why in refused
         ]
-        return inputs, explained
+        return columns.concatenate([inputs for inputs, _ in found], features), bad
 
     def write(
         self,
@@ -89,6 +89,24 @@ class JsonLines:
 FORMAT = JsonLines()
 
 
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[tuple[int, Why]]]:
+    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
+    suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
+    lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))
+    parsed = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
+    inputs, unfit = columns.to_inputs(parsed.tables, features)
+    # Row numbers: of what was not suspect, then of what could be read, then of what fits.
+    tried = np.flatnonzero(~suspect)
+    fitting = np.delete(tried[parsed.numbers], unfit)
+    if (np.diff(fitting) < 0).any():
+        inputs = inputs.take(pa.array(np.argsort(fitting)))
+    known = {int(tried[number]): why for number, why in parsed.refused.items()}
+    bad = np.delete(np.arange(len(rows.starts)), fitting).tolist()
+    return inputs, [
+        (row, known.get(row) or json_explain.explain(data[rows.starts[row] : rows.ends[row]], features)) for row in bad
+    ]
+
+
 def _not_objects(data: bytes, rows: Rows) -> Mask:
     """Lines that do not begin with `{` and end with `}`.
 
@@ -104,7 +122,7 @@ def _not_objects(data: bytes, rows: Rows) -> Mask:
 
 def _not_utf8(data: bytes, rows: Rows) -> Mask:
     mask = np.zeros(len(rows.starts), np.bool_)
-    offsets = np.array([0, len(data)], np.int64)
+    offsets = np.array([rows.starts[0], rows.ends[-1]], np.int64)
     whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
     try:
         whole.validate(full=True)
@@ -120,13 +138,14 @@ def _not_utf8(data: bytes, rows: Rows) -> Mask:
 def _not_numbers(data: bytes, rows: Rows) -> Mask:
     """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
     mask = np.zeros(len(rows.starts), np.bool_)
+    first, end = int(rows.starts[0]), int(rows.ends[-1])
     for word in NOT_NUMBERS:
         # One letter is searched for ten times as fast as a word, and most files have none of it.
-        at = data.find(word) if word[:1] in data else -1
+        at = data.find(word, first, end) if data.find(word[:1], first, end) >= 0 else -1
         while at >= 0:
             row = int(np.searchsorted(rows.starts, at, "right")) - 1
             mask[row] = mask[row] or json_explain.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
-            at = data.find(word, int(rows.ends[row]))
+            at = data.find(word, int(rows.ends[row]), end)
     return mask
 
 
@@ -142,14 +161,25 @@ class _Run(NamedTuple):
     lines: pa.LargeBinaryArray
 
 
-def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> tuple[list[pa.Table], Positions]:
-    """Parses lines that look like objects, cutting what does not parse down to the guilty lines.
+class _Parsed(NamedTuple):
+    """Lines after the parser.
 
-    Returns:
-        The rows that were read, as tables (their schemas may differ: a value may be spelled in several ways,
-        see `json_explain.spelling`), and of each row the number of its line.
+    Attributes:
+        tables: The rows that were read; their schemas may differ: a value may be spelled in several ways, see
+            `json_explain.spelling`.
+        numbers: Of each of these rows the number of its line.
+        refused: Number of a line -> why it is bad, as far as that is known by now.
     """
+
+    tables: list[pa.Table]
+    numbers: Positions
+    refused: dict[int, Why]
+
+
+def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> _Parsed:
+    """Parses lines that look like objects, cutting what does not parse down to the guilty lines."""
     tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
+    refused: dict[int, Why] = {}
     while todo:
         run = todo.pop()
         table = _read_json(run.lines, features) if len(run.lines) else None
@@ -157,37 +187,47 @@ def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> tuple[lis
             tables.append(table)
             numbers.append(run.numbers)
         elif len(run.lines) > 1:
-            todo += _cut(run, features)
-    return tables, np.concatenate(numbers)
+            todo += _cut(run, features, refused)
+    return _Parsed(tables, np.concatenate(numbers), refused)
 
 
-def _cut(run: _Run, features: Sequence[Feature]) -> list[_Run]:
-    """Cuts a run that does not parse: a long one into blocks, a block into lines that belong together.
+def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> list[_Run]:
+    """Cuts a run that does not parse into lines that belong together; what is wrong by itself is put aside.
 
-    Which lines those are is a guess that only saves time: each is parsed again, in the end alone.
+    Which lines belong together is a guess that only saves time: all are parsed again, in the end alone.
     """
-    if len(run.lines) > CUT_ROWS:
-        starts = range(0, len(run.lines), CUT_ROWS)
-        return [_Run(run.numbers[at : at + CUT_ROWS], run.lines[at : at + CUT_ROWS]) for at in starts]
+    likely = json_explain.likely(run.lines, features)
+    if 0 < likely.sum() < len(likely):
+        return [_pick(run, np.flatnonzero(likely)), _pick(run, np.flatnonzero(~likely))]
+    if len(likely) > CUT_ROWS:
+        return [_pick(run, np.arange(at, min(at + CUT_ROWS, len(likely)))) for at in range(0, len(likely), CUT_ROWS)]
+    lines = run.lines.to_pylist()
     groups: dict[Any, list[int]] = {}
-    for at, line in enumerate(run.lines.to_pylist()):
-        groups.setdefault(json_explain.kinds(line, features) or at, []).append(at)
-    if len(groups) == 1:
-        step = len(run.lines) // 2 if len(run.lines) > ALONE_ROWS else 1
-        groups = {at: list(range(at, min(at + step, len(run.lines)))) for at in range(0, len(run.lines), step)}
-    return [_Run(run.numbers[group], run.lines.take(pa.array(group))) for group in groups.values()]
+    for at, line in enumerate(lines):
+        groups.setdefault(json_explain.kinds(line, features), []).append(at)
+    if len(groups) > 1:
+        return [_pick(run, group) for group in groups.values()]
+    found = {at: why for at, line in enumerate(lines) if (why := json_explain.find(line, features))}
+    refused.update((int(run.numbers[at]), why) for at, why in found.items())
+    if found:
+        return [_pick(run, [at for at in range(len(lines)) if at not in found])]
+    middle = len(lines) // 2
+    return [_pick(run, np.arange(middle)), _pick(run, np.arange(middle, len(lines)))]
+
+
+def _pick(run: _Run, which: Any) -> _Run:
+    return _Run(run.numbers[which], run.lines.take(pa.array(which, pa.int64())))
 
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:
     """Reads lines as the first of them is spelled; None if one of them cannot be read so."""
     schema = columns.schema(features, json_explain.spelling(lines[0].as_py(), features))
+    text = columns.contents(lines)
+    block = max(BLOCK_BYTES, columns.longest(lines) + 1)  # it has to hold the longest line, and is allocated whole
     try:
         return pyarrow.json.read_json(
-            pa.BufferReader(columns.contents(lines)),
-            # A block has to hold the longest line.
-            pyarrow.json.ReadOptions(
-                use_threads=len(lines) > CUT_ROWS, block_size=max(BLOCK_BYTES, columns.longest(lines) + 1)
-            ),
+            pa.BufferReader(text),
+            pyarrow.json.ReadOptions(use_threads=False, block_size=min(block, text.size + 1)),
             pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):

@@ -10,10 +10,8 @@ is wrong, that row alone is bad. A row is the whole frame; its fate depends on i
 
 import contextlib
 import functools
-import os
 import struct
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 import google_crc32c
@@ -24,6 +22,7 @@ from transforms.errors import RunError
 from transforms.formats import GZIP, Joined, example_read, example_write
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.threads import in_threads
 
 HEADER, FOOTER = 12, 4
 MASK_DELTA = np.uint32(0xA282EAD8)
@@ -101,8 +100,7 @@ class TFRecord:
             part = slice(first, first + SLICE_ROWS)
             return _framed(example_write.join(chunk, rows, kept, part, layout))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return Joined(list(pool.map(write_slice, range(0, len(kept.numbers), SLICE_ROWS))), bad)
+        return Joined(in_threads(write_slice, range(0, len(kept.numbers), SLICE_ROWS)), bad)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The records that are whole, as feature -> list of values; None for a feature of no kind.

@@ -1,0 +1,162 @@
+"""A model in a process of its own.
+
+TensorFlow then starts while Beam does, and computes while rows are parsed: neither waits for the other's
+interpreter lock. The process belongs to the one that started it and ends with it, however that ends.
+To be able to start it first of all, this module imports nothing large; `pipeline.model_server` is its inside.
+"""
+
+import atexit
+import functools
+import os
+import pickle
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from transforms.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from transforms.model import Model
+
+SERVER = "pipeline.model_server"
+SOCKET, LOG = "socket", "log"
+BACKLOG = 128
+LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has room for 100 characters
+LOG_LINES = 5
+# What the process answers with: a value, or an error to be raised here.
+DONE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
+
+
+class ModelProcess:
+    """The process; it starts at once, before it is known which model it will load."""
+
+    def __init__(self) -> None:
+        """Starts it."""
+        # A folder for this user alone: who can reach the socket can have models loaded.
+        where = tempfile.gettempdir()
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="keyjoin-", dir=where if len(where) < LONG_PATH else SHORT_FOLDER
+        )
+        self.address = os.path.join(self._folder.name, SOCKET)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.address)
+        self._socket.listen(BACKLOG)
+        number = self._socket.fileno()
+        root = Path(__file__).resolve().parents[1]
+        with open(os.path.join(self._folder.name, LOG), "wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603  our own module
+                [sys.executable, "-m", SERVER, str(number)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[number],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
+            )
+        self._socket.close()
+
+    def load(self, folder: str, signature: str) -> "Model":
+        """Loads a model there.
+
+        Args:
+            folder: A SavedModel.
+            signature: Which of its signatures.
+
+        Returns:
+            The model, called there; it can be pickled, and called from any process on this machine.
+
+        Raises:
+            UsageError: There is no SavedModel, or no such signature, see `transforms.model.load`.
+            RunError: The process ended.
+        """
+        from transforms.model import Model
+
+        with _connect(self.address) as connection:
+            number, inputs, outputs = _value(*_ask(connection, self.address, (os.path.abspath(folder), signature)))
+        return Model(inputs, outputs, _Call(self.address, number))
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.kill()
+        self._process.communicate()
+        self._folder.cleanup()
+
+
+@functools.cache
+def process() -> ModelProcess:
+    """This process's own model process, which ends with it."""
+    started = ModelProcess()
+    atexit.register(started.close)
+    return started
+
+
+class _Call:
+    """Calls a loaded model; thread-safe: each call has a connection to itself."""
+
+    def __init__(self, address: str, number: int) -> None:
+        self._address, self._number = address, number
+        self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Call, (self._address, self._number)
+
+    def __call__(self, *arrays: "npt.NDArray[Any]") -> "Sequence[npt.NDArray[Any]]":
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = _connect(self._address)
+        try:
+            kind, value = _ask(connection, self._address, (self._number, arrays))
+        except BaseException:
+            # An answer may still come: nobody must take it for the next question's.
+            connection.close()
+            raise
+        self._idle.put(connection)
+        answer: Sequence[npt.NDArray[Any]] = _value(kind, value)
+        return answer
+
+
+def _connect(address: str) -> Connection:
+    client = socket.socket(socket.AF_UNIX)
+    try:
+        client.connect(address)
+    except OSError as error:
+        _raise_ended(address, error)
+    return Connection(client.detach())
+
+
+def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tuple[str, Any]:
+    try:
+        connection.send_bytes(pickle.dumps(question, pickle.HIGHEST_PROTOCOL))
+        answer: tuple[str, Any] = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own process
+    except (EOFError, OSError) as error:
+        _raise_ended(address, error)
+    return answer
+
+
+def _value(kind: str, value: Any) -> Any:
+    if kind == DONE:
+        return value
+    if kind == USAGE_ERROR:
+        raise UsageError(value)
+    if kind == MODEL_ERROR:
+        from transforms.model import ModelError
+
+        raise ModelError(value)
+    raise RuntimeError(value)
+
+
+def _raise_ended(address: str, error: Exception) -> NoReturn:
+    log = Path(address).with_name(LOG)
+    said = log.read_text(errors="replace").split("\n")[-LOG_LINES:] if log.exists() else []
+    raise RunError(
+        f"the process of the model ended ({' '.join(' '.join(said).split()) or 'it said nothing'}); "
+        "it may have run out of memory, or the model crashed: try a smaller --batch_size"
+    ) from error

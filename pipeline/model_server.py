@@ -1,0 +1,62 @@
+"""The inside of the model process: loads models and calls them; see `pipeline.model_process`."""
+
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+from pipeline import startup
+from pipeline.model_process import DONE, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR
+from transforms.errors import UsageError
+from transforms.model import Model, ModelError, load
+
+
+def serve(listener: socket.socket) -> NoReturn:
+    """Answers every connection in a thread of its own, until the process that started this one is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both; the other one decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    startup.import_tensorflow()
+    models: list[Model] = []
+    while True:
+        connection = Connection(listener.accept()[0].detach())
+        threading.Thread(target=_answer_all, args=(connection, models), daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _answer_all(connection: Connection, models: list[Model]) -> None:
+    while True:
+        try:
+            which, what = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own process
+        except (EOFError, OSError):
+            return
+        connection.send_bytes(pickle.dumps(_answer(which, what, models), pickle.HIGHEST_PROTOCOL))
+
+
+def _answer(which: str | int, what: Any, models: list[Model]) -> tuple[str, Any]:
+    """Loads a signature of a folder, or calls a loaded model with arrays."""
+    try:
+        if isinstance(which, int):
+            return DONE, models[which].call(*what)
+        model = load(which, what)
+        models.append(model)
+        return DONE, (models.index(model), model.inputs, model.outputs)
+    except UsageError as error:
+        return USAGE_ERROR, str(error)
+    except ModelError as error:
+        return MODEL_ERROR, str(error)
+    except Exception:  # noqa: BLE001  whatever it is, it has to reach the one who asked
+        return OTHER_ERROR, traceback.format_exc()
+
+
+if __name__ == "__main__":
+    startup.begin()
+    serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,103 @@
+"""The model in a process of its own: the same answers, its errors told here, and gone with its owner."""
+
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from pipeline.model_process import ModelProcess
+from tests import models
+from tests.conftest import ROOT
+from transforms.errors import RunError, UsageError
+from transforms.model import Model, ModelError, load
+
+SIGNATURE = "serving_default"
+MINUTE = 60_000
+OWNER = """
+import os, signal
+from pipeline.model_process import ModelProcess
+print(ModelProcess()._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ModelProcess]:
+    """A model process."""
+    made = ModelProcess()
+    yield made
+    made.close()
+
+
+def arrays(rows: int) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(rows).random((rows, 3), np.float32), "key": np.arange(rows, dtype=np.int32)}
+
+
+def same(one: Model, other: Model, rows: int) -> bool:
+    ours, theirs = one(arrays(rows)), other(arrays(rows))
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[..., str]) -> None:
+    folder = model(models.keyed)
+    here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
+    assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
+    assert same(here, there, 1000)
+    assert same(here, pickle.loads(pickle.dumps(there)), 10)  # noqa: S301  our own
+
+
+def test_many_threads_get_each_their_own_answer(process: ModelProcess, model: Callable[..., str]) -> None:
+    folder = model(models.keyed)
+    here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda rows: same(here, there, rows), range(1, 200)))
+
+
+def test_its_errors_are_raised_here(process: ModelProcess, model: Callable[..., str]) -> None:
+    with pytest.raises(UsageError, match="no model at /nowhere"):
+        process.load("/nowhere", SIGNATURE)
+    with pytest.raises(UsageError, match="has no signature x"):
+        process.load(model(models.keyed), "x")
+    there = process.load(model(models.keyed), SIGNATURE)
+    with pytest.raises(RuntimeError, match="Cannot feed value of shape"):
+        there({"x": np.zeros((2, 7), np.float32), "key": np.arange(2, dtype=np.int32)})
+    assert len(there(arrays(3))["key"]) == 3  # it goes on after an error
+
+
+def test_what_the_model_raises_is_raised_here(process: ModelProcess, model: Callable[..., str]) -> None:
+    there = process.load(model(models.raising), SIGNATURE)
+    with pytest.raises(ModelError, match=r"^InvalidArgumentError: "):
+        there({"x": np.full((2, 3), 666, np.float32)})
+
+
+def test_a_process_that_ends_is_an_error_in_one_line(model: Callable[..., str]) -> None:
+    process = ModelProcess()
+    there = process.load(model(models.keyed), SIGNATURE)
+    there(arrays(3))
+    process._process.kill()
+    process._process.wait()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"the process of the model ended .*smaller --batch_size$"):
+            there(arrays(3))
+    process.close()
+    assert not os.path.exists(process.address)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits for a process that is not its child, as only Linux can")
+def test_it_ends_with_its_owner_however_that_ends() -> None:
+    owner = subprocess.run([sys.executable, "-c", OWNER], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert owner.returncode == -signal.SIGKILL
+    try:
+        waiting = os.pidfd_open(int(owner.stdout))
+    except ProcessLookupError:
+        return  # it has ended already
+    poll = select.poll()
+    poll.register(waiting, select.POLLIN)
+    assert poll.poll(MINUTE)
