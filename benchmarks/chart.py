@@ -34,7 +34,7 @@ def draw(document: Mapping[str, Any]) -> str:
     ET.SubElement(svg, "rect", {"class": "ground", "width": "100%", "height": "100%", "rx": "8"})
     top = MARGIN
     for rows, results in groups.items():
-        _text(svg, MARGIN, top + 14, f"Seconds for {rows:,} rows on {document['cores']} cores", "title")
+        _text(svg, MARGIN, top + 14, f"{rows:,} rows on {document['cores']} cores: seconds, and times {BASE}", "title")
         _bars(svg, top + HEAD, sorted(results, key=lambda result: float(result["seconds"])))
         top += HEAD + STEP * len(results)
     ET.indent(svg)
@@ -50,7 +50,7 @@ def _bars(svg: ET.Element, top: int, results: Sequence[Mapping[str, Any]]) -> No
         ET.SubElement(svg, "rect", {"class": shade, **{name: str(size) for name, size in sizes.items()}})
         ratio = result["seconds_ratio"]
         _text(svg, BAR_LEFT - 10, y + 15, result["program"], "name").set("text-anchor", "end")
-        said = f"{result['seconds']:.1f} s" + ("" if ratio is None else f"  ·  {ratio:.1f} times {BASE}")
+        said = f"{result['seconds']:.1f} s" + ("" if ratio is None else f", {ratio:.1f}\u00d7")
         _text(svg, BAR_LEFT + round(width) + 8, y + 15, said, "seconds")
 
 
