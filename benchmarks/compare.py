@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import data, verify
+from benchmarks import chart, data, environments, verify
 from benchmarks.measure import Usage, measure
-from benchmarks.programs import PROGRAMS
+from benchmarks.programs import DEFAULT, PROGRAMS
 from benchmarks.verify import ProgramError
 
 BASE = "keyjoin"
@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     results = []
     try:
+        for name in options.only:
+            if environment := PROGRAMS[name].environment:
+                environments.set_up(environment)
         for rows in options.rows:
             results += compare(rows, options.seed, options.only, options.repeat)
     except ProgramError as error:
@@ -56,9 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     document = describe(results, options.seed)
     print(table(document))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+    for path, text in ((options.json, json.dumps(document, indent=1) + "\n"), (options.chart, chart.draw(document))):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     return 0
 
 
@@ -167,9 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--rows", type=_counts, default=[200_000], metavar="N,N", help="sizes of the input (default: 200000)")
     add("--repeat", type=_count, default=1, metavar="N", help="runs of each program (default: %(default)s)")
-    add("--only", type=_names, default=list(PROGRAMS), metavar="A,B", help="programs to run (default: all)")
+    add(
+        "--only",
+        type=_names,
+        default=list(DEFAULT),
+        metavar="A,B",
+        help=f"programs, or all (default: {','.join(DEFAULT)})",
+    )
     add("--seed", type=int, default=1, help="what the rows are made from (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the results there, too")
+    add("--chart", type=Path, metavar="FILE", help="draw the seconds there, as SVG")
     return parser
 
 
@@ -184,7 +195,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _names(text: str) -> list[str]:
-    names = text.split(",")
+    names = list(PROGRAMS) if text == "all" else text.split(",")
     for name in names:
         if name not in PROGRAMS or names.count(name) > 1:
             raise argparse.ArgumentTypeError(f"{name} is given twice or is none of {', '.join(PROGRAMS)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
 # What keyjoin, its limit and whatever else takes keyjoin's flags are called with.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
@@ -20,17 +21,25 @@ class Program(NamedTuple):
         parts: Glob of the files that hold its rows, below the output folder.
         exact: Whether these must be the input's lines in order, byte for byte, with the prediction
             spliced in as keyjoin does it. Others may write rows in any order and spelling.
+        environment: The folder of `peers` whose locked packages it needs; None for the project's own.
     """
 
     summary: str
     arguments: tuple[str, ...]
     parts: str
     exact: bool
+    environment: str | None = None
 
     def command(self, source: Path, output: Path) -> list[str]:
         """The command line that scores a file."""
         paths = {"input": source, "model": MODEL, "output": output}
-        return [sys.executable, *(argument.format(**paths) for argument in self.arguments)]
+        python = sys.executable if self.environment is None else str(python_of(self.environment))
+        return [python, *(argument.format(**paths) for argument in self.arguments)]
+
+
+def python_of(environment: str) -> Path:
+    """The Python of a peer's environment, which `environments` makes."""
+    return PEERS / environment / ".venv" / "bin" / "python"
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -52,4 +61,32 @@ PROGRAMS: Mapping[str, Program] = {
         "part-*.jsonl",
         exact=False,
     ),
+    "script": Program(
+        "a script of one's own: one process, a fast JSON library, batches of 4,096 rows",
+        ("-m", "benchmarks.peers.script.main", *FLAGS),
+        "part-*.jsonl",
+        exact=False,
+    ),
+    "tfx_bsl": Program(
+        "tfx_bsl's RunInference on Beam: rows become tf.Examples, each its own key",
+        ("-m", "benchmarks.peers.tfx_bsl.main", *FLAGS),
+        "part-*.jsonl",
+        exact=False,
+    ),
+    "spark": Program(
+        "PySpark's predict_batch_udf, local[*]",
+        ("-m", "benchmarks.peers.spark.main", *FLAGS),
+        "part-*.json",
+        exact=False,
+        environment="spark",
+    ),
+    "ray": Program(
+        "Ray Data's map_batches with an actor",
+        ("-m", "benchmarks.peers.ray.main", *FLAGS),
+        "*.json",
+        exact=False,
+        environment="ray",
+    ),
 }
+# What runs when nothing is named: no large downloads, and of the slow ones the one that keyjoin came from.
+DEFAULT = ("keyjoin", "limit", "script", "textbook")

@@ -1,0 +1,54 @@
+"""The environments of peers that need packages of their own: made on first use, beside what locks them.
+
+A folder of `peers` with a `requirements.in` has one; README.md has the command that locks it.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.programs import PEERS, python_of
+from benchmarks.verify import ProgramError
+
+
+def set_up(name: str) -> None:
+    """Makes an environment ready; does nothing where it is.
+
+    Raises:
+        ProgramError: It could not be made; what was tried is in a log.
+    """
+    folder = PEERS / name
+    venv, requirements = folder / ".venv", folder / "requirements.txt"
+    stamp = venv / "setup-stamp"
+    # All that an environment depends on: its commands know it by its full path.
+    made_of = f"{folder}\n{platform.python_version()}\n{hashlib.sha256(requirements.read_bytes()).hexdigest()}\n"
+    with requirements.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Of two first calls at once the second waits, and finds it ready.
+        if stamp.is_file() and stamp.read_text() == made_of:
+            return
+        print(f"setting up the environment of {name} in {venv} (once)", file=sys.stderr)
+        shutil.rmtree(venv, ignore_errors=True)
+        venv.mkdir()
+        _install(name, venv, requirements)
+        stamp.write_text(made_of)
+
+
+def _install(name: str, venv: Path, requirements: Path) -> None:
+    # scripts/setup_env.sh puts uv beside the project's Python where the machine has none.
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if uv is None:
+        raise ProgramError(f"the environment of {name} could not be set up: no uv (pip install uv)")
+    install = [uv, "pip", "install", "--compile-bytecode", "--require-hashes", "--no-deps"]
+    log = venv / "setup.log"
+    with log.open("wb") as said:
+        for command in (
+            [uv, "venv", "--allow-existing", "--python", sys.executable, str(venv)],
+            [*install, "--python", str(python_of(name)), "-r", str(requirements)],
+        ):
+            if subprocess.run(command, stdout=said, stderr=said).returncode:  # noqa: S603
+                raise ProgramError(f"the environment of {name} could not be set up: see {log}")
