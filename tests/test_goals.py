@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from benchmarks.workloads import TFRECORD, WORKLOADS
 
 ROWS = 40
 OWN = ("keyjoin", "limit", "textbook")
+# What a program does to what is right: to the rows that it writes, and to the dead letters.
+Change = Callable[[list[Any], list[str]], None]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +62,8 @@ def in_process(command: Sequence[str], log: Path) -> Usage:
     return Usage(code, 1.0, 1.0, 10**9)
 
 
-def test_every_goal_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_programs: None) -> None:
+@pytest.mark.usefixtures("own_programs")
+def test_every_goal_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cases, "measure", in_process)
     monkeypatch.setattr(goals, "MIN_ROWS", ROWS)
     results = tmp_path / "results.json"
@@ -97,10 +101,10 @@ def _joined_example(record: tf.Tensor, number: int) -> bytes:
     return record.numpy() + added.SerializeToString()
 
 
-def writes(work: str, change: Callable[[list[Any], list[Any]], None]) -> Callable[[Sequence[str], Path], Usage]:
+def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
     """A program that writes what is right, but for a change."""
 
-    def measure(command: Sequence[str], log: Path) -> Usage:
+    def measure(command: Sequence[str], _: Path) -> Usage:
         good, bad = lists(work)
         change(good, bad)
         output = Path(command[command.index("--output") + 1])
@@ -119,24 +123,24 @@ def writes(work: str, change: Callable[[list[Any], list[Any]], None]) -> Callabl
     return measure
 
 
-def right(good: list[Any], bad: list[Any]) -> None:
+def right(*_: list[Any]) -> None:
     """Changes nothing."""
 
 
-def lost(good: list[Any], bad: list[Any]) -> None:
+def lost(good: list[Any], _: list[str]) -> None:
     del good[3]
 
 
-def swapped(good: list[Any], bad: list[Any]) -> None:
+def swapped(good: list[Any], _: list[str]) -> None:
     good[3], good[4] = good[4], good[3]
 
 
-def retyped(good: list[Any], bad: list[Any]) -> None:
-    """The same row, without the first byte's neighbour: fields moved, or spaces."""
+def retyped(good: list[Any], _: list[str]) -> None:
+    """A row that means the same in other bytes."""
     good[3] = b"\x0a\x00" + good[3] if isinstance(good[3], bytes) else good[3].replace("{", "{ ", 1)
 
 
-def predicted(good: list[Any], bad: list[Any]) -> None:
+def predicted(good: list[Any], _: list[str]) -> None:
     """Two rows have each other's prediction."""
     if isinstance(good[3], bytes):
         tails = [record[-len(_joined_example(tf.constant(b""), 1)) :] for record in good[3:5]]
@@ -147,7 +151,7 @@ def predicted(good: list[Any], bad: list[Any]) -> None:
 
 @pytest.mark.parametrize("work", WORKLOADS)
 def test_wrong_outputs_are_refused(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(program: str, change: Callable[[list[Any], list[Any]], None]) -> None:
+    def run(program: str, change: Change) -> None:
         steps = iter([writes(work, right), writes(work, change)])
         monkeypatch.setattr(cases, "measure", lambda command, log: next(steps)(command, log))
         cases.run([Case(program, work, ROWS)], 1, 2)
@@ -167,30 +171,28 @@ def test_wrong_outputs_are_refused(work: str, monkeypatch: pytest.MonkeyPatch) -
             cases.run([Case("keyjoin", work, ROWS)], 1, 1)
 
 
-def bad_lost(good: list[Any], bad: list[Any]) -> None:
+def bad_lost(_: list[Any], bad: list[str]) -> None:
     bad.pop()
 
 
-def bad_changed(good: list[Any], bad: list[Any]) -> None:
+def bad_changed(_: list[Any], bad: list[str]) -> None:
     bad[0] = bad[0].replace(" ", "  ")
 
 
-def bad_twice(good: list[Any], bad: list[Any]) -> None:
+def bad_twice(_: list[Any], bad: list[str]) -> None:
     bad.append(bad[-1])
 
 
-def bad_joined(good: list[Any], bad: list[Any]) -> None:
+def bad_joined(good: list[Any], bad: list[str]) -> None:
     good.insert(10, bad.pop(0).replace("}\n", ', "prediction": [10.0]}\n'))
 
 
-def good_dead(good: list[Any], bad: list[Any]) -> None:
+def good_dead(good: list[Any], bad: list[str]) -> None:
     bad.append(good.pop())
 
 
 @pytest.mark.parametrize("change", [bad_lost, bad_changed, bad_twice, bad_joined, good_dead])
-def test_dead_letters_are_the_bad_rows(
-    change: Callable[[list[Any], list[Any]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dead_letters_are_the_bad_rows(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cases, "measure", writes("bad", change))
     with pytest.raises(ProgramError, match="dead letter"):
         cases.run([Case("keyjoin", "bad", ROWS)], 1, 1)
@@ -219,7 +221,7 @@ def by_rows(times: dict[int, float]) -> Callable[[Case], float]:
     [
         ("scale", by_rows({START_UP.rows: 5, 2_000_000: 15, 20_000_000: 115}), [("yes", 11), ("yes", 1), ("yes", 1)]),
         ("scale", by_rows({START_UP.rows: 5, 2_000_000: 15, 20_000_000: 125}), [("MISSED", 12), ("yes", 1), ("yes", 1)]),
-        ("scale", by_rows({START_UP.rows: 5, 2_000_000: 5, 20_000_000: 4}), [("MISSED", None), ("yes", 1), ("yes", 1)]),
+        ("scale", by_rows({START_UP.rows: 5, 2_000_000: 5, 20_000_000: 4}), [("MISSED", math.nan), ("yes", 1), ("yes", 1)]),
         ("demo", lambda case: 6.5 if case.program == "keyjoin" else 5, [("yes", 1.3)]),
         ("demo", lambda case: 7 if case.program == "keyjoin" else 5, [("MISSED", 1.4)]),
         ("heavy", lambda case: case.rows / 1000 + (case.program == "keyjoin"), [("yes", 1), ("yes", 1)]),
@@ -228,12 +230,9 @@ def by_rows(times: dict[int, float]) -> Callable[[Case], float]:
         ("bad", lambda case: 3 if case.work == "bad" else 2, [("yes", 1.5)]),
     ],
 )  # fmt: skip
-def test_judging(goal: str, seconds: Callable[[Case], float], expected: list[tuple[str, float | None]]) -> None:
+def test_judging(goal: str, seconds: Callable[[Case], float], expected: list[tuple[str, float]]) -> None:
     found = judged(goal, seconds)
-    assert found == [
-        (reached, pytest.approx(value, nan_ok=True) if value else pytest.approx(float("nan"), nan_ok=True))
-        for reached, value in expected
-    ]
+    assert found == [(reached, pytest.approx(value, nan_ok=True)) for reached, value in expected]
 
 
 def test_judging_counts() -> None:
@@ -245,7 +244,8 @@ def test_judging_counts() -> None:
     assert judged("chunks", times, parts=10) == [("MISSED", 2.0)]
 
 
-def test_peers_are_those_that_are_there(monkeypatch: pytest.MonkeyPatch, own_programs: None) -> None:
+@pytest.mark.usefixtures("own_programs")
+def test_peers_are_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [r for r, _ in judged("peers", lambda _: 1)] == ["yes", "MISSED"]
     for name in ("spark", "tfx_bsl"):
         monkeypatch.setitem(PROGRAMS, name, PROGRAMS["textbook"])
@@ -279,7 +279,7 @@ def test_the_table_says_what_is_missed(
 def test_a_goal_that_fails_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(wanted: Sequence[Case], seed: int, repeat: int) -> list[Result]:
+    def run(wanted: Sequence[Case], *_: int) -> list[Result]:
         if wanted[0].work == "wide":
             raise ProgramError("the output of limit is wrong\nin detail")
         return [Result(case, [Usage(0, 1, 1, 1)], {}) for case in wanted]
