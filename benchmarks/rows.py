@@ -69,7 +69,7 @@ def wide(random: Random, first: int, count: int) -> list[str]:
 
 
 def text(random: Random, first: int, count: int) -> list[str]:
-    """Texts of 10 to 30 KB that nobody needs, beside 13 numbers."""
+    """Texts of 10 to 32 KB that nobody needs, beside 13 numbers."""
     rows = zip(_lists(random, _near_boston(random, count)), _texts(random, count, 3_000), strict=True)
     return _lines(random, first, ([("text", long), ("measures", numbers)] for numbers, long in rows))
 
