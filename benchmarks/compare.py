@@ -1,6 +1,7 @@
 """The benchmark: runs the programs side by side, checks what they write, and prints one table.
 
     benchmarks/run --rows 200000,2000000 --repeat 3 --only keyjoin,limit --json out/benchmark.json
+    benchmarks/run --goals heavy,wide --json out/goals.json
 
 Ratios are within one call; what another machine or another hour gives is not comparable.
 """
@@ -10,105 +11,68 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from benchmarks import chart, data, environments, verify
-from benchmarks.measure import Usage, measure
+from benchmarks import chart, goals, programs
+from benchmarks.cases import Case, Result, run
+from benchmarks.goals import GOALS
 from benchmarks.programs import DEFAULT, PROGRAMS
 from benchmarks.verify import ProgramError
 
 BASE = "keyjoin"
+WORK = "houses"
 SCHEMA_VERSION = 1
+GOAL_REPEAT = 3
 PACKAGES = ("apache-beam", "numpy", "pyarrow", "tensorflow")
-SHOWN_LINES = 20
-
-
-class Result(NamedTuple):
-    """What a program took for so many rows, over all repetitions."""
-
-    rows: int
-    program: str
-    usages: list[Usage]
-
-    def median(self, what: str) -> float:
-        """The median of a field of `Usage`."""
-        return float(statistics.median(getattr(usage, what) for usage in self.usages))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark.
 
     Returns:
-        0; or 1 if a program fails or its output is wrong.
+        0; or 1 if a program fails, its output is wrong, or a goal is missed.
     """
     options = _parser().parse_args(argv)
-    results = []
     try:
-        for name in options.only:
-            if environment := PROGRAMS[name].environment:
-                environments.set_up(environment)
-        for rows in options.rows:
-            results += compare(rows, options.seed, options.only, options.repeat)
+        return _goals(options) if options.goals else _programs(options)
     except ProgramError as error:
         print(f"benchmarks/run: error: {error}", file=sys.stderr)
         return 1
+
+
+def _programs(options: argparse.Namespace) -> int:
+    results = []
+    for rows in options.rows:
+        cases = [Case(name, WORK, rows) for name in options.only]
+        results += run(cases, options.seed, options.repeat or 1)
     document = describe(results, options.seed)
-    print(table(document))
-    for path, text in ((options.json, json.dumps(document, indent=1) + "\n"), (options.chart, chart.draw(document))):
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    _show(document, table(document), options.json)
+    if options.chart:
+        options.chart.parent.mkdir(parents=True, exist_ok=True)
+        options.chart.write_text(chart.draw(document))
     return 0
 
 
-def compare(rows: int, seed: int, names: Sequence[str], repeat: int) -> list[Result]:
-    """Runs programs in turns, so that what else the machine does meets all of them.
-
-    Raises:
-        ProgramError: A program fails, or its output is wrong.
-    """
-    source = data.cached(rows, seed)
-    results = [Result(rows, name, []) for name in names]
-    seen: dict[bool, verify.Output] = {}
-    for turn in range(repeat):
-        for result in results:
-            usage = _run(result.program, source, rows, seen)
-            took = f"{result.program} took {usage.seconds:.1f} s"
-            print(f"{rows:,} rows, run {turn + 1} of {repeat}: {took}", file=sys.stderr)
-            result.usages.append(usage)
-    return results
+def _goals(options: argparse.Namespace) -> int:
+    lines, results = goals.reach(options.goals, options.shrink, options.seed, options.repeat or GOAL_REPEAT)
+    document = {**describe(results, options.seed), "goals": lines}
+    _show(document, goals.table(lines), options.json)
+    return int(any(line["reached"] in (goals.MISSED, goals.FAILED) for line in lines))
 
 
-def _run(name: str, source: Path, rows: int, seen: dict[bool, verify.Output]) -> Usage:
-    """Runs a program once and compares its output to what was seen of others, by whether they are exact."""
-    program = PROGRAMS[name]
-    with tempfile.TemporaryDirectory(prefix="keyjoin-benchmark-") as folder:
-        output, log = Path(folder, "output"), Path(folder, "log")
-        usage = measure(program.command(source, output), log)
-        if usage.code:
-            said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-            raise ProgramError("\n".join([f"{name} ended with exit code {usage.code}", *said]))
-        parts = sorted(output.glob(program.parts))
-        try:
-            found = verify.read(parts, rows)
-            if program.exact and True not in seen:
-                verify.check_lines(source, parts)
-            for exact, reference in seen.items():
-                verify.check_same(found, reference, exact=exact and program.exact)
-        except ProgramError as error:
-            raise ProgramError(f"the output of {name} is wrong: {error}") from error
-    seen.setdefault(program.exact, found)
-    return usage
+def _show(document: Mapping[str, Any], text: str, file: Path | None) -> None:
+    print(text)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def describe(results: Sequence[Result], seed: int) -> dict[str, Any]:
     """The results as a document."""
-    base = {result.rows: result for result in results if result.program == BASE}
+    base = {result.case[1:]: result for result in results if result.case.program == BASE}
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": seed,
@@ -116,22 +80,23 @@ def describe(results: Sequence[Result], seed: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "results": [_describe(result, base.get(result.rows)) for result in results],
+        "results": [_describe(result, base.get(result.case[1:])) for result in results],
     }
 
 
 def _describe(result: Result, base: Result | None) -> dict[str, Any]:
-    seconds, peak = result.median("seconds"), result.median("peak_bytes")
+    case = result.case
     return {
-        "rows": result.rows,
-        "program": result.program,
-        "summary": PROGRAMS[result.program].summary,
-        "seconds": seconds,
+        "rows": case.rows,
+        "work": case.work,
+        "program": case.program,
+        "summary": programs.find(case.program).summary,
+        "seconds": result.seconds,
         "cpu_seconds": result.median("cpu_seconds"),
-        "peak_bytes": int(peak),
-        "rows_per_second": result.rows / seconds,
-        "seconds_ratio": base and seconds / base.median("seconds"),
-        "peak_ratio": base and peak / base.median("peak_bytes"),
+        "peak_bytes": int(result.peak_bytes),
+        "rows_per_second": case.rows / result.seconds,
+        "seconds_ratio": base and result.seconds / base.seconds,
+        "peak_ratio": base and result.peak_bytes / base.peak_bytes,
         "runs": [usage._asdict() for usage in result.usages],
     }
 
@@ -161,26 +126,31 @@ def _cells(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _parser() -> argparse.ArgumentParser:
     lines = [f"  {name:<9} {program.summary}" for name, program in PROGRAMS.items()]
+    tested = [f"  {name:<9} {(goal.__doc__ or '').splitlines()[0]}" for name, goal in GOALS.items()]
     parser = argparse.ArgumentParser(
         "benchmarks/run",
         description="Times keyjoin and its peers side by side, and checks what they write.",
-        epilog="\n".join(["programs:", *lines]),
+        epilog="\n".join(["programs:", *lines, "", "goals:", *tested]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
     add("--rows", type=_counts, default=[200_000], metavar="N,N", help="sizes of the input (default: 200000)")
-    add("--repeat", type=_count, default=1, metavar="N", help="runs of each program (default: %(default)s)")
+    add("--repeat", type=_count, metavar="N", help=f"runs of each program (default: 1; for goals {GOAL_REPEAT})")
     add(
         "--only",
-        type=_names,
+        type=_names(PROGRAMS),
         default=list(DEFAULT),
         metavar="A,B",
         help=f"programs, or all (default: {','.join(DEFAULT)})",
     )
     add("--seed", type=int, default=1, help="what the rows are made from (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the results there, too")
-    add("--chart", type=Path, metavar="FILE", help="draw the seconds there, as SVG")
+    add("--chart", type=Path, metavar="FILE", help="draw the seconds there, as SVG; not for goals")
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument("--goals", type=_names(GOALS), metavar="A,B", help="see whether keyjoin reaches these")
+    wanted.add_argument("--all", action="store_const", const=list(GOALS), dest="goals", help="all goals")
+    add("--shrink", type=_count, default=1, metavar="N", help="goals with a share of their rows, which tell nothing")
     return parser
 
 
@@ -194,12 +164,15 @@ def _counts(text: str) -> list[int]:
     return [_count(part) for part in text.split(",")]
 
 
-def _names(text: str) -> list[str]:
-    names = list(PROGRAMS) if text == "all" else text.split(",")
-    for name in names:
-        if name not in PROGRAMS or names.count(name) > 1:
-            raise argparse.ArgumentTypeError(f"{name} is given twice or is none of {', '.join(PROGRAMS)}")
-    return names
+def _names(known: Mapping[str, Any]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = list(known) if text == "all" else text.split(",")
+        for name in names:
+            if name not in known or names.count(name) > 1:
+                raise argparse.ArgumentTypeError(f"{name} is given twice or is none of {', '.join(known)}")
+        return names
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -1,62 +1,102 @@
-"""The rows that are scored: made from a seed, kept between calls."""
+"""What is scored, and with which models: made from a seed, kept between calls."""
 
-import csv
+import itertools
+import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks.programs import ROOT
+from benchmarks import rows
+from benchmarks.programs import MODEL
+from benchmarks.workloads import TFRECORD, Workload
+from pipeline import startup
 
-HOUSES = ROOT / "examples" / "boston" / "boston_house_prices.csv"
-NAME = "house-{:08d}"
 BLOCK_ROWS = 10_000
-SPREAD = 0.1
 
 
-def cached(rows: int, seed: int) -> Path:
-    """A JSON Lines file of so many rows, made where it is not there yet."""
+def cached(work: Workload, count: int, seed: int) -> Path:
+    """A file of so many rows."""
+    bad = f"-bad-{work.bad_every}" * (work.bad_every > 0)
+    stem = f"{work.data}-{count}{bad}-seed-{seed}"
+    lines = _kept(f"{stem}.jsonl", lambda path: write(path, work, count, seed))
+    if work.suffix == TFRECORD:
+        return _kept(f"{stem}.tfrecord", lambda path: apart(_write_examples, lines, path))
+    return lines
+
+
+def model(work: Workload) -> Path:
+    """The folder of a workload's model."""
+    if work.model is None:
+        return MODEL
+    name = work.model
+    return _kept(f"model-{name}", lambda path: apart(_save, name, path))
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function that needs TensorFlow, in a process of its own.
+
+    A program starts with the peak of memory of the process that starts it: that one has to stay small.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_begin) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _begin() -> None:
+    startup.begin()
+    startup.import_tensorflow()
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
     # A user's own folder: a name that all users share could be another user's file.
     folder = Path(tempfile.gettempdir()) / f"keyjoin-benchmarks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / f"houses-{rows}-seed-{seed}.jsonl"
+    path = folder / name
     if not path.exists():
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        write(unfinished, rows, seed)
+        unfinished = folder / f"{name}.{os.getpid()}.tmp"
+        make(unfinished)
         unfinished.replace(path)
     return path
 
 
-def write(path: Path, rows: int, seed: int) -> None:
-    """Writes Boston houses, each of their 13 numbers changed a little, as `features` beside a `name`."""
-    random = np.random.default_rng(seed)
-    houses = _houses()
+def write(path: Path, work: Workload, count: int, seed: int) -> None:
+    """Writes the rows of a workload as JSON Lines."""
     with path.open("w") as file:
-        for first in range(0, rows, BLOCK_ROWS):
-            count = min(BLOCK_ROWS, rows - first)
-            spread = random.uniform(1 - SPREAD, 1 + SPREAD, (count, houses.shape[1]))
-            block = np.round(houses[random.integers(len(houses), size=count)] * spread, 4).tolist()
-            # The text of a list of floats is JSON.
-            file.writelines(
-                f'{{"features": {features}, "name": "{NAME.format(number)}"}}\n'
-                for number, features in enumerate(block, first)
-            )
+        file.writelines(_made(work, min(count, work.distinct), seed))
+    with path.open() as made, path.open("a") as file:
+        file.writelines(itertools.islice(_again(made, work.distinct), max(0, count - work.distinct)))
 
 
-def number(name: str) -> int:
-    """Which row has that name.
-
-    Raises:
-        ValueError: None can have it.
-    """
-    found = int(name.removeprefix("house-"))
-    if NAME.format(found) != name:
-        raise ValueError(f"no row is called {name}")
-    return found
+def _made(work: Workload, count: int, seed: int) -> Iterator[str]:
+    random = np.random.default_rng(seed)
+    for first in range(0, count, BLOCK_ROWS):
+        lines = work.make(random, first, min(BLOCK_ROWS, count - first))
+        for number, line in enumerate(lines, first):
+            yield (rows.spoil(line, number // work.bad_every) if work.is_bad(number) else line) + "\n"
 
 
-def _houses() -> np.ndarray:
-    with HOUSES.open(newline="") as file:
-        _, _, *records = csv.reader(file)  # Two lines of head: the size, then the names.
-    return np.array(records, np.float64)[:, :-1]
+def _again(made: TextIO, distinct: int) -> Iterator[str]:
+    """The first rows over and over, under new names: to spell numbers is what takes the time."""
+    for first in itertools.count(distinct, distinct):
+        made.seek(0)
+        for number, line in enumerate(itertools.islice(made, distinct)):
+            yield line.replace(rows.NAME.format(number), rows.NAME.format(first + number))
+
+
+def _write_examples(lines: Path, path: Path) -> None:
+    import tensorflow as tf
+
+    with lines.open() as file, tf.io.TFRecordWriter(str(path)) as writer:
+        for line in file:
+            writer.write(rows.example(line))
+
+
+def _save(name: str, folder: Path) -> None:
+    from benchmarks import models
+
+    getattr(models, name)(folder)

@@ -1,13 +1,14 @@
 """The programs that are compared: a new one is a row of the table at the end, and a script in this folder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
+LETTERS = "_dead_letter/**/*.jsonl"  # where rows that cannot be scored are, below the output folder
 # What keyjoin, its limit and whatever else takes keyjoin's flags are called with.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
 
@@ -17,8 +18,9 @@ class Program(NamedTuple):
 
     Attributes:
         summary: What it is, in one line.
-        arguments: What Python is called with; `{input}`, `{model}`, `{output}` are filled in.
-        parts: Glob of the files that hold its rows, below the output folder.
+        arguments: What Python is called with; `{input}`, `{model}`, `{output}` and `{rows}`, the number
+            of rows, are filled in. The flags of the workload follow.
+        parts: Glob of the files that hold its rows, below the output folder; empty if it writes none.
         exact: Whether these must be the input's lines in order, byte for byte, with the prediction
             spliced in as keyjoin does it. Others may write rows in any order and spelling.
         environment: The folder of `peers` whose locked packages it needs; None for the project's own.
@@ -30,11 +32,13 @@ class Program(NamedTuple):
     exact: bool
     environment: str | None = None
 
-    def command(self, source: Path, output: Path) -> list[str]:
+    def command(
+        self, source: Path, output: Path, model: Path = MODEL, rows: int = 0, flags: Sequence[str] = ()
+    ) -> list[str]:
         """The command line that scores a file."""
-        paths = {"input": source, "model": MODEL, "output": output}
+        values = {"input": source, "model": model, "output": output, "rows": rows}
         python = sys.executable if self.environment is None else str(python_of(self.environment))
-        return [python, *(argument.format(**paths) for argument in self.arguments)]
+        return [python, *(argument.format(**values) for argument in self.arguments), *flags]
 
 
 def python_of(environment: str) -> Path:
@@ -46,13 +50,13 @@ PROGRAMS: Mapping[str, Program] = {
     "keyjoin": Program(
         "keyjoin run, on Beam's local runner",
         ("-m", "pipeline", "run", *FLAGS),
-        "*-of-*.jsonl",
+        "*-of-*",
         exact=True,
     ),
     "limit": Program(
         "the same functions in a plain loop: no Beam, no second read, no checksums, no ledger",
         ("-m", "benchmarks.limit", *FLAGS),
-        "*-of-*.jsonl",
+        "*-of-*",
         exact=True,
     ),
     "textbook": Program(
@@ -90,3 +94,24 @@ PROGRAMS: Mapping[str, Program] = {
 }
 # What runs when nothing is named: no large downloads, and of the slow ones the one that keyjoin came from.
 DEFAULT = ("keyjoin", "limit", "script", "textbook")
+
+# What is in every run of keyjoin, alone: these write nothing.
+FLOORS: Mapping[str, Program] = {
+    "imports": Program(
+        "imports TensorFlow and Beam, and loads the model",
+        ("-m", "benchmarks.imports", "--model", "{model}"),
+        "",
+        exact=False,
+    ),
+    "bare": Program(
+        "calls the model on batches that are in memory, of the size that keyjoin chooses",
+        ("-m", "benchmarks.bare", "--model", "{model}", "--rows", "{rows}"),
+        "",
+        exact=False,
+    ),
+}
+
+
+def find(name: str) -> Program:
+    """A program of either table."""
+    return PROGRAMS[name] if name in PROGRAMS else FLOORS[name]

@@ -1,22 +1,28 @@
 """Checks of what a program wrote: a wrong output has no time.
 
-All is read line by line: a process starts with its parent's peak of memory as its own, so that what
+All is read row by row: a process starts with its parent's peak of memory as its own, so that what
 this one takes would be counted as the next program's.
 """
 
+import base64
 import hashlib
+import itertools
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import data
+from benchmarks import rows
+from benchmarks.data import apart
+from benchmarks.workloads import JSONL, Workload
 
 TOLERANCE = 1e-4
 COMPARED_ROWS = 1 << 16
+BLOCK_BYTES = 1 << 20
+Predictions = npt.NDArray[np.float32]
 
 
 class ProgramError(RuntimeError):
@@ -30,81 +36,133 @@ class Row(msgspec.Struct):
     prediction: list[float]
 
 
-class Output(NamedTuple):
-    """What a program wrote.
+class Letter(msgspec.Struct):
+    """What is looked at of a dead letter."""
 
-    Attributes:
-        predictions: The prediction of each row, by the row's number. float32, (rows,).
-        sha256: Of its parts, one after another.
-    """
-
-    predictions: npt.NDArray[np.float32]
-    sha256: str
+    row: str
+    row_encoding: str
 
 
-def read(parts: Sequence[Path], rows: int) -> Output:
-    """Reads parts, which must hold each of the rows once.
+def read(parts: Sequence[Path], work: Workload, count: int) -> Predictions:
+    """Reads parts, which must hold each good row once.
+
+    Returns:
+        The prediction of each row, by the row's number; NaN for those that are bad. (rows,).
 
     Raises:
         ProgramError: They do not.
     """
-    decoder = msgspec.json.Decoder(Row)
-    found = np.full(rows, np.nan, np.float32)
-    digest, count = hashlib.sha256(), 0
-    for line in _lines(parts):
-        digest.update(line)
+    try:
+        # To read tf.Examples takes TensorFlow.
+        return _read(parts, work, count) if work.suffix == JSONL else apart(_read, parts, work, count)
+    except ValueError as error:
+        raise ProgramError(str(error)) from error
+
+
+def _read(parts: Sequence[Path], work: Workload, count: int) -> Predictions:
+    parse = msgspec.json.Decoder(Row).decode if work.suffix == JSONL else _parse_example
+    found = np.full(count, np.nan, np.float32)
+    written = 0
+    for record in _records(parts):
         try:
-            row = decoder.decode(line)
-            number = data.number(row.name)
+            row = parse(record)
+            number = rows.number(row.name)
             (prediction,) = row.prediction
         except ValueError as error:
-            raise ProgramError(f"output row {count}: {error}") from error
-        if not 0 <= number < rows:
-            raise ProgramError(f"{row.name} is the name of no input row")
+            raise ValueError(f"output row {written}: {error}") from error
+        if not 0 <= number < count or work.is_bad(number):
+            raise ValueError(f"{row.name} is the name of no {'good ' * bool(work.bad_every)}input row")
         if not np.isnan(found[number]):
-            raise ProgramError(f"{row.name} was written twice")
+            raise ValueError(f"{row.name} was written twice")
         found[number] = prediction
-        count += 1
-    if count != rows:
-        raise ProgramError(f"{count:,} rows were written, {rows:,} were read")
-    return Output(found, digest.hexdigest())
+        written += 1
+    good = sum(not work.is_bad(number) for number in range(count)) if work.bad_every else count
+    if written != good:
+        raise ValueError(f"{written:,} rows were written, {good:,} were read")
+    return found
 
 
-def check_lines(source: Path, parts: Sequence[Path]) -> None:
-    """Checks that parts hold the lines of their source in order, each with something added at its end.
+def _parse_example(record: bytes) -> Row:
+    import tensorflow as tf
+
+    found = tf.train.Example.FromString(record).features.feature
+    (name,) = found["name"].bytes_list.value
+    return Row(name.decode(), list(found["prediction"].float_list.value))
+
+
+def digest(parts: Iterable[Path]) -> str:
+    """sha256 of parts, one after another."""
+    made = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(BLOCK_BYTES):
+                made.update(block)
+    return made.hexdigest()
+
+
+def check_rows(source: Path, parts: Sequence[Path], work: Workload) -> None:
+    """Checks that parts hold the good rows of their source in order, each with something added at its end.
 
     Raises:
         ProgramError: They do not.
     """
-    written = _lines(parts)
-    for number, line in enumerate(_lines([source])):
-        if not next(written, b"").startswith(line.removesuffix(b"}\n") + b", "):
-            raise ProgramError(f"output row {number} is not input row {number} with fields added")
+    written = _records(parts)
+    for number, record in enumerate(_records([source])):
+        # An Example goes on where its first bytes end; an object has its closing brace moved.
+        head = record.removesuffix(b"}\n") + b", " if work.suffix == JSONL else record
+        if not work.is_bad(number) and not next(written, b"").startswith(head):
+            raise ProgramError(f"an output row is not input row {number} with fields added")
 
 
-def check_same(output: Output, reference: Output, *, exact: bool) -> None:
-    """Checks that two programs predict the same for each row.
-
-    Args:
-        output: Of one program.
-        reference: Of the other.
-        exact: Whether their parts must be the same bytes.
+def check_letters(source: Path, letters: Sequence[Path], work: Workload) -> None:
+    """Checks that dead letters hold exactly the bad rows of a source, in order.
 
     Raises:
         ProgramError: They do not.
     """
-    for first in range(0, len(output.predictions), COMPARED_ROWS):
-        rows = slice(first, first + COMPARED_ROWS)
-        ours, theirs = output.predictions[rows], reference.predictions[rows]
-        differ = np.flatnonzero(~np.isclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE))
+    decoder = msgspec.json.Decoder(Letter)
+    written = map(_raw, map(decoder.decode, _records(letters)))
+    sources = [source] if work.bad_every else []
+    bad = (record for number, record in enumerate(_records(sources)) if work.is_bad(number))
+    for count, (letter, record) in enumerate(itertools.zip_longest(written, bad)):
+        if letter is None or record is None or letter != record.removesuffix(b"\n"):
+            raise ProgramError(f"dead letter {count} is not the source's bad row {count}")
+
+
+def _raw(letter: Letter) -> bytes:
+    return letter.row.encode() if letter.row_encoding == "utf-8" else base64.b64decode(letter.row)
+
+
+def check_same(ours: Predictions, theirs: Predictions) -> None:
+    """Checks that two programs predict the same for each row that is good for both.
+
+    Raises:
+        ProgramError: They do not.
+    """
+    for first in range(0, len(ours), COMPARED_ROWS):
+        block = slice(first, first + COMPARED_ROWS)
+        same = np.isclose(ours[block], theirs[block], rtol=TOLERANCE, atol=TOLERANCE)
+        differ = np.flatnonzero(~same & ~np.isnan(ours[block]) & ~np.isnan(theirs[block]))
         if len(differ):
-            at, name = differ[0], data.NAME.format(first + differ[0])
-            raise ProgramError(f"{name} got {ours[at]}, another program gave it {theirs[at]}")
-    if exact and output.sha256 != reference.sha256:
-        raise ProgramError("its bytes are not those of another program")
+            number = first + differ[0]
+            raise ProgramError(
+                f"{rows.NAME.format(number)} got {ours[number]}, another program gave it {theirs[number]}"
+            )
 
 
-def _lines(paths: Iterable[Path]) -> Iterator[bytes]:
+def totals(output: Path) -> dict[str, int]:
+    """The sums in keyjoin's manifest; empty where there is none."""
+    manifest = output / "_manifest.json"
+    return json.loads(manifest.read_text())["totals"] if manifest.exists() else {}
+
+
+def _records(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         with path.open("rb") as file:
-            yield from file
+            if path.suffix == JSONL:
+                yield from file
+                continue
+            # A TFRecord is its length, that number's checksum, the data, and their checksum.
+            while head := file.read(12):
+                yield file.read(int.from_bytes(head[:8], "little"))
+                file.seek(4, 1)

@@ -20,6 +20,7 @@ class Totals(NamedTuple):
         blank: Lines that are not rows.
         read_bytes: Bytes of the sources, decompressed.
         written_bytes: Bytes of the parts.
+        parts: Parts.
         shuffled_bytes: Bytes that crossed the join: receipts and predictions.
     """
 
@@ -29,6 +30,7 @@ class Totals(NamedTuple):
     blank: int
     read_bytes: int
     written_bytes: int
+    parts: int
     shuffled_bytes: int
 
     @property
@@ -40,11 +42,11 @@ class Totals(NamedTuple):
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
     dead: Counter[str] = Counter()
-    sums = [0] * 6
+    sums = [0] * 7
     for part in parts:
         dead.update(part.dead)
         read = part.chunk.end - part.chunk.start
-        numbers = (part.rows, part.joined, part.blank, read, part.bytes, part.shuffled)
+        numbers = (part.rows, part.joined, part.blank, read, part.bytes, 1, part.shuffled)
         sums = [one + more for one, more in zip(sums, numbers, strict=True)]
     rows, joined, *others = sums
     return Totals(rows, joined, dict(sorted(dead.items())), *others)

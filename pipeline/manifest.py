@@ -45,7 +45,7 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
     lists = {
         PARTS: (_part(part) for part in read_receipts(plan.job.temp)),
         SOURCES: (
-            {"source": path, **ledger.total(parts)._asdict(), "parts": len(parts)}
+            {"source": path, **ledger.total(parts)._asdict()}
             for path, parts in ledger.by_source(read_receipts(plan.job.temp))
         ),
     }

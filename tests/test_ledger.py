@@ -22,7 +22,7 @@ WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1
 
 def test_a_ledger_that_adds_up() -> None:
     assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
-    assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 16)
+    assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 2, 16)
     assert total(GOOD).bad == 2
 
 

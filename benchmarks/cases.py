@@ -1,0 +1,131 @@
+"""Runs programs on workloads, in turns, and checks everything that they write."""
+
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import data, environments, programs, verify
+from benchmarks.measure import Usage, measure
+from benchmarks.verify import ProgramError
+from benchmarks.workloads import WORKLOADS
+
+SHOWN_LINES = 20
+
+
+class Case(NamedTuple):
+    """A program on a workload.
+
+    Attributes:
+        program: Its name in the tables of `programs`.
+        work: The workload's name.
+        rows: How many.
+        once: Whether it is only there for others to be compared with, and runs in the first turn alone.
+    """
+
+    program: str
+    work: str
+    rows: int
+    once: bool = False
+
+
+class Result(NamedTuple):
+    """What a case took, over all repetitions.
+
+    Attributes:
+        case: What was run.
+        usages: Of each run.
+        totals: The last run's sums in keyjoin's manifest; empty for other programs.
+    """
+
+    case: Case
+    usages: list[Usage]
+    totals: dict[str, Any]
+
+    def median(self, what: str) -> float:
+        """The median of a field of `Usage`."""
+        return float(statistics.median(getattr(usage, what) for usage in self.usages))
+
+    @property
+    def seconds(self) -> float:
+        """The median of the whole process's time."""
+        return self.median("seconds")
+
+    @property
+    def peak_bytes(self) -> float:
+        """The median of the peak of memory."""
+        return self.median("peak_bytes")
+
+
+class Seen(NamedTuple):
+    """Outputs that are right, to compare others with.
+
+    Attributes:
+        predictions: By the name and number of the rows.
+        digests: Of exact programs' parts, by source.
+    """
+
+    predictions: dict[tuple[str, int], verify.Predictions]
+    digests: dict[Path, str]
+
+
+def run(cases: Sequence[Case], seed: int, repeat: int) -> list[Result]:
+    """Runs cases in turns, so that what else the machine does meets all of them.
+
+    Raises:
+        ProgramError: A program fails, or its output is wrong.
+    """
+    for environment in {programs.find(case.program).environment for case in cases}:
+        if environment is not None:
+            environments.set_up(environment)
+    results = [Result(case, [], {}) for case in cases]
+    seen = Seen({}, {})
+    for turn in range(repeat):
+        for result in results:
+            case = result.case
+            if turn and case.once:
+                continue
+            usage = _run(result, seed, seen)
+            took = f"{case.program} took {usage.seconds:.1f} s"
+            print(f"{case.rows:,} rows of {case.work}, run {turn + 1} of {repeat}: {took}", file=sys.stderr)
+            result.usages.append(usage)
+    return results
+
+
+def _run(result: Result, seed: int, seen: Seen) -> Usage:
+    case, work = result.case, WORKLOADS[result.case.work]
+    program = programs.find(case.program)
+    source = data.cached(work, case.rows, seed)
+    with tempfile.TemporaryDirectory(prefix="keyjoin-benchmark-") as folder:
+        output, log = Path(folder, "output"), Path(folder, "log")
+        usage = measure(program.command(source, output, data.model(work), case.rows, work.flags), log)
+        if usage.code:
+            said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+            raise ProgramError("\n".join([f"{case.program} ended with exit code {usage.code}", *said]))
+        try:
+            if program.parts:
+                _check(case, source, output, seen)
+            result.totals.update(verify.totals(output))
+        except ProgramError as error:
+            raise ProgramError(f"the output of {case.program} is wrong: {error}") from error
+    return usage
+
+
+def _check(case: Case, source: Path, output: Path, seen: Seen) -> None:
+    """Holds an output to its source and to what was seen of others."""
+    program, work = programs.find(case.program), WORKLOADS[case.work]
+    parts = sorted(output.glob(program.parts))
+    verify.check_letters(source, sorted(output.glob(programs.LETTERS)), work)
+    digest = verify.digest(parts)
+    if program.exact and seen.digests.get(source) == digest:
+        return  # The same bytes were seen to be right.
+    found = verify.read(parts, work, case.rows)
+    known = seen.predictions.setdefault((work.data, case.rows), found)
+    verify.check_same(found, known)
+    if program.exact:
+        if source in seen.digests:
+            raise ProgramError("its bytes are not those of another program")
+        verify.check_rows(source, parts, work)
+        seen.digests[source] = digest

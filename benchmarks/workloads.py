@@ -1,0 +1,58 @@
+"""The workloads: a new one is a row of the table at the end, with rows and perhaps a model of its own."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from benchmarks import rows
+from benchmarks.rows import Random
+
+JSONL, TFRECORD = ".jsonl", ".tfrecord"
+
+
+class Workload(NamedTuple):
+    """Rows of one shape, and the model that scores them.
+
+    Attributes:
+        make: Makes rows, from a generator, the first one's number and how many. Workloads that have it
+            in common have the same rows, and so the same predictions.
+        model: The function of `models` that makes the model; None is that of examples/boston.
+        flags: What programs are called with besides.
+        suffix: The format.
+        distinct: So many rows are made; more are these again, under new names.
+        bad_every: One row of so many is bad; 0 is none.
+    """
+
+    make: Callable[[Random, int, int], list[str]]
+    model: str | None = None
+    flags: tuple[str, ...] = ()
+    suffix: str = JSONL
+    distinct: int = 2_000_000
+    bad_every: int = 0
+
+    @property
+    def data(self) -> str:
+        """The name of its rows."""
+        return self.make.__name__
+
+    def is_bad(self, number: int) -> bool:
+        """Whether no program can score that row."""
+        return self.bad_every > 0 and number % self.bad_every == self.bad_every // 2
+
+
+WORKLOADS: Mapping[str, Workload] = {
+    "houses": Workload(rows.houses),
+    "demo": Workload(rows.demo),
+    "mixed": Workload(rows.mixed, distinct=200_000),
+    "bad": Workload(rows.mixed, flags=("--max_bad_rows", "0.1"), distinct=200_000, bad_every=20),
+    "chunks": Workload(rows.houses, flags=("--chunk_bytes", "1")),
+    "heavy": Workload(rows.heavy, "heavy", distinct=8_000),
+    "heavy_tfrecord": Workload(rows.heavy, "heavy", suffix=TFRECORD, distinct=8_000),
+    "wide": Workload(rows.wide, "wide", distinct=1_000),
+    "text": Workload(rows.text, flags=("--input_map", "features=measures"), distinct=1_000),
+    "strings": Workload(
+        rows.strings,
+        "strings",
+        flags=("--features", "area,rooms,age,price", "--input_map", "town=city", "kind=kind"),
+        distinct=200_000,
+    ),
+}

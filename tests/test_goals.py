@@ -1,0 +1,315 @@
+"""Goals are judged by what is measured on rows that were checked; a wrong output is never timed."""
+
+import io
+import itertools
+import json
+import math
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from benchmarks import cases, compare, data, goals, verify
+from benchmarks.cases import Case, Result
+from benchmarks.goals import GOALS, START_UP
+from benchmarks.measure import Usage
+from benchmarks.programs import PROGRAMS
+from benchmarks.verify import ProgramError
+from benchmarks.workloads import TFRECORD, WORKLOADS
+
+ROWS = 40
+OWN = ("keyjoin", "limit", "textbook")
+# What a program does to what is right: to the rows that it writes, and to the dead letters.
+Change = Callable[[list[Any], list[str]], None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder of one's own for rows and models, which are made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("benchmarks")))
+        # TensorFlow is here already.
+        patch.setattr(data, "apart", lambda function, *arguments: function(*arguments))
+        patch.setattr(verify, "apart", data.apart)
+        yield
+
+
+@pytest.fixture
+def own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No peers that need more than the tests' environment."""
+    for name in set(PROGRAMS) - set(OWN):
+        monkeypatch.delitem(PROGRAMS, name)
+
+
+def in_process(command: Sequence[str], log: Path) -> Usage:
+    """Runs a program of the benchmark in this process, which has made its imports."""
+    _, _, module, *arguments = command
+    said = io.TextIOWrapper(io.BytesIO())
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.setattr(sys, "argv", [module, *arguments])
+        try:
+            runpy.run_module(module, run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    said.seek(0)
+    log.write_text(said.read())
+    return Usage(code, 1.0, 1.0, 10**9)
+
+
+@pytest.mark.usefixtures("own_programs")
+def test_every_goal_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cases, "measure", in_process)
+    monkeypatch.setattr(goals, "MIN_ROWS", ROWS)
+    results = tmp_path / "results.json"
+    assert compare.main(["--all", "--shrink=1000000", "--repeat=1", f"--json={results}"]) == 1
+    document = json.loads(results.read_text())
+    lines = {(line["goal"], line["what"]): line for line in document["goals"]}
+    assert {name for name, _ in lines} == set(GOALS)
+    assert "FAILED" not in {line["reached"] for line in lines.values()}, lines
+    assert lines["peers", "time / limit's"] == {
+        "goal": "peers", "what": "time / limit's", "measured": 1.0, "must_be": "at most 1.25", "reached": "yes",
+    }  # fmt: skip
+    assert {result["work"] for result in document["results"]} == set(WORKLOADS)
+
+
+def letters(lines: Sequence[str]) -> str:
+    return "".join(json.dumps({"row": line.rstrip("\n"), "row_encoding": "utf-8"}) + "\n" for line in lines)
+
+
+def lists(work: str) -> tuple[list[Any], list[str]]:
+    """What is right to write of a workload: rows whose predictions are their numbers, and those that are bad."""
+    made = WORKLOADS[work]
+    source = data.cached(made, ROWS, 1)
+    if made.suffix == TFRECORD:
+        return [*map(_joined_example, tf.data.TFRecordDataset(str(source)), itertools.count())], []
+    lines = list(source.open())
+    good = [
+        line.replace("}\n", f', "prediction": [{at}.0]}}\n') for at, line in enumerate(lines) if not made.is_bad(at)
+    ]
+    return good, [line for at, line in enumerate(lines) if made.is_bad(at)]
+
+
+def _joined_example(record: tf.Tensor, number: int) -> bytes:
+    added = tf.train.Example()
+    added.features.feature["prediction"].float_list.value.append(number)
+    return record.numpy() + added.SerializeToString()
+
+
+def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
+    """A program that writes what is right, but for a change."""
+
+    def measure(command: Sequence[str], _: Path) -> Usage:
+        good, bad = lists(work)
+        change(good, bad)
+        output = Path(command[command.index("--output") + 1])
+        (output / "_dead_letter").mkdir(parents=True)
+        part = output / f"x-0-of-1{WORKLOADS[work].suffix}"
+        if part.suffix == TFRECORD:
+            with tf.io.TFRecordWriter(str(part)) as writer:
+                for record in good:
+                    writer.write(record)
+        else:
+            part.write_text("".join(good))
+        if bad:
+            (output / "_dead_letter" / part.name).write_text(letters(bad))
+        return Usage(0, 1.0, 1.0, 10**9)
+
+    return measure
+
+
+def right(*_: list[Any]) -> None:
+    """Changes nothing."""
+
+
+def lost(good: list[Any], _: list[str]) -> None:
+    del good[3]
+
+
+def swapped(good: list[Any], _: list[str]) -> None:
+    good[3], good[4] = good[4], good[3]
+
+
+def retyped(good: list[Any], _: list[str]) -> None:
+    """A row that means the same in other bytes."""
+    good[3] = b"\x0a\x00" + good[3] if isinstance(good[3], bytes) else good[3].replace("{", "{ ", 1)
+
+
+def predicted(good: list[Any], _: list[str]) -> None:
+    """Two rows have each other's prediction."""
+    if isinstance(good[3], bytes):
+        tails = [record[-len(_joined_example(tf.constant(b""), 1)) :] for record in good[3:5]]
+        good[3:5] = [good[3].removesuffix(tails[0]) + tails[1], good[4].removesuffix(tails[1]) + tails[0]]
+    else:
+        good[3:5] = [good[3].replace("[3.0]", "[4.0]"), good[4].replace("[4.0]", "[3.0]")]
+
+
+@pytest.mark.parametrize("work", WORKLOADS)
+def test_wrong_outputs_are_refused(work: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(program: str, change: Change) -> None:
+        steps = iter([writes(work, right), writes(work, change)])
+        monkeypatch.setattr(cases, "measure", lambda command, log: next(steps)(command, log))
+        cases.run([Case(program, work, ROWS)], 1, 2)
+
+    run("keyjoin", right)
+    for change, message in (
+        (lost, "rows were written"),
+        (swapped, "its bytes are not those"),
+        (retyped, "its bytes are not those"),
+        (predicted, "another program gave it"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            run("keyjoin", change)
+    for change in (swapped, retyped):
+        monkeypatch.setattr(cases, "measure", writes(work, change))
+        with pytest.raises(ProgramError, match="is not input row"):
+            cases.run([Case("keyjoin", work, ROWS)], 1, 1)
+
+
+def bad_lost(_: list[Any], bad: list[str]) -> None:
+    bad.pop()
+
+
+def bad_changed(_: list[Any], bad: list[str]) -> None:
+    bad[0] = bad[0].replace(" ", "  ")
+
+
+def bad_twice(_: list[Any], bad: list[str]) -> None:
+    bad.append(bad[-1])
+
+
+def bad_joined(good: list[Any], bad: list[str]) -> None:
+    good.insert(10, bad.pop(0).replace("}\n", ', "prediction": [10.0]}\n'))
+
+
+def good_dead(good: list[Any], bad: list[str]) -> None:
+    bad.append(good.pop())
+
+
+@pytest.mark.parametrize("change", [bad_lost, bad_changed, bad_twice, bad_joined, good_dead])
+def test_dead_letters_are_the_bad_rows(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "measure", writes("bad", change))
+    with pytest.raises(ProgramError, match="dead letter"):
+        cases.run([Case("keyjoin", "bad", ROWS)], 1, 1)
+
+
+def test_works_of_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([writes("heavy", right), writes("heavy_tfrecord", predicted)])
+    monkeypatch.setattr(cases, "measure", lambda command, log: next(steps)(command, log))
+    with pytest.raises(ProgramError, match="another program gave it"):
+        cases.run([Case("keyjoin", "heavy", ROWS), Case("keyjoin", "heavy_tfrecord", ROWS)], 1, 1)
+
+
+def judged(goal: str, seconds: Callable[[Case], float], peak: float = 1e9, **totals: int) -> list[tuple[str, float]]:
+    """The lines of a goal, when cases take so much."""
+    made = GOALS[goal](lambda rows: rows)
+    took = {case: Result(case, [Usage(0, seconds(case), 1, int(peak))], totals) for case in made.cases}
+    return [(goals._judged(goal, line)["reached"], line.measured) for line in made.judge(took)]
+
+
+def by_rows(times: dict[int, float]) -> Callable[[Case], float]:
+    return lambda case: times[case.rows]
+
+
+@pytest.mark.parametrize(
+    ("goal", "seconds", "expected"),
+    [
+        ("scale", by_rows({START_UP.rows: 5, 2_000_000: 15, 20_000_000: 115}), [("yes", 11), ("yes", 1), ("yes", 1)]),
+        ("scale", by_rows({START_UP.rows: 5, 2_000_000: 15, 20_000_000: 125}), [("MISSED", 12), ("yes", 1), ("yes", 1)]),
+        ("scale", by_rows({START_UP.rows: 5, 2_000_000: 5, 20_000_000: 4}), [("MISSED", math.nan), ("yes", 1), ("yes", 1)]),
+        ("demo", lambda case: 6.5 if case.program == "keyjoin" else 5, [("yes", 1.3)]),
+        ("demo", lambda case: 7 if case.program == "keyjoin" else 5, [("MISSED", 1.4)]),
+        ("heavy", lambda case: case.rows / 1000 + (case.program == "keyjoin"), [("yes", 1), ("yes", 1)]),
+        ("heavy", lambda case: case.rows / (800 if case.work == "heavy_tfrecord" else 1000), [("yes", 1), ("MISSED", 0.8)]),
+        ("text", lambda case: 8 if case.program == "keyjoin" else 5, [("MISSED", 1.6)]),
+        ("bad", lambda case: 3 if case.work == "bad" else 2, [("yes", 1.5)]),
+    ],
+)  # fmt: skip
+def test_judging(goal: str, seconds: Callable[[Case], float], expected: list[tuple[str, float]]) -> None:
+    found = judged(goal, seconds)
+    assert found == [(reached, pytest.approx(value, nan_ok=True)) for reached, value in expected]
+
+
+def test_judging_counts() -> None:
+    assert judged("shuffle", lambda _: 1, shuffled_bytes=800_000) == [("yes", 4.0)]
+    assert judged("shuffle", lambda _: 1, shuffled_bytes=2_200_000) == [("MISSED", 11.0)]
+    assert [r for r, _ in judged("scale", lambda case: case.rows, peak=1.6e9)] == ["yes", "MISSED", "yes"]
+    # The longer run has twice the time, and what is called so many chunks is the same in both.
+    times = by_rows({START_UP.rows: 5, 10_000: 15, 100_000: 25})
+    assert judged("chunks", times, parts=10) == [("MISSED", 2.0)]
+
+
+@pytest.mark.usefixtures("own_programs")
+def test_peers_are_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [r for r, _ in judged("peers", lambda _: 1)] == ["yes", "MISSED"]
+    for name in ("spark", "tfx_bsl"):
+        monkeypatch.setitem(PROGRAMS, name, PROGRAMS["textbook"])
+    times = {"textbook": 40, "spark": 2.9, "tfx_bsl": 0.5}
+    assert judged("peers", lambda case: times.get(case.program, 1)) == [
+        ("yes", 1),
+        ("yes", 40),
+        ("MISSED", 2.9),
+        ("", 0.5),
+    ]
+
+
+@pytest.mark.parametrize(("slow", "code"), [(1.2, 0), (1.4, 1)])
+def test_the_table_says_what_is_missed(
+    slow: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(wanted: Sequence[Case], seed: int, repeat: int) -> list[Result]:
+        assert (seed, repeat) == (1, 3)
+        return [Result(case, [Usage(0, slow if case.program == "keyjoin" else 1, 1, 1)], {}) for case in wanted]
+
+    monkeypatch.setattr(goals, "run", run)
+    assert compare.main(["--goals=wide,demo"]) == code
+    verdict = "MISSED" if code else "yes"
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["goal", "what", "measured", "must", "be", "reached"],
+        ["wide", "time", "/", "limit's", f"{slow:.3f}", "at", "most", "1.3", verdict],
+        ["demo", "time", "/", "that", "of", "the", "imports", f"{slow:.3f}", "at", "most", "1.3", verdict],
+    ]
+
+
+def test_a_goal_that_fails_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(wanted: Sequence[Case], *_: int) -> list[Result]:
+        if wanted[0].work == "wide":
+            raise ProgramError("the output of limit is wrong\nin detail")
+        return [Result(case, [Usage(0, 1, 1, 1)], {}) for case in wanted]
+
+    monkeypatch.setattr(goals, "run", run)
+    assert compare.main(["--goals=wide,text"]) == 1
+    said = capsys.readouterr()
+    assert "in detail" in said.err
+    _, failed, fine = said.out.splitlines()
+    assert failed.split() == ["wide", "the", "output", "of", "limit", "is", "wrong", "FAILED"]
+    assert fine.split()[-1] == "yes"
+
+
+@pytest.mark.parametrize("flags", [["--goals=fame"], ["--goals=wide,wide"], ["--goals=wide", "--all"], ["--shrink=0"]])
+def test_wrong_flags(flags: list[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        compare.main(flags)
+    assert raised.value.code == 2
+
+
+@pytest.mark.parametrize("work", ["mixed", "strings"])
+def test_more_rows_are_the_first_ones_under_new_names(work: str, tmp_path: Path) -> None:
+    data.write(tmp_path / "a", WORKLOADS[work]._replace(distinct=3), 8, 1)
+    rows = [json.loads(line) for line in (tmp_path / "a").open()]
+    assert sorted(row.pop("name") for row in rows) == [f"house-{number:08d}" for number in range(8)]
+    assert rows[:3] + rows[:3] + rows[:2] == rows
+
+
+def test_bad_rows_stand_among_the_good_ones(tmp_path: Path) -> None:
+    for name in ("bad", "mixed"):
+        data.write(tmp_path / name, WORKLOADS[name], 200, 1)
+    bad, good = ((tmp_path / name).read_text().splitlines() for name in ("bad", "mixed"))
+    assert [n for n in range(200) if bad[n] != good[n]] == list(range(10, 200, 20))
