@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline import startup
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
-from pipeline.startup import import_tensorflow
 from transforms import columns, formats, mapping
 from transforms import model as models
 from transforms.formats import Format
@@ -28,7 +28,8 @@ SAMPLE_BYTES = 1 << 20
 
 def main(argv: Sequence[str]) -> None:
     """Scores one file."""
-    import_tensorflow()
+    startup.begin()
+    startup.import_session()
     options, _ = parse_run(argv, "limit")
     (source,) = options.input
     fmt = formats.load(formats.name_of([source]))

@@ -20,7 +20,7 @@ def serve(listener: socket.socket) -> NoReturn:
     """Answers every connection in a thread of its own, until the process that started this one is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both; the other one decides
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    startup.import_tensorflow()
+    startup.import_session()
     models: list[Model] = []
     while True:
         connection = Connection(listener.accept()[0].detach())

@@ -2,7 +2,8 @@
 
 Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
 SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
-TensorFlow is imported inside of functions, so that commands which need no model start at once.
+TensorFlow is imported inside of functions, so that commands which need no model start at once, and module
+by module, so that the model process can do without the rest of it (`pipeline.startup.import_session`).
 """
 
 import contextlib
@@ -138,15 +139,18 @@ def load(folder: str, signature: str) -> Model:
         UsageError: There is no SavedModel, no such signature, or it has inputs or outputs that rows
             cannot feed or hold.
     """
-    import tensorflow as tf
+    from tensorflow.python.client.session import Session
+    from tensorflow.python.framework.errors_impl import OpError
+    from tensorflow.python.framework.ops import Graph
+    from tensorflow.python.saved_model import loader_impl, tag_constants
 
     _check_folder(folder)
-    graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph)
+    graph = Graph()
+    session = Session(graph=graph)
     with graph.as_default(), quiet():
         try:
-            loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], folder)
-        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+            loaded = loader_impl.load(session, [tag_constants.SERVING], folder)
+        except (OSError, RuntimeError, ValueError, OpError) as error:
             first = str(error).splitlines()[0]
             raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
     signatures = loaded.signature_def
@@ -161,11 +165,11 @@ def load(folder: str, signature: str) -> Model:
 
 
 def _call(call: Callable[..., Sequence[npt.NDArray[Any]]], *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    import tensorflow as tf
+    from tensorflow.python.framework.errors_impl import OpError
 
     try:
         return call(*arrays)
-    except tf.errors.OpError as error:
+    except OpError as error:
         # That a graph raised it goes without saying.
         said = " ".join(error.message.removeprefix("Graph execution error:").split())
         raise ModelError(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
@@ -204,11 +208,11 @@ def _check_folder(folder: str) -> None:
 
 
 def _tensor(name: str, info: Any, kind: str) -> Tensor:
-    import tensorflow as tf
+    from tensorflow.python.framework.dtypes import as_dtype
 
     if info.WhichOneof("encoding") != "name":
         raise UsageError(f"{kind} {name} is a sparse or ragged tensor; keyjoin needs dense ones: wrap the model")
-    dtype = tf.dtypes.as_dtype(info.dtype).name
+    dtype = as_dtype(info.dtype).name
     if dtype not in columns.READ_AS:
         raise UsageError(f"{kind} {name} has dtype {dtype}, which a row cannot hold; wrap the model")
     if info.tensor_shape.unknown_rank:

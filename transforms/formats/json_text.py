@@ -12,6 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# Texts side by side, to be joined record by record: what is the same in all records is one scalar.
+Fragments = list[pa.Scalar | pa.Array]
+
 
 def encode(column: pa.Array) -> pa.Array:
     """The JSON text of each record of a column, as binary; what is not finite becomes `null`.
@@ -19,19 +22,36 @@ def encode(column: pa.Array) -> pa.Array:
     >>> encode(pa.array([[1.5, 2.0], [0.1, float("nan")]], pa.list_(pa.float32(), 2))).to_pylist()
     [b'[1.5, 2.0]', b'[0.1, null]']
     """
+    return join(fragments(column))
+
+
+def fragments(column: pa.Array) -> Fragments:
+    """The same in fragments, so that what follows can be joined along in one go."""
     if pa.types.is_fixed_size_list(column.type):
-        return _lists(encode(column.flatten()), column.type.list_size, len(column))
+        return [text("["), *_items(column.flatten(), column.type.list_size, len(column)), text("]")]
     if pa.types.is_floating(column.type):
-        return _floats(column)
+        return [_floats(column)]
     if pa.types.is_binary(column.type):
-        return _strings(column)
-    return column.cast(pa.string()).cast(pa.binary())
+        return [_strings(column)]
+    return [column.cast(pa.string())]
 
 
-def _lists(texts: pa.Array, size: int, count: int) -> pa.Array:
-    offsets = pa.array(np.arange(count + 1, dtype=np.int32) * size)
-    inner = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), pa.scalar(b", "))
-    return pc.binary_join_element_wise(pa.scalar(b"["), inner, pa.scalar(b"]"), b"")
+def text(value: str) -> pa.Scalar:
+    """A fragment that is the same in all records."""
+    return pa.scalar(value.encode(), pa.large_binary())
+
+
+def join(parts: Fragments) -> pa.Array:
+    """One text a record, as large binary; there has to be an array among the fragments."""
+    wide = [part if isinstance(part, pa.Scalar) else part.cast(pa.large_binary()) for part in parts]
+    return pc.binary_join_element_wise(*wide, text(""))
+
+
+def _items(items: pa.Array, size: int, count: int) -> Fragments:
+    if size == 1:
+        return fragments(items)
+    offsets = pa.array(np.arange(count + 1, dtype=np.int64) * size)
+    return [pc.binary_join(pa.LargeListArray.from_arrays(offsets, encode(items)), text(", "))]
 
 
 def _floats(column: pa.Array) -> pa.Array:
@@ -47,7 +67,7 @@ def _floats(column: pa.Array) -> pa.Array:
     finite = np.isfinite(values)
     if not finite.all():
         texts = pc.if_else(pa.array(finite), texts, "null")
-    return texts.cast(pa.binary())
+    return texts
 
 
 def _strings(column: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from transforms import columns
 from transforms.formats import Joined, json_explain, json_lines, json_text
+from transforms.formats.json_text import Fragments, text
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
 from transforms.threads import in_threads
@@ -34,7 +35,7 @@ def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.Rec
 
     def write_slice(first: int) -> list[Any]:
         part = slice(first, first + SLICE_ROWS)
-        members = _members(predictions[part], layout)
+        members = [_member(name, json_text.fragments(predictions[part][output])) for output, name in layout.predictions]
         if layout.key:
             members.append(_member(layout.key, _keys(chunk, starts[part])))
         if layout.whole_row:
@@ -45,33 +46,20 @@ def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.Rec
     return Joined(itertools.chain.from_iterable(slices), bad)
 
 
-def _members(predictions: pa.RecordBatch, layout: Layout) -> list[pa.Array]:
-    return [_member(name, json_text.encode(predictions[output])) for output, name in layout.predictions]
+def _member(name: str, value: Fragments) -> Fragments:
+    return [text(f"{json.dumps(name, ensure_ascii=False)}: "), *value]
 
 
-def _member(name: str, texts: pa.Array) -> pa.Array:
-    return _join(_scalar(f"{json.dumps(name, ensure_ascii=False)}: "), texts)
-
-
-def _keys(chunk: Chunk, starts: Positions) -> pa.Array:
+def _keys(chunk: Chunk, starts: Positions) -> Fragments:
     prefix = json.dumps(f"{chunk.source}#", ensure_ascii=False)[:-1]
-    return _join(_scalar(prefix), pa.array(starts + chunk.start).cast(pa.string()), _scalar('"'))
+    return [text(prefix), pa.array(starts + chunk.start).cast(pa.string()), text('"')]
 
 
-def _comma_joined(members: Sequence[pa.Array]) -> pa.Array:
-    return pc.binary_join_element_wise(*members, _scalar(", "))
+def _comma_joined(members: Sequence[Fragments]) -> Fragments:
+    return [fragment for member in members for fragment in (text(", "), *member)][1:]
 
 
-def _join(*texts: Any) -> pa.Array:
-    wide = [t if isinstance(t, pa.Scalar) else t.cast(pa.large_binary()) for t in texts]
-    return pc.binary_join_element_wise(*wide, _scalar(""))
-
-
-def _scalar(text: str) -> pa.Scalar:
-    return pa.scalar(text.encode(), pa.large_binary())
-
-
-def _splice(data: bytes, starts: Positions, ends: Positions, members: pa.Array) -> list[Any]:
+def _splice(data: bytes, starts: Positions, ends: Positions, members: Fragments) -> list[Any]:
     """Lines with members put in before their last brace, which no good row is without.
 
     The bytes from one last brace to the next (the end of a line, the next line's head) are one piece, so
@@ -80,12 +68,12 @@ def _splice(data: bytes, starts: Positions, ends: Positions, members: pa.Array) 
         {"a": 1}⏎{"a": 2}⏎   ->   {"a": 1 | , "p": 3 | }⏎{"a": 2 | , "p": 4 | }⏎
     """
     lines = columns.gather(data, starts, ends + 1)
-    text = columns.contents(lines)
+    whole = columns.contents(lines)
     heads = np.concatenate([[0], np.cumsum(ends + 1 - starts)])
     braces = heads[:-1] + json_lines.last_not_space(data, starts, ends) - starts
     bounds = np.concatenate([[0], braces])
-    pieces = columns.gather(text, bounds[:-1], bounds[1:])
-    return [columns.contents(_join(pieces, _scalar(", "), members)), text.slice(int(bounds[-1]))]
+    pieces = columns.gather(whole, bounds[:-1], bounds[1:])
+    return [columns.contents(json_text.join([pieces, text(", "), *members])), whole.slice(int(bounds[-1]))]
 
 
 class _Picked(NamedTuple):
@@ -100,11 +88,11 @@ class _Picked(NamedTuple):
     keys: pa.Array | None
 
 
-def _assemble(picked: _Picked, part: slice, members: list[pa.Array]) -> list[Any]:
-    head = _scalar("{") if picked.heads is None else picked.heads[part]
+def _assemble(picked: _Picked, part: slice, members: list[Fragments]) -> list[Any]:
+    head = text("{") if picked.heads is None else picked.heads[part]
     if picked.keys is not None:
-        members = [*members, picked.keys[part]]
-    return [columns.contents(_join(head, _comma_joined(members), _scalar("}\n")))]
+        members = [*members, [picked.keys[part]]]
+    return [columns.contents(json_text.join([head, *_comma_joined(members), text("}\n")]))]
 
 
 def _pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[_Picked, list[BadRow]]:
