@@ -62,10 +62,11 @@ def import_session() -> None:
     `import tensorflow` runs the package's `__init__`, which imports some 1,700 modules more and takes three
     times as long. The package stands there without it, so that its modules find each other.
     """
-    spec = importlib.util.find_spec("tensorflow")
-    if spec is None:
-        raise ImportError("TensorFlow is not installed")
-    sys.modules["tensorflow"] = importlib.util.module_from_spec(spec)
+    if "tensorflow" not in sys.modules:
+        spec = importlib.util.find_spec("tensorflow")
+        if spec is None:
+            raise ImportError("TensorFlow is not installed")
+        sys.modules["tensorflow"] = importlib.util.module_from_spec(spec)
     with _silence():
         from tensorflow.python.client import session  # noqa: F401
         from tensorflow.python.saved_model import loader_impl  # noqa: F401
