@@ -17,6 +17,7 @@ from pipeline.preflight import model_folder
 from pipeline.startup import import_tensorflow
 from transforms import columns, mapping
 from transforms import model as models
+from transforms.dtypes import STRING
 from transforms.errors import RunError, UsageError
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
@@ -82,9 +83,7 @@ def predict(
     """
     if contract.key is not None:
         name = contract.key.name
-        instances = [
-            {name: str(n) if contract.key.dtype == columns.STRING else n, **i} for n, i in enumerate(instances)
-        ]
+        instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
     whole = contract._replace(inputs=tensors, key=None, echo=None)
     features = mapping.map_inputs(whole, instances)

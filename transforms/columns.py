@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.dtypes import STRING
 from transforms.records import Feature, Mask, Positions
 
-STRING = "string"
 B64 = "b64"
 LISTED = "listed"
 # What a value is read as before it is checked and narrowed to the dtype of the model.

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from transforms.columns import B64, READ_AS, STRING
+from transforms.columns import B64, READ_AS
+from transforms.dtypes import STRING
 from transforms.errors import UsageError
 from transforms.model import Contract, Tensor, nearest
 from transforms.records import Feature

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transforms import columns
+from transforms.dtypes import DTYPES, STRING
 from transforms.errors import UsageError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
 MESSAGE = 300  # characters of a model's error that are kept
-KEY_DTYPES = ("int32", "int64", "float32", columns.STRING)
+KEY_DTYPES = ("int32", "int64", "float32", STRING)
 # Two vectors of keys that no model returns by chance; exact in float32.
 PROBE_KEYS = (np.array([1009, 2003, 3001]), np.array([4001, 6007, 5003]))
 # Data to ask with: what is an echo for one of them and not for another is a computation.
@@ -213,7 +213,7 @@ def _tensor(name: str, info: Any, kind: str) -> Tensor:
     if info.WhichOneof("encoding") != "name":
         raise UsageError(f"{kind} {name} is a sparse or ragged tensor; keyjoin needs dense ones: wrap the model")
     dtype = as_dtype(info.dtype).name
-    if dtype not in columns.READ_AS:
+    if dtype not in DTYPES:
         raise UsageError(f"{kind} {name} has dtype {dtype}, which a row cannot hold; wrap the model")
     if info.tensor_shape.unknown_rank:
         return Tensor(name, dtype, None, info.name)
@@ -298,7 +298,7 @@ def _made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
     for tensor in tensors:
         shape = (3, *(size or 1 for size in tensor.shape or ()))
         rows = np.array(values).reshape(3, *[1] * (len(shape) - 1))
-        if tensor.dtype == columns.STRING:
+        if tensor.dtype == STRING:
             texts = np.array([str(value).encode() if value else b"" for value in values], object).reshape(rows.shape)
             made[tensor.name] = np.broadcast_to(texts, shape)
         else:
@@ -327,7 +327,7 @@ def _holds(values: npt.NDArray[Any], keys: npt.NDArray[np.int64]) -> bool:
 
 def key_array(keys: npt.NDArray[np.int64], key: Tensor) -> npt.NDArray[Any]:
     """Keys as the model's key input wants them: (batch,) or (batch, 1)."""
-    if key.dtype == columns.STRING:
+    if key.dtype == STRING:
         made: npt.NDArray[Any] = np.array([b"%d" % k for k in keys], object)
     else:
         made = keys.astype(key.dtype)

@@ -7,8 +7,10 @@ from typing import Any, Final, Literal
 import apache_beam as beam
 import google_crc32c
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms import files
+from transforms.ahead import OneAhead
 from transforms.formats import Format
 from transforms.records import Chunk, Feature, Features, Receipt
 
@@ -55,8 +57,22 @@ class _Read(beam.DoFn):
         self.format, self.features = fmt, features
         self.rows = Metrics.counter("ledger", "rows_read")
 
+    def start_bundle(self) -> None:
+        self.ahead = OneAhead(self._read)
+
+    def _read(self, chunk: Chunk) -> tuple[Features, Receipt]:
+        return read_chunk(chunk, self.format, self.features)
+
     def process(self, chunk: Chunk) -> Iterator[Features | TaggedReceipt]:
-        features, receipt = read_chunk(chunk, self.format, self.features)
+        for features, receipt in self.ahead.put(chunk):
+            yield features
+            yield self._receipt(receipt, (features.key, receipt))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for features, receipt in self.ahead.rest():
+            yield GlobalWindows.windowed_value(features)
+            yield self._receipt(receipt, GlobalWindows.windowed_value((features.key, receipt)))
+
+    def _receipt(self, receipt: Receipt, output: Any) -> TaggedReceipt:
         self.rows.inc(receipt.rows)
-        yield features
-        yield beam.pvalue.TaggedOutput(RECEIPTS, (chunk.key, receipt))
+        return beam.pvalue.TaggedOutput(RECEIPTS, output)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transforms import columns
 from transforms.align import Alignment, align
+from transforms.dtypes import STRING
 from transforms.errors import RunError
 from transforms.model import Arrays, Contract, Model, ModelError, key_array
 from transforms.reasons import Reason
@@ -85,7 +85,7 @@ def _nothing(contract: Contract) -> Scored:
     """No rows, in the right dtypes and shapes: what a chunk without a good row gives."""
     empty = {}
     for output in contract.predictions:
-        dtype = object if output.dtype == columns.STRING else output.dtype
+        dtype = object if output.dtype == STRING else output.dtype
         empty[output.name] = np.empty((0, *(size or 0 for size in output.shape or ())), dtype)
     return Scored(empty, [])
 

@@ -13,8 +13,10 @@ import apache_beam as beam
 import google_crc32c
 import numpy as np
 from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
 
 from transforms import files
+from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
@@ -117,9 +119,20 @@ class _Write(beam.DoFn):
         self.joined = Metrics.counter("ledger", "rows_joined")
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
-    def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
+    def start_bundle(self) -> None:
+        self.ahead = OneAhead(self._write)
+
+    def _write(self, element: tuple[Receipt, Predictions]) -> PartReceipt:
         receipt, predictions = element
-        part = write_part(receipt, predictions, self.format, self.layout, self.output)
+        return write_part(receipt, predictions, self.format, self.layout, self.output)
+
+    def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
+        yield from map(self._counted, self.ahead.put(element))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(GlobalWindows.windowed_value, map(self._counted, self.ahead.rest()))
+
+    def _counted(self, part: PartReceipt) -> PartReceipt:
         self.joined.inc(part.joined)
         self.dead.inc(sum(part.dead.values()))
-        yield part
+        return part

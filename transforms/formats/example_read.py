@@ -17,6 +17,7 @@ from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, ExampleTo
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 
 from transforms import columns
+from transforms.dtypes import STRING
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask, Positions
 from transforms.threads import in_threads
@@ -60,14 +61,14 @@ def _fields(features: Sequence[Feature]) -> dict[str, str]:
 
 def _kinds(dtype: str) -> str:
     """The lists that an input of a dtype may be fed from, the likeliest first."""
-    if dtype == columns.STRING:
+    if dtype == STRING:
         return BYTES
     return FLOATS + INTS if "float" in dtype else INTS
 
 
 def _leaf(dtype: str) -> pa.DataType:
     """What the values for inputs of a dtype are decoded to."""
-    if dtype == columns.STRING:
+    if dtype == STRING:
         return pa.large_binary()
     return columns.READ_AS[dtype] if "float" in dtype else pa.int64()
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from transforms.columns import B64, LISTED, STRING, Spelling
+from transforms.columns import B64, LISTED, Spelling
+from transforms.dtypes import STRING
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask
 
