@@ -9,7 +9,7 @@ from pipeline.manifest import fingerprint
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
 from pipeline.report import table
-from pipeline.startup import import_tensorflow
+from pipeline.startup import import_session
 from transforms import model as models
 from transforms.mapping import describe
 
@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag or the model is wrong.
     """
     options = parser().parse_args(argv)
-    import_tensorflow()
     with model_folder(options.model) as folder:
+        import_session()
         loaded = models.load(folder, options.signature)
     contract = models.find_contract(loaded, options.signature, options.key_input)
     document = describe_contract(options.model, contract)

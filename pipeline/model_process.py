@@ -53,7 +53,7 @@ class ModelProcess:
         root = Path(__file__).resolve().parents[1]
         with open(os.path.join(self._folder.name, LOG), "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", SERVER, str(number)],
+                [sys.executable, "-m", SERVER, str(number), self._folder.name],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

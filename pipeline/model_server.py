@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
@@ -16,10 +17,15 @@ from transforms.errors import UsageError
 from transforms.model import Model, ModelError, load
 
 
-def serve(listener: socket.socket) -> NoReturn:
-    """Answers every connection in a thread of its own, until the process that started this one is gone."""
+def serve(listener: socket.socket, folder: str) -> NoReturn:
+    """Answers every connection in a thread of its own, until the process that started this one is gone.
+
+    Args:
+        listener: Where connections come in.
+        folder: What is deleted then.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both; the other one decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     startup.import_session()
     models: list[Model] = []
     while True:
@@ -27,8 +33,9 @@ def serve(listener: socket.socket) -> NoReturn:
         threading.Thread(target=_answer_all, args=(connection, models), daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _leave_with_parent(folder: str) -> None:
     sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
@@ -59,4 +66,4 @@ def _answer(which: str | int, what: Any, models: list[Model]) -> tuple[str, Any]
 
 if __name__ == "__main__":
     startup.begin()
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.exits import Exit
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
-from pipeline.startup import import_tensorflow
+from pipeline.startup import import_session
 from transforms import columns, mapping
 from transforms import model as models
 from transforms.dtypes import STRING
@@ -44,8 +44,8 @@ def main(argv: Sequence[str]) -> Exit:
     """
     options = parser().parse_args(argv)
     instances = read_request(options.instances)
-    import_tensorflow()
     with model_folder(options.model) as folder:
+        import_session()
         loaded = models.load(folder, options.signature)
     contract = models.find_contract(loaded, options.signature, options.key_input)
     print(json.dumps({"predictions": predict(loaded, contract, instances)}, ensure_ascii=False))

@@ -1,5 +1,6 @@
 """The model in a process of its own: the same answers, its errors told here, and gone with its owner."""
 
+import contextlib
 import os
 import pickle
 import select
@@ -23,7 +24,8 @@ MINUTE = 60_000
 OWNER = """
 import os, signal
 from pipeline.model_process import ModelProcess
-print(ModelProcess()._process.pid, flush=True)
+process = ModelProcess()
+print(process._process.pid, process.address, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -94,10 +96,9 @@ def test_a_process_that_ends_is_an_error_in_one_line(model: Callable[..., str]) 
 def test_it_ends_with_its_owner_however_that_ends() -> None:
     owner = subprocess.run([sys.executable, "-c", OWNER], cwd=ROOT, capture_output=True, text=True, check=False)
     assert owner.returncode == -signal.SIGKILL
-    try:
-        waiting = os.pidfd_open(int(owner.stdout))
-    except ProcessLookupError:
-        return  # it has ended already
-    poll = select.poll()
-    poll.register(waiting, select.POLLIN)
-    assert poll.poll(MINUTE)
+    pid, address = owner.stdout.split()
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        poll = select.poll()
+        poll.register(os.pidfd_open(int(pid)), select.POLLIN)
+        assert poll.poll(MINUTE)
+    assert not os.path.exists(os.path.dirname(address))
