@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, ExampleToNumpyDict
-from tfx_bsl.tfxio.tensor_adapter import TensorAdapter, TensorAdapterConfig
 
 from transforms import columns
 from transforms.dtypes import STRING
@@ -43,10 +42,9 @@ def decode(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.Re
     read = np.delete(np.arange(len(records)), block.unread)
     fitting = _fitting(block.lists, len(read), features)
     kept = {field: column.filter(pa.array(fitting)) for field, column in block.lists.items()}
-    tensors = _dense(pa.RecordBatch.from_pydict(kept), features)
     good = read[fitting]
     whole = [records[row] for row in good] if any(not f.fields for f in features) else []
-    arrays = [_input(feature, tensors, whole) for feature in features]
+    arrays = [_input(feature, kept, whole) for feature in features]
     refused = np.ones(len(records), np.bool_)
     refused[good] = False
     unfit = np.flatnonzero(refused).tolist()
@@ -163,28 +161,17 @@ def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]
     return fitting
 
 
-def _dense(batch: pa.RecordBatch, features: Sequence[Feature]) -> dict[str, Values]:
-    """Arrays of lists that fit, by field: (n, *shape), or (n,) where several fields make up an input."""
-    shapes = {}
-    for feature in features:
-        for field in feature.fields:
-            shape = schema_pb2.TensorRepresentation()
-            shape.dense_tensor.column_name = field
-            for size in feature.shape if len(feature.fields) == 1 else ():
-                shape.dense_tensor.shape.dim.add(size=size)
-            shapes[field] = shape
-    adapter = TensorAdapter(TensorAdapterConfig(batch.schema, shapes))
-    tensors: dict[str, Values] = adapter.ToBatchTensors(batch, produce_eager_tensors=False)
-    return tensors
-
-
-def _input(feature: Feature, tensors: dict[str, Values], whole: Sequence[bytes]) -> pa.Array:
-    """One input's column, of the whole records where no field feeds it."""
+def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes]) -> pa.Array:
+    """One input's column: of lists that fit, or of the whole records where no field feeds it."""
     if not feature.fields:
         return columns.from_array(np.array(whole, object).reshape(-1, *feature.shape))
+    flat = [lists[field].flatten() for field in feature.fields]
+    if len(flat) == 1 and feature.dtype == STRING:
+        return columns.nested(flat[0].cast(pa.binary()), feature.shape)
     kind = _numpy(columns.READ_AS[feature.dtype])
-    parts = [tensors[field].astype(kind, copy=False) for field in feature.fields]
-    return columns.from_array(parts[0] if len(parts) == 1 else np.stack(parts, axis=1))
+    parts = [values.to_numpy(zero_copy_only=False).astype(kind, copy=False) for values in flat]
+    stacked = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
+    return columns.from_array(stacked.reshape(-1, *feature.shape))
 
 
 def _numpy(kind: pa.DataType) -> npt.DTypeLike:

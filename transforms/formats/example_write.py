@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tensorflow.core.example.example_pb2 import Example
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from transforms.formats.example_read import LIST_NAMES, Values, parse
@@ -169,6 +168,9 @@ def _pick(record: bytes, layout: Layout) -> bytes | _Refusal:
 
 
 def _serialize(features: dict[str, Values | None]) -> bytes:
+    # The import takes seconds, and few jobs write only some of a row's features.
+    from tensorflow.core.example.example_pb2 import Example
+
     example = Example()
     for name, values in features.items():
         feature = example.features.feature[name]
