@@ -74,6 +74,8 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
         size = sum(source.size for source in matched.sources)
         handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
+        if fmt.is_example and not layout.whole_row:
+            import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         job = Job(
             options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
         )
