@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from transforms import threads
 
 OWN = f"{ROOT}/transforms/"
-VISITS = 8  # of each line at which objects are counted, which takes long
+VISITS = 8  # of each instruction at which objects are counted, which takes long
 
 
 class Steps(NamedTuple):
@@ -51,23 +51,32 @@ def in_turn() -> Iterator[None]:
 def steps(function: Callable[[], Any]) -> Steps:
     """Counts what a function executes in this thread."""
     lines = calls = 0
-    visits: Counter[tuple[Any, int]] = Counter()
+    visits: dict[Any, bytearray] = {}  # of each instruction of a function; few objects, since objects are counted
     before = most = 0
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal lines, most
-        if event == "line":
-            lines += 1
-            at = (frame.f_code, frame.f_lineno)
-            visits[at] += 1
-            if visits[at] <= VISITS:
-                most = max(most, sys.getallocatedblocks())
+        lines += event == "line"
+        seen = visits[frame.f_code]
+        if event == "return" or seen[frame.f_lasti] >= VISITS:
+            frame.f_trace_opcodes = False
+        else:
+            seen[frame.f_lasti] += 1
+            most = max(most, sys.getallocatedblocks())
         return on_line
 
     def on_call(frame: FrameType, *_: Any) -> Any:
         nonlocal calls
         calls += 1
-        return on_line if frame.f_code.co_filename.startswith(OWN) else None
+        code = frame.f_code
+        if not code.co_filename.startswith(OWN):
+            return None
+        seen = visits.setdefault(code, bytearray(len(code.co_code) + 1))
+        # Within a line, too: what a library makes of all rows may be gone again at its end. (Python 3.13 does not
+        # tell of instructions in the first frames; there such objects show in the memory.)
+        frame.f_trace_opcodes = seen[-1] < VISITS
+        seen[-1] += frame.f_trace_opcodes
+        return on_line
 
     outer = sys.gettrace()
     before = most = sys.getallocatedblocks()
