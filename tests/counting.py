@@ -1,5 +1,6 @@
 """Counts of what a chunk costs: lines of Python, objects, bytes; never seconds, so that nobody else's work shows."""
 
+import gc
 import sys
 import threading
 import tracemalloc
@@ -79,6 +80,7 @@ def steps(function: Callable[[], Any]) -> Steps:
         return on_line
 
     outer = sys.gettrace()
+    gc.disable()  # what others left behind would be collected meanwhile, and taken off
     before = most = sys.getallocatedblocks()
     sys.settrace(on_call)
     try:
@@ -86,6 +88,7 @@ def steps(function: Callable[[], Any]) -> Steps:
         most = max(most, sys.getallocatedblocks())
     finally:
         sys.settrace(outer)
+        gc.enable()
     del kept
     return Steps(lines, calls, most - before)
 
