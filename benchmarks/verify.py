@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from benchmarks import rows
 from benchmarks.data import apart
-from benchmarks.workloads import JSONL, Workload
+from benchmarks.workloads import JSONL, TFRECORD, Workload
 
 TOLERANCE = 1e-4
 COMPARED_ROWS = 1 << 16
@@ -159,7 +159,7 @@ def totals(output: Path) -> dict[str, int]:
 def _records(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         with path.open("rb") as file:
-            if path.suffix == JSONL:
+            if path.suffix != TFRECORD:  # Spark and Ray call their lines .json
                 yield from file
                 continue
             # A TFRecord is its length, that number's checksum, the data, and their checksum.

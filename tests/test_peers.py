@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import chart, compare, environments, measure, programs
+from benchmarks import chart, compare, environments, measure, programs, verify
 from benchmarks.programs import FLAGS, PEERS, PROGRAMS, ROOT, Program
 from benchmarks.verify import ProgramError
+from benchmarks.workloads import WORKLOADS
 
 LOCKED = sorted(path.parent.name for path in PEERS.glob("*/requirements.in"))
 # Says which Python runs it, and writes all rows of the input with a prediction.
@@ -175,3 +176,11 @@ def test_chart_is_drawn(peer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture, results = peer / "new" / "chart.svg", peer / "results.json"
     assert compare.main(["--rows=10", "--only=script", f"--chart={picture}", f"--json={results}"]) == 0
     assert picture.read_text() == chart.draw(json.loads(results.read_text()))
+
+
+def test_lines_are_read_whatever_a_peer_calls_its_files(tmp_path: Path) -> None:
+    part = tmp_path / "part-0.json"
+    part.write_text(
+        '{"name": "house-00000001", "prediction": [2.5]}\n{"name": "house-00000000", "prediction": [1.5]}\n'
+    )
+    assert verify.read([part], WORKLOADS["houses"], 2).tolist() == [1.5, 2.5]
