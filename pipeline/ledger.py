@@ -42,14 +42,18 @@ class Totals(NamedTuple):
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
     dead: Counter[str] = Counter()
-    sums = [0] * 7
+    rows = joined = blank = read = written = count = shuffled = 0
     for part in parts:
-        dead.update(part.dead)
-        read = part.chunk.end - part.chunk.start
-        numbers = (part.rows, part.joined, part.blank, read, part.bytes, 1, part.shuffled)
-        sums = [one + more for one, more in zip(sums, numbers, strict=True)]
-    rows, joined, *others = sums
-    return Totals(rows, joined, dict(sorted(dead.items())), *others)
+        if part.dead:
+            dead.update(part.dead)
+        rows += part.rows
+        joined += part.joined
+        blank += part.blank
+        read += part.chunk.end - part.chunk.start
+        written += part.bytes
+        count += 1
+        shuffled += part.shuffled
+    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled)
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:

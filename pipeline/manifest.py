@@ -115,7 +115,7 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
 
 
 def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    return (json.dumps(document).encode() + b"\n" for document in documents)
+    return files.in_blocks(json.dumps(document).encode() for document in documents)
 
 
 def _part(part: PartReceipt) -> dict[str, Any]:
