@@ -42,14 +42,7 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
     """
-    lists = {
-        PARTS: (_part(part) for part in read_receipts(plan.job.temp)),
-        SOURCES: (
-            {"source": path, **ledger.total(parts)._asdict()}
-            for path, parts in ledger.by_source(read_receipts(plan.job.temp))
-        ),
-    }
-    written = {name: files.write_whole(files.join(options.output, name), _lines(made)) for name, made in lists.items()}
+    written = write_lists(options.output, plan.job.temp)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
@@ -64,6 +57,17 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
     files.delete_tree(files.join(options.output, JOB))
     if success:
         _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+
+
+def write_lists(output: str, temp: str) -> dict[str, files.Written]:
+    """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
+    lists = {
+        PARTS: (_part(part) for part in read_receipts(temp)),
+        SOURCES: (
+            {"source": path, **ledger.total(parts)._asdict()} for path, parts in ledger.by_source(read_receipts(temp))
+        ),
+    }
+    return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
 
 
 def fingerprint(model: str) -> str:
