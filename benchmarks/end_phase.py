@@ -1,6 +1,6 @@
 """The end of a run with many parts, on made-up receipts: what it takes, and how much memory.
 
-    python -m benchmarks.end_phase receipts 1000000     reads, checks and lists receipts, as `keyjoin run` does at its end
+    python -m benchmarks.end_phase receipts 1000000     reads, checks and lists receipts, as `keyjoin run` does
     python -m benchmarks.end_phase listing 1000000      lists so many parts of a file system that only makes names up
 
 Prints one line of JSON.
@@ -36,15 +36,18 @@ STATUS = Path("/proc/self/status")
 
 def parts(count: int) -> Iterator[PartReceipt]:
     """Receipts of so many parts, by source and position."""
-    for number in range(count):
-        source, chunk = divmod(number, CHUNKS)
-        chunks = min(CHUNKS, count - source * CHUNKS)
-        stem = f"year=2026/month=11/part-{source:05d}"
-        path = f"gs://bucket/houses/{stem}.jsonl"
-        start = chunk * CHUNK_BYTES
-        name = f"{stem}-{chunk:05d}-of-{chunks:05d}.jsonl"
-        made = Chunk(path, path, start, start + CHUNK_BYTES, chunk, chunks, name)
-        yield PartReceipt(made, ROWS, 0, ROWS, {}, PART_BYTES, number, 0, 4 * ROWS)
+    for source in sources(count):
+        for number, name in enumerate(names(source)):
+            start = number * CHUNK_BYTES
+            chunks = source.size // CHUNK_BYTES
+            made = Chunk(source.path, source.path, start, start + CHUNK_BYTES, number, chunks, name)
+            yield PartReceipt(made, ROWS, 0, ROWS, {}, PART_BYTES, number, 0, 4 * ROWS)
+
+
+def names(source: Source) -> Iterator[str]:
+    """The names of a source's parts."""
+    chunks = source.size // CHUNK_BYTES
+    return (f"{source.stem}-{number:05d}-of-{chunks:05d}{source.suffix}" for number in range(chunks))
 
 
 def sources(count: int) -> Iterator[Source]:
@@ -84,7 +87,7 @@ class AllThere(Mapping[str, int]):
         return self._count
 
 
-class MadeFileSystem(FileSystem):  # type: ignore[misc]
+class MadeFileSystem(FileSystem):
     """Lists parts that are not there, as many as a path says: made://1000000/; all else is refused."""
 
     @classmethod
@@ -107,8 +110,8 @@ class MadeFileSystem(FileSystem):  # type: ignore[misc]
 
     def _list(self, prefix: str) -> Iterator[FileMetadata]:
         root = prefix.rstrip("/")
-        for part in parts(int(re.findall(r"\d+", root)[0])):
-            yield FileMetadata(f"{root}/{part.chunk.part}", part.bytes)
+        for source in sources(int(re.findall(r"\d+", root)[0])):
+            yield from (FileMetadata(f"{root}/{name}", PART_BYTES) for name in names(source))
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise BeamIOError("this file system only lists")
@@ -146,7 +149,9 @@ def listing(count: int) -> dict[str, Any]:
     started = time.monotonic()
     found = files.list_below(f"{SCHEME}://{count}")
     seconds = time.monotonic() - started
-    right = len(found) == count and all(found[part.chunk.part] == part.bytes for part in parts(count))
+    right = len(found) == count and all(
+        found.get(name) == PART_BYTES for source in sources(count) for name in names(source)
+    )
     return {"parts": count, "seconds": round(seconds, 2), "peak_bytes_more": _peak() - before, "right": right}
 
 

@@ -13,6 +13,8 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from pipeline import VERSION, ledger
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
 from pipeline.options import RunOptions
@@ -61,12 +63,14 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
 
 def write_lists(output: str, temp: str) -> dict[str, files.Written]:
     """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
-    lists = {
-        PARTS: (_part(part) for part in read_receipts(temp)),
-        SOURCES: (
-            {"source": path, **ledger.total(parts)._asdict()} for path, parts in ledger.by_source(read_receipts(temp))
-        ),
-    }
+    sources: list[dict[str, Any]] = []  # no more than the plan holds anyhow; parts are never held
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for path, receipts in ledger.by_source(read_receipts(temp)):
+            sources.append({"source": path, **ledger.total(receipts)._asdict()})
+            yield from map(_part, receipts)
+
+    lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
     return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
 
 
@@ -119,7 +123,7 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
 
 
 def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    return files.in_blocks(json.dumps(document).encode() for document in documents)
+    return files.in_blocks(map(msgspec.json.encode, documents))
 
 
 def _part(part: PartReceipt) -> dict[str, Any]:
