@@ -20,7 +20,7 @@ import google_crc32c
 import msgspec
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
-from pipeline import ledger, manifest
+from pipeline import ledger, manifest, startup
 from pipeline.names import PARTS
 from transforms import files
 from transforms.receipts import FOLDER, SHARDS, read_receipts
@@ -172,4 +172,5 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
+    startup.collect_garbage()  # as `keyjoin run` has it
     print(json.dumps({"receipts": receipts, "listing": listing}[sys.argv[1]](int(sys.argv[2]))))
