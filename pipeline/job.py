@@ -52,8 +52,10 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
     chunks = (
         root
         | "MatchSources" >> MatchSources(job.patterns, job.suffix)
+        # All sources come out of one element: without this, one worker would split, and unpack, all of them.
+        | "SpreadSources" >> beam.Reshuffle()
         | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.temp)
-        | "Reshuffle" >> beam.Reshuffle()
+        | "SpreadChunks" >> beam.Reshuffle()
     )
     return build_chunks(chunks, job)
 

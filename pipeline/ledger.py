@@ -42,14 +42,18 @@ class Totals(NamedTuple):
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
     dead: Counter[str] = Counter()
-    sums = [0] * 7
+    rows = joined = blank = read = written = count = shuffled = 0
     for part in parts:
-        dead.update(part.dead)
-        read = part.chunk.end - part.chunk.start
-        numbers = (part.rows, part.joined, part.blank, read, part.bytes, 1, part.shuffled)
-        sums = [one + more for one, more in zip(sums, numbers, strict=True)]
-    rows, joined, *others = sums
-    return Totals(rows, joined, dict(sorted(dead.items())), *others)
+        if part.dead:
+            dead.update(part.dead)
+        rows += part.rows
+        joined += part.joined
+        blank += part.blank
+        read += part.chunk.end - part.chunk.start
+        written += part.bytes
+        count += 1
+        shuffled += part.shuffled
+    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled)
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:
@@ -80,7 +84,10 @@ def problems(
         yield from _gaps(path, receipts)
         yield from _changed(path, sizes.get(path), now.get(path), receipts[-1].chunk.end)
         for part in receipts:
-            yield from _missing(part, written)
+            if written.get(part.chunk.part) != part.bytes:
+                yield _missing(part.chunk.part, written, part.bytes)
+            if part.dead and written.get(letters := letters_name(part.chunk.part)) != part.dead_bytes:
+                yield _missing(letters, written, part.dead_bytes)
             if part.rows != part.joined + sum(part.dead.values()):
                 yield f"{part.chunk.part}: {part.rows} rows read, {part.joined} joined and {part.dead} dead letters"
     yield from (f"{path} was not read at all" for path in unread)
@@ -106,12 +113,5 @@ def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
     return []
 
 
-def _missing(part: PartReceipt, written: Mapping[str, int]) -> list[str]:
-    expected = {part.chunk.part: part.bytes}
-    if part.dead:
-        expected[letters_name(part.chunk.part)] = part.dead_bytes
-    return [
-        f"{name} has {written.get(name, 'no')} bytes, {size} were written"
-        for name, size in expected.items()
-        if written.get(name) != size
-    ]
+def _missing(name: str, written: Mapping[str, int], size: int) -> str:
+    return f"{name} has {written.get(name, 'no')} bytes, {size} were written"

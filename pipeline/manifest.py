@@ -13,6 +13,8 @@ import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from pipeline import VERSION, ledger
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
 from pipeline.options import RunOptions
@@ -42,14 +44,7 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
     """
-    lists = {
-        PARTS: (_part(part) for part in read_receipts(plan.job.temp)),
-        SOURCES: (
-            {"source": path, **ledger.total(parts)._asdict()}
-            for path, parts in ledger.by_source(read_receipts(plan.job.temp))
-        ),
-    }
-    written = {name: files.write_whole(files.join(options.output, name), _lines(made)) for name, made in lists.items()}
+    written = write_lists(options.output, plan.job.temp)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
@@ -64,6 +59,19 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
     files.delete_tree(files.join(options.output, JOB))
     if success:
         _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+
+
+def write_lists(output: str, temp: str) -> dict[str, files.Written]:
+    """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
+    sources: list[dict[str, Any]] = []  # no more than the plan holds anyhow; parts are never held
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for path, receipts in ledger.by_source(read_receipts(temp)):
+            sources.append({"source": path, **ledger.total(receipts)._asdict()})
+            yield from map(_part, receipts)
+
+    lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
+    return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
 
 
 def fingerprint(model: str) -> str:
@@ -115,7 +123,7 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
 
 
 def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    return (json.dumps(document).encode() + b"\n" for document in documents)
+    return files.in_blocks(map(msgspec.json.encode, documents))
 
 
 def _part(part: PartReceipt) -> dict[str, Any]:

@@ -63,9 +63,10 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
     Raises:
         UsageError: Something is wrong; nothing was written.
     """
-    name = options.format or formats.name_of([f for p in options.input for f in _paths(p)])
+    found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
+    name = options.format or formats.name_of([file.path for file in found.files])
     fmt = formats.load(name)
-    matched = sources.match_sources(options.input, formats.default_suffix(name))
+    matched = sources.name_sources(found, formats.default_suffix(name))
     for source in matched.sources:
         _check_readable(source.path)
     check_output(options, matched.sources)
@@ -149,10 +150,6 @@ def _pick_batch_size(
         return Sweep(options.batch_size, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
     return sweep(loaded, contract, rows) if rows else Sweep(columns.batch_rows(features), {})
-
-
-def _paths(pattern: str) -> list[str]:
-    return [source.path for source in sources.match_sources([pattern], "").sources]
 
 
 def _check_readable(path: str) -> None:

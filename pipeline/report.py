@@ -1,11 +1,13 @@
 """What a run prints: the plan before it, and the summary after it."""
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from pipeline.ledger import Totals
+from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from transforms import files, formats
 from transforms.formats import GZIP
@@ -84,10 +86,13 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
     """The first rows of the output, as text."""
     left = SHOWN_ROWS
     fmt = formats.load(plan.job.format)
-    sizes = files.list_below(output)
-    parts = [name for name, size in sizes.items() if size and not name.startswith("_") and not name.endswith(GZIP)]
-    for name in parts[:SHOWN_PARTS]:
-        data = files.read_range(files.join(output, name), 0, min(sizes[name], SHOWN_BYTES))
+    # From the list of parts, not from the folder, which may hold a million of them.
+    with files.open_raw(files.join(output, PARTS)) as listed:
+        parts = [json.loads(line) for line in itertools.islice(listed, SHOWN_PARTS)]
+    for part in parts:
+        if not part["bytes"] or part["name"].endswith(GZIP):
+            continue
+        data = files.read_range(files.join(output, part["name"]), 0, min(part["bytes"], SHOWN_BYTES))
         if fmt.is_example:
             rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)]
         else:

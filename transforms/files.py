@@ -3,10 +3,11 @@
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
+import itertools
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
@@ -14,6 +15,8 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadat
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import RunError, UsageError
+
+BLOCK_LINES = 1 << 10
 
 
 def match(pattern: str) -> list[FileMetadata]:
@@ -29,13 +32,20 @@ def match(pattern: str) -> list[FileMetadata]:
     asked = f"./{pattern}" if bare else pattern
     if is_local(asked) and os.path.isfile(asked):
         return [FileMetadata(pattern, os.path.getsize(asked), os.path.getmtime(asked))]
+    found = _look_up(asked)
+    if is_local(asked):
+        cut = 2 if bare else 0
+        kept = (f for f in found if not os.path.isdir(f.path))
+        found = [FileMetadata(f.path[cut:], f.size_in_bytes, f.last_updated_in_seconds) for f in kept]
+    return sorted(found, key=lambda f: f.path)
+
+
+def _look_up(pattern: str) -> list[FileMetadata]:
     try:
-        found = FileSystems.match([asked])[0].metadata_list
+        found: list[FileMetadata] = FileSystems.match([pattern])[0].metadata_list
     except (BeamIOError, OSError, ValueError) as error:
         raise UsageError(f"cannot look up {pattern}: {error}; check the path and your permissions") from error
-    cut = 2 if bare else 0
-    files = [FileMetadata(f.path[cut:], f.size_in_bytes, f.last_updated_in_seconds) for f in found]
-    return sorted((f for f in files if not (is_local(f.path) and os.path.isdir(f.path))), key=lambda f: f.path)
+    return found
 
 
 def match_below(folder: str) -> list[FileMetadata]:
@@ -135,6 +145,14 @@ def write_whole(path: str, blocks: Iterable[Any]) -> Written:
     return written
 
 
+def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines, given without their newlines, as blocks to write: one at a time would cost more than to make it."""
+    left = iter(lines)
+    while block := list(itertools.islice(left, BLOCK_LINES)):
+        block.append(b"")
+        yield b"\n".join(block)
+
+
 def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> Written:
     size, checksum = 0, 0
     for block in blocks:
@@ -157,11 +175,20 @@ def list_below(folder: str) -> dict[str, int]:
     The folder's name is taken as it is, whatever wildcards it holds.
     """
     if is_local(folder):
-        paths = [os.path.join(at, name) for at, folders, names in os.walk(folder) for name in names + folders]
-        kept = [path for path in paths if os.path.islink(path) or not os.path.isdir(path)]
-        return {os.path.relpath(path, folder): os.lstat(path).st_size for path in sorted(kept)}
+        return dict(sorted(_walk(folder)))
     cut = len(folder.rstrip("/")) + 1
-    return {file.path[cut:]: file.size_in_bytes for file in match(join(folder, "**"))}
+    # Sorted as pairs of a name and a size: of a million files nothing else is kept.
+    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _look_up(join(folder, "**"))))
+
+
+def _walk(folder: str) -> Iterator[tuple[str, int]]:
+    # One look at each file: a million of them take seconds.
+    cut = len(os.path.join(folder, ""))
+    for at, folders, names in os.walk(folder):
+        links = (name for name in folders if os.path.islink(os.path.join(at, name)))
+        for name in (*names, *links):
+            path = os.path.join(at, name)
+            yield path[cut:], os.lstat(path).st_size
 
 
 def delete_below(folder: str) -> None:

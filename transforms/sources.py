@@ -29,18 +29,36 @@ class Matched(NamedTuple):
     skipped: list[str]
 
 
+class Found(NamedTuple):
+    """What the file systems say of patterns.
+
+    Attributes:
+        files: The files, each once.
+        root: What all patterns have in common.
+        skipped: As in `Matched`.
+    """
+
+    files: list[FileMetadata]
+    root: str
+    skipped: list[str]
+
+
 def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
-    """Matches files, globs and folders.
+    """Looks up what patterns match, and names it; see `find` and `name_sources`."""
+    return name_sources(find(patterns), suffix)
+
+
+def find(patterns: Sequence[str]) -> Found:
+    """Looks up files, globs and folders.
 
     Folders are searched through. Names in folders and under wildcards that begin with `_` or `.` are not
-    data, as Spark, Hive and Beam hold it. Sub-folders below what all patterns have in common are kept in the stem.
+    data, as Spark, Hive and Beam hold it.
 
     Args:
         patterns: Paths, globs or folders.
-        suffix: What the parts of a source without a known suffix are called.
 
     Raises:
-        UsageError: A pattern matches no file, a name is not UTF-8, or two sources would get parts of one name.
+        UsageError: A pattern matches no file.
     """
     found: dict[str, FileMetadata] = {}
     roots: list[str] = []
@@ -55,9 +73,22 @@ def match_sources(patterns: Sequence[str], suffix: str) -> Matched:
         root = posixpath.commonpath([files.absolute(root) for root in roots])
     except ValueError as error:
         raise UsageError(f"inputs on several file systems: {', '.join(patterns)}; run them one by one") from error
-    sources = sorted(_source(file.path, file.size_in_bytes, root, suffix) for file in found.values())
+    return Found(list(found.values()), root, sorted(path for path in skipped if files.absolute(path) not in found))
+
+
+def name_sources(found: Found, suffix: str) -> Matched:
+    """Gives each file its place in the output. Sub-folders below what all patterns have in common are kept in the stem.
+
+    Args:
+        found: The files.
+        suffix: What the parts of a source without a known suffix are called.
+
+    Raises:
+        UsageError: A name is not UTF-8, or two sources would get parts of one name.
+    """
+    sources = sorted(_source(file.path, file.size_in_bytes, found.root, suffix) for file in found.files)
     _check_names(sources)
-    return Matched(sources, sorted(path for path in skipped if files.absolute(path) not in found))
+    return Matched(sources, found.skipped)
 
 
 def fixed_folder(glob: str) -> str:

@@ -1,0 +1,176 @@
+"""The end of a run with many parts, on made-up receipts: what it takes, and how much memory.
+
+    python -m benchmarks.end_phase receipts 1000000     reads, checks and lists receipts, as `keyjoin run` does
+    python -m benchmarks.end_phase listing 1000000      lists so many parts of a file system that only makes names up
+
+Prints one line of JSON.
+"""
+
+import contextlib
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import msgspec
+from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+
+from pipeline import ledger, manifest, startup
+from pipeline.names import PARTS
+from transforms import files
+from transforms.receipts import FOLDER, SHARDS, read_receipts
+from transforms.records import Chunk, PartReceipt, Source
+
+CHUNKS = 1_000  # of a source
+CHUNK_BYTES = 64 << 20
+PART_BYTES = 75_000_000
+ROWS = 459_000
+SCHEME = "made"
+STATUS = Path("/proc/self/status")
+
+
+def parts(count: int) -> Iterator[PartReceipt]:
+    """Receipts of so many parts, by source and position."""
+    for source in sources(count):
+        for number, name in enumerate(names(source)):
+            start = number * CHUNK_BYTES
+            chunks = source.size // CHUNK_BYTES
+            made = Chunk(source.path, source.path, start, start + CHUNK_BYTES, number, chunks, name)
+            yield PartReceipt(made, ROWS, 0, ROWS, {}, PART_BYTES, number, 0, 4 * ROWS)
+
+
+def names(source: Source) -> Iterator[str]:
+    """The names of a source's parts."""
+    chunks = source.size // CHUNK_BYTES
+    return (f"{source.stem}-{number:05d}-of-{chunks:05d}{source.suffix}" for number in range(chunks))
+
+
+def sources(count: int) -> Iterator[Source]:
+    """The sources of so many parts."""
+    for first in range(0, count, CHUNKS):
+        stem = f"year=2026/month=11/part-{first // CHUNKS:05d}"
+        size = min(CHUNKS, count - first) * CHUNK_BYTES
+        yield Source(f"gs://bucket/houses/{stem}.jsonl", size, stem, ".jsonl")
+
+
+def write(temp: Path, count: int) -> None:
+    """Writes receipts as `WriteReceipts` does in a job without waves, without holding them all."""
+    folder = temp / FOLDER / f"{0:08d}"
+    folder.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        shards: dict[int, Any] = {}
+        for part in parts(count):
+            shard = google_crc32c.value(part.chunk.part.encode()) % SHARDS
+            if shard not in shards:
+                shards[shard] = stack.enter_context((folder / f"{shard:02d}.jsonl").open("wb"))
+            shards[shard].write(msgspec.json.encode(part) + b"\n")
+
+
+class AllThere(Mapping[str, int]):
+    """A listing in which each part has its size; takes no memory, so that what the rest takes can be seen."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __getitem__(self, name: str) -> int:
+        return PART_BYTES
+
+    def __iter__(self) -> Iterator[str]:
+        return (part.chunk.part for part in parts(self._count))
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class MadeFileSystem(FileSystem):
+    """Lists parts that are not there, as many as a path says: made://1000000/; all else is refused."""
+
+    @classmethod
+    def scheme(cls) -> str:
+        """What its paths begin with."""
+        return SCHEME
+
+    def join(self, basepath: str, *paths: str) -> str:
+        """A path below another."""
+        return "/".join([basepath.rstrip("/"), *paths])
+
+    def split(self, path: str) -> tuple[str, str]:
+        """A path's folder and name."""
+        folder, _, name = path.rpartition("/")
+        return folder, name
+
+    def has_dirs(self) -> bool:
+        """As an object store: it has names only."""
+        return False
+
+    def _list(self, prefix: str) -> Iterator[FileMetadata]:
+        root = prefix.rstrip("/")
+        for source in sources(int(re.findall(r"\d+", root)[0])):
+            yield from (FileMetadata(f"{root}/{name}", PART_BYTES) for name in names(source))
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise BeamIOError("this file system only lists")
+
+    mkdirs = create = open = copy = rename = exists = size = last_updated = checksum = metadata = delete = _refuse
+
+
+def receipts(count: int) -> dict[str, Any]:
+    """Takes the steps of `pipeline.run` after the graph has run, on so many receipts."""
+    with tempfile.TemporaryDirectory(prefix="keyjoin-end-") as folder:
+        write(Path(folder), count)
+        planned = list(sources(count))
+        now = {source.path: source.size for source in planned}
+        before = _forget_peak()
+        started = time.monotonic()
+        found = sum(1 for _ in ledger.problems(planned, now, read_receipts(folder), AllThere(count)))
+        totals = ledger.total(read_receipts(folder))
+        written = manifest.write_lists(folder, folder)
+        seconds = time.monotonic() - started
+        shard = max(path.stat().st_size for path in Path(folder, FOLDER).rglob("*.jsonl"))
+    return {
+        "parts": count,
+        "seconds": round(seconds, 2),
+        "peak_bytes_more": _peak() - before,
+        "problems": found,
+        "totals": totals._asdict(),
+        "parts_list_bytes": written[PARTS].bytes,
+        "shard_bytes": shard,
+    }
+
+
+def listing(count: int) -> dict[str, Any]:
+    """Lists so many parts through Beam's FileSystems, as from an object store; the pages' time is not in it."""
+    before = _forget_peak()
+    started = time.monotonic()
+    found = files.list_below(f"{SCHEME}://{count}")
+    seconds = time.monotonic() - started
+    right = len(found) == count and all(
+        found.get(name) == PART_BYTES for source in sources(count) for name in names(source)
+    )
+    return {"parts": count, "seconds": round(seconds, 2), "peak_bytes_more": _peak() - before, "right": right}
+
+
+def _forget_peak() -> int:
+    """Starts counting the peak of memory again (Linux only); what is taken now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> int:
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    found = re.search(rf"^{field}:\s*(\d+) kB$", STATUS.read_text() if STATUS.exists() else "", re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+if __name__ == "__main__":
+    startup.collect_garbage()  # as `keyjoin run` has it
+    print(json.dumps({"receipts": receipts, "listing": listing}[sys.argv[1]](int(sys.argv[2]))))

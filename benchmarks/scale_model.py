@@ -1,0 +1,235 @@
+"""From the costs of a row and a chunk to a run on Dataflow: pure functions of what was measured, assumed and priced."""
+
+import heapq
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.scale_costs import Costs
+
+GIB = 1 << 30
+HOUR = 3600.0
+GB = 1e9
+
+
+class Prices(NamedTuple):
+    """List prices in dollars, region us-central1, without discounts.
+
+    Dataflow: https://cloud.google.com/dataflow/pricing, batch workers, as Beam 2.77.0 repeats them in
+    apache_beam/testing/load_tests/dataflow_cost_consts.py. Operations, standard storage class:
+    https://cloud.google.com/storage/pricing-examples. Both read in November 2026.
+    """
+
+    vcpu_hour: float = 0.056
+    memory_gb_hour: float = 0.003557
+    disk_gb_hour: float = 0.000054
+    shuffle_gb: float = 0.011
+    class_a: float = 0.005 / 1_000  # an object written, a page listed
+    class_b: float = 0.0004 / 1_000  # an object or a range of one read
+
+
+class Assumed(NamedTuple):
+    """What could not be measured without a cloud; docs/scale.md says why each is what it is.
+
+    Attributes:
+        vcpus: Of a worker; each takes a chunk at a time.
+        memory_gb: Of a worker.
+        disk_gb: Of a worker; Dataflow's default with its shuffle service.
+        most_workers: Dataflow's limit for a batch job.
+        target_seconds: How long a run should take.
+        vcpu_share: How much of a processor of the measuring machine a vCPU is.
+        read_share: How much of a row's time comes before the join.
+        stream_bytes: That a vCPU reads from, or writes to, the object store in a second.
+        request_seconds: Until the first byte of an object.
+        page_seconds: Of a page of a listing.
+        page_names: Objects on a page.
+        buffer_bytes: That Beam reads of an object at least, to find one newline.
+        source_bytes: Of an input file.
+        worker_seconds: From asking for a worker to its first chunk.
+        first_workers: That are there from the start.
+        doubling_seconds: In which autoscaling doubles the workers.
+        spread: Of the time of chunks: sigma of a lognormal distribution.
+        slow_share: Of chunks that take `slow_factor` as long.
+        slow_factor: See `slow_share`.
+        shuffled_times: How often a byte that crosses the join is charged: written, and read.
+    """
+
+    vcpus: int = 4
+    memory_gb: float = 16.0
+    disk_gb: float = 25.0
+    most_workers: int = 4_000
+    target_seconds: float = HOUR
+    vcpu_share: float = 0.5
+    read_share: float = 0.75
+    stream_bytes: float = 50e6
+    request_seconds: float = 0.05
+    page_seconds: float = 0.3
+    page_names: int = 1_000
+    buffer_bytes: int = 16 << 20
+    source_bytes: int = GIB
+    worker_seconds: float = 240.0
+    first_workers: int = 8
+    doubling_seconds: float = 120.0
+    spread: float = 0.25
+    slow_share: float = 0.01
+    slow_factor: float = 4.0
+    shuffled_times: int = 2
+
+
+class Simulated(NamedTuple):
+    """What came of a simulated run: its length, and what its workers are paid for."""
+
+    seconds: float
+    worker_seconds: float
+
+
+class Estimate(NamedTuple):
+    """A run of so many rows in chunks of such a size; fields are what the tables show."""
+
+    rows: int
+    chunk_bytes: int
+    chunks: int
+    chunk_rows: float
+    input_bytes: float
+    cpu_hours: float
+    workers: int
+    seconds: float
+    vcpu_hours: float
+    shuffled_bytes: float
+    dollars: dict[str, float]
+    parts_list_bytes: float
+    shard_bytes: float
+    value_bytes: float
+    worker_bytes: float
+    sources: int
+    pages: int
+    listing_seconds: float
+    driver_seconds: float
+    driver_bytes: float
+    split_seconds: float
+    splits_alone_seconds: float
+
+
+Seconds = npt.NDArray[np.float64]
+MOST_TASKS = 100_000  # that are simulated one by one
+
+
+def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed, prices: Prices) -> Estimate:
+    """What a run would take."""
+    input_bytes = rows * costs.row_bytes
+    chunks = math.ceil(input_bytes / chunk_bytes)
+    chunk_rows = rows / chunks
+    before, after = task_seconds(chunk_rows, costs, assumed)
+    workers = workers_for(chunks, before + after, assumed)
+    simulated = simulate(chunks, (before, after), workers, assumed)
+    sources = math.ceil(input_bytes / assumed.source_bytes)
+    # Of the input before and after the run and by the job; of the output before and after the run.
+    pages = 3 * math.ceil(sources / assumed.page_names) + 1 + math.ceil(chunks / assumed.page_names)
+    listing = pages * assumed.page_seconds + (chunks + 3 * sources) * costs.listed_seconds
+    shuffled = rows * costs.row_shuffled + chunks * costs.chunk_shuffled
+    boundary = assumed.request_seconds + assumed.buffer_bytes / assumed.stream_bytes
+    return Estimate(
+        rows=rows,
+        chunk_bytes=chunk_bytes,
+        chunks=chunks,
+        chunk_rows=chunk_rows,
+        input_bytes=input_bytes,
+        cpu_hours=(rows * costs.row_seconds + chunks * costs.chunk_seconds) / HOUR,
+        workers=workers,
+        seconds=simulated.seconds,
+        vcpu_hours=simulated.worker_seconds * assumed.vcpus / HOUR,
+        shuffled_bytes=shuffled,
+        dollars=dollars(simulated.worker_seconds, shuffled, chunks, pages, assumed, prices),
+        parts_list_bytes=chunks * costs.part_line_bytes,
+        shard_bytes=chunks * costs.shard_part_bytes,
+        value_bytes=chunk_rows * costs.row_shuffled + costs.chunk_shuffled,
+        worker_bytes=assumed.vcpus * (costs.process_bytes + min(chunk_bytes, input_bytes) * costs.chunk_byte_bytes),
+        sources=sources,
+        pages=pages,
+        listing_seconds=listing,
+        driver_seconds=chunks * costs.end_part_seconds,
+        driver_bytes=costs.end_bytes + (chunks + sources) * costs.listed_bytes,
+        split_seconds=chunks / sources * boundary,
+        splits_alone_seconds=chunks * boundary,
+    )
+
+
+def task_seconds(rows: float, costs: Costs, assumed: Assumed) -> tuple[float, float]:
+    """How long a vCPU has a chunk of so many rows: before the join, and after it."""
+    cpu = (rows * costs.row_seconds + costs.chunk_seconds) / assumed.vcpu_share
+    read = rows * costs.row_bytes / assumed.stream_bytes + assumed.request_seconds
+    written = rows * costs.written_row_bytes / assumed.stream_bytes + assumed.request_seconds
+    return cpu * assumed.read_share + read, cpu * (1 - assumed.read_share) + read + written
+
+
+def workers_for(chunks: int, seconds: float, assumed: Assumed) -> int:
+    """Workers that do chunks of such a time within the target, as far as there are so many, and chunks for them."""
+    left = assumed.target_seconds - assumed.worker_seconds
+    wanted = math.ceil(chunks * seconds / (left * assumed.vcpus))
+    return max(1, min(wanted, assumed.most_workers, math.ceil(chunks / assumed.vcpus)))
+
+
+def simulate(chunks: int, seconds: tuple[float, float], workers: int, assumed: Assumed) -> Simulated:
+    """Lets workers take chunks, in two stages: the second begins when the first is done, for it groups by key.
+
+    More chunks than can be simulated one by one are a part of them, on as large a part of the workers.
+    """
+    part = max(1.0, chunks / MOST_TASKS)
+    workers_here = max(1, round(workers / part))
+    tasks = round(chunks * workers_here / workers)
+    random = np.random.default_rng(7)
+    asked = asked_at(workers, assumed)[np.linspace(0, workers - 1, workers_here).astype(int)]
+    ready = np.repeat(asked + assumed.worker_seconds, assumed.vcpus)
+    joined = last_end(ready, durations(tasks, seconds[0], random, assumed))
+    ended = last_end(np.maximum(ready, joined), durations(tasks, seconds[1], random, assumed))
+    # A worker that would come after the end is never asked for.
+    paid = float(np.maximum(0.0, ended - asked).sum()) * workers / workers_here
+    return Simulated(ended, paid)
+
+
+def asked_at(workers: int, assumed: Assumed) -> Seconds:
+    """When each worker is asked for: some at the start, then twice as many each time."""
+    steps = np.arange(1, workers + 1) / assumed.first_workers
+    return np.ceil(np.log2(np.maximum(steps, 1.0))) * assumed.doubling_seconds
+
+
+def durations(tasks: int, seconds: float, random: np.random.Generator, assumed: Assumed) -> Seconds:
+    """Times of tasks that take so long on average when all goes well; few are slow."""
+    spread = random.lognormal(-(assumed.spread**2) / 2, assumed.spread, tasks)
+    slow = np.where(random.random(tasks) < assumed.slow_share, assumed.slow_factor, 1.0)
+    times: Seconds = seconds * spread * slow
+    return times
+
+
+def last_end(ready: Seconds, times: Seconds) -> float:
+    """When the last task ends, if each is taken, in order, by who is ready first.
+
+    >>> last_end(np.array([0.0, 1.0]), np.array([5.0, 1.0, 1.0]))
+    5.0
+    """
+    free = ready.tolist()
+    heapq.heapify(free)
+    last = free[0]
+    for time in times.tolist():
+        end = free[0] + time
+        heapq.heapreplace(free, end)
+        last = max(last, end)
+    return float(last)
+
+
+def dollars(
+    worker_seconds: float, shuffled: float, chunks: int, pages: int, assumed: Assumed, prices: Prices
+) -> dict[str, float]:
+    """What it costs, by item."""
+    hours = worker_seconds / HOUR
+    items = {
+        "vCPU": hours * assumed.vcpus * prices.vcpu_hour,
+        "memory": hours * assumed.memory_gb * prices.memory_gb_hour,
+        "disk": hours * assumed.disk_gb * prices.disk_gb_hour,
+        "shuffle": assumed.shuffled_times * shuffled / GB * prices.shuffle_gb,
+        # A part written, and the pages; a chunk read to be split, to be predicted and to be written.
+        "operations": (chunks + pages) * prices.class_a + 3 * chunks * prices.class_b,
+    }
+    return {**items, "total": sum(items.values())}
