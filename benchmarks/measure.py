@@ -15,8 +15,8 @@ from benchmarks.programs import ROOT
 
 KIB = 1 if sys.platform == "darwin" else 1024  # what the kernel counts memory in
 PROC = Path("/proc")
-SAMPLE_SECONDS = 0.5
-GRACE_SECONDS = 10.0
+SAMPLE_SECONDS = 2.0  # adding up a process's memory stops its page faults for some milliseconds
+GRACE_SECONDS, END_SECONDS = 10.0, 0.05
 
 
 class Usage(NamedTuple):
@@ -125,7 +125,7 @@ class Family:
             for pid in left if time.monotonic() > deadline else ():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(SAMPLE_SECONDS / 10)
+            time.sleep(END_SECONDS)
 
 
 def _processes() -> Iterator[Process]:

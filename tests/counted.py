@@ -120,7 +120,7 @@ class Passage:
         if step == "score":
             size, most = self.rows, self.batch
         elif step == "write":
-            size, most = self.rows, json_write.SLICE_ROWS
+            size, most = self.rows, json_write.slice_rows(self.rows, self.chunk.end)
         elif self.format.is_example:
             size, most = self.rows, example_read.DECODE_ROWS
         else:

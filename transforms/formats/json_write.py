@@ -18,7 +18,7 @@ from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
 from transforms.threads import in_threads
 
-SLICE_ROWS = 16_384  # about 2 MB of output each: enough for every thread, and small beside the chunk
+SLICE_ROWS, SLICE_BYTES = 16_384, 1 << 22  # at most, of each: enough slices for every thread, small beside the chunk
 RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -32,9 +32,10 @@ def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.Rec
         kept = ~np.isin(numbers, [b.row for b in bad])
         numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
     starts, ends = rows.starts[numbers], rows.ends[numbers]
+    step = slice_rows(len(rows.starts), len(data))
 
     def write_slice(first: int) -> list[Any]:
-        part = slice(first, first + SLICE_ROWS)
+        part = slice(first, first + step)
         members = [_member(name, json_text.fragments(predictions[part][output])) for output, name in layout.predictions]
         if layout.key:
             members.append(_member(layout.key, _keys(chunk, starts[part])))
@@ -42,8 +43,13 @@ def write(chunk: Chunk, data: bytes, rows: Rows, good: Mask, predictions: pa.Rec
             return _splice(data, starts[part], ends[part], _comma_joined(members))
         return _assemble(picked, part, members)
 
-    slices = in_threads(write_slice, range(0, len(numbers), SLICE_ROWS))
+    slices = in_threads(write_slice, range(0, len(numbers), step))
     return Joined(itertools.chain.from_iterable(slices), bad)
+
+
+def slice_rows(rows: int, size: int) -> int:
+    """How many of a chunk's rows, which take so many bytes, a thread works on at a time."""
+    return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))
 
 
 def _member(name: str, value: Fragments) -> Fragments:
@@ -160,8 +166,10 @@ def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> 
     if b"\\" not in data and not any(data.find(json.dumps(n, ensure_ascii=False).encode()) >= 0 for n in names):
         return
     lines = columns.gather(data, rows.starts[numbers], rows.ends[numbers])
-    pattern = "|".join(_spellings(name) for name in names)
-    suspects = pc.match_substring_regex(lines, pattern).to_numpy(zero_copy_only=False)
+    pattern, step = "|".join(_spellings(name) for name in names), slice_rows(len(rows.starts), len(data))
+    slices = (lines[first : first + step] for first in range(0, len(lines), step))
+    found_in = in_threads(lambda part: pc.match_substring_regex(part, pattern), slices)
+    suspects = pa.chunked_array(list(found_in), pa.bool_()).to_numpy()
     for number in numbers[suspects]:
         line = data[rows.starts[number] : rows.ends[number]]
         try:
