@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # RunInference misses a module of another framework, and then says this, which is not so, for each model.
 NOT_FOR_USERS = "Resource module is not available"
 
@@ -42,6 +42,8 @@ def _keep_memory() -> None:
         # Not in every C library. See mallopt(3).
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+        # Other threads' own arenas hold nothing as large as a chunk.
+        libc.mallopt(M_ARENA_MAX, 1)
 
 
 def import_tensorflow() -> None:
