@@ -165,10 +165,14 @@ def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> 
     names = layout.added
     if b"\\" not in data and not any(data.find(json.dumps(n, ensure_ascii=False).encode()) >= 0 for n in names):
         return
-    lines = columns.gather(data, rows.starts[numbers], rows.ends[numbers])
-    pattern, step = "|".join(_spellings(name) for name in names), slice_rows(len(rows.starts), len(data))
-    slices = (lines[first : first + step] for first in range(0, len(lines), step))
-    found_in = in_threads(lambda part: pc.match_substring_regex(part, pattern), slices)
+    pattern = "|".join(_spellings(name) for name in names)
+    step = slice_rows(len(rows.starts), len(data))
+
+    def match(first: int) -> pa.Array:
+        part = numbers[first : first + step]
+        return pc.match_substring_regex(columns.gather(data, rows.starts[part], rows.ends[part]), pattern)
+
+    found_in = in_threads(match, range(0, len(numbers), step))
     suspects = pa.chunked_array(list(found_in), pa.bool_()).to_numpy()
     for number in numbers[suspects]:
         line = data[rows.starts[number] : rows.ends[number]]
