@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from transforms.model import Model
 
-SERVER = "pipeline.model_server"
+# Not -m, which would import what lies in the current folder first, whatever that is.
+SERVER = "import sys; sys.path[0] = sys.argv[3]; from pipeline.model_server import main; main()"
 SOCKET, LOG = "socket", "log"
 BACKLOG = 128
 LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has room for 100 characters
@@ -53,12 +54,11 @@ class ModelProcess:
         root = Path(__file__).resolve().parents[1]
         with open(os.path.join(self._folder.name, LOG), "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  our own module
-                [sys.executable, "-m", SERVER, str(number), self._folder.name],
+                [sys.executable, "-c", SERVER, str(number), self._folder.name, str(root)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=[number],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
             )
         self._socket.close()
 

@@ -64,6 +64,7 @@ def _answer(which: str | int, what: Any, models: list[Model]) -> tuple[str, Any]
         return OTHER_ERROR, traceback.format_exc()
 
 
-if __name__ == "__main__":
+def main() -> NoReturn:
+    """The process, from its arguments: the number of the listening socket, the folder to delete at the end."""
     startup.begin()
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[...
     assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
     assert same(here, there, 1000)
     assert same(here, pickle.loads(pickle.dumps(there)), 10)  # noqa: S301  our own
+
+
+def test_what_lies_in_the_current_folder_is_not_imported(
+    model: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model(models.keyed)
+    for name in ("queue", "pipeline", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not for you')")
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # what is named there is wanted
+    monkeypatch.chdir(tmp_path)
+    process = ModelProcess()
+    assert len(process.load(folder, SIGNATURE)(arrays(3))["key"]) == 3
+    process.close()
 
 
 def test_many_threads_get_each_their_own_answer(process: ModelProcess, model: Callable[..., str]) -> None:
