@@ -19,7 +19,7 @@ from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.names import JOB, MANIFEST, is_ours
 from pipeline.options import RunOptions
-from pipeline.startup import import_tensorflow
+from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
@@ -63,6 +63,7 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
     Raises:
         UsageError: Something is wrong; nothing was written.
     """
+    collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
     name = options.format or formats.name_of([file.path for file in found.files])
     fmt = formats.load(name)

@@ -15,7 +15,7 @@ from pipeline.job import build
 from pipeline.names import SUCCESS, TRACEBACK
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan, prepare
-from pipeline.startup import collect_garbage, quiet_beam
+from pipeline.startup import quiet_beam
 from pipeline.waves import run_waves
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -40,7 +40,6 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
-    collect_garbage()
     beam_options = pipeline_options(beam_args)
     with prepare(options, local=is_local(beam_options)) as plan:
         report.print_plan(plan)
