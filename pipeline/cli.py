@@ -29,6 +29,7 @@ def _run(argv: Sequence[str]) -> Exit:
     from pipeline.options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin run")
+    startup.import_beam(argv)
     from pipeline.run import run
 
     return run(options, beam_args, started)
@@ -39,6 +40,7 @@ def _check(argv: Sequence[str]) -> Exit:
     from pipeline.options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin check")
+    startup.import_beam(argv)
     from pipeline.run import check
 
     return check(options, beam_args)
