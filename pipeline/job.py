@@ -77,6 +77,6 @@ def build_chunks(chunks: beam.PCollection[Chunk], job: Job, wave: int | None = N
     return (
         {"receipts": read[RECEIPTS], "predictions": predictions}
         | "JoinPredictions" >> JoinPredictions()
-        | "WritePart" >> WritePart(fmt, job.layout, job.output)
+        | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
         | "WriteReceipts" >> WriteReceipts(job.temp, wave)
     )

@@ -20,11 +20,11 @@ from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from transforms import files
-from transforms.receipts import read_receipts
-from transforms.records import PartReceipt
-from transforms.write import letters_name
+from transforms.errors import RunError
+from transforms.receipts import encode, read_receipts
+from transforms.records import Source
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
@@ -44,7 +44,7 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
     """
-    written = write_lists(options.output, plan.job.temp)
+    written = write_lists(options.output, plan.job.temp, plan.sources)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
@@ -61,17 +61,34 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
-def write_lists(output: str, temp: str) -> dict[str, files.Written]:
+def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
     """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
-    sources: list[dict[str, Any]] = []  # no more than the plan holds anyhow; parts are never held
+    by_path = {source.path: source for source in planned}
+    sources: list[bytes] = []  # no more than the plan holds anyhow; parts are never held
 
-    def parts() -> Iterator[dict[str, Any]]:
+    def parts() -> Iterator[bytes]:
         for path, receipts in ledger.by_source(read_receipts(temp)):
-            sources.append({"source": path, **ledger.total(receipts)._asdict()})
-            yield from map(_part, receipts)
+            totals = ledger.total(receipts)
+            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **totals._asdict()}))
+            yield from map(encode, receipts)
 
     lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
-    return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
+    return {name: files.write_whole(files.join(output, name), files.in_blocks(made)) for name, made in lists.items()}
+
+
+def read_sources(path: str) -> Iterator[Source]:
+    """The sources in a file, a line each, as `_sources.jsonl` has them.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    with files.open_raw(path) as file:
+        try:
+            for line in file:
+                fields = msgspec.json.decode(line, type=dict[str, Any])
+                yield msgspec.convert([fields[name] for name in Source._fields], Source)
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
 
 
 def fingerprint(model: str) -> str:
@@ -119,23 +136,4 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
-    }
-
-
-def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    return files.in_blocks(map(msgspec.json.encode, documents))
-
-
-def _part(part: PartReceipt) -> dict[str, Any]:
-    return {
-        "name": part.chunk.part,
-        "key": part.chunk.key,
-        "start": part.chunk.start,
-        "end": part.chunk.end,
-        "rows": part.rows,
-        "joined": part.joined,
-        "dead": part.dead,
-        "bytes": part.bytes,
-        "crc32c": f"{part.checksum:08x}",
-        "dead_letters": letters_name(part.chunk.part) if part.dead else None,
     }

@@ -13,6 +13,7 @@ from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
 from transforms.reasons import Reason
+from transforms.receipts import decode
 from transforms.records import Feature
 
 SHOWN_ROWS = 3
@@ -88,11 +89,11 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
     fmt = formats.load(plan.job.format)
     # From the list of parts, not from the folder, which may hold a million of them.
     with files.open_raw(files.join(output, PARTS)) as listed:
-        parts = [json.loads(line) for line in itertools.islice(listed, SHOWN_PARTS)]
+        parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
-        if not part["bytes"] or part["name"].endswith(GZIP):
+        if not part.bytes or part.chunk.part.endswith(GZIP):
             continue
-        data = files.read_range(files.join(output, part["name"]), 0, min(part["bytes"], SHOWN_BYTES))
+        data = files.read_range(files.join(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES))
         if fmt.is_example:
             rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)]
         else:

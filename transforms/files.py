@@ -56,12 +56,16 @@ def match_below(folder: str) -> list[FileMetadata]:
     """
     if not is_local(folder):
         return match(join(folder, "**"))
-    paths = [os.path.join(folder, name) for name in list_below(folder)]
-    for path in paths:
-        if os.path.isdir(path):
-            raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    # A link that leads nowhere counts as a file, so that it is found to be unreadable.
-    return [FileMetadata(path, os.path.getsize(path) if os.path.exists(path) else 0) for path in paths]
+    return [_metadata(os.path.join(folder, name)) for name in list_below(folder)]
+
+
+def _metadata(path: str) -> FileMetadata:
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
+    if not os.path.exists(path):
+        return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
+    found = os.stat(path)
+    return FileMetadata(path, found.st_size, found.st_mtime)
 
 
 def is_local(path: str) -> bool:
@@ -112,6 +116,9 @@ class Written(NamedTuple):
 
     bytes: int
     checksum: int
+
+
+NOTHING = Written(0, 0)  # what stands for a file that is not there
 
 
 def write_whole(path: str, blocks: Iterable[Any]) -> Written:
