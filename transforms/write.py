@@ -20,11 +20,10 @@ from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
+from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
 from transforms.threads import in_threads
-
-DEAD_LETTERS = "_dead_letter"
 
 
 def write_part(
