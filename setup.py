@@ -19,6 +19,8 @@ setup(
         "apache-beam[gcp]==2.77.0",
         "tensorflow==2.21.0",
         "tfx-bsl==1.21.0",
+        # As apache-beam has it, too.
+        "fasteners>=0.14,<1.0",
         "msgspec>=0.20",
         "numpy>=2.2",
         "pyarrow>=20",

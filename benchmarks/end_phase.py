@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
-import msgspec
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from pipeline import ledger, manifest, startup
 from pipeline.names import PARTS
 from transforms import files
-from transforms.receipts import FOLDER, SHARDS, read_receipts
+from transforms.receipts import LISTS, SHARDS, encode, read_receipts
 from transforms.records import Chunk, PartReceipt, Source
 
 CHUNKS = 1_000  # of a source
@@ -40,8 +39,8 @@ def parts(count: int) -> Iterator[PartReceipt]:
         for number, name in enumerate(names(source)):
             start = number * CHUNK_BYTES
             chunks = source.size // CHUNK_BYTES
-            made = Chunk(source.path, source.path, start, start + CHUNK_BYTES, number, chunks, name)
-            yield PartReceipt(made, ROWS, 0, ROWS, {}, PART_BYTES, number, 0, 4 * ROWS)
+            made = Chunk(source.path, "", start, start + CHUNK_BYTES, number, chunks, name)
+            yield PartReceipt(made, number, ROWS, 0, ROWS, {}, PART_BYTES, number, 0, 0, 4 * ROWS)
 
 
 def names(source: Source) -> Iterator[str]:
@@ -60,7 +59,7 @@ def sources(count: int) -> Iterator[Source]:
 
 def write(temp: Path, count: int) -> None:
     """Writes receipts as `WriteReceipts` does in a job without waves, without holding them all."""
-    folder = temp / FOLDER / f"{0:08d}"
+    folder = temp / LISTS / f"{0:08d}"
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         shards: dict[int, Any] = {}
@@ -68,7 +67,7 @@ def write(temp: Path, count: int) -> None:
             shard = google_crc32c.value(part.chunk.part.encode()) % SHARDS
             if shard not in shards:
                 shards[shard] = stack.enter_context((folder / f"{shard:02d}.jsonl").open("wb"))
-            shards[shard].write(msgspec.json.encode(part) + b"\n")
+            shards[shard].write(encode(part) + b"\n")
 
 
 class AllThere(Mapping[str, int]):
@@ -129,9 +128,9 @@ def receipts(count: int) -> dict[str, Any]:
         started = time.monotonic()
         found = sum(1 for _ in ledger.problems(planned, now, read_receipts(folder), AllThere(count)))
         totals = ledger.total(read_receipts(folder))
-        written = manifest.write_lists(folder, folder)
+        written = manifest.write_lists(folder, folder, planned)
         seconds = time.monotonic() - started
-        shard = max(path.stat().st_size for path in Path(folder, FOLDER).rglob("*.jsonl"))
+        shard = max(path.stat().st_size for path in Path(folder, LISTS).rglob("*.jsonl"))
     return {
         "parts": count,
         "seconds": round(seconds, 2),

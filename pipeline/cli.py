@@ -1,12 +1,16 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
+import os
+import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline import model_process, startup
+from pipeline import model_process, signals, startup
 from pipeline.exits import Exit
+from pipeline.names import SUCCESS
 from transforms.errors import RunError, UsageError
 from transforms.reasons import Reason
 
@@ -25,10 +29,11 @@ class Command(NamedTuple):
 
 def _run(argv: Sequence[str]) -> Exit:
     started = time.monotonic()  # the imports are part of what a user waits for
-    model_process.process()  # TensorFlow starts there while Beam does here
     from pipeline.options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin run")
+    if options.overwrite or not os.path.exists(os.path.join(options.output, SUCCESS)):
+        model_process.process()  # TensorFlow starts there while Beam does here
     startup.import_beam(argv)
     from pipeline.run import run
 
@@ -36,10 +41,10 @@ def _run(argv: Sequence[str]) -> Exit:
 
 
 def _check(argv: Sequence[str]) -> Exit:
-    model_process.process()
     from pipeline.options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin check")
+    model_process.process()
     startup.import_beam(argv)
     from pipeline.run import check
 
@@ -97,17 +102,30 @@ def main(argv: Sequence[str]) -> Exit:
             return Exit.COMPLETE if argv else Exit.USAGE
         if argv[0] not in COMMANDS:
             raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
-        return COMMANDS[argv[0]].call(argv[1:])
-    except (UsageError, RunError) as error:
+        with signals.stopping():
+            return COMMANDS[argv[0]].call(argv[1:])
+    except (UsageError, RunError, OSError) as error:
+        # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
         print(f"keyjoin: error: {' '.join(str(error).split())}", file=sys.stderr)
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
-    except KeyboardInterrupt:
-        print("keyjoin: interrupted; a run that was going on has no _SUCCESS", file=sys.stderr)
-        return Exit.INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        print(f"keyjoin: stopped{_how_to_go_on(argv)}", file=sys.stderr)
+        number = getattr(stopped, "signal", signal.SIGINT)
+        return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
+
+
+def _how_to_go_on(argv: Sequence[str]) -> str:
+    if argv[0] != "run":
+        return ""
+    command = shlex.join(["keyjoin", *(arg for arg in argv if arg != "--overwrite")])
+    return f"; what was written stays, there is no _SUCCESS; this goes on from there: {command}"
 
 
 def entry() -> None:
     """The program."""
     startup.begin()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code in (Exit.INTERRUPTED, Exit.TERMINATED):
+        signals.leave(code)  # sys.exit waits for every thread to end what it has in hand
+    sys.exit(code)

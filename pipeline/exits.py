@@ -33,7 +33,8 @@ class Exit(enum.IntEnum):
         1,
         "failed",
         "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no `_SUCCESS`.",
-        "Read the last line, look into `_dead_letter/`, mend the cause, and run again with --overwrite.",
+        "Read the last line, look into `_dead_letter/`, mend the cause, and give the same command, which goes on from "
+        "there; where rows of the input had to be mended, with --overwrite.",
     )
     USAGE = (
         2,
@@ -44,6 +45,12 @@ class Exit(enum.IntEnum):
     INTERRUPTED = (
         130,
         "interrupted",
-        "Somebody pressed Ctrl-C; of a run, there is no `_SUCCESS`.",
-        "Run again with --overwrite.",
+        "Somebody pressed Ctrl-C (SIGINT); of a run, there is no `_SUCCESS`.",
+        "Give the same command, without --overwrite: it goes on from there.",
+    )
+    TERMINATED = (
+        143,
+        "terminated",
+        "The system asked the command to end (SIGTERM); of a run, there is no `_SUCCESS`.",
+        "Give the same command, without --overwrite: it goes on from there.",
     )

@@ -7,11 +7,12 @@ import apache_beam as beam
 from pipeline.names import TEMP
 from transforms import files, formats
 from transforms.chunks import SplitIntoChunks
+from transforms.done import DONE, TODO, SkipDone
 from transforms.join import JoinPredictions
 from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read import FEATURES, RECEIPTS, ReadChunk
 from transforms.receipts import WriteReceipts
-from transforms.records import Chunk, Layout
+from transforms.records import Chunk, Layout, PartReceipt
 from transforms.sources import MatchSources
 from transforms.write import WritePart
 
@@ -27,6 +28,7 @@ class Job(NamedTuple):
         handler: The model, and what feeds it.
         layout: What stands in an output row.
         output: Output folder.
+        resume: Whether chunks may be done already, by an earlier attempt at the same job.
     """
 
     patterns: tuple[str, ...]
@@ -36,6 +38,7 @@ class Job(NamedTuple):
     handler: KeyedChunkHandler
     layout: Layout
     output: str
+    resume: bool = False
 
     @property
     def temp(self) -> str:
@@ -57,16 +60,25 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
         | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.temp)
         | "SpreadChunks" >> beam.Reshuffle()
     )
-    return build_chunks(chunks, job)
+    if not job.resume:
+        return build_chunks(chunks, job)
+    apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp)
+    return build_chunks(apart[TODO], job, done=apart[DONE])
 
 
-def build_chunks(chunks: beam.PCollection[Chunk], job: Job, wave: int | None = None) -> beam.PCollection[str]:
+def build_chunks(
+    chunks: beam.PCollection[Chunk],
+    job: Job,
+    wave: int | None = None,
+    done: beam.PCollection[PartReceipt] | None = None,
+) -> beam.PCollection[str]:
     """Wires the job from its chunks on.
 
     Args:
         chunks: All chunks of the job, or those of a wave.
         job: The job.
         wave: The wave's number, each has its own files for receipts; None if these are all chunks.
+        done: Receipts of parts that an earlier attempt has written.
 
     Returns:
         PCollection[str]: the files with the receipts of these chunks' parts.
@@ -74,9 +86,11 @@ def build_chunks(chunks: beam.PCollection[Chunk], job: Job, wave: int | None = N
     fmt = formats.load(job.format)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
     predictions = read[FEATURES] | "Predict" >> Predict(job.handler)
-    return (
+    parts = (
         {"receipts": read[RECEIPTS], "predictions": predictions}
         | "JoinPredictions" >> JoinPredictions()
-        | "WritePart" >> WritePart(fmt, job.layout, job.output)
-        | "WriteReceipts" >> WriteReceipts(job.temp, wave)
+        | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
     )
+    if done is not None:
+        parts = (parts, done) | "AddDone" >> beam.Flatten()
+    return parts | "WriteReceipts" >> WriteReceipts(job.temp, wave)

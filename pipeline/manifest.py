@@ -10,32 +10,93 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pipeline import VERSION, ledger
-from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
+from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
 from pipeline.options import RunOptions
-from pipeline.preflight import Plan
+from pipeline.sweep import Sweep
 from transforms import files
-from transforms.receipts import read_receipts
-from transforms.records import PartReceipt
-from transforms.write import letters_name
+from transforms.errors import RunError
+from transforms.predict import KeyedChunkHandler
+from transforms.receipts import encode, read_receipts
+from transforms.records import Layout, Source
 
-SCHEMA_VERSION = 2
+if TYPE_CHECKING:
+    from pipeline.preflight import Plan
+
+SCHEMA_VERSION = 3
 BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
-def begin(options: RunOptions, plan: Plan) -> None:
-    """Writes what is about to run, before anything else: it marks the folder as a run's output."""
-    _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **_what(options, plan)})
+def settings(options: RunOptions, name: str) -> dict[str, Any]:
+    """All that an output comes of but its sources, as far as it is known before the model is loaded.
+
+    Args:
+        options: What was asked for.
+        name: The format of the input.
+
+    Returns:
+        JSON: `options`, `format`, `model`, `versions`.
+    """
+    asked = {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)}
+    found = {
+        "options": asked,
+        "format": name,
+        "model": {"path": options.model, "sha256": fingerprint(options.model)},
+        "versions": {
+            "keyjoin": VERSION,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+    }
+    return _as_json(found)
 
 
-def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: float, *, success: bool) -> None:
+def with_contract(before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep) -> dict[str, Any]:
+    """Settings, with what is known of the model once it is loaded."""
+    contract = handler.contract
+    model = {
+        **before["model"],
+        "signature": contract.signature,
+        "key_input": contract.key.name if contract.key else None,
+        "key_output": contract.echo.output if contract.echo else None,
+        "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
+        "predictions": dict(layout.predictions),
+        "batch_size": handler.batch_size,
+        "rows_per_second_by_batch_size": swept.rates,
+    }
+    return {**before, "model": _as_json(model)}
+
+
+def batch_of(model: Mapping[str, Any]) -> Sweep:
+    """The batch size that a run recorded of its model, and why it was picked."""
+    rates = {int(size): rate for size, rate in model["rows_per_second_by_batch_size"].items()}
+    return Sweep(model["batch_size"], rates)
+
+
+def planned_path(temp: str, digest: str) -> str:
+    """Where the list of planned sources is: under its sha256, so that `_job.json` never names another one."""
+    return files.join(temp, PLANNED, f"{digest}.jsonl")
+
+
+def begin(options: RunOptions, plan: "Plan") -> None:
+    """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
+    listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in plan.sources)
+    digest = hashlib.sha256(listed).hexdigest()
+    files.write_whole(planned_path(plan.job.temp, digest), [listed])
+    _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest})
+
+
+def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: float, *, success: bool) -> None:
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
+
+    Killed before `_SUCCESS`, the run is unfinished, and all of its parts are found done; killed after it, it is
+    complete, whatever is left of `_job.json` and the temporary folder.
 
     Args:
         options: What was asked for.
@@ -44,34 +105,52 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
     """
-    written = write_lists(options.output, plan.job.temp)
+    written = write_lists(options.output, plan.job.temp, plan.sources)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
-        **_what(options, plan),
+        **plan.settings,
         "totals": totals._asdict(),
         "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},
         "skipped": plan.skipped,
         "seconds": round(seconds, 3),
     }
     text = _write(options.output, MANIFEST, document)
-    files.delete_tree(plan.job.temp)
-    files.delete_tree(files.join(options.output, JOB))
     if success:
         _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+    # First what says that there is something to go on from, then that.
+    files.delete_tree(files.join(options.output, JOB))
+    files.delete_tree(plan.job.temp)
 
 
-def write_lists(output: str, temp: str) -> dict[str, files.Written]:
+def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
     """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
-    sources: list[dict[str, Any]] = []  # no more than the plan holds anyhow; parts are never held
+    by_path = {source.path: source for source in planned}
+    sources: list[bytes] = []  # no more than the plan holds anyhow; parts are never held
 
-    def parts() -> Iterator[dict[str, Any]]:
+    def parts() -> Iterator[bytes]:
         for path, receipts in ledger.by_source(read_receipts(temp)):
-            sources.append({"source": path, **ledger.total(receipts)._asdict()})
-            yield from map(_part, receipts)
+            totals = ledger.total(receipts)
+            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **totals._asdict()}))
+            yield from map(encode, receipts)
 
     lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
-    return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
+    return {name: files.write_whole(files.join(output, name), files.in_blocks(made)) for name, made in lists.items()}
+
+
+def read_sources(path: str) -> Iterator[Source]:
+    """The sources in a file, a line each, as `_sources.jsonl` has them.
+
+    Raises:
+        RunError: A line is damaged.
+    """
+    with files.open_raw(path) as file:
+        try:
+            for line in file:
+                fields = msgspec.json.decode(line, type=dict[str, Any])
+                yield msgspec.convert([fields[name] for name in Source._fields], Source)
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
 
 
 def fingerprint(model: str) -> str:
@@ -98,44 +177,7 @@ def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
     return text
 
 
-def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
-    handler = plan.job.handler
-    return {
-        "options": {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)},
-        "format": plan.job.format,
-        "model": {
-            "path": options.model,
-            "sha256": fingerprint(options.model),
-            "signature": handler.contract.signature,
-            "key_input": handler.contract.key.name if handler.contract.key else None,
-            "key_output": handler.contract.echo.output if handler.contract.echo else None,
-            "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
-            "predictions": dict(plan.job.layout.predictions),
-            "batch_size": handler.batch_size,
-            "rows_per_second_by_batch_size": plan.sweep.rates,
-        },
-        "versions": {
-            "keyjoin": VERSION,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-    }
-
-
-def _lines(documents: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    return files.in_blocks(map(msgspec.json.encode, documents))
-
-
-def _part(part: PartReceipt) -> dict[str, Any]:
-    return {
-        "name": part.chunk.part,
-        "key": part.chunk.key,
-        "start": part.chunk.start,
-        "end": part.chunk.end,
-        "rows": part.rows,
-        "joined": part.joined,
-        "dead": part.dead,
-        "bytes": part.bytes,
-        "crc32c": f"{part.checksum:08x}",
-        "dead_letters": letters_name(part.chunk.part) if part.dead else None,
-    }
+def _as_json(document: dict[str, Any]) -> dict[str, Any]:
+    """As it is read back: two of them can be compared."""
+    found: dict[str, Any] = json.loads(json.dumps(document))
+    return found

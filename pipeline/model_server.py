@@ -24,7 +24,8 @@ def serve(listener: socket.socket, folder: str) -> NoReturn:
         listener: Where connections come in.
         folder: What is deleted then.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both; the other one decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # whole groups of processes are sent it; the other one decides
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     startup.import_session()
     models: list[Model] = []

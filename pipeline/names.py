@@ -2,9 +2,10 @@
 
 import re
 
-from transforms.write import DEAD_LETTERS
+from transforms.reasons import DEAD_LETTERS
 
 TEMP = "_temp"
+LOCK = "_lock"
 JOB = "_job.json"
 MANIFEST = "_manifest.json"
 PARTS = "_parts.jsonl"
@@ -12,8 +13,15 @@ SOURCES = "_sources.jsonl"
 SUCCESS = "_SUCCESS"
 TRACEBACK = "_error.txt"
 
-RESERVED = (TEMP, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
-PART = re.compile(r"-\d{5,}-of-\d{5,}(\.\w+)+$|/?_[^/]*\.tmp$")
+# In TEMP: the planned sources, named by their sha256; what receipts and chunks call their folders is theirs.
+PLANNED = "sources"
+
+RESERVED = (TEMP, LOCK, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
+PART = re.compile(r"-\d{5,}-of-\d{5,}(\.\w+)+$")
+# What `transforms.files.write_whole` writes to before a file gets its name.
+UNFINISHED = re.compile(r"(^|/)_[^/]+\.[0-9a-f]{32}\.tmp$")
+# What is there before a run has written anything that would mark the folder as its own.
+BEFORE_ALL = re.compile(rf"^{LOCK}$|^{TEMP}/({PLANNED}|receipts|lists|spill)/")
 
 
 def is_ours(name: str) -> bool:
@@ -22,4 +30,19 @@ def is_ours(name: str) -> bool:
     >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_dead_letter/x"), is_ours("notes.txt")
     (True, True, False)
     """
-    return name.split("/")[0] in RESERVED or PART.search(name) is not None
+    return name.split("/")[0] in RESERVED or is_part(name) or is_unfinished(name)
+
+
+def is_part(name: str) -> bool:
+    """Whether a file has the name of a part, or of a part's dead letters."""
+    return PART.search(name) is not None
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file has the name of one whose writer was killed: it never got the name that it was meant for."""
+    return UNFINISHED.search(name) is not None
+
+
+def is_nothing(name: str) -> bool:
+    """Whether a file is of a run that was killed before it had begun."""
+    return BEFORE_ALL.search(name) is not None or is_unfinished(name)

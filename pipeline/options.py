@@ -77,6 +77,7 @@ class RunOptions(ModelOptions):
     max_bad_rows: Budget
     non_finite: str
     overwrite: bool
+    incremental: bool
 
     def __post_init__(self) -> None:
         """Checks what only makes sense together.
@@ -101,6 +102,8 @@ class RunOptions(ModelOptions):
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
             raise UsageError(f"--output_fields names {twice[0]} twice; name it once")
+        if self.overwrite and self.incremental:
+            raise UsageError("--overwrite starts anew and --incremental goes on; give one of them")
 
 
 class Parser(argparse.ArgumentParser):
@@ -162,7 +165,8 @@ def run_parser(prog: str) -> Parser:
         help="files, globs or folders; may be repeated",
     )
     add("--output", required=True, metavar="DIR", help="folder for the joined rows; new or empty")
-    add("--overwrite", action="store_true", help="replace an earlier run's output")
+    add("--overwrite", action="store_true", help="replace an earlier run's output, or what is there of it")
+    add("--incremental", action="store_true", help="score files that are new since an earlier run, and add their parts")
     add("--format", choices=sorted(FORMATS), help="format of the input (default: by the files' names)")
     add(
         "--features",

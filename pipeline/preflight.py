@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import model_process
+from pipeline import manifest, model_process
 from pipeline.job import Job
 from pipeline.layout import make_layout
-from pipeline.names import JOB, MANIFEST, is_ours
 from pipeline.options import RunOptions
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
@@ -34,6 +33,20 @@ PROBE_ROWS = 3
 PROBED_ROWS = 16  # some of them may be bad
 
 
+class Inputs(NamedTuple):
+    """What a run is about, as far as it is known without the model.
+
+    Attributes:
+        format: Name of the input's format.
+        matched: The input files.
+        settings: All else that the output comes of, see `manifest.settings`.
+    """
+
+    format: str
+    matched: sources.Matched
+    settings: dict[str, Any]
+
+
 class Plan(NamedTuple):
     """A checked run.
 
@@ -42,23 +55,18 @@ class Plan(NamedTuple):
         sources: The input files, as they are now.
         skipped: Files of input folders that are not data by their names.
         sweep: How the batch size was picked.
+        settings: All else that the output comes of, see `manifest.with_contract`.
     """
 
     job: Job
     sources: list[Source]
     skipped: list[str]
     sweep: Sweep
+    settings: dict[str, Any]
 
 
-@contextlib.contextmanager
-def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
-    """Checks inputs, model and output, and settles what feeds and what is written.
-
-    A `.keras` model is exported to a folder which is there as long as the context.
-
-    Args:
-        options: What to check.
-        local: Whether the job will run on this machine, and finds its model in the model process.
+def find_inputs(options: RunOptions) -> Inputs:
+    """Looks up the input, and checks what can be checked without the model.
 
     Raises:
         UsageError: Something is wrong; nothing was written.
@@ -66,22 +74,44 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
     collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
     name = options.format or formats.name_of([file.path for file in found.files])
-    fmt = formats.load(name)
     matched = sources.name_sources(found, formats.default_suffix(name))
     for source in matched.sources:
         _check_readable(source.path)
     check_output(options, matched.sources)
+    return Inputs(name, matched, manifest.settings(options, name))
+
+
+@contextlib.contextmanager
+def prepare(
+    options: RunOptions, inputs: Inputs, *, local: bool, resume: bool = False, kept: Sweep | None = None
+) -> Iterator[Plan]:
+    """Checks inputs and model, and settles what feeds and what is written.
+
+    A `.keras` model is exported to a folder which is there as long as the context.
+
+    Args:
+        options: What to check.
+        inputs: What they are about.
+        local: Whether the job will run on this machine, and finds its model in the model process.
+        resume: Whether chunks may be done already.
+        kept: How the batch size was picked when these were begun.
+
+    Raises:
+        UsageError: Something is wrong; nothing was written.
+    """
+    name, matched = inputs.format, inputs.matched
+    fmt = formats.load(name)
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         size = sum(source.size for source in matched.sources)
-        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
+        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), kept, local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
-        job = Job(
-            options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
-        )
-        yield Plan(job, matched.sources, matched.skipped, swept)
+        suffix = formats.default_suffix(name)
+        job = Job(options.input, name, suffix, options.chunk_bytes, handler, layout, options.output, resume)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept)
+        yield Plan(job, matched.sources, matched.skipped, swept, settings)
 
 
 @contextlib.contextmanager
@@ -125,7 +155,9 @@ class _Sample(NamedTuple):
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
 
-def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) -> tuple[KeyedChunkHandler, Sweep]:
+def _handler(
+    options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, *, local: bool
+) -> tuple[KeyedChunkHandler, Sweep]:
     loaded = model_process.process().load(folder, options.signature)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
@@ -139,7 +171,7 @@ def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) 
 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
-    swept = _pick_batch_size(options, sample, loaded, contract, features)
+    swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
     load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
     return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
 
@@ -159,7 +191,7 @@ def _check_readable(path: str) -> None:
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
-    """Refuses an output folder that is in use, or that lies where the input is searched for.
+    """Refuses an output folder that cannot be written to, or that lies where the input is searched for.
 
     Raises:
         UsageError: It is.
@@ -176,21 +208,6 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
     if files.is_local(options.output):
         _check_writable(options.output)
-    _check_empty(options)
-
-
-def _check_empty(options: RunOptions) -> None:
-    there = files.list_below(options.output)
-    if there and not options.overwrite:
-        raise UsageError(
-            f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
-        )
-    foreign = [name for name in there if not is_ours(name)]
-    if foreign or (there and not {JOB, MANIFEST} & set(there)):
-        example = foreign[0] if foreign else next(iter(there))
-        raise UsageError(
-            f"--output {options.output} holds {example}, which keyjoin did not write; move it, or choose another folder"
-        )
     output, model = _absolute(options.output), _absolute(options.model)
     if _inside(model, output) or _inside(output, model):
         raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")

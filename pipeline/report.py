@@ -3,16 +3,18 @@
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
+from pipeline.resume import Earlier
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
 from transforms.reasons import Reason
+from transforms.receipts import decode
 from transforms.records import Feature
 
 SHOWN_ROWS = 3
@@ -21,9 +23,11 @@ SHOWN_BYTES = 1 << 20
 WIDTH = 110
 
 
-def print_plan(plan: Plan) -> None:
-    """Prints what will be read, what feeds the model, and what is written."""
+def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
+    """Prints what will be read, what feeds the model, what is written, and what an earlier run has left to do."""
     handler, sources = plan.job.handler, plan.sources
+    if earlier is not None:
+        _say("goes on", f"from a run that {earlier.stage.value}: what it wrote is read back, the rest is scored")
     size = sum(source.size for source in sources)
     _say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
     for path in plan.skipped[:SHOWN_ROWS]:
@@ -52,6 +56,25 @@ def _fed_by(feature: Feature) -> str:
 
 def _say(what: str, text: str) -> None:
     print(f"{what:<12} {text}", flush=True)
+
+
+def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
+    """Prints that there is nothing to do, or what a complete run has lost since."""
+    if not lost:
+        _say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
+        return
+    for name in lost[:SHOWN_ROWS]:
+        _say("lost", f"{name} is not there as it was written; it will be written again")
+    if len(lost) > SHOWN_ROWS:
+        _say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
+
+
+def print_unnamed(names: Sequence[str]) -> None:
+    """Prints what an earlier attempt left and is deleted."""
+    for name in names[:SHOWN_ROWS]:
+        _say("deleted", f"{name}, which an earlier attempt left")
+    if len(names) > SHOWN_ROWS:
+        _say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
 def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> None:
@@ -88,11 +111,11 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
     fmt = formats.load(plan.job.format)
     # From the list of parts, not from the folder, which may hold a million of them.
     with files.open_raw(files.join(output, PARTS)) as listed:
-        parts = [json.loads(line) for line in itertools.islice(listed, SHOWN_PARTS)]
+        parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
-        if not part["bytes"] or part["name"].endswith(GZIP):
+        if not part.bytes or part.chunk.part.endswith(GZIP):
             continue
-        data = files.read_range(files.join(output, part["name"]), 0, min(part["bytes"], SHOWN_BYTES))
+        data = files.read_range(files.join(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES))
         if fmt.is_example:
             rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)]
         else:

@@ -1,27 +1,32 @@
-"""`keyjoin run`: checks, runs the job, and calls it complete only when the ledger adds up."""
+"""`keyjoin run`: checks, runs the job or what is left of it, and calls it complete only when the ledger adds up."""
 
+import contextlib
 import re
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
-from pipeline import ledger, manifest, report
+from pipeline import ledger, manifest, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.exits import Exit
 from pipeline.job import build
-from pipeline.names import SUCCESS, TRACEBACK
+from pipeline.lock import locked
+from pipeline.names import TEMP, TRACEBACK, is_part
 from pipeline.options import RunOptions
-from pipeline.preflight import Plan, prepare
+from pipeline.preflight import Inputs, Plan, find_inputs, prepare
+from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
 from pipeline.waves import run_waves
 from transforms import files
 from transforms.errors import RunError, UsageError
+from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.sources import match_sources
-from transforms.write import DEAD_LETTERS
+from transforms.write import letters_name
 
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
@@ -41,23 +46,28 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         RunError: The run failed; there is no `_SUCCESS`.
     """
     beam_options = pipeline_options(beam_args)
-    with prepare(options, local=is_local(beam_options)) as plan:
-        report.print_plan(plan)
-        if options.overwrite:
-            _clear(options.output)
-        manifest.begin(options, plan)
-        _execute(plan, beam_options, options.wave_bytes)
-    _check(plan)
-    totals = ledger.total(read_receipts(plan.job.temp))
-    within = options.max_bad_rows.allows(totals.bad, totals.rows)
-    seconds = time.monotonic() - started
-    manifest.commit(options, plan, totals, seconds, success=within)
-    report.print_result(options.output, plan, totals, seconds)
+    inputs = find_inputs(options)
+    if _is_complete(options, inputs):
+        return Exit.COMPLETE
+    with locked(options.output):
+        there = files.list_below(options.output)
+        with _prepared(options, inputs, beam_options, there) as (plan, earlier):
+            report.print_plan(plan, earlier)
+            resume.begin(options, plan, earlier, there)
+            _execute(plan, beam_options, options.wave_bytes)
+        unnamed = _check(plan)
+        report.print_unnamed(unnamed)
+        files.delete_files(options.output, unnamed)
+        totals = ledger.total(read_receipts(plan.job.temp))
+        within = options.max_bad_rows.allows(totals.bad, totals.rows)
+        seconds = time.monotonic() - started
+        manifest.commit(options, plan, totals, seconds, success=within)
+        report.print_result(options.output, plan, totals, seconds)
     if not within:
         raise RunError(
             f"{totals.bad} of {totals.rows} rows are bad, more than --max_bad_rows={options.max_bad_rows} allows; "
-            f"see {files.join(options.output, DEAD_LETTERS)}, mend the rows or raise the budget, and run again "
-            "with --overwrite"
+            f"see {files.join(options.output, DEAD_LETTERS)}, then raise the budget and give the same command, which "
+            "scores nothing again, or mend the rows and run again with --overwrite"
         )
     return Exit.COMPLETE
 
@@ -68,24 +78,76 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     Raises:
         UsageError: Something is wrong.
     """
-    local = is_local(pipeline_options(beam_args))
-    with prepare(options, local=local) as plan:
-        report.print_plan(plan)
+    beam_options = pipeline_options(beam_args)
+    inputs = find_inputs(options)
+    if not _is_complete(options, inputs):
+        there = files.list_below(options.output)
+        with _prepared(options, inputs, beam_options, there) as (plan, earlier):
+            report.print_plan(plan, earlier)
     return Exit.COMPLETE
+
+
+def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
+    """Whether an earlier run has done all that is asked for; says so, or what it lacks.
+
+    Raises:
+        UsageError: It was a run of something else.
+    """
+    earlier = None if options.overwrite else resume.look(options.output)
+    if earlier is None or earlier.stage is not resume.Stage.COMPLETE or resume.check(earlier, options, inputs):
+        return False
+    totals = ledger.Totals(**earlier.document["totals"])
+    if not options.max_bad_rows.allows(totals.bad, totals.rows):
+        return False
+    lost = resume.lost_parts(options.output)
+    report.print_complete(options.output, totals, lost)
+    return not lost
+
+
+@contextlib.contextmanager
+def _prepared(
+    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions, there: Mapping[str, int]
+) -> Iterator[tuple[Plan, resume.Earlier | None]]:
+    """A plan, and the earlier run that it goes on from.
+
+    Raises:
+        UsageError: Something is wrong with the model, or with what the output folder holds.
+    """
+    earlier = None if options.overwrite else resume.look(options.output)
+    resume.check_folder(options, there, earlier)
+    kept = None
+    if earlier is not None:
+        resume.check(earlier, options, inputs)
+        kept = manifest.batch_of(earlier.document["model"])
+    local = is_local(beam_options)
+    with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
+        if earlier is not None:
+            resume.check_settings(earlier, options, plan.settings)
+        yield plan, earlier
 
 
 def _execute(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
     quiet_beam()
     try:
         if is_local(beam_options):
-            run_waves(plan, beam_options, wave_bytes)
+            in_the_background(lambda: run_waves(plan, beam_options, wave_bytes))
         else:
             root = beam.Pipeline(options=beam_options)
             build(root, plan.job)
-            root.run().wait_until_finish()
+            _wait(root.run())
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
         raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error
+
+
+def _wait(running: PipelineResult) -> None:
+    try:
+        in_the_background(running.wait_until_finish)
+    except KeyboardInterrupt:
+        # Elsewhere a job goes on without who started it. Whether it can be stopped is the runner's affair.
+        with contextlib.suppress(Exception):
+            running.cancel()
+        raise
 
 
 def _cause(error: Exception, output: str) -> str:
@@ -97,20 +159,17 @@ def _cause(error: Exception, output: str) -> str:
     if own:
         return str(own[-1])
     path = files.join(output, TRACEBACK)
-    files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])
+    with contextlib.suppress(RunError):  # where nothing can be written, what is said here is all there is
+        files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])
     lines = [line for line in text.splitlines() if line.strip()]
     return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}; see {path}"
 
 
-def _clear(output: str) -> None:
-    """Empties the output folder; that all in it is an earlier run's was checked before."""
-    # `_SUCCESS` goes first: from then on nobody takes what is left for a result.
-    files.delete_tree(files.join(output, SUCCESS))
-    files.delete_below(output)
+def _check(plan: Plan) -> list[str]:
+    """Compares sources and parts with the receipts.
 
-
-def _check(plan: Plan) -> None:
-    """Reads back the sizes of sources and parts.
+    Returns:
+        Files of an earlier attempt that no receipt names.
 
     Raises:
         RunError: The ledger does not add up.
@@ -120,9 +179,18 @@ def _check(plan: Plan) -> None:
         now = {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
     except UsageError:  # some pattern matches nothing any more
         now = {}
-    found = ledger.problems(plan.sources, now, read_receipts(job.temp), files.list_below(job.output))
+    written = files.list_below(job.output)
+    found = ledger.problems(plan.sources, now, read_receipts(job.temp), written)
     first = next(found, None)
     if first is not None:
         others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.
         more = f" (and {others} more)" if others else ""
-        raise RunError(f"the ledger does not add up: {first}{more}; no _SUCCESS was written: run again")
+        raise RunError(
+            f"the ledger does not add up: {first}{more}; no _SUCCESS was written: give the same command again, which "
+            "goes on from here"
+        )
+    for part in read_receipts(job.temp):
+        del written[part.chunk.part]
+        if part.dead:
+            del written[letters_name(part.chunk.part)]
+    return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

@@ -113,7 +113,9 @@ class Passage:
         return result.inference
 
     def write(self) -> PartReceipt:
-        return write_part(self.receipt, self.predictions, self.format, self.work.layout, self.output)
+        return write_part(
+            self.receipt, self.predictions, self.format, self.work.layout, self.output, f"{self.output}/_temp"
+        )
 
     def slices(self, step: str) -> int:
         """How many pieces of the chunk a step treats one by one."""

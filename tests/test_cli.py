@@ -154,7 +154,7 @@ def test_an_interrupted_command_says_so(monkeypatch: Any, capsys: Any) -> None:
 
     monkeypatch.setitem(COMMANDS, "check", COMMANDS["check"]._replace(call=press))
     assert main(["check"]) == 130
-    assert "keyjoin: interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err == "keyjoin: stopped\n"
 
 
 def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline import waves
 from pipeline.beam_flags import pipeline_options
 from pipeline.job import build_chunks
 from pipeline.options import parse_run
-from pipeline.preflight import Plan, prepare
+from pipeline.preflight import Plan, find_inputs, prepare
 from pipeline.startup import quiet_beam
 from tests import counted, counting, models
 from tests.conftest import Result
@@ -154,7 +154,8 @@ def plan(tmp_path: Path, model: Any) -> Callable[..., Any]:
         chunk = counted.write(WORKS["mixed"], rows, tmp_path)
         flags = [f"--input={chunk.source}", f"--model={model(models.dense)}", f"--output={tmp_path}/{chunks}"]
         flags += ["--input_map", "x=features", "--batch_size=960", f"--chunk_bytes={chunk.end // chunks}"]
-        return prepare(parse_run(flags, "run")[0], local=True)
+        options, _ = parse_run(flags, "run")
+        return prepare(options, find_inputs(options), local=True)
 
     return make
 

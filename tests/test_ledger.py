@@ -10,7 +10,7 @@ from transforms.records import Chunk, PartReceipt, Source
 
 def part(number: int, start: int, end: int, count: int = 2, **changes: object) -> PartReceipt:
     chunk = Chunk("a.jsonl", "a.jsonl", start, end, number, count, f"a-{number}")
-    made = PartReceipt(chunk, 3, 1, 2, {"null": 1}, 50, 0, 20, 8)
+    made = PartReceipt(chunk, 9, 3, 1, 2, {"null": 1}, 50, 0, 20, 5, 8)
     return made._replace(**changes)
 
 

@@ -20,7 +20,7 @@ from transforms.records import Chunk, PartReceipt
 
 
 def chunk(number: int, size: int = 1, source: str = "s") -> Chunk:
-    return Chunk(source, source, 0, size, number, 1000, f"{source}-{number:05d}")
+    return Chunk(source, "", 0, size, number, 1000, f"{source}-{number:05d}")
 
 
 @given(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 40))
@@ -73,7 +73,7 @@ def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, mo
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), unique=True, max_size=40))
 def test_receipts_of_many_shards_come_back_in_order(chosen: list[tuple[str, int]]) -> None:
-    parts = [PartReceipt(chunk(n, source=s), 1, 0, 1, {"x": 1}, 2, 3, 0, 4) for s, n in chosen]
+    parts = [PartReceipt(chunk(n, source=s), 9, 1, 0, 1, {"x": 1}, 2, 3, 0, 0, 4) for s, n in chosen]
     with tempfile.TemporaryDirectory() as temp:
         step = WriteReceipts(temp, None)
         shards: dict[int, list[PartReceipt]] = {}
@@ -85,11 +85,11 @@ def test_receipts_of_many_shards_come_back_in_order(chosen: list[tuple[str, int]
 
 
 def test_each_wave_has_one_file_of_receipts(tmp_path: Path) -> None:
-    parts = [PartReceipt(chunk(n), 1, 0, 1, {}, 2, 3, 0, 4) for n in range(30)]
+    parts = [PartReceipt(chunk(n), 9, 1, 0, 1, {}, 2, 3, 0, 0, 4) for n in range(30)]
     for wave in (0, 1):
         with beam.Pipeline("FnApiRunner") as root:
             root | beam.Create(parts[wave * 15 :][:15]) | WriteReceipts(str(tmp_path), wave)
-    found = sorted((tmp_path / "receipts").rglob("*.jsonl"))
+    found = sorted((tmp_path / "lists").rglob("*.jsonl"))
     assert [len(path.read_text().splitlines()) for path in found] == [15, 15]
-    assert json.loads(found[0].read_text().splitlines()[0])[0][4] == 0
+    assert json.loads(found[0].read_text().splitlines()[0])["chunk"]["number"] == 0
     assert list(read_receipts(str(tmp_path))) == parts

@@ -38,7 +38,15 @@ def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
     for chunk in split_source(source, source.path, source.size, FORMAT, chunk_bytes):
         features, receipt = read_chunk(chunk, FORMAT, HANDLER.features)
         (scored,) = HANDLER.run_inference([features], HANDLER.load_model())
-        parts.append(write_part(*join_chunk(chunk.key, [receipt], [scored.inference]), FORMAT, WHOLE, str(output)))
+        parts.append(
+            write_part(
+                *join_chunk(chunk.key, [receipt], [scored.inference]),
+                FORMAT,
+                WHOLE,
+                str(output),
+                f"{output.parent}/temp",
+            )
+        )
     return parts
 
 

@@ -1,10 +1,12 @@
 """SplitIntoChunks: from files to runs of whole rows that can be read again by their position."""
 
+import contextlib
 import dataclasses
 import gzip
 import posixpath
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import IO, cast
 
 import apache_beam as beam
 
@@ -14,6 +16,7 @@ from transforms.formats import GZIP, Format
 from transforms.records import Chunk, Source
 
 COPY_BYTES = 1 << 22
+SPILL = "spill"
 
 
 def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes: int) -> Iterator[Chunk]:
@@ -58,7 +61,7 @@ def chunks_of(source: Source, fmt: Format, chunk_bytes: int, temp: str) -> Itera
     """
     data, size = source.path, source.size
     if source.suffix.endswith(GZIP):
-        data, size = spill(source, posixpath.join(temp, "spill"))
+        data, size = spill(source, posixpath.join(temp, SPILL))
     return split_source(source, data, size, fmt, chunk_bytes)
 
 
@@ -73,13 +76,24 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
     """
     path = files.join(folder, *f"{source.stem}{source.suffix}".removesuffix(GZIP).split("/"))
     try:
-        with files.open_raw(source.path) as packed, gzip.open(packed) as plain:
+        with open_plain(source) as plain:
             return path, files.write_whole(path, _blocks(plain, source.path)).bytes
     except OSError as error:
         raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
 
 
-def _blocks(file: gzip.GzipFile, path: str) -> Iterator[bytes]:
+@contextlib.contextmanager
+def open_plain(source: Source) -> Iterator[IO[bytes]]:
+    """Opens a source for reading, decompressed."""
+    with files.open_raw(source.path) as stored:
+        if not source.suffix.endswith(GZIP):
+            yield stored
+            return
+        with gzip.open(stored) as plain:
+            yield cast(IO[bytes], plain)
+
+
+def _blocks(file: IO[bytes], path: str) -> Iterator[bytes]:
     try:
         while block := file.read(COPY_BYTES):
             yield block

@@ -3,11 +3,15 @@
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
+import base64
+import contextlib
+import errno
 import itertools
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
@@ -17,6 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.errors import RunError, UsageError
 
 BLOCK_LINES = 1 << 10
+READ_BYTES = 1 << 20  # stays in the processor's cache until its checksum is taken
 
 
 def match(pattern: str) -> list[FileMetadata]:
@@ -56,12 +61,16 @@ def match_below(folder: str) -> list[FileMetadata]:
     """
     if not is_local(folder):
         return match(join(folder, "**"))
-    paths = [os.path.join(folder, name) for name in list_below(folder)]
-    for path in paths:
-        if os.path.isdir(path):
-            raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    # A link that leads nowhere counts as a file, so that it is found to be unreadable.
-    return [FileMetadata(path, os.path.getsize(path) if os.path.exists(path) else 0) for path in paths]
+    return [_metadata(os.path.join(folder, name)) for name in list_below(folder)]
+
+
+def _metadata(path: str) -> FileMetadata:
+    if os.path.isdir(path):
+        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
+    if not os.path.exists(path):
+        return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
+    found = os.stat(path)
+    return FileMetadata(path, found.st_size, found.st_mtime)
 
 
 def is_local(path: str) -> bool:
@@ -114,35 +123,152 @@ class Written(NamedTuple):
     checksum: int
 
 
+NOTHING = Written(0, 0)  # what stands for a file that is not there
+
+
 def write_whole(path: str, blocks: Iterable[Any]) -> Written:
-    """Writes a file that appears under its name complete or not at all.
+    """Writes a file that appears under its name complete or not at all, and reads it back.
+
+    An error while a file is closed or renamed is no proof that it failed: what counts is what is there then.
 
     Args:
         path: Where to.
         blocks: Bytes-like objects, in order.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: It cannot be written, or what is there afterwards is not what was given.
     """
-    if not is_local(path):
-        # An object store shows an object only once it is closed, whole.
-        with FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
-            return _write_blocks(file, blocks)
+    return _write_local(path, blocks) if is_local(path) else _write_object(path, blocks)
+
+
+def _write_local(path: str, blocks: Iterable[Any]) -> Written:
     folder, name = os.path.split(path)
-    # The leading underscore hides a leftover from Spark, Hive and Beam readers.
+    # The leading underscore hides a leftover from Spark, Hive and Beam readers; `pipeline.names` knows it.
     temporary = os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
     try:
         os.makedirs(folder or ".", exist_ok=True)
-        with FileSystems.create(temporary, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
+        with open(temporary, "wb") as file:
             written = _write_blocks(file, blocks)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if os.path.exists(temporary):
+        if read_back(temporary) != written:
+            raise RunError(f"{path} reads back otherwise than it was written; the disk is not to be trusted: mend it")
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise RunError(f"cannot write {path}: {error}; free the space or the permission and run again") from error
+        if isinstance(error, OSError):
+            raise _not_written(path, error) from error
+        raise
+    try:
+        os.replace(temporary, path)
+        _sync_folder(folder or ".")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if read_back(path) != written:
+            raise _not_written(path, error) from error
     return written
+
+
+def _write_object(path: str, blocks: Iterable[Any]) -> Written:
+    """An object store shows an object only once it is closed, whole."""
+    written, failed = None, None
+    try:
+        with FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
+            written = _write_blocks(file, blocks)
+    except RunError:
+        raise
+    except Exception as error:
+        if written is None:
+            raise _not_written(path, error) from error
+        failed = error
+    found = read_back(path)
+    if found != written:
+        raise _not_written(path, failed or ValueError(f"{written} was written, {found} is there")) from failed
+    return written
+
+
+def _not_written(path: str, error: Exception) -> RunError:
+    return RunError(f"cannot write {path}: {error}; {remedy(error)}, and run again")
+
+
+REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space there, or have the quota raised",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "give yourself the permission",
+    errno.EPERM: "give yourself the permission",
+}
+
+
+def remedy(error: Exception) -> str:
+    """What to do about an error of the system."""
+    return REMEDIES.get(getattr(error, "errno", None) or 0, "see that the file system and the network are well")
+
+
+def _sync_folder(folder: str) -> None:
+    """Has a file's name survive a loss of power, as its content does."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def read_back(path: str) -> Written | None:
+    """Size and crc32c of what a file holds; None if it is not there.
+
+    On Google Cloud Storage both are asked for; elsewhere the file is read.
+
+    Raises:
+        RunError: It cannot be read.
+    """
+    try:
+        if FileSystems.get_scheme(path) == "gs":
+            return _ask_storage(path)
+        if not is_local(path):
+            return _sum_blocks(open_raw(path)) if FileSystems.exists(path) else None
+        return _sum_blocks(open(path, "rb", buffering=0))
+    except FileNotFoundError:
+        return None
+    except (OSError, BeamIOError) as error:
+        raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
+
+
+def _ask_storage(path: str) -> Written | None:
+    # crc32c is base64, most significant byte first: https://cloud.google.com/storage/docs/json_api/v1/objects
+    if not FileSystems.exists(path):
+        return None
+    system = FileSystems.get_filesystem(path)
+    return Written(system.size(path), int.from_bytes(base64.b64decode(system.checksum(path)), "big"))
+
+
+def _sum_blocks(opened: IO[bytes]) -> Written:
+    size = checksum = 0
+    with opened as file:
+        while block := file.read(READ_BYTES):
+            size += len(block)
+            checksum = google_crc32c.extend(checksum, block)
+    return Written(size, checksum)
+
+
+def read_small(path: str) -> bytes | None:
+    """All bytes of a file; None if it is not there.
+
+    Raises:
+        RunError: It cannot be read.
+    """
+    try:
+        if not is_local(path) and not FileSystems.exists(path):
+            return None
+        with open(path, "rb") if is_local(path) else open_raw(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except (OSError, BeamIOError) as error:
+        raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
 
 
 def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -191,25 +317,51 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
             yield path[cut:], os.lstat(path).st_size
 
 
-def delete_below(folder: str) -> None:
-    """Deletes all that is in a folder; the folder itself stays, it may be a link or a mount."""
-    if not is_local(folder):
-        FileSystems.delete([join(folder, name) for name in list_below(folder)])
+def delete_below(folder: str, keep: Collection[str] = ()) -> None:
+    """Deletes all that is in a folder but what is kept; the folder itself stays, it may be a link or a mount.
+
+    Args:
+        folder: The folder.
+        keep: Names of files and folders right in it.
+    """
+    if is_local(folder):
+        for name in set(os.listdir(folder) if os.path.isdir(folder) else ()) - set(keep):
+            delete_tree(os.path.join(folder, name))
         return
-    for name in list_below(folder):
+    names = list_below(folder)
+    first = {name.split("/")[0] for name in names} - set(keep)
+    _delete_objects(join(folder, name) + ("" if name in names else "/") for name in sorted(first))
+
+
+def delete_files(folder: str, names: Iterable[str]) -> None:
+    """Deletes files below a folder, and folders that are empty then."""
+    if not is_local(folder):
+        _delete_objects(join(folder, name) for name in names)
+        return
+    for name in names:
         os.unlink(os.path.join(folder, name))
-    for at, _, _ in os.walk(folder, topdown=False):
-        if at != folder:
-            os.rmdir(at)
+        while name := os.path.dirname(name):
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(os.path.join(folder, name))
 
 
 def delete_tree(path: str) -> None:
     """Deletes a file, or a folder and all below it, if it is there."""
     if is_local(path):
         # Not by Beam, which takes the name for a glob.
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         elif os.path.lexists(path):
             os.unlink(path)
-    elif FileSystems.exists(path):
-        FileSystems.delete([path])
+        return
+    _delete_objects([path] * FileSystems.exists(path) + [f"{path}/"] * bool(list_below(path)))
+
+
+def _delete_objects(paths: Iterable[str]) -> None:
+    """Deletes objects, and of a path with a slash at its end all whose names begin so, in Beam's batches."""
+    # Beam takes names for globs, except those with a slash.
+    globs = [path if path.endswith("/") else re.sub(r"([*?[])", r"[\1]", path) for path in paths]
+    try:
+        FileSystems.delete(globs)
+    except BeamIOError as error:
+        raise RunError(f"cannot delete {globs[0]} and others: {error}; {remedy(error)}, and run again") from error

@@ -2,6 +2,8 @@
 
 import enum
 
+DEAD_LETTERS = "_dead_letter"  # the folder of rows that could not be scored, in the output
+
 
 class Reason(enum.Enum):
     """A dead letter's reason code; the value is what stands in the file.

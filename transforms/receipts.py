@@ -1,27 +1,77 @@
-"""WriteReceipts: keeps what was written, in files that are read again when the run is committed."""
+"""WriteReceipts: keeps what was written, in files that are read again when the run is committed.
+
+There are two kinds. A *receipt*, a small file beside each part, is written last of what belongs to a chunk: it
+proves the part, and a run that goes on looks for it. The *lists* have the receipts of all parts in a few files: who
+commits the run reads these.
+"""
 
 import dataclasses
 import heapq
 import itertools
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import apache_beam as beam
 import google_crc32c
 import msgspec
 
 from transforms import files
-from transforms.records import PartReceipt
+from transforms.errors import RunError
+from transforms.records import Chunk, PartReceipt
 
-FOLDER = "receipts"
-SHARDS = 64  # of a million receipts each holds 16,000, which are 5 MB
+RECEIPTS = "receipts"
+LISTS = "lists"
+SHARDS = 64  # of a million receipts each holds 16,000, which are 6 MB
 _ORDER = operator.attrgetter("chunk")  # its fields begin with the source, and within a source the start
-_DECODER = msgspec.json.Decoder(PartReceipt)
+
+
+def encode(part: PartReceipt) -> bytes:
+    """A receipt as a JSON object, its fields by name; without the chunk's `data`, which may be gone tomorrow."""
+    chunk = part.chunk._asdict()
+    del chunk["data"]
+    return msgspec.json.encode({**part._asdict(), "chunk": chunk})
+
+
+def decode(line: bytes) -> PartReceipt:
+    """The receipt of a JSON object; its chunk's `data` is empty.
+
+    Raises:
+        ValueError: It is none.
+    """
+    document = msgspec.json.decode(line, type=dict[str, Any])
+    try:
+        chunk = _record(Chunk, {**document["chunk"], "data": ""})
+        return _record(PartReceipt, {**document, "chunk": chunk})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a receipt: {error}") from error
+
+
+def _record(kind: Any, fields: Mapping[str, Any]) -> Any:
+    return msgspec.convert([fields[name] for name in kind._fields], kind)
+
+
+def receipt_path(temp: str, part: str) -> str:
+    """Where the receipt of a part is.
+
+    >>> receipt_path("out/_temp", "sub/a-00000-of-00001.jsonl")
+    'out/_temp/receipts/sub/a-00000-of-00001.jsonl.json'
+    """
+    return files.join(temp, RECEIPTS, *f"{part}.json".split("/"))
+
+
+def write_receipt(temp: str, part: PartReceipt) -> None:
+    """Writes the receipt of a part, once all that it proves is there.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    files.write_whole(receipt_path(temp, part.chunk.part), [encode(part) + b"\n"])
 
 
 @dataclasses.dataclass(eq=False)
 class WriteReceipts(beam.PTransform[beam.PCollection[PartReceipt], beam.PCollection[str]]):
-    """Writes the receipts of parts; `wave` is which wave of chunks they are of, None if they are all.
+    """Writes lists of receipts; `wave` is which wave of chunks they are of, None if they are all.
 
     Input:  PCollection[PartReceipt]
     Output: PCollection[str], the files, see `read_receipts`
@@ -44,21 +94,51 @@ class WriteReceipts(beam.PTransform[beam.PCollection[PartReceipt], beam.PCollect
         return google_crc32c.value(part.chunk.part.encode()) % shards, part
 
     def _write(self, shard: int, parts: Iterable[PartReceipt]) -> str:
-        path = files.join(self.temp, FOLDER, f"{self.wave or 0:08d}", f"{shard:02d}.jsonl")
-        # Sorted, so that files can be merged, and so that the same run writes the same file.
-        files.write_whole(path, files.in_blocks(map(msgspec.json.encode, sorted(parts, key=_ORDER))))
-        return path
+        return write_list(self.temp, self.wave, f"{shard:02d}", parts)
+
+
+def write_list(temp: str, wave: int | None, name: str, parts: Iterable[PartReceipt]) -> str:
+    """Writes a list of receipts.
+
+    Args:
+        temp: Folder for what is gone after the run.
+        wave: The wave of chunks that they are of, None if there are no waves.
+        name: Of the list, within its wave.
+        parts: The receipts, in any order.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    path = files.join(temp, LISTS, f"{wave or 0:08d}", f"{name}.jsonl")
+    # Sorted, so that files can be merged, and so that the same run writes the same file.
+    files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
+    return path
 
 
 def read_receipts(temp: str) -> Iterator[PartReceipt]:
-    """The receipts of all parts that a run wrote, by source and position, one at a time."""
-    folder = files.join(temp, FOLDER)
+    """The receipts in a run's lists, by source and position, one at a time.
+
+    Raises:
+        RunError: A list is damaged.
+    """
+    folder = files.join(temp, LISTS)
     names = sorted(files.list_below(folder))
     # Waves follow each other in the order of their chunks; within one the shards have to be merged.
     for _, shards in itertools.groupby(names, key=lambda name: name.split("/")[0]):
-        yield from heapq.merge(*(_read(files.join(folder, name)) for name in shards), key=_ORDER)
+        yield from heapq.merge(*(read_list(files.join(folder, name)) for name in shards), key=_ORDER)
 
 
-def _read(path: str) -> Iterator[PartReceipt]:
+def read_list(path: str) -> Iterator[PartReceipt]:
+    """The receipts in a file, a line each: a run's list, or `_parts.jsonl`.
+
+    Raises:
+        RunError: A line is none.
+    """
     with files.open_raw(path) as file:
-        yield from map(_DECODER.decode, file)
+        try:
+            yield from map(decode, file)
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error

@@ -22,12 +22,14 @@ class Source(NamedTuple):
         size: Bytes.
         stem: Its name in the output: sub-folders kept, suffix gone.
         suffix: What the parts are called after it: `.jsonl`, `.tfrecord.gz`.
+        updated: When it was last written, in seconds since 1970; 0 where the file system does not tell.
     """
 
     path: str
     size: int
     stem: str
     suffix: str
+    updated: float = 0.0
 
 
 class Chunk(NamedTuple):
@@ -35,7 +37,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         source: Path of the source.
-        data: The file that holds the bytes: the source, or its decompressed copy.
+        data: The file that holds the bytes: the source, or its decompressed copy. Empty in a receipt that was
+            read back: by then that copy may be gone.
         start: First byte, in `data`.
         end: One past the last byte.
         number: 0, 1, … within the source.
@@ -152,8 +155,11 @@ class Predictions(NamedTuple):
 class PartReceipt(NamedTuple):
     """What WritePart wrote for one chunk: a line of the ledger.
 
+    As JSON it is an object of these names, see `transforms.receipts.encode`.
+
     Attributes:
         chunk: The chunk.
+        input_checksum: crc32c of the chunk's bytes, as they were read.
         rows: Rows read.
         blank: Lines that are not rows.
         joined: Rows in the part.
@@ -161,10 +167,12 @@ class PartReceipt(NamedTuple):
         bytes: Size of the part.
         checksum: crc32c of the part.
         dead_bytes: Size of the dead letter file, 0 where there is none.
+        dead_checksum: crc32c of the dead letter file, 0 where there is none.
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
     """
 
     chunk: Chunk
+    input_checksum: int
     rows: int
     blank: int
     joined: int
@@ -172,6 +180,7 @@ class PartReceipt(NamedTuple):
     bytes: int
     checksum: int
     dead_bytes: int
+    dead_checksum: int
     shuffled: int
 
 

@@ -86,7 +86,7 @@ def name_sources(found: Found, suffix: str) -> Matched:
     Raises:
         UsageError: A name is not UTF-8, or two sources would get parts of one name.
     """
-    sources = sorted(_source(file.path, file.size_in_bytes, found.root, suffix) for file in found.files)
+    sources = sorted(_source(file, found.root, suffix) for file in found.files)
     _check_names(sources)
     return Matched(sources, found.skipped)
 
@@ -134,10 +134,10 @@ def _is_hidden(path: str, folder: str) -> bool:
     return any(name.startswith(HIDDEN) for name in path[len(folder) :].strip("/").split("/"))
 
 
-def _source(path: str, size: int, root: str, suffix: str) -> Source:
+def _source(file: FileMetadata, root: str, suffix: str) -> Source:
     # Absolute on both sides: a relative path that leaves the current folder would lead out of the output, too.
-    stem, own = formats.split_suffix(posixpath.relpath(files.absolute(path), root))
-    return Source(path, size, stem, own or suffix)
+    stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
+    return Source(file.path, file.size_in_bytes, stem, own or suffix, file.last_updated_in_seconds)
 
 
 def _check_names(sources: Sequence[Source]) -> None:

@@ -20,14 +20,27 @@ from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
+from transforms.reasons import DEAD_LETTERS
+from transforms.receipts import write_receipt
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
 from transforms.threads import in_threads
 
-DEAD_LETTERS = "_dead_letter"
 
+def write_part(
+    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str, temp: str
+) -> PartReceipt:
+    """Writes a chunk's part, its dead letters if there are any, then the receipt of both, which proves them.
 
-def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str) -> PartReceipt:
-    """Writes a chunk's part, and its dead letters if there are any.
+    Another attempt at the same chunk writes the same bytes to the same names. Where it has no dead letters and
+    an earlier one had, the file of the earlier one is named by no receipt, and goes when the run is committed.
+
+    Args:
+        receipt: What was read.
+        predictions: What the model said.
+        fmt: The source's format.
+        layout: What stands in an output row.
+        output: Output folder.
+        temp: Folder for what is gone after the run: the receipt goes there.
 
     Raises:
         RunError: The source is not what it was when it was read, or a file cannot be written.
@@ -47,17 +60,20 @@ def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: 
     letters = [_letter(chunk, data, rows, bad) for bad in dead]
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
     part = files.write_whole(files.join(output, chunk.part), blocks)
-    dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters).bytes if dead else 0
-    return PartReceipt(
+    lettered = files.write_whole(files.join(output, letters_name(chunk.part)), letters) if dead else files.NOTHING
+    made = PartReceipt(
         chunk,
+        receipt.checksum,
         receipt.rows,
         receipt.blank,
         receipt.rows - len(dead),
         dict(collections.Counter(bad.reason for bad in dead)),
         *part,
-        dead_bytes,
+        *lettered,
         len(pickle.dumps((receipt, predictions), pickle.HIGHEST_PROTOCOL)),
     )
+    write_receipt(temp, made)
+    return made
 
 
 def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:
@@ -107,15 +123,16 @@ class WritePart(beam.PTransform[beam.PCollection[tuple[Receipt, Predictions]], b
     format: Format
     layout: Layout
     output: str
+    temp: str
 
     def expand(self, chunks: beam.PCollection[tuple[Receipt, Predictions]]) -> beam.PCollection[PartReceipt]:
         """Wires the step."""
-        return chunks | "WritePart" >> beam.ParDo(_Write(self.format, self.layout, self.output))
+        return chunks | "WritePart" >> beam.ParDo(_Write(self.format, self.layout, self.output, self.temp))
 
 
 class _Write(beam.DoFn):
-    def __init__(self, fmt: Format, layout: Layout, output: str) -> None:
-        self.format, self.layout, self.output = fmt, layout, output
+    def __init__(self, fmt: Format, layout: Layout, output: str, temp: str) -> None:
+        self.format, self.layout, self.output, self.temp = fmt, layout, output, temp
         self.joined = Metrics.counter("ledger", "rows_joined")
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
@@ -124,7 +141,7 @@ class _Write(beam.DoFn):
 
     def _write(self, element: tuple[Receipt, Predictions]) -> PartReceipt:
         receipt, predictions = element
-        return write_part(receipt, predictions, self.format, self.layout, self.output)
+        return write_part(receipt, predictions, self.format, self.layout, self.output, self.temp)
 
     def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
         yield from map(self._counted, self.ahead.put(element))

@@ -1,0 +1,324 @@
+"""What an earlier run left in the output folder, and whether this one may go on from it.
+
+A folder is in one of these states; each step of a run leads from one to another in a single file operation:
+
+    nothing      -> `_job.json` is written            -> unfinished
+    unfinished   -> `_SUCCESS` is written             -> complete
+    unfinished   -> too many bad rows: `_job.json` goes -> committed
+    complete     -> `_SUCCESS` goes                   -> committed
+    committed    -> `_job.json` is written            -> unfinished
+"""
+
+import enum
+import hashlib
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import google_crc32c
+
+from pipeline import manifest
+from pipeline.names import (
+    JOB,
+    LOCK,
+    MANIFEST,
+    PARTS,
+    SOURCES,
+    SUCCESS,
+    TEMP,
+    TRACEBACK,
+    is_nothing,
+    is_ours,
+    is_unfinished,
+)
+from pipeline.options import RunOptions
+from pipeline.preflight import Inputs, Plan
+from transforms import files
+from transforms.chunks import SPILL, open_plain
+from transforms.errors import UsageError
+from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
+from transforms.records import Chunk, PartReceipt, Source
+from transforms.threads import in_threads
+from transforms.write import letters_name
+
+# Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
+# file, and the model's files by their sha256, wherever they lie.
+FREE = frozenset({"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"})
+# Packages whose code the bytes of a part come from.
+COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
+ANEW = "--overwrite starts anew"
+RESTORED_AT_A_TIME = 1 << 10
+
+
+class Stage(enum.Enum):
+    """How far an earlier run came; the value says it."""
+
+    UNFINISHED = "was not finished"
+    COMMITTED = "has no _SUCCESS"
+    COMPLETE = "is complete"
+
+
+class Earlier(NamedTuple):
+    """What an earlier run left.
+
+    Attributes:
+        stage: How far it came.
+        document: Its `_job.json` or `_manifest.json`.
+        sources: What it was to read; None if it was killed before that was written.
+    """
+
+    stage: Stage
+    document: Mapping[str, Any]
+    sources: Sequence[Source] | None
+
+
+def look(output: str) -> Earlier | None:
+    """What an earlier run left in a folder; None if nothing that one could go on from.
+
+    Raises:
+        UsageError: A file of the earlier run is damaged.
+    """
+    success, made, job = (files.read_small(files.join(output, name)) for name in (SUCCESS, MANIFEST, JOB))
+    complete = success is not None and made is not None and _names(success, made)
+    if job is not None and not complete:
+        document = _document(output, JOB, job)
+        planned = manifest.planned_path(files.join(output, TEMP), document["sources_sha256"])
+        found = files.read_small(planned)
+        return Earlier(Stage.UNFINISHED, document, None if found is None else list(manifest.read_sources(planned)))
+    if made is None:
+        return None
+    document = _document(output, MANIFEST, made)
+    for name, listed in document["files"].items():
+        if files.read_back(files.join(output, name)) != (listed["bytes"], int(listed["crc32c"], 16)):
+            raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
+    stage = Stage.COMPLETE if complete else Stage.COMMITTED
+    return Earlier(stage, document, list(manifest.read_sources(files.join(output, SOURCES))))
+
+
+def _names(success: bytes, made: bytes) -> bool:
+    """Whether `_SUCCESS` is that of a manifest."""
+    try:
+        return bool(json.loads(success)["manifest_sha256"] == hashlib.sha256(made).hexdigest())
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _document(output: str, name: str, text: bytes) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(text)
+        version = document["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
+    if version != manifest.SCHEMA_VERSION:
+        raise UsageError(f"--output {output} was written by another version of keyjoin; {ANEW}")
+    return document
+
+
+def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | None) -> None:
+    """Refuses a folder that holds what keyjoin did not write.
+
+    Args:
+        options: What was asked for.
+        there: Names of the files in the output folder.
+        earlier: What an earlier run left; None also if it is to be overwritten.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    names = [name for name in there if not is_nothing(name)]
+    if names and earlier is None and not options.overwrite:
+        raise UsageError(
+            f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
+        )
+    foreign = [name for name in names if not is_ours(name)]
+    if foreign or (names and not {JOB, MANIFEST} & set(names)):
+        raise UsageError(
+            f"--output {options.output} holds {(foreign or names)[0]}, which keyjoin did not write; move it, or "
+            "choose another folder"
+        )
+
+
+def check_settings(earlier: Earlier, options: RunOptions, settings: Mapping[str, Any]) -> None:
+    """Whether a run has the settings of an earlier one, as far as they are known.
+
+    Raises:
+        UsageError: The model, an option or a version is not what it was; says which, and how.
+    """
+    changed = list(differences(earlier.document, settings))
+    if changed:
+        raise UsageError(
+            f"--output {options.output} holds a run that {earlier.stage.value}, with other settings: "
+            f"{'; '.join(changed)}: give the earlier ones, or choose another folder; {ANEW}"
+        )
+
+
+def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]:
+    """Whether a run may go on from an earlier one, as far as it is known without the model.
+
+    Returns:
+        Sources that are new since.
+
+    Raises:
+        UsageError: The model, an option, a version or a source is not what it was; says which, and how.
+    """
+    check_settings(earlier, options, inputs.settings)
+    if earlier.sources is None:
+        return []
+    now = inputs.matched.sources
+    refused = next(changed_sources(earlier.sources, now), None) or _changed_bytes(earlier, options.output, now)
+    if refused:
+        raise UsageError(f"--output {options.output} holds a run that {earlier.stage.value}, but {refused}; {ANEW}")
+    known = {source.path for source in earlier.sources}
+    new = [source for source in now if source.path not in known]
+    if new and not options.incremental:
+        raise UsageError(
+            f"--output {options.output} holds a run that {earlier.stage.value}, and {new[0].path} is new since; "
+            f"--incremental takes it along, {ANEW}"
+        )
+    return new
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """How settings differ in what may change the output, see `pipeline.manifest.settings`; nothing if they do not.
+
+    >>> list(differences({"options": {"batch_size": 1024}}, {"options": {"batch_size": 512}}))
+    ['--batch_size was 1024, is now 512']
+    """
+    asked, asks = before.get("options", {}), now.get("options", {})
+    for name in sorted((asked.keys() | asks.keys()) - FREE):
+        if asked.get(name) != asks.get(name):
+            yield f"--{name} was {_spelled(asked.get(name))}, is now {_spelled(asks.get(name))}"
+    if before.get("format") != now.get("format"):
+        yield f"the format was {before.get('format')}, is now {now.get('format')}"
+    then, model = before.get("model", {}), now.get("model", {})
+    for name in sorted(model.keys() - {"path"}):
+        if then.get(name) != model[name]:
+            what = "the sha256 of the model's files" if name == "sha256" else f"the model's {name}"
+            yield f"{what} was {_spelled(then.get(name))}, is now {_spelled(model[name])}"
+    for name in COMPARED:
+        old, new = (settings.get("versions", {}).get(name) for settings in (before, now))
+        if old != new:
+            yield f"{name} was {old}, is now {new}"
+
+
+def _spelled(value: Any) -> str:
+    if value in (None, "", [], {}):
+        return "not given"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator[str]:
+    """What can be told of changes without reading: sources that are gone, have another size, or another name."""
+    there = {source.path: source for source in now}
+    for old in before:
+        new = there.get(old.path)
+        if new is None:
+            yield f"{old.path} is not among the input any more"
+        elif new.size != old.size:
+            yield f"{old.path} had {old.size} bytes, and has {new.size} now"
+        elif (new.stem, new.suffix) != (old.stem, old.suffix):
+            was, would = (f"{source.stem}-…{source.suffix}" for source in (old, new))
+            yield f"the parts of {old.path} were called {was}, and would be {would} now"
+
+
+def _changed_bytes(earlier: Earlier, output: str, now: Iterable[Source]) -> str | None:
+    """Reads sources again that were written since, as far as they were scored; says which has other bytes."""
+    times = {source.path: source.updated for source in earlier.sources or ()}
+    touched = {source.path: source for source in now if times.get(source.path, source.updated) != source.updated}
+    if not touched:
+        return None
+    parts = (part for part in _receipts(earlier, output, touched.values()) if part.chunk.source in touched)
+    for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
+        try:
+            other = _other_bytes(touched[path], receipts)
+        except (OSError, EOFError, zlib.error) as error:
+            return f"{path} was written since and cannot be read: {error}"
+        if other is not None:
+            return f"{path} has other bytes now, from {other.start} to {other.end}"
+    return None
+
+
+def _other_bytes(source: Source, receipts: Iterable[PartReceipt]) -> Chunk | None:
+    """The first chunk of a source whose bytes are not those that were scored."""
+    with open_plain(source) as file:
+        for part in sorted(receipts, key=lambda part: part.chunk.number):
+            file.seek(part.chunk.start)
+            data = file.read(part.chunk.end - part.chunk.start)
+            if google_crc32c.value(data) != part.input_checksum:
+                return part.chunk
+    return None
+
+
+def _receipts(earlier: Earlier, output: str, sources: Iterable[Source]) -> Iterator[PartReceipt]:
+    """Receipts that an earlier run left, at least those of some sources; those of a source follow each other."""
+    if earlier.stage is not Stage.UNFINISHED:
+        yield from read_list(files.join(output, PARTS))
+        return
+    temp = files.join(output, TEMP)
+    names = files.list_below(files.join(temp, RECEIPTS))
+    for source in sources:
+        for name in names:
+            if name.startswith(f"{source.stem}-") and name.endswith(f"{source.suffix}.json"):
+                found = files.read_small(files.join(temp, RECEIPTS, name))
+                with_source = _decoded(found)
+                if with_source is not None and with_source.chunk.source == source.path:
+                    yield with_source
+
+
+def _decoded(text: bytes | None) -> PartReceipt | None:
+    try:
+        return None if text is None else decode(text)
+    except ValueError:
+        return None  # damaged: its chunk will be scored again
+
+
+def lost_parts(output: str) -> list[str]:
+    """Files that a complete run has listed, and that are not there in their size; their content is not read."""
+    there = files.list_below(output)
+    lost = []
+    for part in read_list(files.join(output, PARTS)):
+        if there.get(part.chunk.part) != part.bytes:
+            lost.append(part.chunk.part)
+        if part.dead and there.get(letters_name(part.chunk.part)) != part.dead_bytes:
+            lost.append(letters_name(part.chunk.part))
+    return lost
+
+
+def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Iterable[str]) -> None:
+    """Makes an output folder ready, so that it says what is going on in it, whenever this process is killed.
+
+    Args:
+        options: What was asked for.
+        plan: What will run.
+        earlier: What it goes on from; None if it starts anew.
+        there: Names of the files in the output folder.
+    """
+    output, temp = options.output, plan.job.temp
+    # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
+    files.delete_tree(files.join(output, SUCCESS))
+    if earlier is None or earlier.sources is None:
+        files.delete_tree(temp)
+    else:
+        for name in (LISTS, SPILL):
+            files.delete_tree(files.join(temp, name))
+        if earlier.stage is not Stage.UNFINISHED:
+            _restore(files.join(output, PARTS), temp)
+    manifest.begin(options, plan)
+    # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
+    if options.overwrite:
+        files.delete_below(output, keep=(LOCK, JOB, TEMP))
+        return
+    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK) or is_unfinished(name)]
+    files.delete_files(output, stale)
+
+
+def _restore(listed: str, temp: str) -> None:
+    """Writes a receipt beside each part again, from the list of a run that was committed."""
+    parts = read_list(listed)
+    while some := list(itertools.islice(parts, RESTORED_AT_A_TIME)):
+        for _ in in_threads(lambda part: write_receipt(temp, part), some):
+            pass

@@ -1,0 +1,86 @@
+"""SIGINT and SIGTERM: the first stops a command cleanly, the second at once."""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from types import FrameType
+from typing import NoReturn
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody asked the process to end; what is being done is left as it is.
+
+    Attributes:
+        signal: How they asked.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Takes the signal's number."""
+        super().__init__(signal.Signals(number).name)
+        self.signal = signal.Signals(number)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Has the first of these signals raise `Stopped` in the main thread, and the second end the process.
+
+    A signal that the process was started to ignore (`nohup`, a job in the background) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    taken = [number for number in STOPPING if before[number] is not signal.SIG_IGN]
+    try:
+        for number in taken:
+            signal.signal(number, _stop)
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
+
+
+def in_the_background(function: Callable[[], object]) -> None:
+    """Calls a function in a thread of its own, and waits for it: a signal is heard at once.
+
+    In the thread that Beam's local runner runs in it would be heard, too, but that runner first lets its steps come
+    to the end of all that they have in hand.
+    """
+    done: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where it is waited for
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=call, name="keyjoin-run", daemon=True).start()
+    done.result()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process without waiting for its threads; what has to be done at its end is done."""
+    # Ends, among others, the model process and those that Beam has started.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    for each in STOPPING:
+        signal.signal(each, _leave)
+    raise Stopped(number)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    os._exit(128 + number)

@@ -1,0 +1,486 @@
+"""Going on: what an earlier run left counts if it is right and of the same job, and nothing else does."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from pipeline import manifest, resume, waves
+from pipeline.options import RunOptions, parse_run
+from pipeline.signals import Stopped
+from tests import models
+from tests.conftest import ROOT, Result
+from tests.held import held
+from transforms import files
+from transforms.done import DONE, TODO, SkipDone, find_done
+from transforms.receipts import encode, read_list, receipt_path, write_receipt
+from transforms.records import Chunk, PartReceipt, Source
+from transforms.write import letters_name
+
+ROWS = [{"x": [n, 0, 1]} if n % 5 else {"x": "bad"} for n in range(30)]
+
+
+@pytest.fixture
+def data(lines: Any) -> Path:
+    """Two sources, one of them gzip, of several chunks each."""
+    path = Path(lines(*ROWS, name="a.jsonl"))
+    (path.parent / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    return path.parent
+
+
+@pytest.fixture
+def flags(data: Path, model: Any, tmp_path: Path) -> list[str]:
+    """A command with several chunks in several waves; without its output."""
+    # A copy, since tests change it.
+    shutil.copytree(model(models.keyed), tmp_path / "model")
+    given = [f"--input={data}", f"--model={tmp_path / 'model'}", "--chunk_bytes=150", "--wave_bytes=700"]
+    return [*given, "--max_bad_rows=0.5"]
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """All that is there, but the manifest, which has times, and what names it."""
+    found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+    return {name: text for name, text in found.items() if name not in ("_manifest.json", "_SUCCESS")}
+
+
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the parts that runs write from here on."""
+    from transforms import write
+
+    seen: list[str] = []
+    original = write.write_part
+
+    def seeing(receipt: Any, *rest: Any) -> Any:
+        seen.append(receipt.chunk.part)
+        return original(receipt, *rest)
+
+    monkeypatch.setattr(write, "write_part", seeing)
+    return seen
+
+
+class TestAfterAKill:
+    """A run that ends anywhere, and the same command again."""
+
+    @pytest.mark.parametrize(
+        ("function", "number"), [("transforms.write.write_receipt", 4), ("pipeline.manifest._write", 2)]
+    )
+    def test_the_same_command_gives_the_bytes_of_a_run_that_was_left_alone(
+        self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path, function: str, number: int
+    ) -> None:
+        whole = keyjoin("run", *flags)
+        assert whole.code == 0, whole.err
+        output = f"--output={tmp_path / 'out-k'}"
+        with held(function, number, "run", *flags, output) as (process, _):
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        killed = tmp_path / "out-k"
+        assert not (killed / "_SUCCESS").exists()
+        assert (killed / "_lock").exists()
+        before = {p: p.stat().st_mtime_ns for p in killed.rglob("*-of-*") if "_temp" not in p.parts}
+        assert before
+        again = keyjoin("run", *flags, output)
+        assert (again.code, again.complete()) == (0, True), again.err
+        assert "goes on" in again.out
+        assert content(killed) == content(whole.output)
+        kept = [p for p, written in before.items() if p.stat().st_mtime_ns == written]
+        assert len(kept) >= 2
+
+    def test_wherever_it_ends_it_goes_on_and_never_before_looks_complete(
+        self, keyjoin: Callable[..., Result], flags: list[str], data: Path, tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        """Ends it before each operation on files in turn, at times twice, and then goes on."""
+        (data / "b.jsonl.gz").unlink()
+        flags = [*flags, "--chunk_bytes=300"]
+        whole = keyjoin("run", *flags)
+        expected = content(whole.output)
+        operations = ("write_whole", "delete_tree", "delete_files", "delete_below")
+        left = 0
+
+        def ending(original: Any) -> Any:
+            def end(*arguments: Any, **named: Any) -> Any:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    on_main = threading.current_thread() is threading.main_thread()
+                    raise Stopped(signal.SIGTERM) if on_main else OSError("killed")
+                return original(*arguments, **named)
+
+            return end
+
+        for name in operations:
+            monkeypatch.setattr(files, name, ending(getattr(files, name)))
+        output = tmp_path / "out-e"
+        ends, point = [], 1
+        while True:
+            shutil.rmtree(output, ignore_errors=True)
+            codes = []
+            for _ in range(1 + (point % 3 == 0)):
+                left = point
+                done = keyjoin("run", *flags, f"--output={output}")
+                codes.append(done.code)
+                if (output / "_SUCCESS").exists():
+                    # It stands for the whole output, whatever is left to clean up.
+                    assert {k: v for k, v in content(output).items() if k in expected} == expected
+            left = 0
+            done = keyjoin("run", *flags, f"--output={output}")
+            assert (done.code, done.complete()) == (0, True), (point, done.err)
+            found = content(output)
+            assert {k: v for k, v in found.items() if not k.startswith(("_temp", "_job.json"))} == expected, point
+            ends.append(codes[0])
+            if codes[0] == 0:
+                break
+            point += 1
+        assert set(ends[:-1]) == {1, 143}
+        assert len(ends) > 15  # operations
+
+    def test_stopped_it_says_how_to_go_on_and_who_holds_the_folder(
+        self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path
+    ) -> None:
+        output = f"--output={tmp_path / 'a folder'}"
+        with held("transforms.write.write_receipt", 3, "run", *flags, output, "--overwrite") as (process, model):
+            second = keyjoin("run", *flags, output)
+            assert second.code == 2
+            assert f"is in use by another run: process {process.pid} on " in second.err
+            process.terminate()
+            _, said = process.communicate()
+        assert process.returncode == 143
+        assert said.count("\n") == 1
+        assert said.startswith("keyjoin: stopped; what was written stays")
+        assert f"keyjoin run {flags[0]} " in said
+        assert f"'{output}'" in said
+        assert "--overwrite" not in said
+        with pytest.raises(ProcessLookupError):
+            os.kill(model, 0)
+        assert not (tmp_path / "a folder" / "_lock").exists()
+        done = keyjoin("run", *flags, output)
+        assert (done.code, done.complete()) == (0, True), done.err
+
+
+def test_ctrl_c_ends_it_too(flags: list[str], tmp_path: Path) -> None:
+    with held("pipeline.waves.build_chunks", 1, "run", *flags, f"--output={tmp_path / 'o'}") as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.startswith("keyjoin: stopped; ")
+
+
+class TestAFinishedOutput:
+    """The same command on a complete output."""
+
+    def test_there_is_nothing_to_do_and_no_model_is_loaded(
+        self, keyjoin: Callable[..., Result], flags: list[str]
+    ) -> None:
+        done = keyjoin("run", *flags)
+        before = {p: p.stat().st_mtime_ns for p in done.output.rglob("*")}
+        argv = ["run", *flags, f"--output={done.output}"]
+        code = (
+            "import sys; from pipeline import cli, model_process; code = cli.main(sys.argv[1:]); "
+            "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'tfx_bsl')], "
+            "model_process.process.cache_info().currsize, int(code))"
+        )
+        again = subprocess.run(
+            [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert again.stdout.splitlines()[-1] == "[] 0 0"
+        assert "has all 60 rows of this input; there is nothing to do" in again.stdout
+        assert {p: p.stat().st_mtime_ns for p in done.output.rglob("*")} == before
+        checked = keyjoin("check", *flags, f"--output={done.output}")
+        assert (checked.code, "nothing to do" in checked.out) == (0, True)
+
+    def test_a_part_that_is_lost_is_written_again(
+        self, keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = keyjoin("run", *flags)
+        expected = content(done.output)
+        lost, cut = done.parts()[1], next(done.output.glob("_dead_letter/*.jsonl"))
+        lost.unlink()
+        cut.write_bytes(cut.read_bytes()[:-1])
+        seen = scored(monkeypatch)
+        again = keyjoin("run", *flags, f"--output={done.output}")
+        assert (again.code, again.complete()) == (0, True), again.err
+        assert f"{lost.name} is not there as it was written" in again.out
+        assert sorted(seen) == sorted({lost.name, cut.name})
+        assert content(done.output) == expected
+
+    def test_a_part_of_other_bytes_is_written_again_once_the_run_is_not_complete(
+        self, keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = keyjoin("run", *flags)
+        expected = content(done.output)
+        bad = done.parts()[-1]
+        bad.write_bytes(bytes(len(bad.read_bytes())))
+        (done.output / "_SUCCESS").unlink()
+        seen = scored(monkeypatch)
+        again = keyjoin("run", *flags, f"--output={done.output}")
+        assert (again.code, again.complete()) == (0, True), again.err
+        assert seen == [bad.name]
+        assert content(done.output) == expected
+
+    def test_a_larger_budget_scores_nothing_again_and_a_smaller_one_counts(
+        self, keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        over = keyjoin("run", *flags, "--max_bad_rows=1")
+        assert (over.code, over.complete()) == (1, False)
+        output = f"--output={over.output}"
+        seen = scored(monkeypatch)
+        assert keyjoin("run", *flags, "--max_bad_rows=1", output).code == 1
+        assert keyjoin("run", *flags, output).complete()
+        tight = keyjoin("run", *flags, "--max_bad_rows=1", output)
+        assert (tight.code, tight.complete()) == (1, False)
+        assert seen == []
+
+    def test_a_list_that_was_changed_is_not_trusted(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
+        done = keyjoin("run", *flags)
+        listed = done.output / "_parts.jsonl"
+        listed.write_bytes(listed.read_bytes().replace(b'"rows":', b'"rows" :', 1))
+        again = keyjoin("run", *flags, f"--output={done.output}")
+        assert again.code == 2
+        assert "_parts.jsonl is not what _manifest.json says of it; --overwrite starts anew" in again.err
+
+
+class TestWhatChanged:
+    """Another model, other options, other sources: refused, by name."""
+
+    def refused(self, keyjoin: Callable[..., Result], output: Path, *flags: str) -> str:
+        before = content(output)
+        done = keyjoin("run", *flags, f"--output={output}")
+        assert done.code == 2, done.out
+        assert done.err.count("\n") == 1
+        assert content(output) == before
+        return done.err
+
+    @pytest.mark.parametrize("stage", ["complete", "unfinished"])
+    def test_is_named(
+        self, keyjoin: Callable[..., Result], flags: list[str], data: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if stage == "unfinished":
+            monkeypatch.setattr(manifest, "write_lists", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                keyjoin("run", *flags)
+            monkeypatch.undo()
+            output = data.parent / "out-1"
+        else:
+            output = keyjoin("run", *flags).output
+        say = "is complete" if stage == "complete" else "was not finished"
+
+        def refused(*more: str) -> str:
+            return self.refused(keyjoin, output, *flags, *more)
+
+        assert f"{say}, with other settings: --batch_size was not given, is now 512: give" in refused(
+            "--batch_size=512"
+        )
+        assert "--chunk_bytes was 150, is now 151" in refused("--chunk_bytes=151")
+        assert "--prediction_prefix was not given, is now p_" in refused("--prediction_prefix=p_")
+        weights = next((data.parent / "model").rglob("saved_model.pb"))
+        weights.write_bytes(weights.read_bytes() + b"\x12\x00")
+        assert "the sha256 of the model's files was " in refused()
+        weights.write_bytes(weights.read_bytes()[:-2])
+        monkeypatch.setattr(manifest, "VERSION", "0.0.0")
+        assert "is now 0.0.0: give" in refused()
+        monkeypatch.undo()
+
+        one = data / "a.jsonl"
+        kept, times = one.read_bytes(), one.stat()
+        one.write_bytes(kept + b"\n")
+        assert f"{say}, but {one} had {len(kept)} bytes, and has {len(kept) + 1} now" in refused()
+        one.write_bytes(kept.replace(b"7", b"8", 1))
+        assert f"{one} has other bytes now, from 0 to " in refused()
+        one.write_bytes(kept)
+        os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000))
+        (data / "c.jsonl").write_bytes(b"{}\n")
+        said = refused()
+        assert f"{data}/c.jsonl is new since; --incremental takes it along" in said
+        (data / "c.jsonl").unlink()
+        (data / "b.jsonl.gz").rename(data.parent / "b")
+        assert f"{data}/b.jsonl.gz is not among the input any more" in refused()
+        (data.parent / "b").rename(data / "b.jsonl.gz")
+        # The time alone is no change, once the bytes are looked at.
+        done = keyjoin("run", *flags, f"--output={output}")
+        assert (done.code, done.complete()) == (0, True), done.err
+
+    def test_only_what_cannot_change_the_output_may_differ(self) -> None:
+        options, _ = parse_run(["--input=a", "--model=m", "--output=o"], "run")
+        settings = {"options": dict.fromkeys(vars(options), "then")}
+        for name in RunOptions.__dataclass_fields__:
+            other = {"options": {**settings["options"], name: "now"}}
+            expected = [] if name in resume.FREE else [f"--{name} was then, is now now"]
+            assert list(resume.differences(settings, other)) == expected
+        assert set(RunOptions.__dataclass_fields__) >= resume.FREE
+
+    @pytest.mark.parametrize(
+        ("before", "now", "said"),
+        [
+            ({"options": {"features": ["a", "b"]}}, {"options": {"features": []}}, "--features was a,b, is now not given"),
+            ({"options": {"input_map": {"x": "a"}}}, {"options": {"input_map": {"x": "b"}}},
+             '--input_map was {"x": "a"}, is now {"x": "b"}'),
+            ({"options": {}}, {"options": {"later": True}}, "--later was not given, is now true"),
+            ({"format": "jsonl"}, {"format": "tfrecord"}, "the format was jsonl, is now tfrecord"),
+            ({"model": {"sha256": "1", "inputs": {}}}, {"model": {"sha256": "2"}},
+             "the sha256 of the model's files was 1, is now 2"),
+            ({"model": {"key_input": "k"}}, {"model": {"key_input": None}}, "the model's key_input was k, is now not given"),
+            ({"versions": {"tensorflow": "2.20"}}, {"versions": {"tensorflow": "2.21"}}, "tensorflow was 2.20, is now 2.21"),
+        ],
+    )  # fmt: skip
+    def test_a_difference_is_spelled(self, before: Any, now: Any, said: str) -> None:
+        assert list(resume.differences(before, now)) == [said]
+        assert list(resume.differences(now, now)) == []
+
+    @pytest.mark.parametrize(
+        ("now", "said"),
+        [
+            ([], "a.jsonl is not among the input any more"),
+            ([Source("a.jsonl", 4, "a", ".jsonl")], "a.jsonl had 3 bytes, and has 4 now"),
+            ([Source("a.jsonl", 3, "sub/a", ".jsonl")], "the parts of a.jsonl were called a-….jsonl, and would be sub/a-….jsonl now"),
+            ([Source("a.jsonl", 3, "a", ".json")], "the parts of a.jsonl were called a-….jsonl, and would be a-….json now"),
+            ([Source("a.jsonl", 3, "a", ".jsonl", 7.0), Source("b.jsonl", 1, "b", ".jsonl")], None),
+        ],
+    )  # fmt: skip
+    def test_a_changed_source_is_spelled(self, now: list[Source], said: str | None) -> None:
+        assert next(resume.changed_sources([Source("a.jsonl", 3, "a", ".jsonl")], now), None) == said
+
+
+class TestIncremental:
+    """New files under the same globs."""
+
+    def test_new_files_are_scored_and_the_rest_stays(
+        self, keyjoin: Callable[..., Result], flags: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done = keyjoin("run", *flags)
+        output = f"--output={done.output}"
+        again = keyjoin("run", *flags, output, "--incremental")
+        assert (again.code, "nothing to do" in again.out) == (0, True)
+        (data / "0.jsonl").write_bytes((data / "a.jsonl").read_bytes()[:300])
+        seen = scored(monkeypatch)
+        more = keyjoin("run", *flags, output, "--incremental")
+        assert (more.code, more.complete()) == (0, True), more.err
+        assert {name[:2] for name in seen} == {"0-"}
+        assert content(done.output) == content(keyjoin("run", *flags).output)
+        (data / "0.jsonl").write_bytes(b"{}")
+        changed = keyjoin("run", *flags, output, "--incremental")
+        assert (changed.code, f"{data}/0.jsonl had 300 bytes, and has 2 now" in changed.err) == (2, True)
+
+    def test_names_that_would_change_are_refused(
+        self, keyjoin: Callable[..., Result], flags: list[str], data: Path
+    ) -> None:
+        deep = data / "deep"
+        deep.mkdir()
+        shutil.move(data / "a.jsonl", deep)
+        given = [f"--input={deep}/*.jsonl", *flags[1:]]
+        done = keyjoin("run", *given)
+        assert done.code == 0, done.err
+        wider = keyjoin("run", *given, f"--input={data}/*.gz", f"--output={done.output}", "--incremental")
+        assert wider.code == 2
+        assert f"the parts of {deep}/a.jsonl were called a-….jsonl, and would be deep/a-….jsonl now" in wider.err
+
+
+class TestFindDone:
+    """A receipt counts only together with all that it proves."""
+
+    CHUNK = Chunk("s", "/spill/s", 0, 9, 0, 2, "sub/s-00000-of-00002.jsonl")
+
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> tuple[str, str]:
+        output, temp = str(tmp_path), str(tmp_path / "_temp")
+        part = files.write_whole(files.join(output, self.CHUNK.part), [b"joined"])
+        dead = files.write_whole(files.join(output, letters_name(self.CHUNK.part)), [b"dead"])
+        write_receipt(temp, PartReceipt(self.CHUNK, 1, 3, 0, 2, {"null": 1}, *part, *dead, 8))
+        return output, temp
+
+    def test_it_is_found(self, made: tuple[str, str]) -> None:
+        found = find_done(self.CHUNK, *made)
+        assert found is not None
+        assert found.chunk == self.CHUNK._replace(data="")
+        assert (found.bytes, found.dead_bytes) == (6, 4)
+
+    @pytest.mark.parametrize("field", ["source", "start", "end", "number", "parts", "part"])
+    def test_that_of_another_chunk_is_none(self, made: tuple[str, str], field: str) -> None:
+        value = getattr(self.CHUNK, field)
+        other = self.CHUNK._replace(**{field: f"{value}x" if isinstance(value, str) else value + 1})
+        if field == "part":
+            shutil.copy(receipt_path(made[1], self.CHUNK.part), receipt_path(made[1], other.part))
+        assert find_done(other, *made) is None
+
+    @pytest.mark.parametrize("which", ["part", "letters", "receipt"])
+    @pytest.mark.parametrize("damage", [None, b"", b"JOINED", b"DEAD", b"joined "])
+    def test_damage_is_seen(self, made: tuple[str, str], which: str, damage: bytes | None) -> None:
+        output, temp = made
+        names = {"part": self.CHUNK.part, "letters": letters_name(self.CHUNK.part)}
+        path = Path(receipt_path(temp, self.CHUNK.part)) if which == "receipt" else Path(output, names[which])
+        path.unlink() if damage is None else path.write_bytes(damage)
+        assert find_done(self.CHUNK, output, temp) is None
+
+    def test_chunks_in_a_graph_go_one_way_or_the_other(self, made: tuple[str, str]) -> None:
+        other = self.CHUNK._replace(number=1, part="sub/s-00001-of-00002.jsonl")
+        with beam.Pipeline("FnApiRunner") as root:
+            apart = root | beam.Create([self.CHUNK, other]) | SkipDone(*made)
+            assert_that(apart[TODO], equal_to([other]))
+            numbers = apart[DONE] | beam.Map(lambda part: (part.chunk.number, part.bytes))
+            assert_that(numbers, equal_to([(0, 6)]), label="done")
+
+
+def test_the_whole_graph_skips_what_is_done(
+    keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other runners get."""
+    from pipeline import run
+
+    done = keyjoin("run", *flags)
+    expected = content(done.output)
+    (done.output / "_SUCCESS").unlink()
+    lost = done.parts()[2]
+    lost.unlink()
+    monkeypatch.setattr(run, "is_local", lambda _: False)
+    seen = scored(monkeypatch)
+    again = keyjoin("run", *flags, f"--output={done.output}")
+    assert (again.code, again.complete()) == (0, True), again.err
+    assert seen == [lost.name]
+    assert content(done.output) == expected
+
+
+def test_what_no_receipt_names_goes_before_a_run_is_complete(keyjoin: Callable[..., Result], flags: list[str]) -> None:
+    done = keyjoin("run", *flags)
+    expected = content(done.output)
+    for name in ("z-00000-of-00001.jsonl", "_dead_letter/a-00000-of-00099.jsonl", "sub/_x.jsonl." + "0" * 32 + ".tmp"):
+        (done.output / name).parent.mkdir(exist_ok=True)
+        (done.output / name).write_bytes(b"old")
+    (done.output / "_SUCCESS").unlink()
+    again = keyjoin("run", *flags, f"--output={done.output}")
+    assert "z-00000-of-00001.jsonl, which an earlier attempt left" in again.out
+    assert content(done.output) == expected
+    assert not (done.output / "sub").exists()
+
+
+def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(
+    keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = keyjoin("run", *flags)
+    (done.output / "_SUCCESS").unlink()
+    done.parts()[0].unlink()
+    from pipeline import preflight
+
+    monkeypatch.setattr(preflight, "_pick_batch_size", lambda *_: 1 / 0)
+    again = keyjoin("run", *flags, f"--output={done.output}")
+    assert again.code == 0, again.err
+    assert again.manifest()["model"] == json.loads((done.output / "_manifest.json").read_text())["model"]
+
+
+def test_a_wave_that_is_done_runs_no_pipeline(
+    keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = keyjoin("run", *flags)
+    (done.output / "_SUCCESS").unlink()
+    parts = list(read_list(str(done.output / "_parts.jsonl")))
+    assert [encode(part) for part in parts] == (done.output / "_parts.jsonl").read_bytes().splitlines()
+    monkeypatch.setattr(waves, "build_chunks", lambda *_: 1 / 0)
+    assert keyjoin("run", *flags, f"--output={done.output}").complete()

@@ -1,0 +1,68 @@
+"""SkipDone: takes chunks out whose parts an earlier attempt has written."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import apache_beam as beam
+
+from transforms import files
+from transforms.receipts import decode, receipt_path
+from transforms.records import Chunk, PartReceipt
+from transforms.write import letters_name
+
+TODO: Final = "todo"
+DONE: Final = "done"
+
+TaggedPart = beam.pvalue.TaggedOutput[Literal["done"], PartReceipt]
+
+
+def find_done(chunk: Chunk, output: str, temp: str) -> PartReceipt | None:
+    """The receipt of a chunk whose part and dead letters are there, byte for byte; else None.
+
+    They are read back, each to its end. That the chunk's bytes are those of that time is for the caller to know,
+    see `pipeline.resume`.
+
+    Args:
+        chunk: The chunk, as it would be scored now.
+        output: Output folder.
+        temp: Where receipts are.
+
+    Raises:
+        RunError: A file is there and cannot be read.
+    """
+    found = files.read_small(receipt_path(temp, chunk.part))
+    if found is None:
+        return None
+    try:
+        part = decode(found)
+    except ValueError:  # damaged: it proves nothing
+        return None
+    if part.chunk != chunk._replace(data=""):
+        return None
+    if files.read_back(files.join(output, chunk.part)) != (part.bytes, part.checksum):
+        return None
+    letters = files.join(output, letters_name(chunk.part))
+    if part.dead and files.read_back(letters) != (part.dead_bytes, part.dead_checksum):
+        return None
+    return part
+
+
+@dataclasses.dataclass(eq=False)
+class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
+    """Tells chunks that are done from those to do.
+
+    Input:  PCollection[Chunk]
+    Output: TODO, DONE = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in one of them
+    """
+
+    output: str
+    temp: str
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
+        """Wires the step."""
+        return chunks | "FindDone" >> beam.FlatMap(self._find).with_outputs(DONE, main=TODO)
+
+    def _find(self, chunk: Chunk) -> Iterator[Chunk | TaggedPart]:
+        part = find_done(chunk, self.output, self.temp)
+        yield chunk if part is None else beam.pvalue.TaggedOutput(DONE, part)
