@@ -55,9 +55,9 @@ def commit(options: RunOptions, plan: Plan, totals: ledger.Totals, seconds: floa
         "seconds": round(seconds, 3),
     }
     text = _write(options.output, MANIFEST, document)
-    files.delete_tree(plan.job.temp)
-    files.delete_tree(files.join(options.output, JOB))
-    if success:
+    if success:  # else a larger budget may go on from what is there
+        files.delete_tree(plan.job.temp)
+        files.delete_tree(files.join(options.output, JOB))
         _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
@@ -101,7 +101,7 @@ def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
 def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
     handler = plan.job.handler
     return {
-        "options": {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)},
+        "options": {**dataclasses.asdict(options), "max_bad_rows": options.max_bad_rows.texts()},
         "format": plan.job.format,
         "model": {
             "path": options.model,

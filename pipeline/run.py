@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import ledger, manifest, report
 from pipeline.beam_flags import is_local, pipeline_options
+from pipeline.budget import Breach
 from pipeline.exits import Exit
 from pipeline.job import build
 from pipeline.names import SUCCESS, TRACEBACK
@@ -46,18 +47,19 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         if options.overwrite:
             _clear(options.output)
         manifest.begin(options, plan)
-        _execute(plan, beam_options, options.wave_bytes)
-    _check(plan)
-    totals = ledger.total(read_receipts(plan.job.temp))
-    within = options.max_bad_rows.allows(totals.bad, totals.rows)
-    seconds = time.monotonic() - started
-    manifest.commit(options, plan, totals, seconds, success=within)
-    report.print_result(options.output, plan, totals, seconds)
-    if not within:
+        breach = _execute(plan, beam_options, options)
+    if breach is None:
+        _check(plan)
+        totals = ledger.total(read_receipts(plan.job.temp))
+        breach = options.max_bad_rows.breach(totals.dead, totals.rows)
+        seconds = time.monotonic() - started
+        manifest.commit(options, plan, totals, seconds, success=breach is None)
+        report.print_result(options.output, plan, totals, seconds)
+    if breach is not None:
+        report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         raise RunError(
-            f"{totals.bad} of {totals.rows} rows are bad, more than --max_bad_rows={options.max_bad_rows} allows; "
-            f"see {files.join(options.output, DEAD_LETTERS)}, mend the rows or raise the budget, and run again "
-            "with --overwrite"
+            f"{breach}; see {files.join(options.output, DEAD_LETTERS)}, mend the rows or raise the budget, and run the "
+            "same command again; no _SUCCESS was written"
         )
     return Exit.COMPLETE
 
@@ -74,15 +76,16 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     return Exit.COMPLETE
 
 
-def _execute(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
+def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
+    """Runs the pipelines; why they stopped early, if they did."""
     quiet_beam()
     try:
         if is_local(beam_options):
-            run_waves(plan, beam_options, wave_bytes)
-        else:
-            root = beam.Pipeline(options=beam_options)
-            build(root, plan.job)
-            root.run().wait_until_finish()
+            return run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows)
+        root = beam.Pipeline(options=beam_options)
+        build(root, plan.job)
+        root.run().wait_until_finish()
+        return None
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
         raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error

@@ -8,33 +8,44 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.budget import Breach, Budget
 from pipeline.job import build_chunks
 from pipeline.preflight import Plan
+from pipeline.watch import Watch
 from transforms import files, formats
 from transforms.chunks import chunks_of
 from transforms.records import Chunk
 
 
-def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
-    """Runs the job on this machine.
+def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget: Budget) -> Breach | None:
+    """Runs the job on this machine, to its end or until more rows are bad than may be.
 
     Args:
         plan: What to run.
         beam_options: For each of the pipelines.
         wave_bytes: About how much input goes into one of them.
+        budget: How many rows may be bad.
+
+    Returns:
+        Why the run stopped early; None if all was run. The chunks that were begun are written, with their receipts.
 
     Raises:
         RunError: A step raised.
     """
     job, fmt = plan.job, formats.load(plan.job.format)
     chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
+    watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
     for number, wave in enumerate(waves(chunks, wave_bytes)):
+        if not watch.goes_on():
+            break
         root = beam.Pipeline(options=beam_options)
-        build_chunks(root | "CreateChunks" >> beam.Create(wave, reshuffle=False), job, number)
+        build_chunks(root | "CreateChunks" >> beam.Create(wave, reshuffle=False), job, number, watch)
         root.run().wait_until_finish()
+        watch.end_wave()
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:
                 files.delete_tree(chunk.data)  # the decompressed copy has been read to its end
+    return watch.stopped()
 
 
 def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:
