@@ -43,7 +43,7 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
     Returns:
         JSON: `options`, `format`, `model`, `versions`.
     """
-    asked = {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)}
+    asked = {**dataclasses.asdict(options), "max_bad_rows": options.max_bad_rows.texts()}
     found = {
         "options": asked,
         "format": name,

@@ -4,48 +4,13 @@ import argparse
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from pipeline.budget import Budget
 from transforms.errors import UsageError
 from transforms.formats import FORMATS
 
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
-
-
-class Budget(NamedTuple):
-    """How many rows may be bad: a number, or a share of the rows read.
-
-    Attributes:
-        limit: The number or the share.
-        is_ratio: Which of the two.
-    """
-
-    limit: float
-    is_ratio: bool
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Reads `10` as a number and `0.01` as a share.
-
-        >>> Budget.parse("0.01").allows(1, 100), Budget.parse("0").allows(1, 100)
-        (True, False)
-        """
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio") from error
-        is_ratio = not text.strip().isdigit()
-        if not value >= 0 or (is_ratio and not value <= 1):
-            raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio from 0.0 to 1.0")
-        return cls(value, is_ratio)
-
-    def allows(self, bad: int, rows: int) -> bool:
-        """Whether so many bad rows among so many rows are within the budget."""
-        return bad <= (self.limit * rows if self.is_ratio else self.limit)
-
-    def __str__(self) -> str:
-        """As given."""
-        return str(self.limit if self.is_ratio else int(self.limit))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +40,8 @@ class RunOptions(ModelOptions):
     chunk_bytes: int
     wave_bytes: int
     max_bad_rows: Budget
+    bad_rows: str
+    error_field: str | None
     non_finite: str
     overwrite: bool
     incremental: bool
@@ -98,6 +65,10 @@ class RunOptions(ModelOptions):
         if self.key_field and (row or "key" not in self.output_fields):
             raise UsageError(
                 f"--key_field={self.key_field} is written for `key`; add key to --output_fields and leave out row"
+            )
+        if self.error_field is not None and self.bad_rows != "null":
+            raise UsageError(
+                f"--error_field={self.error_field} names a field of bad rows in parts; add --bad_rows=null"
             )
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
@@ -222,10 +193,23 @@ def run_parser(prog: str) -> Parser:
     )
     add(
         "--max_bad_rows",
-        type=Budget.parse,
-        default=Budget(0.01, True),
-        metavar="N|RATIO",
-        help="dead letters that a complete run may have: a number, or a ratio with a point (default: 0.01)",
+        action="append",
+        default=[],
+        metavar="LIMITS",
+        help="bad rows that a complete run may have: a number, or a ratio with a point (default: 0.01); and of them "
+        "those of a reason, `0.01,model_error=0`; may be repeated",
+    )
+    add(
+        "--bad_rows",
+        choices=("apart", "null"),
+        default="apart",
+        help="where bad rows are written: apart, in _dead_letter/; null: also in the parts, in their place, with null "
+        "predictions and an error (default: %(default)s)",
+    )
+    add(
+        "--error_field",
+        metavar="NAME",
+        help="with --bad_rows=null, the name of the field that says what is wrong with a row (default: error)",
     )
     add(
         "--non_finite",
@@ -263,4 +247,5 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     pairs = dict(given["input_map"])
     if len(pairs) < len(given["input_map"]):
         raise UsageError("--input_map names a model input twice; name it once")
-    return RunOptions(**{**given, "input": tuple(given["input"]), "input_map": pairs}), beam_args
+    given |= {"input": tuple(given["input"]), "input_map": pairs, "max_bad_rows": Budget.parse(given["max_bad_rows"])}
+    return RunOptions(**given), beam_args

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import rows as made
 from tests.examples import example, floats, texts, written
 from transforms import columns, formats
-from transforms.formats import example_read, json_lines, json_write, jsonl
+from transforms.formats import example_read, json_lines, jsonl
 from transforms.model import Contract, Echo, Model, Tensor
 from transforms.predict import KeyedChunkHandler
 from transforms.read import read_chunk
@@ -122,7 +122,7 @@ class Passage:
         if step == "score":
             size, most = self.rows, self.batch
         elif step == "write":
-            size, most = self.rows, json_write.slice_rows(self.rows, self.chunk.end)
+            size, most = self.rows, json_lines.slice_rows(self.rows, self.chunk.end)
         elif self.format.is_example:
             size, most = self.rows, example_read.DECODE_ROWS
         else:

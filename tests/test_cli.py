@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.cli import COMMANDS, main, usage
 from pipeline.exits import Exit
-from pipeline.options import Budget, parse_run, run_parser
+from pipeline.options import parse_run, run_parser
 from tests import models
 from tests.conftest import BOSTON, ROOT, Result
 from transforms.errors import UsageError
@@ -60,6 +60,11 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--max_bad_rows=1.5"], "1.5 is neither"),
         (["--max_bad_rows=few"], "few is neither"),
         (["--max_bad_rows=nan"], "nan is neither"),
+        (["--max_bad_rows=0.1,modle_error=0"], "there is no reason modle_error (did you mean model_error?)"),
+        (["--bad_rows=nul"], "invalid choice: 'nul'"),
+        (["--error_field=e"], "--error_field=e names a field of bad rows in parts; add --bad_rows=null"),
+        (["--bad_rows=null", "--error_field=x"], "the rows already have a field x; rename what says why a row is bad with --error_field=NAME, or leave"),
+        (["--bad_rows=null", "--error_field=prediction"], "would be called prediction; rename what says why a row is bad with --error_field"),
         (["--non_finite=drop"], "invalid choice: 'drop'"),
         (["--format=csv"], "invalid choice: 'csv'"),
         (["--features=a,,b"], "'a,,b' has an empty name"),
@@ -277,16 +282,6 @@ def test_check_finds_the_same_and_writes_nothing(
     done = keyjoin("check", f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
     assert (done.code, done.output.exists()) == (0, False)
     assert "x (float32 [N, 3]) <- x" in done.out
-
-
-@pytest.mark.parametrize(
-    ("text", "bad", "rows", "allowed"),
-    [("0", 0, 10, True), ("0", 1, 10, False), ("1", 1, 10, True), ("1", 2, 10, False), ("1.0", 10, 10, True),
-     ("0.1", 1, 10, True), ("0.1", 2, 10, False), ("0.01", 0, 0, True), ("0.0", 1, 1000, False)],
-)  # fmt: skip
-def test_a_budget_is_a_number_or_a_ratio(text: str, bad: int, rows: int, allowed: bool) -> None:
-    assert Budget.parse(text).allows(bad, rows) is allowed
-    assert Budget.parse(str(Budget.parse(text))) == Budget.parse(text)
 
 
 def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:

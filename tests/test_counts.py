@@ -19,6 +19,7 @@ from apache_beam.metrics import monitoring_infos
 
 from pipeline import waves
 from pipeline.beam_flags import pipeline_options
+from pipeline.budget import Budget
 from pipeline.job import build_chunks
 from pipeline.options import parse_run
 from pipeline.preflight import Plan, find_inputs, prepare
@@ -250,7 +251,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         size = sum(source.size for source in planned.sources)
         tracemalloc.start()
         try:
-            waves.run_waves(planned, pipeline_options([]), size // 5 + size // 20)
+            waves.run_waves(planned, pipeline_options([]), size // 5 + size // 20, Budget.parse([]))
         finally:
             tracemalloc.stop()
     assert len(held) == 5

@@ -54,7 +54,7 @@ def score(
             Chunk("s", "s", start, end, 0, 1, "p"),
             piece,
             rows,
-            fine,
+            unread,
             pa.RecordBatch.from_arrays([pa.array(sums, pa.float32())], ["y"]),
             WHOLE,
         )

@@ -4,6 +4,7 @@ Keys are plain `str`, `source#position`: `"data/a.jsonl#1048576"`. Values are Na
 changed after they are made.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,6 +89,16 @@ class BadRow(NamedTuple):
     stage: str
     reason: str
     message: str
+
+
+def without(rows: int, bad: Sequence[BadRow]) -> Positions:
+    """The numbers of a chunk's rows that are not among the bad ones, in order.
+
+    >>> without(3, [BadRow(1, "read", "null", "field x: null")]).tolist()
+    [0, 2]
+    """
+    kept: Positions = np.delete(np.arange(rows), np.array([one.row for one in bad], np.int64))
+    return kept
 
 
 class Feature(NamedTuple):
@@ -185,7 +196,7 @@ class PartReceipt(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What stands in an output row, always in this order: the row's fields, predictions, key.
+    """What stands in an output row, always in this order: the row's fields, predictions, error, key.
 
     Attributes:
         row: Whether the row's own fields are written.
@@ -194,6 +205,7 @@ class Layout(NamedTuple):
         key: Name of the field for keyjoin's own key, or None.
         key_field: Name of the row's own field to write as its key, or None.
         predictions: (output of the model, name of the field) pairs.
+        error: Name of the field that says why a row has no predictions, if bad rows are written as well; or None.
     """
 
     row: bool
@@ -202,6 +214,7 @@ class Layout(NamedTuple):
     key: str | None
     key_field: str | None
     predictions: tuple[tuple[str, str], ...]
+    error: str | None = None
 
     @property
     def whole_row(self) -> bool:
@@ -211,4 +224,5 @@ class Layout(NamedTuple):
     @property
     def added(self) -> tuple[str, ...]:
         """Names of the fields that keyjoin adds to a row."""
-        return tuple(name for _, name in self.predictions) + ((self.key,) if self.key else ())
+        others = (self.error, self.key)
+        return tuple(name for _, name in self.predictions) + tuple(name for name in others if name)

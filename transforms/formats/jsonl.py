@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from transforms import columns
+from transforms.dtypes import STRING
 from transforms.formats import Joined, json_explain, json_lines, json_write
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 from transforms.threads import in_threads
@@ -60,17 +61,30 @@ class JsonLines:
         ]
         return columns.concatenate([inputs for inputs, _ in found], features), bad
 
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
+        members = {field: _least_value(feature) for feature in features for field in feature.fields}
+        named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
+        return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
+
     def write(
         self,
         chunk: Chunk,
         data: bytes,
         rows: Rows,
-        good: Mask,
+        bad: Sequence[BadRow],
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
         """Splices predictions into their lines; see `transforms.formats.Format`."""
-        return json_write.write(chunk, data, rows, good, predictions, layout)
+        unreadable = self._unreadable(data, rows, bad) if layout.error else frozenset()
+        return json_write.write(chunk, data, rows, bad, unreadable, predictions, layout)
+
+    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow]) -> frozenset[int]:
+        """The bad rows that are not one object, whatever its fields, to the reader."""
+        lines = b"\n".join(data[rows.starts[one.row] : rows.ends[one.row]] for one in bad)
+        _, refused = self.read(lines, self.rows(lines, first=False), ())
+        return frozenset(bad[one.row].row for one in refused)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The objects among the first lines; the last one may be cut off, then it is none."""
@@ -87,6 +101,15 @@ class JsonLines:
 
 
 FORMAT = JsonLines()
+
+
+def _least_value(feature: Feature) -> int:
+    """Bytes that the briefest value takes of which a feature is made."""
+    size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
+    if len(feature.fields) == 1 and feature.shape != (1,):  # one value may be spelled without a list
+        for count in reversed(feature.shape):
+            size = len("[]") + count * size + len(",") * max(0, count - 1)
+    return size
 
 
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[tuple[int, Why]]]:
