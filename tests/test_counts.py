@@ -236,7 +236,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
     held, peaks, objects = [], [], []
     original = waves.build_chunks
 
-    def build(*arguments: Any) -> Any:
+    def build(*arguments: Any, **named: Any) -> Any:
         # Beam's pipelines are circles of objects, which stay until somebody collects them.
         gc.collect()
         current, most = tracemalloc.get_traced_memory()
@@ -244,7 +244,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         peaks.append(most)
         objects.append(sys.getallocatedblocks())
         tracemalloc.reset_peak()
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(waves, "build_chunks", build)
     with plan(20_000, 10) as planned:
