@@ -19,6 +19,9 @@ setup(
         "apache-beam[gcp]==2.77.0",
         "tensorflow==2.21.0",
         "tfx-bsl==1.21.0",
+        # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still mended.
+        "keras>=3.15.1; python_version >= '3.11'",
+        "keras>=3.12.4; python_version < '3.11'",
         "msgspec>=0.20",
         "numpy>=2.2",
         "pyarrow>=20",

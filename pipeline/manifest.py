@@ -8,14 +8,13 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
-from pipeline import VERSION, ledger
+from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
@@ -25,7 +24,6 @@ from transforms.records import PartReceipt
 from transforms.write import letters_name
 
 SCHEMA_VERSION = 2
-BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -74,24 +72,6 @@ def write_lists(output: str, temp: str) -> dict[str, files.Written]:
     return {name: files.write_whole(files.join(output, name), _lines(made)) for name, made in lists.items()}
 
 
-def fingerprint(model: str) -> str:
-    """sha256 over a model's files: their names and contents, in order of name."""
-    digest = hashlib.sha256()
-    paths = (
-        [model]
-        if os.path.isfile(model)
-        else sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
-    )
-    for path in paths:
-        digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
-        content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                content.update(block)
-        digest.update(content.digest())
-    return digest.hexdigest()
-
-
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
     text = json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
     files.write_whole(files.join(output, name), [text])
@@ -105,7 +85,8 @@ def _what(options: RunOptions, plan: Plan) -> dict[str, Any]:
         "format": plan.job.format,
         "model": {
             "path": options.model,
-            "sha256": fingerprint(options.model),
+            "sha256": plan.sha256,
+            "ops": model_check.document(plan.findings, options.model_ops),
             "signature": handler.contract.signature,
             "key_input": handler.contract.key.name if handler.contract.key else None,
             "key_output": handler.contract.echo.output if handler.contract.echo else None,

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import model_process
+from pipeline import model_check, model_process
 from pipeline.job import Job
+from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.names import JOB, MANIFEST, is_ours
 from pipeline.options import RunOptions
@@ -25,6 +26,7 @@ from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
+from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 
@@ -42,12 +44,16 @@ class Plan(NamedTuple):
         sources: The input files, as they are now.
         skipped: Files of input folders that are not data by their names.
         sweep: How the batch size was picked.
+        sha256: The model's.
+        findings: What the model does besides computing.
     """
 
     job: Job
     sources: list[Source]
     skipped: list[str]
     sweep: Sweep
+    sha256: str
+    findings: Sequence[Finding]
 
 
 @contextlib.contextmanager
@@ -72,27 +78,25 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
         _check_readable(source.path)
     check_output(options, matched.sources)
     data, sample = _sample(matched.sources, fmt)
+    sha256 = model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         size = sum(source.size for source in matched.sources)
-        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
+        handler, swept, findings = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         job = Job(
             options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
         )
-        yield Plan(job, matched.sources, matched.skipped, swept)
+        yield Plan(job, matched.sources, matched.skipped, swept, sha256, findings)
 
 
 @contextlib.contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
-    if not model.endswith(".keras"):
+    if not model.endswith(KERAS):
         yield model
         return
-    import_tensorflow()
-    from pipeline.wrap import export_keras
-
     folder = tempfile.mkdtemp(prefix="keyjoin-model-")
     try:
         exported = os.path.join(folder, "model")
@@ -125,8 +129,11 @@ class _Sample(NamedTuple):
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
 
-def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) -> tuple[KeyedChunkHandler, Sweep]:
-    loaded = model_process.process().load(folder, options.signature)
+def _handler(
+    options: RunOptions, folder: str, sample: _Sample, *, local: bool
+) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
+    loaded = model_process.process().load(folder, options.signature, options.model_ops)
+    model_check.warn(options.model, loaded.findings, options.model_ops)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
         is_example = sample.format.is_example
@@ -140,8 +147,9 @@ def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = _pick_batch_size(options, sample, loaded, contract, features)
-    load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
-    return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
+    load = loaded.itself if local else functools.partial(models.load, folder, options.signature, options.model_ops)
+    handler = KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep")
+    return handler, swept, loaded.findings
 
 
 def _pick_batch_size(

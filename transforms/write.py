@@ -46,8 +46,8 @@ def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: 
     dead = sorted([*receipt.bad, *unscored, *joined.bad])
     letters = [_letter(chunk, data, rows, bad) for bad in dead]
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
-    part = files.write_whole(files.join(output, chunk.part), blocks)
-    dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters).bytes if dead else 0
+    part = files.write_whole(files.below(output, chunk.part), blocks)
+    dead_bytes = files.write_whole(files.below(output, letters_name(chunk.part)), letters).bytes if dead else 0
     return PartReceipt(
         chunk,
         receipt.rows,
