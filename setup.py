@@ -21,6 +21,9 @@ setup(
         "tfx-bsl==1.21.0",
         # As apache-beam has it, too.
         "fasteners>=0.14,<1.0",
+        # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still mended.
+        "keras>=3.15.1; python_version >= '3.11'",
+        "keras>=3.12.4; python_version < '3.11'",
         "msgspec>=0.20",
         "numpy>=2.2",
         "pyarrow>=20",

@@ -8,19 +8,19 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pipeline import VERSION, ledger
+from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from transforms import files
 from transforms.errors import RunError
+from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_receipts
 from transforms.records import Layout, Source
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.preflight import Plan
 
 SCHEMA_VERSION = 3
-BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -47,7 +46,7 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
     found = {
         "options": asked,
         "format": name,
-        "model": {"path": options.model, "sha256": fingerprint(options.model)},
+        "model": {"path": options.model, "sha256": model_check.identify(options.model, options.model_sha256)},
         "versions": {
             "keyjoin": VERSION,
             "python": platform.python_version(),
@@ -57,11 +56,14 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
     return _as_json(found)
 
 
-def with_contract(before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep) -> dict[str, Any]:
+def with_contract(
+    before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep, findings: Sequence[Finding]
+) -> dict[str, Any]:
     """Settings, with what is known of the model once it is loaded."""
     contract = handler.contract
     model = {
         **before["model"],
+        "ops": model_check.document(findings, before["options"]["model_ops"]),
         "signature": contract.signature,
         "key_input": contract.key.name if contract.key else None,
         "key_output": contract.echo.output if contract.echo else None,
@@ -151,24 +153,6 @@ def read_sources(path: str) -> Iterator[Source]:
                 yield msgspec.convert([fields[name] for name in Source._fields], Source)
         except (ValueError, KeyError) as error:
             raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
-
-
-def fingerprint(model: str) -> str:
-    """sha256 over a model's files: their names and contents, in order of name."""
-    digest = hashlib.sha256()
-    paths = (
-        [model]
-        if os.path.isfile(model)
-        else sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
-    )
-    for path in paths:
-        digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
-        content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                content.update(block)
-        digest.update(content.digest())
-    return digest.hexdigest()
 
 
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:

@@ -62,25 +62,27 @@ class ModelProcess:
             )
         self._socket.close()
 
-    def load(self, folder: str, signature: str) -> "Model":
+    def load(self, folder: str, signature: str, policy: str | None = None) -> "Model":
         """Loads a model there.
 
         Args:
             folder: A SavedModel.
             signature: Which of its signatures.
+            policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
 
         Returns:
             The model, called there; it can be pickled, and called from any process on this machine.
 
         Raises:
-            UsageError: There is no SavedModel, or no such signature, see `transforms.model.load`.
+            UsageError: There is no such SavedModel or signature, or it is refused, see `transforms.model.load`.
             RunError: The process ended.
         """
         from transforms.model import Model
 
         with _connect(self.address) as connection:
-            number, inputs, outputs = _value(*_ask(connection, self.address, (os.path.abspath(folder), signature)))
-        return Model(inputs, outputs, _Call(self.address, number))
+            question = os.path.abspath(folder), (signature, policy)
+            number, inputs, outputs, findings = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number), findings)
 
     def close(self) -> None:
         """Ends it."""

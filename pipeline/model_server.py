@@ -54,9 +54,9 @@ def _answer(which: str | int, what: Any, models: list[Model]) -> tuple[str, Any]
     try:
         if isinstance(which, int):
             return DONE, models[which].call(*what)
-        model = load(which, what)
+        model = load(which, *what)
         models.append(model)
-        return DONE, (models.index(model), model.inputs, model.outputs)
+        return DONE, (models.index(model), model.inputs, model.outputs, model.findings)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except ModelError as error:

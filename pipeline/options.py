@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from pipeline.budget import Budget
 from transforms.errors import UsageError
 from transforms.formats import FORMATS
+from transforms.model_ops import POLICIES
 
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
 
@@ -20,6 +22,8 @@ class ModelOptions:
     model: str
     signature: str
     key_input: str | None
+    model_ops: str | None
+    model_sha256: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +124,26 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="model input that takes the key (default: the one called key, if it comes back)",
     )
+    add_trust_arguments(parser)
+
+
+def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that takes a model."""
+    parser.add_argument(
+        "--model_ops",
+        choices=POLICIES,
+        help="what happens to a model that does more than compute: deny refuses it, warn says so, allow says nothing "
+        "(default: refuse what writes, runs Python, talks to others or is unknown; say so of the rest)",
+    )
+    parser.add_argument(
+        "--model_sha256", type=_sha256, metavar="HEX", help="refuse any model but this one, see keyjoin inspect"
+    )
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
+    return text.lower()
 
 
 def run_parser(prog: str) -> Parser:

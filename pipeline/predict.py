@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import model_check
 from pipeline.exits import Exit
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
@@ -44,9 +45,12 @@ def main(argv: Sequence[str]) -> Exit:
     """
     options = parser().parse_args(argv)
     instances = read_request(options.instances)
+    if options.model_sha256:
+        model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session()
-        loaded = models.load(folder, options.signature)
+        loaded = models.load(folder, options.signature, options.model_ops)
+    model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = models.find_contract(loaded, options.signature, options.key_input)
     print(json.dumps({"predictions": predict(loaded, contract, instances)}, ensure_ascii=False))
     return Exit.COMPLETE

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import manifest, model_process
+from pipeline import manifest, model_check, model_process
 from pipeline.job import Job
+from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
 from pipeline.startup import collect_garbage, import_tensorflow
@@ -24,6 +25,7 @@ from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
+from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
         skipped: Files of input folders that are not data by their names.
         sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
+        findings: What the model does besides computing.
     """
 
     job: Job
@@ -63,6 +66,7 @@ class Plan(NamedTuple):
     skipped: list[str]
     sweep: Sweep
     settings: dict[str, Any]
+    findings: Sequence[Finding]
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -104,25 +108,22 @@ def prepare(
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         size = sum(source.size for source in matched.sources)
-        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), kept, local=local)
+        handler, swept, findings = _handler(options, folder, _Sample(fmt, data, sample, size), kept, local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         suffix = formats.default_suffix(name)
         job = Job(options.input, name, suffix, options.chunk_bytes, handler, layout, options.output, resume)
-        settings = manifest.with_contract(inputs.settings, handler, layout, swept)
-        yield Plan(job, matched.sources, matched.skipped, swept, settings)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
+        yield Plan(job, matched.sources, matched.skipped, swept, settings, findings)
 
 
 @contextlib.contextmanager
 def model_folder(model: str) -> Iterator[str]:
     """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
-    if not model.endswith(".keras"):
+    if not model.endswith(KERAS):
         yield model
         return
-    import_tensorflow()
-    from pipeline.wrap import export_keras
-
     folder = tempfile.mkdtemp(prefix="keyjoin-model-")
     try:
         exported = os.path.join(folder, "model")
@@ -157,8 +158,9 @@ class _Sample(NamedTuple):
 
 def _handler(
     options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, *, local: bool
-) -> tuple[KeyedChunkHandler, Sweep]:
-    loaded = model_process.process().load(folder, options.signature)
+) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
+    loaded = model_process.process().load(folder, options.signature, options.model_ops)
+    model_check.warn(options.model, loaded.findings, options.model_ops)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
         is_example = sample.format.is_example
@@ -172,8 +174,9 @@ def _handler(
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
-    load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
-    return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
+    load = loaded.itself if local else functools.partial(models.load, folder, options.signature, options.model_ops)
+    handler = KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep")
+    return handler, swept, loaded.findings
 
 
 def _pick_batch_size(

@@ -4,7 +4,6 @@ import collections
 import json
 import pickle
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa

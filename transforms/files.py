@@ -295,6 +295,24 @@ def join(folder: str, *names: str) -> str:
     return path
 
 
+def below(folder: str, name: str) -> str:
+    """A path below a folder, to write to: neither its name nor a link on the way leads out of the folder.
+
+    A link that the name itself stands for is no way out: what is written replaces it.
+
+    Raises:
+        RunError: It leads out.
+    """
+    path = join(folder, name)
+    is_out = name.startswith("/") or ".." in name.split("/")
+    if not is_out and is_local(folder):
+        root = os.path.realpath(folder)
+        is_out = not os.path.join(os.path.realpath(os.path.dirname(path)), "").startswith(os.path.join(root, ""))
+    if is_out:
+        raise RunError(f"{path} leads out of {folder}; remove the link or rename the input, and run again")
+    return path
+
+
 def list_below(folder: str) -> dict[str, int]:
     """Files in a folder and below: name relative to the folder -> bytes. Links are not followed.
 

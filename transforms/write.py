@@ -55,8 +55,8 @@ def write_part(
     dead = sorted([*bad, *joined.bad])
     written = [letter(chunk, data, rows, one) for one in dead]
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
-    part = files.write_whole(files.join(output, chunk.part), blocks)
-    lettered = files.write_whole(files.join(output, letters_name(chunk.part)), written) if dead else files.NOTHING
+    part = files.write_whole(files.below(output, chunk.part), blocks)
+    lettered = files.write_whole(files.below(output, letters_name(chunk.part)), written) if dead else files.NOTHING
     made = PartReceipt(
         chunk,
         receipt.checksum,
