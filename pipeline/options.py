@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 from transforms.errors import UsageError
 from transforms.formats import FORMATS
 
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
 
 
@@ -72,6 +73,8 @@ class RunOptions(ModelOptions):
     exclude_fields: tuple[str, ...]
     prediction_prefix: str
     batch_size: int | None
+    isolate: bool
+    batch_timeout: float | None
     chunk_bytes: int
     wave_bytes: int
     max_bad_rows: Budget
@@ -97,6 +100,10 @@ class RunOptions(ModelOptions):
         if self.key_field and (row or "key" not in self.output_fields):
             raise UsageError(
                 f"--key_field={self.key_field} is written for `key`; add key to --output_fields and leave out row"
+            )
+        if self.batch_timeout and not self.isolate:
+            raise UsageError(
+                f"--batch_timeout={self.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
             )
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
@@ -133,6 +140,18 @@ def _positive(limit: int | None = None) -> type[int]:
         return int(text)
 
     return parse  # type: ignore[return-value]  # argparse takes any callable
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not SHORTEST_SECONDS <= value <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}"
+        )
+    return value
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +220,17 @@ def run_parser(prog: str) -> Parser:
         type=_positive(1 << 24),
         metavar="ROWS",
         help="rows that a model call sees at most (default: by the size of a row)",
+    )
+    add(
+        "--isolate",
+        action="store_true",
+        help="start the process of a model that crashes again; rows for which it crashes become dead letters",
+    )
+    add(
+        "--batch_timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --isolate: what a call of the model may take (default: any time)",
     )
     add(
         "--chunk_bytes",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import model_process
+from pipeline import isolation
 from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.names import JOB, MANIFEST, is_ours
@@ -126,7 +126,8 @@ class _Sample(NamedTuple):
 
 
 def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) -> tuple[KeyedChunkHandler, Sweep]:
-    loaded = model_process.process().load(folder, options.signature)
+    load = _loader(options, folder)
+    loaded = load()
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
         is_example = sample.format.is_example
@@ -140,8 +141,16 @@ def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = _pick_batch_size(options, sample, loaded, contract, features)
-    load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
+    if not local and not options.isolate:
+        load = functools.partial(models.load, folder, options.signature)  # a worker is a process of the model's own
     return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
+
+
+def _loader(options: RunOptions, folder: str) -> Callable[[], models.Model]:
+    isolation.forget()
+    if options.isolate:
+        return functools.partial(isolation.isolated, folder, options.signature, options.batch_timeout)
+    return functools.partial(isolation.shared, folder, options.signature)
 
 
 def _pick_batch_size(
@@ -150,7 +159,8 @@ def _pick_batch_size(
     if options.batch_size:
         return Sweep(options.batch_size, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    return sweep(loaded, contract, rows) if rows else Sweep(columns.batch_rows(features), {})
+    usual = Sweep(columns.batch_rows(features), {})
+    return sweep(loaded, contract, rows, usual) if rows else usual
 
 
 def _check_readable(path: str) -> None:
