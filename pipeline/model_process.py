@@ -52,6 +52,7 @@ class ModelProcess:
 
     def __init__(self) -> None:
         """Starts it."""
+        self._most: int | None = None
         self._start()
 
     def _start(self) -> None:
@@ -75,6 +76,27 @@ class ModelProcess:
                 pass_fds=[number],
             )
         self._socket.close()
+        if self._most is not None:
+            self.limit(self._most)
+
+    @property
+    def pid(self) -> int:
+        """Its number; another one after each start."""
+        return self._process.pid
+
+    def limit(self, size: int | None) -> None:
+        """Bounds its private, writable memory, on Linux; also after it is started anew.
+
+        Args:
+            size: Bytes, or None for as many as this process may have.
+        """
+        import resource
+
+        if size is not None or self._most is not None:
+            most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            with contextlib.suppress(ProcessLookupError):  # it ended; who calls it will be told
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (most if size is None else size, most))
+        self._most = size
 
     def load(self, folder: str, signature: str, timeout: float | None = None) -> "Model":
         """Loads a model there.

@@ -77,6 +77,7 @@ class RunOptions(ModelOptions):
     batch_timeout: float | None
     chunk_bytes: int
     wave_bytes: int
+    max_memory: int | None
     max_bad_rows: Budget
     non_finite: str
     overwrite: bool
@@ -245,6 +246,12 @@ def run_parser(prog: str) -> Parser:
         default=1 << 30,
         metavar="BYTES",
         help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
+    )
+    add(
+        "--max_memory",
+        type=_positive(),
+        metavar="BYTES",
+        help="what a local run may have of memory, both processes together; refused if it cannot do (default: all)",
     )
     add(
         "--max_bad_rows",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import isolation
+from pipeline import isolation, memory
 from pipeline.job import Job
 from pipeline.layout import make_layout
 from pipeline.names import JOB, MANIFEST, is_ours
@@ -31,6 +31,7 @@ from transforms.records import Feature, Rows, Source
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
 PROBE_ROWS = 3
+SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 
 
@@ -71,17 +72,21 @@ def prepare(options: RunOptions, *, local: bool) -> Iterator[Plan]:
     for source in matched.sources:
         _check_readable(source.path)
     check_output(options, matched.sources)
+    if options.max_memory and not local:
+        raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         size = sum(source.size for source in matched.sources)
-        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), local=local)
+        beginning = _Sample(fmt, data, sample, size)
+        handler, swept = _handler(options, folder, beginning, local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         job = Job(
             options.input, name, formats.default_suffix(name), options.chunk_bytes, handler, layout, options.output
         )
-        yield Plan(job, matched.sources, matched.skipped, swept)
+        with beginning.bounded(options, handler):
+            yield Plan(job, matched.sources, matched.skipped, swept)
 
 
 @contextlib.contextmanager
@@ -123,6 +128,12 @@ class _Sample(NamedTuple):
         first = Rows(rows.starts[:count], rows.ends[:count])
         inputs, _ = self.format.read(self.data, first, features)
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
+
+    def bounded(self, options: RunOptions, handler: KeyedChunkHandler) -> contextlib.AbstractContextManager[None]:
+        """Keeps `--max_memory`, see `memory.bounded`."""
+        rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
+        row_bytes = max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
+        return memory.bounded(options, handler, self.format, rows, row_bytes, self.size)
 
 
 def _handler(options: RunOptions, folder: str, sample: _Sample, *, local: bool) -> tuple[KeyedChunkHandler, Sweep]:

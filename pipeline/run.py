@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline import ledger, manifest, report
+from pipeline import ledger, manifest, memory, report
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.exits import Exit
 from pipeline.job import build
@@ -96,6 +96,8 @@ def _cause(error: Exception, output: str) -> str:
     own = OWN_ERROR.findall(text)
     if own:
         return str(own[-1])
+    if memory.is_short(text):
+        return "the run ran out of memory; lower --chunk_bytes and --wave_bytes, or raise --max_memory if it is given"
     path = files.join(output, TRACEBACK)
     files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])
     lines = [line for line in text.splitlines() if line.strip()]
