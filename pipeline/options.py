@@ -12,6 +12,7 @@ from transforms.errors import UsageError
 from transforms.formats import FORMATS
 from transforms.model_ops import POLICIES
 
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
 
 
@@ -41,8 +42,11 @@ class RunOptions(ModelOptions):
     exclude_fields: tuple[str, ...]
     prediction_prefix: str
     batch_size: int | None
+    isolate: bool
+    batch_timeout: float | None
     chunk_bytes: int
     wave_bytes: int
+    max_memory: int | None
     max_bad_rows: Budget
     bad_rows: str
     error_field: str | None
@@ -73,6 +77,10 @@ class RunOptions(ModelOptions):
         if self.error_field is not None and self.bad_rows != "null":
             raise UsageError(
                 f"--error_field={self.error_field} names a field of bad rows in parts; add --bad_rows=null"
+            )
+        if self.batch_timeout and not self.isolate:
+            raise UsageError(
+                f"--batch_timeout={self.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
             )
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
@@ -111,6 +119,18 @@ def _positive(limit: int | None = None) -> type[int]:
         return int(text)
 
     return parse  # type: ignore[return-value]  # argparse takes any callable
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not SHORTEST_SECONDS <= value <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}"
+        )
+    return value
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,6 +222,17 @@ def run_parser(prog: str) -> Parser:
         help="rows that a model call sees at most (default: by the size of a row)",
     )
     add(
+        "--isolate",
+        action="store_true",
+        help="start the process of a model that crashes again; rows for which it crashes become dead letters",
+    )
+    add(
+        "--batch_timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --isolate: what a call of the model may take (default: any time)",
+    )
+    add(
         "--chunk_bytes",
         type=_positive(MAX_CHUNK_BYTES),
         default=64 << 20,
@@ -214,6 +245,12 @@ def run_parser(prog: str) -> Parser:
         default=1 << 30,
         metavar="BYTES",
         help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
+    )
+    add(
+        "--max_memory",
+        type=_positive(),
+        metavar="BYTES",
+        help="what a local run may have of memory, both processes together; refused if it cannot do (default: all)",
     )
     add(
         "--max_bad_rows",

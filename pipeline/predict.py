@@ -19,7 +19,7 @@ from pipeline.startup import import_session
 from transforms import columns, mapping
 from transforms import model as models
 from transforms.dtypes import STRING
-from transforms.errors import RunError, UsageError
+from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
 
@@ -94,7 +94,7 @@ def predict(
     arrays = _arrays(instances, features)
     try:
         answer = called(arrays)
-    except models.ModelError as error:
+    except ModelError as error:
         raise RunError(f"the model raised: {error}; look at the instances") from error
     if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")

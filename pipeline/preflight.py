@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import manifest, model_check, model_process
+from pipeline import isolation, manifest, memory, model_check
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
@@ -32,6 +32,7 @@ from transforms.records import Feature, Rows, Source
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
 PROBE_ROWS = 3
+SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 
 
@@ -105,17 +106,21 @@ def prepare(
     """
     name, matched = inputs.format, inputs.matched
     fmt = formats.load(name)
+    if options.max_memory and not local:
+        raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         size = sum(source.size for source in matched.sources)
-        handler, swept, findings = _handler(options, folder, _Sample(fmt, data, sample, size), kept, local=local)
+        beginning = _Sample(fmt, data, sample, size)
+        handler, swept, findings = _handler(options, folder, beginning, kept, local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         suffix = formats.default_suffix(name)
         job = Job(options.input, name, suffix, options.chunk_bytes, handler, layout, options.output, resume)
         settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
-        yield Plan(job, matched.sources, matched.skipped, swept, settings, findings)
+        with beginning.bounded(options, handler):
+            yield Plan(job, matched.sources, matched.skipped, swept, settings, findings)
 
 
 @contextlib.contextmanager
@@ -155,11 +160,18 @@ class _Sample(NamedTuple):
         inputs, _ = self.format.read(self.data, first, features)
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
+    def bounded(self, options: RunOptions, handler: KeyedChunkHandler) -> contextlib.AbstractContextManager[None]:
+        """Keeps `--max_memory`, see `memory.bounded`."""
+        rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
+        row_bytes = max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
+        return memory.bounded(options, handler, self.format, rows, row_bytes, self.size)
+
 
 def _handler(
     options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, *, local: bool
 ) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
-    loaded = model_process.process().load(folder, options.signature, options.model_ops)
+    load = _loader(options, folder)
+    loaded = load()
     model_check.warn(options.model, loaded.findings, options.model_ops)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
@@ -174,9 +186,19 @@ def _handler(
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
-    load = loaded.itself if local else functools.partial(models.load, folder, options.signature, options.model_ops)
+    if not local and not options.isolate:  # a worker is a process of the model's own
+        load = functools.partial(models.load, folder, options.signature, options.model_ops)
     handler = KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep")
     return handler, swept, loaded.findings
+
+
+def _loader(options: RunOptions, folder: str) -> Callable[[], models.Model]:
+    isolation.forget()
+    if options.isolate:
+        return functools.partial(
+            isolation.isolated, folder, options.signature, options.model_ops, options.batch_timeout
+        )
+    return functools.partial(isolation.shared, folder, options.signature, options.model_ops)
 
 
 def _pick_batch_size(
@@ -185,7 +207,8 @@ def _pick_batch_size(
     if options.batch_size:
         return Sweep(options.batch_size, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    return sweep(loaded, contract, rows) if rows else Sweep(columns.batch_rows(features), {})
+    usual = Sweep(columns.batch_rows(features), {})
+    return sweep(loaded, contract, rows, usual) if rows else usual
 
 
 def _check_readable(path: str) -> None:

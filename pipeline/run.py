@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from pipeline import ledger, manifest, report, resume
+from pipeline import ledger, manifest, memory, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
 from pipeline.exits import Exit
@@ -171,6 +171,8 @@ def _cause(error: Exception, output: str) -> str:
     own = OWN_ERROR.findall(text)
     if own:
         return str(own[-1])
+    if memory.is_short(text):
+        return "the run ran out of memory; lower --chunk_bytes and --wave_bytes, or raise --max_memory if it is given"
     path = files.join(output, TRACEBACK)
     with contextlib.suppress(RunError):  # where nothing can be written, what is said here is all there is
         files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])

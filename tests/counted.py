@@ -100,7 +100,7 @@ class Passage:
         self.model = Model({t.name: t for t in (*inputs, KEY)}, {t.name: t for t in (PREDICTION, KEY)}, _predict)
         contract = Contract("serving_default", inputs, (PREDICTION, KEY), KEY, Echo("key", last_column=False))
         self.batch = columns.batch_rows(work.features)
-        self.handler = KeyedChunkHandler(self.model.itself, contract, work.features, self.batch)
+        self.handler = KeyedChunkHandler(lambda: self.model, contract, work.features, self.batch)
         self.features, self.receipt = self.read()
         self.predictions = self.score()
         self.part = self.write()

@@ -38,7 +38,7 @@ READ_AS = {
     STRING: pa.string(),
 }
 BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
-MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `score.MULTIPLE`
+MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 # How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
 Spelling = frozenset[tuple[str, str]]

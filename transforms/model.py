@@ -11,6 +11,7 @@ import difflib
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ import numpy.typing as npt
 
 from transforms import model_ops
 from transforms.dtypes import DTYPES, STRING
-from transforms.errors import UsageError
+from transforms.errors import MemoryShortError, ModelError, UsageError
+from transforms.gate import Gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -92,8 +94,17 @@ class Contract(NamedTuple):
         return output._replace(shape=(None if width is None else width - 1,))
 
 
-class ModelError(RuntimeError):
-    """The model raised; what it said, in one line."""
+class Room:
+    """What a call of a model has memory for, as far as this process has found out.
+
+    Attributes:
+        rows: Rows of a call.
+        alone: Whether there is memory for one call at a time only.
+    """
+
+    def __init__(self) -> None:
+        """Begins without bounds."""
+        self.rows, self.alone = sys.maxsize, False
 
 
 class Model:
@@ -104,6 +115,7 @@ class Model:
         outputs: All outputs, by name.
         call: From the inputs' arrays, in order, to the outputs' arrays, in order.
         findings: What it does besides computing.
+        room: What it has memory for.
     """
 
     def __init__(
@@ -115,16 +127,14 @@ class Model:
     ) -> None:
         """Takes the attributes."""
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
+        self.room, self._gate = Room(), Gate()
 
-    def itself(self) -> "Model":
-        """The model: to those who ask for a way to load it, it is already loaded."""
-        return self
-
-    def __call__(self, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, arrays: Arrays, *, alone: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.
 
         Args:
             arrays: Input -> (batch, …).
+            alone: Whether no other call may go on meanwhile.
 
         Returns:
             Output -> (batch, …).
@@ -132,7 +142,9 @@ class Model:
         Raises:
             ModelError: The model raises.
         """
-        return dict(zip(self.outputs, self.call(*[arrays[name] for name in self.inputs]), strict=True))
+        with self._gate.enter(alone=alone):
+            answer = self.call(*[arrays[name] for name in self.inputs])
+        return dict(zip(self.outputs, answer, strict=True))
 
 
 def load(folder: str, signature: str, policy: str | None = None) -> Model:
@@ -188,14 +200,15 @@ def _loading(folder: str) -> Iterator[None]:
 
 
 def _call(call: Callable[..., Sequence[npt.NDArray[Any]]], *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    from tensorflow.python.framework.errors_impl import OpError
+    from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
 
     try:
         return call(*arrays)
     except OpError as error:
         # That a graph raised it goes without saying.
         said = " ".join(error.message.removeprefix("Graph execution error:").split())
-        raise ModelError(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
+        made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
+        raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
 
 
 @contextlib.contextmanager
