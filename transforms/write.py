@@ -4,13 +4,13 @@ import base64
 import collections
 import dataclasses
 import gzip
-import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 import google_crc32c
+import msgspec
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
@@ -20,10 +20,11 @@ from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
 from transforms.predict import from_ipc
-from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
+from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad
 from transforms.threads import in_threads
 
 DEAD_LETTERS = "_dead_letter"
+_TEXT = msgspec.json.Encoder().encode  # a JSON string, as bytes; ten times as fast as `json`
 
 
 def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str) -> PartReceipt:
@@ -38,15 +39,16 @@ def write_part(receipt: Receipt, predictions: Predictions, fmt: Format, layout: 
         raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
     rows = fmt.rows(data, first=chunk.start == 0)
     good = np.ones(len(rows.starts), np.bool_)
-    good[[bad.row for bad in receipt.bad]] = False
+    unread = unpack_bad(receipt.bad)
+    good[[bad.row for bad in unread]] = False
     numbers = np.flatnonzero(good)
-    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in predictions.bad]
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
     good[[bad.row for bad in unscored]] = False
     joined = fmt.write(chunk, data, rows, good, from_ipc(predictions.columns), layout)
-    dead = sorted([*receipt.bad, *unscored, *joined.bad])
-    letters = [_letter(chunk, data, rows, bad) for bad in dead]
+    dead = sorted([*unread, *unscored, *joined.bad])
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
     part = files.write_whole(files.join(output, chunk.part), blocks)
+    letters = files.in_blocks(_letters(chunk, data, rows, dead))
     dead_bytes = files.write_whole(files.join(output, letters_name(chunk.part)), letters).bytes if dead else 0
     return PartReceipt(
         chunk,
@@ -76,24 +78,31 @@ def letters_name(part: str) -> str:
     return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
 
 
-def _letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:
-    raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
-    position = chunk.start + int(rows.starts[bad.row])
-    try:
-        row, encoding = raw.decode(), "utf-8"
-    except UnicodeDecodeError:
-        row, encoding = base64.b64encode(raw).decode(), "base64"
-    letter = {
-        "key": f"{chunk.source}#{position}",
-        "source": chunk.source,
-        "position": position,
-        "stage": bad.stage,
-        "reason": bad.reason,
-        "message": bad.message,
-        "row": row,
-        "row_encoding": encoding,
-    }
-    return json.dumps(letter, ensure_ascii=False).encode() + b"\n"
+def _letters(chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow]) -> Iterator[bytes]:
+    """The dead letters of rows, each a line without its newline."""
+    numbers = [bad.row for bad in dead]
+    source = _TEXT(chunk.source)
+    for bad, start, end in zip(dead, rows.starts[numbers].tolist(), rows.ends[numbers].tolist(), strict=True):
+        raw, position = data[start:end], chunk.start + start
+        try:
+            row, encoding = raw.decode(), b"utf-8"
+        except UnicodeDecodeError:
+            row, encoding = base64.b64encode(raw).decode(), b"base64"
+        yield (
+            b'{"key": %b#%d", "source": %b, "position": %d, "stage": %b, "reason": %b, "message": %b, '
+            b'"row": %b, "row_encoding": "%b"}'
+            % (
+                source[:-1],
+                position,
+                source,
+                position,
+                _TEXT(bad.stage),
+                _TEXT(bad.reason),
+                _TEXT(bad.message),
+                _TEXT(row),
+                encoding,
+            )
+        )
 
 
 @dataclasses.dataclass(eq=False)
