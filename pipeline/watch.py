@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.budget import Breach, Budget
 from transforms.formats import GZIP
-from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source
+from transforms.records import Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
 
 # https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
 DEFLATE = 1032
@@ -52,7 +52,7 @@ class Watch:
         self._written, self._scored = _Count(), _Count()
         # Chunks of which the one is known, and not yet the other.
         self._read: dict[str, Receipt] = {}
-        self._unscored: dict[str, tuple[BadRow, ...]] = {}
+        self._unscored: dict[str, bytes] = {}
         self._stopped = False
         self._number = next(_numbers)
         _watches[self._number] = self
@@ -92,7 +92,7 @@ class Watch:
     def _count(self, key: str) -> None:
         if key in self._read and key in self._unscored:
             receipt = self._read.pop(key)
-            dead = Counter(bad.reason for bad in (*receipt.bad, *self._unscored.pop(key)))
+            dead = Counter(bad.reason for bad in (*unpack_bad(receipt.bad), *unpack_bad(self._unscored.pop(key))))
             self._scored.add(receipt.chunk, receipt.rows, dead)
 
     def wrote(self, part: PartReceipt) -> PartReceipt:

@@ -20,7 +20,7 @@ from transforms import columns
 from transforms.errors import UsageError
 from transforms.formats import jsonl, tfrecord
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Feature, PartReceipt, Predictions, Receipt, Source
+from transforms.records import BadRow, Chunk, Feature, PartReceipt, Predictions, Receipt, Source, pack_bad
 
 CODES = [reason.value for reason in Reason]
 numbers = st.integers(0, 10**9).map(str)
@@ -136,8 +136,8 @@ def test_a_run_that_ends_within_its_budget_is_never_stopped(
 def pass_by(watch: Watch, chunk: Chunk, good: int, dead: dict[str, int]) -> None:
     bad = [BadRow(0, "read", name, "") for name in sorted(dead) for _ in range(dead[name])]
     half = len(bad) // 2
-    receipt = Receipt(chunk, 0, good + len(bad), 0, tuple(bad[:half]))
-    element = (chunk.key, receipt), (chunk.key, Predictions(b"", good + len(bad) - half, tuple(bad[half:])))
+    receipt = Receipt(chunk, 0, good + len(bad), 0, pack_bad(bad[:half]))
+    element = (chunk.key, receipt), (chunk.key, Predictions(b"", good + len(bad) - half, pack_bad(bad[half:])))
     if chunk.start % 2:  # either may come first
         assert (watch.read(element[0]), watch.scored(element[1])) == element
     else:

@@ -15,7 +15,7 @@ from transforms.formats import jsonl
 from transforms.mapping import map_inputs
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
-from transforms.records import BadRow, Features
+from transforms.records import BadRow, Features, unpack_bad
 
 DEAD: Final = "dead_letters"
 
@@ -103,8 +103,9 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         rows, unread = result.example.payload
         predictions = result.inference
         good = np.delete(np.arange(len(rows)), [bad.row for bad in unread])
-        unscored = [bad._replace(row=int(good[bad.row])) for bad in predictions.bad]
-        scored = np.delete(good, [bad.row for bad in predictions.bad])
+        lost = unpack_bad(predictions.bad)
+        unscored = [bad._replace(row=int(good[bad.row])) for bad in lost]
+        scored = np.delete(good, [bad.row for bad in lost])
         for bad in [*unread, *unscored]:
             yield _dead(rows, bad)
         for row, prediction in zip(scored, from_ipc(predictions.columns).to_pylist(), strict=True):

@@ -2,9 +2,13 @@
 
 import base64
 import json
-from typing import Any
+from collections.abc import Iterator, Sequence
+
+import msgspec
 
 from transforms.records import BadRow, Chunk, Rows
+
+_TEXT = msgspec.json.Encoder().encode  # a JSON string, as bytes; ten times as fast as `json`
 
 
 def key(chunk: Chunk, rows: Rows, row: int) -> str:
@@ -12,17 +16,27 @@ def key(chunk: Chunk, rows: Rows, row: int) -> str:
     return f"{chunk.source}#{chunk.start + int(rows.starts[row])}"
 
 
-def letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:
-    """A line of a dead letter file."""
-    return _line(
-        {
-            "key": key(chunk, rows, bad.row),
-            "source": chunk.source,
-            "position": chunk.start + int(rows.starts[bad.row]),
-            **_why(bad),
-            **_row(data[rows.starts[bad.row] : rows.ends[bad.row]]),
-        }
-    )
+def letters(chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow]) -> Iterator[bytes]:
+    """The dead letters of rows, each a line without its newline."""
+    numbers = [bad.row for bad in dead]
+    source = _TEXT(chunk.source)
+    for bad, start, end in zip(dead, rows.starts[numbers].tolist(), rows.ends[numbers].tolist(), strict=True):
+        row = _row(data[start:end])
+        yield (
+            b'{"key": %b#%d", "source": %b, "position": %d, "stage": %b, "reason": %b, "message": %b, '
+            b'"row": %b, "row_encoding": %b}'
+            % (
+                source[:-1],
+                chunk.start + start,
+                source,
+                chunk.start + start,
+                _TEXT(bad.stage),
+                _TEXT(bad.reason),
+                _TEXT(bad.message),
+                _TEXT(row["row"]),
+                _TEXT(row["row_encoding"]),
+            )
+        )
 
 
 def error(bad: BadRow, raw: bytes | None) -> bytes:
@@ -47,7 +61,3 @@ def _row(raw: bytes | None) -> dict[str, str | None]:
         return {"row": raw.decode(), "row_encoding": "utf-8"}
     except UnicodeDecodeError:
         return {"row": base64.b64encode(raw).decode(), "row_encoding": "base64"}
-
-
-def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False).encode() + b"\n"

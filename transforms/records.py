@@ -7,6 +7,7 @@ changed after they are made.
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -101,6 +102,23 @@ def without(rows: int, bad: Sequence[BadRow]) -> Positions:
     return kept
 
 
+def pack_bad(bad: Sequence[BadRow]) -> bytes:
+    """Bad rows as they travel: pickled one by one they take ten times as long.
+
+    >>> unpack_bad(pack_bad([BadRow(3, "read", "null", "field x: null")]))
+    [BadRow(row=3, stage='read', reason='null', message='field x: null')]
+    """
+    return msgspec.msgpack.encode(bad)
+
+
+def unpack_bad(packed: bytes) -> list[BadRow]:
+    """What `pack_bad` packed."""
+    return _UNPACK(packed)
+
+
+_UNPACK = msgspec.msgpack.Decoder(list[BadRow]).decode
+
+
 class Feature(NamedTuple):
     """What one model input is fed with.
 
@@ -139,14 +157,14 @@ class Receipt(NamedTuple):
         checksum: crc32c of its bytes (RFC 3720, appendix B.4).
         rows: Rows, good and bad.
         blank: Lines that are not rows.
-        bad: Rows that cannot go into the model, in order.
+        bad: Rows that cannot go into the model, in order, as of `pack_bad`.
     """
 
     chunk: Chunk
     checksum: int
     rows: int
     blank: int
-    bad: tuple[BadRow, ...]
+    bad: bytes
 
 
 class Predictions(NamedTuple):
@@ -155,12 +173,12 @@ class Predictions(NamedTuple):
     Attributes:
         columns: An Arrow IPC stream of one RecordBatch: a column an output, a record a scored row.
         rows: Rows that went in: scored and bad.
-        bad: Rows that were not scored; `row` counts the rows that went in.
+        bad: Rows that were not scored, as of `pack_bad`; `row` counts the rows that went in.
     """
 
     columns: bytes
     rows: int
-    bad: tuple[BadRow, ...]
+    bad: bytes
 
 
 class PartReceipt(NamedTuple):

@@ -16,11 +16,11 @@ from transforms import files
 from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
-from transforms.letters import letter
+from transforms.letters import letters
 from transforms.predict import from_ipc
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
-from transforms.records import Layout, PartReceipt, Predictions, Receipt, without
+from transforms.records import Layout, PartReceipt, Predictions, Receipt, unpack_bad, without
 from transforms.threads import in_threads
 
 
@@ -48,12 +48,13 @@ def write_part(
     if google_crc32c.value(data) != receipt.checksum:
         raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
     rows = fmt.rows(data, first=chunk.start == 0)
-    numbers = without(len(rows.starts), receipt.bad)
-    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in predictions.bad]
-    bad = sorted([*receipt.bad, *unscored])
+    unread = unpack_bad(receipt.bad)
+    numbers = without(len(rows.starts), unread)
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
+    bad = sorted([*unread, *unscored])
     joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
     dead = sorted([*bad, *joined.bad])
-    written = [letter(chunk, data, rows, one) for one in dead]
+    written = files.in_blocks(letters(chunk, data, rows, dead))
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
     part = files.write_whole(files.below(output, chunk.part), blocks)
     lettered = files.write_whole(files.below(output, letters_name(chunk.part)), written) if dead else files.NOTHING

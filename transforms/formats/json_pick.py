@@ -114,7 +114,7 @@ def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> 
 
     def match(first: int) -> pa.Array:
         part = numbers[first : first + step]
-        return pc.match_substring_regex(columns.gather(data, rows.starts[part], rows.ends[part]), pattern)
+        return pc.match_substring_regex(columns.gather(data, rows.starts[part], rows.ends[part] + 1), pattern)
 
     found_in = in_threads(match, range(0, len(numbers), step))
     suspects = pa.chunked_array(list(found_in), pa.bool_()).to_numpy()
