@@ -140,8 +140,22 @@ def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | N
         )
 
 
+def check_settings(earlier: Earlier, options: RunOptions, settings: Mapping[str, Any]) -> None:
+    """Whether a run has the settings of an earlier one, as far as they are known.
+
+    Raises:
+        UsageError: The model, an option or a version is not what it was; says which, and how.
+    """
+    changed = list(differences(earlier.document, settings))
+    if changed:
+        raise UsageError(
+            f"--output {options.output} holds a run that {earlier.stage.value}, with other settings: "
+            f"{'; '.join(changed)}: give the earlier ones, or choose another folder; {ANEW}"
+        )
+
+
 def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]:
-    """Whether a run may go on from an earlier one.
+    """Whether a run may go on from an earlier one, as far as it is known without the model.
 
     Returns:
         Sources that are new since.
@@ -149,12 +163,7 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
     Raises:
         UsageError: The model, an option, a version or a source is not what it was; says which, and how.
     """
-    changed = list(differences(earlier.document, inputs.settings))
-    if changed:
-        raise UsageError(
-            f"--output {options.output} holds a run that {earlier.stage.value}, with other settings: "
-            f"{'; '.join(changed)}: give the earlier ones, or choose another folder; {ANEW}"
-        )
+    check_settings(earlier, options, inputs.settings)
     if earlier.sources is None:
         return []
     now = inputs.matched.sources

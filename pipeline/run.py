@@ -122,7 +122,7 @@ def _prepared(
     local = is_local(beam_options)
     with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
-            resume.check(earlier, options, inputs._replace(settings=plan.settings))
+            resume.check_settings(earlier, options, plan.settings)
         yield plan, earlier
 
 

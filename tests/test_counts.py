@@ -53,12 +53,12 @@ class Today(NamedTuple):
 
 
 TODAY = {
-    "mixed": {"read": Today(437, 3.2), "score": Today(157, 0.3), "write": Today(487, 2.6)},
-    "keyed": {"read": Today(437, 3.2), "score": Today(157, 0.3), "write": Today(244, 1.7)},
-    "wide": {"read": Today(441, 2.2), "score": Today(157, 0.2), "write": Today(328, 2.1)},
-    "text": {"read": Today(440, 1.2), "score": Today(157, 0.1), "write": Today(490, 2.1)},
-    "strings": {"read": Today(671, 1.5), "score": Today(177, 0.4, 0, 2), "write": Today(493, 2.4)},
-    "tfrecord": {"read": Today(190, 4.7, 9, 3), "score": Today(157, 0.3), "write": Today(160, 5.6, 12, 3)},
+    "mixed": {"read": Today(437, 3.2), "score": Today(157, 0.3), "write": Today(560, 2.6)},
+    "keyed": {"read": Today(437, 3.2), "score": Today(157, 0.3), "write": Today(317, 1.7)},
+    "wide": {"read": Today(441, 2.2), "score": Today(157, 0.2), "write": Today(401, 2.1)},
+    "text": {"read": Today(440, 1.2), "score": Today(157, 0.1), "write": Today(563, 2.1)},
+    "strings": {"read": Today(671, 1.5), "score": Today(177, 0.4, 0, 2), "write": Today(566, 2.4)},
+    "tfrecord": {"read": Today(190, 4.7, 9, 3), "score": Today(157, 0.3), "write": Today(233, 5.6, 12, 3)},
 }
 
 

@@ -104,3 +104,13 @@ def test_the_code_keeps_to_its_limits() -> None:
 def test_transforms_do_not_know_the_pipeline() -> None:
     for path in (ROOT / "transforms").rglob("*.py"):
         assert not re.search(r"^\s*(from|import) pipeline", path.read_text(), re.MULTILINE), path
+
+
+def test_each_promise_names_a_test_that_is_there() -> None:
+    rows = [line for line in (ROOT / "docs" / "guarantees.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        path, *names = re.findall(r"`(tests/\w+\.py)((?:::\w+)+)`", row)[0]
+        code = (ROOT / path).read_text()
+        for name in names[0].strip(":").split("::"):
+            assert re.search(rf"^\s*(def|class) {name}\b", code, re.MULTILINE), row

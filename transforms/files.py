@@ -21,7 +21,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms.errors import RunError, UsageError
 
 BLOCK_LINES = 1 << 10
-READ_BYTES = 1 << 20  # stays in the processor's cache until its checksum is taken
+READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
 
 
 def match(pattern: str) -> list[FileMetadata]:
