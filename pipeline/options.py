@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from transforms.errors import UsageError
 from transforms.formats import FORMATS
@@ -264,3 +264,24 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     if len(pairs) < len(given["input_map"]):
         raise UsageError("--input_map names a model input twice; name it once")
     return RunOptions(**{**given, "input": tuple(given["input"]), "input_map": pairs}), beam_args
+
+
+def command(options: Mapping[str, Any]) -> list[str]:
+    """The words of the `keyjoin run` that gives some options, without --overwrite and --incremental.
+
+    Args:
+        options: As the manifest has them, see `RunOptions`.
+    """
+    words = ["keyjoin", "run"]
+    for action in run_parser("")._actions:
+        value = options.get(action.dest)
+        if not value or value is True or value in (action.default, str(action.default)):
+            continue
+        if isinstance(value, dict):
+            values = [f"{name}={field}" for name, field in value.items()]
+        elif isinstance(value, (list, tuple)) and tuple(value) != action.default:
+            values = list(value) if isinstance(action, argparse._AppendAction) else [",".join(value)]
+        else:
+            values = [] if isinstance(value, (list, tuple)) else [str(value)]
+        words += [f"{action.option_strings[0]}={each}" for each in values]
+    return words
