@@ -81,7 +81,7 @@ def problems(
     unread = dict(sizes)
     for path, receipts in by_source(parts):
         unread.pop(path, None)
-        yield from _gaps(path, receipts)
+        yield from gaps(path, receipts)
         yield from _changed(path, sizes.get(path), now.get(path), receipts[-1].chunk.end)
         for part in receipts:
             if written.get(part.chunk.part) != part.bytes:
@@ -100,7 +100,8 @@ def _changed(path: str, before: int | None, now: int | None, read: int) -> Itera
         yield f"{path} changed during the run: {read} bytes were read, it has {now} now"
 
 
-def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+    """Where the chunks of a source do not follow each other; nothing if they do."""
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
     if numbers != list(range(chunks[0].parts)):

@@ -67,6 +67,7 @@ def with_contract(
         "signature": contract.signature,
         "key_input": contract.key.name if contract.key else None,
         "key_output": contract.echo.output if contract.echo else None,
+        "key_last_column": contract.echo.last_column if contract.echo else None,
         "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
         "predictions": dict(layout.predictions),
         "batch_size": handler.batch_size,
@@ -119,10 +120,15 @@ def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: fl
     }
     text = _write(options.output, MANIFEST, document)
     if success:
-        _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
+        files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
     # First what says that there is something to go on from, then that.
     files.delete_tree(files.join(options.output, JOB))
     files.delete_tree(plan.job.temp)
+
+
+def success_of(text: bytes) -> bytes:
+    """What stands in `_SUCCESS` beside a manifest of that text."""
+    return _as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
@@ -148,17 +154,32 @@ def read_sources(path: str) -> Iterator[Source]:
     """
     with files.open_raw(path) as file:
         try:
-            for line in file:
-                fields = msgspec.json.decode(line, type=dict[str, Any])
-                yield msgspec.convert([fields[name] for name in Source._fields], Source)
-        except (ValueError, KeyError) as error:
+            yield from map(decode_source, file)
+        except ValueError as error:
             raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
 
 
+def decode_source(line: bytes) -> Source:
+    """The source of a line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    try:
+        return msgspec.convert([fields[name] for name in Source._fields], Source)
+    except KeyError as error:
+        raise ValueError(f"it has no {error}") from error
+
+
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+    text = _as_text(document)
     files.write_whole(files.join(output, name), [text])
     return text
+
+
+def _as_text(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
 
 
 def _as_json(document: dict[str, Any]) -> dict[str, Any]:
