@@ -358,12 +358,13 @@ def delete_below(folder: str, keep: Collection[str] = ()) -> None:
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:
-    """Deletes files below a folder, and folders that are empty then."""
+    """Deletes files below a folder, if they are there, and folders that are empty then."""
     if not is_local(folder):
         _delete_objects(join(folder, name) for name in names)
         return
     for name in names:
-        os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError):  # it went with a folder
+            os.unlink(os.path.join(folder, name))
         while name := os.path.dirname(name):
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(os.path.join(folder, name))

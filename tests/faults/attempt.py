@@ -13,7 +13,6 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam.runners.portability.fn_api_runner.fn_runner
@@ -106,6 +105,7 @@ def run(attempt: Attempt) -> None:
     with open(f"{attempt.result}.log", "wb") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    result = open(attempt.result, "w")  # noqa: SIM115  now, while nothing is replaced and nothing is forbidden
     os.environ.update(attempt.environment)
     os.chdir(attempt.folder)
     if "TZ" in attempt.environment:
@@ -120,8 +120,8 @@ def run(attempt: Attempt) -> None:
     for call in hooks.LATE:
         call()
     outcome = {"disk": disk.trace, "store": store.trace, "hook": hooks.SEEN}
-    # Not through what has been replaced.
-    Path(attempt.result).write_text(json.dumps(outcome))
+    result.write(json.dumps(outcome))
+    result.close()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,5 +1,7 @@
 """What an attempt does to itself: functions that it calls by name before it runs, in its own process."""
 
+import errno
+import io
 import os
 import random
 import resource
@@ -9,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from transforms import join, write
+from tests.faults import disk
+from transforms import join, read, write
 
 SEEN: dict[str, int] = {}
 LATE: list[Callable[[], Any]] = []  # called once the command has ended
@@ -78,10 +81,13 @@ def between(command: str) -> None:
     join.join_chunk = after
 
 
-def limited(name: str, value: int, after: bool) -> None:
-    """A limit of the system: `RLIMIT_…`; after it is set, or as many more as are open already."""
+def limited(name: str, value: int) -> None:
+    """A limit of the system: `RLIMIT_…`; that of open files counts from the first that is free."""
     number = getattr(resource, name)
-    value += len(os.listdir("/proc/self/fd")) if after else 0
+    if name == "RLIMIT_NOFILE":
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        value += free
     resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
 
 
@@ -92,10 +98,15 @@ def nobody() -> None:
         os.setuid(65534)
 
 
-def jumping(seed: int) -> None:
-    """The wall clock jumps by up to a year, either way, whenever it is looked at."""
-    chosen, original = random.Random(seed), time.time
-    time.time = lambda: original() + chosen.uniform(-1, 1) * 31_536_000
+def jumping() -> None:
+    """From the first chunk on, the wall clock jumps by up to a year, either way, whenever it is looked at."""
+    jumps, now, original = random.Random(0), time.time, read.read_chunk
+
+    def then(*arguments: Any) -> Any:
+        time.time = lambda: now() + jumps.uniform(-1, 1) * 31_536_000
+        return original(*arguments)
+
+    read.read_chunk = then
 
 
 def umask(mask: int) -> None:
@@ -113,3 +124,21 @@ def held(call: int, said: str) -> None:
         return original(*arguments)
 
     write.write_part = wait
+
+
+def full(size: int) -> None:
+    """A disk without space after so many bytes."""
+    left = size
+    original = io.FileIO.write
+    lock = threading.Lock()
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            nonlocal left
+            with lock:
+                left -= len(data)
+                if left < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(self, data)
+
+    disk._File.__bases__ = (Full,)

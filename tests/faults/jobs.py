@@ -79,7 +79,7 @@ def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
     digest = hashlib.sha256(read["_manifest.json"]).hexdigest()
     document = json.loads(read["_manifest.json"])
     del document["seconds"]
-    named = json.loads(read["_SUCCESS"]) == {"manifest_sha256": digest}
+    named = digest.encode() in read["_SUCCESS"]
     return {**read, "_manifest.json": json.dumps(document).encode(), "_SUCCESS": b"named" if named else b"of another"}
 
 

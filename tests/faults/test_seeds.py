@@ -123,7 +123,7 @@ def test_a_seed_decides_everything(tmp_path: Path, count: Counts, pytestconfig: 
         return
     found = side_by_side(one, range(SOAK_SEEDS if count.soak else SEEDS))
     count("seeds", len(found))
-    count("attempts of seeds that failed", sum(failures for _, failures in found))
+    assert sum(failures for _, failures in found) > len(found) / 4
     count("rows of seeds", sum(compared.rows for compared, _ in found))
     count("rows lost", sum(compared.lost for compared, _ in found))
     count("rows doubled", sum(compared.doubled for compared, _ in found))
