@@ -4,6 +4,7 @@
 line each, which are written and read without holding them all.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -91,8 +92,18 @@ def begin(options: RunOptions, plan: "Plan") -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in plan.sources)
     digest = hashlib.sha256(listed).hexdigest()
-    files.write_whole(planned_path(plan.job.temp, digest), [listed])
-    _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest})
+    _write_anew(planned_path(plan.job.temp, digest), listed)
+    document = {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest}
+    _write_anew(files.join(options.output, JOB), _as_text(document))
+
+
+def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
+    """The sources that an unfinished run was to read, by its `_job.json`; None if their list is not there whole."""
+    path = planned_path(temp, document["sources_sha256"])
+    found = files.read_small(path)
+    if found is None or hashlib.sha256(found).hexdigest() != document["sources_sha256"]:
+        return None
+    return list(read_sources(path))
 
 
 def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: float, *, success: bool) -> None:
@@ -121,9 +132,11 @@ def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: fl
     text = _write(options.output, MANIFEST, document)
     if success:
         files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
-    # First what says that there is something to go on from, then that.
-    files.delete_tree(files.join(options.output, JOB))
-    files.delete_tree(plan.job.temp)
+    # First what says that there is something to go on from, then that. The run is complete whether or not they go:
+    # what stays is removed when the command is given again.
+    with contextlib.suppress(OSError, RunError):
+        files.delete_tree(files.join(options.output, JOB))
+        files.delete_tree(plan.job.temp)
 
 
 def success_of(text: bytes) -> bytes:
@@ -180,6 +193,12 @@ def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
 
 def _as_text(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def _write_anew(path: str, text: bytes) -> None:
+    """Writes a file unless it is there: on an object store a write that fails may cost what was there before."""
+    if files.read_small(path) != text:
+        files.write_whole(path, [text])
 
 
 def _as_json(document: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 
 from pipeline import manifest
+from pipeline.lock import locked
 from pipeline.names import (
     JOB,
     LOCK,
@@ -85,11 +86,9 @@ def look(output: str) -> Earlier | None:
     """
     success, made, job = (files.read_small(files.join(output, name)) for name in (SUCCESS, MANIFEST, JOB))
     complete = success is not None and made is not None and _names(success, made)
-    if job is not None and not complete:
+    if job is not None and not complete and _is_whole(job):
         document = _document(output, JOB, job)
-        planned = manifest.planned_path(files.join(output, TEMP), document["sources_sha256"])
-        found = files.read_small(planned)
-        return Earlier(Stage.UNFINISHED, document, None if found is None else list(manifest.read_sources(planned)))
+        return Earlier(Stage.UNFINISHED, document, manifest.read_planned(files.join(output, TEMP), document))
     if made is None:
         return None
     document = _document(output, MANIFEST, made)
@@ -98,6 +97,18 @@ def look(output: str) -> Earlier | None:
             raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
     stage = Stage.COMPLETE if complete else Stage.COMMITTED
     return Earlier(stage, document, list(manifest.read_sources(files.join(output, SOURCES))))
+
+
+def _is_whole(job: bytes) -> bool:
+    """Whether `_job.json` was written to its end; an object store may keep what came of a write that failed.
+
+    One that was not is of a run that had not begun.
+    """
+    try:
+        json.loads(job)
+    except ValueError:
+        return False
+    return True
 
 
 def _names(success: bytes, made: bytes) -> bool:
@@ -131,6 +142,8 @@ def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | N
         UsageError: It is refused.
     """
     names = [name for name in there if not is_nothing(name)]
+    if names == [JOB]:  # of a run that had not begun, if it is not whole
+        return
     if names and earlier is None and not options.overwrite:
         raise UsageError(
             f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
@@ -289,6 +302,19 @@ def lost_parts(output: str) -> list[str]:
         if part.dead and there.get(letters_name(part.chunk.part)) != part.dead_bytes:
             lost.append(letters_name(part.chunk.part))
     return lost
+
+
+def clean(output: str) -> None:
+    """Removes what a run that was killed after its `_SUCCESS` has left.
+
+    Raises:
+        UsageError: It is still there, and holds the folder.
+    """
+    if files.names_in(output) & {JOB, TEMP, LOCK}:
+        with locked(output):
+            # First what says that there is something to go on from, then that.
+            files.delete_tree(files.join(output, JOB))
+            files.delete_tree(files.join(output, TEMP))
 
 
 def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Iterable[str]) -> None:

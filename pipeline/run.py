@@ -49,6 +49,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
+        resume.clean(options.output)
         return Exit.COMPLETE
     with locked(options.output):
         there = files.list_below(options.output)

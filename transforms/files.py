@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
@@ -57,19 +58,26 @@ def match_below(folder: str) -> list[FileMetadata]:
     """Files in a folder and below, sorted by path; nothing if there is no such folder.
 
     Raises:
-        UsageError: It holds a link to another folder.
+        UsageError: It holds a link to another folder, or one that cannot be listed.
     """
     if not is_local(folder):
         return match(join(folder, "**"))
-    return [_metadata(os.path.join(folder, name)) for name in list_below(folder)]
+    try:
+        names = list_below(folder)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    return [_metadata(os.path.join(folder, name)) for name in names]
 
 
 def _metadata(path: str) -> FileMetadata:
-    if os.path.isdir(path):
-        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    if not os.path.exists(path):
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
         return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
-    found = os.stat(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be looked up: {error}; {remedy(error)}, or leave it out") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
     return FileMetadata(path, found.st_size, found.st_mtime)
 
 
@@ -317,6 +325,9 @@ def list_below(folder: str) -> dict[str, int]:
     """Files in a folder and below: name relative to the folder -> bytes. Links are not followed.
 
     The folder's name is taken as it is, whatever wildcards it holds.
+
+    Raises:
+        RunError: A folder cannot be listed: what it holds must not be taken for gone.
     """
     if is_local(folder):
         return dict(sorted(_walk(folder)))
@@ -328,11 +339,24 @@ def list_below(folder: str) -> dict[str, int]:
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
     # One look at each file: a million of them take seconds.
     cut = len(os.path.join(folder, ""))
-    for at, folders, names in os.walk(folder):
+    for at, folders, names in os.walk(folder, onerror=_refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
         for name in (*names, *links):
             path = os.path.join(at, name)
             yield path[cut:], os.lstat(path).st_size
+
+
+def _refuse(error: OSError) -> None:
+    """What `os.walk` calls with an error, which it would keep to itself."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # there is no such folder, or no longer
+        raise RunError(f"{error.filename} cannot be listed: {error}; {remedy(error)}, and run again") from error
+
+
+def names_in(folder: str) -> set[str]:
+    """Names of the files and folders right in a folder."""
+    if is_local(folder):
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return {name.split("/")[0] for name in list_below(folder)}
 
 
 def delete_below(folder: str, keep: Collection[str] = ()) -> None:
@@ -343,7 +367,7 @@ def delete_below(folder: str, keep: Collection[str] = ()) -> None:
         keep: Names of files and folders right in it.
     """
     if is_local(folder):
-        for name in set(os.listdir(folder) if os.path.isdir(folder) else ()) - set(keep):
+        for name in names_in(folder) - set(keep):
             delete_tree(os.path.join(folder, name))
         return
     names = list_below(folder)
@@ -352,12 +376,13 @@ def delete_below(folder: str, keep: Collection[str] = ()) -> None:
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:
-    """Deletes files below a folder, and folders that are empty then."""
+    """Deletes files below a folder, if they are there, and folders that are empty then."""
     if not is_local(folder):
         _delete_objects(join(folder, name) for name in names)
         return
     for name in names:
-        os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError):  # it went with a folder
+            os.unlink(os.path.join(folder, name))
         while name := os.path.dirname(name):
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(os.path.join(folder, name))
@@ -366,11 +391,15 @@ def delete_files(folder: str, names: Iterable[str]) -> None:
 def delete_tree(path: str) -> None:
     """Deletes a file, or a folder and all below it, if it is there."""
     if is_local(path):
-        # Not by Beam, which takes the name for a glob.
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
+        # Not by Beam, which takes the name for a glob; and not asked first, where an error would read as "not there".
+        try:
             os.unlink(path)
+        except (IsADirectoryError, PermissionError):  # the latter is what other systems than Linux say of a folder
+            if not os.path.isdir(path):
+                raise
+            shutil.rmtree(path)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
         return
     _delete_objects([path] * FileSystems.exists(path) + [f"{path}/"] * bool(list_below(path)))
 
