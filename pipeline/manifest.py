@@ -20,7 +20,7 @@ from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_receipts
 from transforms.records import Layout, Source
@@ -154,21 +154,34 @@ def read_sources(path: str) -> Iterator[Source]:
 
 
 def fingerprint(model: str) -> str:
-    """sha256 over a model's files: their names and contents, in order of name."""
+    """sha256 over a model's files: their names and contents, in order of name.
+
+    Raises:
+        UsageError: A file cannot be read.
+    """
     digest = hashlib.sha256()
-    paths = (
-        [model]
-        if os.path.isfile(model)
-        else sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
-    )
-    for path in paths:
-        digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
+    for name, path in _files_of(model):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                content.update(block)
+        try:
+            with files.open_raw(path) as file:
+                while block := file.read(BLOCK_BYTES):
+                    content.update(block)
+        except OSError as error:
+            raise UsageError(f"the model {path} cannot be read: {error}; check --model and your permissions") from error
         digest.update(content.digest())
     return digest.hexdigest()
+
+
+def _files_of(model: str) -> list[tuple[str, str]]:
+    """Names and paths of a model's files, in order of name; the name of a single file is `.`."""
+    if not files.is_local(model):
+        names = files.list_below(model)
+        return [(name, files.join(model, name)) for name in names] or [(".", model)]
+    if os.path.isfile(model):
+        return [(".", model)]
+    paths = sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
+    return [(os.path.relpath(path, model), path) for path in paths]
 
 
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:

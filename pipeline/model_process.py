@@ -125,6 +125,7 @@ class _Call:
 
 def _connect(address: str) -> Connection:
     client = socket.socket(socket.AF_UNIX)
+    client.settimeout(None)  # Google's client sets a default for all sockets, and a model may take its time
     try:
         client.connect(address)
     except OSError as error:
