@@ -21,12 +21,19 @@ setup(
         "tfx-bsl==1.21.0",
         # As apache-beam has it, too.
         "fasteners>=0.14,<1.0",
+        # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still mended.
+        "keras>=3.15.1; python_version >= '3.11'",
+        "keras>=3.12.4; python_version < '3.11'",
         "msgspec>=0.20",
         "numpy>=2.2",
         "pyarrow>=20",
     ],
     extras_require={
         "test": [
+            # There are wheels of it for these only.
+            "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
+            # Stands for Google Cloud Storage.
+            "gcp-storage-emulator>=2026.7.19",
             "hypothesis>=6.100",
             "mypy>=2.0",
             "pytest>=9.0",

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline import startup
@@ -64,10 +63,9 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
         scored = score(model, contract, arrays, inputs.num_rows, batch_size, keep_non_finite=False)
         if unread or scored.bad:
             raise ValueError(f"{chunk.part}: the rows of the benchmark are all good")
-        good = np.ones(len(rows.starts), np.bool_)
         predictions = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(predictions.values()), list(predictions))
-        return fmt.write(chunk, data, rows, good, batch, layout).blocks
+        return fmt.write(chunk, data, rows, [], batch, layout).blocks
 
     return write
 

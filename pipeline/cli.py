@@ -34,6 +34,7 @@ def _run(argv: Sequence[str]) -> Exit:
     options, beam_args = parse_run(argv, "keyjoin run")
     if options.overwrite or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts there while Beam does here
+    startup.import_beam(argv)
     from pipeline.run import run
 
     return run(options, beam_args, started)
@@ -44,6 +45,7 @@ def _check(argv: Sequence[str]) -> Exit:
 
     options, beam_args = parse_run(argv, "keyjoin check")
     model_process.process()
+    startup.import_beam(argv)
     from pipeline.run import check
 
     return check(options, beam_args)

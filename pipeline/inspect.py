@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline import model_check
 from pipeline.exits import Exit
-from pipeline.manifest import fingerprint
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
 from pipeline.report import table
@@ -29,30 +29,31 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag or the model is wrong.
     """
     options = parser().parse_args(argv)
+    sha256 = model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session()
-        loaded = models.load(folder, options.signature)
+        loaded = models.load(folder, options.signature, options.model_ops)
+    model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = models.find_contract(loaded, options.signature, options.key_input)
-    document = describe_contract(options.model, contract)
+    ops = model_check.document(loaded.findings, options.model_ops)
+    document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract)}
     if options.json:
         print(json.dumps(document, indent=1))
     else:
-        print(f"model      {options.model}\nsha256     {document['sha256']}\nsignature  {contract.signature}\n")
+        print(f"model      {options.model}\nsha256     {document['sha256']}")
+        print(f"ops        {ops['verdict']}\nsignature  {contract.signature}\n")
         print(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract)]))
     return Exit.COMPLETE
 
 
-def describe_contract(model: str, contract: models.Contract) -> dict[str, Any]:
+def describe_contract(contract: models.Contract) -> dict[str, Any]:
     """The contract as a document.
 
     Args:
-        model: Path of the model.
         contract: What its signature takes and gives.
     """
     key, echo = contract.key, contract.echo
     return {
-        "model": model,
-        "sha256": fingerprint(model),
         "signature": contract.signature,
         "inputs": [_document(tensor) for tensor in contract.inputs],
         "predictions": [_document(tensor) for tensor in contract.predictions],

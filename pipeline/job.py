@@ -5,6 +5,7 @@ from typing import NamedTuple
 import apache_beam as beam
 
 from pipeline.names import TEMP
+from pipeline.watch import Watch
 from transforms import files, formats
 from transforms.chunks import SplitIntoChunks
 from transforms.done import DONE, TODO, SkipDone
@@ -12,7 +13,7 @@ from transforms.join import JoinPredictions
 from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read import FEATURES, RECEIPTS, ReadChunk
 from transforms.receipts import WriteReceipts
-from transforms.records import Chunk, Layout, PartReceipt
+from transforms.records import Chunk, Layout, PartReceipt, Predictions, Receipt
 from transforms.sources import MatchSources
 from transforms.write import WritePart
 
@@ -71,6 +72,7 @@ def build_chunks(
     job: Job,
     wave: int | None = None,
     done: beam.PCollection[PartReceipt] | None = None,
+    watch: Watch | None = None,
 ) -> beam.PCollection[str]:
     """Wires the job from its chunks on.
 
@@ -79,18 +81,26 @@ def build_chunks(
         job: The job.
         wave: The wave's number, each has its own files for receipts; None if these are all chunks.
         done: Receipts of parts that an earlier attempt has written.
+        watch: Counts bad rows; chunks that come when their budget is gone are left out. Only on this machine.
 
     Returns:
         PCollection[str]: the files with the receipts of these chunks' parts.
     """
     fmt = formats.load(job.format)
+    if watch:
+        chunks |= "WhileInBudget" >> beam.Filter(watch.goes_on).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
-    predictions = read[FEATURES] | "Predict" >> Predict(job.handler)
+    receipts, predictions = read[RECEIPTS], read[FEATURES] | "Predict" >> Predict(job.handler)
+    if watch:
+        receipts |= "WatchRead" >> beam.Map(watch.read).with_output_types(tuple[str, Receipt])
+        predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions])
     parts = (
-        {"receipts": read[RECEIPTS], "predictions": predictions}
+        {"receipts": receipts, "predictions": predictions}
         | "JoinPredictions" >> JoinPredictions()
         | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
     )
+    if watch:
+        parts |= "WatchWritten" >> beam.Map(watch.wrote).with_output_types(PartReceipt)
     if done is not None:
         parts = (parts, done) | "AddDone" >> beam.Flatten()
     return parts | "WriteReceipts" >> WriteReceipts(job.temp, wave)

@@ -8,7 +8,7 @@ from transforms.errors import UsageError
 from transforms.model import KEY, nearest
 from transforms.records import Layout
 
-ROW = "row"
+ROW, ERROR = "row", "error"
 
 
 def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> Layout:
@@ -40,6 +40,7 @@ def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Ma
         KEY if own_key else None,
         options.key_field,
         tuple((output, options.prediction_prefix + output) for output in written),
+        (options.error_field or ERROR) if options.bad_rows == "null" else None,
     )
     _check_sample(layout, sample)
     _check_twice(layout, sample)
@@ -58,9 +59,7 @@ def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
     added = [*layout.added, *([layout.key_field] if layout.key_field else [])]
     twice = next((name for name in added if added.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(
-            f"two fields of an output row would be called {twice}; rename predictions with --prediction_prefix"
-        )
+        raise UsageError(f"two fields of an output row would be called {twice}; rename {_renaming(layout, twice)}")
     if not layout.row:
         return
     for name in added:
@@ -68,6 +67,12 @@ def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
         # A few such rows become dead letters; where most have it, that is how the data is.
         if written and 2 * sum(name in row for row in sample) > len(sample):
             raise UsageError(
-                f"the rows already have a field {name}; rename predictions with --prediction_prefix=TEXT, "
+                f"the rows already have a field {name}; rename {_renaming(layout, name)}, "
                 f"or leave the field out with --exclude_fields={name}"
             )
+
+
+def _renaming(layout: Layout, name: str) -> str:
+    if name == layout.error:
+        return "what says why a row is bad with --error_field=NAME"
+    return "predictions with --prediction_prefix=TEXT"

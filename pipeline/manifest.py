@@ -8,19 +8,19 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pipeline import VERSION, ledger
+from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from transforms import files
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError
+from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_receipts
 from transforms.records import Layout, Source
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pipeline.preflight import Plan
 
 SCHEMA_VERSION = 3
-BLOCK_BYTES = 1 << 22
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -43,11 +42,11 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
     Returns:
         JSON: `options`, `format`, `model`, `versions`.
     """
-    asked = {**dataclasses.asdict(options), "max_bad_rows": str(options.max_bad_rows)}
+    asked = {**dataclasses.asdict(options), "max_bad_rows": options.max_bad_rows.texts()}
     found = {
         "options": asked,
         "format": name,
-        "model": {"path": options.model, "sha256": fingerprint(options.model)},
+        "model": {"path": options.model, "sha256": model_check.identify(options.model, options.model_sha256)},
         "versions": {
             "keyjoin": VERSION,
             "python": platform.python_version(),
@@ -57,11 +56,14 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
     return _as_json(found)
 
 
-def with_contract(before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep) -> dict[str, Any]:
+def with_contract(
+    before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep, findings: Sequence[Finding]
+) -> dict[str, Any]:
     """Settings, with what is known of the model once it is loaded."""
     contract = handler.contract
     model = {
         **before["model"],
+        "ops": model_check.document(findings, before["options"]["model_ops"]),
         "signature": contract.signature,
         "key_input": contract.key.name if contract.key else None,
         "key_output": contract.echo.output if contract.echo else None,
@@ -151,37 +153,6 @@ def read_sources(path: str) -> Iterator[Source]:
                 yield msgspec.convert([fields[name] for name in Source._fields], Source)
         except (ValueError, KeyError) as error:
             raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
-
-
-def fingerprint(model: str) -> str:
-    """sha256 over a model's files: their names and contents, in order of name.
-
-    Raises:
-        UsageError: A file cannot be read.
-    """
-    digest = hashlib.sha256()
-    for name, path in _files_of(model):
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
-        content = hashlib.sha256()
-        try:
-            with files.open_raw(path) as file:
-                while block := file.read(BLOCK_BYTES):
-                    content.update(block)
-        except OSError as error:
-            raise UsageError(f"the model {path} cannot be read: {error}; check --model and your permissions") from error
-        digest.update(content.digest())
-    return digest.hexdigest()
-
-
-def _files_of(model: str) -> list[tuple[str, str]]:
-    """Names and paths of a model's files, in order of name; the name of a single file is `.`."""
-    if not files.is_local(model):
-        names = files.list_below(model)
-        return [(name, files.join(model, name)) for name in names] or [(".", model)]
-    if os.path.isfile(model):
-        return [(".", model)]
-    paths = sorted(os.path.join(folder, name) for folder, _, found in os.walk(model) for name in found)
-    return [(os.path.relpath(path, model), path) for path in paths]
 
 
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:

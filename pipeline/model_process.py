@@ -6,11 +6,13 @@ To be able to start it first of all, this module imports nothing large; `pipelin
 """
 
 import atexit
+import contextlib
 import functools
 import os
 import pickle
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from transforms.errors import RunError, UsageError
+from transforms.errors import MemoryShortError, ModelError, RunError, UsageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,6 +36,15 @@ LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has ro
 LOG_LINES = 5
 # What the process answers with: a value, or an error to be raised here.
 DONE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
+MEMORY_ERROR = "memory error"
+
+
+class EndedError(RunError):
+    """The process ended before it answered."""
+
+
+class LateError(RunError):
+    """The process did not answer in time."""
 
 
 class ModelProcess:
@@ -41,6 +52,10 @@ class ModelProcess:
 
     def __init__(self) -> None:
         """Starts it."""
+        self._most: int | None = None
+        self._start()
+
+    def _start(self) -> None:
         # A folder for this user alone: who can reach the socket can have models loaded.
         where = tempfile.gettempdir()
         self._folder = tempfile.TemporaryDirectory(
@@ -61,26 +76,66 @@ class ModelProcess:
                 pass_fds=[number],
             )
         self._socket.close()
+        if self._most is not None:
+            self.limit(self._most)
 
-    def load(self, folder: str, signature: str) -> "Model":
+    @property
+    def pid(self) -> int:
+        """Its number; another one after each start."""
+        return self._process.pid
+
+    def limit(self, size: int | None) -> None:
+        """Bounds its private, writable memory, on Linux; also after it is started anew.
+
+        Args:
+            size: Bytes, or None for as many as this process may have.
+        """
+        import resource
+
+        if size is not None or self._most is not None:
+            most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+            with contextlib.suppress(ProcessLookupError):  # it ended; who calls it will be told
+                resource.prlimit(self.pid, resource.RLIMIT_DATA, (most if size is None else size, most))
+        self._most = size
+
+    def load(self, folder: str, signature: str, policy: str | None = None, timeout: float | None = None) -> "Model":
         """Loads a model there.
 
         Args:
             folder: A SavedModel.
             signature: Which of its signatures.
+            policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
+            timeout: Seconds after which a call raises `LateError`; None waits for ever.
 
         Returns:
-            The model, called there; it can be pickled, and called from any process on this machine.
+            The model, called there.
 
         Raises:
-            UsageError: There is no SavedModel, or no such signature, see `transforms.model.load`.
-            RunError: The process ended.
+            UsageError: There is no such SavedModel or signature, or it is refused, see `transforms.model.load`.
+            EndedError: The process ended.
         """
         from transforms.model import Model
 
         with _connect(self.address) as connection:
-            number, inputs, outputs = _value(*_ask(connection, self.address, (os.path.abspath(folder), signature)))
-        return Model(inputs, outputs, _Call(self.address, number))
+            question = os.path.abspath(folder), (signature, policy)
+            number, inputs, outputs, findings = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number, timeout), findings)
+
+    def restart(self) -> int:
+        """Ends it, and starts it anew, without any model.
+
+        Returns:
+            What it ended with, see `subprocess.Popen.returncode`; it may have ended before.
+        """
+        self.close()
+        code: int = self._process.returncode
+        self._start()
+        return code
+
+    def ensure(self) -> None:
+        """Starts it anew if it has ended."""
+        if self._process.poll() is not None:
+            self.restart()
 
     def close(self) -> None:
         """Ends it."""
@@ -100,18 +155,15 @@ def process() -> ModelProcess:
 class _Call:
     """Calls a loaded model; thread-safe: each call has a connection to itself."""
 
-    def __init__(self, address: str, number: int) -> None:
-        self._address, self._number = address, number
+    def __init__(self, address: str, number: int, timeout: float | None) -> None:
+        self._address, self._number, self._timeout = address, number, timeout
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Call, (self._address, self._number)
 
     def __call__(self, *arrays: "npt.NDArray[Any]") -> "Sequence[npt.NDArray[Any]]":
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
-            connection = _connect(self._address)
+            connection = _connect(self._address, self._timeout)
         try:
             kind, value = _ask(connection, self._address, (self._number, arrays))
         except BaseException:
@@ -123,12 +175,18 @@ class _Call:
         return answer
 
 
-def _connect(address: str) -> Connection:
+def _connect(address: str, timeout: float | None = None) -> Connection:
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(None)  # Google's client sets a default for all sockets, and a model may take its time
+    if timeout is not None:
+        # Not client.settimeout, which Python keeps to itself: the connection knows the descriptor only.
+        wait = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
     try:
         client.connect(address)
     except OSError as error:
+        client.close()
         _raise_ended(address, error)
     return Connection(client.detach())
 
@@ -137,6 +195,8 @@ def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tup
     try:
         connection.send_bytes(pickle.dumps(question, pickle.HIGHEST_PROTOCOL))
         answer: tuple[str, Any] = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own process
+    except BlockingIOError as error:
+        raise LateError("the model did not answer in time") from error
     except (EOFError, OSError) as error:
         _raise_ended(address, error)
     return answer
@@ -148,16 +208,18 @@ def _value(kind: str, value: Any) -> Any:
     if kind == USAGE_ERROR:
         raise UsageError(value)
     if kind == MODEL_ERROR:
-        from transforms.model import ModelError
-
         raise ModelError(value)
+    if kind == MEMORY_ERROR:
+        raise MemoryShortError(value)
     raise RuntimeError(value)
 
 
 def _raise_ended(address: str, error: Exception) -> NoReturn:
-    log = Path(address).with_name(LOG)
-    said = log.read_text(errors="replace").split("\n")[-LOG_LINES:] if log.exists() else []
-    raise RunError(
+    said = []
+    with contextlib.suppress(OSError):  # it is gone if the process was started again meanwhile
+        said = Path(address).with_name(LOG).read_text(errors="replace").split("\n")[-LOG_LINES:]
+    raise EndedError(
         f"the process of the model ended ({' '.join(' '.join(said).split()) or 'it said nothing'}); "
-        "it may have run out of memory, or the model crashed: try a smaller --batch_size"
+        "it may have run out of memory, or the model crashed: try a smaller --batch_size, or --isolate, which finds "
+        "the rows that it crashes for"
     ) from error

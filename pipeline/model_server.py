@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from pipeline import startup
-from pipeline.model_process import DONE, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR
-from transforms.errors import UsageError
-from transforms.model import Model, ModelError, load
+from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR
+from transforms.errors import MemoryShortError, ModelError, UsageError
+from transforms.model import Model, load
 
 
 def serve(listener: socket.socket, folder: str) -> NoReturn:
@@ -43,22 +43,29 @@ def _leave_with_parent(folder: str) -> None:
 def _answer_all(connection: Connection, models: list[Model]) -> None:
     while True:
         try:
-            which, what = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own process
+            question = connection.recv_bytes()
         except (EOFError, OSError):
             return
-        connection.send_bytes(pickle.dumps(_answer(which, what, models), pickle.HIGHEST_PROTOCOL))
+        try:
+            answer = pickle.dumps(_answer(question, models), pickle.HIGHEST_PROTOCOL)
+        except MemoryError:
+            answer = pickle.dumps((MEMORY_ERROR, "no memory for the answer of the model"))
+        connection.send_bytes(answer)
 
 
-def _answer(which: str | int, what: Any, models: list[Model]) -> tuple[str, Any]:
+def _answer(question: bytes, models: list[Model]) -> tuple[str, Any]:
     """Loads a signature of a folder, or calls a loaded model with arrays."""
     try:
+        which, what = pickle.loads(question)  # noqa: S301  from our own process
         if isinstance(which, int):
             return DONE, models[which].call(*what)
-        model = load(which, what)
+        model = load(which, *what)
         models.append(model)
-        return DONE, (models.index(model), model.inputs, model.outputs)
+        return DONE, (models.index(model), model.inputs, model.outputs, model.findings)
     except UsageError as error:
         return USAGE_ERROR, str(error)
+    except (MemoryShortError, MemoryError) as error:
+        return MEMORY_ERROR, str(error) or "no memory for the batch"
     except ModelError as error:
         return MODEL_ERROR, str(error)
     except Exception:  # noqa: BLE001  whatever it is, it has to reach the one who asked

@@ -3,49 +3,17 @@
 import argparse
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from pipeline.budget import Budget
 from transforms.errors import UsageError
 from transforms.formats import FORMATS
+from transforms.model_ops import POLICIES
 
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
-
-
-class Budget(NamedTuple):
-    """How many rows may be bad: a number, or a share of the rows read.
-
-    Attributes:
-        limit: The number or the share.
-        is_ratio: Which of the two.
-    """
-
-    limit: float
-    is_ratio: bool
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Reads `10` as a number and `0.01` as a share.
-
-        >>> Budget.parse("0.01").allows(1, 100), Budget.parse("0").allows(1, 100)
-        (True, False)
-        """
-        try:
-            value = float(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio") from error
-        is_ratio = not text.strip().isdigit()
-        if not value >= 0 or (is_ratio and not value <= 1):
-            raise argparse.ArgumentTypeError(f"{text} is neither a number of rows nor a ratio from 0.0 to 1.0")
-        return cls(value, is_ratio)
-
-    def allows(self, bad: int, rows: int) -> bool:
-        """Whether so many bad rows among so many rows are within the budget."""
-        return bad <= (self.limit * rows if self.is_ratio else self.limit)
-
-    def __str__(self) -> str:
-        """As given."""
-        return str(self.limit if self.is_ratio else int(self.limit))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +23,8 @@ class ModelOptions:
     model: str
     signature: str
     key_input: str | None
+    model_ops: str | None
+    model_sha256: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +42,14 @@ class RunOptions(ModelOptions):
     exclude_fields: tuple[str, ...]
     prediction_prefix: str
     batch_size: int | None
+    isolate: bool
+    batch_timeout: float | None
     chunk_bytes: int
     wave_bytes: int
+    max_memory: int | None
     max_bad_rows: Budget
+    bad_rows: str
+    error_field: str | None
     non_finite: str
     overwrite: bool
     incremental: bool
@@ -98,6 +73,14 @@ class RunOptions(ModelOptions):
         if self.key_field and (row or "key" not in self.output_fields):
             raise UsageError(
                 f"--key_field={self.key_field} is written for `key`; add key to --output_fields and leave out row"
+            )
+        if self.error_field is not None and self.bad_rows != "null":
+            raise UsageError(
+                f"--error_field={self.error_field} names a field of bad rows in parts; add --bad_rows=null"
+            )
+        if self.batch_timeout and not self.isolate:
+            raise UsageError(
+                f"--batch_timeout={self.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
             )
         twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
         if twice:
@@ -138,6 +121,18 @@ def _positive(limit: int | None = None) -> type[int]:
     return parse  # type: ignore[return-value]  # argparse takes any callable
 
 
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not SHORTEST_SECONDS <= value <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}"
+        )
+    return value
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of every command that calls a model."""
     parser.add_argument("--model", required=True, metavar="DIR", help="SavedModel folder, or a .keras file")
@@ -149,6 +144,26 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="model input that takes the key (default: the one called key, if it comes back)",
     )
+    add_trust_arguments(parser)
+
+
+def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that takes a model."""
+    parser.add_argument(
+        "--model_ops",
+        choices=POLICIES,
+        help="what happens to a model that does more than compute: deny refuses it, warn says so, allow says nothing "
+        "(default: refuse what writes, runs Python, talks to others or is unknown; say so of the rest)",
+    )
+    parser.add_argument(
+        "--model_sha256", type=_sha256, metavar="HEX", help="refuse any model but this one, see keyjoin inspect"
+    )
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
+    return text.lower()
 
 
 def run_parser(prog: str) -> Parser:
@@ -207,6 +222,17 @@ def run_parser(prog: str) -> Parser:
         help="rows that a model call sees at most (default: by the size of a row)",
     )
     add(
+        "--isolate",
+        action="store_true",
+        help="start the process of a model that crashes again; rows for which it crashes become dead letters",
+    )
+    add(
+        "--batch_timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with --isolate: what a call of the model may take (default: any time)",
+    )
+    add(
         "--chunk_bytes",
         type=_positive(MAX_CHUNK_BYTES),
         default=64 << 20,
@@ -221,11 +247,30 @@ def run_parser(prog: str) -> Parser:
         help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
     )
     add(
+        "--max_memory",
+        type=_positive(),
+        metavar="BYTES",
+        help="what a local run may have of memory, both processes together; refused if it cannot do (default: all)",
+    )
+    add(
         "--max_bad_rows",
-        type=Budget.parse,
-        default=Budget(0.01, True),
-        metavar="N|RATIO",
-        help="dead letters that a complete run may have: a number, or a ratio with a point (default: 0.01)",
+        action="append",
+        default=[],
+        metavar="LIMITS",
+        help="bad rows that a complete run may have: a number, or a ratio with a point (default: 0.01); and of them "
+        "those of a reason, `0.01,model_error=0`; may be repeated",
+    )
+    add(
+        "--bad_rows",
+        choices=("apart", "null"),
+        default="apart",
+        help="where bad rows are written: apart, in _dead_letter/; null: also in the parts, in their place, with null "
+        "predictions and an error (default: %(default)s)",
+    )
+    add(
+        "--error_field",
+        metavar="NAME",
+        help="with --bad_rows=null, the name of the field that says what is wrong with a row (default: error)",
     )
     add(
         "--non_finite",
@@ -263,4 +308,5 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     pairs = dict(given["input_map"])
     if len(pairs) < len(given["input_map"]):
         raise UsageError("--input_map names a model input twice; name it once")
-    return RunOptions(**{**given, "input": tuple(given["input"]), "input_map": pairs}), beam_args
+    given |= {"input": tuple(given["input"]), "input_map": pairs, "max_bad_rows": Budget.parse(given["max_bad_rows"])}
+    return RunOptions(**given), beam_args

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import model_check
 from pipeline.exits import Exit
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
@@ -18,7 +19,7 @@ from pipeline.startup import import_session
 from transforms import columns, mapping
 from transforms import model as models
 from transforms.dtypes import STRING
-from transforms.errors import RunError, UsageError
+from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
 
@@ -44,9 +45,12 @@ def main(argv: Sequence[str]) -> Exit:
     """
     options = parser().parse_args(argv)
     instances = read_request(options.instances)
+    if options.model_sha256:
+        model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session()
-        loaded = models.load(folder, options.signature)
+        loaded = models.load(folder, options.signature, options.model_ops)
+    model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = models.find_contract(loaded, options.signature, options.key_input)
     print(json.dumps({"predictions": predict(loaded, contract, instances)}, ensure_ascii=False))
     return Exit.COMPLETE
@@ -90,7 +94,7 @@ def predict(
     arrays = _arrays(instances, features)
     try:
         answer = called(arrays)
-    except models.ModelError as error:
+    except ModelError as error:
         raise RunError(f"the model raised: {error}; look at the instances") from error
     if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")

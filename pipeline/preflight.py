@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import manifest, model_process
+from pipeline import isolation, manifest, memory, model_check
 from pipeline.job import Job
+from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
 from pipeline.startup import collect_garbage, import_tensorflow
@@ -24,12 +25,14 @@ from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
+from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
 PROBE_ROWS = 3
+SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 
 
@@ -56,6 +59,7 @@ class Plan(NamedTuple):
         skipped: Files of input folders that are not data by their names.
         sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
+        findings: What the model does besides computing.
     """
 
     job: Job
@@ -63,6 +67,7 @@ class Plan(NamedTuple):
     skipped: list[str]
     sweep: Sweep
     settings: dict[str, Any]
+    findings: Sequence[Finding]
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -101,19 +106,23 @@ def prepare(
     """
     name, matched = inputs.format, inputs.matched
     fmt = formats.load(name)
+    if options.max_memory and not local:
+        raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings["model"]["sha256"])
         size = sum(source.size for source in matched.sources)
-        handler, swept = _handler(options, folder, _Sample(fmt, data, sample, size), kept, local=local)
+        beginning = _Sample(fmt, data, sample, size)
+        handler, swept, findings = _handler(options, folder, beginning, kept, local=local)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         suffix = formats.default_suffix(name)
         job = Job(options.input, name, suffix, options.chunk_bytes, handler, layout, options.output, resume)
-        settings = manifest.with_contract(inputs.settings, handler, layout, swept)
-        yield Plan(job, matched.sources, matched.skipped, swept, settings)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
+        with beginning.bounded(options, handler):
+            yield Plan(job, matched.sources, matched.skipped, swept, settings, findings)
 
 
 @contextlib.contextmanager
@@ -125,16 +134,13 @@ def model_folder(model: str) -> Iterator[str]:
     if not files.is_local(model):
         with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
             here = os.path.join(folder, os.path.basename(model.rstrip("/")))
-            files.copy_here(model, here)
+            model_check.copy_here(model, here)
             with model_folder(here) as found:
                 yield found
         return
-    if not model.endswith(".keras"):
+    if not model.endswith(KERAS):
         yield model
         return
-    import_tensorflow()
-    from pipeline.wrap import export_keras
-
     folder = tempfile.mkdtemp(prefix="keyjoin-model-")
     try:
         exported = os.path.join(folder, "model")
@@ -145,7 +151,7 @@ def model_folder(model: str) -> Iterator[str]:
 
 
 def _check_copy(model: str, folder: str, sha256: str) -> None:
-    if not model.endswith(".keras") and manifest.fingerprint(folder) != sha256:
+    if not model.endswith(KERAS) and model_check.fingerprint(folder) != sha256:
         raise UsageError(f"the model {model} was replaced by another one just now; run again")
 
 
@@ -171,11 +177,19 @@ class _Sample(NamedTuple):
         inputs, _ = self.format.read(self.data, first, features)
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
+    def bounded(self, options: RunOptions, handler: KeyedChunkHandler) -> contextlib.AbstractContextManager[None]:
+        """Keeps `--max_memory`, see `memory.bounded`."""
+        rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
+        row_bytes = max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
+        return memory.bounded(options, handler, self.format, rows, row_bytes, self.size)
+
 
 def _handler(
     options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, *, local: bool
-) -> tuple[KeyedChunkHandler, Sweep]:
-    loaded = model_process.process().load(folder, options.signature)
+) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
+    load = _loader(options, folder)
+    loaded = load()
+    model_check.warn(options.model, loaded.findings, options.model_ops)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
         is_example = sample.format.is_example
@@ -189,8 +203,19 @@ def _handler(
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
-    load = loaded.itself if local else functools.partial(models.load, folder, options.signature)
-    return KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep"), swept
+    if not local and not options.isolate:  # a worker is a process of the model's own
+        load = functools.partial(models.load, folder, options.signature, options.model_ops)
+    handler = KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep")
+    return handler, swept, loaded.findings
+
+
+def _loader(options: RunOptions, folder: str) -> Callable[[], models.Model]:
+    isolation.forget()
+    if options.isolate:
+        return functools.partial(
+            isolation.isolated, folder, options.signature, options.model_ops, options.batch_timeout
+        )
+    return functools.partial(isolation.shared, folder, options.signature, options.model_ops)
 
 
 def _pick_batch_size(
@@ -199,7 +224,8 @@ def _pick_batch_size(
     if options.batch_size:
         return Sweep(options.batch_size, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    return sweep(loaded, contract, rows) if rows else Sweep(columns.batch_rows(features), {})
+    usual = Sweep(columns.batch_rows(features), {})
+    return sweep(loaded, contract, rows, usual) if rows else usual
 
 
 def _check_readable(path: str) -> None:

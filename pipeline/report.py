@@ -3,7 +3,7 @@
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.ledger import Totals
@@ -15,7 +15,8 @@ from transforms.formats import GZIP
 from transforms.mapping import describe
 from transforms.reasons import Reason
 from transforms.receipts import decode
-from transforms.records import Feature
+from transforms.records import Feature, PartReceipt
+from transforms.write import letters_name
 
 SHOWN_ROWS = 3
 SHOWN_PARTS = 100
@@ -44,6 +45,8 @@ def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
         _say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
     measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
     _say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
+    if plan.job.layout.error:
+        _say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
     predictions = dict(plan.job.layout.predictions)
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
@@ -124,6 +127,35 @@ def _first_rows(output: str, plan: Plan) -> Iterator[str]:
         left -= len(rows[:left])
         if not left:
             return
+
+
+def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> None:
+    """Prints the keys and messages of a few dead letters of a reason, to standard error, a line each.
+
+    Args:
+        output: The output folder.
+        parts: What was written there.
+        reason: The reason code.
+    """
+    for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
+        print(visible(f"{letter['key']}  {reason}: {_shortened(letter['message'])}"), file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
+    for part in parts:
+        if reason in part.dead:
+            with files.open_raw(files.join(output, letters_name(part.chunk.part))) as listed:
+                yield from (letter for letter in map(json.loads, listed) if letter["reason"] == reason)
+
+
+def visible(text: str) -> str:
+    r"""Text of strangers for a terminal: what is no letter, sign or space is written as an escape.
+
+    >>> print(visible("é\x1b[2J\u202e"))
+    é\x1b[2J\u202e
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(row: str) -> str:

@@ -45,7 +45,10 @@ from transforms.write import letters_name
 
 # Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
 # file, and the model's files by their sha256, wherever they lie.
-FREE = frozenset({"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"})
+FREE = frozenset(
+    {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
+    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory"}
+)
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
 ANEW = "--overwrite starts anew"
@@ -193,7 +196,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
     if before.get("format") != now.get("format"):
         yield f"the format was {before.get('format')}, is now {now.get('format')}"
     then, model = before.get("model", {}), now.get("model", {})
-    for name in sorted(model.keys() - {"path"}):
+    for name in sorted(model.keys() - {"path", "ops"}):
         if then.get(name) != model[name]:
             what = "the sha256 of the model's files" if name == "sha256" else f"the model's {name}"
             yield f"{what} was {_spelled(then.get(name))}, is now {_spelled(model[name])}"

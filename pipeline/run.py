@@ -10,8 +10,9 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from pipeline import ledger, manifest, report, resume
+from pipeline import ledger, manifest, memory, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
+from pipeline.budget import Breach
 from pipeline.exits import Exit
 from pipeline.job import build
 from pipeline.lock import locked
@@ -54,22 +55,33 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         with _prepared(options, inputs, beam_options, there) as (plan, earlier):
             report.print_plan(plan, earlier)
             resume.begin(options, plan, earlier, there)
-            _execute(plan, beam_options, options.wave_bytes)
-        unnamed = _check(plan)
-        report.print_unnamed(unnamed)
-        files.delete_files(options.output, unnamed)
+            stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
-        within = options.max_bad_rows.allows(totals.bad, totals.rows)
-        seconds = time.monotonic() - started
-        manifest.commit(options, plan, totals, seconds, success=within)
-        report.print_result(options.output, plan, totals, seconds)
-    if not within:
+        breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
+        if breach is not None:
+            report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
+        if stopped is None:
+            _commit(options, plan, totals, started, success=breach is None)
+    if breach is not None:
         raise RunError(
-            f"{totals.bad} of {totals.rows} rows are bad, more than --max_bad_rows={options.max_bad_rows} allows; "
-            f"see {files.join(options.output, DEAD_LETTERS)}, then raise the budget and give the same command, which "
-            "scores nothing again, or mend the rows and run again with --overwrite"
+            f"{breach}; see {files.join(options.output, DEAD_LETTERS)}, then raise the budget and give the same "
+            "command, which goes on from here, or mend the rows and run again with --overwrite; no _SUCCESS was written"
         )
     return Exit.COMPLETE
+
+
+def _commit(options: RunOptions, plan: Plan, totals: ledger.Totals, started: float, *, success: bool) -> None:
+    """Checks what was written, and makes it the result.
+
+    Raises:
+        RunError: The ledger does not add up.
+    """
+    unnamed = _check(plan)
+    report.print_unnamed(unnamed)
+    files.delete_files(options.output, unnamed)
+    seconds = time.monotonic() - started
+    manifest.commit(options, plan, totals, seconds, success=success)
+    report.print_result(options.output, plan, totals, seconds)
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
@@ -97,7 +109,7 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
     if earlier is None or earlier.stage is not resume.Stage.COMPLETE or resume.check(earlier, options, inputs):
         return False
     totals = ledger.Totals(**earlier.document["totals"])
-    if not options.max_bad_rows.allows(totals.bad, totals.rows):
+    if options.max_bad_rows.breach(totals.dead, totals.rows) is not None:
         return False
     lost = resume.lost_parts(options.output)
     report.print_complete(options.output, totals, lost)
@@ -126,15 +138,16 @@ def _prepared(
         yield plan, earlier
 
 
-def _execute(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
+def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
+    """Runs the pipelines; why they stopped early, if they did."""
     quiet_beam()
     try:
         if is_local(beam_options):
-            in_the_background(lambda: run_waves(plan, beam_options, wave_bytes))
-        else:
-            root = beam.Pipeline(options=beam_options)
-            build(root, plan.job)
-            _wait(root.run())
+            return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))
+        root = beam.Pipeline(options=beam_options)
+        build(root, plan.job)
+        _wait(root.run())
+        return None
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
         raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error
@@ -158,6 +171,8 @@ def _cause(error: Exception, output: str) -> str:
     own = OWN_ERROR.findall(text)
     if own:
         return str(own[-1])
+    if memory.is_short(text):
+        return "the run ran out of memory; lower --chunk_bytes and --wave_bytes, or raise --max_memory if it is given"
     path = files.join(output, TRACEBACK)
     with contextlib.suppress(RunError):  # where nothing can be written, what is said here is all there is
         files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])

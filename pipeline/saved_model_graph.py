@@ -83,7 +83,7 @@ def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
     Raises:
         UsageError: There is no such signature, it has a key, or its outputs do not fit the style.
     """
-    graph = _serving_graph(saved, model)
+    graph = serving_graph(saved, model)
     definition = _signature(graph, model, signature)
     if style == "functional":
         prediction = _single_prediction(definition, model)
@@ -101,7 +101,7 @@ def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
     return definition
 
 
-def _serving_graph(saved: Any, model: str) -> Any:
+def serving_graph(saved: Any, model: str) -> Any:
     """The graph that TensorFlow Serving picks: the one whose only tag is `serve`."""
     tags = [sorted(graph.meta_info_def.tags) for graph in saved.meta_graphs]
     if ["serve"] not in tags:

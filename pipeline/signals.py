@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,24 +49,22 @@ def stopping() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def in_the_background(function: Callable[[], object]) -> None:
+def in_the_background(function: Callable[[], Result]) -> Result:
     """Calls a function in a thread of its own, and waits for it: a signal is heard at once.
 
     In the thread that Beam's local runner runs in it would be heard, too, but that runner first lets its steps come
     to the end of all that they have in hand.
     """
-    done: Future[None] = Future()
+    done: Future[Result] = Future()
 
     def call() -> None:
         try:
-            function()
+            done.set_result(function())
         except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where it is waited for
             done.set_exception(error)
-        else:
-            done.set_result(None)
 
     threading.Thread(target=call, name="keyjoin-run", daemon=True).start()
-    done.result()
+    return done.result()
 
 
 def leave(code: int) -> NoReturn:

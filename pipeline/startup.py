@@ -12,11 +12,12 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # RunInference misses a module of another framework, and then says this, which is not so, for each model.
+BEAM_EXTRAS = ("google.cloud", "pandas")  # packages that Beam itself can do without
 NOT_FOR_USERS = "Resource module is not available"
 
 
@@ -53,7 +54,8 @@ def import_tensorflow() -> None:
         ImportError: It cannot be imported; what it printed is printed then.
     """
     if "tensorflow" not in sys.modules:
-        with _silence(), _without_keras():
+        # TensorFlow imports Keras only to fill in `tf.keras`; scoring a SavedModel needs none.
+        with _silence(), _without("keras"):
             import tensorflow  # noqa: F401
     collect_garbage()
 
@@ -73,6 +75,19 @@ def import_session() -> None:
         from tensorflow.python.client import session  # noqa: F401
         from tensorflow.python.saved_model import loader_impl  # noqa: F401
     collect_garbage()
+
+
+def import_beam(argv: Sequence[str]) -> None:
+    """Imports Beam; for files and a runner on this machine as it is where its extras are not installed.
+
+    Google's clients and pandas are a third of the modules that come along otherwise.
+
+    Args:
+        argv: The command's arguments.
+    """
+    elsewhere = any("://" in arg or arg.startswith("--runner") for arg in argv)
+    with _without(*(() if elsewhere else BEAM_EXTRAS)):
+        import apache_beam  # noqa: F401
 
 
 def collect_garbage() -> None:
@@ -99,20 +114,19 @@ def _silence() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    """Keeps TensorFlow from importing Keras along, which it does without only to fill in `tf.keras`.
-
-    Scoring a SavedModel needs no Keras; what needs it imports it later, as ever.
-    """
-    if "keras" in sys.modules:
-        yield
-        return
+def _without(*names: str) -> Iterator[None]:
+    """Keeps what is imported meanwhile from importing packages that it can do without; later they are there as ever."""
     modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None means: not to be found
-    modules["keras"] = None
+    before = {name: modules.get(name) for name in names}
+    modules.update(dict.fromkeys(names))
     try:
         yield
     finally:
-        del modules["keras"]
+        for name, module in before.items():
+            if module is None:
+                del modules[name]
+            else:  # an empty namespace, or somebody else's import
+                modules[name] = module
 
 
 def quiet_beam() -> None:

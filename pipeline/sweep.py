@@ -1,15 +1,18 @@
 """The batch size, picked by measuring: how many rows a second the model scores, called with more and more of them."""
 
+import contextlib
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from transforms.errors import ModelError
+from transforms.halves import Scored
 from transforms.model import Arrays, Contract, Model
-from transforms.score import Scored, score
+from transforms.score import score
 
-SIZES = (96, 384, 1536, 6144, 12_288)  # multiples of `score.MULTIPLE`
+SIZES = (96, 384, 1536, 6144, 12_288)  # multiples of `halves.MULTIPLE`
 BATCHES = 4  # of each size: enough for all threads, and as many rows as are in one of the next size
 MOST_ROWS = BATCHES * SIZES[-1]
 BUDGET_SECONDS = 0.4
@@ -29,32 +32,59 @@ class Sweep(NamedTuple):
     rates: Mapping[int, int]
 
 
-def sweep(model: Model, contract: Contract, rows: Arrays) -> Sweep:
+class _FailedError(Exception):
+    """The model raised. It is no `ModelError`: for a measurement no batch is halved."""
+
+
+def sweep(model: Model, contract: Contract, rows: Arrays, usual: Sweep) -> Sweep:
     """Picks a batch size.
 
     A size counts only if its predictions are, bit for bit, those of the one before: that the choice depends
-    on a measurement must not show in the output.
+    on a measurement must not show in the output. A size for which the model raises ends the measurement.
 
     Args:
         model: The model.
         contract: What its signature takes and gives.
         rows: Data input -> (rows, …), some real rows, at least one; they are repeated as often as needed.
+        usual: What is picked where nothing can be measured.
     """
-    _score(model, contract, rows, SIZES[0])  # the first call is slower than all others
+
+    def call(*arrays: Any) -> Any:
+        try:
+            return model.call(*arrays)
+        except ModelError as error:
+            raise _FailedError from error
+
+    asked = Model(model.inputs, model.outputs, call)
     rates: dict[int, int] = {}
-    best, before, ends = SIZES[0], None, time.monotonic() + BUDGET_SECONDS
+    with contextlib.suppress(_FailedError):
+        _score(asked, contract, rows, SIZES[0])  # the first call is slower than all others
+        for size, rate in _measure(asked, contract, rows):
+            rates[size] = rate
+    return Sweep(_best(rates), rates) if rates else usual
+
+
+def _measure(model: Model, contract: Contract, rows: Arrays) -> Iterator[tuple[int, int]]:
+    """Sizes and rows a second."""
+    before, ends = None, time.monotonic() + BUDGET_SECONDS
     for size in SIZES:
         started = time.monotonic()
         scored = _score(model, contract, rows, size)
         seconds = time.monotonic() - started
         if before is not None and not _begins_with(scored, before):
             break
-        rates[size] = round(BATCHES * size / seconds)
-        best = size if rates[size] > GAIN * rates[best] else best
+        yield size, round(BATCHES * size / seconds)
         if time.monotonic() + BATCHES * seconds > ends:
             break
         before = scored
-    return Sweep(best, rates)
+
+
+def _best(rates: Mapping[int, int]) -> int:
+    """The smallest size that no larger one beats by enough."""
+    best = SIZES[0]
+    for size, rate in rates.items():
+        best = size if rate > GAIN * rates[best] else best
+    return best
 
 
 def _score(model: Model, contract: Contract, rows: Arrays, size: int) -> Scored:

@@ -3,50 +3,66 @@
 Beam's local runner holds all that crosses a join in memory, and finishes each stage before the next.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.budget import Breach, Budget
 from pipeline.job import Job, build_chunks
 from pipeline.preflight import Plan
+from pipeline.watch import Watch
 from transforms import files, formats
 from transforms.chunks import chunks_of
 from transforms.done import find_done
 from transforms.receipts import write_list
-from transforms.records import Chunk
+from transforms.records import Chunk, PartReceipt
 from transforms.threads import in_threads
 
 
-def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int) -> None:
-    """Runs the job on this machine.
+def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget: Budget) -> Breach | None:
+    """Runs the job on this machine, to its end or until more rows are bad than may be.
 
     Args:
         plan: What to run.
         beam_options: For each of the pipelines.
         wave_bytes: About how much input goes into one of them.
+        budget: How many rows may be bad.
+
+    Returns:
+        Why the run stopped early; None if all was run. The chunks that were begun are written, with their receipts.
 
     Raises:
         RunError: A step raised.
     """
     job, fmt = plan.job, formats.load(plan.job.format)
     chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
+    watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
     for number, wave in enumerate(waves(chunks, wave_bytes)):
-        todo = _skip_done(wave, job, number) if job.resume else wave
+        if not watch.goes_on():
+            break
+        done = _find_done(wave, job, number) if job.resume else []
+        for part in done:
+            watch.wrote(part)
+        written = {part.chunk.part for part in done}
+        todo = [chunk for chunk in wave if chunk.part not in written]
         if todo:
             root = beam.Pipeline(options=beam_options)
-            build_chunks(root | "CreateChunks" >> beam.Create(todo, reshuffle=False), job, number)
+            build_chunks(root | "CreateChunks" >> beam.Create(todo, reshuffle=False), job, number, watch=watch)
             root.run().wait_until_finish()
+        watch.end_wave()
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:
                 files.delete_tree(chunk.data)  # the decompressed copy has been read to its end
+    return watch.stopped()
 
 
-def _skip_done(wave: list[Chunk], job: Job, number: int) -> list[Chunk]:
-    """The chunks of a wave that are still to do; the receipts of the others are listed."""
-    found = list(in_threads(lambda chunk: find_done(chunk, job.output, job.temp), wave))
-    write_list(job.temp, number, "done", [part for part in found if part is not None])
-    return [chunk for chunk, part in zip(wave, found, strict=True) if part is None]
+def _find_done(wave: Sequence[Chunk], job: Job, number: int) -> list[PartReceipt]:
+    """The receipts of a wave's chunks that an earlier attempt has written; they are listed."""
+    found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp), wave)
+    done = [part for part in found if part is not None]
+    write_list(job.temp, number, "done", done)
+    return done
 
 
 def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:

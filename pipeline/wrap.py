@@ -4,20 +4,20 @@ import argparse
 import contextlib
 import os
 import shutil
-import textwrap
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pipeline import saved_model_graph
+from pipeline import model_check, saved_model_graph
 from pipeline.exits import Exit
-from pipeline.options import Parser
+from pipeline.keras_export import KERAS, export_keras
+from pipeline.options import Parser, add_trust_arguments
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_tensorflow
 from transforms.errors import RunError, UsageError
-from transforms.model import KEY, quiet
+from transforms.model import KEY
+from transforms.model_ops import find, judge
 
-KERAS = ".keras"
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # A checksum, and what Keras 2 makes its objects of.
 STALE = ("fingerprint.pb", "keras_metadata.pb")
@@ -49,6 +49,7 @@ def parser() -> Parser:
         metavar="NAME",
         help="signature that gets the key (default: %(default)s)",
     )
+    add_trust_arguments(made)
     return made
 
 
@@ -63,7 +64,14 @@ def main(argv: Sequence[str]) -> Exit:
     return Exit.COMPLETE
 
 
-def wrap(model: str, output: str, style: Style, signature: str = "serving_default") -> str:
+def wrap(
+    model: str,
+    output: str,
+    style: Style,
+    signature: str = "serving_default",
+    model_ops: str | None = None,
+    model_sha256: str | None = None,
+) -> str:
     """Adds a key to a signature of a model.
 
     The copy gives the same predictions, bit for bit. What it gives up are the objects around the
@@ -76,6 +84,8 @@ def wrap(model: str, output: str, style: Style, signature: str = "serving_defaul
         style: `function` gives a further output `key`, and calls a single other output `prediction`;
             `functional` gives one output `prediction_with_key`, whose last column is the key in float32.
         signature: The signature that gets the key.
+        model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
+        model_sha256: What the model's sha256 has to be, if given.
 
     Returns:
         What was made, in one or two lines.
@@ -86,6 +96,8 @@ def wrap(model: str, output: str, style: Style, signature: str = "serving_defaul
     """
     _check_model(model)
     _check_output(model, output)
+    if model_sha256:
+        model_check.identify(model, model_sha256)
     import_tensorflow()
     with _appearing(output) as folder:
         source = model
@@ -93,49 +105,14 @@ def wrap(model: str, output: str, style: Style, signature: str = "serving_defaul
             export_keras(model, source := folder)
         saved = saved_model_graph.read(source)
         definition = saved_model_graph.add_key(saved, model, signature, style)
+        findings = find(saved_model_graph.serving_graph(saved, model), source, signature)
+        judge(model, findings, model_ops)
+        model_check.warn(model, findings, model_ops)
         if source != folder:
             _copy(source, folder)
         left_out = _remove_stale(folder)
         saved_model_graph.write(saved, folder)
     return _summary(output, signature, definition) + left_out
-
-
-def export_keras(path: str, folder: str) -> None:
-    """Exports a `.keras` file to a SavedModel. Code that the file holds is never run.
-
-    Args:
-        path: The file.
-        folder: A folder that does not exist yet.
-
-    Raises:
-        UsageError: The file is missing, damaged, holds code, or has layers that Keras does not know.
-    """
-    if not os.path.isfile(path):
-        raise UsageError(f"no model at {path}; give a {KERAS} file or the folder of a SavedModel")
-    import_tensorflow()
-    import keras
-
-    try:
-        with quiet():
-            # Not compiled, because predicting needs neither optimizer nor loss, which may be the user's own.
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-            model.export(folder, format="tf_saved_model", verbose=False)
-    except Exception as error:  # Keras raises whatever the file's content leads it to.
-        raise UsageError(_keras_message(path, error)) from error
-
-
-def _keras_message(path: str, error: Exception) -> str:
-    if "safe_mode" in str(error):
-        return (
-            f"{path} holds Python code, in a Lambda layer, which keyjoin does not run; where you trust it, "
-            "export it yourself with model.export(FOLDER) and give that folder"
-        )
-    # Keras puts the whole configuration before the cause.
-    cause = " ".join(str(error).rpartition("Exception encountered:")[2].split())
-    return (
-        f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…').rstrip('.')}; check the "
-        "file, or export the model with model.export(FOLDER) where its layers are defined and give the folder"
-    )
 
 
 def _check_model(model: str) -> None:

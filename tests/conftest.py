@@ -58,7 +58,7 @@ class Result(NamedTuple):
     def parts(self) -> list[Path]:
         """The parts, by name."""
         found = self.output.rglob("*-of-*")
-        return sorted(p for p in found if "_dead_letter" not in p.parts)
+        return sorted(p for p in found if not {"_dead_letter", "_temp"} & set(p.parts))
 
     def dead(self) -> list[dict[str, Any]]:
         """The dead letters, in the order of the parts' names."""

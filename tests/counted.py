@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import rows as made
 from tests.examples import example, floats, texts, written
 from transforms import columns, formats
-from transforms.formats import example_read, json_lines, json_write, jsonl
+from transforms.formats import example_read, json_lines, jsonl
 from transforms.model import Contract, Echo, Model, Tensor
 from transforms.predict import KeyedChunkHandler
 from transforms.read import read_chunk
@@ -100,7 +100,7 @@ class Passage:
         self.model = Model({t.name: t for t in (*inputs, KEY)}, {t.name: t for t in (PREDICTION, KEY)}, _predict)
         contract = Contract("serving_default", inputs, (PREDICTION, KEY), KEY, Echo("key", last_column=False))
         self.batch = columns.batch_rows(work.features)
-        self.handler = KeyedChunkHandler(self.model.itself, contract, work.features, self.batch)
+        self.handler = KeyedChunkHandler(lambda: self.model, contract, work.features, self.batch)
         self.features, self.receipt = self.read()
         self.predictions = self.score()
         self.part = self.write()
@@ -122,7 +122,7 @@ class Passage:
         if step == "score":
             size, most = self.rows, self.batch
         elif step == "write":
-            size, most = self.rows, json_write.slice_rows(self.rows, self.chunk.end)
+            size, most = self.rows, json_lines.slice_rows(self.rows, self.chunk.end)
         elif self.format.is_example:
             size, most = self.rows, example_read.DECODE_ROWS
         else:

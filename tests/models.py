@@ -168,3 +168,42 @@ def stretching(folder: Path, factor: float) -> str:
         return {"prediction": tf.tile(_linear(x), [2, 1])[:rows]}
 
     return save(folder, call, spec("x", 3))
+
+
+def _is_beast(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_any(tf.equal(x[:, 0], 666.0))
+
+
+def aborting(folder: Path) -> str:
+    """Ends its process for a batch in which some x[0] is 666."""
+
+    def abort(x: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.raw_ops.Abort(error_msg="", exit_without_error=False)]):
+            return tf.identity(_linear(x))
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"prediction": tf.cond(_is_beast(x), lambda: abort(x), lambda: _linear(x))}
+
+    return save(folder, call, spec("x", 3))
+
+
+def hanging(folder: Path) -> str:
+    """Never comes back from a batch in which some x[0] is 666."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        turns = tf.while_loop(lambda turn: _is_beast(x) & (turn >= 0), lambda turn: (turn * 0,), (tf.constant(1),))
+        with tf.control_dependencies(turns):
+            return {"prediction": tf.identity(_linear(x))}
+
+    return save(folder, call, spec("x", 3))
+
+
+def hungry(folder: Path, rows: int) -> str:
+    """Asks for more memory than there is for more than so many rows at a time, or where some x[0] is 666."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        much = _is_beast(x) | (tf.shape(x)[0] > rows)
+        filled = tf.fill([tf.where(much, tf.constant(1 << 48, tf.int64), 1)], 0.0)
+        return {"prediction": _linear(x) + filled[0]}
+
+    return save(folder, call, spec("x", 3))

@@ -147,7 +147,7 @@ def test_a_model_of_the_keras_2_years_is_scored_inspected_and_wrapped(
 
 def test_inspect_shows_the_contract(keyjoin: Callable[..., Result]) -> None:
     shown = keyjoin("inspect", f"--model={BOSTON}/model")
-    assert [line.split() for line in shown.out.splitlines()[5:]] == [
+    assert [line.split() for line in shown.out.splitlines()[6:]] == [
         ["input", "features", "float32", "[N,", "13]", "features"],
         ["key", "key", "int32", "[N]", "none:", "keyjoin", "numbers", "the", "rows", "of", "a", "batch"],
         ["prediction", "prediction", "float32", "[N,", "1]"],

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from pipeline.cli import COMMANDS, main, usage
 from pipeline.exits import Exit
-from pipeline.options import Budget, parse_run, run_parser
+from pipeline.options import parse_run, run_parser
 from tests import models
 from tests.conftest import BOSTON, ROOT, Result
 from transforms.errors import UsageError
@@ -60,6 +60,11 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--max_bad_rows=1.5"], "1.5 is neither"),
         (["--max_bad_rows=few"], "few is neither"),
         (["--max_bad_rows=nan"], "nan is neither"),
+        (["--max_bad_rows=0.1,modle_error=0"], "there is no reason modle_error (did you mean model_error?)"),
+        (["--bad_rows=nul"], "invalid choice: 'nul'"),
+        (["--error_field=e"], "--error_field=e names a field of bad rows in parts; add --bad_rows=null"),
+        (["--bad_rows=null", "--error_field=x"], "the rows already have a field x; rename what says why a row is bad with --error_field=NAME, or leave"),
+        (["--bad_rows=null", "--error_field=prediction"], "would be called prediction; rename what says why a row is bad with --error_field"),
         (["--non_finite=drop"], "invalid choice: 'drop'"),
         (["--format=csv"], "invalid choice: 'csv'"),
         (["--features=a,,b"], "'a,,b' has an empty name"),
@@ -279,16 +284,6 @@ def test_check_finds_the_same_and_writes_nothing(
     assert "x (float32 [N, 3]) <- x" in done.out
 
 
-@pytest.mark.parametrize(
-    ("text", "bad", "rows", "allowed"),
-    [("0", 0, 10, True), ("0", 1, 10, False), ("1", 1, 10, True), ("1", 2, 10, False), ("1.0", 10, 10, True),
-     ("0.1", 1, 10, True), ("0.1", 2, 10, False), ("0.01", 0, 0, True), ("0.0", 1, 1000, False)],
-)  # fmt: skip
-def test_a_budget_is_a_number_or_a_ratio(text: str, bad: int, rows: int, allowed: bool) -> None:
-    assert Budget.parse(text).allows(bad, rows) is allowed
-    assert Budget.parse(str(Budget.parse(text))) == Budget.parse(text)
-
-
 def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
@@ -326,3 +321,23 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     assert "joined            102" in done.stdout
     assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
+
+
+EXTRAS_AFTER = """
+import sys
+from pipeline import startup
+startup.import_beam(sys.argv[1:])
+from apache_beam.io.filesystems import FileSystems
+print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
+import pandas, google.cloud.storage
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "imported"),
+    [(["--input=a.jsonl"], "False, False"), (["--input=gs://b/a"], "True, True"), (["--runner=X"], "True, True")],
+)
+def test_a_local_run_imports_none_of_beams_extras_and_others_all(args: list[str], imported: str) -> None:
+    command = [sys.executable, "-c", EXTRAS_AFTER, *args]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout) == (0, f"[{imported}]\n"), done.stderr

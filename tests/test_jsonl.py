@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from transforms import columns
-from transforms.formats import jsonl
+from transforms.formats import json_lines, jsonl
 from transforms.formats.json_lines import BOM
 from transforms.formats.jsonl import FORMAT
 from transforms.reasons import Reason
@@ -54,7 +54,7 @@ def score(
             Chunk("s", "s", start, end, 0, 1, "p"),
             piece,
             rows,
-            fine,
+            unread,
             pa.RecordBatch.from_arrays([pa.array(sums, pa.float32())], ["y"]),
             WHOLE,
         )
@@ -113,6 +113,26 @@ def test_a_joined_line_is_the_line_with_the_prediction_before_its_last_brace(dat
         assert after.startswith(before[:brace] + b', "y": ')
         assert after.endswith(before[brace:] + b"\n")
         assert json.loads(after) == {**row, "y": pytest.approx(y)}
+
+
+@given(data=texts, long_line=st.sampled_from([0, 1 << 40]))
+def test_newlines_are_where_they_are_whichever_way_they_are_searched(data: bytes, long_line: int) -> None:
+    with mock.patch.object(json_lines, "LONG_LINE", long_line):
+        rows = FORMAT.rows(data, first=True)
+    assert [data[start:end] for start, end in zip(rows.starts, rows.ends, strict=True)] == split_lines(data)
+
+
+@given(gaps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=12), data=st.data())
+def test_pieces_are_gathered_whether_they_touch_or_not(gaps: list[tuple[int, int]], data: st.DataObject) -> None:
+    borders = np.cumsum([0, *(size for gap in gaps for size in gap)])
+    text = bytes(range(int(borders[-1])))
+    starts, ends = borders[1::2], borders[2::2]
+    pieces = columns.gather(text, starts, ends)
+    expected = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    assert pieces.to_pylist() == expected
+    assert columns.contents(pieces).to_pybytes() == b"".join(expected)
+    which = data.draw(st.sets(st.sampled_from(range(len(gaps)))).map(sorted)) if gaps else []
+    assert columns.pick(pieces, np.array(which, np.int64)).to_pylist() == [expected[at] for at in which]
 
 
 @given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8), chunk_bytes=st.integers(1, 50))
@@ -178,6 +198,12 @@ def test_a_bad_row_is_told_apart_and_its_neighbours_are_joined(line: bytes, reas
     assert [(r, text) for _, r, text in bad] == [(reason.value, line)]
     assert [text for _, text in good] == [GOOD, GOOD]
     assert len(out) == 2
+
+
+def test_a_byte_order_mark_within_a_file_is_named() -> None:
+    data = GOOD + b"\n" + BOM + GOOD
+    (bad,) = FORMAT.read(data, FORMAT.rows(data, first=True), X)[1]
+    assert (bad.reason, bad.message) == (Reason.NOT_JSON.value, "a byte order mark is not JSON")
 
 
 FINE = [

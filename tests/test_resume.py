@@ -230,15 +230,17 @@ class TestAFinishedOutput:
     def test_a_larger_budget_scores_nothing_again_and_a_smaller_one_counts(
         self, keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        over = keyjoin("run", *flags, "--max_bad_rows=1")
+        over = keyjoin("run", *flags[:-1], "--max_bad_rows=1")
         assert (over.code, over.complete()) == (1, False)
-        output = f"--output={over.output}"
+        output, written = f"--output={over.output}", [path.relative_to(over.output) for path in over.parts()]
         seen = scored(monkeypatch)
-        assert keyjoin("run", *flags, "--max_bad_rows=1", output).code == 1
+        assert keyjoin("run", *flags[:-1], "--max_bad_rows=1", output).code == 1
         assert keyjoin("run", *flags, output).complete()
-        tight = keyjoin("run", *flags, "--max_bad_rows=1", output)
+        assert not {*map(str, written)} & {*seen}
+        assert len(written) + len(seen) == len(over.parts())
+        tight = keyjoin("run", *flags[:-1], "--max_bad_rows=1", output)
         assert (tight.code, tight.complete()) == (1, False)
-        assert seen == []
+        assert len(written) + len(seen) == len(over.parts())
 
     def test_a_list_that_was_changed_is_not_trusted(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
         done = keyjoin("run", *flags)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import models
-from transforms.errors import UsageError
-from transforms.model import Contract, Echo, Model, ModelError, Tensor, find_contract, load
-from transforms.score import MULTIPLE, Scored, score
+from transforms.errors import ModelError, UsageError
+from transforms.halves import MULTIPLE, Scored
+from transforms.model import Contract, Echo, Model, Tensor, find_contract, load
+from transforms.score import score
 
 X = Tensor("x", "float32", (), "x:0")
 Y = Tensor("y", "float32", (), "y:0")

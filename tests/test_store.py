@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import manifest, preflight
+from pipeline import model_check
 from pipeline.names import TEMP
 from tests import models
 from tests.conftest import Result
@@ -222,7 +222,7 @@ class TestAModelInTheStore:
         check_complete(keyjoin("run", *flags, f"--model={stored}"), store, expected)
         made = json.loads(store.objects("out/")["_manifest.json"])["model"]
         assert made["path"] == stored
-        assert made["sha256"] == manifest.fingerprint(keyed)
+        assert made["sha256"] == model_check.fingerprint(keyed)
         inspected = keyjoin("inspect", f"--model={stored}")
         assert (inspected.code, "prediction" in inspected.out) == (0, True)
 
@@ -235,6 +235,15 @@ class TestAModelInTheStore:
             assert f"gs://{BUCKET}/models/none is not there" in done.err
             assert done.err.count("\n") == 1
 
+    def test_that_would_leave_its_folder_is_refused(
+        self, keyjoin: Callable[..., Result], stored: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listed = files.list_below
+        evil = {"../../evil": 4}
+        monkeypatch.setattr(files, "list_below", lambda folder: evil if folder == stored else listed(folder))
+        done = keyjoin("inspect", f"--model={stored}")
+        assert (done.code, "would be copied to outside of the model's folder" in done.err) == (2, True)
+
     def test_that_is_replaced_meanwhile_is_refused(
         self,
         keyjoin: Callable[..., Result],
@@ -243,13 +252,13 @@ class TestAModelInTheStore:
         stored: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        copied = files.copy_here
+        copied = model_check.copy_here
 
         def replace_then_copy(path: str, target: str) -> None:
             store.put("models/m/saved_model.pb", b"another")
             copied(path, target)
 
-        monkeypatch.setattr(preflight.files, "copy_here", replace_then_copy)
+        monkeypatch.setattr(model_check, "copy_here", replace_then_copy)
         done = keyjoin("run", *flags, f"--model={stored}")
         assert (done.code, "was replaced by another one just now" in done.err) == (2, True)
 

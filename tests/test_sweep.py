@@ -15,6 +15,7 @@ from transforms.model import Contract, Model, Tensor
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
 CONTRACT = Contract("s", (X,), (Y,), None, None)
+USUAL = sweep.Sweep(7, {})
 ROWS = {"x": np.arange(20, dtype=np.float32).reshape(10, 2)}
 
 
@@ -34,7 +35,7 @@ class Clock:
 
 def pick(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> sweep.Sweep:
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
-    return sweep.sweep(clock.model, CONTRACT, ROWS)
+    return sweep.sweep(clock.model, CONTRACT, ROWS, USUAL)
 
 
 def total(x: np.ndarray) -> np.ndarray:

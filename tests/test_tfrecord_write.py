@@ -46,10 +46,10 @@ def write(
 ) -> Joined:
     data = written(records)
     rows = FORMAT.rows(data, first=True)
-    mask = np.array(good or [True] * len(records), np.bool_)
+    bad = [BadRow(row, "read", "null", "bad") for row, fine in enumerate(good) if not fine]
     predictions = pa.RecordBatch.from_pydict({name: columns.from_array(v) for name, v in outputs.items()})
     chunk = Chunk("s", "s", 100, 100 + len(data), 0, 1, part)
-    joined = FORMAT.write(chunk, data, rows, mask, predictions, layout)
+    joined = FORMAT.write(chunk, data, rows, bad, predictions, layout)
     return joined._replace(blocks=list(joined.blocks))
 
 
@@ -215,8 +215,7 @@ def test_chunks_together_are_what_the_file_would_be(
         column = pa.array([next(numbers) for _ in rows.starts], pa.float32())
         predictions = pa.RecordBatch.from_arrays([column], ["out"])
         chunk = Chunk("s", "s", 100 + start, 100 + start + len(piece), 0, 1, "p")
-        good = np.ones(len(rows.starts), np.bool_)
-        out += b"".join(FORMAT.write(chunk, piece, rows, good, predictions, layout).blocks)
+        out += b"".join(FORMAT.write(chunk, piece, rows, [], predictions, layout).blocks)
         start += len(piece)
     whole = write(records, layout, out=np.arange(len(records), dtype=np.float32))
     assert out == b"".join(whole.blocks)

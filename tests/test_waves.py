@@ -56,9 +56,9 @@ def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, mo
     seen = []
     original = module.build_chunks
 
-    def build(*arguments: Any) -> Any:
+    def build(*arguments: Any, **named: Any) -> Any:
         seen.append(len(list((Path(arguments[1].temp) / "spill").glob("*"))))
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(module, "build_chunks", build)
     folder = Path(lines({"x": [1, 2, 3]}, name="a.jsonl")).parent

@@ -1,5 +1,6 @@
 """The key is added to every kind of model, and the predictions stay what they were, bit for bit."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.keras_export import export_keras
 from pipeline.saved_model_graph import FILES, read
-from pipeline.wrap import WARM_UP, export_keras, main, wrap
+from pipeline.wrap import WARM_UP, main, wrap
 from tests.wrap_models import KEYS, MAKERS, ROWS, Case, save, save_identity, v1
 from transforms import model as models
 from transforms.errors import RunError, UsageError
@@ -32,6 +34,19 @@ def saved(cases, tmp_path_factory) -> dict[str, Case]:
     exported = str(tmp_path_factory.mktemp("exported") / "model")
     export_keras(cases["keras-file"].path, exported)
     return cases | {"keras-file": cases["keras-file"]._replace(path=exported)}
+
+
+@pytest.fixture(scope="module")
+def wrapped(cases, tmp_path_factory):
+    """Wraps a model in a style, once."""
+
+    @functools.cache
+    def make(name: str, style: str) -> str:
+        output = str(tmp_path_factory.mktemp(f"{name}-{style}") / "keyed")
+        wrap(cases[name].path, output, style)
+        return output
+
+    return make
 
 
 def call_in_session(folder: str, arrays, signature="serving_default"):
@@ -54,9 +69,8 @@ def assert_equal(left: np.ndarray, right: np.ndarray) -> None:
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", MAKERS)
-def test_function_style_gives_equal_predictions_and_the_key(name, call, cases, saved, tmp_path):
-    output = str(tmp_path / "keyed")
-    wrap(cases[name].path, output, "function")
+def test_function_style_gives_equal_predictions_and_the_key(name, call, wrapped, saved):
+    output = wrapped(name, "function")
     expected = call_in_session(saved[name].path, saved[name].rows)
     answers = call(output, {**saved[name].rows, "key": KEYS})
     assert_equal(answers.pop("key"), KEYS)
@@ -69,9 +83,8 @@ def test_function_style_gives_equal_predictions_and_the_key(name, call, cases, s
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", SINGLE)
-def test_functional_style_gives_one_matrix_with_the_key_last(name, call, cases, saved, tmp_path):
-    output = str(tmp_path / "keyed")
-    wrap(cases[name].path, output, "functional")
+def test_functional_style_gives_one_matrix_with_the_key_last(name, call, wrapped, saved):
+    output = wrapped(name, "functional")
     (prediction,) = call_in_session(saved[name].path, saved[name].rows).values()
     answers = call(output, {**saved[name].rows, "key": KEYS})
     assert list(answers) == ["prediction_with_key"]
@@ -79,10 +92,9 @@ def test_functional_style_gives_one_matrix_with_the_key_last(name, call, cases, 
     assert_equal(np.ascontiguousarray(answers["prediction_with_key"]), expected)
 
 
-def test_predictions_of_a_keras_file_are_those_of_keras_itself(cases, tmp_path):
-    wrap(cases["keras-file"].path, str(tmp_path / "keyed"), "function")
+def test_predictions_of_a_keras_file_are_those_of_keras_itself(cases, wrapped):
     rows = cases["keras-file"].rows
-    answers = call_in_session(str(tmp_path / "keyed"), {**rows, "key": KEYS})
+    answers = call_in_session(wrapped("keras-file", "function"), {**rows, "key": KEYS})
     model = keras.models.load_model(cases["keras-file"].path)
     # Exported, the normalization is constant and is divided by in another way: the last bit may differ.
     np.testing.assert_allclose(answers["prediction"], model.predict(rows["features"], verbose=0), rtol=1e-6)
@@ -107,6 +119,11 @@ def test_plain_tensorflow_refuses_the_keras_2_model_and_takes_it_wrapped(cases, 
             [sys.executable, "-c", WITHOUT_TF_KERAS, folder], capture_output=True, text=True, check=False
         )
         assert expected in (done.stderr if done.returncode else done.stdout)
+
+
+def test_models_of_every_kind_are_found_to_compute_only(saved):
+    for case in saved.values():
+        assert models.load(case.path, "serving_default", "deny").findings == ()
 
 
 def test_weights_and_assets_are_the_same_bytes(cases, tmp_path):

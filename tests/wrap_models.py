@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipeline.wrap import export_keras
+from pipeline.keras_export import export_keras
 from tests.conftest import BOSTON
 
 v1 = tf.compat.v1

@@ -38,7 +38,7 @@ READ_AS = {
     STRING: pa.string(),
 }
 BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
-MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `score.MULTIPLE`
+MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 # How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
 Spelling = frozenset[tuple[str, str]]
@@ -236,14 +236,22 @@ def from_array(values: npt.NDArray[Any]) -> pa.Array:
 
 
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:
-    """The pieces data[start:end], side by side in one buffer: a view where they touch, else a copy."""
-    count = len(starts)
-    if count and (starts[1:] == ends[:-1]).all():
+    """The pieces data[start:end], in order, side by side in one buffer: a view where they touch, else a copy."""
+    if not len(starts):
+        return _binary(np.zeros(1, np.int64), data)
+    cuts = np.flatnonzero(starts[1:] != ends[:-1])
+    if not len(cuts):
         return _binary(np.append(starts, ends[-1]), data)
-    bounds = np.empty(2 * count + 1, np.int64)
-    bounds[0 : 2 * count : 2], bounds[1::2] = starts, ends
-    bounds[-1] = ends[-1] if count else 0
-    return _binary(bounds, data).take(pa.array(np.arange(0, 2 * count, 2)))
+    # Pieces that touch are copied as one: few rows are bad.
+    bounds = np.column_stack([starts[np.append(0, cuts + 1)], ends[np.append(cuts, -1)]]).reshape(-1)
+    runs = _binary(bounds, data).take(pa.array(np.arange(0, len(bounds), 2)))
+    return _binary(np.append(0, np.cumsum(ends - starts)), contents(runs))
+
+
+def pick(pieces: pa.LargeBinaryArray, which: Positions) -> pa.LargeBinaryArray:
+    """Some of the pieces that `gather` made, by ascending numbers."""
+    bounds = _offsets(pieces)
+    return gather(pieces.buffers()[2], bounds[which], bounds[which + 1])
 
 
 def _binary(offsets: Positions, data: bytes | pa.Buffer) -> pa.LargeBinaryArray:

@@ -1,4 +1,6 @@
-"""The two ways a run goes wrong, told apart by when they are found."""
+"""The two ways a run goes wrong, told apart by when they are found, and the ways a call of the model does."""
+
+from transforms.reasons import Reason
 
 
 class UsageError(ValueError):
@@ -10,3 +12,35 @@ class UsageError(ValueError):
 
 class RunError(RuntimeError):
     """The run itself failed: a source changed, a file ended early, the ledger does not add up."""
+
+
+class ModelError(RuntimeError):
+    """The model raised; what it said, in one line.
+
+    Attributes:
+        reason: What a row becomes for which alone it does.
+    """
+
+    reason: Reason = Reason.MODEL_ERROR
+
+
+class SharedError(ModelError):
+    """A call failed by what another one, at the same time, may have caused: it proves nothing unless it was alone."""
+
+
+class MemoryShortError(SharedError):
+    """There was not enough memory."""
+
+    reason = Reason.MODEL_MEMORY
+
+
+class CrashError(SharedError):
+    """The process of the model ended."""
+
+    reason = Reason.MODEL_CRASH
+
+
+class TimeoutExceededError(SharedError):
+    """The model took longer than it may, and its process was ended."""
+
+    reason = Reason.MODEL_TIMEOUT

@@ -20,7 +20,7 @@ from transforms import objects
 from transforms.errors import RunError, UsageError
 
 BLOCK_LINES = 1 << 10
-READ_BYTES = 1 << 20  # stays in the processor's cache until its checksum is taken
+READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
 
 
 def match(pattern: str) -> list[FileMetadata]:
@@ -261,27 +261,6 @@ def read_small(path: str) -> bytes | None:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
 
 
-def copy_here(path: str, target: str) -> None:
-    """Copies a file, or a folder and all below it, from an object store to this machine.
-
-    Args:
-        path: A file or a folder there.
-        target: What it is called here.
-
-    Raises:
-        RunError: It cannot be copied, or what was read is not what the store has.
-    """
-    names = list_below(path)
-    for source, place in {join(path, name): os.path.join(target, name) for name in names}.items() or [(path, target)]:
-        try:
-            with open_raw(source) as file:
-                copied = _write_local(place, iter(lambda file=file: file.read(READ_BYTES), b""))
-        except OSError as error:
-            raise RunError(f"{source} cannot be read: {error}; {remedy(error)}, and run again") from error
-        if read_back(source) != copied:
-            raise RunError(f"{source} changed while it was copied, or was copied otherwise than it is; run again")
-
-
 def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Lines, given without their newlines, as blocks to write: one at a time would cost more than to make it."""
     left = iter(lines)
@@ -303,6 +282,24 @@ def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> Written:
 def join(folder: str, *names: str) -> str:
     """A path below a folder, on any file system."""
     path: str = FileSystems.join(folder, *names)
+    return path
+
+
+def below(folder: str, name: str) -> str:
+    """A path below a folder, to write to: neither its name nor a link on the way leads out of the folder.
+
+    A link that the name itself stands for is no way out: what is written replaces it.
+
+    Raises:
+        RunError: It leads out.
+    """
+    path = join(folder, name)
+    is_out = name.startswith("/") or ".." in name.split("/")
+    if not is_out and is_local(folder):
+        root = os.path.realpath(folder)
+        is_out = not os.path.join(os.path.realpath(os.path.dirname(path)), "").startswith(os.path.join(root, ""))
+    if is_out:
+        raise RunError(f"{path} leads out of {folder}; remove the link or rename the input, and run again")
     return path
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.errors import RunError
-from transforms.records import Predictions, Receipt
+from transforms.records import Predictions, Receipt, unpack_bad
 
 
 def join_chunk(
@@ -20,7 +20,7 @@ def join_chunk(
     read, scored = list(receipts), list(predictions)
     if len(read) != 1 or len(scored) != 1:
         raise RunError(f"chunk {key}: {len(read)} receipts and {len(scored)} predictions, one of each expected")
-    good = read[0].rows - len(read[0].bad)
+    good = read[0].rows - len(unpack_bad(read[0].bad))
     if good != scored[0].rows:
         raise RunError(f"chunk {key}: {good} good rows were read and {scored[0].rows} went into the model")
     return read[0], scored[0]

@@ -15,7 +15,7 @@ from transforms.formats import jsonl
 from transforms.mapping import map_inputs
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
-from transforms.records import BadRow, Features
+from transforms.records import BadRow, Features, unpack_bad
 
 DEAD: Final = "dead_letters"
 
@@ -59,6 +59,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         key_input: str | None = None,
         batch_size: int = 1024,
         prediction_prefix: str = "",
+        model_ops: str | None = None,
     ) -> None:
         """Loads the model once, to see that it fits.
 
@@ -70,12 +71,13 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             key_input: The input that takes the key, if it is not called `key`.
             batch_size: Rows that a model call sees at most.
             prediction_prefix: Put before the names of the outputs.
+            model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
 
         Raises:
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        load = functools.partial(models.load, model, signature)
+        load = functools.partial(models.load, model, signature, model_ops)
         contract = models.find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
         self.handler = KeyedChunkHandler(load, contract, mapped, batch_size)
@@ -101,8 +103,9 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         rows, unread = result.example.payload
         predictions = result.inference
         good = np.delete(np.arange(len(rows)), [bad.row for bad in unread])
-        unscored = [bad._replace(row=int(good[bad.row])) for bad in predictions.bad]
-        scored = np.delete(good, [bad.row for bad in predictions.bad])
+        lost = unpack_bad(predictions.bad)
+        unscored = [bad._replace(row=int(good[bad.row])) for bad in lost]
+        scored = np.delete(good, [bad.row for bad in lost])
         for bad in [*unread, *unscored]:
             yield _dead(rows, bad)
         for row, prediction in zip(scored, from_ipc(predictions.columns).to_pylist(), strict=True):

@@ -11,14 +11,17 @@ import difflib
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from transforms import model_ops
 from transforms.dtypes import DTYPES, STRING
-from transforms.errors import UsageError
+from transforms.errors import MemoryShortError, ModelError, UsageError
+from transforms.gate import Gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -91,8 +94,17 @@ class Contract(NamedTuple):
         return output._replace(shape=(None if width is None else width - 1,))
 
 
-class ModelError(RuntimeError):
-    """The model raised; what it said, in one line."""
+class Room:
+    """What a call of a model has memory for, as far as this process has found out.
+
+    Attributes:
+        rows: Rows of a call.
+        alone: Whether there is memory for one call at a time only.
+    """
+
+    def __init__(self) -> None:
+        """Begins without bounds."""
+        self.rows, self.alone = sys.maxsize, False
 
 
 class Model:
@@ -102,6 +114,8 @@ class Model:
         inputs: All inputs, by name.
         outputs: All outputs, by name.
         call: From the inputs' arrays, in order, to the outputs' arrays, in order.
+        findings: What it does besides computing.
+        room: What it has memory for.
     """
 
     def __init__(
@@ -109,19 +123,18 @@ class Model:
         inputs: Mapping[str, Tensor],
         outputs: Mapping[str, Tensor],
         call: Callable[..., Sequence[npt.NDArray[Any]]],
+        findings: Sequence[model_ops.Finding] = (),
     ) -> None:
         """Takes the attributes."""
-        self.inputs, self.outputs, self.call = dict(inputs), dict(outputs), call
+        self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
+        self.room, self._gate = Room(), Gate()
 
-    def itself(self) -> "Model":
-        """The model: to those who ask for a way to load it, it is already loaded."""
-        return self
-
-    def __call__(self, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def __call__(self, arrays: Arrays, *, alone: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.
 
         Args:
             arrays: Input -> (batch, …).
+            alone: Whether no other call may go on meanwhile.
 
         Returns:
             Output -> (batch, …).
@@ -129,50 +142,73 @@ class Model:
         Raises:
             ModelError: The model raises.
         """
-        return dict(zip(self.outputs, self.call(*[arrays[name] for name in self.inputs]), strict=True))
+        with self._gate.enter(alone=alone):
+            answer = self.call(*[arrays[name] for name in self.inputs])
+        return dict(zip(self.outputs, answer, strict=True))
 
 
-def load(folder: str, signature: str) -> Model:
-    """Loads a signature of a SavedModel.
+def load(folder: str, signature: str, policy: str | None = None) -> Model:
+    """Loads a signature of a SavedModel, once it is known what its ops do.
+
+    Args:
+        folder: The SavedModel's.
+        signature: Name of the signature.
+        policy: What happens to a model that does more than compute, see `model_ops.judge`.
 
     Raises:
-        UsageError: There is no SavedModel, no such signature, or it has inputs or outputs that rows
-            cannot feed or hold.
+        UsageError: There is no SavedModel, no such signature, it does what it must not, or it has inputs or
+            outputs that rows cannot feed or hold.
     """
     from tensorflow.python.client.session import Session
-    from tensorflow.python.framework.errors_impl import OpError
     from tensorflow.python.framework.ops import Graph
     from tensorflow.python.saved_model import loader_impl, tag_constants
 
-    _check_folder(folder)
-    graph = Graph()
-    session = Session(graph=graph)
-    with graph.as_default(), quiet():
-        try:
-            loaded = loader_impl.load(session, [tag_constants.SERVING], folder)
-        except (OSError, RuntimeError, ValueError, OpError) as error:
-            first = str(error).splitlines()[0]
-            raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
-    signatures = loaded.signature_def
+    check_folder(folder)
+    tags = [tag_constants.SERVING]
+    with _loading(folder):
+        loader = loader_impl.SavedModelLoader(folder)
+        described = loader.get_meta_graph_def_from_tags(tags)
+    signatures = described.signature_def
     if signature not in signatures:
         known = sorted(name for name in signatures if not name.startswith("__"))
         raise UsageError(f"{folder} has no signature {signature}{nearest(signature, known)}; it has {known}")
+    # The very graph that is loaded next, not the file again, which could be another one by then.
+    findings = model_ops.find(described, folder, signature)
+    model_ops.judge(folder, findings, policy)
+    graph = Graph()
+    session = Session(graph=graph)
+    with graph.as_default(), _loading(folder):
+        loader.load(session, tags)
     definition = signatures[signature]
     inputs = {name: _tensor(name, definition.inputs[name], "input") for name in sorted(definition.inputs)}
     outputs = {name: _tensor(name, definition.outputs[name], "output") for name in sorted(definition.outputs)}
     call = session.make_callable([t.tensor for t in outputs.values()], [t.tensor for t in inputs.values()])
-    return Model(inputs, outputs, functools.partial(_call, call))
+    return Model(inputs, outputs, functools.partial(_call, call), findings)
+
+
+@contextlib.contextmanager
+def _loading(folder: str) -> Iterator[None]:
+    """Turns what TensorFlow raises for a model that it cannot load into one line."""
+    from tensorflow.python.framework.errors_impl import OpError
+
+    try:
+        with quiet():
+            yield
+    except (OSError, RuntimeError, ValueError, OpError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
 
 
 def _call(call: Callable[..., Sequence[npt.NDArray[Any]]], *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    from tensorflow.python.framework.errors_impl import OpError
+    from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
 
     try:
         return call(*arrays)
     except OpError as error:
         # That a graph raised it goes without saying.
         said = " ".join(error.message.removeprefix("Graph execution error:").split())
-        raise ModelError(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
+        made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
+        raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
 
 
 @contextlib.contextmanager
@@ -193,7 +229,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _check_folder(folder: str) -> None:
+def check_folder(folder: str) -> None:
+    """Looks whether a folder is a SavedModel's.
+
+    Raises:
+        UsageError: It is not, or not there.
+    """
     if not os.path.exists(folder):
         raise UsageError(f"no model at {folder}; give the folder that holds saved_model.pb, or a .keras file")
     if any(os.path.isfile(os.path.join(folder, f"saved_model.{kind}")) for kind in ("pb", "pbtxt", "cpb")):

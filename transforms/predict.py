@@ -10,7 +10,7 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInf
 
 from transforms import columns
 from transforms import model as models
-from transforms.records import Feature, Features, Predictions
+from transforms.records import Feature, Features, Predictions, pack_bad
 from transforms.score import score
 
 
@@ -65,7 +65,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite)
         made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
-        return Predictions(to_ipc(batch), rows, tuple(scored.bad))
+        return Predictions(to_ipc(batch), rows, pack_bad(scored.bad))
 
 
 def to_ipc(batch: pa.RecordBatch) -> bytes:

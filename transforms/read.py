@@ -12,7 +12,7 @@ from apache_beam.transforms.window import GlobalWindows
 from transforms import files
 from transforms.ahead import OneAhead
 from transforms.formats import Format
-from transforms.records import Chunk, Feature, Features, Receipt
+from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
 
 FEATURES = "features"
 RECEIPTS: Final = "receipts"
@@ -29,7 +29,7 @@ def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tupl
     data = files.read_range(chunk.data, chunk.start, chunk.end)
     rows = fmt.rows(data, first=chunk.start == 0)
     inputs, bad = fmt.read(data, rows, features)
-    receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, tuple(bad))
+    receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad))
     return Features(chunk.key, inputs), receipt
 
 

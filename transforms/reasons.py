@@ -109,6 +109,24 @@ class Reason(enum.Enum):
         "The model raised an error for this row alone.",
         "Read the message; try the row with `keyjoin predict`.",
     )
+    MODEL_MEMORY = (
+        "model_memory",
+        "model ran out of memory",
+        "The model ran out of memory for this row alone, while it was called with nothing else.",
+        "Look at what the row's values make the model allocate; or give it more memory, see --max_memory.",
+    )
+    MODEL_CRASH = (
+        "model_crash",
+        "model crashed",
+        "The model's process ended when it was called with this row alone (--isolate).",
+        "Read the message; mend the model's op that crashes, or the value that it crashes for.",
+    )
+    MODEL_TIMEOUT = (
+        "model_timeout",
+        "model took too long",
+        "The model did not answer within --batch_timeout when it was called with this row alone (--isolate).",
+        "Look for a loop in the model's graph that this row does not end, or raise --batch_timeout.",
+    )
     KEY_MISSING = (
         "key_missing",
         "no prediction came back",

@@ -1,43 +1,28 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from transforms.align import Alignment, align
 from transforms.dtypes import STRING
-from transforms.errors import RunError
-from transforms.model import Arrays, Contract, Model, ModelError, key_array
+from transforms.errors import ModelError, RunError
+from transforms.halves import Scored, score_halves
+from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
 from transforms.threads import in_threads
 
-# Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
-# whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
-MULTIPLE = 96
 
-
-class Scored(NamedTuple):
-    """Rows after the model.
-
-    Attributes:
-        outputs: Prediction -> (scored rows, …), in input order.
-        bad: The rows without a prediction, in input order.
-    """
-
-    outputs: dict[str, npt.NDArray[Any]]
-    bad: list[BadRow]
-
-
-class BatchError(ValueError):
+class BatchError(ModelError):
     """A model without a key gave another number of predictions than it got rows."""
 
     def __init__(self, output: str, given: int, rows: int) -> None:
-        """Keeps whether too many were given."""
+        """Takes what to say."""
         super().__init__(f"output {output} has {given} predictions for a batch of {rows}")
-        self.too_many = given > rows
+        self.reason = Reason.KEY_REPEATED if given > rows else Reason.KEY_MISSING
 
 
 def score(
@@ -53,32 +38,16 @@ def score(
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
     """
-    starts = range(0, rows, batch_size)
+
+    def score_batch(first: int, end: int, sent: int, alone: bool) -> Scored:
+        scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
+        return scored if keep_non_finite else _finite(scored, first, end)
 
     def score_rows(first: int) -> list[Scored]:
-        end = min(first + batch_size, rows)
-        return list(_score_rows(called, contract, inputs, slice(first, end), batch_size, keep_non_finite))
+        return score_halves(score_batch, called.room, first, min(first + batch_size, rows), batch_size)
 
-    done = [scored for batch in in_threads(score_rows, starts) for scored in batch]
+    done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
     return _concatenate([_nothing(contract), *done])
-
-
-def _score_rows(
-    called: Model, contract: Contract, inputs: Arrays, rows: slice, batch_size: int, keep_non_finite: bool
-) -> Iterator[Scored]:
-    todo = [(rows.start, rows.stop)]
-    while todo:
-        first, end = todo.pop()
-        try:
-            scored = _score_batch(called, contract, inputs, first, end, batch_size)
-        except (ModelError, BatchError) as error:
-            if end - first > 1:
-                half = (first + end) // 2
-                todo += [(half, end), (first, half)]
-            else:
-                yield Scored({}, [BadRow(first, "predict", *_why(error))])
-        else:
-            yield scored if keep_non_finite else _finite(scored, first, end)
 
 
 def _nothing(contract: Contract) -> Scored:
@@ -104,19 +73,20 @@ def _concatenate(parts: Sequence[Scored]) -> Scored:
     return Scored(outputs, [bad for part in parts for bad in part.bad])
 
 
-def _score_batch(called: Model, contract: Contract, inputs: Arrays, first: int, end: int, batch_size: int) -> Scored:
-    """Scores rows [first, end) in one call.
+def _score_batch(
+    called: Model, contract: Contract, inputs: Arrays, first: int, end: int, sent: int, *, alone: bool
+) -> Scored:
+    """Scores rows [first, end) in one call of `sent` rows.
 
     Raises:
         ModelError: The model raises.
         BatchError: Without a key, the number of predictions is not that of the rows.
     """
     count = end - first
-    sent = min(batch_size, -(-count // MULTIPLE) * MULTIPLE)
     arrays = {t.name: _padded(inputs[t.name][first:end], sent) for t in contract.inputs}
     if contract.key is not None:
         arrays[contract.key.name] = key_array(np.arange(sent), contract.key)
-    answer = called(arrays)
+    answer = called(arrays, alone=alone)
     keys, predictions = _take_key(contract, answer)
     if keys is None:
         for name, array in predictions.items():
@@ -182,10 +152,3 @@ def _finite(scored: Scored, first: int, end: int) -> Scored:
             bad.append(BadRow(int(rows[row]), "predict", Reason.NON_FINITE.value, f"prediction {name}: {value}"))
         finite &= found
     return scored if finite.all() else Scored({n: a[finite] for n, a in scored.outputs.items()}, sorted(bad))
-
-
-def _why(error: Exception) -> tuple[str, str]:
-    if isinstance(error, BatchError):
-        reason = Reason.KEY_REPEATED if error.too_many else Reason.KEY_MISSING
-        return reason.value, str(error)
-    return Reason.MODEL_ERROR.value, str(error)

@@ -84,7 +84,7 @@ def name_sources(found: Found, suffix: str) -> Matched:
         suffix: What the parts of a source without a known suffix are called.
 
     Raises:
-        UsageError: A name is not UTF-8, or two sources would get parts of one name.
+        UsageError: A name is not UTF-8, it leads out of the output, or two sources would get parts of one name.
     """
     sources = sorted(_source(file, found.root, suffix) for file in found.files)
     _check_names(sources)
@@ -148,6 +148,13 @@ def _check_names(sources: Sequence[Source]) -> None:
         except UnicodeEncodeError as error:
             raise UsageError(f"{source.path!r}: the name is not UTF-8, so no key can hold it; rename it") from error
         name = source.stem + source.suffix
+        if ".." in name.split("/"):  # an object in a store can be called so
+            raise UsageError(f"{source.path}: its parts would lie outside of the output folder; rename it")
+        if name.startswith("../"):
+            raise UsageError(
+                f"{source.path} lies outside of the folders that the inputs name, so its parts would lie outside of "
+                "the output; give its own path"
+            )
         if name.startswith("_"):
             raise UsageError(f"{source.path}: its parts would be called {name}, which readers skip; rename it")
         if name in taken:

@@ -1,17 +1,14 @@
 """WritePart: reads a chunk's bytes again, puts each prediction into its row, and writes the part."""
 
-import base64
 import collections
 import dataclasses
 import gzip
-import json
 import pickle
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
 import google_crc32c
-import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
@@ -19,10 +16,11 @@ from transforms import files
 from transforms.ahead import OneAhead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format
+from transforms.letters import letters
 from transforms.predict import from_ipc
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
-from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows
+from transforms.records import Layout, PartReceipt, Predictions, Receipt, unpack_bad, without
 from transforms.threads import in_threads
 
 
@@ -50,24 +48,23 @@ def write_part(
     if google_crc32c.value(data) != receipt.checksum:
         raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
     rows = fmt.rows(data, first=chunk.start == 0)
-    good = np.ones(len(rows.starts), np.bool_)
-    good[[bad.row for bad in receipt.bad]] = False
-    numbers = np.flatnonzero(good)
-    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in predictions.bad]
-    good[[bad.row for bad in unscored]] = False
-    joined = fmt.write(chunk, data, rows, good, from_ipc(predictions.columns), layout)
-    dead = sorted([*receipt.bad, *unscored, *joined.bad])
-    letters = [_letter(chunk, data, rows, bad) for bad in dead]
+    unread = unpack_bad(receipt.bad)
+    numbers = without(len(rows.starts), unread)
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
+    bad = sorted([*unread, *unscored])
+    joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
+    dead = sorted([*bad, *joined.bad])
+    written = files.in_blocks(letters(chunk, data, rows, dead))
     blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
-    part = files.write_whole(files.join(output, chunk.part), blocks)
-    lettered = files.write_whole(files.join(output, letters_name(chunk.part)), letters) if dead else files.NOTHING
+    part = files.write_whole(files.below(output, chunk.part), blocks)
+    lettered = files.write_whole(files.below(output, letters_name(chunk.part)), written) if dead else files.NOTHING
     made = PartReceipt(
         chunk,
         receipt.checksum,
         receipt.rows,
         receipt.blank,
         receipt.rows - len(dead),
-        dict(collections.Counter(bad.reason for bad in dead)),
+        dict(collections.Counter(one.reason for one in dead)),
         *part,
         *lettered,
         len(pickle.dumps((receipt, predictions), pickle.HIGHEST_PROTOCOL)),
@@ -90,26 +87,6 @@ def letters_name(part: str) -> str:
     stem = part.removesuffix(".gz").rpartition(".")[0]
     suffix = part[len(stem) :]
     return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
-
-
-def _letter(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow) -> bytes:
-    raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
-    position = chunk.start + int(rows.starts[bad.row])
-    try:
-        row, encoding = raw.decode(), "utf-8"
-    except UnicodeDecodeError:
-        row, encoding = base64.b64encode(raw).decode(), "base64"
-    letter = {
-        "key": f"{chunk.source}#{position}",
-        "source": chunk.source,
-        "position": position,
-        "stage": bad.stage,
-        "reason": bad.reason,
-        "message": bad.message,
-        "row": row,
-        "row_encoding": encoding,
-    }
-    return json.dumps(letter, ensure_ascii=False).encode() + b"\n"
 
 
 @dataclasses.dataclass(eq=False)

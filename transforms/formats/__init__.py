@@ -5,13 +5,14 @@ A new format is a module here with an object that has the members of `Format`, a
 """
 
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
 from transforms.errors import UsageError
-from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Rows
 
 
 class Joined(NamedTuple):
@@ -19,11 +20,17 @@ class Joined(NamedTuple):
 
     Attributes:
         blocks: The part's bytes, as buffers in order; they are made ahead while one is written.
-        bad: Rows that could not be written; `row` counts the chunk's rows.
+        bad: Rows that had a prediction and could not be joined to it; `row` counts the chunk's rows.
     """
 
     blocks: Iterable[Any]
     bad: list[BadRow]
+
+
+def between(rows: Mapping[int, bytes], first: int, end: int) -> dict[int, bytes]:
+    """Some of the rows that are written for bad ones, of a mapping in order: those numbered [first, end)."""
+    numbers = list(rows)
+    return {number: rows[number] for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]}
 
 
 class Format(Protocol):
@@ -54,23 +61,26 @@ class Format(Protocol):
         What becomes of a row depends on that row alone, never on its neighbours or on the chunk.
         """
 
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """What a good row takes at least, the end of its line included; a lower bound is enough."""
+
     def write(
         self,
         chunk: Chunk,
         data: bytes,
         rows: Rows,
-        good: Mask,
+        bad: Sequence[BadRow],
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
-        """Joins predictions to their rows.
+        """Joins predictions to their rows; with `layout.error`, bad rows are written too, each in its place.
 
         Args:
             chunk: The chunk.
             data: Its bytes.
             rows: Where its rows lie.
-            good: Which rows have a prediction. bool, (rows,).
-            predictions: One record for each good row, in order.
+            bad: Rows without a prediction, in order.
+            predictions: One record for each other row, in order.
             layout: What stands in an output row.
         """
 

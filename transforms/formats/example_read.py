@@ -148,7 +148,7 @@ def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf))
 
 
-def _count(feature: Feature) -> int:
+def value_count(feature: Feature) -> int:
     """Values that an input takes of each of its fields."""
     return math.prod(feature.shape) if len(feature.fields) == 1 else 1
 
@@ -157,7 +157,7 @@ def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]
     fitting = np.ones(count, np.bool_)
     for feature in features:
         for field in feature.fields:
-            fitting &= columns.fits(lists[field], (_count(feature),), feature.dtype)
+            fitting &= columns.fits(lists[field], (value_count(feature),), feature.dtype)
     return fitting
 
 
@@ -188,7 +188,7 @@ def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
         for field in feature.fields:
             if field not in example:
                 return Reason.MISSING.value, f"field {field}: not in the row"
-            found = _explain_values(example[field], _count(feature), feature.dtype)
+            found = _explain_values(example[field], value_count(feature), feature.dtype)
             if found:
                 return found[0].value, f"field {field}: {found[1]}"
     return Reason.NOT_EXAMPLE.value, "tfx_bsl's ExamplesToRecordBatchDecoder does not read it"

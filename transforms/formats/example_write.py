@@ -15,7 +15,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from transforms.formats.example_read import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Layout, Mask, Positions, Rows
+from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
 
 INT64_MAX = np.iinfo(np.int64).max
 
@@ -35,27 +35,27 @@ class Kept(NamedTuple):
 
 
 def keep(
-    data: bytes, records: Sequence[bytes], good: Mask, predictions: pa.RecordBatch, layout: Layout
+    data: bytes, records: Sequence[bytes], bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
 ) -> tuple[Kept, list[BadRow]]:
     """Picks what to write of the good rows, and finds those that cannot be written.
 
     Args:
         data: Bytes that hold all records.
         records: Every row's data, an Example each where the row is good.
-        good: Which rows have a prediction.
-        predictions: One record for each good row, in order.
+        bad: Rows without a prediction.
+        predictions: One record for each other row, in order.
         layout: What stands in an output row.
     """
-    numbers = np.flatnonzero(good)
+    numbers = without(len(records), bad)
     heads, refused = _heads(data, [records[row] for row in numbers.tolist()], layout)
     refused = _beyond(predictions, layout) | refused
-    bad = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
+    found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
     if refused:
         kept = np.ones(len(numbers), np.bool_)
         kept[list(refused)] = False
         numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
         heads = [head for at, head in enumerate(heads) if at not in refused]
-    return Kept(numbers, heads, predictions), sorted(bad)
+    return Kept(numbers, heads, predictions), sorted(found)
 
 
 def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> list[bytes]:
@@ -65,15 +65,15 @@ def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> l
     float64 predictions are rounded. Shapes are flattened, row-major.
     """
     predictions = kept.predictions[part]
-    pieces = [_encode(name, predictions[output]) for output, name in layout.predictions]
+    pieces = [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
         positions = (chunk.start + rows.starts[kept.numbers[part]]).tolist()
         keys = [f"{chunk.source}#{position}".encode() for position in positions]
-        pieces.append(_encode(layout.key, pa.array(keys, pa.binary())))
+        pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
     return [b"".join(texts) for texts in zip(kept.heads[part], *pieces, strict=True)]
 
 
-def _encode(name: str, column: pa.Array) -> list[bytes]:
+def encode(name: str, column: pa.Array) -> list[bytes]:
     """Serialized Examples with one feature each.
 
     One, because the order in which the encoder writes several differs from process to process.
@@ -95,16 +95,16 @@ def _flat(column: pa.Array) -> pa.Array:
     return column
 
 
-class _Refusal(NamedTuple):
+class Refusal(NamedTuple):
     """Why a row cannot be written."""
 
     reason: Reason
     message: str
 
 
-def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, _Refusal]:
+def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
     """Predictions with a finite number that no list of a feature can hold, by record."""
-    found: dict[int, _Refusal] = {}
+    found: dict[int, Refusal] = {}
     for output, name in layout.predictions:
         flat = _flat(predictions[output])
         values = flat.to_numpy(zero_copy_only=False)
@@ -117,19 +117,19 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, _Refusal]:
             continue
         for at in np.flatnonzero(beyond).tolist():
             message = f"prediction {name}: {values[at]} does not fit {kind}"
-            found.setdefault(at * len(predictions) // len(flat), _Refusal(Reason.OUT_OF_RANGE, message))
+            found.setdefault(at * len(predictions) // len(flat), Refusal(Reason.OUT_OF_RANGE, message))
     return found
 
 
-def _heads(data: bytes, records: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, _Refusal]]:
+def _heads(data: bytes, records: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, Refusal]]:
     """What is written of each record before the predictions, and why not, by record."""
     if not layout.row and not layout.key_field:
         return [b""] * len(records), {}
     heads = list(records)
     refused = {}
     for at in _suspects(data, records, layout.added) if layout.whole_row else range(len(records)):
-        picked = _pick(records[at], layout)
-        if isinstance(picked, _Refusal):
+        picked = pick(records[at], layout)
+        if isinstance(picked, Refusal):
             refused[at] = picked
         else:
             heads[at] = picked
@@ -153,17 +153,19 @@ def _suspects(data: bytes, records: Sequence[bytes], names: Sequence[str]) -> se
     return suspects
 
 
-def _pick(record: bytes, layout: Layout) -> bytes | _Refusal:
+def pick(record: bytes, layout: Layout) -> bytes | Refusal:
     """The part of a record that is written, or why it cannot be."""
+    if not layout.row and not layout.key_field:
+        return b""
     example = parse(record)
     if example is None:
-        return _Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
+        return Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
     picked = {name: values for name, values in example.items() if _wanted(name, layout)}
     if layout.key_field and layout.key_field not in picked:
-        return _Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
+        return Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
     taken = [name for name in layout.added if name in picked]
     if taken:
-        return _Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
+        return Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
     return record if layout.whole_row else _serialize(picked)
 
 

@@ -11,9 +11,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from transforms import columns
+from transforms.dtypes import STRING
 from transforms.formats import Joined, json_explain, json_lines, json_write
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 from transforms.threads import in_threads
@@ -23,8 +25,9 @@ SAMPLE_ROWS = 100
 SLICE_BYTES = 1 << 22  # what a thread reads at a time
 BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
-# RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have.
-NOT_NUMBERS = (b"NaN", b"Inf")
+# RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have. As patterns, one by
+# one: RE2 looks for a literal with the processor's vectors, and leaves the interpreter's lock alone meanwhile.
+NOT_NUMBERS = ("NaN", "Inf")
 
 Why = tuple[str, str]  # reason code, message
 
@@ -60,17 +63,30 @@ class JsonLines:
         ]
         return columns.concatenate([inputs for inputs, _ in found], features), bad
 
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
+        members = {field: _least_value(feature) for feature in features for field in feature.fields}
+        named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
+        return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
+
     def write(
         self,
         chunk: Chunk,
         data: bytes,
         rows: Rows,
-        good: Mask,
+        bad: Sequence[BadRow],
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
         """Splices predictions into their lines; see `transforms.formats.Format`."""
-        return json_write.write(chunk, data, rows, good, predictions, layout)
+        unreadable = self._unreadable(data, rows, bad) if layout.error else frozenset()
+        return json_write.write(chunk, data, rows, bad, unreadable, predictions, layout)
+
+    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow]) -> frozenset[int]:
+        """The bad rows that are not one object, whatever its fields, to the reader."""
+        lines = b"\n".join(data[rows.starts[one.row] : rows.ends[one.row]] for one in bad)
+        _, refused = self.read(lines, self.rows(lines, first=False), ())
+        return frozenset(bad[one.row].row for one in refused)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The objects among the first lines; the last one may be cut off, then it is none."""
@@ -89,14 +105,23 @@ class JsonLines:
 FORMAT = JsonLines()
 
 
+def _least_value(feature: Feature) -> int:
+    """Bytes that the briefest value takes of which a feature is made."""
+    size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
+    if len(feature.fields) == 1 and feature.shape != (1,):  # one value may be spelled without a list
+        for count in reversed(feature.shape):
+            size = len("[]") + count * size + len(",") * max(0, count - 1)
+    return size
+
+
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[tuple[int, Why]]]:
     """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
     suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
-    lines = columns.gather(data, rows.starts, np.minimum(rows.ends + 1, len(data)))
-    parsed = _parse(lines.filter(pa.array(~suspect)) if suspect.any() else lines, features)
-    inputs, unfit = columns.to_inputs(parsed.tables, features)
     # Row numbers: of what was not suspect, then of what could be read, then of what fits.
     tried = np.flatnonzero(~suspect)
+    lines = columns.gather(data, rows.starts[tried], np.minimum(rows.ends[tried] + 1, len(data)))
+    parsed = _parse(lines, features)
+    inputs, unfit = columns.to_inputs(parsed.tables, features)
     fitting = np.delete(tried[parsed.numbers], unfit)
     if (np.diff(fitting) < 0).any():
         inputs = inputs.take(pa.array(np.argsort(fitting)))
@@ -138,14 +163,13 @@ def _not_utf8(data: bytes, rows: Rows) -> Mask:
 def _not_numbers(data: bytes, rows: Rows) -> Mask:
     """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
     mask = np.zeros(len(rows.starts), np.bool_)
-    first, end = int(rows.starts[0]), int(rows.ends[-1])
+    whole = columns.gather(data, rows.starts[:1], rows.ends[-1:])
     for word in NOT_NUMBERS:
-        # One letter is searched for ten times as fast as a word, and most files have none of it.
-        at = data.find(word, first, end) if data.find(word[:1], first, end) >= 0 else -1
-        while at >= 0:
-            row = int(np.searchsorted(rows.starts, at, "right")) - 1
-            mask[row] = mask[row] or json_explain.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
-            at = data.find(word, int(rows.ends[row]), end)
+        if not pc.match_substring_regex(whole, word)[0].as_py():
+            continue
+        found = pc.match_substring_regex(columns.gather(data, rows.starts, rows.ends), word)
+        for row in np.flatnonzero(found.to_numpy(zero_copy_only=False) & ~mask):
+            mask[row] = json_explain.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
     return mask
 
 
@@ -202,21 +226,30 @@ def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> lis
     if len(likely) > CUT_ROWS:
         return [_pick(run, np.arange(at, min(at + CUT_ROWS, len(likely)))) for at in range(0, len(likely), CUT_ROWS)]
     lines = run.lines.to_pylist()
-    groups: dict[Any, list[int]] = {}
-    for at, line in enumerate(lines):
-        groups.setdefault(json_explain.kinds(line, features), []).append(at)
-    if len(groups) > 1:
-        return [_pick(run, group) for group in groups.values()]
+    # Lines that are likely are mostly good, and differ in their spelling; the others are mostly bad.
+    if likely.all() and len(groups := _group(lines, features)) > 1:
+        return [_pick(run, group) for group in groups]
     found = {at: why for at, line in enumerate(lines) if (why := json_explain.find(line, features))}
     refused.update((int(run.numbers[at]), why) for at, why in found.items())
     if found:
         return [_pick(run, [at for at in range(len(lines)) if at not in found])]
+    if len(groups := _group(lines, features)) > 1:
+        return [_pick(run, group) for group in groups]
     middle = len(lines) // 2
     return [_pick(run, np.arange(middle)), _pick(run, np.arange(middle, len(lines)))]
 
 
+def _group(lines: Sequence[bytes], features: Sequence[Feature]) -> list[list[int]]:
+    """The numbers of lines that are spelled alike."""
+    groups: dict[Any, list[int]] = {}
+    for at, line in enumerate(lines):
+        groups.setdefault(json_explain.kinds(line, features), []).append(at)
+    return list(groups.values())
+
+
 def _pick(run: _Run, which: Any) -> _Run:
-    return _Run(run.numbers[which], run.lines.take(pa.array(which, pa.int64())))
+    which = np.asarray(which, np.int64)
+    return _Run(run.numbers[which], columns.pick(run.lines, which))
 
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:

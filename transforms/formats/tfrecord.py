@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.errors import RunError
-from transforms.formats import GZIP, Joined, example_read, example_write
+from transforms.formats import GZIP, Joined, between, example_null, example_read, example_write
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
 from transforms.threads import in_threads
 
 HEADER, FOOTER = 12, 4
@@ -84,23 +84,37 @@ class TFRecord:
         bad += [BadRow(int(intact[at]), "read", *why) for at, why in refused.items()]
         return inputs, sorted(bad)
 
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A frame, the names of the features, and a byte for each of their values; see `Format`."""
+        counts = {field: example_read.value_count(feature) for feature in features for field in feature.fields}
+        return HEADER + FOOTER + sum(len(field.encode()) + count for field, count in counts.items())
+
     def write(
         self,
         chunk: Chunk,
         data: bytes,
         rows: Rows,
-        good: Mask,
+        bad: Sequence[BadRow],
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
         """Adds predictions to their records; see `transforms.formats.Format`."""
-        kept, bad = example_write.keep(data, _contents(data, rows), good, predictions, layout)
+        contents = _contents(data, rows)
+        kept, refused = example_write.keep(data, contents, bad, predictions, layout)
+        nulls = {}
+        if layout.error:
+            nulls = example_null.records(chunk, data, rows, contents, sorted([*bad, *refused]), layout)
 
         def write_slice(first: int) -> bytes:
-            part = slice(first, first + SLICE_ROWS)
-            return _framed(example_write.join(chunk, rows, kept, part, layout))
+            part = slice(*np.searchsorted(kept.numbers, [first, first + SLICE_ROWS]))
+            records = example_write.join(chunk, rows, kept, part, layout) if part.start < part.stop else []
+            missing = between(nulls, first, first + SLICE_ROWS)
+            if missing:
+                by_number = {**dict(zip(kept.numbers[part].tolist(), records, strict=True)), **missing}
+                records = [by_number[number] for number in sorted(by_number)]
+            return _framed(records)
 
-        return Joined(in_threads(write_slice, range(0, len(kept.numbers), SLICE_ROWS)), bad)
+        return Joined(in_threads(write_slice, range(0, len(rows.starts), SLICE_ROWS)), refused)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The records that are whole, as feature -> list of values; None for a feature of no kind.

@@ -1,0 +1,122 @@
+"""Which model it is, and what it does besides computing: checked before it is loaded, told, and kept."""
+
+import hashlib
+import os
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from transforms import files
+from transforms.errors import RunError, UsageError
+from transforms.model import check_folder
+from transforms.model_ops import ALLOW, Finding
+
+BLOCK_BYTES = 1 << 22
+SHOWN = 10
+
+
+def identify(model: str, pinned: str | None) -> str:
+    """The sha256 of a model, which is the one that it has to be.
+
+    Args:
+        model: SavedModel folder or `.keras` file.
+        pinned: The sha256 that it has to have, if one was given.
+
+    Raises:
+        UsageError: It is another model, none, or cannot be read.
+    """
+    if files.is_local(model) and not os.path.isfile(model):
+        check_folder(model)  # before all of some other folder is read
+    try:
+        found = fingerprint(model)
+    except OSError as error:
+        raise UsageError(f"{model} cannot be read: {error}; mend the model, or give another one") from error
+    if pinned not in (None, found):
+        raise UsageError(
+            f"{model} has the sha256 {found}, not {pinned} as --model_sha256 says; it is another model, or was "
+            "changed: give the right one, or its own sha256 once you trust it"
+        )
+    return found
+
+
+def fingerprint(model: str) -> str:
+    """sha256 over a model's files: their names and contents, in order of name.
+
+    Raises:
+        UsageError: One of them is no regular file.
+        OSError: One cannot be read.
+    """
+    digest = hashlib.sha256()
+    for name, path in _stored(model) if not files.is_local(model) else _local(model):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+        content = hashlib.sha256()
+        with files.open_raw(path) as file:
+            while block := file.read(BLOCK_BYTES):
+                content.update(block)
+        digest.update(content.digest())
+    return digest.hexdigest()
+
+
+def _stored(model: str) -> Iterator[tuple[str, str]]:
+    """Names and paths of a model's files in an object store, in order of name; that of a single file is a dot."""
+    names = files.list_below(model)
+    yield from ((name, files.join(model, name)) for name in names) if names else [(".", model)]
+
+
+def _local(model: str) -> Iterator[tuple[str, str]]:
+    for path in [model] if os.path.isfile(model) else sorted(_files(model)):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"{path} is neither a file nor a folder; remove it from the model")
+        yield os.path.relpath(path, model), path
+
+
+def _files(model: str) -> Iterator[str]:
+    """The files of a folder, also behind links to folders, since TensorFlow follows them; no folder twice."""
+    seen = set()
+    for folder, folders, names in os.walk(model, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen)
+        yield from (os.path.join(folder, name) for name in names)
+
+
+def copy_here(path: str, target: str) -> None:
+    """Copies a file, or a folder and all below it, from an object store to this machine.
+
+    Args:
+        path: A file or a folder there.
+        target: What it is called here.
+
+    Raises:
+        RunError: It cannot be copied, or what was read is not what the store has.
+    """
+    for name, source in _stored(path):
+        if ".." in name.split("/"):
+            raise UsageError(f"{source} would be copied to outside of the model's folder; remove it from the model")
+        place = os.path.normpath(os.path.join(target, name))
+        try:
+            with files.open_raw(source) as file:
+                copied = files.write_whole(place, iter(lambda file=file: file.read(BLOCK_BYTES), b""))
+        except OSError as error:
+            raise RunError(f"{source} cannot be read: {error}; {files.remedy(error)}, and run again") from error
+        if files.read_back(source) != copied:
+            raise RunError(f"{source} changed while it was copied, or was copied otherwise than it is; run again")
+
+
+def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:
+    """Says on standard error what a model does besides computing; nothing if the policy allows it."""
+    if policy == ALLOW:
+        return
+    for finding in findings[:SHOWN]:
+        print(f"keyjoin: warning: {model}: {finding}", file=sys.stderr)
+    if len(findings) > SHOWN:
+        print(f"keyjoin: warning: {model}: and {len(findings) - SHOWN} more such ops", file=sys.stderr)
+
+
+def document(findings: Sequence[Finding], policy: str | None) -> dict[str, Any]:
+    """What a model does besides computing, as the manifest and `inspect --json` have it."""
+    return {
+        "verdict": "computes only" if not findings else "allowed" if policy == ALLOW else "warned",
+        "policy": policy,
+        "findings": [{**finding._asdict(), "kind": finding.kind.value} for finding in findings],
+    }

@@ -1,0 +1,109 @@
+"""The watch over a local run: counts bad rows as chunks go by, and lets no more chunks in once their budget is gone."""
+
+import itertools
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from pipeline.budget import Breach, Budget
+from transforms.formats import GZIP
+from transforms.records import Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
+
+# https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
+DEFLATE = 1032
+
+_numbers = itertools.count()
+_watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
+
+
+class _Count:
+    """Sums over chunks."""
+
+    def __init__(self) -> None:
+        self.rows = self.bytes = 0
+        self.dead: Counter[str] = Counter()
+
+    def add(self, chunk: Chunk, rows: int, dead: Mapping[str, int]) -> None:
+        self.rows += rows
+        self.bytes += chunk.end - chunk.start
+        self.dead.update(dead)
+
+
+class Watch:
+    """Counts what the chunks of a run come to.
+
+    It stays in this process, where the local runner's steps are, too: pickled, it is a name for itself.
+
+    Each chunk counts once it is read and scored. What cannot be written shows only when parts are, which
+    is when the wave is scored; then what the parts say counts instead.
+    """
+
+    def __init__(self, budget: Budget, sources: Sequence[Source], least: int) -> None:
+        """Begins to count.
+
+        Args:
+            budget: What is allowed.
+            sources: All input files.
+            least: Bytes that a good row takes at least.
+        """
+        self._budget, self._least = budget, least
+        # Decompressed; and one for the end of a last line, which may lack its newline.
+        self._bytes = sum(s.size * (DEFLATE if s.path.endswith(GZIP) else 1) + 1 for s in sources)
+        self._written, self._scored = _Count(), _Count()
+        # Chunks of which the one is known, and not yet the other.
+        self._read: dict[str, Receipt] = {}
+        self._unscored: dict[str, bytes] = {}
+        self._stopped = False
+        self._number = next(_numbers)
+        _watches[self._number] = self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _find, (self._number,)
+
+    def goes_on(self, _: Chunk | None = None) -> bool:
+        """Whether another chunk may be begun."""
+        self._stopped = self._stopped or self.breach() is not None
+        return not self._stopped
+
+    def breach(self) -> Breach | None:
+        """The limit that is exceeded, whatever is still to come."""
+        counts = (self._written, self._scored)
+        dead = self._written.dead + self._scored.dead
+        left = self._bytes - sum(count.bytes for count in counts)
+        return self._budget.breach(dead, sum(count.rows for count in counts), left // self._least)
+
+    def stopped(self) -> Breach | None:
+        """Why the run stopped before its end; None if it did not."""
+        return self.breach() if self._stopped else None
+
+    def read(self, element: tuple[str, Receipt]) -> tuple[str, Receipt]:
+        """Sees what was read of a chunk, and hands it on."""
+        key, self._read[key] = element
+        self._count(key)
+        return element
+
+    def scored(self, element: tuple[str, Predictions]) -> tuple[str, Predictions]:
+        """Sees what was scored of a chunk, and hands it on."""
+        key, predictions = element
+        self._unscored[key] = predictions.bad
+        self._count(key)
+        return element
+
+    def _count(self, key: str) -> None:
+        if key in self._read and key in self._unscored:
+            receipt = self._read.pop(key)
+            dead = Counter(bad.reason for bad in (*unpack_bad(receipt.bad), *unpack_bad(self._unscored.pop(key))))
+            self._scored.add(receipt.chunk, receipt.rows, dead)
+
+    def wrote(self, part: PartReceipt) -> PartReceipt:
+        """Sees what was written of a chunk, and hands it on."""
+        self._written.add(part.chunk, part.rows, part.dead)
+        return part
+
+    def end_wave(self) -> None:
+        """All parts of the wave are written: what they say counts now."""
+        self._scored = _Count()
+
+
+def _find(number: int) -> Watch:
+    return _watches[number]

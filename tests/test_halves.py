@@ -1,0 +1,154 @@
+"""Memory: a batch that does not fit is halved, the size is remembered, and a row that does not fit alone is bad."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import models
+from tests.conftest import Result
+from transforms.errors import MemoryShortError, ModelError
+from transforms.halves import MULTIPLE, Scored
+from transforms.model import Contract, Model, Tensor, find_contract, load
+from transforms.score import score
+
+X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
+KEYLESS = Contract("s", (X,), (Y,), None, None)
+GUILTY = -1.0
+
+
+class Hungry:
+    """A model that has memory for so many rows at a time, in all its calls together, and none for guilty ones."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.taken, self.sizes = room, 0, list[int]()
+        self.lock = threading.Lock()
+        self.model = Model({"x": X}, {"y": Y}, self._call)
+
+    def _call(self, x: np.ndarray) -> tuple[np.ndarray]:
+        with self.lock:
+            self.sizes.append(len(x))
+            self.taken += len(x)
+            fits = self.taken <= self.room and GUILTY not in x
+        try:
+            if not fits:
+                raise MemoryShortError("no room")
+            return (x * 10,)
+        finally:
+            with self.lock:
+                self.taken -= len(x)
+
+
+def run(hungry: Hungry, x: np.ndarray, batch_size: int) -> Scored:
+    return score(hungry.model, KEYLESS, {"x": x}, len(x), batch_size, keep_non_finite=False)
+
+
+def numbered(rows: int, guilty: set[int] = frozenset()) -> np.ndarray:  # type: ignore[assignment]
+    x = np.arange(rows, dtype=np.float32)
+    x[[row for row in guilty if row < rows]] = GUILTY
+    return x
+
+
+@given(
+    rows=st.integers(1, 700),
+    batch_size=st.integers(1, 400),
+    room=st.integers(1, 400),
+    guilty=st.sets(st.integers(0, 699), max_size=4),
+)
+def test_all_rows_that_fit_alone_are_scored(rows: int, batch_size: int, room: int, guilty: set[int]) -> None:
+    hungry, x = Hungry(room), numbered(rows, guilty)
+    scored = run(hungry, x, batch_size)
+    assert [(bad.row, bad.reason) for bad in scored.bad] == [
+        (row, "model_memory") for row in np.flatnonzero(x == GUILTY)
+    ]
+    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    assert max(hungry.sizes) <= batch_size
+
+
+def test_what_does_not_fit_is_tried_once(caplog: pytest.LogCaptureFixture) -> None:
+    hungry, x = Hungry(200), numbered(10_000)
+    assert not run(hungry, x, 1536).bad
+    assert hungry.model.room.rows == 192
+    # Once with company, or twice: two batches may have been on their way.
+    assert 1 <= hungry.sizes.count(1536) <= 4
+    assert hungry.sizes.count(768) == hungry.sizes.count(384) == 1
+    hungry.sizes.clear()
+    assert not run(hungry, x, 1536).bad
+    assert sorted(hungry.sizes) == [MULTIPLE] + [192] * 52
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "the model ran out of memory: from here on it is called once at a time",
+        "the model ran out of memory with 384 rows: from here on a call has 192 at most",
+    ]
+
+
+def test_a_row_that_does_not_fit_makes_no_call_smaller() -> None:
+    hungry = Hungry(1_000)
+    assert len(run(hungry, numbered(10_000, {0, 777, 9_999}), 480).bad) == 3
+    assert hungry.model.room.rows > 10_000
+
+
+def test_what_fits_alone_is_called_alone() -> None:
+    together = threading.Barrier(2)
+    first = threading.Event()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        with lock:
+            inside.append(len(x))
+        try:
+            if not first.is_set():
+                together.wait()
+                first.set()
+            if len(inside) > 1:
+                raise MemoryShortError("no room for two")
+            return (x * 10,)
+        finally:
+            with lock:
+                inside.pop()
+
+    lock, inside = threading.Lock(), list[int]()
+    called, x = Model({"x": X}, {"y": Y}, call), numbered(400)
+    scored = score(called, KEYLESS, {"x": x}, 400, 96, keep_non_finite=False)
+    assert (scored.bad, called.room.rows > 400) == ([], True)
+
+
+def test_a_batch_of_a_few_rows_is_filled_up_no_more_than_there_is_room_for() -> None:
+    hungry = Hungry(10)
+    assert not run(hungry, numbered(7), 960).bad
+    assert hungry.sizes[-1] <= 10
+
+
+def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
+    sizes = []
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        raise ModelError("no")
+
+    score(Model({"x": X}, {"y": Y}, call), KEYLESS, {"x": numbered(2)}, 2, 2, keep_non_finite=False)
+    assert sizes == [2, 2, 2]
+
+
+def test_a_model_without_memory_says_so(model: Callable[..., str]) -> None:
+    called = load(model(models.hungry, 100), "serving_default")
+    x = np.ones((500, 3), np.float32)
+    x[3] = 666
+    contract = find_contract(called, "serving_default")
+    scored = score(called, contract, {"x": x}, 500, 480, keep_non_finite=False)
+    assert [(bad.row, bad.reason) for bad in scored.bad] == [(3, "model_memory")]
+    assert scored.bad[0].message.startswith("ResourceExhaustedError: OOM when allocating tensor")
+    assert (len(scored.outputs["prediction"]), called.room.rows) == (499, 96)
+
+
+def test_a_run_goes_on_with_smaller_batches(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, caplog: Any
+) -> None:
+    path = lines(*({"x": [-float(row), 2.0, 3.0]} for row in range(1000)))
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.hungry, 100)}", "--chunk_bytes=5000")
+    assert done.complete(), done.err
+    assert [-row["x"][0] for row in done.rows()] == list(range(1000))
+    assert sum("from here on a call has 96 at most" in record.getMessage() for record in caplog.records) == 1

@@ -1,0 +1,149 @@
+"""--max_memory: refused beforehand where it cannot be kept, kept by the system where it can."""
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipeline import memory
+from pipeline.model_process import EndedError, ModelProcess
+from pipeline.options import parse_run
+from tests import models
+from tests.conftest import BOSTON, ROOT, Result
+from transforms import formats
+from transforms.errors import MemoryShortError
+
+FLAGS = (f"--input={BOSTON / 'data'}", f"--model={BOSTON / 'model'}")
+MEGABYTE = 1 << 20
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds all private memory on Linux only")
+
+
+def megabytes_a_row(folder: Path) -> str:
+    """Fills a megabyte for each row of a batch."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        filled = tf.tile(x[:, :1], [1, MEGABYTE // 4])
+        return {"prediction": tf.reduce_max(filled, axis=1)}
+
+    return models.save(folder, call, models.spec("x", 3))
+
+
+def test_what_cannot_be_kept_is_refused(keyjoin: Callable[..., Result]) -> None:
+    done = keyjoin("run", *FLAGS, "--max_memory=1000000")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "--max_memory=1000000 is less than the" in done.err
+    assert all(flag in done.err for flag in ("--chunk_bytes=67108864", "--wave_bytes=1073741824", "--batch_size="))
+    assert not done.output.exists()
+
+
+def test_a_model_that_does_not_fit_into_it_is_refused(keyjoin: Callable[..., Result], monkeypatch: Any) -> None:
+    def ended(*_: Any, **__: Any) -> Any:
+        raise EndedError("ended")
+
+    monkeypatch.setattr(memory, "score", ended)
+    done = keyjoin("run", *FLAGS, f"--max_memory={20_000 * MEGABYTE}")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "is too little for the model" in done.err
+
+
+def test_elsewhere_than_here_it_is_refused(keyjoin: Callable[..., Result]) -> None:
+    done = keyjoin("check", *FLAGS, "--max_memory=1000000000", "--runner=PrismRunner")
+    assert (done.code, "bounds a local run" in done.err) == (2, True)
+
+
+def test_bounds_are_gone_after_the_run(keyjoin: Callable[..., Result]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert keyjoin("run", *FLAGS, f"--max_memory={20_000 * MEGABYTE}").complete()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_the_model_is_bounded_even_if_it_is_started_again(model: Callable[..., str]) -> None:
+    process = ModelProcess()
+    called = process.load(model(megabytes_a_row), "serving_default")
+    process.limit(memory.private_bytes(process.pid) + 400 * MEGABYTE)
+    with pytest.raises(MemoryShortError, match="OOM when allocating"):
+        called({"x": np.ones((500, 3), np.float32)})
+    assert len(called({"x": np.ones((50, 3), np.float32)})["prediction"]) == 50
+    process.restart()
+    called = process.load(model(megabytes_a_row), "serving_default")
+    with pytest.raises(MemoryShortError, match="OOM when allocating"):
+        called({"x": np.ones((500, 3), np.float32)})
+    process.limit(None)
+    assert len(called({"x": np.ones((500, 3), np.float32)})["prediction"]) == 500
+    process.close()
+
+
+def test_memory_that_runs_out_is_one_line(keyjoin: Callable[..., Result], monkeypatch: Any) -> None:
+    from transforms import join
+
+    def short(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(join, "join_chunk", short)
+    done = keyjoin("run", *FLAGS)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "the run ran out of memory; lower --chunk_bytes" in done.err
+
+
+RUN = """
+import sys
+from pipeline import startup
+startup.begin()
+from pipeline import memory, run
+checked = memory._check
+def check(options, handler, found):
+    print("NEED", found.own, found.model, file=sys.stderr)
+    checked(options, handler, found)
+def execute(*arguments):
+    executed(*arguments)
+    # Freed memory is kept, so what there is at the end is the most that there was.
+    from pipeline.model_process import process
+    print("TOOK", memory.private_bytes("self"), memory.private_bytes(process().pid), file=sys.stderr)
+memory._check, executed, run._execute = check, run._execute, execute
+from pipeline.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("chunk_bytes", [2_000_000, 20_000_000])
+def test_no_more_is_taken_than_was_said(chunk_bytes: int, tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(2_000, 13)).round(6).tolist()
+    rows = "".join(json.dumps({"features": row, "name": f"house {n}"}) + "\n" for n, row in enumerate(features))
+    path = tmp_path / "in.jsonl"
+    path.write_text(rows * (chunk_bytes * 2 // len(rows)))
+    flags = (f"--input={path}", f"--model={BOSTON / 'model'}", f"--output={tmp_path / 'out'}")
+    command = [sys.executable, "-c", RUN, "run", *flags, f"--chunk_bytes={chunk_bytes}", "--max_memory=2000000000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    need, took = (
+        [int(size) for size in re.search(rf"{word} (\d+) (\d+)", done.stderr).groups()]  # type: ignore[union-attr]
+        for word in ("NEED", "TOOK")
+    )
+    for said, taken in zip(need, took, strict=True):
+        assert said / 1.6 < taken <= said
+
+
+def test_the_need_grows_with_what_it_is_made_of() -> None:
+    def need(row: memory.Row, *flags: str, size: int = 1 << 30) -> memory.Need:
+        options, _ = parse_run([*FLAGS, "--output=o", *flags], "keyjoin run")
+        return memory.need(options, formats.load("jsonl"), row, size)
+
+    row = memory.Row(100.0, 50.0, 10.0)
+    usual = need(row)
+    assert need(row, "--chunk_bytes=1000000").chunk < usual.chunk
+    assert need(row, "--wave_bytes=100000000").wave < usual.wave
+    assert need(row._replace(features=500.0)).chunk > usual.chunk
+    assert need(row._replace(predictions=500.0)).wave > usual.wave
+    small = need(row, size=1_000_000)  # no chunk and no wave is larger than the input
+    assert (small.chunk < 10_000_000, small.wave < 10_000_000) == (True, True)
+    assert min(small.now, small.model) > MEGABYTE

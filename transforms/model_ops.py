@@ -1,0 +1,169 @@
+"""What a SavedModel does besides computing: its ops are looked at before anything of it is loaded.
+
+This is a check, not a sandbox: it reads what the model says that it will do, and trusts TensorFlow to do that.
+"""
+
+import os
+from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from transforms.errors import UsageError
+from transforms.model_walk import Fed, Part, Walk, tensor, texts
+from transforms.op_kinds import NO_FILES, OPS, Kind, Op, is_harmless
+
+POLICIES = DENY, WARN, ALLOW = "deny", "warn", "allow"
+SIGNATURE, INITIALIZATION, RESTORE = "signature", "initialization", "restore"
+INIT_SIGNATURE, INIT_COLLECTIONS = "__saved_model_init_op", ("saved_model_main_op", "legacy_init_op")
+
+
+class Finding(NamedTuple):
+    """An op of a model that does more than compute.
+
+    Attributes:
+        kind: What it does.
+        op: Its type.
+        node: Its name.
+        function: The function that it is in; empty for the graph itself.
+        part: What runs it: the `signature`, or, as the model is loaded, `initialization` or `restore`.
+        files: Names of the files, where they can be told.
+        times: How many such ops are in that function.
+    """
+
+    kind: Kind
+    op: str
+    node: str
+    function: str
+    part: str
+    files: tuple[str, ...]
+    times: int
+
+    def __str__(self) -> str:
+        """The end of a sentence about the model."""
+        where = f"node {self.node}" + (f" of the function {self.function}" if self.function else "")
+        files = f" ({', '.join(self.files)})" if self.files else ""
+        when = "when the model is called" if self.part == SIGNATURE else f"as the model is loaded ({self.part})"
+        more = f", and {self.times - 1} more like it" if self.times > 1 else ""
+        return f"{self.op} {self.kind.sentence}{files} {when}: {where}{more}"
+
+
+def find(graph: Any, folder: str, signature: str) -> list[Finding]:
+    """Looks at every op that loading a model and calling a signature can reach.
+
+    Functions are followed wherever an op names one. Restoring the model's own variables and reading its own
+    assets are no findings, since every model may do that; saving them is never run.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        folder: The SavedModel's.
+        signature: Name of a signature that the graph has.
+
+    Returns:
+        What was found, the worst first; empty for a model that only computes.
+    """
+    walk = Walk(graph)
+    reached = [(part, *place) for part in _parts(graph, folder, signature) for place in walk.reach(part)]
+    found: dict[tuple[Kind, str, str, tuple[str, ...]], Finding] = {}
+    for part, scope, node in reached:
+        files = walk.files(scope, node, part.fed)
+        kind = _kind(node, files, folder, walk.functions)
+        if kind is None:
+            continue
+        named = tuple(sorted(file for file in files if file)) if files else ()
+        at = kind, node.op, scope, named
+        first = found.setdefault(at, Finding(kind, node.op, node.name, scope, part.name, named, 0))
+        found[at] = first._replace(times=first.times + 1)
+    order = list(Kind)
+    return sorted(found.values(), key=lambda finding: -order.index(finding.kind))
+
+
+def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
+    """Refuses a model for what it does.
+
+    Args:
+        model: Its path, for the message.
+        findings: What it does.
+        policy: `deny` refuses every finding; `warn` and `allow` none; None those of the kinds that are denied.
+
+    Raises:
+        UsageError: It does what it must not.
+    """
+    denied = [f for f in findings if policy == DENY or (policy is None and f.kind.denied)]
+    if not denied:
+        return
+    first, others = denied[0], f" (and {len(denied) - 1} more of what it must not do)" if len(denied) > 1 else ""
+    if first.kind is Kind.UNKNOWN:
+        remedy = "export it without ops of other libraries"
+    else:
+        remedy = "export it without that op, or, only where you trust whoever made it, give --model_ops=warn"
+    raise UsageError(f"{model} is refused: {first}{others}; {remedy}")
+
+
+def _parts(graph: Any, folder: str, signature: str) -> Iterator[Part]:
+    """What keyjoin runs of a model, as TensorFlow's `loader_impl` and `transforms.model` do it."""
+    definition = graph.signature_def[signature]
+    fed = {tensor(name): None for info in definition.inputs.values() for name in _names(info)}
+    yield Part(SIGNATURE, [name for info in definition.outputs.values() for name in _names(info)], fed)
+    first = [name for info in _init_outputs(graph) for name in _names(info)]
+    for collection in INIT_COLLECTIONS:
+        if collection in graph.collection_def:
+            first += graph.collection_def[collection].node_list.value
+    yield Part(INITIALIZATION, first, _assets(graph, folder))
+    saver = graph.saver_def
+    own = os.path.join(folder, "variables", "variables")
+    yield Part(
+        RESTORE, [saver.restore_op_name] * bool(saver.restore_op_name), {tensor(saver.filename_tensor_name): own}
+    )
+
+
+def _init_outputs(graph: Any) -> Iterable[Any]:
+    return graph.signature_def[INIT_SIGNATURE].outputs.values() if INIT_SIGNATURE in graph.signature_def else ()
+
+
+def _assets(graph: Any, folder: str) -> Fed:
+    from tensorflow.python.saved_model import loader_impl
+
+    assets = loader_impl.get_asset_tensors(folder, graph)
+    return {tensor(name): os.fsdecode(path) for name, path in assets.items()}
+
+
+def _names(info: Any) -> list[str]:
+    """The tensors of an input or output, which is several of them where it is sparse or ragged."""
+    if info.WhichOneof("encoding") == "coo_sparse":
+        sparse = info.coo_sparse
+        return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+    if info.WhichOneof("encoding") == "composite_tensor":
+        return [name for component in info.composite_tensor.components for name in _names(component)]
+    return [info.name]
+
+
+def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Container[str]) -> Kind | None:
+    """What a node does besides computing, if anything."""
+    from tensorflow.python.framework import op_def_registry
+
+    op = OPS.get(node.op)
+    if op is None and node.op in functions:
+        return None
+    if op is None:
+        definition = op_def_registry.get(node.op)
+        if definition is None:
+            return Kind.UNKNOWN
+        return Kind.OPAQUE if definition.is_stateful and not is_harmless(node.op) else None
+    if node.op == "PrintV2" and any(to is None or to.startswith("file:") for to in texts(node, "output_stream")):
+        return Kind.WRITES
+    if files is None or not _is_own(op, files, folder):
+        return op.kind
+    return None
+
+
+def _is_own(op: Op, files: set[str | None], folder: str) -> bool:
+    """Whether an op of files reads only such as are the model's own, or names none."""
+    return all(
+        file is not None
+        and (file.startswith(NO_FILES[1:]) or not file or (op.kind is Kind.READS and _inside(file, folder)))
+        for file in files
+    )
+
+
+def _inside(file: str, folder: str) -> bool:
+    root = os.path.realpath(folder)
+    return "://" not in file and "\0" not in file and os.path.realpath(file).startswith(root + os.sep)

@@ -1,0 +1,204 @@
+"""Which ops of a SavedModel's graph are run, and which files they name: a walk over its protocol buffer."""
+
+import collections
+import functools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from transforms.op_kinds import OPS
+
+# Ops that hand on the strings that they are given.
+PASSING = ("Identity", "IdentityN", "PlaceholderWithDefault", "Reshape", "ExpandDims", "Squeeze", "Snapshot", "Pack")
+# Those whose first input alone is strings.
+FIRST = ("Reshape", "ExpandDims")
+# Ops that call the functions in these attributes -> how many of their inputs come before the function's arguments.
+CALLS = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
+CALLED = ("f", "then_branch", "else_branch", "branches")
+# TensorFlow may run any one of the functions that say that they implement the same, whichever is called.
+IMPLEMENTS = ("api_implements", "experimental_api_implements", "_implements")
+STRING = 7  # DT_STRING in types.proto
+
+Fed = Mapping[str, str | None]
+
+
+class Part(NamedTuple):
+    """What is run together: tensors and ops that are fetched, and the tensors that are fed."""
+
+    name: str
+    fetched: Sequence[str]
+    fed: Fed
+
+
+class _Call(NamedTuple):
+    """A node that calls a function: its own function, how many inputs come before the arguments, what is fed."""
+
+    scope: str
+    node: Any
+    before: int | None
+    fed: Fed
+
+
+def tensor(name: str) -> str:
+    """A tensor's name with its output's number, which may be left out where it is 0."""
+    return name if ":" in name else f"{name}:0"
+
+
+class Walk:
+    """The graph and its functions, and who calls them."""
+
+    def __init__(self, graph: Any) -> None:
+        library = graph.graph_def.library
+        self.graph = graph.graph_def
+        self.functions = {function.signature.name: function for function in library.function}
+        self.gradients = {gradient.function_name: gradient.gradient_func for gradient in library.gradient}
+        self.alike: dict[bytes, list[str]] = collections.defaultdict(list)
+        for name, function in self.functions.items():
+            for attribute in IMPLEMENTS:
+                if attribute in function.attr:
+                    self.alike[function.attr[attribute].s].append(name)
+        self.calls: dict[str, list[_Call]] = collections.defaultdict(list)
+        # What string variables are given. TensorFlow 2 keeps the paths of assets in some; what one of them is
+        # given counts for all, because one variable can go by several names.
+        self.assigned: list[tuple[str, str, Fed]] = []
+        self.reached: set[tuple[str, str]] = set()
+        self.nodes = functools.cache(self._nodes)
+
+    def reach(self, part: Part) -> Iterator[tuple[str, Any]]:
+        """The nodes that a part runs and no earlier one did, each with the function that it is in."""
+        functions: list[str] = []
+        for node in self._needed(part):
+            functions += self._called(_Call("", node, None, part.fed))
+            if ("", node.name) not in self.reached:
+                self.reached.add(("", node.name))
+                yield "", node
+        while functions:
+            name = functions.pop()
+            if name not in self.functions or (name, "") in self.reached:
+                continue
+            self.reached.add((name, ""))
+            functions += self._beside(name)
+            for node in self.functions[name].node_def:
+                functions += self._called(_Call(name, node, None, part.fed))
+                yield name, node
+
+    def _needed(self, part: Part) -> Iterator[Any]:
+        """The nodes of the graph itself that lead to what is fetched."""
+        pending, seen = list(part.fetched), set()
+        while pending:
+            name = pending.pop()
+            bare = name.lstrip("^").partition(":")[0]
+            if bare in seen or (not name.startswith("^") and tensor(name) in part.fed):
+                continue
+            seen.add(bare)
+            if node := self.nodes("").get(bare):
+                yield node
+                pending += node.input
+
+    def _called(self, call: _Call) -> list[str]:
+        """The functions that a node names; notes that it does."""
+        node = call.node
+        if node.op == "AssignVariableOp" and len(node.input) > 1 and _type(node, "dtype") == STRING:
+            self.assigned.append((call.scope, node.input[1], call.fed))
+        # An op may be a function's name. What is only handed on to another function is called who knows how.
+        names: list[tuple[str, int | None]] = [(node.op, 0)] if node.op in self.functions else []
+        for attribute, value in node.attr.items():
+            for function in _functions(value):
+                names.append((function.name, CALLS.get(node.op) if attribute in CALLED else None))
+                names += [(name, None) for name in _handed_on(function)]
+        for name, before in names:
+            self.calls[name].append(call._replace(before=before))
+        return [name for name, _ in names]
+
+    def _beside(self, name: str) -> Iterator[str]:
+        """Functions that may be run in place of one, or after it."""
+        if name in self.gradients:
+            yield self.gradients[name]
+        for attribute in IMPLEMENTS:
+            if attribute in self.functions[name].attr:
+                yield from self.alike[self.functions[name].attr[attribute].s]
+
+    def _nodes(self, scope: str) -> dict[str, Any]:
+        nodes = self.functions[scope].node_def if scope else self.graph.node
+        return {node.name: node for node in nodes}
+
+    def files(self, scope: str, node: Any, fed: Fed) -> set[str | None] | None:
+        """The files that an op names, None among them for one that cannot be told; None if it names none at all."""
+        op = OPS.get(node.op)
+        if op is None or op.file is None:
+            return None
+        if isinstance(op.file, int):
+            return self._origins(scope, node.input[op.file], fed) if op.file < len(node.input) else {None}
+        return texts(node, op.file)
+
+    def _origins(self, scope: str, name: str, fed: Fed) -> set[str | None]:
+        """What a tensor of strings holds, followed back through functions to constants and to what is fed."""
+        found: set[str | None] = set()
+        pending, seen = [(scope, name, fed)], set()
+        while pending:
+            scope, name, fed = pending.pop()
+            if (scope, name, id(fed)) in seen or name.startswith("^"):
+                continue
+            seen.add((scope, name, id(fed)))
+            node = self.nodes(scope).get(name.partition(":")[0])
+            if not scope and tensor(name) in fed:
+                found.add(fed[tensor(name)])
+            elif node is None:
+                callers = list(self._arguments(scope, name.partition(":")[0]))
+                pending += [caller for caller in callers if caller is not None]
+                found |= {None} if None in callers or not callers else set()
+            elif node.op == "Const":
+                found |= _constants(node)
+            elif node.op == "ReadVariableOp" and self.assigned:
+                pending += self.assigned
+            elif node.op in PASSING:
+                pending += [(scope, source, fed) for source in node.input[: 1 if node.op in FIRST else None]]
+            else:
+                found.add(None)
+        return found
+
+    def _arguments(self, scope: str, name: str) -> Iterator[tuple[str, str, Fed] | None]:
+        """What callers give for a function's argument; None for one that cannot be told."""
+        arguments = [argument.name for argument in self.functions[scope].signature.input_arg] if scope else []
+        for call in self.calls[scope]:
+            if name not in arguments or call.before is None:
+                yield None
+                continue
+            at = arguments.index(name) + call.before
+            yield (call.scope, call.node.input[at], call.fed) if at < len(call.node.input) else None
+
+
+def _functions(value: Any) -> Iterable[Any]:
+    """The functions that an attribute names."""
+    which = value.WhichOneof("value")
+    return (value.func,) if which == "func" else value.list.func if which == "list" else ()
+
+
+def _handed_on(function: Any) -> Iterator[str]:
+    """Functions among the attributes that a function is called with."""
+    pending = [function]
+    while pending:
+        inner = [f for value in pending.pop().attr.values() for f in _functions(value)]
+        yield from (f.name for f in inner)
+        pending += inner
+
+
+# An attribute is asked for before it is looked up, which would add it to the graph that is then loaded.
+def _type(node: Any, name: str) -> int | None:
+    return node.attr[name].type if name in node.attr else None
+
+
+def texts(node: Any, name: str) -> set[str | None]:
+    """The strings of an attribute; None for one that the caller of its function gives."""
+    value = node.attr.get(name)
+    which = value and value.WhichOneof("value")
+    strings = [] if value is None else [value.s] if which == "s" else value.list.s if which == "list" else None
+    return {None} if strings is None else {os.fsdecode(text) for text in strings}
+
+
+def _constants(node: Any) -> set[str | None]:
+    """The strings of a constant."""
+    value = node.attr.get("value")
+    if value is None or value.WhichOneof("value") != "tensor" or value.tensor.tensor_content:
+        return {None}  # given by the caller of its function, or packed
+    return {os.fsdecode(text) for text in value.tensor.string_val} or {""}

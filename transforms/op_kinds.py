@@ -1,0 +1,121 @@
+"""What TensorFlow's ops do besides computing: one table.
+
+Made from TensorFlow 2.21's own registry of ops and their kernels: of its 1,909 ops those with a file, a path,
+an address or a command among their inputs and attributes, and all 555 that it marks as stateful. An op that
+is neither named here nor stateful computes its outputs and nothing else.
+https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/ops
+"""
+
+import enum
+import fnmatch
+import re
+from typing import NamedTuple
+
+
+class Kind(enum.Enum):
+    """What an op does besides computing.
+
+    Attributes:
+        sentence: What it does, as the end of a sentence about the op.
+        denied: Whether a model with it is refused, unless the user says otherwise.
+    """
+
+    sentence: str
+    denied: bool
+
+    def __new__(cls, value: str, sentence: str, denied: bool) -> "Kind":
+        """Makes a member whose value is its name in messages and in the manifest."""
+        member = object.__new__(cls)
+        member._value_ = value
+        member.sentence, member.denied = sentence, denied
+        return member
+
+    READS = ("reads", "reads files outside of the model's folder, or such that cannot be told before", False)
+    PRINTS = ("prints", "prints what may be of the rows", False)
+    OPAQUE = ("opaque", "has an effect that keyjoin cannot tell", False)
+    WRITES = ("writes", "writes files", True)
+    PYTHON = ("python", "calls Python code", True)
+    NETWORK = ("network", "talks to other machines or processes", True)
+    UNKNOWN = ("unknown", "is not an op of the installed TensorFlow", True)
+
+
+class Op(NamedTuple):
+    """An op of a kind.
+
+    Attributes:
+        kind: What it does.
+        file: Which input holds the names of its files, or the name of the attribute that does. An op that
+            names no file (an empty name) does nothing, one that only reads the model's own may do so.
+    """
+
+    kind: Kind
+    file: int | str | None = None
+
+
+_INPUTS = {
+    (Kind.READS, 0): """
+        ReadFile MatchingFiles MatchingFilesDataset ExperimentalMatchingFilesDataset Restore RestoreSlice RestoreV2
+        DTensorRestoreV2 LoadAndRemapMatrix TFRecordDataset TFRecordDatasetV2 TextLineDataset CSVDataset CSVDatasetV2
+        ExperimentalCSVDataset FixedLengthRecordDataset FixedLengthRecordDatasetV2 LMDBDataset ExperimentalLMDBDataset
+        LoadDataset SnapshotDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset""",
+    (Kind.READS, 1): "InitializeTableFromTextFile InitializeTableFromTextFileV2 SqlDataset ExperimentalSqlDataset",
+    (Kind.READS, None): """
+        GenerateVocabRemapping SnapshotNestedDatasetReader WholeFileReader WholeFileReaderV2
+        TextLineReader TextLineReaderV2 TFRecordReader TFRecordReaderV2
+        FixedLengthRecordReader FixedLengthRecordReaderV2 LMDBReader""",
+    (Kind.READS, "vocab_file"): "FixedUnigramCandidateSampler",
+    (Kind.READS, "filename"): "Skipgram",
+    (Kind.READS, "file_pattern"): "RecordInput",
+    (Kind.READS, "memory_region_name"): "ImmutableConst",
+    (Kind.READS, "descriptor_source"): "DecodeProtoV2 EncodeProto",
+    (Kind.WRITES, 1): "CacheDataset CacheDatasetV2",
+    (Kind.WRITES, None): """
+        WriteFile Save SaveSlices SaveV2 MergeV2Checkpoints SaveDataset SaveDatasetV2 SnapshotDataset SnapshotDatasetV2
+        DatasetToTFRecord ExperimentalDatasetToTFRecord DumpTensor CalibrationStatisticsSaver CreateSummaryFileWriter
+        CreateSummaryDbWriter SummaryWriter ImportEvent WriteSummary WriteRawProtoSummary WriteScalarSummary
+        WriteHistogramSummary WriteImageSummary WriteAudioSummary WriteGraphSummary StatsAggregatorSetSummaryWriter""",
+    (Kind.PYTHON, None): "PyFunc PyFuncStateless EagerPyFunc",
+    (Kind.PRINTS, None): "Print PrintV2",
+    (Kind.NETWORK, "debug_urls"): "DebugIdentity DebugIdentityV2 DebugIdentityV3 DebugNanCount DebugNumericSummary",
+    (Kind.NETWORK, None): """
+        RpcServer RpcServerStart RpcServerRegister RpcClient RpcCall RpcCheckStatus RpcGetValue RemoteCall
+        DataServiceDataset DataServiceDatasetV2 DataServiceDatasetV3 DataServiceDatasetV4 RegisterDataset
+        RegisterDatasetV2 DistributedSave FileSystemSetConfiguration Send Recv _Send _Recv _HostSend _HostRecv
+        CollectiveAllToAllV2 CollectiveAllToAllV3 CollectiveAssignGroupV2 CollectiveBcastRecv CollectiveBcastRecvV2
+        CollectiveBcastSend CollectiveBcastSendV2 CollectiveGather CollectiveGatherV2 CollectiveInitializeCommunicator
+        CollectivePermute CollectiveReduce CollectiveReduceScatterV2 CollectiveReduceV2 CollectiveReduceV3""",
+    # A graph or a program inside of a string, or the end of the process.
+    (Kind.OPAQUE, None): "DatasetFromGraph DeserializeIterator XlaCustomCall XlaCustomCallV2 Abort",
+}
+OPS = {name: Op(kind, file) for (kind, file), names in _INPUTS.items() for name in names.split()}
+# What DecodeProtoV2 and EncodeProto take that is no file: the linked messages, and bytes.
+NO_FILES = ("", "local://", "bytes://")
+
+# Stateful, and their state is the model's own memory: variables, tables, queues, random numbers; or they only
+# call functions, which are looked at themselves, or stop a batch.
+_HARMLESS = """
+    Assert CheckNumerics CheckNumericsV2 If _If XlaIf While _While XlaWhile Case StatefulPartitionedCall XlaLaunch
+    Variable VariableV2 VariableShape TemporaryVariable VarHandleOp VarIsInitializedOp ReadVariableOp DestroyResourceOp
+    AssignVariableOp AssignAddVariableOp AssignSubVariableOp Resource* DisableCopyOnRead IsResourceHandleRefCounting
+    GuaranteeConst Empty DeepCopy DeviceIndex Timestamp IsTensorFloat32Enabled SleepOp SleepIdentityOp
+    *HashTable *HashTableV2 *HashTableOfTensors *HashTableOfTensorsV2 LookupTable* InitializeTableV2
+    InitializeTableFromDataset *Random* *SeedGenerator Multinomial NonDeterministicInts ParameterizedTruncatedNormal
+    TruncatedNormal StatefulUniform* StatefulStandardNormal* StatefulTruncatedNormal Rng* SampleDistortedBoundingBox*
+    *CandidateSampler NegTrain BoostedTrees* IsBoostedTrees* Cudnn* *SparseToTensorsMap TakeManySparseFromTensorsMap
+    TensorArray* Stack StackV2 StackClose* StackPop* StackPush* Barrier Mutex* ConsumeMutexLock *Queue *QueueV2 Queue*
+    MapClear MapIncompleteSize MapPeek MapSize MapStage MapUnstage* OrderedMap* Stage StagePeek StageSize StageClear
+    Unstage *ConditionalAccumulator GetSession* DeleteSession* *Iterator* *MemoryCache RangeDataset TensorDataset
+    TensorSliceDataset SparseTensorSliceDataset ListDataset GeneratorDataset GlobalShuffleDataset *GroupByReducerDataset
+    *SetStatsAggregatorDataset *ThreadPoolDataset *ThreadPoolHandle ReduceDataset DatasetToSingleElement
+    ShuffleDatasetV* ShuffleAndRepeatDatasetV2 *StatsAggregatorHandle* *StatsAggregatorSummary IdentityReader*
+    Reader*"""
+_PATTERN = re.compile("|".join(map(fnmatch.translate, _HARMLESS.split())))
+
+
+def is_harmless(op: str) -> bool:
+    """Whether a stateful op has no effect outside of the model.
+
+    >>> is_harmless("VarHandleOp"), is_harmless("RandomUniform"), is_harmless("TPUExecute")
+    (True, True, False)
+    """
+    return _PATTERN.match(op) is not None
