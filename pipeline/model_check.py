@@ -61,6 +61,9 @@ def fingerprint(model: str) -> str:
 def _stored(model: str) -> Iterator[tuple[str, str]]:
     """Names and paths of a model's files in an object store, in order of name; that of a single file is a dot."""
     names = files.list_below(model)
+    outside = next((name for name in names if ".." in name.split("/")), None)
+    if outside is not None:  # an object can be called so, and would be copied to outside of the model's folder
+        raise UsageError(f"{files.join(model, outside)} lies outside of the model by its name; remove it from there")
     yield from ((name, files.join(model, name)) for name in names) if names else [(".", model)]
 
 
@@ -91,8 +94,6 @@ def copy_here(path: str, target: str) -> None:
         RunError: It cannot be copied, or what was read is not what the store has.
     """
     for name, source in _stored(path):
-        if ".." in name.split("/"):
-            raise UsageError(f"{source} would be copied to outside of the model's folder; remove it from the model")
         place = os.path.normpath(os.path.join(target, name))
         try:
             with files.open_raw(source) as file:

@@ -242,7 +242,7 @@ class TestAModelInTheStore:
         evil = {"../../evil": 4}
         monkeypatch.setattr(files, "list_below", lambda folder: evil if folder == stored else listed(folder))
         done = keyjoin("inspect", f"--model={stored}")
-        assert (done.code, "would be copied to outside of the model's folder" in done.err) == (2, True)
+        assert (done.code, "lies outside of the model by its name" in done.err) == (2, True)
 
     def test_that_is_replaced_meanwhile_is_refused(
         self,
