@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -97,11 +97,16 @@ def copy_here(path: str, target: str) -> None:
         place = os.path.normpath(os.path.join(target, name))
         try:
             with files.open_raw(source) as file:
-                copied = files.write_whole(place, iter(lambda file=file: file.read(BLOCK_BYTES), b""))
+                copied = files.write_whole(place, _blocks(file))
         except OSError as error:
             raise RunError(f"{source} cannot be read: {error}; {files.remedy(error)}, and run again") from error
         if files.read_back(source) != copied:
             raise RunError(f"{source} changed while it was copied, or was copied otherwise than it is; run again")
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block
 
 
 def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:

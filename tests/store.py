@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import types
+import urllib.parse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -194,10 +195,23 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
             self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()
             try:
                 with store.lock:
-                    Router(self).handle(self.command)
+                    if self._is_refused(body):
+                        self._send(412, [], b"")
+                    else:
+                        Router(self).handle(self.command)
                 return self.wfile.getvalue()
             finally:
                 self.rfile, self.wfile = kept
+
+        def _is_refused(self, body: bytes) -> bool:
+            """Whether an object is not of the generation that is asked for: the emulator does not look at it."""
+            asked = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
+            if asked is None:
+                return False
+            named = re.search(rb'"name": "([^"]+)"', body)
+            name = named[1].decode() if named else urllib.parse.unquote(self.path.partition("/o/")[2].partition("?")[0])
+            there = {item["name"]: item["generation"] for item in store.storage.get_file_list(BUCKET, name)[0]}
+            return there.get(name, "0") != asked[1]
 
         def _pass_on(self, answer: bytes, fault: str | None) -> None:
             head = answer.index(b"\r\n\r\n") + 4
