@@ -81,7 +81,7 @@ def _add_chunk(
     assert inputs.num_rows == good.sum()
     numbers = np.arange(inputs.num_rows, dtype=np.float32) + len(found.good)
     predictions = pa.RecordBatch.from_arrays([pa.array(numbers)], ["y"])
-    joined = fmt.write(Chunk("s", "s", start, start + len(piece), 0, 1, "p"), piece, rows, good, predictions, layout)
+    joined = fmt.write(Chunk("s", "s", start, start + len(piece), 0, 1, "p"), piece, rows, unread, predictions, layout)
     for bad in joined.bad:
         assert good[bad.row], "bad twice"
         good[bad.row] = False
