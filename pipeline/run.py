@@ -46,6 +46,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
+    quiet_beam()
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
@@ -91,6 +92,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     Raises:
         UsageError: Something is wrong.
     """
+    quiet_beam()
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if not _is_complete(options, inputs):
@@ -141,7 +143,6 @@ def _prepared(
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
     """Runs the pipelines; why they stopped early, if they did."""
-    quiet_beam()
     try:
         if is_local(beam_options):
             return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))

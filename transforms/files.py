@@ -3,12 +3,10 @@
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
-import base64
 import contextlib
 import errno
 import itertools
 import os
-import re
 import shutil
 import stat
 import uuid
@@ -16,9 +14,10 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms import objects
 from transforms.errors import RunError, UsageError
 
 BLOCK_LINES = 1 << 10
@@ -48,8 +47,10 @@ def match(pattern: str) -> list[FileMetadata]:
 
 def _look_up(pattern: str) -> list[FileMetadata]:
     try:
+        if not is_local(pattern):
+            return objects.look_up(pattern)
         found: list[FileMetadata] = FileSystems.match([pattern])[0].metadata_list
-    except (BeamIOError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot look up {pattern}: {error}; check the path and your permissions") from error
     return found
 
@@ -58,10 +59,10 @@ def match_below(folder: str) -> list[FileMetadata]:
     """Files in a folder and below, sorted by path; nothing if there is no such folder.
 
     Raises:
-        UsageError: It holds a link to another folder, or one that cannot be listed.
+        UsageError: It holds a link to another folder, or a look-up failed.
     """
     if not is_local(folder):
-        return match(join(folder, "**"))
+        return sorted(_below(folder, UsageError), key=lambda file: file.path)
     try:
         names = list_below(folder)
     except RunError as error:
@@ -92,11 +93,12 @@ def absolute(path: str) -> str:
 
 
 def open_raw(path: str) -> IO[bytes]:
-    """Opens a file for reading, as stored: nothing is decompressed."""
-    file: IO[bytes] = FileSystems.open(
-        path, mime_type="application/octet-stream", compression_type=CompressionTypes.UNCOMPRESSED
-    )
-    return file
+    """Opens a file for reading, as stored: nothing is decompressed.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return open(path, "rb") if is_local(path) else objects.open_object(path)
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
@@ -182,7 +184,7 @@ def _write_object(path: str, blocks: Iterable[Any]) -> Written:
     """An object store shows an object only once it is closed, whole."""
     written, failed = None, None
     try:
-        with FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
+        with FileSystems.create(path, objects.BINARY, CompressionTypes.UNCOMPRESSED) as file:
             written = _write_blocks(file, blocks)
     except RunError:
         raise
@@ -235,22 +237,12 @@ def read_back(path: str) -> Written | None:
     """
     try:
         if FileSystems.get_scheme(path) == "gs":
-            return _ask_storage(path)
-        if not is_local(path):
-            return _sum_blocks(open_raw(path)) if FileSystems.exists(path) else None
-        return _sum_blocks(open(path, "rb", buffering=0))
+            return Written(*objects.ask_checksum(path))
+        return _sum_blocks(open(path, "rb", buffering=0) if is_local(path) else open_raw(path))
     except FileNotFoundError:
         return None
-    except (OSError, BeamIOError) as error:
+    except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
-
-
-def _ask_storage(path: str) -> Written | None:
-    # crc32c is base64, most significant byte first: https://cloud.google.com/storage/docs/json_api/v1/objects
-    if not FileSystems.exists(path):
-        return None
-    system = FileSystems.get_filesystem(path)
-    return Written(system.size(path), int.from_bytes(base64.b64decode(system.checksum(path)), "big"))
 
 
 def _sum_blocks(opened: IO[bytes]) -> Written:
@@ -269,13 +261,11 @@ def read_small(path: str) -> bytes | None:
         RunError: It cannot be read.
     """
     try:
-        if not is_local(path) and not FileSystems.exists(path):
-            return None
-        with open(path, "rb") if is_local(path) else open_raw(path) as file:
+        with open_raw(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
-    except (OSError, BeamIOError) as error:
+    except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
 
 
@@ -333,7 +323,14 @@ def list_below(folder: str) -> dict[str, int]:
         return dict(sorted(_walk(folder)))
     cut = len(folder.rstrip("/")) + 1
     # Sorted as pairs of a name and a size: of a million files nothing else is kept.
-    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _look_up(join(folder, "**"))))
+    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _below(folder, RunError)))
+
+
+def _below(folder: str, kind: type[RunError] | type[UsageError]) -> list[FileMetadata]:
+    try:
+        return objects.below(folder)
+    except OSError as error:
+        raise kind(f"cannot look up {folder}: {error}; check the path and your permissions") from error
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
@@ -401,14 +398,11 @@ def delete_tree(path: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             pass
         return
-    _delete_objects([path] * FileSystems.exists(path) + [f"{path}/"] * bool(list_below(path)))
+    _delete_objects([path] * bool(_look_up(objects.literal(path))) + [f"{path}/"] * bool(list_below(path)))
 
 
 def _delete_objects(paths: Iterable[str]) -> None:
-    """Deletes objects, and of a path with a slash at its end all whose names begin so, in Beam's batches."""
-    # Beam takes names for globs, except those with a slash.
-    globs = [path if path.endswith("/") else re.sub(r"([*?[])", r"[\1]", path) for path in paths]
     try:
-        FileSystems.delete(globs)
-    except BeamIOError as error:
-        raise RunError(f"cannot delete {globs[0]} and others: {error}; {remedy(error)}, and run again") from error
+        objects.delete(paths)
+    except OSError as error:
+        raise RunError(f"cannot delete: {error}; {remedy(error)}, and run again") from error
