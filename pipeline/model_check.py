@@ -77,7 +77,7 @@ def _local(model: str) -> Iterator[tuple[str, str]]:
 def _files(model: str) -> Iterator[str]:
     """The files of a folder, also behind links to folders, since TensorFlow follows them; no folder twice."""
     seen = set()
-    for folder, folders, names in os.walk(model, followlinks=True):
+    for folder, folders, names in os.walk(model, onerror=_refuse, followlinks=True):
         seen.add(os.path.realpath(folder))
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen)
         yield from (os.path.join(folder, name) for name in names)
@@ -107,6 +107,11 @@ def copy_here(path: str, target: str) -> None:
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     while block := file.read(BLOCK_BYTES):
         yield block
+
+
+def _refuse(error: OSError) -> None:
+    """What `os.walk` calls with an error, which it would keep to itself: a sha256 of some of the files is none."""
+    raise UsageError(f"{error.filename} cannot be listed: {error}; see that it can be read") from error
 
 
 def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:

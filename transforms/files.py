@@ -334,12 +334,10 @@ def _below(folder: str, kind: type[RunError] | type[UsageError]) -> list[FileMet
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
-    # One look at each file: a million of them take seconds.
     cut = len(os.path.join(folder, ""))
     for at, folders, names in os.walk(folder, onerror=_refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
-        for name in (*names, *links):
-            path = os.path.join(at, name)
+        for path in (os.path.join(at, name) for name in (*names, *links)):
             yield path[cut:], os.lstat(path).st_size
 
 
@@ -357,12 +355,7 @@ def names_in(folder: str) -> set[str]:
 
 
 def delete_below(folder: str, keep: Collection[str] = ()) -> None:
-    """Deletes all that is in a folder but what is kept; the folder itself stays, it may be a link or a mount.
-
-    Args:
-        folder: The folder.
-        keep: Names of files and folders right in it.
-    """
+    """Deletes all in a folder but what is kept, by name; the folder itself stays, it may be a link or a mount."""
     if is_local(folder):
         for name in names_in(folder) - set(keep):
             delete_tree(os.path.join(folder, name))
@@ -389,14 +382,13 @@ def delete_tree(path: str) -> None:
     """Deletes a file, or a folder and all below it, if it is there."""
     if is_local(path):
         # Not by Beam, which takes the name for a glob; and not asked first, where an error would read as "not there".
-        try:
-            os.unlink(path)
-        except (IsADirectoryError, PermissionError):  # the latter is what other systems than Linux say of a folder
-            if not os.path.isdir(path):
-                raise
-            shutil.rmtree(path)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                os.unlink(path)
+            except (IsADirectoryError, PermissionError):  # the latter is what other systems than Linux say of a folder
+                if not os.path.isdir(path):
+                    raise
+                shutil.rmtree(path)
         return
     _delete_objects([path] * bool(_look_up(objects.literal(path))) + [f"{path}/"] * bool(list_below(path)))
 
