@@ -16,6 +16,8 @@ from pipeline.cli import main
 from pipeline.startup import import_tensorflow
 from tests.faults.counts import Counts
 
+pytest_plugins = ("tests.resumed", "tests.verified")
+
 import_tensorflow()
 
 # The machines are shared: an example that takes long says nothing about the code.
