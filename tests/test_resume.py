@@ -31,7 +31,7 @@ class TestAfterAKill:
     """A run that ends anywhere, and the same command again."""
 
     @pytest.mark.parametrize(
-        ("function", "number"), [("transforms.write.write_receipt", 4), ("pipeline.manifest._write", 2)]
+        ("function", "number"), [("transforms.write.write_receipt", 4), ("pipeline.manifest.success_of", 1)]
     )
     def test_the_same_command_gives_the_bytes_of_a_run_that_was_left_alone(
         self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path, function: str, number: int

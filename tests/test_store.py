@@ -147,13 +147,12 @@ def test_a_store_that_stays_away_fails_the_run_and_the_same_command_goes_on(
     check_complete(keyjoin("run", *flags), store, expected)
 
 
-def test_what_cannot_be_cleaned_up_is_said_and_the_result_stands(
+def test_what_cannot_be_cleaned_up_is_no_failure_and_goes_with_the_next_call(
     keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes]
 ) -> None:
     store.inject(lambda request, _: "503" if request.kind == "batch" and "_SUCCESS" in store.objects("out/") else None)
     done = keyjoin("run", *flags)
-    assert (done.code, done.err.count("\n")) == (1, 1)
-    assert "keyjoin: error: cannot delete: " in done.err
+    assert (done.code, done.err) == (0, "")
     left = store.objects("out/")
     assert left.keys() >= expected.keys()
     assert data_of(left) == data_of(expected)

@@ -148,8 +148,6 @@ def _check_names(sources: Sequence[Source]) -> None:
         except UnicodeEncodeError as error:
             raise UsageError(f"{source.path!r}: the name is not UTF-8, so no key can hold it; rename it") from error
         name = source.stem + source.suffix
-        if ".." in name.split("/"):  # an object in a store can be called so
-            raise UsageError(f"{source.path}: its parts would lie outside of the output folder; rename it")
         if name.startswith("../"):
             raise UsageError(
                 f"{source.path} lies outside of the folders that the inputs name, so its parts would lie outside of "
