@@ -143,8 +143,3 @@ def lines(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What counts the memory of a whole run comes first: later the process holds what other tests left behind."""
-    items.sort(key=lambda item: item.name != "test_a_run_holds_a_wave_however_many_there_are")
