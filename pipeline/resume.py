@@ -42,7 +42,7 @@ from transforms.errors import UsageError
 from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.threads import in_threads
-from transforms.write import letters_name
+from transforms.write import written_of
 
 # Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
 # file, and the model's files by their sha256, wherever they lie.
@@ -295,13 +295,8 @@ def _decoded(text: bytes | None) -> PartReceipt | None:
 def lost_parts(output: str) -> list[str]:
     """Files that a complete run has listed, and that are not there in their size; their content is not read."""
     there = files.list_below(output)
-    lost = []
-    for part in read_list(files.join(output, PARTS)):
-        if there.get(part.chunk.part) != part.bytes:
-            lost.append(part.chunk.part)
-        if part.dead and there.get(letters_name(part.chunk.part)) != part.dead_bytes:
-            lost.append(letters_name(part.chunk.part))
-    return lost
+    listed = (pair for part in read_list(files.join(output, PARTS)) for pair in written_of(part))
+    return [name for name, written in listed if there.get(name) != written.bytes]
 
 
 def clean(output: str) -> None:

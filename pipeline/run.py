@@ -27,7 +27,7 @@ from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.sources import match_sources
-from transforms.write import letters_name
+from transforms.write import written_of
 
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
@@ -207,7 +207,6 @@ def _check(plan: Plan) -> list[str]:
             "goes on from here"
         )
     for part in read_receipts(job.temp):
-        del written[part.chunk.part]
-        if part.dead:
-            del written[letters_name(part.chunk.part)]
+        for name, _ in written_of(part):
+            del written[name]
     return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

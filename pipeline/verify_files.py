@@ -34,7 +34,7 @@ from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_list
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.threads import in_threads
-from transforms.write import letters_name
+from transforms.write import written_of
 
 AT_A_TIME = 1 << 10
 NOT_THERE = "it is not there"
@@ -232,13 +232,6 @@ def _is_read(name: str) -> bool:
     if folder == DEAD_LETTERS and below:
         return not any(step.startswith(("_", ".")) for step in below)
     return folder not in RESERVED and not any(step.startswith(("_", ".")) for step in (folder, *below))
-
-
-def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
-    """The files that a receipt proves: its part, and its dead letters if there are any."""
-    yield part.chunk.part, files.Written(part.bytes, part.checksum)
-    if part.dead:
-        yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
 
 
 def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:

@@ -16,7 +16,7 @@ from pipeline.names import MANIFEST, PARTS, SOURCES
 from pipeline.options import RunOptions
 from pipeline.preflight import model_folder
 from pipeline.startup import import_session
-from pipeline.verify_files import check_source, compare, written_of
+from pipeline.verify_files import check_source, compare
 from transforms import files, formats
 from transforms import model as models
 from transforms.chunks import open_plain
@@ -25,6 +25,7 @@ from transforms.formats import GZIP
 from transforms.receipts import read_list
 from transforms.records import Feature, PartReceipt, Source
 from transforms.rescore import Agreement, Rescored, Scoring, rescore
+from transforms.write import written_of
 
 
 class Picked(NamedTuple):
