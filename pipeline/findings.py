@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.exits import Exit
 from pipeline.names import MANIFEST, SUCCESS
+from pipeline.report import visible
 
 SHOWN = 20
 
@@ -49,8 +50,7 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         """One line, whatever stands in the names."""
-        text = f"{self.kind.title:<9}  {self.name}: expected {self.expected}; {self.found}"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+        return visible(f"{self.kind.title:<9}  {self.name}: expected {self.expected}; {self.found}")
 
 
 class Findings:

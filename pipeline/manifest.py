@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipeline import VERSION, ledger, model_check
-from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
+from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from transforms import files
 from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.receipts import encode, read_receipts
+from transforms.receipts import encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
 if TYPE_CHECKING:
@@ -132,11 +132,15 @@ def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: fl
     text = _write(options.output, MANIFEST, document)
     if success:
         files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
-    # First what says that there is something to go on from, then that. The run is complete whether or not they go:
-    # what stays is removed when the command is given again.
+    # The run is complete whether or not they go: what stays is removed when the command is given again.
     with contextlib.suppress(OSError, RunError):
-        files.delete_tree(files.join(options.output, JOB))
-        files.delete_tree(plan.job.temp)
+        clear(options.output)
+
+
+def clear(output: str) -> None:
+    """Removes what is needed only to go on: first what says that there is something to go on from, then that."""
+    files.delete_tree(files.join(output, JOB))
+    files.delete_tree(files.join(output, TEMP))
 
 
 def success_of(text: bytes) -> bytes:
@@ -165,11 +169,7 @@ def read_sources(path: str) -> Iterator[Source]:
     Raises:
         RunError: A line is damaged.
     """
-    with files.open_raw(path) as file:
-        try:
-            yield from map(decode_source, file)
-        except ValueError as error:
-            raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
+    return read_lines(path, decode_source)
 
 
 def decode_source(line: bytes) -> Source:

@@ -52,7 +52,7 @@ def fingerprint(model: str) -> str:
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         content = hashlib.sha256()
         with files.open_raw(path) as file:
-            while block := file.read(BLOCK_BYTES):
+            for block in _blocks(file):
                 content.update(block)
         digest.update(content.digest())
     return digest.hexdigest()

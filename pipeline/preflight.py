@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -141,13 +140,10 @@ def model_folder(model: str) -> Iterator[str]:
     if not model.endswith(KERAS):
         yield model
         return
-    folder = tempfile.mkdtemp(prefix="keyjoin-model-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="keyjoin-model-", ignore_cleanup_errors=True) as folder:
         exported = os.path.join(folder, "model")
         export_keras(model, exported)
         yield exported
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_copy(model: str, folder: str, sha256: str) -> None:

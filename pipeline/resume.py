@@ -10,7 +10,6 @@ A folder is in one of these states; each step of a run leads from one to another
 """
 
 import enum
-import hashlib
 import itertools
 import json
 import zlib
@@ -41,7 +40,7 @@ from transforms.chunks import SPILL, open_plain
 from transforms.errors import UsageError
 from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
-from transforms.threads import in_threads
+from transforms.threads import stream_in_threads
 from transforms.write import written_of
 
 # Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
@@ -53,7 +52,6 @@ FREE = frozenset(
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
 ANEW = "--overwrite starts anew"
-RESTORED_AT_A_TIME = 1 << 10
 
 
 class Stage(enum.Enum):
@@ -85,7 +83,7 @@ def look(output: str) -> Earlier | None:
         UsageError: A file of the earlier run is damaged.
     """
     success, made, job = (files.read_small(files.join(output, name)) for name in (SUCCESS, MANIFEST, JOB))
-    complete = success is not None and made is not None and _names(success, made)
+    complete = made is not None and success == manifest.success_of(made)
     if job is not None and not complete and _is_whole(job):
         document = _document(output, JOB, job)
         return Earlier(Stage.UNFINISHED, document, manifest.read_planned(files.join(output, TEMP), document))
@@ -109,14 +107,6 @@ def _is_whole(job: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _names(success: bytes, made: bytes) -> bool:
-    """Whether `_SUCCESS` is that of a manifest."""
-    try:
-        return bool(json.loads(success)["manifest_sha256"] == hashlib.sha256(made).hexdigest())
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _document(output: str, name: str, text: bytes) -> dict[str, Any]:
@@ -307,9 +297,7 @@ def clean(output: str) -> None:
     """
     if files.names_in(output) & {JOB, TEMP, LOCK}:
         with locked(output):
-            # First what says that there is something to go on from, then that.
-            files.delete_tree(files.join(output, JOB))
-            files.delete_tree(files.join(output, TEMP))
+            manifest.clear(output)
 
 
 def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Iterable[str]) -> None:
@@ -342,7 +330,5 @@ def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Itera
 
 def _restore(listed: str, temp: str) -> None:
     """Writes a receipt beside each part again, from the list of a run that was committed."""
-    parts = read_list(listed)
-    while some := list(itertools.islice(parts, RESTORED_AT_A_TIME)):
-        for _ in in_threads(lambda part: write_receipt(temp, part), some):
-            pass
+    for _ in stream_in_threads(lambda part: write_receipt(temp, part), read_list(listed)):
+        pass

@@ -21,7 +21,8 @@ from pipeline.exits import Exit
 from pipeline.names import is_inside
 from pipeline.options import command, parse_run
 from tests.conftest import ROOT, Result
-from tests.verified import FULL, LETTERS, PACKED, PART, content, copied, flip, forge, model_of
+from tests.resumed import content
+from tests.verified import FULL, LETTERS, PACKED, PART, copied, flip, forge, model_of
 
 
 def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: Path, made: list[str]) -> None:

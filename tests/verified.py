@@ -51,11 +51,6 @@ def model_of(made: list[str]) -> str:
     return made[1]
 
 
-def content(output: Path) -> dict[str, bytes]:
-    found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    return {name: text for name, text in found.items() if name not in ("_manifest.json", "_SUCCESS")}
-
-
 @pytest.fixture
 def verify(keyjoin: Callable[..., "Result"]) -> Callable[..., "Result"]:
     """Runs it; whatever comes of it, it never talks in tracebacks or in several lines of error."""
