@@ -272,7 +272,7 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setattr(auth._Credentials, "_credentials_init", False)
         # Beam makes a client for each operation, which takes longer than the operation here.
         create, made = gcsio.create_storage_client, []
-        patch.setattr(gcsio, "create_storage_client", lambda options: (made or made.append(create(options)) or made)[0])
+        patch.setattr(gcsio, "create_storage_client", lambda *given: (made or made.append(create(*given)) or made)[0])
         _without_waiting(patch)
         yield store
     finally:
