@@ -126,6 +126,7 @@ def rehearsal(
     assert expected  # which has put the model there
     cloud.store.inject(None)
     cloud.store.clear()
+    cloud.api.jobs.clear()
     fill(cloud, place)
     yield Rehearsal(cloud, programs, tmp_path)
     cloud.store.inject(None)

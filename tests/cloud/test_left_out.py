@@ -49,7 +49,11 @@ def test_a_package_that_setup_py_forgets(
     change(project / "setup.py", ', "transforms.*"', "")
     told = run()
     check_failed(told, rehearsal, place)
-    assert "cannot import name 'formats' from 'transforms'" in told.err
+    # Which of the steps that need it is the first one differs.
+    assert re.search(
+        "No module named 'transforms.formats'|cannot import name 'formats' from 'transforms'",
+        told.err.replace("\\", ""),
+    )
 
 
 def test_a_requirement_that_the_lock_forgets(run: Callable[..., Told], rehearsal: Rehearsal, place: Place) -> None:

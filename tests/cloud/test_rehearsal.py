@@ -3,6 +3,9 @@
 import json
 import urllib.parse
 from collections import Counter
+from typing import Any
+
+from apache_beam.portability import common_urns
 
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
@@ -11,6 +14,7 @@ from tests.store import LOST, REFUSED, Request
 
 pytestmark = ready
 # Where files are written.
+JOIN = "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
 WRITERS = ("SplitIntoChunks/SplitSource", "WritePart/WritePart", "WriteReceipts/WriteShard", "CommitRun/Commit")
 
 
@@ -34,8 +38,13 @@ def check_complete(done: Told, rehearsal: Rehearsal, place: Place, expected: dic
 def test_what_is_staged_leaves_what_a_local_run_leaves(
     rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]
 ) -> None:
+    pipelines: list[Any] = []
+    rehearsal.change = pipelines.append
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     (outcome,) = rehearsal.outcomes
+    step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
+    print([(i.urn, dict(i.labels)) for i in outcome.metrics if "PCOLLECTION" in i.labels])
+    print(step.inputs, outcome.bytes_of(next(iter(step.inputs.values()))))
     totals = json.loads(left(rehearsal.cloud, place)["_manifest.json"])["totals"]
     counted = outcome.counters("ledger")
     assert counted == {
