@@ -69,11 +69,19 @@ class Rows(NamedTuple):
         starts: First byte of each row, relative to the chunk's data. int64, (rows,).
         ends: One past the last byte of each row's content. int64, (rows,).
         blank: Lines that are not rows.
+        moved_from: Where each row begins in the chunk, if the data is not the chunk's own but holds some of its rows,
+            put together anew; None if it is.
     """
 
     starts: Positions
     ends: Positions
     blank: int = 0
+    moved_from: Positions | None = None
+
+    @property
+    def places(self) -> Positions:
+        """Where each row begins in the chunk: what its key is made of."""
+        return self.starts if self.moved_from is None else self.moved_from
 
 
 class BadRow(NamedTuple):
