@@ -179,7 +179,7 @@ def replay_part(
     dead = np.searchsorted(rows.starts, np.array([letter.position for letter in again], np.int64) - chunk.start)
     tried, text = _laid_out([mended.get(letter.key, letter.row) for letter in again], rows.starts[dead], fmt)
     inputs, unread = fmt.read(text, tried, handler.features)
-    (scored,) = handler.run_inference([Features(chunk.key, inputs)], model)
+    scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(chunk, text, tried, unread, scored.inference, fmt, layout)
     made = b"".join(bytes(memoryview(block)) for block in joined.blocks)
 
