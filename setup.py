@@ -30,6 +30,10 @@ setup(
     ],
     extras_require={
         "test": [
+            # There are wheels of it for these only.
+            "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
+            # Stands for Google Cloud Storage.
+            "gcp-storage-emulator>=2026.7.19",
             "hypothesis>=6.100",
             "mypy>=2.0",
             "pytest>=9.0",

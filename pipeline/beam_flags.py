@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
@@ -40,6 +41,8 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
                 "keyjoin uses all cores within a chunk"
             )
         options.view_as(StandardOptions).runner = LOCAL
+    # Beam does so when a pipeline begins; but what is read before that needs the same credentials.
+    FileSystems.set_options(options)
     return options
 
 

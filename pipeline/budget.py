@@ -110,6 +110,11 @@ class Budget(NamedTuple):
             _check_effect(name, limit, limits[ALL])
         return cls(limits)
 
+    @staticmethod
+    def items(texts: Mapping[str, str]) -> list[str]:
+        """What to give for limits as `texts` has them."""
+        return [text if name == ALL else f"{name}={text}" for name, text in texts.items()]
+
     def texts(self) -> dict[str, str]:
         """The limits as given, for the manifest."""
         return {name: limit.text for name, limit in self.limits.items()}

@@ -69,9 +69,18 @@ def _predict(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _verify(argv: Sequence[str]) -> Exit:
+    if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
+        startup.import_beam(argv)  # sources, which may lie elsewhere than the output, are not read
+    from pipeline.verify import main
+
+    return main(argv)
+
+
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
     "check": Command("same flags as run: finds out all that can be found out without running it", _check),
+    "verify": Command("finds out whether an output is still what its run wrote", _verify),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
     "predict": Command('answers {"instances": […]} with {"predictions": […]}', _predict),

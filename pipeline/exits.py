@@ -42,6 +42,24 @@ class Exit(enum.IntEnum):
         "The command line, the inputs or the model are wrong; nothing was run and nothing written.",
         "Do what the message says.",
     )
+    MISSING = (
+        3,
+        "missing",
+        "`verify`: something that the run wrote, or with --read_data a source, is not there.",
+        "Type what the last lines say. Of several of these codes, the smallest is given.",
+    )
+    ALTERED = (
+        4,
+        "altered",
+        "`verify`: something is not as it was written or read, or is there and was not written.",
+        "Type what the last lines say.",
+    )
+    DIFFERING = (
+        5,
+        "differing",
+        "`verify --rescore`: a row that is scored alone gets another prediction than the one that stands in its part.",
+        "See the last lines: files are as they were written, so look for the cause in the model or the machine.",
+    )
     INTERRUPTED = (
         130,
         "interrupted",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from transforms.formats import GZIP
 from transforms.records import PartReceipt, Source
-from transforms.write import letters_name
+from transforms.write import written_of
 
 
 class Totals(NamedTuple):
@@ -81,13 +81,12 @@ def problems(
     unread = dict(sizes)
     for path, receipts in by_source(parts):
         unread.pop(path, None)
-        yield from _gaps(path, receipts)
+        yield from gaps(path, receipts)
         yield from _changed(path, sizes.get(path), now.get(path), receipts[-1].chunk.end)
         for part in receipts:
-            if written.get(part.chunk.part) != part.bytes:
-                yield _missing(part.chunk.part, written, part.bytes)
-            if part.dead and written.get(letters := letters_name(part.chunk.part)) != part.dead_bytes:
-                yield _missing(letters, written, part.dead_bytes)
+            for name, made in written_of(part):
+                if written.get(name) != made.bytes:
+                    yield f"{name} has {written.get(name, 'no')} bytes, {made.bytes} were written"
             if part.rows != part.joined + sum(part.dead.values()):
                 yield f"{part.chunk.part}: {part.rows} rows read, {part.joined} joined and {part.dead} dead letters"
     yield from (f"{path} was not read at all" for path in unread)
@@ -100,7 +99,8 @@ def _changed(path: str, before: int | None, now: int | None, read: int) -> Itera
         yield f"{path} changed during the run: {read} bytes were read, it has {now} now"
 
 
-def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+    """Where the chunks of a source do not follow each other; nothing if they do."""
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
     if numbers != list(range(chunks[0].parts)):
@@ -111,7 +111,3 @@ def _gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
             return [f"{path}: bytes {position} to {chunk.start} were read by no chunk, or by two"]
         position = chunk.end
     return []
-
-
-def _missing(name: str, written: Mapping[str, int], size: int) -> str:
-    return f"{name} has {written.get(name, 'no')} bytes, {size} were written"

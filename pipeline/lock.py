@@ -10,13 +10,14 @@ import json
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import fasteners
 
 from pipeline.names import LOCK
-from transforms import files
+from transforms import files, objects
 from transforms.errors import UsageError
 
 STALE_DAYS = 7  # how old the object of a dead holder gets before it is taken over
@@ -91,31 +92,47 @@ def _take(path: str, output: str) -> Any:
 def _object(output: str) -> Iterator[None]:
     """An object that is made only if there is none: https://cloud.google.com/storage/docs/request-preconditions."""
     from apache_beam.io.gcp import gcsio
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import GoogleAPIError
 
-    bucket, name = gcsio.parse_gcs_path(files.join(output, LOCK))
-    blob = gcsio.GcsIO().client.bucket(bucket).blob(name)
+    path = files.join(output, LOCK)
     try:
-        blob.upload_from_string(_holder(), if_generation_match=0)
+        with objects.as_os_errors(path):
+            bucket, name = gcsio.parse_gcs_path(path)
+            blob = gcsio.GcsIO().client.bucket(bucket).blob(name)
+            _take_object(blob, output)
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be locked: {error}; check the path and your permissions") from error
+    try:
+        yield
+    finally:
+        # What stays of it names a process that has ended.
+        with contextlib.suppress(GoogleAPIError, OSError):
+            blob.delete(if_generation_match=blob.generation)
+
+
+def _take_object(blob: Any, output: str) -> None:
+    from google.api_core.exceptions import PreconditionFailed
+
+    mine = _holder()
+    try:
+        blob.upload_from_string(mine, if_generation_match=0)
     except PreconditionFailed:
         blob.reload()
         holder = blob.download_as_text()
+        if holder == mine:
+            return  # It was made, but the answer was lost, and the client asked again.
         if not _is_stale(holder):
             raise _refused(
                 output, holder, f", or delete {output}/{LOCK} if it is dead (after {STALE_DAYS} days it counts as dead)"
             ) from None
         # Of several who find it stale one succeeds: the generation is what it was for that one only.
-        blob.upload_from_string(_holder(), if_generation_match=blob.generation)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(NotFound, PreconditionFailed):
-            blob.delete(if_generation_match=blob.generation)
+        blob.upload_from_string(mine, if_generation_match=blob.generation)
 
 
 def _holder() -> str:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now})
+    run = uuid.uuid4().hex  # tells two runs of one process apart
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now, "run": run})
 
 
 def _is_stale(holder: str) -> bool:

@@ -4,6 +4,7 @@
 line each, which are written and read without holding them all.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -15,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipeline import VERSION, ledger, model_check
-from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS
+from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from transforms import files
 from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.receipts import encode, read_receipts
+from transforms.receipts import encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def with_contract(
         "signature": contract.signature,
         "key_input": contract.key.name if contract.key else None,
         "key_output": contract.echo.output if contract.echo else None,
+        "key_last_column": contract.echo.last_column if contract.echo else None,
         "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
         "predictions": dict(layout.predictions),
         "batch_size": handler.batch_size,
@@ -90,8 +92,18 @@ def begin(options: RunOptions, plan: "Plan") -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in plan.sources)
     digest = hashlib.sha256(listed).hexdigest()
-    files.write_whole(planned_path(plan.job.temp, digest), [listed])
-    _write(options.output, JOB, {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest})
+    _write_anew(planned_path(plan.job.temp, digest), listed)
+    document = {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest}
+    _write_anew(files.join(options.output, JOB), _as_text(document))
+
+
+def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
+    """The sources that an unfinished run was to read, by its `_job.json`; None if their list is not there whole."""
+    path = planned_path(temp, document["sources_sha256"])
+    found = files.read_small(path)
+    if found is None or hashlib.sha256(found).hexdigest() != document["sources_sha256"]:
+        return None
+    return list(read_sources(path))
 
 
 def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: float, *, success: bool) -> None:
@@ -119,10 +131,21 @@ def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: fl
     }
     text = _write(options.output, MANIFEST, document)
     if success:
-        _write(options.output, SUCCESS, {"manifest_sha256": hashlib.sha256(text).hexdigest()})
-    # First what says that there is something to go on from, then that.
-    files.delete_tree(files.join(options.output, JOB))
-    files.delete_tree(plan.job.temp)
+        files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
+    # The run is complete whether or not they go: what stays is removed when the command is given again.
+    with contextlib.suppress(OSError, RunError):
+        clear(options.output)
+
+
+def clear(output: str) -> None:
+    """Removes what is needed only to go on: first what says that there is something to go on from, then that."""
+    files.delete_tree(files.join(output, JOB))
+    files.delete_tree(files.join(output, TEMP))
+
+
+def success_of(text: bytes) -> bytes:
+    """What stands in `_SUCCESS` beside a manifest of that text."""
+    return _as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
@@ -146,19 +169,36 @@ def read_sources(path: str) -> Iterator[Source]:
     Raises:
         RunError: A line is damaged.
     """
-    with files.open_raw(path) as file:
-        try:
-            for line in file:
-                fields = msgspec.json.decode(line, type=dict[str, Any])
-                yield msgspec.convert([fields[name] for name in Source._fields], Source)
-        except (ValueError, KeyError) as error:
-            raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error
+    return read_lines(path, decode_source)
+
+
+def decode_source(line: bytes) -> Source:
+    """The source of a line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    fields = msgspec.json.decode(line, type=dict[str, Any])
+    try:
+        return msgspec.convert([fields[name] for name in Source._fields], Source)
+    except KeyError as error:
+        raise ValueError(f"it has no {error}") from error
 
 
 def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+    text = _as_text(document)
     files.write_whole(files.join(output, name), [text])
     return text
+
+
+def _as_text(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def _write_anew(path: str, text: bytes) -> None:
+    """Writes a file unless it is there: on an object store a write that fails may cost what was there before."""
+    if files.read_small(path) != text:
+        files.write_whole(path, [text])
 
 
 def _as_json(document: dict[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
-from transforms.errors import UsageError
+from transforms import files
+from transforms.errors import RunError, UsageError
 from transforms.model import check_folder
 from transforms.model_ops import ALLOW, Finding
 
@@ -25,7 +26,7 @@ def identify(model: str, pinned: str | None) -> str:
     Raises:
         UsageError: It is another model, none, or cannot be read.
     """
-    if not os.path.isfile(model):
+    if files.is_local(model) and not os.path.isfile(model):
         check_folder(model)  # before all of some other folder is read
     try:
         found = fingerprint(model)
@@ -47,25 +48,70 @@ def fingerprint(model: str) -> str:
         OSError: One cannot be read.
     """
     digest = hashlib.sha256()
-    for path in [model] if os.path.isfile(model) else sorted(_files(model)):
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UsageError(f"{path} is neither a file nor a folder; remove it from the model")
-        digest.update(os.path.relpath(path, model).encode("utf-8", "surrogateescape") + b"\0")
+    for name, path in _stored(model) if not files.is_local(model) else _local(model):
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         content = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(BLOCK_BYTES):
+        with files.open_raw(path) as file:
+            for block in _blocks(file):
                 content.update(block)
         digest.update(content.digest())
     return digest.hexdigest()
 
 
+def _stored(model: str) -> Iterator[tuple[str, str]]:
+    """Names and paths of a model's files in an object store, in order of name; that of a single file is a dot."""
+    names = files.list_below(model)
+    outside = next((name for name in names if ".." in name.split("/")), None)
+    if outside is not None:  # an object can be called so, and would be copied to outside of the model's folder
+        raise UsageError(f"{files.join(model, outside)} lies outside of the model by its name; remove it from there")
+    yield from ((name, files.join(model, name)) for name in names) if names else [(".", model)]
+
+
+def _local(model: str) -> Iterator[tuple[str, str]]:
+    for path in [model] if os.path.isfile(model) else sorted(_files(model)):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UsageError(f"{path} is neither a file nor a folder; remove it from the model")
+        yield os.path.relpath(path, model), path
+
+
 def _files(model: str) -> Iterator[str]:
     """The files of a folder, also behind links to folders, since TensorFlow follows them; no folder twice."""
     seen = set()
-    for folder, folders, names in os.walk(model, followlinks=True):
+    for folder, folders, names in os.walk(model, onerror=_refuse, followlinks=True):
         seen.add(os.path.realpath(folder))
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(folder, name)) not in seen)
         yield from (os.path.join(folder, name) for name in names)
+
+
+def copy_here(path: str, target: str) -> None:
+    """Copies a file, or a folder and all below it, from an object store to this machine.
+
+    Args:
+        path: A file or a folder there.
+        target: What it is called here.
+
+    Raises:
+        RunError: It cannot be copied, or what was read is not what the store has.
+    """
+    for name, source in _stored(path):
+        place = os.path.normpath(os.path.join(target, name))
+        try:
+            with files.open_raw(source) as file:
+                copied = files.write_whole(place, _blocks(file))
+        except OSError as error:
+            raise RunError(f"{source} cannot be read: {error}; {files.remedy(error)}, and run again") from error
+        if files.read_back(source) != copied:
+            raise RunError(f"{source} changed while it was copied, or was copied otherwise than it is; run again")
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    while block := file.read(BLOCK_BYTES):
+        yield block
+
+
+def _refuse(error: OSError) -> None:
+    """What `os.walk` calls with an error, which it would keep to itself: a sha256 of some of the files is none."""
+    raise UsageError(f"{error.filename} cannot be listed: {error}; see that it can be read") from error
 
 
 def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:

@@ -177,6 +177,7 @@ class _Call:
 
 def _connect(address: str, timeout: float | None = None) -> Connection:
     client = socket.socket(socket.AF_UNIX)
+    client.settimeout(None)  # Google's client sets a default for all sockets, and a model may take its time
     if timeout is not None:
         # Not client.settimeout, which Python keeps to itself: the connection knows the descriptor only.
         wait = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))

@@ -38,6 +38,16 @@ def is_part(name: str) -> bool:
     return PART.search(name) is not None
 
 
+def is_inside(name: str) -> bool:
+    """Whether the name of a part, as a list of parts has it, leads to nowhere but the run's own parts.
+
+    >>> [is_inside(f"{folder}a-00000-of-00001.jsonl") for folder in ("", "sub/", "../", "/", "sub/../../", "_temp/")]
+    [True, True, False, False, False, False]
+    """
+    steps = name.split("/")
+    return is_part(name) and not {"", ".", ".."} & set(steps) and "\0" not in name and steps[0] not in RESERVED
+
+
 def is_unfinished(name: str) -> bool:
     """Whether a file has the name of one whose writer was killed: it never got the name that it was meant for."""
     return UNFINISHED.search(name) is not None

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline.budget import Budget
 from transforms.errors import UsageError
@@ -310,3 +310,29 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
         raise UsageError("--input_map names a model input twice; name it once")
     given |= {"input": tuple(given["input"]), "input_map": pairs, "max_bad_rows": Budget.parse(given["max_bad_rows"])}
     return RunOptions(**given), beam_args
+
+
+def command(options: Mapping[str, Any]) -> list[str]:
+    """The words of the `keyjoin run` that gives some options, without --overwrite and --incremental.
+
+    Args:
+        options: As the manifest has them, see `RunOptions`.
+    """
+    words = ["keyjoin", "run"]
+    for action in run_parser("")._actions:
+        value = options.get(action.dest)
+        if not value or action.dest in ("overwrite", "incremental") or value in (action.default, str(action.default)):
+            continue
+        if value is True:
+            words.append(action.option_strings[0])
+            continue
+        if action.dest == "max_bad_rows":
+            values = [",".join(Budget.items(value))]
+        elif isinstance(value, dict):
+            values = [f"{name}={field}" for name, field in value.items()]
+        elif isinstance(value, (list, tuple)) and tuple(value) != action.default:
+            values = list(value) if isinstance(action, argparse._AppendAction) else [",".join(value)]
+        else:
+            values = [] if isinstance(value, (list, tuple)) else [str(value)]
+        words += [f"{action.option_strings[0]}={each}" for each in values]
+    return words

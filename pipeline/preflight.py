@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +109,8 @@ def prepare(
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
+        if not files.is_local(options.model):
+            _check_copy(options.model, folder, inputs.settings["model"]["sha256"])
         size = sum(source.size for source in matched.sources)
         beginning = _Sample(fmt, data, sample, size)
         handler, swept, findings = _handler(options, folder, beginning, kept, local=local)
@@ -125,17 +126,29 @@ def prepare(
 
 @contextlib.contextmanager
 def model_folder(model: str) -> Iterator[str]:
-    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile."""
+    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile.
+
+    A model in an object store is copied first: TensorFlow reads few of them.
+    """
+    if not files.is_local(model):
+        with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
+            here = os.path.join(folder, os.path.basename(model.rstrip("/")))
+            model_check.copy_here(model, here)
+            with model_folder(here) as found:
+                yield found
+        return
     if not model.endswith(KERAS):
         yield model
         return
-    folder = tempfile.mkdtemp(prefix="keyjoin-model-")
-    try:
+    with tempfile.TemporaryDirectory(prefix="keyjoin-model-", ignore_cleanup_errors=True) as folder:
         exported = os.path.join(folder, "model")
         export_keras(model, exported)
         yield exported
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_copy(model: str, folder: str, sha256: str) -> None:
+    if not model.endswith(KERAS) and model_check.fingerprint(folder) != sha256:
+        raise UsageError(f"the model {model} was replaced by another one just now; run again")
 
 
 class _Sample(NamedTuple):

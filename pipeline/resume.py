@@ -10,7 +10,6 @@ A folder is in one of these states; each step of a run leads from one to another
 """
 
 import enum
-import hashlib
 import itertools
 import json
 import zlib
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 
 from pipeline import manifest
+from pipeline.lock import locked
 from pipeline.names import (
     JOB,
     LOCK,
@@ -40,8 +40,8 @@ from transforms.chunks import SPILL, open_plain
 from transforms.errors import UsageError
 from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
-from transforms.threads import in_threads
-from transforms.write import letters_name
+from transforms.threads import stream_in_threads
+from transforms.write import written_of
 
 # Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
 # file, and the model's files by their sha256, wherever they lie.
@@ -52,7 +52,6 @@ FREE = frozenset(
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
 ANEW = "--overwrite starts anew"
-RESTORED_AT_A_TIME = 1 << 10
 
 
 class Stage(enum.Enum):
@@ -84,12 +83,10 @@ def look(output: str) -> Earlier | None:
         UsageError: A file of the earlier run is damaged.
     """
     success, made, job = (files.read_small(files.join(output, name)) for name in (SUCCESS, MANIFEST, JOB))
-    complete = success is not None and made is not None and _names(success, made)
-    if job is not None and not complete:
+    complete = made is not None and success == manifest.success_of(made)
+    if job is not None and not complete and _is_whole(job):
         document = _document(output, JOB, job)
-        planned = manifest.planned_path(files.join(output, TEMP), document["sources_sha256"])
-        found = files.read_small(planned)
-        return Earlier(Stage.UNFINISHED, document, None if found is None else list(manifest.read_sources(planned)))
+        return Earlier(Stage.UNFINISHED, document, manifest.read_planned(files.join(output, TEMP), document))
     if made is None:
         return None
     document = _document(output, MANIFEST, made)
@@ -100,12 +97,16 @@ def look(output: str) -> Earlier | None:
     return Earlier(stage, document, list(manifest.read_sources(files.join(output, SOURCES))))
 
 
-def _names(success: bytes, made: bytes) -> bool:
-    """Whether `_SUCCESS` is that of a manifest."""
+def _is_whole(job: bytes) -> bool:
+    """Whether `_job.json` was written to its end; an object store may keep what came of a write that failed.
+
+    One that was not is of a run that had not begun.
+    """
     try:
-        return bool(json.loads(success)["manifest_sha256"] == hashlib.sha256(made).hexdigest())
-    except (ValueError, KeyError, TypeError):
+        json.loads(job)
+    except ValueError:
         return False
+    return True
 
 
 def _document(output: str, name: str, text: bytes) -> dict[str, Any]:
@@ -131,6 +132,8 @@ def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | N
         UsageError: It is refused.
     """
     names = [name for name in there if not is_nothing(name)]
+    if names == [JOB]:  # of a run that had not begun, if it is not whole
+        return
     if names and earlier is None and not options.overwrite:
         raise UsageError(
             f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
@@ -282,13 +285,19 @@ def _decoded(text: bytes | None) -> PartReceipt | None:
 def lost_parts(output: str) -> list[str]:
     """Files that a complete run has listed, and that are not there in their size; their content is not read."""
     there = files.list_below(output)
-    lost = []
-    for part in read_list(files.join(output, PARTS)):
-        if there.get(part.chunk.part) != part.bytes:
-            lost.append(part.chunk.part)
-        if part.dead and there.get(letters_name(part.chunk.part)) != part.dead_bytes:
-            lost.append(letters_name(part.chunk.part))
-    return lost
+    listed = (pair for part in read_list(files.join(output, PARTS)) for pair in written_of(part))
+    return [name for name, written in listed if there.get(name) != written.bytes]
+
+
+def clean(output: str) -> None:
+    """Removes what a run that was killed after its `_SUCCESS` has left.
+
+    Raises:
+        UsageError: It is still there, and holds the folder.
+    """
+    if files.names_in(output) & {JOB, TEMP, LOCK}:
+        with locked(output):
+            manifest.clear(output)
 
 
 def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Iterable[str]) -> None:
@@ -321,7 +330,5 @@ def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Itera
 
 def _restore(listed: str, temp: str) -> None:
     """Writes a receipt beside each part again, from the list of a run that was committed."""
-    parts = read_list(listed)
-    while some := list(itertools.islice(parts, RESTORED_AT_A_TIME)):
-        for _ in in_threads(lambda part: write_receipt(temp, part), some):
-            pass
+    for _ in stream_in_threads(lambda part: write_receipt(temp, part), read_list(listed)):
+        pass

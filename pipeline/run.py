@@ -27,7 +27,7 @@ from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.sources import match_sources
-from transforms.write import letters_name
+from transforms.write import written_of
 
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
@@ -46,9 +46,11 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
+    quiet_beam()
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
+        resume.clean(options.output)
         return Exit.COMPLETE
     with locked(options.output):
         there = files.list_below(options.output)
@@ -90,6 +92,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     Raises:
         UsageError: Something is wrong.
     """
+    quiet_beam()
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if not _is_complete(options, inputs):
@@ -140,7 +143,6 @@ def _prepared(
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
     """Runs the pipelines; why they stopped early, if they did."""
-    quiet_beam()
     try:
         if is_local(beam_options):
             return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))
@@ -205,7 +207,6 @@ def _check(plan: Plan) -> list[str]:
             "goes on from here"
         )
     for part in read_receipts(job.temp):
-        del written[part.chunk.part]
-        if part.dead:
-            del written[letters_name(part.chunk.part)]
+        for name, _ in written_of(part):
+            del written[name]
     return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

@@ -132,4 +132,6 @@ def _without(*names: str) -> Iterator[None]:
 def quiet_beam() -> None:
     """Drops what Beam says that no user can act on, and the tracebacks of errors that are told anyway."""
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
+    # Each try to find credentials, with its traceback; that there are none is said by another one.
+    logging.getLogger("apache_beam.utils.retry").setLevel(logging.ERROR)
     logging.getLogger().addFilter(lambda record: NOT_FOR_USERS not in record.getMessage())

@@ -14,6 +14,9 @@ from hypothesis import settings
 
 from pipeline.cli import main
 from pipeline.startup import import_tensorflow
+from tests.faults.counts import Counts
+
+pytest_plugins = ("tests.resumed", "tests.verified")
 
 import_tensorflow()
 
@@ -23,6 +26,34 @@ settings.load_profile("keyjoin")
 
 ROOT = Path(__file__).parents[1]
 BOSTON = ROOT / "examples" / "boston"
+
+
+COUNTS = pytest.StashKey[Counts]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", action="store_true", help="tests/faults: all that can be tried, which takes about an hour"
+    )
+    parser.addoption("--fault_seed", type=int, help="tests/faults: this seed alone")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COUNTS] = Counts(soak=config.getoption("--soak"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = terminalreporter.config.stash[COUNTS].lines()
+    if lines:
+        terminalreporter.section("faults (docs/testing.md)")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def count(pytestconfig: pytest.Config) -> Counts:
+    """Keeps the figures of tests/faults."""
+    return pytestconfig.stash[COUNTS]
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.names import is_unfinished
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 
 BLOCKS = [b"one", b"", b"two" * 100]
 WHOLE = b"".join(BLOCKS)
@@ -131,17 +131,14 @@ class Store:
 
         return Upload()
 
-    def open(self, path: str, **_: Any) -> io.BytesIO:
+    def open(self, path: str, *_: Any) -> io.BytesIO:
         return io.BytesIO(self.objects[path])
-
-    def exists(self, path: str) -> bool:
-        return path in self.objects
 
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_an_object_counts_if_it_is_there(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     store = Store(lost)
-    for name in ("create", "open", "exists"):
+    for name in ("create", "open"):
         monkeypatch.setattr(files.FileSystems, name, getattr(store, name))
     path = "other://bucket/a"
     if lost:
@@ -164,3 +161,21 @@ def test_only_what_is_not_kept_is_deleted(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files.delete_files(str(tmp_path), ["x/y/1"])
     assert sorted(str(p.relative_to(tmp_path / "x")) for p in (tmp_path / "x").rglob("*")) == ["2"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").touch()
+    original = os.scandir
+
+    def fail(path: Any) -> Any:
+        if str(path).endswith("sub"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(RunError, match=r"sub cannot be listed: .*Input/output error"):
+        files.list_below(str(tmp_path))
+    with pytest.raises(UsageError, match=r"sub cannot be listed"):
+        files.match_below(str(tmp_path))
+    assert files.list_below(str(tmp_path / "none")) == {}

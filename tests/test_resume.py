@@ -1,6 +1,5 @@
 """Going on: what an earlier run left counts if it is right and of the same job, and nothing else does."""
 
-import gzip
 import json
 import os
 import shutil
@@ -16,64 +15,23 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipeline import manifest, resume, waves
-from pipeline.options import RunOptions, parse_run
+from pipeline import waves
 from pipeline.signals import Stopped
-from tests import models
 from tests.conftest import ROOT, Result
 from tests.held import held
+from tests.resumed import content, scored
 from transforms import files
 from transforms.done import DONE, TODO, SkipDone, find_done
 from transforms.receipts import encode, read_list, receipt_path, write_receipt
-from transforms.records import Chunk, PartReceipt, Source
+from transforms.records import Chunk, PartReceipt
 from transforms.write import letters_name
-
-ROWS = [{"x": [n, 0, 1]} if n % 5 else {"x": "bad"} for n in range(30)]
-
-
-@pytest.fixture
-def data(lines: Any) -> Path:
-    """Two sources, one of them gzip, of several chunks each."""
-    path = Path(lines(*ROWS, name="a.jsonl"))
-    (path.parent / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-    return path.parent
-
-
-@pytest.fixture
-def flags(data: Path, model: Any, tmp_path: Path) -> list[str]:
-    """A command with several chunks in several waves; without its output."""
-    # A copy, since tests change it.
-    shutil.copytree(model(models.keyed), tmp_path / "model")
-    given = [f"--input={data}", f"--model={tmp_path / 'model'}", "--chunk_bytes=150", "--wave_bytes=700"]
-    return [*given, "--max_bad_rows=0.5"]
-
-
-def content(output: Path) -> dict[str, bytes]:
-    """All that is there, but the manifest, which has times, and what names it."""
-    found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    return {name: text for name, text in found.items() if name not in ("_manifest.json", "_SUCCESS")}
-
-
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the parts that runs write from here on."""
-    from transforms import write
-
-    seen: list[str] = []
-    original = write.write_part
-
-    def seeing(receipt: Any, *rest: Any) -> Any:
-        seen.append(receipt.chunk.part)
-        return original(receipt, *rest)
-
-    monkeypatch.setattr(write, "write_part", seeing)
-    return seen
 
 
 class TestAfterAKill:
     """A run that ends anywhere, and the same command again."""
 
     @pytest.mark.parametrize(
-        ("function", "number"), [("transforms.write.write_receipt", 4), ("pipeline.manifest._write", 2)]
+        ("function", "number"), [("transforms.write.write_receipt", 4), ("pipeline.manifest.success_of", 1)]
     )
     def test_the_same_command_gives_the_bytes_of_a_run_that_was_left_alone(
         self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path, function: str, number: int
@@ -249,107 +207,6 @@ class TestAFinishedOutput:
         again = keyjoin("run", *flags, f"--output={done.output}")
         assert again.code == 2
         assert "_parts.jsonl is not what _manifest.json says of it; --overwrite starts anew" in again.err
-
-
-class TestWhatChanged:
-    """Another model, other options, other sources: refused, by name."""
-
-    def refused(self, keyjoin: Callable[..., Result], output: Path, *flags: str) -> str:
-        before = content(output)
-        done = keyjoin("run", *flags, f"--output={output}")
-        assert done.code == 2, done.out
-        assert done.err.count("\n") == 1
-        assert content(output) == before
-        return done.err
-
-    @pytest.mark.parametrize("stage", ["complete", "unfinished"])
-    def test_is_named(
-        self, keyjoin: Callable[..., Result], flags: list[str], data: Path, stage: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        if stage == "unfinished":
-            monkeypatch.setattr(manifest, "write_lists", lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                keyjoin("run", *flags)
-            monkeypatch.undo()
-            output = data.parent / "out-1"
-        else:
-            output = keyjoin("run", *flags).output
-        say = "is complete" if stage == "complete" else "was not finished"
-
-        def refused(*more: str) -> str:
-            return self.refused(keyjoin, output, *flags, *more)
-
-        assert f"{say}, with other settings: --batch_size was not given, is now 512: give" in refused(
-            "--batch_size=512"
-        )
-        assert "--chunk_bytes was 150, is now 151" in refused("--chunk_bytes=151")
-        assert "--prediction_prefix was not given, is now p_" in refused("--prediction_prefix=p_")
-        weights = next((data.parent / "model").rglob("saved_model.pb"))
-        weights.write_bytes(weights.read_bytes() + b"\x12\x00")
-        assert "the sha256 of the model's files was " in refused()
-        weights.write_bytes(weights.read_bytes()[:-2])
-        monkeypatch.setattr(manifest, "VERSION", "0.0.0")
-        assert "is now 0.0.0: give" in refused()
-        monkeypatch.undo()
-
-        one = data / "a.jsonl"
-        kept, times = one.read_bytes(), one.stat()
-        one.write_bytes(kept + b"\n")
-        assert f"{say}, but {one} had {len(kept)} bytes, and has {len(kept) + 1} now" in refused()
-        one.write_bytes(kept.replace(b"7", b"8", 1))
-        assert f"{one} has other bytes now, from 0 to " in refused()
-        one.write_bytes(kept)
-        os.utime(one, ns=(times.st_atime_ns, times.st_mtime_ns + 1_000_000))
-        (data / "c.jsonl").write_bytes(b"{}\n")
-        said = refused()
-        assert f"{data}/c.jsonl is new since; --incremental takes it along" in said
-        (data / "c.jsonl").unlink()
-        (data / "b.jsonl.gz").rename(data.parent / "b")
-        assert f"{data}/b.jsonl.gz is not among the input any more" in refused()
-        (data.parent / "b").rename(data / "b.jsonl.gz")
-        # The time alone is no change, once the bytes are looked at.
-        done = keyjoin("run", *flags, f"--output={output}")
-        assert (done.code, done.complete()) == (0, True), done.err
-
-    def test_only_what_cannot_change_the_output_may_differ(self) -> None:
-        options, _ = parse_run(["--input=a", "--model=m", "--output=o"], "run")
-        settings = {"options": dict.fromkeys(vars(options), "then")}
-        for name in RunOptions.__dataclass_fields__:
-            other = {"options": {**settings["options"], name: "now"}}
-            expected = [] if name in resume.FREE else [f"--{name} was then, is now now"]
-            assert list(resume.differences(settings, other)) == expected
-        assert set(RunOptions.__dataclass_fields__) >= resume.FREE
-
-    @pytest.mark.parametrize(
-        ("before", "now", "said"),
-        [
-            ({"options": {"features": ["a", "b"]}}, {"options": {"features": []}}, "--features was a,b, is now not given"),
-            ({"options": {"input_map": {"x": "a"}}}, {"options": {"input_map": {"x": "b"}}},
-             '--input_map was {"x": "a"}, is now {"x": "b"}'),
-            ({"options": {}}, {"options": {"later": True}}, "--later was not given, is now true"),
-            ({"format": "jsonl"}, {"format": "tfrecord"}, "the format was jsonl, is now tfrecord"),
-            ({"model": {"sha256": "1", "inputs": {}}}, {"model": {"sha256": "2"}},
-             "the sha256 of the model's files was 1, is now 2"),
-            ({"model": {"key_input": "k"}}, {"model": {"key_input": None}}, "the model's key_input was k, is now not given"),
-            ({"versions": {"tensorflow": "2.20"}}, {"versions": {"tensorflow": "2.21"}}, "tensorflow was 2.20, is now 2.21"),
-        ],
-    )  # fmt: skip
-    def test_a_difference_is_spelled(self, before: Any, now: Any, said: str) -> None:
-        assert list(resume.differences(before, now)) == [said]
-        assert list(resume.differences(now, now)) == []
-
-    @pytest.mark.parametrize(
-        ("now", "said"),
-        [
-            ([], "a.jsonl is not among the input any more"),
-            ([Source("a.jsonl", 4, "a", ".jsonl")], "a.jsonl had 3 bytes, and has 4 now"),
-            ([Source("a.jsonl", 3, "sub/a", ".jsonl")], "the parts of a.jsonl were called a-….jsonl, and would be sub/a-….jsonl now"),
-            ([Source("a.jsonl", 3, "a", ".json")], "the parts of a.jsonl were called a-….jsonl, and would be a-….json now"),
-            ([Source("a.jsonl", 3, "a", ".jsonl", 7.0), Source("b.jsonl", 1, "b", ".jsonl")], None),
-        ],
-    )  # fmt: skip
-    def test_a_changed_source_is_spelled(self, now: list[Source], said: str | None) -> None:
-        assert next(resume.changed_sources([Source("a.jsonl", 3, "a", ".jsonl")], now), None) == said
 
 
 class TestIncremental:

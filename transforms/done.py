@@ -9,7 +9,7 @@ import apache_beam as beam
 from transforms import files
 from transforms.receipts import decode, receipt_path
 from transforms.records import Chunk, PartReceipt
-from transforms.write import letters_name
+from transforms.write import written_of
 
 TODO: Final = "todo"
 DONE: Final = "done"
@@ -40,12 +40,8 @@ def find_done(chunk: Chunk, output: str, temp: str) -> PartReceipt | None:
         return None
     if part.chunk != chunk._replace(data=""):
         return None
-    if files.read_back(files.join(output, chunk.part)) != (part.bytes, part.checksum):
-        return None
-    letters = files.join(output, letters_name(chunk.part))
-    if part.dead and files.read_back(letters) != (part.dead_bytes, part.dead_checksum):
-        return None
-    return part
+    whole = all(files.read_back(files.join(output, name)) == written for name, written in written_of(part))
+    return part if whole else None
 
 
 @dataclasses.dataclass(eq=False)

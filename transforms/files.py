@@ -3,21 +3,21 @@
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
-import base64
 import contextlib
 import errno
 import itertools
 import os
-import re
 import shutil
+import stat
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms import objects
 from transforms.errors import RunError, UsageError
 
 BLOCK_LINES = 1 << 10
@@ -47,8 +47,10 @@ def match(pattern: str) -> list[FileMetadata]:
 
 def _look_up(pattern: str) -> list[FileMetadata]:
     try:
+        if not is_local(pattern):
+            return objects.look_up(pattern)
         found: list[FileMetadata] = FileSystems.match([pattern])[0].metadata_list
-    except (BeamIOError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot look up {pattern}: {error}; check the path and your permissions") from error
     return found
 
@@ -57,19 +59,26 @@ def match_below(folder: str) -> list[FileMetadata]:
     """Files in a folder and below, sorted by path; nothing if there is no such folder.
 
     Raises:
-        UsageError: It holds a link to another folder.
+        UsageError: It holds a link to another folder, or a look-up failed.
     """
     if not is_local(folder):
-        return match(join(folder, "**"))
-    return [_metadata(os.path.join(folder, name)) for name in list_below(folder)]
+        return sorted(_below(folder, UsageError), key=lambda file: file.path)
+    try:
+        names = list_below(folder)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    return [_metadata(os.path.join(folder, name)) for name in names]
 
 
 def _metadata(path: str) -> FileMetadata:
-    if os.path.isdir(path):
-        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    if not os.path.exists(path):
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
         return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
-    found = os.stat(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be looked up: {error}; {remedy(error)}, or leave it out") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
     return FileMetadata(path, found.st_size, found.st_mtime)
 
 
@@ -84,11 +93,12 @@ def absolute(path: str) -> str:
 
 
 def open_raw(path: str) -> IO[bytes]:
-    """Opens a file for reading, as stored: nothing is decompressed."""
-    file: IO[bytes] = FileSystems.open(
-        path, mime_type="application/octet-stream", compression_type=CompressionTypes.UNCOMPRESSED
-    )
-    return file
+    """Opens a file for reading, as stored: nothing is decompressed.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    return open(path, "rb") if is_local(path) else objects.open_object(path)
 
 
 def read_range(path: str, start: int, end: int) -> bytes:
@@ -174,7 +184,7 @@ def _write_object(path: str, blocks: Iterable[Any]) -> Written:
     """An object store shows an object only once it is closed, whole."""
     written, failed = None, None
     try:
-        with FileSystems.create(path, "application/octet-stream", CompressionTypes.UNCOMPRESSED) as file:
+        with FileSystems.create(path, objects.BINARY, CompressionTypes.UNCOMPRESSED) as file:
             written = _write_blocks(file, blocks)
     except RunError:
         raise
@@ -227,22 +237,12 @@ def read_back(path: str) -> Written | None:
     """
     try:
         if FileSystems.get_scheme(path) == "gs":
-            return _ask_storage(path)
-        if not is_local(path):
-            return _sum_blocks(open_raw(path)) if FileSystems.exists(path) else None
-        return _sum_blocks(open(path, "rb", buffering=0))
+            return Written(*objects.ask_checksum(path))
+        return _sum_blocks(open(path, "rb", buffering=0) if is_local(path) else open_raw(path))
     except FileNotFoundError:
         return None
-    except (OSError, BeamIOError) as error:
+    except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
-
-
-def _ask_storage(path: str) -> Written | None:
-    # crc32c is base64, most significant byte first: https://cloud.google.com/storage/docs/json_api/v1/objects
-    if not FileSystems.exists(path):
-        return None
-    system = FileSystems.get_filesystem(path)
-    return Written(system.size(path), int.from_bytes(base64.b64decode(system.checksum(path)), "big"))
 
 
 def _sum_blocks(opened: IO[bytes]) -> Written:
@@ -261,13 +261,11 @@ def read_small(path: str) -> bytes | None:
         RunError: It cannot be read.
     """
     try:
-        if not is_local(path) and not FileSystems.exists(path):
-            return None
-        with open(path, "rb") if is_local(path) else open_raw(path) as file:
+        with open_raw(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
-    except (OSError, BeamIOError) as error:
+    except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
 
 
@@ -317,33 +315,49 @@ def list_below(folder: str) -> dict[str, int]:
     """Files in a folder and below: name relative to the folder -> bytes. Links are not followed.
 
     The folder's name is taken as it is, whatever wildcards it holds.
+
+    Raises:
+        RunError: A folder cannot be listed: what it holds must not be taken for gone.
     """
     if is_local(folder):
         return dict(sorted(_walk(folder)))
     cut = len(folder.rstrip("/")) + 1
     # Sorted as pairs of a name and a size: of a million files nothing else is kept.
-    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _look_up(join(folder, "**"))))
+    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _below(folder, RunError)))
+
+
+def _below(folder: str, kind: type[RunError] | type[UsageError]) -> list[FileMetadata]:
+    try:
+        return objects.below(folder)
+    except OSError as error:
+        raise kind(f"cannot look up {folder}: {error}; check the path and your permissions") from error
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
-    # One look at each file: a million of them take seconds.
     cut = len(os.path.join(folder, ""))
-    for at, folders, names in os.walk(folder):
+    for at, folders, names in os.walk(folder, onerror=_refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
-        for name in (*names, *links):
-            path = os.path.join(at, name)
+        for path in (os.path.join(at, name) for name in (*names, *links)):
             yield path[cut:], os.lstat(path).st_size
 
 
-def delete_below(folder: str, keep: Collection[str] = ()) -> None:
-    """Deletes all that is in a folder but what is kept; the folder itself stays, it may be a link or a mount.
+def _refuse(error: OSError) -> None:
+    """What `os.walk` calls with an error, which it would keep to itself."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # there is no such folder, or no longer
+        raise RunError(f"{error.filename} cannot be listed: {error}; {remedy(error)}, and run again") from error
 
-    Args:
-        folder: The folder.
-        keep: Names of files and folders right in it.
-    """
+
+def names_in(folder: str) -> set[str]:
+    """Names of the files and folders right in a folder."""
     if is_local(folder):
-        for name in set(os.listdir(folder) if os.path.isdir(folder) else ()) - set(keep):
+        return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    return {name.split("/")[0] for name in list_below(folder)}
+
+
+def delete_below(folder: str, keep: Collection[str] = ()) -> None:
+    """Deletes all in a folder but what is kept, by name; the folder itself stays, it may be a link or a mount."""
+    if is_local(folder):
+        for name in names_in(folder) - set(keep):
             delete_tree(os.path.join(folder, name))
         return
     names = list_below(folder)
@@ -352,12 +366,13 @@ def delete_below(folder: str, keep: Collection[str] = ()) -> None:
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:
-    """Deletes files below a folder, and folders that are empty then."""
+    """Deletes files below a folder, if they are there, and folders that are empty then."""
     if not is_local(folder):
         _delete_objects(join(folder, name) for name in names)
         return
     for name in names:
-        os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError):  # it went with a folder
+            os.unlink(os.path.join(folder, name))
         while name := os.path.dirname(name):
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(os.path.join(folder, name))
@@ -366,20 +381,20 @@ def delete_files(folder: str, names: Iterable[str]) -> None:
 def delete_tree(path: str) -> None:
     """Deletes a file, or a folder and all below it, if it is there."""
     if is_local(path):
-        # Not by Beam, which takes the name for a glob.
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
-            os.unlink(path)
+        # Not by Beam, which takes the name for a glob; and not asked first, where an error would read as "not there".
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            try:
+                os.unlink(path)
+            except (IsADirectoryError, PermissionError):  # the latter is what other systems than Linux say of a folder
+                if not os.path.isdir(path):
+                    raise
+                shutil.rmtree(path)
         return
-    _delete_objects([path] * FileSystems.exists(path) + [f"{path}/"] * bool(list_below(path)))
+    _delete_objects([path] * bool(_look_up(objects.literal(path))) + [f"{path}/"] * bool(list_below(path)))
 
 
 def _delete_objects(paths: Iterable[str]) -> None:
-    """Deletes objects, and of a path with a slash at its end all whose names begin so, in Beam's batches."""
-    # Beam takes names for globs, except those with a slash.
-    globs = [path if path.endswith("/") else re.sub(r"([*?[])", r"[\1]", path) for path in paths]
     try:
-        FileSystems.delete(globs)
-    except BeamIOError as error:
-        raise RunError(f"cannot delete {globs[0]} and others: {error}; {remedy(error)}, and run again") from error
+        objects.delete(paths)
+    except OSError as error:
+        raise RunError(f"cannot delete: {error}; {remedy(error)}, and run again") from error

@@ -9,8 +9,8 @@ import dataclasses
 import heapq
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import apache_beam as beam
 import google_crc32c
@@ -24,6 +24,8 @@ RECEIPTS = "receipts"
 LISTS = "lists"
 SHARDS = 64  # of a million receipts each holds 16,000, which are 6 MB
 _ORDER = operator.attrgetter("chunk")  # its fields begin with the source, and within a source the start
+
+Line = TypeVar("Line")
 
 
 def encode(part: PartReceipt) -> bytes:
@@ -137,8 +139,21 @@ def read_list(path: str) -> Iterator[PartReceipt]:
     Raises:
         RunError: A line is none.
     """
+    return read_lines(path, decode)
+
+
+def read_lines(path: str, decode_line: Callable[[bytes], Line]) -> Iterator[Line]:
+    """What the lines of a list that a run wrote say, one at a time.
+
+    Args:
+        path: The list.
+        decode_line: What a line says; raises a ValueError where it is damaged.
+
+    Raises:
+        RunError: A line is damaged.
+    """
     with files.open_raw(path) as file:
         try:
-            yield from map(decode, file)
+            yield from map(decode_line, file)
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}; run again with --overwrite") from error

@@ -1,12 +1,14 @@
 """Threads inside a chunk: Arrow, NumPy and the model leave the interpreter's lock while they work."""
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = os.cpu_count() or 1
+AT_A_TIME = 1 << 10
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -19,6 +21,13 @@ def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[O
     """
     todo = list(items)
     return map(function, todo) if len(todo) < 2 else _pool().map(function, todo)
+
+
+def stream_in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """The same for more items than are to be held at a time."""
+    left = iter(items)
+    while some := list(itertools.islice(left, AT_A_TIME)):
+        yield from in_threads(function, some)
 
 
 @functools.cache

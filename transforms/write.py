@@ -117,6 +117,13 @@ def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:
     return in_threads(lambda block: gzip.compress(block, mtime=0), list(blocks) or [b""])
 
 
+def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
+    """The files that a receipt proves, by name: its part, and its dead letters if there are any."""
+    yield part.chunk.part, files.Written(part.bytes, part.checksum)
+    if part.dead:
+        yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
+
+
 def letters_name(part: str) -> str:
     """Where the dead letters of a part are, relative to the output folder.
 

@@ -1,0 +1,146 @@
+"""Which rows of an output are scored again, by what, and what came of it."""
+
+import gzip
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline import manifest, model_check
+from pipeline.exits import Exit
+from pipeline.findings import Cure, Finding, Findings
+from pipeline.layout import make_layout
+from pipeline.names import MANIFEST, PARTS, SOURCES
+from pipeline.options import RunOptions
+from pipeline.preflight import model_folder
+from pipeline.startup import import_session
+from pipeline.verify_files import check_source, compare
+from transforms import files, formats
+from transforms import model as models
+from transforms.chunks import open_plain
+from transforms.errors import UsageError
+from transforms.formats import GZIP
+from transforms.receipts import read_list
+from transforms.records import Feature, PartReceipt, Source
+from transforms.rescore import Agreement, Rescored, Scoring, rescore
+from transforms.write import written_of
+
+
+class Picked(NamedTuple):
+    """A part some of whose rows are scored again.
+
+    Attributes:
+        part: Its receipt.
+        rows: Which of its joined rows.
+    """
+
+    part: PartReceipt
+    rows: list[int]
+
+
+def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Picked]:
+    """Spreads rows to score again evenly over all joined rows: always the same ones.
+
+    Args:
+        parts: The parts.
+        joined: The rows in them.
+        count: How many to pick; all, if there are not as many.
+    """
+    count = min(count, joined)
+    numbers = ((2 * n + 1) * joined // (2 * count) for n in range(count))
+    number, first = next(numbers, None), 0
+    for part in parts:
+        rows = []
+        while number is not None and number < first + part.joined:
+            rows.append(number - first)
+            number = next(numbers, None)
+        first += part.joined
+        if rows:
+            yield Picked(part, rows)
+
+
+def rescore_rows(
+    run: str, model: str, count: int, document: Mapping[str, Any], options: RunOptions, findings: Findings
+) -> Counter[Agreement]:
+    """Scores rows again and adds what differs to the findings.
+
+    Args:
+        run: The output folder.
+        model: The model of that time.
+        count: How many rows.
+        document: The manifest.
+        options: What was asked for at that time.
+        findings: What was found so far; parts among them are left out.
+
+    Returns:
+        How many rows agree, and how well.
+
+    Raises:
+        UsageError: The model is another one, or cannot be loaded.
+    """
+    _check_model(model, document)
+    counted: Counter[Agreement] = Counter()
+    sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
+    with model_folder(model) as folder:
+        import_session()  # the model is loaded here: no row waits for another one
+        called = models.load(folder, options.signature, options.model_ops)
+        try:
+            how = _scoring(called, document, options)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{run}: the model in {MANIFEST} does not fit {model}: {error!r}") from error
+        for picked in pick(read_list(files.join(run, PARTS)), document["totals"]["joined"], count):
+            for found in _rescore_part(run, picked, sources, how, called, findings):
+                counted[found.agreement] += 1
+                if found.agreement is Agreement.OTHER:
+                    said = f"its part has {found.found}"
+                    findings.add(Finding(Exit.DIFFERING, found.key, found.expected, said, Cure.MODEL))
+    return counted
+
+
+def _check_model(model: str, document: Mapping[str, Any]) -> None:
+    if not os.path.exists(model):
+        raise UsageError(f"no model at {model}; give the one of the run, {document['model']['path']}")
+    found, expected = model_check.fingerprint(model), document["model"]["sha256"]
+    if found != expected:
+        raise UsageError(
+            f"{model} is not the model of the run, {document['model']['path']}: its files have sha256 {found}, and had "
+            f"{expected}; give that one"
+        )
+
+
+def _scoring(called: models.Model, document: Mapping[str, Any], options: RunOptions) -> Scoring:
+    """What the manifest says of how rows were scored: nothing is asked or guessed again."""
+    said = document["model"]
+    key = None if said["key_input"] is None else called.inputs[said["key_input"]]
+    echo = None if key is None else models.Echo(said["key_output"], said["key_last_column"])
+    data = tuple(called.inputs[name] for name in said["inputs"])
+    contract = models.Contract(options.signature, data, tuple(called.outputs.values()), key, echo)
+    features = tuple(
+        Feature(name, fed["dtype"], tuple(fed["shape"]), tuple(fed["fields"])) for name, fed in said["inputs"].items()
+    )
+    layout = make_layout(options, [t.name for t in contract.predictions], [])
+    keep = options.non_finite == "keep"
+    return Scoring(formats.load(document["format"]), features, contract, said["batch_size"], keep, layout)
+
+
+def _rescore_part(
+    run: str, picked: Picked, sources: Mapping[str, Source], how: Scoring, called: models.Model, findings: Findings
+) -> Iterator[Rescored]:
+    """Scores rows of a part again, once it, its dead letters and the chunk that they are of are what they were."""
+    part, chunk = picked.part, picked.part.chunk
+    written, source = list(written_of(part)), sources[chunk.source]
+    names = {chunk.source, *(name for name, _ in written)}
+    if not names & findings.names:
+        findings.extend(finding for pair in written for finding in compare(run, *pair))
+        findings.extend(check_source(source, [part]))
+    if names & findings.names:
+        return
+    joined, *letters = (files.read_range(files.join(run, name), 0, made.bytes) for name, made in written)
+    with open_plain(source) as file:
+        file.seek(chunk.start)
+        data = file.read(chunk.end - chunk.start)
+    dead = [msgspec.json.decode(line)["position"] for text in letters for line in text.splitlines()]
+    plain = gzip.decompress(joined) if chunk.part.endswith(GZIP) else joined
+    yield from rescore(chunk, data, plain, dead, picked.rows, how, called)

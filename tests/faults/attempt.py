@@ -1,0 +1,138 @@
+"""One attempt at a job, in a process of its own that was forked for it: warm, and with nothing of an earlier one.
+
+This module is imported once, by the process that is forked from; so it imports all that a run does, TensorFlow excepted:
+the model is a function in this process.
+"""
+
+import functools
+import gettext
+import importlib
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam.runners.portability.fn_api_runner.fn_runner
+import apache_beam.typehints.decorators as hints
+import numpy as np
+import pyarrow.json  # noqa: F401
+from apache_beam.transforms import core
+
+import pipeline.run
+from pipeline import cli, isolation, model_process, startup
+from tests.faults import hooks
+from tests.faults.disk import Disk, Fault
+from tests.faults.objects import ObjectStore
+from transforms import formats
+from transforms.errors import ModelError
+from transforms.model import Model, Tensor
+
+formats.load("jsonl")
+importlib.import_module("transforms.formats.json_explain")
+startup.collect_garbage()
+
+WEIGHTS = np.array([0.5, -1.25, 3.0], np.float32)
+REFUSED = 666.0  # the model raises for a batch that has it
+
+
+class Attempt(NamedTuple):
+    """What to run.
+
+    Attributes:
+        argv: The command line.
+        folder: What the faults are about, all that is below; also the current folder, so that the same command in
+            two of them gives the same bytes.
+        result: Where the outcome is written, outside of it.
+        disk: What fails on the disk.
+        store: What fails in the object store.
+        shuffle: Seed of the order in which the model answers; None leaves it as it is.
+        hook: Name of a function of `tests.faults.hooks`, called before the run, and its arguments.
+        environment: Variables.
+    """
+
+    argv: Sequence[str]
+    folder: str
+    result: str
+    disk: Fault | None = None
+    store: Fault | None = None
+    shuffle: int | None = None
+    hook: tuple[str, Sequence[Any]] | None = None
+    environment: Mapping[str, str] = {}
+
+
+def linear(x: Any) -> Any:
+    """(rows, 3) -> (rows, 1): sums in one order, whatever the batch; float32."""
+    return (x[:, 0] * WEIGHTS[0] + x[:, 1] * WEIGHTS[1] + x[:, 2] * WEIGHTS[2])[:, None]
+
+
+def stub(shuffle: int | None) -> Model:
+    """A keyed model that needs no TensorFlow, and may answer in any order."""
+    order = random.Random(shuffle)
+
+    def call(key: Any, x: Any) -> list[Any]:
+        if (x[:, 0] == REFUSED).any():
+            raise ModelError("InvalidArgumentError: the number of the beast")
+        rows = list(range(len(key)))
+        if shuffle is not None:
+            order.shuffle(rows)
+        return [key[rows], linear(x)[rows]]
+
+    tensors = {name: Tensor(name, dtype, shape, name) for name, dtype, shape in (
+        ("key", "int32", ()), ("x", "float32", (3,)), ("prediction", "float32", (1,)),
+    )}  # fmt: skip
+    return Model(
+        {name: tensors[name] for name in ("key", "x")}, {name: tensors[name] for name in ("key", "prediction")}, call
+    )
+
+
+class _Stub:
+    """Stands where the process of the model would."""
+
+    def __init__(self, shuffle: int | None) -> None:
+        self._model = stub(shuffle)
+
+    def ensure(self) -> None:
+        """It runs."""
+
+    def load(self, *_: str | None) -> Model:
+        return self._model
+
+
+def run(attempt: Attempt) -> None:
+    """Runs it and ends the process, with the command's exit code."""
+    # Beam asks these for each step of each graph, thousands of times, and the answer is always the same. Not in the
+    # process of the tests: what is kept keeps all graphs.
+    hints.get_signature = functools.cache(hints.get_signature)
+    gettext.find = functools.cache(gettext.find)
+    with open(f"{attempt.result}.log", "wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    result = open(attempt.result, "w")  # noqa: SIM115  now, while nothing is replaced and nothing is forbidden
+    os.environ.update(attempt.environment)
+    os.chdir(attempt.folder)
+    if "TZ" in attempt.environment:
+        time.tzset()
+    stands_in = functools.cache(lambda: _Stub(attempt.shuffle))
+    model_process.process = isolation.process = stands_in  # type: ignore[assignment]
+    disk = Disk(attempt.folder, attempt.disk)
+    store = ObjectStore.serve(f"{attempt.folder}/objects", attempt.store)
+    if attempt.hook is not None:
+        getattr(hooks, attempt.hook[0])(*attempt.hook[1])
+    disk.install()
+    code = int(cli.main(attempt.argv))
+    for call in hooks.LATE:
+        call()
+    outcome = {"disk": disk.trace, "store": store.trace, "hook": hooks.SEEN}
+    result.write(json.dumps(outcome))
+    result.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+assert apache_beam.runners.portability.fn_api_runner.fn_runner
+assert core
+assert pipeline.run

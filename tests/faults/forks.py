@@ -1,0 +1,63 @@
+"""Attempts in forked processes: started from one that has imported everything, at most as many at once as there are cores."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from tests.faults.attempt import Attempt, run
+
+HANGS = 300  # seconds after which an attempt counts as hanging; they take less than one
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["pytest", "tests.faults.attempt"])
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Outcome(NamedTuple):
+    """What came of an attempt.
+
+    Attributes:
+        code: Exit code, negative if it was killed.
+        said: Standard output and error.
+        disk: Operations on the disk, name and path; empty if it was killed.
+        store: Those on the object store.
+        hook: What its hook counted.
+    """
+
+    code: int
+    said: str
+    disk: list[tuple[str, str]]
+    store: list[tuple[str, str]]
+    hook: dict[str, int]
+
+
+def attempt(task: Attempt, kill_after: float | None = None) -> Outcome:
+    """Runs an attempt to its end, or kills it after so many seconds."""
+    for path in (task.result, f"{task.result}.log"):
+        Path(path).unlink(missing_ok=True)
+    process = CONTEXT.Process(target=run, args=(task,))
+    process.start()
+    process.join(HANGS if kill_after is None else kill_after)
+    if process.exitcode is None:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert kill_after is not None, f"hangs: {task}"
+    said = Path(f"{task.result}.log").read_text(errors="replace")
+    text = Path(task.result).read_text() if os.path.exists(task.result) else ""
+    found = json.loads(text) if text else {}
+    assert process.exitcode is not None
+    assert "Traceback" not in said or "fasteners.process_lock" in said, said  # which says so where it cannot unlock
+    return Outcome(process.exitcode, said, found.get("disk", []), found.get("store", []), found.get("hook", {}))
+
+
+def side_by_side(function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+    """Calls a function that waits for attempts, for several items at once."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(function, items))

@@ -1,0 +1,144 @@
+"""What an attempt does to itself: functions that it calls by name before it runs, in its own process."""
+
+import errno
+import io
+import os
+import random
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.faults import disk
+from transforms import join, read, write
+
+SEEN: dict[str, int] = {}
+LATE: list[Callable[[], Any]] = []  # called once the command has ended
+
+
+def _count(name: str) -> int:
+    SEEN[name] = SEEN.get(name, 0) + 1
+    return SEEN[name]
+
+
+def twice() -> None:
+    """Every chunk is written twice, by two threads at once, as by a worker and its replacement."""
+    original = write.write_part
+
+    def both(*arguments: Any) -> Any:
+        _count("written twice")
+        made: list[Any] = []
+        other = threading.Thread(target=lambda: made.append(original(*arguments)))
+        other.start()
+        own = original(*arguments)
+        other.join()
+        assert made == [own]
+        return own
+
+    write.write_part = both
+
+
+def zombie() -> None:
+    """All that was written is written again after the commit, as by a worker that nobody heard of any more."""
+    original = write.write_part
+
+    def keeping(*arguments: Any) -> Any:
+        _count("written after the commit")
+        LATE.append(lambda: original(*arguments))
+        return original(*arguments)
+
+    write.write_part = keeping
+
+
+def flaky(seed: int) -> None:
+    """Some step fails once: before it, or after it was done."""
+    chosen = random.Random(seed)
+    module, name = chosen.choice([(write, "write_part"), (join, "join_chunk")])
+    at, late = chosen.randrange(1, 4), chosen.random() < 0.5
+    original = getattr(module, name)
+
+    def failing(*arguments: Any) -> Any:
+        call = _count("calls")
+        made = original(*arguments) if late or call != at else None
+        if call == at:
+            raise ConnectionResetError("a worker is gone")
+        return made
+
+    setattr(module, name, failing)
+
+
+def between(command: str) -> None:
+    """Another process changes a source after it was read, and before its rows are written."""
+    original = join.join_chunk
+
+    def after(*arguments: Any) -> Any:
+        if _count("calls") == 1:
+            subprocess.run(["sh", "-c", command], check=True)
+        return original(*arguments)
+
+    join.join_chunk = after
+
+
+def limited(name: str, value: int) -> None:
+    """A limit of the system: `RLIMIT_…`; that of open files counts from the first that is free."""
+    number = getattr(resource, name)
+    if name == "RLIMIT_NOFILE":
+        free = os.open(os.devnull, os.O_RDONLY)
+        os.close(free)
+        value += free
+    resource.setrlimit(number, (value, resource.getrlimit(number)[1]))
+
+
+def nobody() -> None:
+    """The process gives up its rights."""
+    if os.getuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+def jumping() -> None:
+    """From the first chunk on, the wall clock jumps by up to a year, either way, whenever it is looked at."""
+    jumps, now, original = random.Random(0), time.time, read.read_chunk
+
+    def then(*arguments: Any) -> Any:
+        time.time = lambda: now() + jumps.uniform(-1, 1) * 31_536_000
+        return original(*arguments)
+
+    read.read_chunk = then
+
+
+def umask(mask: int) -> None:
+    os.umask(mask)
+
+
+def held(call: int, said: str) -> None:
+    """Waits for ever before a part is written, and says so by making a file."""
+    original = write.write_part
+
+    def wait(*arguments: Any) -> Any:
+        if _count("calls") == call:
+            open(said, "wb").close()
+            threading.Event().wait()
+        return original(*arguments)
+
+    write.write_part = wait
+
+
+def full(size: int) -> None:
+    """A disk without space after so many bytes."""
+    left = size
+    original = io.FileIO.write
+    lock = threading.Lock()
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            nonlocal left
+            with lock:
+                left -= len(data)
+                if left < 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(self, data)
+
+    disk._File.__bases__ = (Full,)

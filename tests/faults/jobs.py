@@ -1,0 +1,102 @@
+"""The jobs that faults are tried on, and what has to be there whenever one calls itself complete."""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.faults.attempt import Attempt
+from tests.faults.disk import Fault
+from tests.faults.forks import Outcome, attempt
+
+BAD = {2: '{"x": "bad", "n": 2}', 5: "{}", 11: '{"x": [666, 0, 0]}'}
+ROWS = [BAD.get(n) or json.dumps({"n": n, "x": [n, 0.5, -n]}) for n in range(13)]
+
+
+class Job(NamedTuple):
+    """A command in a folder of its own, and its current folder.
+
+    Attributes:
+        folder: With `in`, `model` and `out`, or with `objects` for the first and the last of them.
+        flags: Of the command.
+        stored: Whether input and output are in the store.
+    """
+
+    folder: Path
+    flags: tuple[str, ...]
+    stored: bool = False
+
+    def argv(self) -> list[str]:
+        where = "fault://bucket/" if self.stored else ""
+        return ["run", f"--input={where}in/", f"--output={where}out", "--model=model", *self.flags]
+
+    def run(self, kill_after: float | None = None, **how: Any) -> Outcome:
+        """An attempt; `how` has fields of `Attempt`."""
+        return attempt(Attempt(self.argv(), str(self.folder), f"{self.folder}.result", **how), kill_after)
+
+    def fail(self, fault: Fault) -> Outcome:
+        """An attempt with a fault where input and output are."""
+        return self.run(store=fault) if self.stored else self.run(disk=fault)
+
+    def copy(self, folder: Path) -> "Job":
+        """The same in another folder."""
+        shutil.copytree(self.folder, folder)
+        return self._replace(folder=folder)
+
+    def files(self) -> dict[str, bytes]:
+        """All that is in the output folder, by name; empty folders, too. The time that it took is taken out."""
+        if self.stored:
+            kept = self.folder / "objects"
+            named = {urllib.parse.unquote(path.name): path for path in kept.iterdir()}
+            read = {
+                name.removeprefix("bucket/out/"): path.read_bytes()
+                for name, path in named.items()
+                if name.startswith("bucket/out/")
+            }
+        else:
+            output = self.folder / "out"
+            read = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+            read |= {
+                f"{path.relative_to(output)}/": b""
+                for path in output.rglob("*")
+                if path.is_dir() and not any(path.iterdir())
+            }
+        return without_times(read)
+
+    def is_complete(self) -> bool:
+        return "_SUCCESS" in self.files()
+
+
+def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The same files for every run of a command."""
+    if not {"_manifest.json", "_SUCCESS"} <= read.keys():
+        return dict(read)
+    digest = hashlib.sha256(read["_manifest.json"]).hexdigest()
+    document = json.loads(read["_manifest.json"])
+    del document["seconds"]
+    named = digest.encode() in read["_SUCCESS"]
+    return {**read, "_manifest.json": json.dumps(document).encode(), "_SUCCESS": b"named" if named else b"of another"}
+
+
+def make(folder: Path, content: Mapping[str, bytes], *flags: str, stored: bool = False) -> Job:
+    """A job over such sources, by name."""
+    for name, text in {"model/saved_model.pb": b"see tests/faults/attempt.py", **content}.items():
+        path = folder / (name if name.startswith("model/") else f"in/{name}")
+        if stored and path.parts[len(folder.parts)] == "in":
+            path = folder / "objects" / urllib.parse.quote(f"bucket/in/{name}", safe="")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text)
+        os.utime(path, (1e9, 1e9))
+    return Job(folder, flags, stored)
+
+
+def small(folder: Path, *, stored: bool = False) -> Job:
+    """Two sources, one of them gzip and in a sub-folder; dead letters of reading and of predicting."""
+    data = ("\n".join(ROWS) + "\n").encode()
+    content = {"a.jsonl": data, "sub/b.jsonl.gz": gzip.compress(data[:200], mtime=0)}
+    return make(folder, content, "--max_bad_rows=0.5", stored=stored)

@@ -1,0 +1,80 @@
+"""Killed at any moment, with signal 9: what is there then is gone on from, or complete."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BOSTON, ROOT
+from tests.faults.counts import Counts
+from tests.faults.forks import side_by_side
+from tests.faults.jobs import ROWS, Job, make, without_times
+
+FORKS, SOAK_FORKS = 24, 100
+PROCESSES, SOAK_PROCESSES = 3, 100
+
+
+def test_a_kill_at_any_moment(tmp_path: Path, count: Counts) -> None:
+    data = "\n".join(ROWS * 5).encode()
+    job = make(
+        tmp_path / "job",
+        {"a.jsonl": data, "b.jsonl": data},
+        "--chunk_bytes=500",
+        "--wave_bytes=900",
+        "--max_bad_rows=0.5",
+    )
+    clean = job.copy(tmp_path / "clean")
+    started = time.monotonic()
+    assert clean.run().code == 0
+    seconds, expected = time.monotonic() - started, clean.files()
+
+    def one(seed: int) -> int:
+        chosen = random.Random(seed)
+        killed: Job = job.copy(tmp_path / str(seed))
+        for _ in range(chosen.randrange(1, 3)):
+            killed.run(kill_after=chosen.uniform(0, 1.2 * seconds))
+            left = killed.files()
+            if "_SUCCESS" in left:
+                assert {name: left[name] for name in expected} == expected
+        done = killed.run()
+        assert done.code == 0, (seed, done.said)
+        assert killed.files() == expected, seed
+        shutil.rmtree(killed.folder)
+        return 1
+
+    count("forked processes killed", sum(side_by_side(one, range(SOAK_FORKS if count.soak else FORKS))))
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model",
+        "--chunk_bytes=20000", "--wave_bytes=40000", f"--output={tmp_path}/out",
+    ]  # fmt: skip
+
+
+def content(output: Path) -> dict[str, bytes]:
+    read = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    return without_times(read)
+
+
+def test_a_kill_of_the_whole_program(tmp_path: Path, command: list[str], count: Counts) -> None:
+    output = tmp_path / "out"
+    started = time.monotonic()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    seconds, expected = time.monotonic() - started, content(output)
+    kills = SOAK_PROCESSES if count.soak else PROCESSES
+    for seed in range(kills):
+        shutil.rmtree(output)
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(random.Random(seed).uniform(0.3, 1) * seconds)  # before that it imports
+            process.send_signal(signal.SIGKILL)
+        again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        assert content(output) == expected, seed
+    count("whole programs killed", kills)

@@ -1,0 +1,222 @@
+"""What is fuzzed: functions of any bytes that raise when a promise about them is broken.
+
+The promises: no other error than RunError, in one line; each row is exactly once good or bad, and each line a row or
+blank; what is written is the row with its predictions.
+"""
+
+import gzip
+import io
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from transforms import chunks
+from transforms.errors import RunError
+from transforms.formats import Format, jsonl, tfrecord
+from transforms.formats.json_lines import BOM
+from transforms.records import Chunk, Feature, Layout, Source
+
+FEATURES = (
+    Feature("x", "float32", (2,), ("x",)),
+    Feature("n", "int64", (), ("n",)),
+    Feature("s", "string", (), ("s",)),
+)
+Y = ("y", 'a "name" ☃')
+LAYOUTS = (
+    Layout(True, (), (), None, None, (Y,)),
+    Layout(True, (), (), "key", None, (Y,)),
+    Layout(True, ("n", "s"), (), None, None, (Y,)),
+    Layout(True, (), ("x",), "key", None, (Y,)),
+    Layout(False, (), (), None, "s", (Y,)),
+)
+
+
+class Scored(NamedTuple):
+    """A file that was read and written without a model.
+
+    Attributes:
+        good: Position and bytes of each row that was joined.
+        bad: The same of each other row.
+        blank: Lines that are no rows.
+        out: What was written.
+    """
+
+    good: list[tuple[int, bytes]]
+    bad: list[tuple[int, bytes]]
+    blank: int
+    out: bytes
+
+
+def score(fmt: Format, data: bytes, chunk_bytes: int, features: tuple[Feature, ...], layout: Layout) -> Scored:
+    """Reads a file, predicts each good row's number among the good ones, and writes it.
+
+    Raises:
+        RunError: Its framing is damaged.
+    """
+    found = Scored([], [], 0, b"")
+    ends = list(fmt.split(io.BytesIO(data), len(data), chunk_bytes)) if data else [0]
+    assert ends[-1] == len(data)
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        assert start < end or not data
+        found = _add_chunk(found, fmt, data[start:end], start, features, layout)
+    return found
+
+
+def _add_chunk(
+    found: Scored, fmt: Format, piece: bytes, start: int, features: tuple[Feature, ...], layout: Layout
+) -> Scored:
+    rows = fmt.rows(piece, first=start == 0)
+    inputs, unread = fmt.read(piece, rows, features)
+    good = np.ones(len(rows.starts), np.bool_)
+    for bad in unread:
+        assert good[bad.row], "bad twice"
+        good[bad.row] = False
+    assert inputs.num_rows == good.sum()
+    numbers = np.arange(inputs.num_rows, dtype=np.float32) + len(found.good)
+    predictions = pa.RecordBatch.from_arrays([pa.array(numbers)], ["y"])
+    joined = fmt.write(Chunk("s", "s", start, start + len(piece), 0, 1, "p"), piece, rows, unread, predictions, layout)
+    for bad in joined.bad:
+        assert good[bad.row], "bad twice"
+        good[bad.row] = False
+    told = [*unread, *joined.bad]
+    assert all(bad.reason and bad.message for bad in told)
+    text = [(start + s, piece[s:e]) for s, e in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
+    return Scored(
+        found.good + [text[row] for row in np.flatnonzero(good)],
+        found.bad + [text[row] for row in np.flatnonzero(~good)],
+        found.blank + rows.blank,
+        found.out + b"".join(bytes(memoryview(block)) for block in joined.blocks),
+    )
+
+
+def _settings(data: bytes) -> tuple[int, Layout, bytes]:
+    """The first two bytes pick the chunks' size and the layout."""
+    head = data[:2].ljust(2, b"\0")
+    return 1 + head[0] * 4, LAYOUTS[head[1] % len(LAYOUTS)], data[2:]
+
+
+def json_lines(data: bytes) -> None:
+    """JSON Lines: reading, and the splice."""
+    chunk_bytes, layout, data = _settings(data)
+    done = score(jsonl.FORMAT, data, chunk_bytes, FEATURES, layout)
+    lines = data.removeprefix(BOM).split(b"\n")
+    lines = lines if lines[-1] else lines[:-1]
+    rows = [line for line in lines if line.strip(b" \t\r")]
+    assert [text for _, text in sorted(done.good + done.bad)] == rows
+    # A file of nothing but a byte order mark has a line, which is blank.
+    assert done.blank in (len(lines) - len(rows), len(lines) - len(rows) + 1)
+    assert all(data[at : at + len(text)] == text for at, text in done.good + done.bad)
+    out = done.out.split(b"\n")
+    assert out.pop() == b""
+    assert len(out) == len(done.good)
+    numbers = iter(_predicted(out, done, layout))
+    for (at, before), after in zip(done.good, out, strict=True):
+        _check_line(before, after, next(numbers), f"s#{at}", layout)
+
+
+def _predicted(out: list[bytes], done: Scored, layout: Layout) -> list[float]:
+    """What each line has as its prediction: increasing, because rows that cannot be written leave gaps."""
+    found = [float(dict(_pairs(line))[Y[1]]) for line in out]
+    assert found == sorted(set(found)), "predictions are not those of the rows"
+    assert not found or found[-1] < len(done.good) + len(done.bad)
+    if not done.bad:
+        assert found == list(range(len(found)))
+    assert layout.predictions == (Y,)
+    return found
+
+
+def _check_line(before: bytes, after: bytes, number: float, key: str, layout: Layout) -> None:
+    """The output's fields against Python's own reading of the row; numbers are compared as they are spelled."""
+    try:
+        row = _pairs(before)
+    except (ValueError, RecursionError):
+        return  # Python's reader is stricter
+    kept = [pair for pair in row if layout.row and _is_kept(pair[0], layout)]
+    given = _pairs(after)
+    assert given[: len(kept)] == kept
+    added = dict(given[len(kept) :])
+    assert float(added.pop(Y[1])) == number
+    if layout.key:
+        assert added.pop(layout.key) == key
+    if layout.key_field:
+        assert added.pop(layout.key_field) == dict(row)[layout.key_field]
+    assert not added
+
+
+def _is_kept(name: str, layout: Layout) -> bool:
+    return name in layout.include if layout.include else name not in layout.exclude
+
+
+def _pairs(line: bytes) -> list[tuple[str, Any]]:
+    text = line.removeprefix(BOM).decode("utf-8", "surrogatepass")
+    made: Any = json.loads(text, object_pairs_hook=list, parse_int=str, parse_float=str, parse_constant=str)
+    assert isinstance(made, list)
+    return made
+
+
+def records(data: bytes) -> None:
+    """TFRecord: a file of any bytes, or of records with any bytes, some of them behind a wrong checksum."""
+    chunk_bytes, layout, data = _settings(data)
+    whole = chunk_bytes % 8 == 1  # of the first byte: whether it is odd
+    data = data if whole else _framed(data)
+    layout = layout if layout.whole_row else LAYOUTS[0]  # others need TensorFlow
+    done = _or_error(lambda: score(tfrecord.FORMAT, data, chunk_bytes, FEATURES, layout))
+    if isinstance(done, RunError):
+        assert whole, "records are framed well"
+        return
+    both = sorted(done.good + done.bad)
+    assert b"".join(frame for _, frame in both) == data
+    written = tfrecord.FORMAT.rows(done.out, first=True)
+    assert len(written.starts) == len(done.good)
+    for (_, before), start, end in zip(done.good, written.starts, written.ends, strict=True):
+        assert done.out[start + 12 : end - 4].startswith(before[12:-4])
+
+
+def _or_error(function: Callable[[], Any]) -> Any:
+    """What a function returns, or the error of a damaged file, told in a line."""
+    try:
+        return function()
+    except RunError as error:
+        return error if "\n" not in str(error) else AssertionError(str(error))
+
+
+def _framed(data: bytes) -> bytes:
+    """Records of lengths that the data says; the highest bit of the length spoils the checksum behind it."""
+    found = []
+    while data:
+        length, data = data[0], data[1:]
+        record, data = data[: length & 0x7F], data[length & 0x7F :]
+        frame = tfrecord._framed([record])
+        found.append(frame[:-1] + bytes([frame[-1] ^ 1]) if length & 0x80 else frame)
+    return b"".join(found)
+
+
+def packed(data: bytes) -> None:
+    """A gzip source of any bytes is unpacked whole, as Python's own reader has it, or is an error."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jsonl.gz")
+        path.write_bytes(data)
+        try:
+            expected = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error):
+            expected = None
+        source = Source(str(path), len(data), "a", ".jsonl.gz")
+        spilled = _or_error(lambda: chunks.spill(source, f"{folder}/spill"))
+        if isinstance(spilled, RunError):
+            assert expected is None, spilled
+            assert not list(Path(folder).glob("spill/*")), "half a file"
+            return
+        place, size = spilled
+        assert expected == Path(place).read_bytes()
+        assert size == len(expected)
+        shutil.rmtree(f"{folder}/spill")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"json_lines": json_lines, "records": records, "packed": packed}
