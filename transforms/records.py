@@ -206,6 +206,7 @@ class PartReceipt(NamedTuple):
         dead_bytes: Size of the dead letter file, 0 where there is none.
         dead_checksum: crc32c of the dead letter file, 0 where there is none.
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
+        replayed: Rows in the part that were dead letters until they were replayed.
     """
 
     chunk: Chunk
@@ -219,6 +220,7 @@ class PartReceipt(NamedTuple):
     dead_bytes: int
     dead_checksum: int
     shuffled: int
+    replayed: int = 0
 
 
 class Layout(NamedTuple):

@@ -19,7 +19,7 @@ from transforms.letters import letters
 from transforms.model import Model
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import write_receipt
-from transforms.records import Chunk, Features, Layout, PartReceipt, Rows, without
+from transforms.records import Features, Layout, PartReceipt, Rows, without
 from transforms.write import join_rows, letters_name, write_files
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
@@ -74,16 +74,20 @@ def read_letters(part: PartReceipt, output: str) -> list[Letter]:
     Raises:
         RunError: They are not what was written.
     """
-    if not part.dead:
-        return []
-    path = files.below(output, letters_name(part.chunk.part))
-    text = _as_written(path, part.dead_bytes, part.dead_checksum)
+    return _letters(part, _letter_lines(part, output)) if part.dead else []
+
+
+def _letter_lines(part: PartReceipt, output: str) -> bytes:
+    return _as_written(files.below(output, letters_name(part.chunk.part)), part.dead_bytes, part.dead_checksum)
+
+
+def _letters(part: PartReceipt, text: bytes) -> list[Letter]:
     try:
-        lines = [_DECODE(line) for line in text.splitlines()]
-        found = [Letter(line.key, line.position or 0, _row(line)) for line in lines]
+        lines = [_DECODE(line) for line in text.split(b"\n") if line]
+        return [Letter(line.key, line.position or 0, _row(line)) for line in lines]
     except (ValueError, binascii.Error) as error:
-        raise RunError(f"{path} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
-    return found
+        name = letters_name(part.chunk.part)
+        raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
 
 
 def _as_written(path: str, size: int, checksum: int) -> bytes:
@@ -138,7 +142,7 @@ def _is_one(row: bytes, fmt: Format) -> bool:
 
 def replay_part(
     part: PartReceipt,
-    chunk: Chunk,
+    data: bytes,
     mended: Mapping[str, bytes],
     fmt: Format,
     handler: KeyedChunkHandler,
@@ -146,14 +150,14 @@ def replay_part(
     layout: Layout,
     output: str,
     staged: str,
-) -> PartReceipt:
+) -> PartReceipt | None:
     """Scores the dead letters of a part again, and writes what the part, its dead letters and receipt are to be.
 
     Rows that are in the part stay byte for byte. What is in the output folder is not touched.
 
     Args:
         part: What was written, with dead letters.
-        chunk: Its chunk, with the file that holds its bytes.
+        data: The bytes of its chunk.
         mended: Rows by key, instead of those in the dead letters.
         fmt: The source's format.
         handler: What feeds the model.
@@ -163,25 +167,29 @@ def replay_part(
         staged: Folder to write to: a part, dead letters and a receipt of the names that they are to have.
 
     Returns:
-        The receipt of what was written.
+        The receipt of what was written; None if all would be as it is, then nothing is.
 
     Raises:
         RunError: The source, the part or its dead letters are not what they were, or a file cannot be written.
     """
-    data = files.read_range(chunk.data, chunk.start, chunk.end)
+    chunk = part.chunk
     if google_crc32c.value(data) != part.input_checksum:
         raise RunError(
             f"{chunk.source} has other bytes now, from {chunk.start} to {chunk.end}, than were scored; put it back, "
             "or run again with --overwrite"
         )
     rows = fmt.rows(data, first=chunk.start == 0)
-    again = read_letters(part, output)
+    before = _letter_lines(part, output)
+    again = _letters(part, before)
     dead = np.searchsorted(rows.starts, np.array([letter.position for letter in again], np.int64) - chunk.start)
     tried, text = _laid_out([mended.get(letter.key, letter.row) for letter in again], rows.starts[dead], fmt)
     inputs, unread = fmt.read(text, tried, handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(chunk, text, tried, unread, scored.inference, fmt, layout)
     made = b"".join(bytes(memoryview(block)) for block in joined.blocks)
+    lines = list(letters(chunk, text, tried, joined.bad))
+    if b"".join(files.in_blocks(lines)) == before:
+        return None
 
     everyone = np.arange(len(rows.starts))
     good = np.delete(everyone, dead)
@@ -192,7 +200,6 @@ def replay_part(
     both = pa.concat_arrays([kept, new.lines(made)])
     order = np.argsort(np.concatenate([good, new.numbers]))
     blocks = [columns.contents(both.take(pa.array(order)))]
-    lines = letters(chunk, text, tried, joined.bad)
     written, lettered = write_files(staged, chunk, blocks, lines, dead=bool(joined.bad))
     receipt = part._replace(
         joined=part.rows - len(joined.bad),
@@ -201,6 +208,7 @@ def replay_part(
         checksum=written.checksum,
         dead_bytes=lettered.bytes,
         dead_checksum=lettered.checksum,
+        replayed=part.replayed + len(again) - len(joined.bad),
     )
     write_receipt(staged, receipt)
     return receipt
