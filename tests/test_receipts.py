@@ -65,8 +65,8 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     kept: dict[str, bytes] = {}
 
     def keep(*arguments: Any, **named: Any) -> None:
-        temp = arguments[1].job.temp
-        kept.update({str(p): p.read_bytes() for p in Path(temp, "receipts").rglob("*.json")})
+        receipts = Path(arguments[0], "_temp", "receipts")
+        kept.update({str(p): p.read_bytes() for p in receipts.rglob("*.json")})
         commit(*arguments, **named)
 
     commit = manifest.commit
