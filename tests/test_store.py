@@ -13,7 +13,7 @@ from pipeline.names import TEMP
 from tests import models
 from tests.conftest import Result
 from tests.store import BUCKET, CUT, LOST, REFUSED, SLOW, Request, Store, once, running, turns
-from transforms import files, objects, write
+from transforms import files, lookup, objects, write
 from transforms.errors import RunError, UsageError
 
 ROWS = [json.dumps({"x": [n, 0.5, -n], "n": n}) for n in range(20)] + ["{}", '{"x": "bad"}']
@@ -271,7 +271,7 @@ class TestErrors:
             objects.open_object("gs://bucket/none")
         assert files.read_small("gs://bucket/none") is None
         assert files.read_back("gs://bucket/none") is None
-        assert files.match("gs://bucket/none") == []
+        assert lookup.match("gs://bucket/none") == []
         files.delete_tree("gs://bucket/none")
 
     @pytest.mark.usefixtures("store")
@@ -301,7 +301,7 @@ class TestErrors:
     def test_what_cannot_be_looked_up(self, store: Store) -> None:
         store.inject(lambda *_: "503")
         with pytest.raises(UsageError, match=r"cannot look up gs://bucket/in/a\.jsonl: .*503"):
-            files.match("gs://bucket/in/a.jsonl")
+            lookup.match("gs://bucket/in/a.jsonl")
         with pytest.raises(RunError, match=r"cannot look up gs://bucket/in: .*503"):
             files.list_below("gs://bucket/in")
         with pytest.raises(RunError, match=r"gs://bucket/in/a\.jsonl cannot be read: .*503"):
