@@ -21,6 +21,7 @@ from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
+from pipeline.warning import only_told
 from pipeline.waves import run_waves
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -50,9 +51,10 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
-        resume.clean(options.output)
+        with only_told(f"{options.output} is complete, and could not be cleaned up"):
+            resume.clean(options.output)
         return Exit.COMPLETE
-    with locked(options.output):
+    with locked(options.output) as prove_lock:
         there = files.list_below(options.output)
         with _prepared(options, inputs, beam_options, there) as (plan, earlier):
             report.print_plan(plan, earlier)
@@ -61,8 +63,10 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
-            report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
+            with only_told("no bad rows can be shown"):
+                report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
+            prove_lock()
             _commit(options, plan, totals, started, success=breach is None)
     if breach is not None:
         raise RunError(
@@ -83,7 +87,8 @@ def _commit(options: RunOptions, plan: Plan, totals: ledger.Totals, started: flo
     files.delete_files(options.output, unnamed)
     seconds = time.monotonic() - started
     manifest.commit(options, plan, totals, seconds, success=success)
-    report.print_result(options.output, plan, totals, seconds)
+    with only_told(f"{options.output} is written, and could not be shown"):
+        report.print_result(options.output, plan, totals, seconds)
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
@@ -194,8 +199,8 @@ def _check(plan: Plan) -> list[str]:
     job = plan.job
     try:
         now = {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
-    except UsageError:  # some pattern matches nothing any more
-        now = {}
+    except UsageError as error:
+        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
     written = files.list_below(job.output)
     found = ledger.problems(plan.sources, now, read_receipts(job.temp), written)
     first = next(found, None)

@@ -25,15 +25,17 @@ class Job(NamedTuple):
         folder: With `in`, `model` and `out`, or with `objects` for the first and the last of them.
         flags: Of the command.
         stored: Whether input and output are in the store.
+        input: What is read, in the folder or in the store.
     """
 
     folder: Path
     flags: tuple[str, ...]
     stored: bool = False
+    input: str = "in/"
 
     def argv(self) -> list[str]:
         where = "fault://bucket/" if self.stored else ""
-        return ["run", f"--input={where}in/", f"--output={where}out", "--model=model", *self.flags]
+        return ["run", f"--input={where}{self.input}", f"--output={where}out", "--model=model", *self.flags]
 
     def run(self, kill_after: float | None = None, **how: Any) -> Outcome:
         """An attempt; `how` has fields of `Attempt`."""
