@@ -1,5 +1,6 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from pipeline import model_process, signals, startup
 from pipeline.exits import Exit
 from pipeline.names import SUCCESS
+from pipeline.warning import flush_output
 from transforms.errors import RunError, UsageError
 from transforms.reasons import Reason
 
@@ -115,13 +117,9 @@ def main(argv: Sequence[str]) -> Exit:
         The exit code; errors are told on standard error, each in one line.
     """
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            print(usage())
-            return Exit.COMPLETE if argv else Exit.USAGE
-        if argv[0] not in COMMANDS:
-            raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
-        with signals.stopping():
-            return COMMANDS[argv[0]].call(argv[1:])
+        code = _call(argv)
+        flush_output()
+        return code
     except (UsageError, RunError, OSError) as error:
         # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
         print(f"keyjoin: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -130,6 +128,16 @@ def main(argv: Sequence[str]) -> Exit:
         print(f"keyjoin: stopped{_how_to_go_on(argv)}", file=sys.stderr)
         number = getattr(stopped, "signal", signal.SIGINT)
         return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
+
+
+def _call(argv: Sequence[str]) -> Exit:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return Exit.COMPLETE if argv else Exit.USAGE
+    if argv[0] not in COMMANDS:
+        raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
+    with signals.stopping():
+        return COMMANDS[argv[0]].call(argv[1:])
 
 
 def _how_to_go_on(argv: Sequence[str]) -> str:
@@ -146,6 +154,8 @@ def entry() -> None:
     startup.begin()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
     code = main(sys.argv[1:])
+    with contextlib.suppress(OSError):  # what failed has its exit code already
+        flush_output()
     if code in (Exit.INTERRUPTED, Exit.TERMINATED):
         signals.leave(code)  # sys.exit waits for every thread to end what it has in hand
     sys.exit(code)

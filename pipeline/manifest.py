@@ -4,7 +4,6 @@
 line each, which are written and read without holding them all.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -19,8 +18,8 @@ from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
+from pipeline.warning import only_told
 from transforms import files
-from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
@@ -152,8 +151,8 @@ def commit(
     text = _write(output, MANIFEST, document)
     if success:
         files.write_whole(files.join(output, SUCCESS), [success_of(text)])
-    # The run is complete whether or not they go: what stays is removed when the command is given again.
-    with contextlib.suppress(OSError, RunError):
+    # What came of the run stands whether or not they go.
+    with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
 
 

@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import shlex
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import ledger, manifest, resume
@@ -35,6 +35,7 @@ from pipeline.preflight import Inputs, Plan, prepare
 from pipeline.resume import Earlier, Stage
 from pipeline.signals import in_the_background
 from pipeline.startup import collect_garbage, quiet_beam
+from pipeline.warning import only_told
 from transforms import files, formats
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
@@ -85,8 +86,8 @@ def main(argv: Sequence[str]) -> Exit:
     run: str = given.run
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
-    with locked(run):
-        earlier = _ended(run)
+    with locked(run) as prove_lock:
+        earlier = _ended(run, prove_lock)
         document = earlier.document
         options = _options(run, document, given)
         if not document["totals"]["dead"]:
@@ -100,18 +101,19 @@ def main(argv: Sequence[str]) -> Exit:
             joined = in_the_background(lambda: _stage(run, earlier, plan, mended))
         if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
             _begin(run, earlier, _record(plan, given.rows, document, joined))
-            _put(run)
+            _put(run, prove_lock)
         else:
             manifest.clear(run)
         totals = ledger.Totals(**_look(run).document["totals"])
-    _print_result(run, joined, totals)
+    with only_told(f"{run} is written, and could not be shown"):
+        _print_result(run, joined, totals)
     breach = options.max_bad_rows.breach(totals.dead, totals.rows)
     if breach is not None:
         raise over_budget(run, breach)
     return Exit.COMPLETE
 
 
-def _ended(run: str) -> Earlier:
+def _ended(run: str, prove_lock: Callable[[], None]) -> Earlier:
     """The run, once a replay of it that was killed is finished.
 
     Raises:
@@ -120,7 +122,7 @@ def _ended(run: str) -> Earlier:
     earlier = _look(run)
     if REPLAYING in earlier.document and earlier.stage is Stage.UNFINISHED:
         print("goes on      with a replay that was not finished: what it scored is put in place", flush=True)
-        _put(run)
+        _put(run, prove_lock)
         earlier = _look(run)
     no_letters = not earlier.document.get("totals", {}).get("dead")
     if earlier.stage is Stage.UNFINISHED or (earlier.stage is Stage.COMMITTED and no_letters):
@@ -263,7 +265,7 @@ def _begin(run: str, earlier: Earlier, said: Mapping[str, Any]) -> None:
     resume.begin(run, {**settings, **carried}, earlier.sources or (), earlier, files.list_below(run))
 
 
-def _put(run: str) -> None:
+def _put(run: str, prove_lock: Callable[[], None]) -> None:
     """Puts in place what was staged, and commits; as often as need be.
 
     Raises:
@@ -279,6 +281,7 @@ def _put(run: str) -> None:
     totals = ledger.total(read_receipts(temp))
     breach = recorded(document["options"]).max_bad_rows.breach(totals.dead, totals.rows)
     sizes = {source.path: source.size for source in sources}
+    prove_lock()
     commit(run, manifest.settings_of(document), sources, sizes, skipped, totals, seconds, success=breach is None)
 
 

@@ -10,6 +10,7 @@ from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from pipeline.resume import Earlier
+from pipeline.warning import flush_output
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
@@ -91,8 +92,9 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
-        ("seconds", f"{seconds:.1f}"),
-        ("rows/s", f"{totals.rows / seconds:,.0f}"),
+        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * plan.job.resume}"),
+        # Nobody knows how long the rows of earlier attempts took.
+        *([] if plan.job.resume else [("rows/s", f"{totals.rows / seconds:,.0f}")]),
     ]
     for name, value in rows:
         print(f"{name:<18}{value}")
@@ -101,7 +103,7 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
         print()
     for row in shown:
         print(_shortened(row))
-    sys.stdout.flush()
+    flush_output()
 
 
 def _title(code: str) -> str:

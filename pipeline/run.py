@@ -22,6 +22,7 @@ from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
+from pipeline.warning import only_told
 from pipeline.waves import run_waves
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -49,9 +50,10 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
-        resume.clean(options.output)
+        with only_told(f"{options.output} is complete, and could not be cleaned up"):
+            resume.clean(options.output)
         return Exit.COMPLETE
-    with locked(options.output):
+    with locked(options.output) as prove_lock:
         there = files.list_below(options.output)
         with _prepared(options, inputs, beam_options, there) as (plan, earlier):
             report.print_plan(plan, earlier)
@@ -60,13 +62,16 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
-            report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
+            with only_told("no bad rows can be shown"):
+                report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
+            prove_lock()
             now, seconds = _sizes(plan.job), time.monotonic() - started
             commit(
                 options.output, plan.settings, plan.sources, now, plan.skipped, totals, seconds, success=breach is None
             )
-            report.print_result(options.output, plan, totals, seconds)
+            with only_told(f"{options.output} is written, and could not be shown"):
+                report.print_result(options.output, plan, totals, seconds)
     if breach is not None:
         raise over_budget(options.output, breach)
     return Exit.COMPLETE
@@ -170,8 +175,12 @@ def _cause(error: Exception, output: str) -> str:
 
 
 def _sizes(job: Job) -> dict[str, int]:
-    """What the sources have now, in bytes; nothing if some pattern matches nothing any more."""
+    """What the sources have now, in bytes.
+
+    Raises:
+        RunError: Some pattern matches nothing any more, or cannot be looked up.
+    """
     try:
         return {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
-    except UsageError:
-        return {}
+    except UsageError as error:
+        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error

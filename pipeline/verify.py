@@ -104,7 +104,7 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
     else:
         findings.extend(check_content(run, sample(run, given.read_data), findings.names))
         count = math.ceil(given.read_data * parts)
-        yield f"read: {count:,} of {parts:,} parts, with their dead letters and what they were made of"
+        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
     if given.rescore is None:
         return
     options = _options(record)
@@ -121,7 +121,17 @@ def _result(run: str, record: Record | None, findings: Findings) -> str:
     if findings.kinds or record is None:
         return f"{run} is not what was written: {findings.counted()}"
     totals = ledger.Totals(**record.document["totals"])
-    return f"{run} is what was written: {totals.parts:,} parts, {totals.joined:,} rows, {totals.bad:,} dead letters"
+    counts = {"part": totals.parts, "row": totals.joined, "dead letter": totals.bad}
+    return f"{run} is what was written: {', '.join(_counted(count, what) for what, count in counts.items())}"
+
+
+def _counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> _counted(1, "part"), _counted(2000, "row")
+    ('1 part', '2,000 rows')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _options(record: Record) -> RunOptions | None:

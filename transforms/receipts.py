@@ -68,9 +68,9 @@ def write_receipt(temp: str, part: PartReceipt) -> None:
     """Writes the receipt of a part, once all that it proves is there.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: It cannot be written, or a link leads out of the folder.
     """
-    files.write_whole(receipt_path(temp, part.chunk.part), [encode(part) + b"\n"])
+    files.write_whole(files.below(temp, f"{RECEIPTS}/{part.chunk.part}.json"), [encode(part) + b"\n"])
 
 
 @dataclasses.dataclass(eq=False)
@@ -116,7 +116,7 @@ def write_list(temp: str, wave: int | None, name: str, parts: Iterable[PartRecei
     Raises:
         RunError: It cannot be written.
     """
-    path = files.join(temp, LISTS, f"{wave or 0:08d}", f"{name}.jsonl")
+    path = files.below(temp, f"{LISTS}/{wave or 0:08d}/{name}.jsonl")
     # Sorted, so that files can be merged, and so that the same run writes the same file.
     files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
     return path

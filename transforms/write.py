@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import gzip
+import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -61,7 +62,7 @@ def write_part(
         dict(collections.Counter(one.reason for one in dead)),
         *part,
         *lettered,
-        len(pickle.dumps((receipt, predictions), pickle.HIGHEST_PROTOCOL)),
+        _pickled_bytes((receipt, predictions)),
     )
     write_receipt(temp, made)
     return made
@@ -110,6 +111,15 @@ def write_files(
     if not dead:
         return part, files.NOTHING
     return part, files.write_whole(files.below(output, letters_name(chunk.part)), files.in_blocks(lines))
+
+
+def _pickled_bytes(value: Any) -> int:
+    """The size of what crosses the join, the same on each runner and in each attempt."""
+    pickled = io.BytesIO()
+    pickler = pickle.Pickler(pickled, pickle.HIGHEST_PROTOCOL)
+    pickler.fast = True  # or it would show whether two of its fields happen to be one object in this process
+    pickler.dump(value)
+    return pickled.tell()
 
 
 def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:

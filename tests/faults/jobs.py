@@ -26,18 +26,20 @@ class Job(NamedTuple):
         flags: Of the command.
         stored: Whether input and output are in the store.
         replays: Whether the command is a replay of the run in `out`.
+        input: What is read, in the folder or in the store.
     """
 
     folder: Path
     flags: tuple[str, ...]
     stored: bool = False
     replays: bool = False
+    input: str = "in/"
 
     def argv(self) -> list[str]:
         where = "fault://bucket/" if self.stored else ""
         if self.replays:
             return ["replay", f"--run={where}out", *self.flags]
-        return ["run", f"--input={where}in/", f"--output={where}out", "--model=model", *self.flags]
+        return ["run", f"--input={where}{self.input}", f"--output={where}out", "--model=model", *self.flags]
 
     def run(self, kill_after: float | None = None, **how: Any) -> Outcome:
         """An attempt; `how` has fields of `Attempt`."""
