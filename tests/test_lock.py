@@ -22,7 +22,9 @@ from tests import models
 from tests.conftest import Result
 from transforms.errors import RunError, UsageError
 
-NOW = datetime.datetime.now(datetime.timezone.utc)
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
 
 
 class Blob:
@@ -30,7 +32,7 @@ class Blob:
 
     content: str | None = None
     current = (0, 0)  # generation and metageneration
-    updated = NOW
+    updated = now()
     beaten = threading.Event()
     failing = False
 
@@ -45,7 +47,7 @@ class Blob:
         self._match(if_generation_match)
         if if_metageneration_match not in (None, Blob.current[1]):
             raise PreconditionFailed("another metageneration")
-        Blob.content, Blob.current, Blob.updated = text, (Blob.current[0] + 1, 1), NOW
+        Blob.content, Blob.current, Blob.updated = text, (Blob.current[0] + 1, 1), now()
         self.generation, self.metageneration = Blob.current
 
     def reload(self) -> None:
@@ -90,7 +92,7 @@ def blob(monkeypatch: pytest.MonkeyPatch) -> type[Blob]:
             return Blob()
 
     monkeypatch.setattr(gcsio, "GcsIO", Client)
-    for name, value in {"content": None, "failing": False, "beaten": threading.Event(), "updated": NOW}.items():
+    for name, value in {"content": None, "failing": False, "beaten": threading.Event(), "updated": now()}.items():
         monkeypatch.setattr(Blob, name, value)
     return Blob
 
@@ -127,7 +129,7 @@ def test_an_object_has_one_holder(blob: type[Blob]) -> None:
     ],
 )
 def test_a_dead_holders_object_is_taken_over(blob: type[Blob], left: str, minutes: int, taken: bool) -> None:
-    blob.content, blob.updated = left, NOW - datetime.timedelta(minutes=minutes)
+    blob.content, blob.updated = left, now() - datetime.timedelta(minutes=minutes)
     if taken:
         with locked("gs://bucket/out") as prove:
             assert blob.content != left
@@ -142,7 +144,7 @@ def test_a_dead_holders_object_is_taken_over(blob: type[Blob], left: str, minute
 def test_a_holder_that_shows_a_sign_of_life_just_then_keeps_it(
     blob: type[Blob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blob.content, blob.updated = holder(1), NOW - datetime.timedelta(minutes=11)
+    blob.content, blob.updated = holder(1), now() - datetime.timedelta(minutes=11)
     look = Blob.download_as_text
 
     def beaten(self: Blob) -> str:
