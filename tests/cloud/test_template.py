@@ -23,7 +23,12 @@ from transforms.errors import UsageError
 IMAGE = "europe-west1-docker.pkg.dev/p/keyjoin/worker@sha256:" + 64 * "0"
 REQUIRED = ("--input=gs://b/in/*.jsonl", "--model=gs://b/model", "--output=gs://b/out")
 # What a launcher adds, as Beam's flags are spelled.
-LAUNCHED = ("--runner=DataflowRunner", "--project=p", "--template_location=gs://b/staging/job_object", "--labels={\"a\":\"b\"}")
+LAUNCHED = (
+    "--runner=DataflowRunner",
+    "--project=p",
+    "--template_location=gs://b/staging/job_object",
+    '--labels={"a":"b"}',
+)
 TYPES = {name: getattr(options, name) for name in ("names", "_pair", "_seconds", "_sha256")} | {
     "_positive": options._positive(1 << 24)
 }
@@ -80,7 +85,12 @@ def test_googles_own_messages_accept_the_template() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))
-@given(text=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12) | st.from_regex("[0-9a-f]{64}", fullmatch=True) | st.from_regex("[a-c](=|,)[a-c](,d)?", fullmatch=True) | st.from_regex("0?[0-9]{1,8}(\\.[0-9])?", fullmatch=True))
+@given(
+    text=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
+    | st.from_regex("[0-9a-f]{64}", fullmatch=True)
+    | st.from_regex("[a-c](=|,)[a-c](,d)?", fullmatch=True)
+    | st.from_regex("0?[0-9]{1,8}(\\.[0-9])?", fullmatch=True)
+)
 def test_no_check_refuses_what_keyjoin_takes(name: str, text: str) -> None:
     try:
         TYPES[name](text)
@@ -155,7 +165,9 @@ def test_the_launchers_program_ends_as_keyjoin_does(tmp_path: Path) -> None:
     program = tmp_path / "launch.py"
     program.write_text((ROOT / "dataflow" / "launch.py").read_text())
     words = [sys.executable, program, *REQUIRED, "--overwrite=maybe"]
-    done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("keyjoin: error: argument --overwrite")
