@@ -238,9 +238,9 @@ def test_a_worker_that_cannot_be_readied_does_not_start(open_folder: Path) -> No
     boot, script = open_folder / "boot", open_folder / "entrypoint.sh"
     boot.write_text("#!/bin/sh\necho started\n")
     boot.chmod(0o755)
-    script.write_text((FOLDER / "entrypoint.sh").read_text().replace("/opt/apache/beam/boot", str(boot)))
-    (open_folder / "file").touch()
-    # There is no user of that name here, and the folder cannot be made.
+    entry = (FOLDER / "entrypoint.sh").read_text()
+    script.write_text(entry.replace("keyjoin", "daemon").replace("/opt/apache/beam/boot", str(boot)))
+    (open_folder / "file").touch()  # so that no folder can be made below it
     words = ["sh", script, f"--semi_persist_dir={open_folder}/file/staged"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode == 0, done.stdout) == ((False, "") if os.getuid() == 0 else (True, "started\n"))
