@@ -49,10 +49,18 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
         "versions": {
             "keyjoin": VERSION,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: _version(name) for name in PACKAGES},
         },
     }
     return _as_json(found)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The worker's image has TensorFlow without CUDA's kernels, which is a package of its own.
+        return importlib.metadata.version(f"{package}-cpu")
 
 
 def with_contract(
