@@ -1,5 +1,6 @@
 """The commit: what was written is compared with the receipts, and made the result."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,10 +8,11 @@ from pipeline import ledger, manifest, report
 from pipeline.budget import Breach
 from pipeline.names import TEMP, is_part
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.records import Source
+from transforms.sources import Matched, match_sources
 from transforms.write import written_of
 
 
@@ -48,11 +50,24 @@ def commit(
     manifest.commit(output, settings, sources, skipped, totals, seconds, success=success, keep=keep)
 
 
+def matched_again(patterns: Sequence[str], suffix: str) -> Matched:
+    """What the input is now.
+
+    Raises:
+        RunError: Some pattern matches nothing any more, or cannot be looked up.
+    """
+    try:
+        return match_sources(patterns, suffix)
+    except UsageError as error:
+        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
+
+
 def over_budget(output: str, breach: Breach) -> RunError:
     """Says that too many rows are bad, and what can be done about it."""
+    replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
     return RunError(
-        f"{breach}; see {files.join(output, DEAD_LETTERS)}, then raise the budget and give the same "
-        "command, which goes on from here, or mend the rows and run again with --overwrite; no _SUCCESS was written"
+        f"{breach}; see {files.join(output, DEAD_LETTERS)}, then raise the budget and give the run's command again, "
+        f"which goes on from here, or mend model or rows, see {replay} --help; no _SUCCESS was written"
     )
 
 

@@ -14,12 +14,11 @@ import apache_beam as beam
 
 from pipeline import ledger, manifest
 from pipeline.budget import Budget
-from pipeline.commit import commit, over_budget
+from pipeline.commit import commit, matched_again, over_budget
 from pipeline.names import JOB, MANIFEST, SUCCESS, TEMP
 from transforms import files, formats
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError
 from transforms.receipts import LISTS, read_receipts
-from transforms.sources import Matched, match_sources
 
 
 @dataclasses.dataclass(eq=False)
@@ -85,8 +84,8 @@ def commit_folder(output: str, lists: int, seconds: float) -> None:
             f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
             "has removed them; give the same command again, which goes on from here"
         )
-    settings = {name: document[name] for name in document if name not in ("schema_version", "sources_sha256")}
-    now = _matched(settings["options"]["input"], settings["format"])
+    settings = manifest.settings_of(document)
+    now = matched_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
     totals = ledger.total(read_receipts(temp))
     limits = settings["options"]["max_bad_rows"]
     breach = Budget.parse(Budget.items(limits)).breach(totals.dead, totals.rows)
@@ -102,11 +101,3 @@ def _job(output: str) -> dict[str, Any]:
         raise RunError(f"{output} has no {JOB} any more: another run works there; wait for it, and run again")
     document: dict[str, Any] = json.loads(text)
     return document
-
-
-def _matched(patterns: list[str], name: str) -> Matched:
-    """What the input is now; nothing if some pattern matches nothing any more."""
-    try:
-        return match_sources(patterns, formats.default_suffix(name))
-    except UsageError:
-        return Matched([], [])

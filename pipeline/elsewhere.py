@@ -23,6 +23,7 @@ from pipeline.pickles import leave_out_folders
 from pipeline.preflight import Inputs, Plan
 from pipeline.report import say
 from pipeline.signals import in_the_background
+from pipeline.warning import only_told
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.receipts import read_receipts
@@ -65,9 +66,9 @@ def run_elsewhere(
     """
     if not dataflow.is_dataflow(beam_options):
         with locked(options.output), begun() as plan:
-            _judge(options, lambda: _wait(_start(plan, beam_options)))
+            _judge(options, lambda: _wait(_start(plan, beam_options)), resumed=plan.job.resume)
         return
-    service = dataflow.Service(beam_options, options.output)
+    service, resumed = dataflow.Service(beam_options, options.output), None
     # Held until the job is there: from then on it is the one of its name, which nobody else can start.
     with locked(options.output):
         job_id = service.find()
@@ -77,7 +78,7 @@ def run_elsewhere(
         else:
             with begun() as plan, told(options.output):
                 dataflow.settle(plan, beam_options)
-                started = _start(plan, beam_options)
+                started, resumed = _start(plan, beam_options), plan.job.resume
                 job_id = None if service.is_template else started.job_id()
     if job_id is None:
         say("template", "is written; the job that is made of it commits by itself")
@@ -86,7 +87,7 @@ def run_elsewhere(
     if options.detach:
         say("detached", "the job commits by itself; the same command follows it, or tells what came of it")
         return
-    _judge(options, lambda: _follow(service, job_id))
+    _judge(options, lambda: _follow(service, job_id), resumed=resumed)
 
 
 def _check_same(options: RunOptions, inputs: Inputs, link: str) -> None:
@@ -124,12 +125,13 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
         raise
 
 
-def _judge(options: RunOptions, ended: Callable[[], None]) -> None:
+def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | None) -> None:
     """Waits for the end, and tells what the job has left.
 
     Args:
         options: What was asked for.
         ended: Waits.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
 
     Raises:
         RunError: The job failed, more rows are bad than may be, or it has left no `_SUCCESS`.
@@ -147,10 +149,13 @@ def _judge(options: RunOptions, ended: Callable[[], None]) -> None:
         totals = ledger.Totals(**document["totals"])
         breach = options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
-            report.print_samples(output, read_receipts(files.join(output, TEMP)), breach.reason)
+            with only_told("no bad rows can be shown"):
+                report.print_samples(output, read_receipts(files.join(output, TEMP)), breach.reason)
             raise over_budget(output, breach) from failed
     if failed is not None:
         raise failed
     if document is None or files.read_small(files.join(output, SUCCESS)) != manifest.success_of(made or b""):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
-    report.print_result(output, document["format"], ledger.Totals(**document["totals"]), document["seconds"])
+    with only_told(f"{output} is written, and could not be shown"):
+        totals = ledger.Totals(**document["totals"])
+        report.print_result(output, document["format"], totals, document["seconds"], resumed=resumed)

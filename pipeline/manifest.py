@@ -4,7 +4,6 @@
 line each, which are written and read without holding them all.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -19,14 +18,16 @@ from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
+from pipeline.warning import only_told
 from transforms import files
-from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+SETTINGS = ("options", "format", "model", "versions")
+REPLAYS = "replays"
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -48,10 +49,18 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
         "versions": {
             "keyjoin": VERSION,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: _version(name) for name in PACKAGES},
         },
     }
     return _as_json(found)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The worker's image has TensorFlow without CUDA's kernels, which is a package of its own.
+        return importlib.metadata.version(f"{package}-cpu")
 
 
 def with_contract(
@@ -78,6 +87,16 @@ def batch_of(model: Mapping[str, Any]) -> Sweep:
     """The batch size that a run recorded of its model, and why it was picked."""
     rates = {int(size): rate for size, rate in model["rows_per_second_by_batch_size"].items()}
     return Sweep(model["batch_size"], rates)
+
+
+def with_replays(settings: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, with what was replayed of a run by its `_job.json` or `_manifest.json`."""
+    return {**settings, REPLAYS: document[REPLAYS]} if REPLAYS in document else dict(settings)
+
+
+def settings_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a `_job.json` or `_manifest.json`."""
+    return with_replays({name: document[name] for name in SETTINGS}, document)
 
 
 def planned_path(temp: str, digest: str) -> str:
@@ -121,7 +140,7 @@ def commit(
 
     Args:
         output: Output folder.
-        settings: All else that the output comes of, see `with_contract`.
+        settings: All else that the output comes of, see `with_contract`, and what was replayed.
         sources: The input files.
         skipped: Files that are no data by their names.
         totals: The ledger.
@@ -144,8 +163,8 @@ def commit(
         files.write_whole(files.join(output, SUCCESS), [success_of(text)])
     if keep:
         return
-    # The run is complete whether or not they go: what stays is removed when the command is given again.
-    with contextlib.suppress(OSError, RunError):
+    # What came of the run stands whether or not they go.
+    with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
 
 

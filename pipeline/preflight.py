@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from apache_beam.io.filesystem import FileMetadata
 
 from pipeline import isolation, manifest, memory, model_check, worker_model
 from pipeline.job import Job
@@ -21,7 +22,7 @@ from pipeline.options import RunOptions
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, mapping, sources
+from transforms import columns, files, formats, globs, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
@@ -81,10 +82,10 @@ def find_inputs(options: RunOptions) -> Inputs:
     """
     collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
+    for file in found.files:
+        _check_readable(file)
     name = options.format or formats.name_of([file.path for file in found.files])
     matched = sources.name_sources(found, formats.default_suffix(name))
-    for source in matched.sources:
-        _check_readable(source.path)
     check_output(options, matched.sources)
     return Inputs(name, matched, manifest.settings(options, name))
 
@@ -246,9 +247,14 @@ def _pick_batch_size(
     return sweep(loaded, contract, rows, usual) if rows else usual
 
 
-def _check_readable(path: str) -> None:
-    if files.is_local(path) and not os.access(path, os.R_OK):
+def _check_readable(file: FileMetadata) -> None:
+    path = file.path
+    if not files.is_local(path):
+        return
+    if not os.access(path, os.R_OK):
         raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
+    if not file.size_in_bytes and not os.path.isfile(path):
+        raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
@@ -262,7 +268,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
         folder = _absolute(pattern)
         if not sources.is_glob(pattern) and _inside(output, folder) and not any(s.path == pattern for s in found):
             raise UsageError(f"--output {options.output} lies inside of the input {pattern}; choose another folder")
-        if "**" in pattern and _inside(output, _absolute(sources.fixed_folder(pattern))):
+        if "**" in pattern and _inside(output, _absolute(globs.fixed_folder(pattern))):
             raise UsageError(f"--output {options.output} lies where {pattern} is searched; choose another folder")
     for source in found:
         if _inside(_absolute(source.path), output):

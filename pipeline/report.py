@@ -10,6 +10,7 @@ from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from pipeline.resume import Earlier
+from pipeline.warning import flush_output
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
@@ -81,8 +82,16 @@ def print_unnamed(names: Sequence[str]) -> None:
         say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
-def print_result(output: str, format_name: str, totals: Totals, seconds: float) -> None:
-    """Prints where the output is, the summary, and a few joined rows."""
+def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
+    """Prints where the output is, the summary, and a few joined rows.
+
+    Args:
+        output: Output folder.
+        format_name: What the rows are.
+        totals: The ledger.
+        seconds: What the run took.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+    """
     print()
     say("output", output)
     print()
@@ -92,8 +101,9 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float) 
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
-        ("seconds", f"{seconds:.1f}"),
-        ("rows/s", f"{totals.rows / seconds:,.0f}"),
+        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
+        # Nobody knows how long the rows of earlier attempts took.
+        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False else []),
     ]
     for name, value in rows:
         print(f"{name:<18}{value}")
@@ -102,7 +112,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float) 
         print()
     for row in shown:
         print(_shortened(row))
-    sys.stdout.flush()
+    flush_output()
 
 
 def _title(code: str) -> str:

@@ -10,7 +10,7 @@ from pipeline import ledger, manifest, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
 from pipeline.cause import told
-from pipeline.commit import commit, over_budget
+from pipeline.commit import commit, matched_again, over_budget
 from pipeline.elsewhere import check_place, run_elsewhere
 from pipeline.exits import Exit
 from pipeline.job import Job
@@ -19,11 +19,10 @@ from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
+from pipeline.warning import only_told
 from pipeline.waves import run_waves
 from transforms import files
-from transforms.errors import UsageError
 from transforms.receipts import read_receipts
-from transforms.sources import match_sources
 
 
 def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
@@ -43,7 +42,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     check_place(options, beam_options)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
-        resume.clean(options.output)
+        with only_told(f"{options.output} is complete, and could not be cleaned up"):
+            resume.clean(options.output)
         return Exit.COMPLETE
     if is_local(beam_options):
         _run_here(options, beam_options, inputs, started)
@@ -53,19 +53,22 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
 
 
 def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, started: float) -> None:
-    with locked(options.output):
+    with locked(options.output) as prove_lock:
         with _begun(options, inputs, beam_options) as plan:
             stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
-            report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
+            with only_told("no bad rows can be shown"):
+                report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
+            prove_lock()
             now, seconds = _sizes(plan.job), time.monotonic() - started
             commit(
                 options.output, plan.settings, plan.sources, now, plan.skipped, totals, seconds, success=breach is None
             )
-            report.print_result(options.output, plan.job.format, totals, seconds)
+            with only_told(f"{options.output} is written, and could not be shown"):
+                report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
     if breach is not None:
         raise over_budget(options.output, breach)
 
@@ -133,6 +136,7 @@ def _prepared(
     with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
+            plan = plan._replace(settings=manifest.with_replays(plan.settings, earlier.document))
         yield plan, earlier
 
 
@@ -143,8 +147,9 @@ def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> 
 
 
 def _sizes(job: Job) -> dict[str, int]:
-    """What the sources have now, in bytes; nothing if some pattern matches nothing any more."""
-    try:
-        return {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
-    except UsageError:
-        return {}
+    """What the sources have now, in bytes.
+
+    Raises:
+        RunError: Some pattern matches nothing any more, or cannot be looked up.
+    """
+    return {source.path: source.size for source in matched_again(job.patterns, job.suffix).sources}
