@@ -43,8 +43,6 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     (outcome,) = rehearsal.outcomes
     step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
-    print([(i.urn, dict(i.labels)) for i in outcome.metrics if "PCOLLECTION" in i.labels])
-    print(step.inputs, outcome.bytes_of(next(iter(step.inputs.values()))))
     totals = json.loads(left(rehearsal.cloud, place)["_manifest.json"])["totals"]
     counted = outcome.counters("ledger")
     assert counted == {
@@ -53,6 +51,9 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
         "rows_dead_lettered": sum(totals["dead"].values()),
     }
     assert totals["parts"] == PARTS
+    # A prediction has 4 bytes, a row 36; the rest is what a chunk costs.
+    (joined,) = step.inputs.values()
+    assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
 
 
 def test_a_worker_dies_and_the_same_command_goes_on(
