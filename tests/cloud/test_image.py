@@ -20,8 +20,10 @@ from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline import manifest
+from pipeline.options import parse_run
 from scripts import make_sbom
-from tests.conftest import ROOT
+from tests.conftest import BOSTON, ROOT
 
 FOLDER = ROOT / "dataflow"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -114,7 +116,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_builder() -> None:
     assert all((ROOT / name).is_file() for name in files)
     folders = copied - files
     assert folders == {"pipeline", "transforms"}
-    assert set(sent[2:]) == {f"!{name}" for name in files} | {f"!{name}/**/*.py" for name in folders}
+    assert (set(sent[2:-1]), sent[-1]) == ({f"!{name}" for name in copied}, "**/__pycache__")
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(name.endswith(".py") for name in tracked.stdout.splitlines())
     assert len(tracked.stdout.splitlines()) > 50
@@ -134,6 +136,12 @@ def test_the_image_installs_as_the_bill_of_materials_was_made() -> None:
     words = shlex.split(install)
     for flag in make_sbom.INSTALL:
         assert flag in words
+
+
+def test_what_the_build_tries_is_what_it_has_installed() -> None:
+    """The checkout is in the folder, and must not stand for the installed package."""
+    (tried,) = [value for value in steps("RUN") if "pipeline.run" in value]
+    assert "python -I -c" in tried
 
 
 def test_nothing_is_fetched_when_a_worker_starts() -> None:
@@ -196,6 +204,25 @@ def test_the_bill_of_materials_is_the_locks() -> None:
         for part in document["components"]
     )
     assert sum("licenses" in part for part in document["components"]) > 70
+
+
+def test_the_manifest_knows_the_tensorflow_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called when the Flex template's launcher plans a run."""
+    image = in_image(LOCK)
+
+    def version(name: str) -> str:
+        if name not in image:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return image[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "tensorflow" not in image
+    options = parse_run(["--input=x.jsonl", f"--model={BOSTON / 'model'}", "--output=out"], "keyjoin run")[0]
+    told = manifest.settings(options, "jsonl")["versions"]
+    assert {name: told[name] for name in manifest.PACKAGES} == {
+        "apache-beam": image["apache-beam"], "tensorflow": image["tensorflow-cpu"],
+        "pyarrow": image["pyarrow"], "numpy": image["numpy"],
+    }  # fmt: skip
 
 
 SPY = """#!/bin/sh
