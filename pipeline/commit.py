@@ -8,10 +8,11 @@ from pipeline import ledger, manifest, report
 from pipeline.budget import Breach
 from pipeline.names import TEMP, is_part
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.records import Source
+from transforms.sources import Matched, match_sources
 from transforms.write import written_of
 
 
@@ -19,12 +20,12 @@ def commit(
     output: str,
     settings: Mapping[str, Any],
     sources: Sequence[Source],
-    now: Mapping[str, int],
-    skipped: Sequence[str],
+    now: Matched,
     totals: ledger.Totals,
     seconds: float,
     *,
     success: bool,
+    keep: bool = False,
 ) -> None:
     """Checks what was written, deletes what no receipt names, and makes the rest the result.
 
@@ -32,19 +33,31 @@ def commit(
         output: Output folder.
         settings: See `manifest.commit`, as are those below.
         sources: The input files as they were before the run.
-        now: Sizes of these files after it.
-        skipped: Files that are no data by their names.
+        now: What the input is after it.
         totals: The ledger.
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
+        keep: Whether what is needed to go on stays.
 
     Raises:
         RunError: The ledger does not add up.
     """
-    unnamed = _check(output, sources, now)
+    unnamed = _check(output, sources, {source.path: source.size for source in now.sources})
     report.print_unnamed(unnamed)
     files.delete_files(output, unnamed)
-    manifest.commit(output, settings, sources, skipped, totals, seconds, success=success)
+    manifest.commit(output, settings, sources, now.skipped, totals, seconds, success=success, keep=keep)
+
+
+def look_again(patterns: Sequence[str], suffix: str) -> Matched:
+    """What the input is now that it was read, see `match_sources`.
+
+    Raises:
+        RunError: Some pattern matches nothing any more, or cannot be looked up.
+    """
+    try:
+        return match_sources(patterns, suffix)
+    except UsageError as error:
+        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
 
 def over_budget(output: str, breach: Breach) -> RunError:

@@ -131,6 +131,7 @@ def commit(
     seconds: float,
     *,
     success: bool,
+    keep: bool = False,
 ) -> None:
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
 
@@ -145,6 +146,7 @@ def commit(
         totals: The ledger.
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
+        keep: Whether what is needed to go on stays, see `clear`.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
     document = {
@@ -159,6 +161,8 @@ def commit(
     text = _write(output, MANIFEST, document)
     if success:
         files.write_whole(files.join(output, SUCCESS), [success_of(text)])
+    if keep:
+        return
     # What came of the run stands whether or not they go.
     with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)

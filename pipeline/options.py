@@ -53,6 +53,8 @@ class RunOptions(ModelOptions):
     non_finite: str
     overwrite: bool
     incremental: bool
+    accelerator: str | None
+    detach: bool
 
     def __post_init__(self) -> None:
         """Checks what only makes sense together.
@@ -119,6 +121,12 @@ def _positive(limit: int | None = None) -> type[int]:
         return int(text)
 
     return parse  # type: ignore[return-value]  # argparse takes any callable
+
+
+def _accelerator(text: str) -> str:
+    if not re.fullmatch(r"type:[\w-]+;count:[1-9]\d*(;[\w:.-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form type:nvidia-l4;count:1")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -295,6 +303,17 @@ def run_parser(prog: str) -> Parser:
         choices=("reject", "keep"),
         default="reject",
         help="predictions that are NaN or infinite: dead letters, or kept (null in JSON) (default: %(default)s)",
+    )
+    add(
+        "--accelerator",
+        type=_accelerator,
+        metavar="HINT",
+        help="what the workers that predict have besides, and no others: type:nvidia-l4;count:1 (default: nothing)",
+    )
+    add(
+        "--detach",
+        action="store_true",
+        help="on Dataflow: end once the job is started; it commits by itself, and the same command follows it",
     )
     return parser
 

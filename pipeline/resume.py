@@ -47,7 +47,7 @@ from transforms.write import written_of
 # file, and the model's files by their sha256, wherever they lie.
 FREE = frozenset(
     {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
-    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory"}
+    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory", "detach"}
 )
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")

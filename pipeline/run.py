@@ -1,23 +1,19 @@
 """`keyjoin run`: checks, runs the job or what is left of it, and calls it complete only when the ledger adds up."""
 
 import contextlib
-import re
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.runner import PipelineResult
 
-from pipeline import ledger, manifest, memory, report, resume
+from pipeline import ledger, manifest, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
-from pipeline.commit import commit, over_budget
+from pipeline.cause import told
+from pipeline.commit import commit, look_again, over_budget
+from pipeline.elsewhere import check_place, run_elsewhere
 from pipeline.exits import Exit
-from pipeline.job import Job, build
 from pipeline.lock import locked
-from pipeline.names import TRACEBACK
 from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.signals import in_the_background
@@ -25,13 +21,7 @@ from pipeline.startup import quiet_beam
 from pipeline.warning import only_told
 from pipeline.waves import run_waves
 from transforms import files
-from transforms.errors import RunError, UsageError
 from transforms.receipts import read_receipts
-from transforms.sources import match_sources
-
-# Beam reports what a step raised as the text of its traceback, with the step's name after it.
-OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
-STEP = re.compile(r" \[while running .*$", re.DOTALL)
 
 
 def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
@@ -48,16 +38,22 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     """
     quiet_beam()
     beam_options = pipeline_options(beam_args)
+    check_place(options, beam_options)
     inputs = find_inputs(options)
     if _is_complete(options, inputs):
         with only_told(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
         return Exit.COMPLETE
+    if is_local(beam_options):
+        _run_here(options, beam_options, inputs, started)
+    else:
+        run_elsewhere(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options))
+    return Exit.COMPLETE
+
+
+def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, started: float) -> None:
     with locked(options.output) as prove_lock:
-        there = files.list_below(options.output)
-        with _prepared(options, inputs, beam_options, there) as (plan, earlier):
-            report.print_plan(plan, earlier)
-            resume.begin(options.output, plan.settings, plan.sources, earlier, there, overwrite=options.overwrite)
+        with _begun(options, inputs, beam_options) as plan:
             stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
@@ -66,15 +62,22 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
                 report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
             prove_lock()
-            now, seconds = _sizes(plan.job), time.monotonic() - started
-            commit(
-                options.output, plan.settings, plan.sources, now, plan.skipped, totals, seconds, success=breach is None
-            )
+            now, seconds = look_again(plan.job.patterns, plan.job.suffix), time.monotonic() - started
+            commit(options.output, plan.settings, plan.sources, now, totals, seconds, success=breach is None)
             with only_told(f"{options.output} is written, and could not be shown"):
-                report.print_result(options.output, plan, totals, seconds)
+                report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
     if breach is not None:
         raise over_budget(options.output, breach)
-    return Exit.COMPLETE
+
+
+@contextlib.contextmanager
+def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[Plan]:
+    """A plan, told and written down: from here on the folder says what is going on in it."""
+    there = files.list_below(options.output)
+    with _prepared(options, inputs, beam_options, there) as (plan, earlier):
+        report.print_plan(plan, earlier)
+        resume.begin(options.output, plan.settings, plan.sources, earlier, there, overwrite=options.overwrite)
+        yield plan
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
@@ -85,6 +88,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     """
     quiet_beam()
     beam_options = pipeline_options(beam_args)
+    check_place(options, beam_options)
     inputs = find_inputs(options)
     if not _is_complete(options, inputs):
         there = files.list_below(options.output)
@@ -134,53 +138,6 @@ def _prepared(
 
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
-    """Runs the pipelines; why they stopped early, if they did."""
-    try:
-        if is_local(beam_options):
-            return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))
-        root = beam.Pipeline(options=beam_options)
-        build(root, plan.job)
-        _wait(root.run())
-        return None
-    except Exception as error:
-        # A step's error reaches us through the runner, in the runner's own type and words.
-        raise RunError(f"{_cause(error, plan.job.output)}; no _SUCCESS was written") from error
-
-
-def _wait(running: PipelineResult) -> None:
-    try:
-        in_the_background(running.wait_until_finish)
-    except KeyboardInterrupt:
-        # Elsewhere a job goes on without who started it. Whether it can be stopped is the runner's affair.
-        with contextlib.suppress(Exception):
-            running.cancel()
-        raise
-
-
-def _cause(error: Exception, output: str) -> str:
-    """What a step said; of what was not foreseen also where to find its traceback."""
-    if isinstance(error, RunError):
-        return STEP.sub("", str(error))
-    text = str(error)
-    own = OWN_ERROR.findall(text)
-    if own:
-        return str(own[-1])
-    if memory.is_short(text):
-        return "the run ran out of memory; lower --chunk_bytes and --wave_bytes, or raise --max_memory if it is given"
-    path = files.join(output, TRACEBACK)
-    with contextlib.suppress(RunError):  # where nothing can be written, what is said here is all there is
-        files.write_whole(path, ["".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")])
-    lines = [line for line in text.splitlines() if line.strip()]
-    return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}; see {path}"
-
-
-def _sizes(job: Job) -> dict[str, int]:
-    """What the sources have now, in bytes.
-
-    Raises:
-        RunError: Some pattern matches nothing any more, or cannot be looked up.
-    """
-    try:
-        return {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
-    except UsageError as error:
-        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
+    """Runs the pipelines on this machine; why they stopped early, if they did."""
+    with told(options.output):
+        return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))

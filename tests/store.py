@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 from apache_beam.internal.gcp import auth
 from apache_beam.io.gcp import gcsio
+from google.auth.compute_engine import _metadata
 
 BUCKET = "bucket"
 # Before the store has seen a request; after it has carried it out; while its answer is on the way.
@@ -269,10 +270,12 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setenv("STORAGE_EMULATOR_HOST", store.address)
         for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
             patch.setenv(name, store.address.removeprefix("http://"))
+        # Read when it was imported, which may have been for an earlier store.
+        patch.setattr(_metadata, "_GCE_METADATA_HOST", store.address.removeprefix("http://"))
         patch.setattr(auth._Credentials, "_credentials_init", False)
         # Beam makes a client for each operation, which takes longer than the operation here.
         create, made = gcsio.create_storage_client, []
-        patch.setattr(gcsio, "create_storage_client", lambda options: (made or made.append(create(options)) or made)[0])
+        patch.setattr(gcsio, "create_storage_client", lambda *given: (made or made.append(create(*given)) or made)[0])
         _without_waiting(patch)
         yield store
     finally:

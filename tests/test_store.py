@@ -273,7 +273,7 @@ class TestAModelInTheStore:
         stored: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        copied = model_check.copy_here
+        copied = model_check.copy
 
         def replace_then_copy(path: str, target: str) -> None:
             store.put("models/m/saved_model.pb", b"another")

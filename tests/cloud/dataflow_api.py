@@ -1,0 +1,276 @@
+"""A stand-in for the Dataflow service: its REST API on the loopback interface, with jobs held in memory.
+
+    api = DataflowApi()
+    with api.serving() as url:  # http://localhost:PORT, for --dataflow_endpoint
+        …
+        api.set_counters(job.id, rows_read=10)
+        api.say(job.id, "all workers are busy")
+        api.end(job.id)
+
+What a job does is up to the test: `api.run` is called with each new job, in a thread, and the job ends as it does.
+Messages are those of Google's own client library, so that what they do not know is refused.
+https://cloud.google.com/dataflow/docs/reference/rest
+"""
+
+import contextlib
+import datetime
+import http.server
+import json
+import re
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from google.cloud import dataflow
+
+State = dataflow.JobState
+ENDED = (State.JOB_STATE_DONE, State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED, State.JOB_STATE_DRAINED)
+SEVERITIES = dataflow.JobMessageImportance
+STARTED = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
+
+
+class Request(NamedTuple):
+    """What the API was asked.
+
+    Attributes:
+        method: Of HTTP.
+        path: With what stands after the question mark, decoded.
+        body: The JSON object, empty if none was sent.
+    """
+
+    method: str
+    path: str
+    body: dict[str, Any]
+
+
+class ApiError(Exception):
+    """An answer that is an error: its status, the API's name of it, and a message."""
+
+    def __init__(self, status: int, name: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.name = status, name
+
+
+class DataflowApi:
+    """The service.
+
+    Attributes:
+        run: What a new job does: returns, and the job is done; raises, and it has failed with that message. None:
+            the job runs until a test says otherwise.
+        hold_seconds: How long an answer to GetJob waits for the job to end, so that who polls need not sleep.
+        jobs: By id, in the order of their creation.
+        launches: Bodies of `flexTemplates:launch`.
+        requests: All requests.
+        refuse: Gives the error that a request is answered with, if any.
+    """
+
+    def __init__(self, run: Callable[[dataflow.Job], None] | None = None, hold_seconds: float = 0) -> None:
+        self.run, self.hold_seconds = run, hold_seconds
+        self.jobs: dict[str, dataflow.Job] = {}
+        self.launches: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.refuse: Callable[[Request], ApiError | None] = lambda _: None
+        self.messages: dict[str, list[dataflow.JobMessage]] = {}
+        self.counters: dict[str, dict[tuple[str, str], int]] = {}
+        self.changed = threading.Condition(threading.RLock())
+        self._tick = 0
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """Listens as long as the context; gives the address."""
+        server = http.server.ThreadingHTTPServer(("localhost", 0), _handler(self))
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            server.server_close()
+
+    def named(self, name: str) -> dataflow.Job:
+        """The newest job of a name."""
+        return [job for job in self.jobs.values() if job.name == name][-1]
+
+    def create(self, job: dataflow.Job) -> dataflow.Job:
+        """A new job, which runs at once; or the one of the same name that is running."""
+        with self.changed:
+            for other in self.jobs.values():
+                if other.name == job.name and other.current_state not in ENDED:
+                    return other
+            job.id = f"2026-01-31_04_00_00-{len(self.jobs) + 1:019d}"
+            job.create_time = self._now()
+            self.jobs[job.id] = job
+            self.messages[job.id], self.counters[job.id] = [], {}
+            self.set_state(job.id, State.JOB_STATE_RUNNING)
+        if self.run is not None:
+            threading.Thread(target=self._run, args=(self.run, job), daemon=True).start()
+        return job
+
+    def _run(self, run: Callable[[dataflow.Job], None], job: dataflow.Job) -> None:
+        try:
+            run(job)
+        except Exception as error:  # noqa: BLE001  whatever it is, the job has failed of it
+            self.fail(job.id, str(error))
+        else:
+            self.end(job.id)
+
+    def set_state(self, job_id: str, state: State) -> None:
+        """From now on a job is in this state; one that has ended stays as it is."""
+        with self.changed:
+            job = self.jobs[job_id]
+            if job.current_state not in ENDED:
+                job.current_state, job.current_state_time = state, self._now()
+            self.changed.notify_all()
+
+    def end(self, job_id: str) -> None:
+        self.set_state(job_id, State.JOB_STATE_DONE)
+
+    def fail(self, job_id: str, message: str) -> None:
+        self.say(job_id, message, SEVERITIES.JOB_MESSAGE_ERROR)
+        self.set_state(job_id, State.JOB_STATE_FAILED)
+
+    def say(self, job_id: str, text: str, importance: Any = SEVERITIES.JOB_MESSAGE_BASIC) -> None:
+        """Adds a message to a job's log."""
+        with self.changed:
+            said = self.messages[job_id]
+            made = dataflow.JobMessage(id=f"{len(said):020x}", message_text=text, message_importance=importance)
+            made.time = self._now()
+            said.append(made)
+
+    def set_counters(self, job_id: str, namespace: str = "ledger", step: str = "s1", **values: int) -> None:
+        """Sets a job's own counters, of one step, to values."""
+        with self.changed:
+            self.counters[job_id].update({(f"{namespace}/{name}", step): value for name, value in values.items()})
+
+    def wait(self, job_id: str, seconds: float = 300) -> dataflow.Job:
+        """A job, once it has ended or the time is over."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.jobs[job_id].current_state in ENDED, timeout=seconds)
+            return self.jobs[job_id]
+
+    def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """The status and body with which a request is answered, whatever it came through."""
+        asked = Request(method, urllib.parse.unquote(path), json.loads(body or b"{}"))
+        with self.changed:
+            self.requests.append(asked)
+        try:
+            refused = self.refuse(asked)
+            if refused:
+                raise refused
+            return 200, self._answer(asked).encode()
+        except ApiError as error:
+            told = {"code": error.status, "message": str(error), "status": error.name}
+            return error.status, json.dumps({"error": told}).encode()
+
+    def _answer(self, asked: Request) -> str:
+        bare, _, query = asked.path.partition("?")
+        found = re.fullmatch(r"/v1b3/projects/[^/]+(?:/locations/([^/]+))?/(jobs|flexTemplates)([:/].*)?", bare)
+        if not found:
+            raise ApiError(404, "NOT_FOUND", f"no such method: {asked.method} {bare}")
+        location, kind, rest = found[1] or "", found[2], found[3] or ""
+        given = dict(urllib.parse.parse_qsl(query))
+        if (asked.method, kind, rest) == ("POST", "flexTemplates", ":launch"):
+            return self._launch(asked.body, location)
+        if (asked.method, kind, rest) == ("POST", "jobs", ""):
+            job = dataflow.Job.from_json(json.dumps(asked.body))
+            job.location = location
+            return dataflow.Job.to_json(self.create(job))
+        if kind == "jobs" and asked.method == "GET" and rest in ("", ":aggregated"):
+            return self._list(given, location)
+        job_id, _, part = rest.removeprefix("/").partition("/")
+        if kind != "jobs" or job_id not in self.jobs:
+            raise ApiError(404, "NOT_FOUND", f"(f00): Information about job {job_id} could not be found in our system.")
+        if asked.method == "PUT" and not part:
+            return self._update(job_id, dataflow.Job.from_json(json.dumps(asked.body)))
+        parts = {"": self._get, "messages": self._list_messages, "metrics": self._metrics}
+        if asked.method != "GET" or part not in parts:
+            raise ApiError(404, "NOT_FOUND", f"no such method: {asked.method} {bare}")
+        return parts[part](job_id)
+
+    def _launch(self, body: dict[str, Any], location: str) -> str:
+        dataflow.LaunchFlexTemplateRequest.from_json(json.dumps(body))  # an unknown field raises
+        given = body["launchParameter"]
+        with self.changed:
+            self.launches.append(body)
+            running = [j for j in self.jobs.values() if j.name == given["jobName"] and j.current_state not in ENDED]
+        if running:
+            raise ApiError(
+                409,
+                "ALREADY_EXISTS",
+                f"There is already an active job named {given['jobName']}. If you want to submit a second job, "
+                "try again by setting a different name.",
+            )
+        job = dataflow.Job(name=given["jobName"], type_=dataflow.JobType.JOB_TYPE_BATCH, location=location)
+        return dataflow.LaunchFlexTemplateResponse.to_json(dataflow.LaunchFlexTemplateResponse(job=self.create(job)))
+
+    def _get(self, job_id: str) -> str:
+        return dataflow.Job.to_json(self.wait(job_id, self.hold_seconds))
+
+    def _list(self, given: dict[str, str], location: str) -> str:
+        wanted = {"1": None, "2": True, "3": False, "ALL": None, "TERMINATED": True, "ACTIVE": False}
+        ended = wanted.get(given.get("filter", "ALL"))
+        with self.changed:
+            found = [
+                job
+                for job in self.jobs.values()
+                if job.location in (location, "") or not location
+                if ended in (None, job.current_state in ENDED)
+                if given.get("name", job.name) == job.name
+            ]
+            return dataflow.ListJobsResponse.to_json(dataflow.ListJobsResponse(jobs=found))
+
+    def _update(self, job_id: str, given: dataflow.Job) -> str:
+        if given.requested_state:
+            self.set_state(job_id, given.requested_state)
+        return self._get(job_id)
+
+    def _list_messages(self, job_id: str) -> str:
+        with self.changed:
+            made = dataflow.ListJobMessagesResponse(job_messages=self.messages[job_id])
+            return dataflow.ListJobMessagesResponse.to_json(made)
+
+    def _metrics(self, job_id: str) -> str:
+        with self.changed:
+            updates = [
+                {"name": {"origin": "user", "name": name.partition("/")[2], "context": context}, "scalar": value}
+                for (name, step), value in self.counters[job_id].items()
+                for context in (
+                    {"namespace": name.partition("/")[0], "step": step},
+                    {"namespace": name.partition("/")[0], "step": step, "tentative": "true"},
+                )
+            ]
+        return json.dumps({"metricTime": _text(STARTED), "metrics": updates})
+
+    def _now(self) -> datetime.datetime:
+        """A time later than all before."""
+        self._tick += 1
+        return STARTED + datetime.timedelta(milliseconds=self._tick)
+
+
+def _text(moment: datetime.datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _handler(api: DataflowApi) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1  # a header in a packet of its own would wait for the acknowledgement of the one before
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, content = api.answer(self.command, self.path, body)
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json; charset=UTF-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = _serve  # noqa: N815  the names that the server looks for
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,36 @@
+"""A cloud on this machine: Google Cloud Storage, Dataflow and the metadata service, each as a stand-in."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.cloud.dataflow_api import DataflowApi
+from tests.store import BUCKET, Store, running
+
+PROJECT, REGION = "my-project", "europe-west1"
+
+
+class Cloud(NamedTuple):
+    """The running stand-ins.
+
+    Attributes:
+        store: Google Cloud Storage, and the metadata service.
+        api: Dataflow.
+        flags: What sends a job there.
+    """
+
+    store: Store
+    api: DataflowApi
+    flags: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def running_cloud(patch: pytest.MonkeyPatch, api: DataflowApi | None = None) -> Iterator[Cloud]:
+    """A cloud, which this process and those that it starts take for Google's."""
+    api = api or DataflowApi()
+    with running(patch) as store, api.serving() as url:
+        flags = ("--runner=DataflowRunner", f"--dataflow_endpoint={url}", f"--project={PROJECT}", f"--region={REGION}")
+        places = (f"--staging_location=gs://{BUCKET}/staging", f"--temp_location=gs://{BUCKET}/scratch")
+        yield Cloud(store, api, (*flags, *places))
