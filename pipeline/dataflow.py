@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from pipeline import VERSION
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from pipeline.report import say, visible
+from pipeline.warning import warn
 from transforms import files
 from transforms.errors import RunError, UsageError
 
@@ -273,8 +273,7 @@ class _Messages:
 
     def _take(self, importance: str, text: str) -> None:
         if importance.endswith("_WARNING"):
-            lines = text.strip().splitlines() or [""]
-            print(f"keyjoin: warning: {visible(lines[0])}", file=sys.stderr, flush=True)
+            warn(visible((text.strip().splitlines() or [""])[0]))
         # What a step raised says more than what the service makes of it afterwards.
         if importance.endswith("_ERROR") and ("Traceback" in text or "Traceback" not in (self.last or "")):
             self.last = text

@@ -22,6 +22,7 @@ from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan
 from pipeline.report import say
 from pipeline.signals import in_the_background
+from pipeline.warning import only_told
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.receipts import read_receipts
@@ -66,9 +67,8 @@ def run_elsewhere(
         with locked(options.output), begun() as plan:
             _judge(options, lambda: _wait(_start(plan, beam_options)), resumed=plan.job.resume)
         return
-    service = dataflow.Service(beam_options, options.output)
+    service, resumed = dataflow.Service(beam_options, options.output), None
     # Held until the job is there: from then on it is the one of its name, which nobody else can start.
-    resumed = False
     with locked(options.output):
         job_id = service.find()
         if job_id is not None:
@@ -77,9 +77,8 @@ def run_elsewhere(
         else:
             with begun() as plan, told(options.output):
                 dataflow.settle(plan, beam_options)
-                started = _start(plan, beam_options)
+                started, resumed = _start(plan, beam_options), plan.job.resume
                 job_id = None if service.is_template else started.job_id()
-                resumed = plan.job.resume
     if job_id is None:
         say("template", "is written; the job that is made of it commits by itself")
         return
@@ -124,13 +123,13 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
         raise
 
 
-def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool) -> None:
+def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | None) -> None:
     """Waits for the end, and tells what the job has left.
 
     Args:
         options: What was asked for.
         ended: Waits.
-        resumed: Whether it went on from an earlier attempt.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
 
     Raises:
         RunError: The job failed, more rows are bad than may be, or it has left no `_SUCCESS`.
@@ -148,12 +147,13 @@ def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool) -> 
         totals = ledger.Totals(**document["totals"])
         breach = options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
-            report.print_samples(output, read_receipts(files.join(output, TEMP)), breach.reason)
+            with only_told("no bad rows can be shown"):
+                report.print_samples(output, read_receipts(files.join(output, TEMP)), breach.reason)
             raise over_budget(output, breach) from failed
     if failed is not None:
         raise failed
     if document is None or files.read_small(files.join(output, SUCCESS)) != manifest.success_of(made or b""):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
-    report.print_result(
-        output, document["format"], ledger.Totals(**document["totals"]), document["seconds"], resumed=resumed
-    )
+    with only_told(f"{output} is written, and could not be shown"):
+        totals = ledger.Totals(**document["totals"])
+        report.print_result(output, document["format"], totals, document["seconds"], resumed=resumed)

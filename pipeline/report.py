@@ -82,8 +82,16 @@ def print_unnamed(names: Sequence[str]) -> None:
         say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
-def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool) -> None:
-    """Prints where the output is, the summary, and a few joined rows."""
+def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
+    """Prints where the output is, the summary, and a few joined rows.
+
+    Args:
+        output: Output folder.
+        format_name: What the rows are.
+        totals: The ledger.
+        seconds: What the run took.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+    """
     print()
     say("output", output)
     print()
@@ -93,9 +101,9 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
-        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * resumed}"),
+        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
         # Nobody knows how long the rows of earlier attempts took.
-        *([] if resumed else [("rows/s", f"{totals.rows / seconds:,.0f}")]),
+        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False else []),
     ]
     for name, value in rows:
         print(f"{name:<18}{value}")
