@@ -71,6 +71,14 @@ def _predict(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _replay(argv: Sequence[str]) -> Exit:
+    if not {"-h", "--help"} & set(argv):
+        model_process.process()
+    from pipeline.replay import main
+
+    return main(argv)
+
+
 def _verify(argv: Sequence[str]) -> Exit:
     if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
         startup.import_beam(argv)  # sources, which may lie elsewhere than the output, are not read
@@ -82,6 +90,7 @@ def _verify(argv: Sequence[str]) -> Exit:
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
     "check": Command("same flags as run: finds out all that can be found out without running it", _check),
+    "replay": Command("scores dead letters again, and puts the rows that succeed now into their places", _replay),
     "verify": Command("finds out whether an output is still what its run wrote", _verify),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
@@ -132,9 +141,11 @@ def _call(argv: Sequence[str]) -> Exit:
 
 
 def _how_to_go_on(argv: Sequence[str]) -> str:
-    if argv[0] != "run":
+    if argv[0] not in ("run", "replay"):
         return ""
     command = shlex.join(["keyjoin", *(arg for arg in argv if arg != "--overwrite")])
+    if argv[0] == "replay":
+        return f"; this does what is left to do: {command}"
     return f"; what was written stays, there is no _SUCCESS; this goes on from there: {command}"
 
 

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -25,10 +25,9 @@ from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
-if TYPE_CHECKING:
-    from pipeline.preflight import Plan
-
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+SETTINGS = ("options", "format", "model", "versions")
+REPLAYS = "replays"
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -82,18 +81,28 @@ def batch_of(model: Mapping[str, Any]) -> Sweep:
     return Sweep(model["batch_size"], rates)
 
 
+def with_replays(settings: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, with what was replayed of a run by its `_job.json` or `_manifest.json`."""
+    return {**settings, REPLAYS: document[REPLAYS]} if REPLAYS in document else dict(settings)
+
+
+def settings_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a `_job.json` or `_manifest.json`."""
+    return with_replays({name: document[name] for name in SETTINGS}, document)
+
+
 def planned_path(temp: str, digest: str) -> str:
     """Where the list of planned sources is: under its sha256, so that `_job.json` never names another one."""
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
-def begin(options: RunOptions, plan: "Plan") -> None:
+def begin(output: str, settings: Mapping[str, Any], sources: Iterable[Source]) -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
-    listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in plan.sources)
+    listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
-    _write_anew(planned_path(plan.job.temp, digest), listed)
-    document = {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest}
-    _write_anew(files.join(options.output, JOB), _as_text(document))
+    _write_anew(planned_path(files.join(output, TEMP), digest), listed)
+    document = {"schema_version": SCHEMA_VERSION, **settings, "sources_sha256": digest}
+    _write_anew(files.join(output, JOB), _as_text(document))
 
 
 def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
@@ -105,35 +114,46 @@ def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
     return list(read_sources(path))
 
 
-def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: float, *, success: bool) -> None:
+def commit(
+    output: str,
+    settings: Mapping[str, Any],
+    sources: Iterable[Source],
+    skipped: Sequence[str],
+    totals: ledger.Totals,
+    seconds: float,
+    *,
+    success: bool,
+) -> None:
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
 
     Killed before `_SUCCESS`, the run is unfinished, and all of its parts are found done; killed after it, it is
     complete, whatever is left of `_job.json` and the temporary folder.
 
     Args:
-        options: What was asked for.
-        plan: What was run.
+        output: Output folder.
+        settings: All else that the output comes of, see `with_contract`, and what was replayed.
+        sources: The input files.
+        skipped: Files that are no data by their names.
         totals: The ledger.
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
     """
-    written = write_lists(options.output, plan.job.temp, plan.sources)
+    written = write_lists(output, files.join(output, TEMP), sources)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
-        **plan.settings,
+        **settings,
         "totals": totals._asdict(),
         "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},
-        "skipped": plan.skipped,
+        "skipped": skipped,
         "seconds": round(seconds, 3),
     }
-    text = _write(options.output, MANIFEST, document)
+    text = _write(output, MANIFEST, document)
     if success:
-        files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
+        files.write_whole(files.join(output, SUCCESS), [success_of(text)])
     # What came of the run stands whether or not they go.
-    with only_told(f"{options.output} keeps {JOB} or {TEMP}, which the same command removes"):
-        clear(options.output)
+    with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
+        clear(output)
 
 
 def clear(output: str) -> None:

@@ -13,10 +13,11 @@ from apache_beam.runners.runner import PipelineResult
 from pipeline import ledger, manifest, memory, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
+from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
-from pipeline.job import build
+from pipeline.job import Job, build
 from pipeline.lock import locked
-from pipeline.names import TEMP, TRACEBACK, is_part
+from pipeline.names import TRACEBACK
 from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.signals import in_the_background
@@ -25,10 +26,8 @@ from pipeline.warning import only_told
 from pipeline.waves import run_waves
 from transforms import files
 from transforms.errors import RunError, UsageError
-from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.sources import match_sources
-from transforms.write import written_of
 
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
@@ -58,7 +57,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         there = files.list_below(options.output)
         with _prepared(options, inputs, beam_options, there) as (plan, earlier):
             report.print_plan(plan, earlier)
-            resume.begin(options, plan, earlier, there)
+            resume.begin(options.output, plan.settings, plan.sources, earlier, there, overwrite=options.overwrite)
             stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
@@ -67,28 +66,15 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
                 report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
             prove_lock()
-            _commit(options, plan, totals, started, success=breach is None)
+            now, seconds = _sizes(plan.job), time.monotonic() - started
+            commit(
+                options.output, plan.settings, plan.sources, now, plan.skipped, totals, seconds, success=breach is None
+            )
+            with only_told(f"{options.output} is written, and could not be shown"):
+                report.print_result(options.output, plan, totals, seconds)
     if breach is not None:
-        raise RunError(
-            f"{breach}; see {files.join(options.output, DEAD_LETTERS)}, then raise the budget and give the same "
-            "command, which goes on from here, or mend the rows and run again with --overwrite; no _SUCCESS was written"
-        )
+        raise over_budget(options.output, breach)
     return Exit.COMPLETE
-
-
-def _commit(options: RunOptions, plan: Plan, totals: ledger.Totals, started: float, *, success: bool) -> None:
-    """Checks what was written, and makes it the result.
-
-    Raises:
-        RunError: The ledger does not add up.
-    """
-    unnamed = _check(plan)
-    report.print_unnamed(unnamed)
-    files.delete_files(options.output, unnamed)
-    seconds = time.monotonic() - started
-    manifest.commit(options, plan, totals, seconds, success=success)
-    with only_told(f"{options.output} is written, and could not be shown"):
-        report.print_result(options.output, plan, totals, seconds)
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
@@ -143,6 +129,7 @@ def _prepared(
     with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
+            plan = plan._replace(settings=manifest.with_replays(plan.settings, earlier.document))
         yield plan, earlier
 
 
@@ -187,31 +174,13 @@ def _cause(error: Exception, output: str) -> str:
     return f"the run failed: {type(error).__name__}: {lines[-1] if lines else ''}; see {path}"
 
 
-def _check(plan: Plan) -> list[str]:
-    """Compares sources and parts with the receipts.
-
-    Returns:
-        Files of an earlier attempt that no receipt names.
+def _sizes(job: Job) -> dict[str, int]:
+    """What the sources have now, in bytes.
 
     Raises:
-        RunError: The ledger does not add up.
+        RunError: They cannot be looked up.
     """
-    job = plan.job
     try:
-        now = {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
+        return {source.path: source.size for source in match_sources(job.patterns, job.suffix).sources}
     except UsageError as error:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
-    written = files.list_below(job.output)
-    found = ledger.problems(plan.sources, now, read_receipts(job.temp), written)
-    first = next(found, None)
-    if first is not None:
-        others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.
-        more = f" (and {others} more)" if others else ""
-        raise RunError(
-            f"the ledger does not add up: {first}{more}; no _SUCCESS was written: give the same command again, which "
-            "goes on from here"
-        )
-    for part in read_receipts(job.temp):
-        for name, _ in written_of(part):
-            del written[name]
-    return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

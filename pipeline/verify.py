@@ -10,7 +10,7 @@ from pipeline.exits import Exit
 from pipeline.findings import Findings
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
-from pipeline.options import Parser, RunOptions, command, parse_run
+from pipeline.options import Parser, RunOptions, command, recorded
 from pipeline.startup import collect_garbage
 from pipeline.verify_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verify_rows import rescore_rows
@@ -113,7 +113,8 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
         return
     counted = rescore_rows(run, given.model, given.rescore, document, options, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
-    yield f"scored again: {', '.join(said) or 'no rows'}"
+    left_out = ", rows of parts with replayed ones are left out" if document["totals"]["replayed"] else ""
+    yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
 
 
 def _result(run: str, record: Record | None, findings: Findings) -> str:
@@ -136,8 +137,8 @@ def _counted(count: int, what: str) -> str:
 def _options(record: Record) -> RunOptions | None:
     """What was asked for, if that is known for certain."""
     try:
-        return parse_run(command(record.document["options"])[2:], "keyjoin run")[0] if record.proven else None
-    except (KeyError, TypeError, AttributeError, UsageError):
+        return recorded(record.document["options"]) if record.proven else None
+    except (KeyError, UsageError):
         return None
 
 

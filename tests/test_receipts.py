@@ -67,7 +67,7 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     kept: dict[str, bytes] = {}
 
     def keep(*arguments: Any, **named: Any) -> None:
-        temp = arguments[1].job.temp
+        temp = f"{arguments[0]}/_temp"
         kept.update({str(p): p.read_bytes() for p in Path(temp, "receipts").rglob("*.json")})
         commit(*arguments, **named)
 
