@@ -100,12 +100,14 @@ def main(argv: Sequence[str]) -> Exit:
         _check_keys(run, earlier, given.rows, mended)
         with _prepared(options, earlier) as plan:
             joined = in_the_background(lambda: _stage(run, earlier, plan, mended))
+        prove_lock()
         if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
             _begin(run, earlier, _record(plan, given.rows, document, joined))
-            _put(run, prove_lock)
+            totals = _put(run, prove_lock)
         else:
-            manifest.clear(run)
-        totals = ledger.Totals(**_look(run).document["totals"])
+            totals = ledger.Totals(**document["totals"])
+            with only_told(f"{run} is as it was, and could not be cleaned up"):
+                manifest.clear(run)
     with only_told(f"{run} is written, and could not be shown"):
         _print_result(run, joined, totals)
     breach = options.max_bad_rows.breach(totals.dead, totals.rows)
@@ -266,8 +268,11 @@ def _begin(run: str, earlier: Earlier, said: Mapping[str, Any]) -> None:
     resume.begin(run, {**settings, **carried}, earlier.sources or (), earlier, files.list_below(run))
 
 
-def _put(run: str, prove_lock: Callable[[], None]) -> None:
+def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
     """Puts in place what was staged, and commits; as often as need be.
+
+    Returns:
+        The ledger.
 
     Raises:
         RunError: What was staged is damaged, a file cannot be written, or the ledger does not add up.
@@ -285,6 +290,7 @@ def _put(run: str, prove_lock: Callable[[], None]) -> None:
     # The sources need not be there any more: what was read of them is on record.
     read = Matched(list(sources), skipped)
     commit(run, manifest.settings_of(document), sources, read, totals, seconds, success=breach is None)
+    return totals
 
 
 def _stage_folder(run: str) -> str:
