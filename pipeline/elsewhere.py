@@ -19,6 +19,7 @@ from pipeline.job import build
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS, TEMP
 from pipeline.options import RunOptions
+from pipeline.pickles import leave_out_folders
 from pipeline.preflight import Inputs, Plan
 from pipeline.report import say
 from pipeline.signals import in_the_background
@@ -100,6 +101,7 @@ def _check_same(options: RunOptions, inputs: Inputs, link: str) -> None:
 def _start(plan: Plan, beam_options: PipelineOptions) -> Any:  # a PipelineResult, of the runner's own kind
     if plan.model is not None:
         plan.model.stage()
+    leave_out_folders()
     root = beam.Pipeline(options=beam_options)
     build(root, plan.job) | "CommitRun" >> CommitRun(plan.job.output, time.time())
     return root.run()
