@@ -391,6 +391,17 @@ class TestBegin:
         assert sum("receipts" in name for name in left) == 2
         assert not (folder.output / "sub").exists()
 
+    def test_a_temporary_folder_that_is_a_link_is_left_alone(self, folder: Folder, tmp_path: Path) -> None:
+        folder.begin()
+        folder.write()
+        files.write_whole(f"{folder.temp}/spill/1", [b"x"])
+        Path(folder.temp).rename(tmp_path / "elsewhere")
+        Path(folder.temp).symlink_to(tmp_path / "elsewhere")
+        before = content(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=r"_temp/lists leads out of .*; remove the link"):
+            folder.begin(folder.look())
+        assert content(tmp_path / "elsewhere") == before
+
     def test_without_a_plan_nothing_of_it_stays(self, folder: Folder) -> None:
         folder.begin()
         folder.write()
