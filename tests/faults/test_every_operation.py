@@ -13,9 +13,8 @@ import pytest
 from tests.faults.counts import Counts
 from tests.faults.disk import CHANGES, DONE, KILL, ON, ONCE, Fault
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import Job, replaying, small
+from tests.faults.jobs import LEFT_BEHIND, Job, replaying, small
 
-LEFT_BEHIND = re.compile(r"^(_job\.json$|_lock$|_temp/|.*\.[0-9a-f]{32}\.tmp$)")  # what no reader looks at
 RANDOM = re.compile(r"[0-9a-f]{32}\.tmp")
 
 
