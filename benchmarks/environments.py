@@ -27,7 +27,7 @@ def set_up(name: str) -> None:
     make(name, PEERS / name / ".venv", PEERS / name / "requirements.txt", ["--compile-bytecode"])
 
 
-def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = ()) -> None:
+def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = (), python: str = sys.executable) -> None:
     """Makes an environment of locked packages; does nothing where it is ready.
 
     Args:
@@ -35,13 +35,15 @@ def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = ()) -
         venv: Where it is made.
         requirements: The packages, with hashes.
         flags: For the installation, by uv.
+        python: The Python that it is made of, as uv takes it.
 
     Raises:
         ProgramError: It could not be made; what was tried is in a log.
     """
     stamp = venv / "setup-stamp"
     # All that an environment depends on: its commands know it by its full path.
-    made_of = f"{venv.parent}\n{platform.python_version()}\n{hashlib.sha256(requirements.read_bytes()).hexdigest()}\n"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    made_of = f"{venv.parent}\n{platform.python_version()} {python}\n{digest}\n"
     with requirements.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Of two first calls at once the second waits, and finds it ready.
         if stamp.is_file() and stamp.read_text() == made_of:
@@ -49,7 +51,7 @@ def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = ()) -
         print(f"setting up the environment of {name} in {venv} (once)", file=sys.stderr)
         shutil.rmtree(venv, ignore_errors=True)
         venv.mkdir()
-        _install(name, venv, requirements, flags)
+        _install(name, venv, requirements, flags, python)
         stamp.write_text(made_of)
 
 
@@ -66,7 +68,7 @@ def find_uv() -> str:
     return uv
 
 
-def _install(name: str, venv: Path, requirements: Path, flags: Sequence[str]) -> None:
+def _install(name: str, venv: Path, requirements: Path, flags: Sequence[str], python: str) -> None:
     try:
         uv = find_uv()
     except ProgramError as error:
@@ -75,7 +77,7 @@ def _install(name: str, venv: Path, requirements: Path, flags: Sequence[str]) ->
     log = venv / "setup.log"
     with log.open("wb") as said:
         for command in (
-            [uv, "venv", "--allow-existing", "--python", sys.executable, str(venv)],
+            [uv, "venv", "--allow-existing", "--python", python, str(venv)],
             [*install, "--python", str(venv / "bin" / "python"), "-r", str(requirements)],
         ):
             if subprocess.run(command, stdout=said, stderr=said).returncode:  # noqa: S603

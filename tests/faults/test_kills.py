@@ -13,9 +13,10 @@ import pytest
 from tests.conftest import BOSTON, ROOT
 from tests.faults.counts import Counts
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import ROWS, Job, make, without_times
+from tests.faults.jobs import LEFT_BEHIND, ROWS, Job, make, replaying, without_times
 
-FORKS, SOAK_FORKS = 24, 100
+RUNS, SOAK_RUNS = 60, 200
+REPLAYS, SOAK_REPLAYS = 40, 200
 PROCESSES, SOAK_PROCESSES = 3, 100
 
 
@@ -47,7 +48,32 @@ def test_a_kill_at_any_moment(tmp_path: Path, count: Counts) -> None:
         shutil.rmtree(killed.folder)
         return 1
 
-    count("forked processes killed", sum(side_by_side(one, range(SOAK_FORKS if count.soak else FORKS))))
+    count("forked runs killed", sum(side_by_side(one, range(SOAK_RUNS if count.soak else RUNS))))
+
+
+def test_a_kill_of_a_replay_at_any_moment(tmp_path: Path, count: Counts) -> None:
+    job = replaying(tmp_path / "job", chunk_bytes=60)
+    before, clean = job.files(), job.copy(tmp_path / "clean")
+    started = time.monotonic()
+    assert clean.run().code == 0
+    seconds, expected = time.monotonic() - started, clean.files()
+
+    def one(seed: int) -> int:
+        chosen = random.Random(seed)
+        killed: Job = job.copy(tmp_path / str(seed))
+        for _ in range(chosen.randrange(1, 3)):
+            killed.run(kill_after=chosen.uniform(0, 1.2 * seconds))
+            left = killed.files()
+            if "_SUCCESS" in left:
+                kept = {name: left[name] for name in left if not LEFT_BEHIND.search(name)}
+                assert kept in (before, expected)
+        done = killed.run()
+        assert done.code == 0, (seed, done.said)
+        assert killed.files() == expected, seed
+        shutil.rmtree(killed.folder)
+        return 1
+
+    count("forked replays killed", sum(side_by_side(one, range(SOAK_REPLAYS if count.soak else REPLAYS))))
 
 
 @pytest.fixture
