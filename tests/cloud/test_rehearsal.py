@@ -92,7 +92,10 @@ def test_bundles_that_come_again_change_nothing(
     rehearsal.change = lambda pipeline: staged.replace_functions(pipeline, WRITERS, twice.Again)
     again: Counter[str] = Counter()
     rehearsal.cloud.store.inject(lambda request, _: again.update([written(request)]))
-    check_complete(run(rehearsal, place), rehearsal, place, expected)
+    # With workers of two kinds: those that predict are others.
+    check_complete(run(rehearsal, place, "--accelerator=type:nvidia-l4;count:1"), rehearsal, place, expected)
+    assert rehearsal.workers
+    assert rehearsal.workers.started == 2
     receipts = [name for name in again if "/receipts/" in name]
     assert {again[name] for name in receipts} == {3}
     count("chunks that Dataflow workers wrote three times", len(receipts))
