@@ -110,8 +110,6 @@ def settle(plan: Plan, options: PipelineOptions) -> None:
     if workers.max_num_workers is None:
         workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
     debug = options.view_as(DebugOptions)
-    # A list of what is installed here, with its paths, which workers would log and nobody needs.
-    debug.add_experiment("disable_logging_submission_environment")
     if debug.number_of_worker_harness_threads is None:
         # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
         debug.number_of_worker_harness_threads = 1

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
 
 from pipeline import dataflow, ledger, manifest, report, resume
 from pipeline.beam_flags import is_local
@@ -102,6 +102,8 @@ def _start(plan: Plan, beam_options: PipelineOptions) -> Any:  # a PipelineResul
     if plan.model is not None:
         plan.model.stage()
     leave_out_folders()
+    # Else Beam has workers log what is installed here, and where.
+    beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     root = beam.Pipeline(options=beam_options)
     build(root, plan.job) | "CommitRun" >> CommitRun(plan.job.output, time.time())
     return root.run()
