@@ -20,8 +20,7 @@ def commit(
     output: str,
     settings: Mapping[str, Any],
     sources: Sequence[Source],
-    now: Mapping[str, int],
-    skipped: Sequence[str],
+    now: Matched,
     totals: ledger.Totals,
     seconds: float,
     *,
@@ -34,8 +33,7 @@ def commit(
         output: Output folder.
         settings: See `manifest.commit`, as are those below.
         sources: The input files as they were before the run.
-        now: Sizes of these files after it.
-        skipped: Files that are no data by their names.
+        now: What the input is after it.
         totals: The ledger.
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
@@ -44,14 +42,14 @@ def commit(
     Raises:
         RunError: The ledger does not add up.
     """
-    unnamed = _check(output, sources, now)
+    unnamed = _check(output, sources, {source.path: source.size for source in now.sources})
     report.print_unnamed(unnamed)
     files.delete_files(output, unnamed)
-    manifest.commit(output, settings, sources, skipped, totals, seconds, success=success, keep=keep)
+    manifest.commit(output, settings, sources, now.skipped, totals, seconds, success=success, keep=keep)
 
 
-def matched_again(patterns: Sequence[str], suffix: str) -> Matched:
-    """What the input is now.
+def look_again(patterns: Sequence[str], suffix: str) -> Matched:
+    """What the input is now that it was read, see `match_sources`.
 
     Raises:
         RunError: Some pattern matches nothing any more, or cannot be looked up.

@@ -14,7 +14,7 @@ import apache_beam as beam
 
 from pipeline import ledger, manifest
 from pipeline.budget import Budget
-from pipeline.commit import commit, matched_again, over_budget
+from pipeline.commit import commit, look_again, over_budget
 from pipeline.names import JOB, MANIFEST, SUCCESS, TEMP
 from transforms import files, formats
 from transforms.errors import RunError
@@ -85,12 +85,11 @@ def commit_folder(output: str, lists: int, seconds: float) -> None:
             "has removed them; give the same command again, which goes on from here"
         )
     settings = manifest.settings_of(document)
-    now = matched_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
+    now = look_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
     totals = ledger.total(read_receipts(temp))
     limits = settings["options"]["max_bad_rows"]
     breach = Budget.parse(Budget.items(limits)).breach(totals.dead, totals.rows)
-    sizes = {source.path: source.size for source in now.sources}
-    commit(output, settings, sources, sizes, now.skipped, totals, seconds, success=breach is None, keep=True)
+    commit(output, settings, sources, now, totals, seconds, success=breach is None, keep=True)
     if breach is not None:
         raise over_budget(output, breach)
 

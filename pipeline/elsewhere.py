@@ -19,6 +19,7 @@ from pipeline.job import build
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS, TEMP
 from pipeline.options import RunOptions
+from pipeline.pickles import leave_out_folders
 from pipeline.preflight import Inputs, Plan
 from pipeline.report import say
 from pipeline.signals import in_the_background
@@ -75,7 +76,7 @@ def run_elsewhere(
             _check_same(options, inputs, service.link(job_id))
             say("found", f"the job {service.name} is running")
         else:
-            with begun() as plan, told(options.output):
+            with begun() as plan, told(options.output), service.submitting():
                 dataflow.settle(plan, beam_options)
                 started, resumed = _start(plan, beam_options), plan.job.resume
                 job_id = None if service.is_template else started.job_id()
@@ -102,6 +103,7 @@ def _start(plan: Plan, beam_options: PipelineOptions) -> Any:  # a PipelineResul
         plan.model.stage()
     # Else Beam has workers log what is installed here, and where.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
+    leave_out_folders()
     root = beam.Pipeline(options=beam_options)
     build(root, plan.job) | "CommitRun" >> CommitRun(plan.job.output, time.time())
     return root.run()

@@ -32,6 +32,7 @@ from pipeline.options import (
     recorded,
 )
 from pipeline.preflight import Inputs, Plan, prepare
+from pipeline.report import say
 from pipeline.resume import Earlier, Stage
 from pipeline.signals import in_the_background
 from pipeline.startup import collect_garbage, quiet_beam
@@ -99,12 +100,14 @@ def main(argv: Sequence[str]) -> Exit:
         _check_keys(run, earlier, given.rows, mended)
         with _prepared(options, earlier) as plan:
             joined = in_the_background(lambda: _stage(run, earlier, plan, mended))
+        prove_lock()
         if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
             _begin(run, earlier, _record(plan, given.rows, document, joined))
-            _put(run, prove_lock)
+            totals = _put(run, prove_lock)
         else:
-            manifest.clear(run)
-        totals = ledger.Totals(**_look(run).document["totals"])
+            totals = ledger.Totals(**document["totals"])
+            with only_told(f"{run} is as it was, and could not be cleaned up"):
+                manifest.clear(run)
     with only_told(f"{run} is written, and could not be shown"):
         _print_result(run, joined, totals)
     breach = options.max_bad_rows.breach(totals.dead, totals.rows)
@@ -121,7 +124,7 @@ def _ended(run: str, prove_lock: Callable[[], None]) -> Earlier:
     """
     earlier = _look(run)
     if REPLAYING in earlier.document and earlier.stage is Stage.UNFINISHED:
-        print("goes on      with a replay that was not finished: what it scored is put in place", flush=True)
+        say("goes on", "with a replay that was not finished: what it scored is put in place")
         _put(run, prove_lock)
         earlier = _look(run)
     no_letters = not earlier.document.get("totals", {}).get("dead")
@@ -184,7 +187,7 @@ def _check_keys(run: str, earlier: Earlier, path: str, mended: Mapping[str, byte
         raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
     without = mended.keys() - set(keys(_dead(run), run)) if mended else ()
     if without:
-        print(f"left out     {len(without):,} mended rows that have no dead letter (any more): {min(without)}")
+        say("left out", f"{len(without):,} mended rows that have no dead letter (any more): {min(without)}")
 
 
 def _dead(run: str) -> Iterator[PartReceipt]:
@@ -265,8 +268,11 @@ def _begin(run: str, earlier: Earlier, said: Mapping[str, Any]) -> None:
     resume.begin(run, {**settings, **carried}, earlier.sources or (), earlier, files.list_below(run))
 
 
-def _put(run: str, prove_lock: Callable[[], None]) -> None:
+def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
     """Puts in place what was staged, and commits; as often as need be.
+
+    Returns:
+        The ledger.
 
     Raises:
         RunError: What was staged is damaged, a file cannot be written, or the ledger does not add up.
@@ -280,9 +286,11 @@ def _put(run: str, prove_lock: Callable[[], None]) -> None:
     skipped, seconds = (document[REPLAYING][name] for name in CARRIED)
     totals = ledger.total(read_receipts(temp))
     breach = recorded(document["options"]).max_bad_rows.breach(totals.dead, totals.rows)
-    sizes = {source.path: source.size for source in sources}
     prove_lock()
-    commit(run, manifest.settings_of(document), sources, sizes, skipped, totals, seconds, success=breach is None)
+    # The sources need not be there any more: what was read of them is on record.
+    read = Matched(list(sources), skipped)
+    commit(run, manifest.settings_of(document), sources, read, totals, seconds, success=breach is None)
+    return totals
 
 
 def _stage_folder(run: str) -> str:
@@ -297,6 +305,6 @@ def _staged(run: str) -> Iterator[PartReceipt]:
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:
     bad = ", ".join(f"{code} {count:,}" for code, count in totals.dead.items())
-    print(f"joined now   {joined:,} rows")
-    print(f"still bad    {totals.bad:,} rows{f' ({bad})' if bad else ''}")
-    print(f"output       {run}", flush=True)
+    say("joined now", f"{joined:,} rows")
+    say("still bad", f"{totals.bad:,} rows{f' ({bad})' if bad else ''}")
+    say("output", run)

@@ -318,6 +318,9 @@ def begin(
         earlier: What it goes on from; None if it starts anew.
         there: Names of the files in the folder.
         overwrite: Whether all else that an earlier run left goes.
+
+    Raises:
+        RunError: The temporary folder is a link that leads out of the output, or a file cannot be written.
     """
     temp = files.join(output, TEMP)
     # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
@@ -326,7 +329,7 @@ def begin(
         files.delete_tree(temp)
     else:
         for name in (LISTS, SPILL):
-            files.delete_tree(files.join(temp, name))
+            files.delete_tree(files.below(output, f"{TEMP}/{name}"))
         if earlier.stage is not Stage.UNFINISHED:
             _restore(files.join(output, PARTS), temp)
     manifest.begin(output, settings, sources)

@@ -10,10 +10,9 @@ from pipeline import ledger, manifest, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
 from pipeline.cause import told
-from pipeline.commit import commit, matched_again, over_budget
+from pipeline.commit import commit, look_again, over_budget
 from pipeline.elsewhere import check_place, run_elsewhere
 from pipeline.exits import Exit
-from pipeline.job import Job
 from pipeline.lock import locked
 from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
@@ -63,10 +62,8 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
                 report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
             prove_lock()
-            now, seconds = _sizes(plan.job), time.monotonic() - started
-            commit(
-                options.output, plan.settings, plan.sources, now, plan.skipped, totals, seconds, success=breach is None
-            )
+            now, seconds = look_again(plan.job.patterns, plan.job.suffix), time.monotonic() - started
+            commit(options.output, plan.settings, plan.sources, now, totals, seconds, success=breach is None)
             with only_told(f"{options.output} is written, and could not be shown"):
                 report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
     if breach is not None:
@@ -144,12 +141,3 @@ def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> 
     """Runs the pipelines on this machine; why they stopped early, if they did."""
     with told(options.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))
-
-
-def _sizes(job: Job) -> dict[str, int]:
-    """What the sources have now, in bytes.
-
-    Raises:
-        RunError: Some pattern matches nothing any more, or cannot be looked up.
-    """
-    return {source.path: source.size for source in matched_again(job.patterns, job.suffix).sources}

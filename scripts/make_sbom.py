@@ -29,11 +29,17 @@ def make(lock: Path, written: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         environment, found = Path(folder, "environment"), Path(folder, "sbom.json")
         python = environment / "bin" / "python"
-        build = ("--build-constraints", lock, "--require-build-hashes", "-r", lock)
+        hashed = (
+            "--preview-features",
+            "build-dependency-hashes",
+            "--require-build-hashes",
+            "--build-constraints",
+            lock,
+        )
         tool = ("--from", TOOL, "cyclonedx-py", "environment", "--output-reproducible", "--of", "JSON", "-o", found)
         for words in (
             ("venv", "--python", PYTHON, environment),
-            ("pip", "install", "--python", python, *INSTALL, *build),
+            ("pip", "install", "--python", python, *INSTALL, *hashed, "-r", lock),
             ("tool", "run", *tool, python),
         ):
             subprocess.run(["uv", *map(str, words)], check=True)  # noqa: S603, S607 - its words are ours

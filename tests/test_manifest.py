@@ -53,11 +53,11 @@ def plan(options: RunOptions) -> Any:
 
 
 def begin(options: RunOptions, plan: Any) -> None:
-    manifest.begin(options, plan)
+    manifest.begin(options.output, plan.settings, plan.sources)
 
 
 def commit(options: RunOptions, plan: Any, totals: ledger.Totals, seconds: float, *, success: bool) -> None:
-    manifest.commit(options, plan, totals, seconds, success=success)
+    manifest.commit(options.output, plan.settings, plan.sources, plan.skipped, totals, seconds, success=success)
 
 
 def read(path: str) -> Any:

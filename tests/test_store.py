@@ -279,7 +279,7 @@ class TestAModelInTheStore:
             store.put("models/m/saved_model.pb", b"another")
             copied(path, target)
 
-        monkeypatch.setattr(model_check, "copy_here", replace_then_copy)
+        monkeypatch.setattr(model_check, "copy", replace_then_copy)
         done = keyjoin("run", *flags, f"--model={stored}")
         assert (done.code, "was replaced by another one just now" in done.err) == (2, True)
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -43,11 +42,9 @@ class Folder(NamedTuple):
         return f"{self.output}/_temp"
 
     def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
-        plan: Any = SimpleNamespace(
-            job=SimpleNamespace(temp=self.temp), sources=self.inputs.matched.sources, settings=self.inputs.settings
-        )
         there = files.list_below(str(self.output))
-        resume.begin(dataclasses.replace(self.options, overwrite=overwrite), plan, earlier, there)
+        sources = self.inputs.matched.sources
+        resume.begin(str(self.output), self.inputs.settings, sources, earlier, there, overwrite=overwrite)
 
     def write(self, *, receipts: int = 3) -> None:
         """Parts, dead letters, and the first receipts."""
@@ -59,14 +56,9 @@ class Folder(NamedTuple):
             write_receipt(self.temp, part)
 
     def commit(self, *, success: bool = True) -> None:
-        plan: Any = SimpleNamespace(
-            job=SimpleNamespace(temp=self.temp),
-            sources=self.inputs.matched.sources,
-            settings=self.inputs.settings,
-            skipped=[],
-        )
         write_list(self.temp, None, "00", self.parts)
-        manifest.commit(self.options, plan, ledger.total(self.parts), 1.0, success=success)
+        sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
+        manifest.commit(str(self.output), self.inputs.settings, sources, [], totals, 1.0, success=success)
 
     def look(self) -> resume.Earlier:
         found = resume.look(str(self.output))
@@ -398,6 +390,17 @@ class TestBegin:
         assert {name for name in left if not name.startswith("_temp/sources/")} == before
         assert sum("receipts" in name for name in left) == 2
         assert not (folder.output / "sub").exists()
+
+    def test_a_temporary_folder_that_is_a_link_is_left_alone(self, folder: Folder, tmp_path: Path) -> None:
+        folder.begin()
+        folder.write()
+        files.write_whole(f"{folder.temp}/spill/1", [b"x"])
+        Path(folder.temp).rename(tmp_path / "elsewhere")
+        Path(folder.temp).symlink_to(tmp_path / "elsewhere")
+        before = content(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=r"_temp/lists leads out of .*; remove the link"):
+            folder.begin(folder.look())
+        assert content(tmp_path / "elsewhere") == before
 
     def test_without_a_plan_nothing_of_it_stays(self, folder: Folder) -> None:
         folder.begin()

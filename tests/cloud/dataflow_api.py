@@ -112,7 +112,7 @@ class DataflowApi:
         try:
             run(job)
         except Exception as error:  # noqa: BLE001  whatever it is, the job has failed of it
-            self.fail(job.id, str(error))
+            self.fail(job.id, str(error) or repr(error))
         else:
             self.end(job.id)
 
@@ -176,7 +176,7 @@ class DataflowApi:
         if (asked.method, kind, rest) == ("POST", "jobs", ""):
             job = dataflow.Job.from_json(json.dumps(asked.body))
             job.location = location
-            return dataflow.Job.to_json(self.create(job))
+            return _json(self.create(job))
         if kind == "jobs" and asked.method == "GET" and rest in ("", ":aggregated"):
             return self._list(given, location)
         job_id, _, part = rest.removeprefix("/").partition("/")
@@ -203,10 +203,10 @@ class DataflowApi:
                 "try again by setting a different name.",
             )
         job = dataflow.Job(name=given["jobName"], type_=dataflow.JobType.JOB_TYPE_BATCH, location=location)
-        return dataflow.LaunchFlexTemplateResponse.to_json(dataflow.LaunchFlexTemplateResponse(job=self.create(job)))
+        return _json(dataflow.LaunchFlexTemplateResponse(job=self.create(job)))
 
     def _get(self, job_id: str) -> str:
-        return dataflow.Job.to_json(self.wait(job_id, self.hold_seconds))
+        return _json(self.wait(job_id, self.hold_seconds))
 
     def _list(self, given: dict[str, str], location: str) -> str:
         wanted = {"1": None, "2": True, "3": False, "ALL": None, "TERMINATED": True, "ACTIVE": False}
@@ -219,7 +219,7 @@ class DataflowApi:
                 if ended in (None, job.current_state in ENDED)
                 if given.get("name", job.name) == job.name
             ]
-            return dataflow.ListJobsResponse.to_json(dataflow.ListJobsResponse(jobs=found))
+            return _json(dataflow.ListJobsResponse(jobs=found))
 
     def _update(self, job_id: str, given: dataflow.Job) -> str:
         if given.requested_state:
@@ -228,8 +228,7 @@ class DataflowApi:
 
     def _list_messages(self, job_id: str) -> str:
         with self.changed:
-            made = dataflow.ListJobMessagesResponse(job_messages=self.messages[job_id])
-            return dataflow.ListJobMessagesResponse.to_json(made)
+            return _json(dataflow.ListJobMessagesResponse(job_messages=self.messages[job_id]))
 
     def _metrics(self, job_id: str) -> str:
         with self.changed:
@@ -247,6 +246,12 @@ class DataflowApi:
         """A time later than all before."""
         self._tick += 1
         return STARTED + datetime.timedelta(milliseconds=self._tick)
+
+
+def _json(message: Any) -> str:
+    """A message as the REST API writes it: states and kinds by their names."""
+    text: str = type(message).to_json(message, use_integers_for_enums=False)
+    return text
 
 
 def _text(moment: datetime.datetime) -> str:

@@ -20,8 +20,10 @@ from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline import manifest
+from pipeline.options import parse_run
 from scripts import make_sbom
-from tests.conftest import ROOT
+from tests.conftest import BOSTON, ROOT
 
 FOLDER = ROOT / "dataflow"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -196,6 +198,25 @@ def test_the_bill_of_materials_is_the_locks() -> None:
         for part in document["components"]
     )
     assert sum("licenses" in part for part in document["components"]) > 70
+
+
+def test_the_manifest_knows_the_tensorflow_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is called when the Flex template's launcher plans a run."""
+    image = in_image(LOCK)
+
+    def version(name: str) -> str:
+        if name not in image:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return image[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "tensorflow" not in image
+    options = parse_run(["--input=x.jsonl", f"--model={BOSTON / 'model'}", "--output=out"], "keyjoin run")[0]
+    told = manifest.settings(options, "jsonl")["versions"]
+    assert {name: told[name] for name in manifest.PACKAGES} == {
+        "apache-beam": image["apache-beam"], "tensorflow": image["tensorflow-cpu"],
+        "pyarrow": image["pyarrow"], "numpy": image["numpy"],
+    }  # fmt: skip
 
 
 SPY = """#!/bin/sh

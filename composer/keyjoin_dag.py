@@ -1,0 +1,379 @@
+"""keyjoin on Dataflow, every night: one file for Airflow 2.11 and 3, which goes into the folder of the DAGs as it is.
+
+    check_request   are the parameters right, and are the input and the model there?
+    score           starts the Flex template, or follows the job of the same name that runs already, to its end
+    check_result    does _SUCCESS name the manifest, and does the ledger add up? Its figures are the task's XComs.
+
+A run scores the day before the one on which it is due, in UTC, or the day that it is given. What is set once for all
+runs comes from variables of the environment, KEYJOIN_…: see docs/composer.md. Nothing of keyjoin, Beam or TensorFlow is
+imported.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.google.cloud.hooks.gcs import GCSHook
+from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
+from airflow.providers.google.cloud.operators.dataflow import DataflowStartFlexTemplateOperator
+from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStatusTrigger
+
+try:
+    from airflow.sdk import BaseOperator, CronTriggerTimetable, dag, task
+    from airflow.sdk.definitions.param import Param
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+except ImportError:  # Airflow 2
+    from airflow.decorators import dag, task
+    from airflow.exceptions import AirflowException, AirflowFailException
+    from airflow.models.baseoperator import BaseOperator
+    from airflow.models.param import Param
+    from airflow.timetables.trigger import CronTriggerTimetable
+
+log = logging.getLogger("airflow.task")
+
+DAG_ID = "keyjoin"
+CONSOLE = "https://console.cloud.google.com/storage/browser"
+PATH = r"(gs://[a-z0-9][a-z0-9._-]+)?/\S+"
+LIMIT = r"([a-z_]+=)?(\d+\.?\d*|\.\d+)"
+# A yes or no until some release of Airflow 3, the factor since then: there, True would be a factor of 1.
+BACKOFF = True if isinstance(getattr(BaseOperator, "retry_exponential_backoff", False), bool) else 2.0
+
+
+def setting(name: str, default: str | None = None) -> str:
+    """A variable of the environment, which is the same for all runs."""
+    value = os.environ.get(f"KEYJOIN_{name}") or default
+    if value is None:
+        raise ValueError(f"KEYJOIN_{name} is not set: add it to the variables of the environment, see docs/composer.md")
+    return value
+
+
+PROJECT, REGION, BUCKET = setting("PROJECT"), setting("REGION"), setting("BUCKET")
+TEMPLATE = setting("TEMPLATE", f"gs://{BUCKET}/keyjoin/template.json")
+SCHEDULE = setting("SCHEDULE", "0 3 * * *")
+# What else the job runs with, as the Dataflow API's FlexTemplateRuntimeEnvironment has it.
+ENVIRONMENT = json.loads(setting("ENVIRONMENT", "{}"))
+DEFERRABLE = setting("DEFERRABLE", "true") == "true"
+
+PARAMS = {
+    "date": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        description="The day that is scored, 2026-11-22; without it the day before the one on which the run is due",
+    ),
+    "input": Param(
+        f"gs://{BUCKET}/input/{{date}}/*.jsonl",
+        type="string",
+        pattern=f"^{PATH}( {PATH})*$",
+        description="Files, globs or folders with the rows, with spaces between them; {date} is the day",
+    ),
+    "model": Param(
+        f"gs://{BUCKET}/model", type="string", pattern=f"^{PATH}$", description="SavedModel folder or .keras file"
+    ),
+    "output": Param(
+        f"gs://{BUCKET}/output/{{date}}",
+        type="string",
+        pattern=rf"^(?=.*\{{date\}}){PATH}$",
+        description="Folder for the joined rows; with {date} in it, so that each day has one of its own",
+    ),
+    "max_bad_rows": Param(
+        "0.01",
+        type="string",
+        pattern=f"^{LIMIT}(,{LIMIT})*$",
+        description="Bad rows that a complete run may have: a number, a share with a point, limits by reason",
+    ),
+    "min_rows": Param(
+        1, type="integer", minimum=0, description="Rows that a day has at least; with fewer the run fails"
+    ),
+    "max_workers": Param(20, type="integer", minimum=1, maximum=1000, description="Machines that the job may grow to"),
+    "options": Param(
+        {},
+        type="object",
+        propertyNames={
+            "pattern": "^[a-z][a-z0-9_]*$",
+            "not": {"enum": ["input", "model", "output", "max_bad_rows"]},
+        },
+        additionalProperties={"type": "string"},
+        description='Other parameters of the template, {"features": "a,b", "overwrite": "true"}',
+    ),
+}
+
+
+def day_of(given: str | None, due: datetime) -> str:
+    """The day that a run scores."""
+    day = date.fromisoformat(given) if given else due.astimezone(timezone.utc).date() - timedelta(days=1)
+    if day > datetime.now(timezone.utc).date():
+        raise AirflowFailException(f"date {day} is yet to come: give a day that has been")
+    return day.isoformat()
+
+
+def job_name(output: str) -> str:
+    """The name of the job that writes a folder: the same for each try, and the one that `keyjoin run` gives it, too."""
+    folder = output.rstrip("/")
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:12]
+    stem = re.sub("[^a-z0-9]+", "-", folder.rpartition("/")[2].lower()).strip("-")[:32].strip("-")
+    return "-".join(filter(None, ("keyjoin", stem, digest)))
+
+
+def launch_body(params: Mapping[str, Any], day: str) -> dict[str, Any]:
+    """What the Dataflow API is asked to start."""
+    paths = {name: params[name].replace("{date}", day) for name in ("input", "model", "output")}
+    for name, path in paths.items():
+        if "{" in path or "}" in path:
+            raise AirflowFailException(f"{name} {path} has a brace: only {{date}} is filled in")
+    paths["output"] = paths["output"].rstrip("/")
+    labels = {"keyjoin-dag": DAG_ID, "keyjoin-date": day, **ENVIRONMENT.get("additionalUserLabels", {})}
+    return {
+        "launchParameter": {
+            "jobName": job_name(paths["output"]),
+            "containerSpecGcsPath": TEMPLATE,
+            "parameters": {**paths, "max_bad_rows": params["max_bad_rows"], **params["options"]},
+            "environment": {
+                "maxWorkers": params["max_workers"],
+                "tempLocation": f"gs://{BUCKET}/keyjoin/temp",
+                "stagingLocation": f"gs://{BUCKET}/keyjoin/staging",
+                **ENVIRONMENT,
+                "additionalUserLabels": labels,
+            },
+        }
+    }
+
+
+def link(path: str) -> str:
+    """Where a folder or a file is to be looked at."""
+    if not path.startswith("gs://"):
+        return path
+    return f"{CONSOLE}/{'_details/' if path.endswith('.json') else ''}{path.removeprefix('gs://')}"
+
+
+def links(output: str) -> dict[str, str]:
+    """Where a run's report and its dead letters are."""
+    return {"report": link(f"{output}/_manifest.json"), "dead_letters": link(f"{output}/_dead_letter")}
+
+
+def has_any(pattern: str) -> bool:
+    """Whether there is anything whose name begins as a path or a pattern does, up to its first wildcard."""
+    start = re.split(r"[*?\[]", pattern)[0]
+    if start.startswith("gs://"):
+        bucket, _, prefix = start.removeprefix("gs://").partition("/")
+        return any(True for _ in GCSHook().get_conn().list_blobs(bucket, prefix=prefix, max_results=1))
+    return any(True for _ in Path(start).parent.glob(Path(start).name + "*"))
+
+
+def read(path: str) -> bytes | None:
+    """The bytes of a file; None if it is not there."""
+    if path.startswith("gs://"):
+        bucket, _, name = path.removeprefix("gs://").partition("/")
+        blob = GCSHook().get_conn().bucket(bucket).get_blob(name)
+        return None if blob is None else blob.download_as_bytes()
+    return Path(path).read_bytes() if Path(path).is_file() else None
+
+
+def size(path: str) -> int | None:
+    """The size of a file in bytes; None if it is not there."""
+    if path.startswith("gs://"):
+        bucket, _, name = path.removeprefix("gs://").partition("/")
+        blob = GCSHook().get_conn().bucket(bucket).get_blob(name)
+        return None if blob is None else blob.size
+    return Path(path).stat().st_size if Path(path).is_file() else None
+
+
+def over_budget(output: str) -> str | None:
+    """What a run says that had more bad rows than it may; None of any other."""
+    found = json.loads(read(f"{output}/_manifest.json") or b"{}")
+    if found.get("status") != "over budget":
+        return None
+    totals = found["totals"]
+    return (
+        f"{sum(totals['dead'].values())} of {totals['rows']} rows are bad, {totals['dead']}, more than max_bad_rows "
+        f"allows: see {links(output)['dead_letters']}, then raise it, or mend the rows and give overwrite"
+    )
+
+
+def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
+    """What a complete run has counted.
+
+    Args:
+        output: Its folder.
+        asked: The parameters of the template.
+
+    Raises:
+        AirflowFailException: It is not complete, its ledger does not add up, or it is a run of something else.
+    """
+    success, manifest = read(f"{output}/_SUCCESS"), read(f"{output}/_manifest.json")
+    if success is None or manifest is None:
+        missing = "_SUCCESS" if success is None else "_manifest.json"
+        raise AirflowFailException(
+            over_budget(output) or f"{output} has no {missing}: the run is not complete; clear score, and it goes on"
+        )
+    digest = hashlib.sha256(manifest).hexdigest()
+    if digest.encode() not in success:
+        raise AirflowFailException(f"_SUCCESS in {output} is not that of its _manifest.json: keyjoin verify tells more")
+    found = json.loads(manifest)
+    options, totals = found["options"], found["totals"]
+    for name, there in (("input", options["input"]), ("model", [options["model"]])):
+        if there != asked[name].split():
+            other = " ".join(there)
+            raise AirflowFailException(f"{output} holds a run with {name} {other}, not {asked[name]}: give overwrite")
+    bad = sum(totals["dead"].values())
+    if totals["rows"] != totals["joined"] + bad:
+        raise AirflowFailException(
+            f"{output}: {totals['rows']} rows read, {totals['joined']} joined and {bad} bad ones"
+        )
+    for name, made in found["files"].items():
+        there = size(f"{output}/{name}")
+        if there != made["bytes"]:
+            raise AirflowFailException(f"{output}/{name} has {there} bytes, {made['bytes']} were written")
+    return {
+        **{name: totals[name] for name in ("rows", "joined", "dead", "parts", "read_bytes", "written_bytes")},
+        "seconds": found["seconds"],
+        "model_sha256": found["model"]["sha256"],
+        "manifest_sha256": digest,
+        "output": output,
+        **links(output),
+    }
+
+
+class ScoreOperator(DataflowStartFlexTemplateOperator):
+    """The provider's operator, with three things changed.
+
+    A job of the same name that runs already is followed, and an output that is complete is left alone, so that a retry
+    never starts a second job. A job that was cancelled has failed: the provider's own trigger waits for it without
+    end. The wait has a limit: Airflow 3 knows none for what is deferred but the one given here.
+    """
+
+    def execute(self, context: Any) -> str | None:
+        """Starts the job, or finds it, and waits for its end; returns its id."""
+        asked = self.body["launchParameter"]
+        job = self._running(asked["jobName"])
+        where = {"location": self.location, "project_id": self.project_id}
+        if job is None:
+            if self._is_done(asked["parameters"]):
+                log.info("%s is complete: nothing is started", asked["parameters"]["output"])
+                return None
+            job = self.hook.launch_job_with_flex_template(body=self.body, **where)
+        job_id: str = job["id"]
+        log.info("job %s, %s", asked["jobName"], job_id)
+        DataflowJobLink.persist(context=context, project_id=self.project_id, region=self.location, job_id=job_id)
+        if self.deferrable:
+            trigger = DataflowJobStatusTrigger(
+                job_id=job_id,
+                expected_statuses={"JOB_STATE_DONE"},
+                project_id=self.project_id,
+                location=self.location,
+                gcp_conn_id=self.gcp_conn_id,
+                poll_sleep=self.poll_sleep,
+                impersonation_chain=self.impersonation_chain,
+            )
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
+        try:
+            self.hook.wait_for_done(job_name=asked["jobName"], job_id=job_id, **where)
+        except AirflowException as error:
+            self._fail(str(error))
+        return job_id
+
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:  # noqa: ARG002  as Airflow calls it
+        """Takes over from the trigger."""
+        if event["status"] != "success":
+            self._fail(event["message"])
+
+    def _running(self, name: str) -> dict[str, Any] | None:
+        """The active job of a name, if there is one."""
+        jobs = self.hook.get_conn().projects().locations().jobs()
+        request = jobs.list(projectId=self.project_id, location=self.location, name=name, filter="ACTIVE")
+        while request is not None:
+            answer = request.execute(num_retries=self.hook.num_retries)
+            for job in answer.get("jobs", []):
+                if job["name"] == name:
+                    return job
+            request = jobs.list_next(request, answer)
+        return None
+
+    @staticmethod
+    def _is_done(parameters: Mapping[str, str]) -> bool:
+        anew = "true" in (parameters.get("overwrite"), parameters.get("incremental"))
+        return not anew and read(f"{parameters['output']}/_SUCCESS") is not None
+
+    def _fail(self, message: str) -> None:
+        """Fails for good where another try would find the same rows as bad."""
+        too_bad = over_budget(self.body["launchParameter"]["parameters"]["output"])
+        if too_bad:
+            raise AirflowFailException(f"{message}: {too_bad}")
+        raise AirflowException(message)
+
+
+def tell_where(context: Any) -> None:
+    """Links what there is to look at, when a task has failed for good."""
+    request = context["ti"].xcom_pull(task_ids="check_request")
+    for name, where in (request or {}).get("links", {}).items():
+        log.error("%s: %s", name, where)
+
+
+@task
+def check_request(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
+    """Checks what is asked for, and makes it the body of a request.
+
+    Returns:
+        `date`, `body`, `links`.
+    """
+    day = day_of(params["date"], dag_run.logical_date or dag_run.run_after)
+    body = launch_body(params, day)
+    asked = body["launchParameter"]["parameters"]
+    for path in (*asked["input"].split(), asked["model"]):
+        if not has_any(path):
+            # Not for good: what is late may come before the next try.
+            raise AirflowException(f"{path}: there is nothing of that name (yet)")
+    return {"date": day, "body": body, "links": links(asked["output"])}
+
+
+@task(multiple_outputs=True)
+def check_result(request: dict[str, Any], params: Any = None) -> dict[str, Any]:
+    """Checks what came of it, and publishes its figures, each as an XCom."""
+    asked = request["body"]["launchParameter"]["parameters"]
+    found = figures(asked["output"], asked)
+    if found["rows"] < params["min_rows"]:
+        raise AirflowFailException(f"{found['rows']} rows were read, fewer than min_rows {params['min_rows']}")
+    return found
+
+
+@dag(
+    dag_id=DAG_ID,
+    schedule=CronTriggerTimetable(SCHEDULE, timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=5),
+        "retry_exponential_backoff": BACKOFF,
+        "max_retry_delay": timedelta(hours=1),
+        "execution_timeout": timedelta(minutes=10),
+        "on_failure_callback": tell_where,
+    },
+    tags=["keyjoin"],
+    doc_md=__doc__,
+)
+def keyjoin() -> None:
+    """Scores a day's rows."""
+    request = check_request()
+    score = ScoreOperator(
+        task_id="score",
+        body=request["body"],
+        project_id=PROJECT,
+        location=REGION,
+        append_job_name=False,
+        deferrable=DEFERRABLE,
+        poll_sleep=60,
+        execution_timeout=timedelta(hours=12),
+    )
+    score >> check_result(request)
+
+
+keyjoin()

@@ -1,0 +1,81 @@
+"""Fixtures: each Airflow once a session, and the cloud that it takes for Google's."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.cli import main
+from tests.cloud.dataflow_api import DataflowApi
+from tests.composer import endpoint, running_airflow
+from tests.composer.running_airflow import VERSIONS, Airflow
+from tests.conftest import BOSTON
+from tests.store import BUCKET, Store, running
+
+DAY = "2026-11-22"  # what a run scores that is due on the next day
+OUTPUT = f"output/{DAY}/"
+
+
+class Cloud(NamedTuple):
+    """What stands in for Google's services.
+
+    Attributes:
+        store: Cloud Storage, with the Boston rows of DAY and the model in it.
+        api: Dataflow.
+        output: What the job leaves in its output folder, by name.
+        environment: Leads a process there.
+    """
+
+    store: Store
+    api: DataflowApi
+    output: dict[str, bytes]
+    environment: dict[str, str]
+
+    def finish(self, **changed: bytes | None) -> None:
+        """Does the work of a job: writes its output, or a changed one."""
+        for name, content in {**self.output, **changed}.items():
+            if content is not None:
+                self.store.put(OUTPUT + name, content)
+
+
+@pytest.fixture(scope="session")
+def running_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with pytest.MonkeyPatch.context() as patch, running(patch) as store:
+        _fill(store)
+        places = (f"--input=gs://{BUCKET}/input/{DAY}/*.jsonl", f"--model=gs://{BUCKET}/model")
+        assert main(["run", *places, f"--output=gs://{BUCKET}/{OUTPUT}".rstrip("/")]) == 0
+        api = DataflowApi(hold_seconds=30)
+        with endpoint.serving(api, tmp_path_factory.mktemp("certificates")) as led:
+            yield Cloud(store, api, store.objects(OUTPUT), {**led, "STORAGE_EMULATOR_HOST": store.address})
+
+
+@pytest.fixture
+def cloud(running_cloud: Cloud) -> Cloud:
+    """The cloud before the first run: each job that it is given does its work at once."""
+    store, api = running_cloud.store, running_cloud.api
+    store.clear()
+    _fill(store)
+    for kept in (api.jobs, api.launches, api.requests):
+        kept.clear()
+    api.refuse = lambda _: None
+    api.run = lambda _: running_cloud.finish()
+    return running_cloud
+
+
+def _fill(store: Store) -> None:
+    for path in sorted((BOSTON / "data").glob("*.jsonl")):
+        store.put(f"input/{DAY}/{path.name}", path.read_bytes())
+    for path in sorted((BOSTON / "model").rglob("*")):
+        if path.is_file():
+            store.put(f"model/{path.relative_to(BOSTON / 'model')}", path.read_bytes())
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def airflow(
+    running_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Airflow]:
+    """Airflow of each version."""
+    with running_airflow.running(
+        request.param, tmp_path_factory.mktemp("airflow"), **running_cloud.environment
+    ) as found:
+        yield found

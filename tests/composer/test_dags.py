@@ -1,0 +1,226 @@
+"""The DAGs in a real Airflow, of both versions: imported, refused what is wrong, and the minimal one run."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.composer.conftest import DAY, Cloud
+from tests.composer.running_airflow import Airflow
+from tests.conftest import BOSTON, Result
+
+PARAMS = {
+    "date": None,
+    "input": "gs://bucket/input/{date}/*.jsonl",
+    "model": "gs://bucket/model",
+    "output": "gs://bucket/output/{date}",
+    "max_bad_rows": "0.01",
+    "min_rows": 1,
+    "max_workers": 20,
+    "options": {},
+}
+OUT = f"gs://bucket/output/{DAY}"
+
+
+def test_both_are_imported_without_a_warning(airflow: Airflow) -> None:
+    told = airflow.ask(load=True)
+    assert (told["errors"], told["warnings"]) == ({}, [])
+    assert told["dags"] == {"keyjoin": 1, "keyjoin_local": 1}
+
+
+def test_nothing_of_keyjoin_is_imported(airflow: Airflow) -> None:
+    assert airflow.ask(load=True)["imported"] == []
+
+
+def test_the_minimal_dag_joins_the_boston_rows(
+    airflow: Airflow, keyjoin: Callable[..., Result], tmp_path: Path
+) -> None:
+    asked = {"input": f"{BOSTON}/data/*.jsonl", "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
+    done = airflow.test("keyjoin_local", asked)
+    assert done.code == 0, done.log
+    expected = keyjoin("run", f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model")
+    found = Result(0, "", "", tmp_path / "out")
+    assert found.complete()
+    assert len(found.lines()) == 102
+    assert found.lines() == expected.lines()
+
+
+@pytest.mark.parametrize("airflow", ["airflow2"], indirect=True)
+def test_the_minimal_dag_fails_where_keyjoin_does(airflow: Airflow, tmp_path: Path) -> None:
+    asked = {"input": str(tmp_path / "none"), "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
+    done = airflow.test("keyjoin_local", asked)
+    assert done.code != 0
+    assert f"keyjoin: error: no file matches {tmp_path}/none" in done.log
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("date", "22.11.2026"),
+        ("date", 20261122),
+        ("input", ["gs://bucket/input"]),
+        ("input", "bucket/input"),
+        ("input", "gs://bucket/input  gs://bucket/more"),
+        ("input", ""),
+        ("model", "s3://bucket/model"),
+        ("model", "gs://bucket"),
+        ("output", "gs://bucket/output"),
+        ("output", "gs://bucket/out put/{date}"),
+        ("max_bad_rows", 0.01),
+        ("max_bad_rows", "1%"),
+        ("max_bad_rows", "0.01,"),
+        ("min_rows", -1),
+        ("min_rows", 1.5),
+        ("max_workers", 0),
+        ("max_workers", 1001),
+        ("options", {"features": 1}),
+        ("options", {"output": "gs://bucket/else"}),
+        ("options", {"--features": "a"}),
+    ],
+)
+def test_a_wrong_parameter_is_refused(airflow: Airflow, name: str, value: Any) -> None:
+    with pytest.raises(RuntimeError, match="ParamValidationError"):
+        airflow.call("resolve", name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *PARAMS.items(),
+        ("date", "2026-01-31"),
+        ("input", "/data/{date} gs://bucket/more/{date}/*.jsonl"),
+        ("model", "gs://my.models/boston/model.keras"),
+        ("output", "gs://bucket/{date}/out"),
+        ("max_bad_rows", "10"),
+        ("max_bad_rows", "0.05,model_error=0,null=20"),
+        ("options", {"features": "a,b", "overwrite": "true"}),
+    ],
+)
+def test_a_right_parameter_is_taken(airflow: Airflow, name: str, value: Any) -> None:
+    assert airflow.call("resolve", name, value) == value
+
+
+def test_a_run_with_a_wrong_parameter_starts_nothing(airflow: Airflow, cloud: Cloud) -> None:
+    done = airflow.test("keyjoin", {"output": "gs://bucket/output"})
+    assert done.code != 0
+    assert "output" in done.log
+    assert cloud.api.requests == []
+
+
+@pytest.mark.parametrize("missing", ["KEYJOIN_PROJECT", "KEYJOIN_REGION", "KEYJOIN_BUCKET"])
+def test_a_setting_that_is_missing_is_named(airflow: Airflow, missing: str) -> None:
+    errors = airflow.ask({missing: ""}, load=True)["errors"]
+    assert list(errors) == ["keyjoin_dag.py"]
+    assert f"ValueError: {missing} is not set: add it to the variables of the environment" in errors["keyjoin_dag.py"]
+
+
+@pytest.mark.parametrize(
+    ("given", "due", "day"),
+    [
+        (None, "2026-11-23T03:00:00+00:00", "2026-11-22"),
+        (None, "2026-03-01T00:00:00+00:00", "2026-02-28"),
+        (None, "2026-11-23T01:00:00+02:00", "2026-11-21"),
+        ("2026-01-31", "2026-11-23T03:00:00+00:00", "2026-01-31"),
+    ],
+)
+def test_a_run_scores_the_day_before(airflow: Airflow, given: str | None, due: str, day: str) -> None:
+    assert airflow.call("day_of", given, due) == day
+
+
+def test_a_day_that_is_yet_to_come_is_refused(airflow: Airflow) -> None:
+    with pytest.raises(RuntimeError, match="AirflowFailException: date 2999-01-01 is yet to come"):
+        airflow.call("day_of", "2999-01-01", "2026-11-23T03:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        (OUT, f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
+        (f"{OUT}/", f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
+        ("/Über_all", f"keyjoin-ber-all-{hashlib.sha256('/Über_all'.encode()).hexdigest()[:12]}"),
+    ],
+)
+def test_the_name_of_the_job(airflow: Airflow, output: str, name: str) -> None:
+    assert airflow.call("job_name", output) == name
+
+
+def test_a_slash_at_the_end_of_the_output_is_none_of_its_name(airflow: Airflow) -> None:
+    asked = airflow.call("launch_body", {**PARAMS, "output": "gs://bucket/output/{date}/"}, DAY)["launchParameter"]
+    assert asked["parameters"]["output"] == OUT
+
+
+@pytest.mark.parametrize("name", ["input", "model", "output"])
+def test_a_brace_that_nothing_fills_in_is_refused(airflow: Airflow, name: str) -> None:
+    with pytest.raises(RuntimeError, match=f"AirflowFailException: {name} gs://b/x/{{day}}/{DAY} has a brace"):
+        airflow.call("launch_body", {**PARAMS, name: "gs://b/x/{day}/{date}"}, DAY)
+
+
+def test_the_wait_has_a_limit_and_ends_with_the_job_however_it_ends(airflow: Airflow) -> None:
+    told = airflow.call("deferral")
+    assert told["trigger"].endswith(".DataflowJobStatusTrigger")  # it knows of jobs that were cancelled
+    assert (told["limit"], told["expected"]) == (12 * 3600, ["JOB_STATE_DONE"])
+
+
+def test_each_try_waits_longer_than_the_one_before(airflow: Airflow) -> None:
+    first, second, third = airflow.call("waits")
+    assert 300 <= first <= 600 <= second <= 1200 <= third <= 2400
+
+
+@pytest.fixture
+def done(keyjoin: Callable[..., Result]) -> Result:
+    return keyjoin("run", f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model")
+
+
+ASKED = {"input": f"{BOSTON}/data/*.jsonl", "model": f"{BOSTON}/model"}
+
+
+class TestFigures:
+    """Of a folder on this machine, in one version: no line of it asks which one it is."""
+
+    pytestmark = pytest.mark.parametrize("airflow", ["airflow3"], indirect=True)
+
+    def test_of_a_complete_run(self, airflow: Airflow, done: Result) -> None:
+        found = airflow.call("figures", str(done.output), ASKED)
+        totals = done.manifest()["totals"]
+        assert (found["rows"], found["joined"], found["dead"], found["parts"]) == (102, 102, {}, 2)
+        assert found.items() >= {name: totals[name] for name in ("read_bytes", "written_bytes")}.items()
+        assert found["manifest_sha256"] == hashlib.sha256((done.output / "_manifest.json").read_bytes()).hexdigest()
+        assert (found["report"], found["output"]) == (f"{done.output}/_manifest.json", str(done.output))
+
+    @pytest.mark.parametrize("missing", ["_SUCCESS", "_manifest.json"])
+    def test_missing(self, airflow: Airflow, done: Result, missing: str) -> None:
+        (done.output / missing).unlink()
+        self.refused(airflow, done, f"has no {missing}")
+
+    @pytest.mark.parametrize("name", ["_parts.jsonl", "_sources.jsonl"])
+    def test_a_list_of_another_size(self, airflow: Airflow, done: Result, name: str) -> None:
+        with (done.output / name).open("ab") as file:
+            file.write(b"\n")
+        self.refused(airflow, done, f"{name} has .* bytes, .* were written")
+        (done.output / name).unlink()
+        self.refused(airflow, done, f"{name} has None bytes")
+
+    def test_a_manifest_of_another_run(self, airflow: Airflow, done: Result) -> None:
+        path = done.output / "_manifest.json"
+        path.write_text(path.read_text().replace('"complete"', '"complete" '))
+        self.refused(airflow, done, "_SUCCESS in .* is not that of its _manifest.json")
+
+    def test_a_ledger_that_does_not_add_up(self, airflow: Airflow, done: Result) -> None:
+        document = done.manifest()
+        document["totals"]["joined"] -= 1
+        text = json.dumps(document).encode()
+        (done.output / "_manifest.json").write_bytes(text)
+        (done.output / "_SUCCESS").write_text(json.dumps({"manifest_sha256": hashlib.sha256(text).hexdigest()}))
+        self.refused(airflow, done, "102 rows read, 101 joined and 0 bad")
+
+    @pytest.mark.parametrize("name", ["input", "model"])
+    def test_a_run_of_something_else(self, airflow: Airflow, done: Result, name: str) -> None:
+        with pytest.raises(RuntimeError, match=f"holds a run with {name} .*, not other: give overwrite"):
+            airflow.call("figures", str(done.output), {**ASKED, name: "other"})
+
+    def refused(self, airflow: Airflow, done: Result, why: str) -> None:
+        with pytest.raises(RuntimeError, match=f"AirflowFailException: .*{why}"):
+            airflow.call("figures", str(done.output), ASKED)

@@ -1,0 +1,193 @@
+"""The DAG of the Flex template, run by a real Airflow against stand-ins for Dataflow and Cloud Storage."""
+
+import json
+from typing import Any
+
+import pytest
+from google.cloud import dataflow
+
+from tests.cloud.dataflow_api import ApiError, Request, State
+from tests.composer.conftest import DAY, OUTPUT, Cloud
+from tests.composer.running_airflow import PROJECT, REGION, Airflow
+
+NAME = "keyjoin-2026-11-22-"
+DEAD_LETTERS = f"https://console.cloud.google.com/storage/browser/bucket/output/{DAY}/_dead_letter"
+TASKS = ("check_request", "score", "check_result")
+SYNC, DEFERRABLE = "false", "true"
+
+newest = pytest.mark.parametrize("airflow", ["airflow3"], indirect=True)
+both_ways = pytest.mark.parametrize("deferrable", [SYNC, DEFERRABLE])
+
+
+def states(airflow: Airflow) -> tuple[str, ...]:
+    found = airflow.states("keyjoin")
+    return tuple(found[task] for task in TASKS)
+
+
+def names(cloud: Cloud) -> list[str]:
+    return [body["launchParameter"]["jobName"] for body in cloud.api.launches]
+
+
+@both_ways
+def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
+    done = airflow.test("keyjoin", {"options": {"features": "a,b"}}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code == 0, done.log
+    (body,) = cloud.api.launches
+    asked = body["launchParameter"]
+    assert asked["jobName"].startswith(NAME)
+    assert asked["containerSpecGcsPath"] == "gs://bucket/keyjoin/template.json"
+    assert asked["parameters"] == {
+        "input": f"gs://bucket/input/{DAY}/*.jsonl",
+        "model": "gs://bucket/model",
+        "output": f"gs://bucket/output/{DAY}",
+        "max_bad_rows": "0.01",
+        "features": "a,b",
+    }
+    assert asked["environment"] == {
+        "maxWorkers": 20,
+        "tempLocation": "gs://bucket/keyjoin/temp",
+        "stagingLocation": "gs://bucket/keyjoin/staging",
+        "additionalUserLabels": {"keyjoin-dag": "keyjoin", "keyjoin-date": DAY},
+    }
+    assert set(body) == {"launchParameter"}
+    published = airflow.xcoms("keyjoin", "check_result")
+    assert (published["rows"], published["joined"], published["dead"], published["parts"]) == (102, 102, {}, 2)
+    assert published["dead_letters"] == DEAD_LETTERS
+    (job,) = cloud.api.jobs
+    link = str(airflow.xcoms("keyjoin", "score")["dataflow_job_config"])  # an address, or what it is made of
+    assert all(part in link for part in (PROJECT, REGION, job))
+
+
+@both_ways
+def test_a_retry_follows_the_job_that_runs(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
+    asked: list[Request] = []
+
+    def refuse(request: Request) -> ApiError | None:
+        """Whether the job is done cannot be learnt, the first time; then it is done."""
+        if request.method != "GET" or not request.path.partition("?")[0].endswith(tuple(cloud.api.jobs) or "-"):
+            return None
+        asked.append(request)
+        if len(asked) == 1:
+            return ApiError(403, "PERMISSION_DENIED", "no access, this time")
+        cloud.finish()
+        (job,) = cloud.api.jobs
+        cloud.api.end(job)
+        return None
+
+    cloud.api.refuse, cloud.api.run = refuse, None
+    done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code == 0, done.log
+    assert len(asked) > 1
+    assert len(names(cloud)) == 1
+
+
+@newest
+@both_ways
+@pytest.mark.parametrize("state", [State.JOB_STATE_FAILED, State.JOB_STATE_CANCELLED])
+def test_a_failed_job_is_started_again_by_the_same_name(
+    airflow: Airflow, cloud: Cloud, deferrable: str, state: State
+) -> None:
+    def run(job: dataflow.Job) -> None:
+        if len(cloud.api.jobs) == 1:
+            cloud.api.set_state(job.id, state)
+        else:
+            cloud.finish()
+
+    cloud.api.run = run
+    done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code == 0, done.log
+    first, second = names(cloud)
+    assert first == second
+
+
+@newest
+@both_ways
+def test_a_job_that_fails_again_fails_the_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
+    def run(_: dataflow.Job) -> None:
+        raise RuntimeError("no")
+
+    cloud.api.run = run
+    done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code != 0
+    assert len(names(cloud)) == 2
+    assert states(airflow) == ("success", "failed", "upstream_failed")
+    assert f"dead_letters: {DEAD_LETTERS}" in done.log
+
+
+@newest
+@both_ways
+def test_too_many_bad_rows_are_not_scored_again(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
+    document = json.loads(cloud.output["_manifest.json"])
+    document["totals"].update(rows=110, dead={"missing": 8})
+    document["status"] = "over budget"
+
+    def run(_: dataflow.Job) -> None:
+        cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
+        raise RuntimeError("over budget")
+
+    cloud.api.run = run
+    done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code != 0
+    assert len(names(cloud)) == 1
+    assert f"8 of 110 rows are bad, {{'missing': 8}}, more than max_bad_rows allows: see {DEAD_LETTERS}" in done.log
+
+
+@newest
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"_SUCCESS": None}, "has no _SUCCESS"),
+        ({"_SUCCESS": b'{"manifest_sha256": "0"}'}, "is not that of its _manifest.json"),
+        ({"_sources.jsonl": b"{}"}, "_sources.jsonl has 2 bytes"),
+    ],
+)
+def test_a_job_that_is_done_but_left_something_wrong(
+    airflow: Airflow, cloud: Cloud, changed: dict[str, Any], why: str
+) -> None:
+    cloud.api.run = lambda _: cloud.finish(**changed)
+    done = airflow.test("keyjoin", {})
+    assert done.code != 0
+    assert states(airflow) == ("success", "success", "failed")
+    assert why in done.log
+    assert f"dead_letters: {DEAD_LETTERS}" in done.log
+
+
+@newest
+def test_too_few_rows_fail_the_run(airflow: Airflow, cloud: Cloud) -> None:
+    done = airflow.test("keyjoin", {"min_rows": 103})
+    assert done.code != 0
+    assert "102 rows were read, fewer than min_rows 103" in done.log
+    assert airflow.test("keyjoin", {"min_rows": 102}).code == 0
+    assert len(names(cloud)) == 1  # what is complete is not run again
+
+
+@newest
+def test_a_complete_output_is_run_again_on_demand(airflow: Airflow, cloud: Cloud) -> None:
+    cloud.finish()
+    assert airflow.test("keyjoin", {}).code == 0
+    assert names(cloud) == []
+    assert airflow.test("keyjoin", {"options": {"incremental": "true"}}).code == 0
+    assert len(names(cloud)) == 1
+
+
+@newest
+@pytest.mark.parametrize("missing", ["input", "model"])
+def test_what_is_not_there_yet_is_waited_for(airflow: Airflow, cloud: Cloud, missing: str) -> None:
+    done = airflow.test("keyjoin", {missing: f"gs://bucket/late/{{date}}/{missing}"})
+    assert done.code != 0
+    assert f"gs://bucket/late/{DAY}/{missing}: there is nothing of that name (yet)" in done.log
+    assert done.log.count("there is nothing of that name") > 1
+    assert cloud.api.requests == []
+
+
+@newest
+def test_a_day_of_ones_own(airflow: Airflow, cloud: Cloud) -> None:
+    for name, content in cloud.store.objects(f"input/{DAY}/").items():
+        cloud.store.put(f"input/2026-01-31/{name}", content)
+    cloud.api.run = None
+    cloud.api.refuse = lambda request: ApiError(403, "PERMISSION_DENIED", "no") if request.method == "POST" else None
+    assert airflow.test("keyjoin", {"date": "2026-01-31"}).code != 0
+    assert cloud.api.launches == []
+    posted = [request.body for request in cloud.api.requests if request.method == "POST"]
+    assert {body["launchParameter"]["parameters"]["output"] for body in posted} == {"gs://bucket/output/2026-01-31"}
+    assert OUTPUT not in str(posted)
