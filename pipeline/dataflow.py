@@ -195,6 +195,22 @@ class Service:
                     return str(job.id)
         return None
 
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Says in one line that somebody else has just started a job of this name.
+
+        Raises:
+            RunError: Somebody has.
+        """
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
+
+        try:
+            yield
+        except DataflowJobAlreadyExistsError as error:
+            raise RunError(
+                f"a job {self.name} was started meanwhile: {error}; give the same command again, which follows it"
+            ) from error
+
     def link(self, job_id: str) -> str:
         """Where a job is shown."""
         return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"

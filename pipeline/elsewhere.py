@@ -76,7 +76,7 @@ def run_elsewhere(
             _check_same(options, inputs, service.link(job_id))
             say("found", f"the job {service.name} is running")
         else:
-            with begun() as plan, told(options.output):
+            with begun() as plan, told(options.output), service.submitting():
                 dataflow.settle(plan, beam_options)
                 started, resumed = _start(plan, beam_options), plan.job.resume
                 job_id = None if service.is_template else started.job_id()

@@ -188,6 +188,16 @@ class TestOneJob:
         assert ("--batch_size" if "=" in flag else only(cloud).id) in refused.err
         assert cloud.store.objects("out/") == before
 
+    def test_one_that_was_started_meanwhile_is_told(
+        self, cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dataflow.Service, "find", lambda _: None)
+        done = run()
+        assert (done.code, len(cloud.api.jobs)) == (1, 1)
+        assert f"a job {only(cloud).name} was started meanwhile" in done.err
+        assert len(done.err.splitlines()) == 1
+        assert "_error.txt" not in cloud.store.objects("out/")
+
     def test_stopping_the_command_leaves_the_job(
         self, cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
