@@ -28,7 +28,7 @@ POLICY = """
 from datetime import timedelta
 
 def task_policy(task):
-    task.retries = 1
+    task.retries = int(task.dag_id == "keyjoin")
     task.retry_delay = task.max_retry_delay = timedelta(seconds=1)
     if hasattr(task, "poll_sleep"):
         task.poll_sleep = 1
