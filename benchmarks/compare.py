@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--rows", type=_counts, default=[200_000], metavar="N,N", help="sizes of the input (default: 200000)")
-    add("--repeat", type=_count, metavar="N", help=f"runs of each program (default: 1; for goals {GOAL_REPEAT})")
+    add("--repeat", type=count, metavar="N", help=f"runs of each program (default: 1; for goals {GOAL_REPEAT})")
     add(
         "--only",
         type=_names(PROGRAMS),
@@ -150,18 +150,18 @@ def _parser() -> argparse.ArgumentParser:
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument("--goals", type=_names(GOALS), metavar="A,B", help="see whether keyjoin reaches these")
     wanted.add_argument("--all", action="store_const", const=list(GOALS), dest="goals", help="all goals")
-    add("--shrink", type=_count, default=1, metavar="N", help="goals with a share of their rows, which tell nothing")
+    add("--shrink", type=count, default=1, metavar="N", help="goals with a share of their rows, which tell nothing")
     return parser
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
     return int(text)
 
 
 def _counts(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
+    return [count(part) for part in text.split(",")]
 
 
 def _names(known: Mapping[str, Any]) -> Callable[[str], list[str]]:

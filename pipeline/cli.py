@@ -1,5 +1,6 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from pipeline import model_process, signals, startup
 from pipeline.exits import Exit
 from pipeline.names import SUCCESS
+from pipeline.warning import flush_output
 from transforms.errors import RunError, UsageError
 from transforms.reasons import Reason
 
@@ -69,6 +71,14 @@ def _predict(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _replay(argv: Sequence[str]) -> Exit:
+    if not {"-h", "--help"} & set(argv):
+        model_process.process()
+    from pipeline.replay import main
+
+    return main(argv)
+
+
 def _verify(argv: Sequence[str]) -> Exit:
     if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
         startup.import_beam(argv)  # sources, which may lie elsewhere than the output, are not read
@@ -80,6 +90,7 @@ def _verify(argv: Sequence[str]) -> Exit:
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
     "check": Command("same flags as run: finds out all that can be found out without running it", _check),
+    "replay": Command("scores dead letters again, and puts the rows that succeed now into their places", _replay),
     "verify": Command("finds out whether an output is still what its run wrote", _verify),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
@@ -106,13 +117,9 @@ def main(argv: Sequence[str]) -> Exit:
         The exit code; errors are told on standard error, each in one line.
     """
     try:
-        if not argv or argv[0] in ("-h", "--help", "help"):
-            print(usage())
-            return Exit.COMPLETE if argv else Exit.USAGE
-        if argv[0] not in COMMANDS:
-            raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
-        with signals.stopping():
-            return COMMANDS[argv[0]].call(argv[1:])
+        code = _call(argv)
+        flush_output()
+        return code
     except (UsageError, RunError, OSError) as error:
         # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
         print(f"keyjoin: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -123,10 +130,22 @@ def main(argv: Sequence[str]) -> Exit:
         return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
 
 
+def _call(argv: Sequence[str]) -> Exit:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return Exit.COMPLETE if argv else Exit.USAGE
+    if argv[0] not in COMMANDS:
+        raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
+    with signals.stopping():
+        return COMMANDS[argv[0]].call(argv[1:])
+
+
 def _how_to_go_on(argv: Sequence[str]) -> str:
-    if argv[0] != "run":
+    if argv[0] not in ("run", "replay"):
         return ""
     command = shlex.join(["keyjoin", *(arg for arg in argv if arg != "--overwrite")])
+    if argv[0] == "replay":
+        return f"; this does what is left to do: {command}"
     return f"; what was written stays, there is no _SUCCESS; this goes on from there: {command}"
 
 
@@ -135,6 +154,8 @@ def entry() -> None:
     startup.begin()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
     code = main(sys.argv[1:])
+    with contextlib.suppress(OSError):  # what failed has its exit code already
+        flush_output()
     if code in (Exit.INTERRUPTED, Exit.TERMINATED):
         signals.leave(code)  # sys.exit waits for every thread to end what it has in hand
     sys.exit(code)

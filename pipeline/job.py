@@ -1,6 +1,6 @@
 """The graph: one, for every runner."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -30,6 +30,7 @@ class Job(NamedTuple):
         layout: What stands in an output row.
         output: Output folder.
         resume: Whether chunks may be done already, by an earlier attempt at the same job.
+        accelerator: What the workers that predict have besides, as Beam's resource hint says it; None for nothing.
     """
 
     patterns: tuple[str, ...]
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     layout: Layout
     output: str
     resume: bool = False
+    accelerator: str | None = None
 
     @property
     def temp(self) -> str:
@@ -90,7 +92,10 @@ def build_chunks(
     if watch:
         chunks |= "WhileInBudget" >> beam.Filter(watch.goes_on).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
-    receipts, predictions = read[RECEIPTS], read[FEATURES] | "Predict" >> Predict(job.handler)
+    predict: beam.PTransform[Any, Any] = Predict(job.handler)
+    if job.accelerator:  # For this step alone: the others stay on workers without one.
+        predict = predict.with_resource_hints(accelerator=job.accelerator)
+    receipts, predictions = read[RECEIPTS], read[FEATURES] | "Predict" >> predict
     if watch:
         receipts |= "WatchRead" >> beam.Map(watch.read).with_output_types(tuple[str, Receipt])
         predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions])

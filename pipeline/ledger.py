@@ -22,6 +22,7 @@ class Totals(NamedTuple):
         written_bytes: Bytes of the parts.
         parts: Parts.
         shuffled_bytes: Bytes that crossed the join: receipts and predictions.
+        replayed: Rows in parts that were dead letters until they were replayed.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Totals(NamedTuple):
     written_bytes: int
     parts: int
     shuffled_bytes: int
+    replayed: int
 
     @property
     def bad(self) -> int:
@@ -42,7 +44,7 @@ class Totals(NamedTuple):
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
     dead: Counter[str] = Counter()
-    rows = joined = blank = read = written = count = shuffled = 0
+    rows = joined = blank = read = written = count = shuffled = replayed = 0
     for part in parts:
         if part.dead:
             dead.update(part.dead)
@@ -53,7 +55,8 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
         written += part.bytes
         count += 1
         shuffled += part.shuffled
-    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled)
+        replayed += part.replayed
+    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled, replayed)
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:

@@ -1,9 +1,10 @@
 """One run at a time in an output folder.
 
 On this machine's file systems the system itself holds the lock, and lets go when its holder dies, however that
-happens. In Google Cloud Storage an object stands for it.
+happens. In Google Cloud Storage an object stands for it, which its holder changes every minute.
 """
 
+import _thread
 import contextlib
 import datetime
 import json
@@ -11,21 +12,26 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fasteners
 
 from pipeline.names import LOCK
+from pipeline.warning import only_told, warn
 from transforms import files, objects
-from transforms.errors import UsageError
+from transforms.errors import RunError, UsageError
 
-STALE_DAYS = 7  # how old the object of a dead holder gets before it is taken over
+BEAT_SECONDS = 60.0
+DEAD = datetime.timedelta(minutes=10)  # without a beat, by the store's clock and that of who looks
 
 
 @contextlib.contextmanager
-def locked(output: str) -> Iterator[None]:
+def locked(output: str) -> Iterator[Callable[[], None]]:
     """Holds a folder as long as the context; makes the folder, and takes it away again where it stayed empty.
+
+    Gives a function for who is about to call the folder's content a result: it raises a RunError if another run has
+    taken the folder over, or if that cannot be found out.
 
     Args:
         output: A folder, here or in Google Cloud Storage. Elsewhere nothing is held.
@@ -35,18 +41,18 @@ def locked(output: str) -> Iterator[None]:
     """
     if files.is_local(output):
         with _made(output):
-            lock = _take(os.path.join(output, LOCK), output)
+            path = os.path.join(output, LOCK)
+            lock = _take(path, output)
             try:
-                yield
+                yield lambda: None
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(lock.path)  # while it is held, see `_take`
-                lock.release()
+                with only_told(f"{path} stays, and is in nobody's way"):
+                    _let_go(lock, path)
     elif output.startswith("gs://"):
-        with _object(output):
-            yield
+        with _object(output) as prove:
+            yield prove
     else:
-        yield
+        yield lambda: None
 
 
 @contextlib.contextmanager
@@ -81,52 +87,152 @@ def _take(path: str, output: str) -> Any:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.lockfile.fileno()), os.stat(path)):
                 break
-        lock.release()
+        lock.lockfile.close()
     lock.lockfile.truncate(0)
     lock.lockfile.write(_holder())
     lock.lockfile.flush()
     return lock
 
 
+def _let_go(lock: Any, path: str) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # while it is held, see `_take`
+    finally:
+        lock.lockfile.close()  # which unlocks it
+
+
 @contextlib.contextmanager
-def _object(output: str) -> Iterator[None]:
+def _object(output: str) -> Iterator[Callable[[], None]]:
     """An object that is made only if there is none: https://cloud.google.com/storage/docs/request-preconditions."""
     from apache_beam.io.gcp import gcsio
-    from google.api_core.exceptions import GoogleAPIError
 
     path = files.join(output, LOCK)
     try:
         with objects.as_os_errors(path):
             bucket, name = gcsio.parse_gcs_path(path)
             blob = gcsio.GcsIO().client.bucket(bucket).blob(name)
-            _take_object(blob, output)
+            held = _Held(blob, path)
+            held.take(output)
     except OSError as error:
         raise UsageError(f"--output {output} cannot be locked: {error}; check the path and your permissions") from error
     try:
-        yield
+        with held.beating():
+            yield held.prove
     finally:
-        # What stays of it names a process that has ended.
-        with contextlib.suppress(GoogleAPIError, OSError):
-            blob.delete(if_generation_match=blob.generation)
+        with only_told(f"{path} was not removed; it counts as dead in {DEAD.seconds // 60} minutes"):
+            held.release()
 
 
-def _take_object(blob: Any, output: str) -> None:
-    from google.api_core.exceptions import PreconditionFailed
+class _LostError(RunError):
+    """Another run has the lock now."""
 
-    mine = _holder()
-    try:
-        blob.upload_from_string(mine, if_generation_match=0)
-    except PreconditionFailed:
-        blob.reload()
-        holder = blob.download_as_text()
-        if holder == mine:
-            return  # It was made, but the answer was lost, and the client asked again.
-        if not _is_stale(holder):
+
+class _Held:
+    """The object of a lock. Its holder changes its metadata every minute: that its time shows, and makes no new object.
+
+    All is done to the generation that was made here; so who has taken the lock over is left alone, and its former
+    holder finds out.
+    """
+
+    def __init__(self, blob: Any, path: str) -> None:
+        self._blob, self._path = blob, path
+        self._beats = 0
+        self._one_at_a_time = threading.Lock()
+
+    def take(self, output: str) -> None:
+        """Makes the object, or takes over that of a dead holder.
+
+        Raises:
+            UsageError: Its holder is alive.
+        """
+        mine = _holder()
+        while (found := self._write(mine, 0)) is None:
+            pass  # who had it has just ended
+        if found != mine and _is_dead(found, self._blob.updated):
+            # Of several who find it dead one succeeds, and none if it has just given a sign of life.
+            found = self._write(mine, self._blob.generation, self._blob.metageneration)
+        if found != mine:
+            until = (self._blob.updated + DEAD).isoformat(timespec="seconds")
             raise _refused(
-                output, holder, f", or delete {output}/{LOCK} if it is dead (after {STALE_DAYS} days it counts as dead)"
-            ) from None
-        # Of several who find it stale one succeeds: the generation is what it was for that one only.
-        blob.upload_from_string(mine, if_generation_match=blob.generation)
+                output,
+                found or "",
+                f"; it counts as dead if it gives no sign of life until {until}; where you know that it is, delete "
+                f"{self._path}",
+            )
+
+    def _write(self, mine: str, generation: int, metageneration: int | None = None) -> str | None:
+        """Writes the object if it is still that one; what it holds then, None if it is gone."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            self._blob.upload_from_string(mine, if_generation_match=generation, if_metageneration_match=metageneration)
+        except PreconditionFailed:
+            try:
+                self._blob.reload()
+                return str(self._blob.download_as_text())  # our own, if an answer was lost and the client asked again
+            except NotFound:
+                return None
+        return mine
+
+    def prove(self) -> None:
+        """Shows others that the holder is alive, and the holder that the lock is still its own.
+
+        Raises:
+            RunError: It is not, or the store cannot be asked.
+        """
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        try:
+            with self._one_at_a_time, objects.as_os_errors(self._path):
+                self._beats += 1
+                self._blob.metadata = {"beats": str(self._beats)}
+                self._blob.patch(if_generation_match=self._blob.generation, retry=DEFAULT_RETRY)
+        except OSError as error:
+            if isinstance(error.__cause__, (NotFound, PreconditionFailed)):
+                raise _LostError(
+                    f"{self._path} is not this run's any more: somebody deleted it, or another run took it for dead; "
+                    "see that no other run is on, and run again"
+                ) from error
+            raise RunError(f"{self._path} cannot be renewed: {error}; {files.remedy(error)}, and run again") from error
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Proves it every minute; what cannot be proven is told, and a lock that is lost ends the run."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                try:
+                    self.prove()
+                except RunError as error:
+                    warn(f"{error}")
+                    if isinstance(error, _LostError) and not ended.is_set():
+                        _thread.interrupt_main()  # as Ctrl-C would
+
+        thread = threading.Thread(target=beat, name="keyjoin-lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def release(self) -> None:
+        """Takes the object away, if it is this run's still.
+
+        Raises:
+            OSError: The store cannot be asked.
+        """
+        from google.api_core.exceptions import PreconditionFailed
+
+        with contextlib.suppress(FileNotFoundError), objects.as_os_errors(self._path):
+            try:
+                self._blob.delete(if_generation_match=self._blob.generation)
+            except PreconditionFailed:
+                self._blob.reload()  # which finds none of this generation, where only the answer was lost
+                raise
 
 
 def _holder() -> str:
@@ -135,11 +241,14 @@ def _holder() -> str:
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now, "run": run})
 
 
-def _is_stale(holder: str) -> bool:
-    found = json.loads(holder)
-    age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(found["since"])
-    gone = found["host"] == socket.gethostname() and not _is_alive(found["pid"])
-    return gone or age > datetime.timedelta(days=STALE_DAYS)
+def _is_dead(holder: str, updated: datetime.datetime) -> bool:
+    if datetime.datetime.now(datetime.timezone.utc) - updated > DEAD:
+        return True
+    try:
+        found = json.loads(holder)
+        return bool(found["host"] == socket.gethostname()) and not _is_alive(found["pid"])
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_alive(pid: int) -> bool:
@@ -152,12 +261,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _refused(output: str, holder: str, remedy: str = "") -> UsageError:
+def _who(holder: str) -> str:
     try:
         found = json.loads(holder)
-        who = f"process {found['pid']} on {found['host']}, since {found['since']}"
+        return f"process {found['pid']} on {found['host']}, since {found['since']}"
     except (ValueError, KeyError, TypeError):
-        who = "a process that is just starting"
+        return "a process that is just starting" if holder else "one that has just begun or ended"
+
+
+def _refused(output: str, holder: str, remedy: str = "") -> UsageError:
     return UsageError(
-        f"--output {output} is in use by another run: {who}; wait for it, or choose another folder{remedy}"
+        f"--output {output} is in use by another run: {_who(holder)}; wait for it, or choose another folder{remedy}"
     )

@@ -4,14 +4,13 @@
 line each, which are written and read without holding them all.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -19,17 +18,16 @@ from pipeline import VERSION, ledger, model_check
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
+from pipeline.warning import only_told
 from transforms import files
-from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
-if TYPE_CHECKING:
-    from pipeline.preflight import Plan
-
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+SETTINGS = ("options", "format", "model", "versions")
+REPLAYS = "replays"
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -51,10 +49,18 @@ def settings(options: RunOptions, name: str) -> dict[str, Any]:
         "versions": {
             "keyjoin": VERSION,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            **{name: _version(name) for name in PACKAGES},
         },
     }
     return _as_json(found)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # The worker's image has TensorFlow without CUDA's kernels, which is a package of its own.
+        return importlib.metadata.version(f"{package}-cpu")
 
 
 def with_contract(
@@ -83,18 +89,28 @@ def batch_of(model: Mapping[str, Any]) -> Sweep:
     return Sweep(model["batch_size"], rates)
 
 
+def with_replays(settings: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, with what was replayed of a run by its `_job.json` or `_manifest.json`."""
+    return {**settings, REPLAYS: document[REPLAYS]} if REPLAYS in document else dict(settings)
+
+
+def settings_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a `_job.json` or `_manifest.json`."""
+    return with_replays({name: document[name] for name in SETTINGS}, document)
+
+
 def planned_path(temp: str, digest: str) -> str:
     """Where the list of planned sources is: under its sha256, so that `_job.json` never names another one."""
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
-def begin(options: RunOptions, plan: "Plan") -> None:
+def begin(output: str, settings: Mapping[str, Any], sources: Iterable[Source]) -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
-    listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in plan.sources)
+    listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
-    _write_anew(planned_path(plan.job.temp, digest), listed)
-    document = {"schema_version": SCHEMA_VERSION, **plan.settings, "sources_sha256": digest}
-    _write_anew(files.join(options.output, JOB), _as_text(document))
+    _write_anew(planned_path(files.join(output, TEMP), digest), listed)
+    document = {"schema_version": SCHEMA_VERSION, **settings, "sources_sha256": digest}
+    _write_anew(files.join(output, JOB), _as_text(document))
 
 
 def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
@@ -106,35 +122,50 @@ def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
     return list(read_sources(path))
 
 
-def commit(options: RunOptions, plan: "Plan", totals: ledger.Totals, seconds: float, *, success: bool) -> None:
+def commit(
+    output: str,
+    settings: Mapping[str, Any],
+    sources: Iterable[Source],
+    skipped: Sequence[str],
+    totals: ledger.Totals,
+    seconds: float,
+    *,
+    success: bool,
+    keep: bool = False,
+) -> None:
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
 
     Killed before `_SUCCESS`, the run is unfinished, and all of its parts are found done; killed after it, it is
     complete, whatever is left of `_job.json` and the temporary folder.
 
     Args:
-        options: What was asked for.
-        plan: What was run.
+        output: Output folder.
+        settings: All else that the output comes of, see `with_contract`, and what was replayed.
+        sources: The input files.
+        skipped: Files that are no data by their names.
         totals: The ledger.
         seconds: What it took.
         success: Whether `_SUCCESS` is written.
+        keep: Whether what is needed to go on stays, see `clear`.
     """
-    written = write_lists(options.output, plan.job.temp, plan.sources)
+    written = write_lists(output, files.join(output, TEMP), sources)
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": "complete" if success else "over budget",
-        **plan.settings,
+        **settings,
         "totals": totals._asdict(),
         "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},
-        "skipped": plan.skipped,
+        "skipped": skipped,
         "seconds": round(seconds, 3),
     }
-    text = _write(options.output, MANIFEST, document)
+    text = _write(output, MANIFEST, document)
     if success:
-        files.write_whole(files.join(options.output, SUCCESS), [success_of(text)])
-    # The run is complete whether or not they go: what stays is removed when the command is given again.
-    with contextlib.suppress(OSError, RunError):
-        clear(options.output)
+        files.write_whole(files.join(output, SUCCESS), [success_of(text)])
+    if keep:
+        return
+    # What came of the run stands whether or not they go.
+    with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
+        clear(output)
 
 
 def clear(output: str) -> None:

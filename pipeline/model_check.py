@@ -48,7 +48,7 @@ def fingerprint(model: str) -> str:
         OSError: One cannot be read.
     """
     digest = hashlib.sha256()
-    for name, path in _stored(model) if not files.is_local(model) else _local(model):
+    for name, path in files_of(model):
         digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
         content = hashlib.sha256()
         with files.open_raw(path) as file:
@@ -58,8 +58,16 @@ def fingerprint(model: str) -> str:
     return digest.hexdigest()
 
 
+def files_of(model: str) -> Iterator[tuple[str, str]]:
+    """Names and paths of a model's files, in order of name; the name of a single file is a dot.
+
+    Raises:
+        UsageError: One of them is no regular file, or lies outside of the model by its name.
+    """
+    return _local(model) if files.is_local(model) else _stored(model)
+
+
 def _stored(model: str) -> Iterator[tuple[str, str]]:
-    """Names and paths of a model's files in an object store, in order of name; that of a single file is a dot."""
     names = files.list_below(model)
     outside = next((name for name in names if ".." in name.split("/")), None)
     if outside is not None:  # an object can be called so, and would be copied to outside of the model's folder
@@ -83,18 +91,18 @@ def _files(model: str) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in names)
 
 
-def copy_here(path: str, target: str) -> None:
-    """Copies a file, or a folder and all below it, from an object store to this machine.
+def copy(path: str, target: str) -> None:
+    """Copies a file, or a folder and all below it, to this machine or from it.
 
     Args:
-        path: A file or a folder there.
-        target: What it is called here.
+        path: A file or a folder.
+        target: What it is called there.
 
     Raises:
-        RunError: It cannot be copied, or what was read is not what the store has.
+        RunError: It cannot be copied, or what was read is not what the file system has.
     """
-    for name, source in _stored(path):
-        place = os.path.normpath(os.path.join(target, name))
+    for name, source in files_of(path):
+        place = target if name == os.curdir else files.join(target, *name.split("/"))
         try:
             with files.open_raw(source) as file:
                 copied = files.write_whole(place, _blocks(file))

@@ -63,6 +63,7 @@ class ModelProcess:
         )
         self.address = os.path.join(self._folder.name, SOCKET)
         self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(None)  # see `_connect`; the other process would inherit it
         self._socket.bind(self.address)
         self._socket.listen(BACKLOG)
         number = self._socket.fileno()

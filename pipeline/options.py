@@ -53,6 +53,8 @@ class RunOptions(ModelOptions):
     non_finite: str
     overwrite: bool
     incremental: bool
+    accelerator: str | None
+    detach: bool
 
     def __post_init__(self) -> None:
         """Checks what only makes sense together.
@@ -121,6 +123,12 @@ def _positive(limit: int | None = None) -> type[int]:
     return parse  # type: ignore[return-value]  # argparse takes any callable
 
 
+def _accelerator(text: str) -> str:
+    if not re.fullmatch(r"type:[\w-]+;count:[1-9]\d*(;[\w:.-]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form type:nvidia-l4;count:1")
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         value = float(text)
@@ -160,6 +168,39 @@ def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mapping_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what feeds the model's inputs."""
+    add = parser.add_argument
+    add(
+        "--features",
+        type=names,
+        default=(),
+        metavar="A,B,C",
+        help="scalar fields of the row that make up one matrix input",
+    )
+    add(
+        "--input_map",
+        type=_pair,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT=FIELD",
+        help="feeds a model input from a row field of another name",
+    )
+
+
+def pairs_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What `--input_map` says.
+
+    Raises:
+        UsageError: It names an input twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise UsageError("--input_map names a model input twice; name it once")
+    return found
+
+
 def _sha256(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
@@ -183,22 +224,7 @@ def run_parser(prog: str) -> Parser:
     add("--overwrite", action="store_true", help="replace an earlier run's output, or what is there of it")
     add("--incremental", action="store_true", help="score files that are new since an earlier run, and add their parts")
     add("--format", choices=sorted(FORMATS), help="format of the input (default: by the files' names)")
-    add(
-        "--features",
-        type=names,
-        default=(),
-        metavar="A,B,C",
-        help="scalar fields of the row that make up one matrix input",
-    )
-    add(
-        "--input_map",
-        type=_pair,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="INPUT=FIELD",
-        help="feeds a model input from a row field of another name",
-    )
+    add_mapping_arguments(parser)
     add(
         "--output_fields",
         type=names,
@@ -278,6 +304,17 @@ def run_parser(prog: str) -> Parser:
         default="reject",
         help="predictions that are NaN or infinite: dead letters, or kept (null in JSON) (default: %(default)s)",
     )
+    add(
+        "--accelerator",
+        type=_accelerator,
+        metavar="HINT",
+        help="what the workers that predict have besides, and no others: type:nvidia-l4;count:1 (default: nothing)",
+    )
+    add(
+        "--detach",
+        action="store_true",
+        help="on Dataflow: end once the job is started; it commits by itself, and the same command follows it",
+    )
     return parser
 
 
@@ -305,11 +342,21 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     _check_spelling(parser, argv)
     known, beam_args = parser.parse_known_args(argv)
     given = vars(known)
-    pairs = dict(given["input_map"])
-    if len(pairs) < len(given["input_map"]):
-        raise UsageError("--input_map names a model input twice; name it once")
+    pairs = pairs_of(given["input_map"])
     given |= {"input": tuple(given["input"]), "input_map": pairs, "max_bad_rows": Budget.parse(given["max_bad_rows"])}
     return RunOptions(**given), beam_args
+
+
+def recorded(options: Mapping[str, Any]) -> RunOptions:
+    """The options that a manifest has.
+
+    Raises:
+        UsageError: They are none.
+    """
+    try:
+        return parse_run(command(options)[2:], "keyjoin run")[0]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"not the options of a run: {error!r}") from error
 
 
 def command(options: Mapping[str, Any]) -> list[str]:

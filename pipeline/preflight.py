@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from apache_beam.io.filesystem import FileMetadata
 
-from pipeline import isolation, manifest, memory, model_check
+from pipeline import isolation, manifest, memory, model_check, worker_model
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
-from transforms import columns, files, formats, mapping, sources
+from pipeline.worker_model import SHARED_BYTES, WorkerModel
+from transforms import columns, files, formats, globs, mapping, sources
 from transforms import model as models
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
@@ -33,6 +35,7 @@ SAMPLE_SOURCES = 16
 PROBE_ROWS = 3
 SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
+ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
 
 
 class Inputs(NamedTuple):
@@ -59,6 +62,7 @@ class Plan(NamedTuple):
         sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
         findings: What the model does besides computing.
+        model: The model as workers find it; None if the job runs on this machine.
     """
 
     job: Job
@@ -67,6 +71,7 @@ class Plan(NamedTuple):
     sweep: Sweep
     settings: dict[str, Any]
     findings: Sequence[Finding]
+    model: WorkerModel | None
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -77,10 +82,10 @@ def find_inputs(options: RunOptions) -> Inputs:
     """
     collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
+    for file in found.files:
+        _check_readable(file)
     name = options.format or formats.name_of([file.path for file in found.files])
     matched = sources.name_sources(found, formats.default_suffix(name))
-    for source in matched.sources:
-        _check_readable(source.path)
     check_output(options, matched.sources)
     return Inputs(name, matched, manifest.settings(options, name))
 
@@ -113,15 +118,26 @@ def prepare(
             _check_copy(options.model, folder, inputs.settings["model"]["sha256"])
         size = sum(source.size for source in matched.sources)
         beginning = _Sample(fmt, data, sample, size)
-        handler, swept, findings = _handler(options, folder, beginning, kept, local=local)
+        model = None if local else worker_model.find(options, folder)
+        handler, swept, findings = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         suffix = formats.default_suffix(name)
-        job = Job(options.input, name, suffix, options.chunk_bytes, handler, layout, options.output, resume)
+        job = Job(
+            options.input,
+            name,
+            suffix,
+            options.chunk_bytes,
+            handler,
+            layout,
+            options.output,
+            resume,
+            options.accelerator,
+        )
         settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
         with beginning.bounded(options, handler):
-            yield Plan(job, matched.sources, matched.skipped, swept, settings, findings)
+            yield Plan(job, matched.sources, matched.skipped, swept, settings, findings, model)
 
 
 @contextlib.contextmanager
@@ -133,7 +149,7 @@ def model_folder(model: str) -> Iterator[str]:
     if not files.is_local(model):
         with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
             here = os.path.join(folder, os.path.basename(model.rstrip("/")))
-            model_check.copy_here(model, here)
+            model_check.copy(model, here)
             with model_folder(here) as found:
                 yield found
         return
@@ -181,10 +197,10 @@ class _Sample(NamedTuple):
 
 
 def _handler(
-    options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, *, local: bool
+    options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, model: WorkerModel | None
 ) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
-    load = _loader(options, folder)
-    loaded = load()
+    load = _loader(options)
+    loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
@@ -199,19 +215,24 @@ def _handler(
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
-    if not local and not options.isolate:  # a worker is a process of the model's own
-        load = functools.partial(models.load, folder, options.signature, options.model_ops)
-    handler = KeyedChunkHandler(load, contract, features, swept.batch_size, options.non_finite == "keep")
+    handler = KeyedChunkHandler(
+        functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
+    )
+    if model is not None:
+        if not options.isolate:  # a worker is a process of the model's own
+            load = functools.partial(models.load, signature=options.signature, policy=options.model_ops)
+        handler.load = model.loader(load)
+        # A model on an accelerator takes all of its memory: there is room for one.
+        handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, swept, loaded.findings
 
 
-def _loader(options: RunOptions, folder: str) -> Callable[[], models.Model]:
+def _loader(options: RunOptions) -> Callable[[str], models.Model]:
     isolation.forget()
+    known = {"signature": options.signature, "policy": options.model_ops}
     if options.isolate:
-        return functools.partial(
-            isolation.isolated, folder, options.signature, options.model_ops, options.batch_timeout
-        )
-    return functools.partial(isolation.shared, folder, options.signature, options.model_ops)
+        return functools.partial(isolation.isolated, **known, timeout=options.batch_timeout)
+    return functools.partial(isolation.shared, **known)
 
 
 def _pick_batch_size(
@@ -219,14 +240,21 @@ def _pick_batch_size(
 ) -> Sweep:
     if options.batch_size:
         return Sweep(options.batch_size, {})
+    if options.accelerator:  # what is fast on this machine says nothing about it
+        return Sweep(columns.batch_rows(features) * ACCELERATED, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
     usual = Sweep(columns.batch_rows(features), {})
     return sweep(loaded, contract, rows, usual) if rows else usual
 
 
-def _check_readable(path: str) -> None:
-    if files.is_local(path) and not os.access(path, os.R_OK):
+def _check_readable(file: FileMetadata) -> None:
+    path = file.path
+    if not files.is_local(path):
+        return
+    if not os.access(path, os.R_OK):
         raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
+    if not file.size_in_bytes and not os.path.isfile(path):
+        raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
@@ -240,7 +268,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
         folder = _absolute(pattern)
         if not sources.is_glob(pattern) and _inside(output, folder) and not any(s.path == pattern for s in found):
             raise UsageError(f"--output {options.output} lies inside of the input {pattern}; choose another folder")
-        if "**" in pattern and _inside(output, _absolute(sources.fixed_folder(pattern))):
+        if "**" in pattern and _inside(output, _absolute(globs.fixed_folder(pattern))):
             raise UsageError(f"--output {options.output} lies where {pattern} is searched; choose another folder")
     for source in found:
         if _inside(_absolute(source.path), output):

@@ -10,6 +10,7 @@ from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from pipeline.resume import Earlier
+from pipeline.warning import flush_output
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
@@ -28,62 +29,71 @@ def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
     """Prints what will be read, what feeds the model, what is written, and what an earlier run has left to do."""
     handler, sources = plan.job.handler, plan.sources
     if earlier is not None:
-        _say("goes on", f"from a run that {earlier.stage.value}: what it wrote is read back, the rest is scored")
+        say("goes on", f"from a run that {earlier.stage.value}: what it wrote is read back, the rest is scored")
     size = sum(source.size for source in sources)
-    _say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
+    say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
     for path in plan.skipped[:SHOWN_ROWS]:
-        _say("skipped", f"{path} (its name marks it as no data)")
+        say("skipped", f"{path} (its name marks it as no data)")
     if len(plan.skipped) > SHOWN_ROWS:
-        _say("skipped", f"and {len(plan.skipped) - SHOWN_ROWS} more such files")
+        say("skipped", f"and {len(plan.skipped) - SHOWN_ROWS} more such files")
     for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
-        _say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
+        say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
     echo, key = handler.contract.echo, handler.contract.key
     if key is None or echo is None:
-        _say("key", "the model takes none: predictions are matched by place, their number checked in each batch")
+        say("key", "the model takes none: predictions are matched by place, their number checked in each batch")
     else:
         where = f"last column of {echo.output}" if echo.last_column else f"output {echo.output}"
-        _say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
+        say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
     measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
-    _say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
+    say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
     if plan.job.layout.error:
-        _say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
+        say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
     predictions = dict(plan.job.layout.predictions)
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
-            _say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+            say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
 
 
 def _fed_by(feature: Feature) -> str:
     return ", ".join(feature.fields) if feature.fields else "the row's own bytes"
 
 
-def _say(what: str, text: str) -> None:
+def say(what: str, text: str) -> None:
+    """Prints a line of two columns."""
     print(f"{what:<12} {text}", flush=True)
 
 
 def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
     """Prints that there is nothing to do, or what a complete run has lost since."""
     if not lost:
-        _say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
+        say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
         return
     for name in lost[:SHOWN_ROWS]:
-        _say("lost", f"{name} is not there as it was written; it will be written again")
+        say("lost", f"{name} is not there as it was written; it will be written again")
     if len(lost) > SHOWN_ROWS:
-        _say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
+        say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
 
 
 def print_unnamed(names: Sequence[str]) -> None:
     """Prints what an earlier attempt left and is deleted."""
     for name in names[:SHOWN_ROWS]:
-        _say("deleted", f"{name}, which an earlier attempt left")
+        say("deleted", f"{name}, which an earlier attempt left")
     if len(names) > SHOWN_ROWS:
-        _say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
+        say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
-def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> None:
-    """Prints where the output is, the summary, and a few joined rows."""
+def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
+    """Prints where the output is, the summary, and a few joined rows.
+
+    Args:
+        output: Output folder.
+        format_name: What the rows are.
+        totals: The ledger.
+        seconds: What the run took.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+    """
     print()
-    _say("output", output)
+    say("output", output)
     print()
     rows: list[tuple[str, str]] = [
         ("rows read", f"{totals.rows:,}"),
@@ -91,27 +101,28 @@ def print_result(output: str, plan: Plan, totals: Totals, seconds: float) -> Non
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
-        ("seconds", f"{seconds:.1f}"),
-        ("rows/s", f"{totals.rows / seconds:,.0f}"),
+        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
+        # Nobody knows how long the rows of earlier attempts took.
+        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False else []),
     ]
     for name, value in rows:
         print(f"{name:<18}{value}")
-    shown = list(_first_rows(output, plan))
+    shown = list(_first_rows(output, format_name))
     if shown:
         print()
     for row in shown:
         print(_shortened(row))
-    sys.stdout.flush()
+    flush_output()
 
 
 def _title(code: str) -> str:
     return next(reason.title for reason in Reason if reason.value == code)
 
 
-def _first_rows(output: str, plan: Plan) -> Iterator[str]:
+def _first_rows(output: str, format_name: str) -> Iterator[str]:
     """The first rows of the output, as text."""
     left = SHOWN_ROWS
-    fmt = formats.load(plan.job.format)
+    fmt = formats.load(format_name)
     # From the list of parts, not from the folder, which may hold a million of them.
     with files.open_raw(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))

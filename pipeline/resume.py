@@ -34,7 +34,7 @@ from pipeline.names import (
     is_unfinished,
 )
 from pipeline.options import RunOptions
-from pipeline.preflight import Inputs, Plan
+from pipeline.preflight import Inputs
 from transforms import files
 from transforms.chunks import SPILL, open_plain
 from transforms.errors import UsageError
@@ -47,7 +47,7 @@ from transforms.write import written_of
 # file, and the model's files by their sha256, wherever they lie.
 FREE = frozenset(
     {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
-    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory"}
+    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory", "detach"}
 )
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
@@ -300,28 +300,41 @@ def clean(output: str) -> None:
             manifest.clear(output)
 
 
-def begin(options: RunOptions, plan: Plan, earlier: Earlier | None, there: Iterable[str]) -> None:
+def begin(
+    output: str,
+    settings: Mapping[str, Any],
+    sources: Sequence[Source],
+    earlier: Earlier | None,
+    there: Iterable[str],
+    *,
+    overwrite: bool = False,
+) -> None:
     """Makes an output folder ready, so that it says what is going on in it, whenever this process is killed.
 
     Args:
-        options: What was asked for.
-        plan: What will run.
+        output: The folder.
+        settings: What will run, see `pipeline.manifest.begin`.
+        sources: What it will read.
         earlier: What it goes on from; None if it starts anew.
-        there: Names of the files in the output folder.
+        there: Names of the files in the folder.
+        overwrite: Whether all else that an earlier run left goes.
+
+    Raises:
+        RunError: The temporary folder is a link that leads out of the output, or a file cannot be written.
     """
-    output, temp = options.output, plan.job.temp
+    temp = files.join(output, TEMP)
     # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
     files.delete_tree(files.join(output, SUCCESS))
     if earlier is None or earlier.sources is None:
         files.delete_tree(temp)
     else:
         for name in (LISTS, SPILL):
-            files.delete_tree(files.join(temp, name))
+            files.delete_tree(files.below(output, f"{TEMP}/{name}"))
         if earlier.stage is not Stage.UNFINISHED:
             _restore(files.join(output, PARTS), temp)
-    manifest.begin(options, plan)
+    manifest.begin(output, settings, sources)
     # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
-    if options.overwrite:
+    if overwrite:
         files.delete_below(output, keep=(LOCK, JOB, TEMP))
         return
     stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK) or is_unfinished(name)]

@@ -10,7 +10,7 @@ from pipeline.exits import Exit
 from pipeline.findings import Findings
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
-from pipeline.options import Parser, RunOptions, command, parse_run
+from pipeline.options import Parser, RunOptions, command, recorded
 from pipeline.startup import collect_garbage
 from pipeline.verify_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verify_rows import rescore_rows
@@ -104,7 +104,7 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
     else:
         findings.extend(check_content(run, sample(run, given.read_data), findings.names))
         count = math.ceil(given.read_data * parts)
-        yield f"read: {count:,} of {parts:,} parts, with their dead letters and what they were made of"
+        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
     if given.rescore is None:
         return
     options = _options(record)
@@ -113,21 +113,32 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
         return
     counted = rescore_rows(run, given.model, given.rescore, document, options, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
-    yield f"scored again: {', '.join(said) or 'no rows'}"
+    left_out = ", rows of parts with replayed ones are left out" if document["totals"]["replayed"] else ""
+    yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
 
 
 def _result(run: str, record: Record | None, findings: Findings) -> str:
     if findings.kinds or record is None:
         return f"{run} is not what was written: {findings.counted()}"
     totals = ledger.Totals(**record.document["totals"])
-    return f"{run} is what was written: {totals.parts:,} parts, {totals.joined:,} rows, {totals.bad:,} dead letters"
+    counts = {"part": totals.parts, "row": totals.joined, "dead letter": totals.bad}
+    return f"{run} is what was written: {', '.join(_counted(count, what) for what, count in counts.items())}"
+
+
+def _counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> _counted(1, "part"), _counted(2000, "row")
+    ('1 part', '2,000 rows')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _options(record: Record) -> RunOptions | None:
     """What was asked for, if that is known for certain."""
     try:
-        return parse_run(command(record.document["options"])[2:], "keyjoin run")[0] if record.proven else None
-    except (KeyError, TypeError, AttributeError, UsageError):
+        return recorded(record.document["options"]) if record.proven else None
+    except (KeyError, UsageError):
         return None
 
 

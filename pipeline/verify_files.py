@@ -26,7 +26,7 @@ from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding
 from pipeline.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside, is_part
 from pipeline.options import command
-from transforms import files
+from transforms import files, lookup
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP
@@ -264,7 +264,7 @@ def check_content(run: str, is_picked: Callable[[PartReceipt], bool], known: Col
 
 def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Finding]:
     """Reads a source again, as far as some parts were made of it; their receipts are in order."""
-    found = files.match(source.path)
+    found = lookup.match(source.path)
     if [file.path for file in found] != [source.path]:
         yield Finding(Exit.MISSING, source.path, _bytes(source.size), NOT_THERE, Cure.SOURCE)
     elif found[0].size_in_bytes != source.size:

@@ -90,13 +90,18 @@ def rescore_rows(
             how = _scoring(called, document, options)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {model}: {error!r}") from error
-        for picked in pick(read_list(files.join(run, PARTS)), document["totals"]["joined"], count):
+        for picked in pick(_not_replayed(run), sum(part.joined for part in _not_replayed(run)), count):
             for found in _rescore_part(run, picked, sources, how, called, findings):
                 counted[found.agreement] += 1
                 if found.agreement is Agreement.OTHER:
                     said = f"its part has {found.found}"
                     findings.add(Finding(Exit.DIFFERING, found.key, found.expected, said, Cure.MODEL))
     return counted
+
+
+def _not_replayed(run: str) -> Iterator[PartReceipt]:
+    """Parts all of whose rows came of their source and of the run's own model."""
+    return (part for part in read_list(files.join(run, PARTS)) if not part.replayed)
 
 
 def _check_model(model: str, document: Mapping[str, Any]) -> None:

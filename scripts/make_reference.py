@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import inspect, predict, verify, wrap
+from pipeline import inspect, predict, replay, verify, wrap
 from pipeline.cli import COMMANDS
 from pipeline.exits import Exit
 from pipeline.options import Parser, run_parser
@@ -20,6 +20,7 @@ def page() -> str:
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
     parsers = {
         "run": run_parser("keyjoin run"),
+        "replay": replay.parser(),
         "verify": verify.parser(),
         "inspect": inspect.parser(),
         "wrap": wrap.parser(),

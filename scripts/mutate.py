@@ -49,7 +49,7 @@ def changes_of(node: ast.AST) -> Iterator[Any]:
             yield ast.Constant(not value)
         case ast.Constant(value=int() as value):
             yield ast.Constant(value + 1)
-        case ast.Return(value=value) if value is not None:
+        case ast.Return(value=value) if value is not None and ast.unparse(value) != "None":
             yield ast.Return(ast.Constant(None))
         case ast.IfExp(body=body, orelse=orelse):
             yield body

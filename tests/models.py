@@ -72,6 +72,11 @@ def raising(folder: Path) -> str:
     return save(folder, call, spec("x", 3))
 
 
+def twice(folder: Path) -> str:
+    """Two predictions."""
+    return save(folder, lambda x: {"once": _linear(x), "twice": 2.0 * _linear(x)}, spec("x", 3))
+
+
 def dividing(folder: Path) -> str:
     """One over x, which is not finite for 0."""
     return save(folder, lambda x: {"prediction": 1.0 / x}, spec("x"))

@@ -6,7 +6,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 cd -- "$root"
 scripts/setup_env.sh requirements-test.txt
 
-readonly PRISM_VERSION=v2.77.0
+readonly BEAM_VERSION=v2.77.0
 bin=$root/.venv/bin
 failed=()
 
@@ -15,29 +15,31 @@ check() {
   "$bin/$1" "${@:2}" || failed+=("$*")
 }
 
-# Prism is Beam's portable runner, one Go program. In .venv it is built once (80 s).
-build_prism() {
-  local folder=$root/.venv/prism-$PRISM_VERSION
-  export KEYJOIN_PRISM=$folder/prism
-  [ -x "$KEYJOIN_PRISM" ] && return
-  printf '\n== build Prism %s\n' "$PRISM_VERSION"
-  # Built beside its place and moved there, so that a build cut short leaves nothing that looks whole.
-  GOBIN=$folder.new go install "github.com/apache/beam/sdks/v2/go/cmd/prism@$PRISM_VERSION" &&
-    rm -rf "$folder" && mv "$folder.new" "$folder" && return
-  unset KEYJOIN_PRISM
-  return 1
+# build NAME VARIABLE PACKAGE: a program of Beam's in Go, built once. Prism is its portable runner, in one program (80 s);
+# boot starts the workers in Dataflow's containers.
+build() {
+  local folder=$root/.venv/$1-$BEAM_VERSION
+  local program=$folder/${3##*/}
+  if [ ! -x "$program" ]; then
+    printf '\n== build %s %s\n' "$1" "$BEAM_VERSION"
+    # Built beside its place and moved there, so that a build cut short leaves nothing that looks whole.
+    GOBIN=$folder.new go install "github.com/apache/beam/sdks/v2/$3@$BEAM_VERSION" || return
+    rm -rf "$folder" && mv "$folder.new" "$folder" || return
+  fi
+  export "$2=$program"
 }
 
 check ruff check --output-format concise .
 check ruff format --check .
 check mypy
 
+left_out='THE TESTS ON PRISM AND THE REHEARSAL OF DATAFLOW ARE LEFT OUT'
 if ! command -v go >/dev/null; then
-  printf '\n!! NO GO ON PATH: THE TESTS ON PRISM ARE LEFT OUT. Install Go to run them.\n'
-  if [ "${CI:-}" = true ]; then failed+=("build Prism (no go on PATH)"); fi
-elif ! build_prism; then
-  printf '\n!! PRISM COULD NOT BE BUILT: THE TESTS ON IT ARE LEFT OUT.\n'
-  failed+=("build Prism")
+  printf '\n!! NO GO ON PATH: %s. Install Go to run them.\n' "$left_out"
+  if [ "${CI:-}" = true ]; then failed+=("build Prism and boot (no go on PATH)"); fi
+elif ! { build prism KEYJOIN_PRISM go/cmd/prism && build boot KEYJOIN_BOOT python/container; }; then
+  printf '\n!! PRISM AND BOOT COULD NOT BE BUILT: %s.\n' "$left_out"
+  failed+=("build Prism and boot")
 fi
 
 # Said before the tests, because their totals are the last line.

@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 import types
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import pytest
 from apache_beam.internal.gcp import auth
 from apache_beam.io.gcp import gcsio
+from google.auth.compute_engine import _metadata
 
 BUCKET = "bucket"
 # Before the store has seen a request; after it has carried it out; while its answer is on the way.
@@ -69,8 +71,7 @@ class Store:
         buckets.create_bucket(BUCKET, self.storage)
         self.lock = threading.RLock()
         self._asked: Counter[Request] = Counter()
-        self._server = http.server.ThreadingHTTPServer(("localhost", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("localhost", 0), _handler(self))
         self.address = f"http://localhost:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -136,7 +137,7 @@ def turns(faults: Sequence[str], seed: int) -> Plan:
     return plan
 
 
-def request_of(method: str, path: str, headers: Any) -> Request:
+def request_of(method: str, path: str, headers: Any, body: bytes = b"") -> Request:
     """What a request is about.
 
     >>> request_of("GET", "/storage/v1/b/bucket/o/a%2Fb.jsonl?alt=json", {})
@@ -147,6 +148,8 @@ def request_of(method: str, path: str, headers: Any) -> Request:
     given = re.search(r"(?:^|&)(?:name|prefix|upload_id)=([^&]*)", query)
     if "/upload/" in bare:
         kind = "upload" if "upload_id=" in query or "uploadType=multipart" in query else "begin"
+        # Who begins an upload says in the body what of.
+        given = given or re.search('"name": ?"([^"]+)"', body.decode("latin-1"))
         return Request(method, (given[1] if given else "") + headers.get("Content-Range", ""), kind)
     if "/batch/" in bare:
         return Request(method, bare, "batch")
@@ -157,6 +160,14 @@ def request_of(method: str, path: str, headers: Any) -> Request:
     if "/o/" in bare:
         return Request(method, name, "delete" if method == "DELETE" else "look")
     return Request(method, bare, "other")
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *client: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked was killed
+            super().handle_error(*client)
 
 
 def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
@@ -175,7 +186,7 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
             if "Metadata-Flavor" in self.headers:
                 self._metadata()
                 return
-            fault = store.fault_of(request_of(self.command, self.path, self.headers))
+            fault = store.fault_of(request_of(self.command, self.path, self.headers, body))
             if fault == "reset":
                 self._reset()
             elif fault in REFUSED:
@@ -269,10 +280,12 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setenv("STORAGE_EMULATOR_HOST", store.address)
         for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
             patch.setenv(name, store.address.removeprefix("http://"))
+        # Read when it was imported, which may have been for an earlier store.
+        patch.setattr(_metadata, "_GCE_METADATA_HOST", store.address.removeprefix("http://"))
         patch.setattr(auth._Credentials, "_credentials_init", False)
         # Beam makes a client for each operation, which takes longer than the operation here.
         create, made = gcsio.create_storage_client, []
-        patch.setattr(gcsio, "create_storage_client", lambda options: (made or made.append(create(options)) or made)[0])
+        patch.setattr(gcsio, "create_storage_client", lambda *given: (made or made.append(create(*given)) or made)[0])
         _without_waiting(patch)
         yield store
     finally:

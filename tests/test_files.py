@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.names import is_unfinished
-from transforms import files
+from transforms import files, lookup
 from transforms.errors import RunError, UsageError
 
 BLOCKS = [b"one", b"", b"two" * 100]
@@ -177,5 +177,5 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, m
     with pytest.raises(RunError, match=r"sub cannot be listed: .*Input/output error"):
         files.list_below(str(tmp_path))
     with pytest.raises(UsageError, match=r"sub cannot be listed"):
-        files.match_below(str(tmp_path))
+        lookup.match_below(str(tmp_path))
     assert files.list_below(str(tmp_path / "none")) == {}

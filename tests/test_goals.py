@@ -4,7 +4,9 @@ import io
 import itertools
 import json
 import math
+import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,11 +16,11 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from benchmarks import cases, compare, data, goals, verify
+from benchmarks import cases, compare, data, devices, goals, verify
 from benchmarks.cases import Case, Result
 from benchmarks.goals import GOALS, START_UP
 from benchmarks.measure import Usage
-from benchmarks.programs import PROGRAMS
+from benchmarks.programs import PROGRAMS, ROOT
 from benchmarks.verify import ProgramError
 from benchmarks.workloads import TFRECORD, WORKLOADS
 
@@ -76,6 +78,48 @@ def test_every_goal_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "goal": "peers", "what": "time / limit's", "measured": 1.0, "must_be": "at most 1.25", "reached": "yes",
     }  # fmt: skip
     assert {result["work"] for result in document["results"]} == set(WORKLOADS)
+
+
+def test_no_gpu_is_said_and_nothing_is_measured() -> None:
+    none = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([ROOT / "benchmarks" / "gpu"], env=none, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "benchmarks/gpu: TensorFlow finds no GPU here: nothing is measured\n"
+
+
+def test_on_a_device_keyjoin_is_measured_beside_the_bare_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "measure", lambda command, log: in_process(command, log)._replace(seconds=next(speeds)))
+    # The bare model's long and short run, and keyjoin's in each format; keyjoin takes a fifth more beyond start-up.
+    speeds = iter([5.0, 1.0, 5.8, 1.0, 9.0, 1.0])
+    monkeypatch.setattr(goals, "MIN_ROWS", ROWS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert devices.main(["--device=CPU", "--repeat=1", "--shrink=10000"]) == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "-1"
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith("benchmarks/gpu: ")
+    assert [line.split()[:3] for line in lines[:2]] == [["bare", "heavy", "96"], ["bare", "heavy", "40"]]
+    assert lines[6:] == [
+        "rows/s of heavy / of the bare model: 0.833",
+        "rows/s of heavy_tfrecord / of the bare model: 0.500",
+    ]
+
+
+def test_a_program_that_fails_on_a_device_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: Sequence[str], log: Path) -> Usage:
+        log.write_text("out of luck")
+        return Usage(1, 1.0, 1.0, 10**9)
+
+    monkeypatch.setattr(cases, "measure", fails)
+    monkeypatch.setattr(goals, "MIN_ROWS", ROWS)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert devices.main(["--device=CPU", "--repeat=1", "--shrink=10000"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("benchmarks/gpu: error: bare")
+    assert "out of luck" in said
 
 
 def letters(lines: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,6 +53,19 @@ def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[...
     here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
     assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
     assert same(here, there, 1000)
+
+
+def test_a_default_timeout_of_sockets_does_not_end_it(model: Callable[..., str]) -> None:
+    """Google's client sets one, and on a worker it is there first."""
+    socket.setdefaulttimeout(60)
+    try:
+        made = ModelProcess()
+        try:
+            assert made.load(model(models.keyed), SIGNATURE).inputs
+        finally:
+            made.close()
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_what_lies_in_the_current_folder_is_not_imported(

@@ -15,6 +15,8 @@ from tests import models
 from tests.conftest import Result
 from transforms import files
 from transforms.errors import RunError, UsageError
+from transforms.receipts import write_list, write_receipt
+from transforms.records import Chunk, PartReceipt
 from transforms.sources import Found, name_sources
 from transforms.write import letters_name
 
@@ -67,6 +69,21 @@ def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
     (output / "a.jsonl").symlink_to(elsewhere / "kept")
     files.write_whole(files.below(str(output), "a.jsonl"), [b"new"])
     assert ((elsewhere / "kept").read_text(), (output / "a.jsonl").read_text()) == ("kept", "new")
+
+
+def test_nor_is_one_on_the_way_to_a_receipt_or_a_list(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    temp = tmp_path / "_temp"
+    temp.mkdir()
+    for name in ("receipts", "lists"):
+        (temp / name).symlink_to(elsewhere)
+    part = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 0, 8)
+    with pytest.raises(RunError, match=r"receipts/a-0\.json leads out of"):
+        write_receipt(str(temp), part)
+    with pytest.raises(RunError, match=r"lists/00000003/x\.jsonl leads out of"):
+        write_list(str(temp), 3, "x", [part])
+    assert os.listdir(elsewhere) == []
 
 
 def test_links_in_an_earlier_output_are_removed_and_what_they_lead_to_is_kept(

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import google_crc32c
 import pytest
+from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +16,7 @@ from pipeline.manifest import read_sources
 from tests import models
 from tests.conftest import Result
 from transforms.errors import RunError
-from transforms.receipts import decode, encode, read_list, receipt_path
+from transforms.receipts import WriteReceipts, decode, encode, read_list, read_receipts, receipt_path, write_receipt
 from transforms.records import Chunk, PartReceipt
 from transforms.write import letters_name
 
@@ -65,8 +67,8 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     kept: dict[str, bytes] = {}
 
     def keep(*arguments: Any, **named: Any) -> None:
-        temp = arguments[1].job.temp
-        kept.update({str(p): p.read_bytes() for p in Path(temp, "receipts").rglob("*.json")})
+        receipts = Path(arguments[0], "_temp", "receipts")
+        kept.update({str(p): p.read_bytes() for p in receipts.rglob("*.json")})
         commit(*arguments, **named)
 
     commit = manifest.commit
@@ -90,3 +92,50 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     assert kept == {receipt_path(temp, part.chunk.part): encode(part) + b"\n" for part in parts}
     (source,) = read_sources(str(done.output / "_sources.jsonl"))
     assert source == (str(path), len(data), "in", ".jsonl", path.stat().st_mtime)
+
+
+def part_of(source: str, number: int) -> PartReceipt:
+    chunk = Chunk(source, "", 10 * number, 10 * number + 10, number, 9, f"{source}-{number}")
+    return PART._replace(chunk=chunk)
+
+
+class TestLists:
+    """The receipts of a run, in few files."""
+
+    def test_those_of_one_wave_are_in_64_files_and_come_back_in_order(self, tmp_path: Path) -> None:
+        parts = [part_of(source, number) for source in ("a", "b", "c") for number in range(200)]
+        step = WriteReceipts(str(tmp_path), None)
+        assert {step: 1}[step]  # Beam has steps as keys
+        shards: dict[int, list[PartReceipt]] = {}
+        for shard, part in map(step._with_shard, parts):
+            shards.setdefault(shard, []).append(part)
+        assert set(shards) == set(range(64))
+        written = [step._write(shard, reversed(found)) for shard, found in shards.items()]
+        assert sorted(written) == [f"{tmp_path}/lists/00000000/{shard:02d}.jsonl" for shard in range(64)]
+        assert list(read_receipts(str(tmp_path))) == parts
+
+    def test_those_of_waves_follow_each_other(self, tmp_path: Path) -> None:
+        # By their numbers, not by their names; the chunks of later waves come later in the input.
+        waves = {2: [part_of("b", 1), part_of("b", 0)], 10: [part_of("c", 0)], 0: [part_of("a", 0)]}
+        for wave, parts in waves.items():
+            step = WriteReceipts(str(tmp_path), wave)
+            assert [step._with_shard(part) for part in parts] == [(0, part) for part in parts]
+            assert step._write(0, parts) == f"{tmp_path}/lists/{wave:08d}/00.jsonl"
+        assert [part.chunk.part for part in read_receipts(str(tmp_path))] == ["a-0", "b-0", "b-1", "c-0"]
+
+    def test_in_a_graph(self, tmp_path: Path) -> None:
+        with beam.Pipeline("FnApiRunner") as root:
+            written = root | beam.Create([part_of("a", 1), part_of("a", 0)]) | WriteReceipts(str(tmp_path), 7)
+            assert_that(written, equal_to([f"{tmp_path}/lists/00000007/00.jsonl"]))
+        assert list(read_receipts(str(tmp_path))) == [part_of("a", 0), part_of("a", 1)]
+
+    def test_none_are_none(self, tmp_path: Path) -> None:
+        assert list(read_receipts(str(tmp_path))) == []
+
+
+def test_a_receipt_lies_beside_its_part_and_says_nothing_of_a_copy_that_goes(tmp_path: Path) -> None:
+    part = PART._replace(chunk=PART.chunk._replace(data="/spill/1", part="sub/a-0"))
+    write_receipt(str(tmp_path), part)
+    text = Path(receipt_path(str(tmp_path), "sub/a-0")).read_bytes()
+    assert (text, b"spill" in text) == (encode(part) + b"\n", False)
+    assert decode(text).chunk.data == ""

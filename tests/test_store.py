@@ -13,7 +13,7 @@ from pipeline.names import TEMP
 from tests import models
 from tests.conftest import Result
 from tests.store import BUCKET, CUT, LOST, REFUSED, SLOW, Request, Store, once, running, turns
-from transforms import files, objects, write
+from transforms import files, lookup, objects, write
 from transforms.errors import RunError, UsageError
 
 ROWS = [json.dumps({"x": [n, 0.5, -n], "n": n}) for n in range(20)] + ["{}", '{"x": "bad"}']
@@ -152,7 +152,8 @@ def test_what_cannot_be_cleaned_up_is_no_failure_and_goes_with_the_next_call(
 ) -> None:
     store.inject(lambda request, _: "503" if request.kind == "batch" and "_SUCCESS" in store.objects("out/") else None)
     done = keyjoin("run", *flags)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith("keyjoin: warning: gs://bucket/out keeps _job.json or _temp, which the same command rem")
     left = store.objects("out/")
     assert left.keys() >= expected.keys()
     assert data_of(left) == data_of(expected)
@@ -196,6 +197,27 @@ def test_two_runs_do_not_share_a_folder(keyjoin: Callable[..., Result], flags: l
     assert refused.code == 2
     assert "is in use by another run: process" in refused.err
     assert "_lock" not in store.objects("out/")
+
+
+def test_a_run_that_lost_its_lock_calls_nothing_a_result(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import ledger
+    from pipeline.lock import locked
+
+    with locked(f"gs://{BUCKET}/out") as prove:
+        prove()  # as the store has it, and as it answers an object of another generation below
+    total = ledger.total
+
+    def after_another_came(parts: Any) -> Any:
+        store.put("out/_lock", b"of another")
+        return total(parts)
+
+    monkeypatch.setattr(ledger, "total", after_another_came)
+    done = keyjoin("run", *flags)
+    assert (done.code, "out/_lock is not this run's any more" in done.err) == (1, True), done.err
+    assert "_SUCCESS" not in store.objects("out/")
+    assert store.objects("out/")["_lock"] == b"of another"
 
 
 class TestAModelInTheStore:
@@ -251,13 +273,13 @@ class TestAModelInTheStore:
         stored: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        copied = model_check.copy_here
+        copied = model_check.copy
 
         def replace_then_copy(path: str, target: str) -> None:
             store.put("models/m/saved_model.pb", b"another")
             copied(path, target)
 
-        monkeypatch.setattr(model_check, "copy_here", replace_then_copy)
+        monkeypatch.setattr(model_check, "copy", replace_then_copy)
         done = keyjoin("run", *flags, f"--model={stored}")
         assert (done.code, "was replaced by another one just now" in done.err) == (2, True)
 
@@ -271,7 +293,7 @@ class TestErrors:
             objects.open_object("gs://bucket/none")
         assert files.read_small("gs://bucket/none") is None
         assert files.read_back("gs://bucket/none") is None
-        assert files.match("gs://bucket/none") == []
+        assert lookup.match("gs://bucket/none") == []
         files.delete_tree("gs://bucket/none")
 
     @pytest.mark.usefixtures("store")
@@ -301,7 +323,7 @@ class TestErrors:
     def test_what_cannot_be_looked_up(self, store: Store) -> None:
         store.inject(lambda *_: "503")
         with pytest.raises(UsageError, match=r"cannot look up gs://bucket/in/a\.jsonl: .*503"):
-            files.match("gs://bucket/in/a.jsonl")
+            lookup.match("gs://bucket/in/a.jsonl")
         with pytest.raises(RunError, match=r"cannot look up gs://bucket/in: .*503"):
             files.list_below("gs://bucket/in")
         with pytest.raises(RunError, match=r"gs://bucket/in/a\.jsonl cannot be read: .*503"):

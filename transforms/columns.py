@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.dtypes import STRING
+from transforms.errors import RunError
 from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
@@ -189,7 +190,13 @@ def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
 
 
 def nested(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    """Folds values into records of a shape."""
+    """Folds values into records of a shape.
+
+    Raises:
+        RunError: The shape has no values; Arrow has no lists of none.
+    """
+    if 0 in shape:
+        raise RunError(f"a prediction of the shape {list(shape)} has no values; export the model without it")
     for size in reversed(shape):
         flat = pa.FixedSizeListArray.from_arrays(flat, size)
     return flat
@@ -224,7 +231,11 @@ def batch_rows(features: Sequence[Feature]) -> int:
 
 
 def from_array(values: npt.NDArray[Any]) -> pa.Array:
-    """A column of a model's output, (n, *shape): halves become float32, strings binary."""
+    """A column of a model's output, (n, *shape): halves become float32, strings binary.
+
+    Raises:
+        RunError: The shape has no values.
+    """
     flat = values.reshape(-1)
     if flat.dtype == object:
         leaf = pa.array(flat, pa.binary())

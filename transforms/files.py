@@ -8,9 +8,8 @@ import errno
 import itertools
 import os
 import shutil
-import stat
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
@@ -18,68 +17,10 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from transforms import objects
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError
 
 BLOCK_LINES = 1 << 10
 READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
-
-
-def match(pattern: str) -> list[FileMetadata]:
-    """Files that a path or glob names, sorted by path.
-
-    A relative glob without a folder is looked up in the current folder (Beam's local match finds
-    nothing for it), and a path that exists is taken as it is, whatever brackets it holds.
-
-    Raises:
-        UsageError: The file system refuses the look-up.
-    """
-    bare = FileSystems.get_scheme(pattern) is None and "/" not in pattern
-    asked = f"./{pattern}" if bare else pattern
-    if is_local(asked) and os.path.isfile(asked):
-        return [FileMetadata(pattern, os.path.getsize(asked), os.path.getmtime(asked))]
-    found = _look_up(asked)
-    if is_local(asked):
-        cut = 2 if bare else 0
-        kept = (f for f in found if not os.path.isdir(f.path))
-        found = [FileMetadata(f.path[cut:], f.size_in_bytes, f.last_updated_in_seconds) for f in kept]
-    return sorted(found, key=lambda f: f.path)
-
-
-def _look_up(pattern: str) -> list[FileMetadata]:
-    try:
-        if not is_local(pattern):
-            return objects.look_up(pattern)
-        found: list[FileMetadata] = FileSystems.match([pattern])[0].metadata_list
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot look up {pattern}: {error}; check the path and your permissions") from error
-    return found
-
-
-def match_below(folder: str) -> list[FileMetadata]:
-    """Files in a folder and below, sorted by path; nothing if there is no such folder.
-
-    Raises:
-        UsageError: It holds a link to another folder, or a look-up failed.
-    """
-    if not is_local(folder):
-        return sorted(_below(folder, UsageError), key=lambda file: file.path)
-    try:
-        names = list_below(folder)
-    except RunError as error:
-        raise UsageError(str(error)) from error
-    return [_metadata(os.path.join(folder, name)) for name in names]
-
-
-def _metadata(path: str) -> FileMetadata:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
-    except OSError as error:
-        raise UsageError(f"{path} cannot be looked up: {error}; {remedy(error)}, or leave it out") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    return FileMetadata(path, found.st_size, found.st_mtime)
 
 
 def is_local(path: str) -> bool:
@@ -323,26 +264,35 @@ def list_below(folder: str) -> dict[str, int]:
         return dict(sorted(_walk(folder)))
     cut = len(folder.rstrip("/")) + 1
     # Sorted as pairs of a name and a size: of a million files nothing else is kept.
-    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in _below(folder, RunError)))
+    return dict(sorted((file.path[cut:], file.size_in_bytes) for file in stored(objects.below, folder)))
 
 
-def _below(folder: str, kind: type[RunError] | type[UsageError]) -> list[FileMetadata]:
+def stored(look: Callable[[str], list[FileMetadata]], path: str) -> list[FileMetadata]:
+    """What a function of `objects` finds in an object store.
+
+    Raises:
+        RunError: The look-up failed.
+    """
     try:
-        return objects.below(folder)
-    except OSError as error:
-        raise kind(f"cannot look up {folder}: {error}; check the path and your permissions") from error
+        return look(path)
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot look up {path}: {error}; check the path and your permissions") from error
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:
     cut = len(os.path.join(folder, ""))
-    for at, folders, names in os.walk(folder, onerror=_refuse):
+    for at, folders, names in os.walk(folder, onerror=refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
         for path in (os.path.join(at, name) for name in (*names, *links)):
             yield path[cut:], os.lstat(path).st_size
 
 
-def _refuse(error: OSError) -> None:
-    """What `os.walk` calls with an error, which it would keep to itself."""
+def refuse(error: OSError) -> None:
+    """What `os.walk` calls with an error, which it would keep to itself.
+
+    Raises:
+        RunError: A folder is there and cannot be listed.
+    """
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # there is no such folder, or no longer
         raise RunError(f"{error.filename} cannot be listed: {error}; {remedy(error)}, and run again") from error
 
@@ -390,7 +340,9 @@ def delete_tree(path: str) -> None:
                     raise
                 shutil.rmtree(path)
         return
-    _delete_objects([path] * bool(_look_up(objects.literal(path))) + [f"{path}/"] * bool(list_below(path)))
+    _delete_objects(
+        [path] * bool(stored(objects.look_up, objects.literal(path))) + [f"{path}/"] * bool(list_below(path))
+    )
 
 
 def _delete_objects(paths: Iterable[str]) -> None:

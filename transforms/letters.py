@@ -13,23 +13,24 @@ _TEXT = msgspec.json.Encoder().encode  # a JSON string, as bytes; ten times as f
 
 def key(chunk: Chunk, rows: Rows, row: int) -> str:
     """A row's key: `data/a.jsonl#1024`."""
-    return f"{chunk.source}#{chunk.start + int(rows.starts[row])}"
+    return f"{chunk.source}#{chunk.start + int(rows.places[row])}"
 
 
 def letters(chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow]) -> Iterator[bytes]:
     """The dead letters of rows, each a line without its newline."""
     numbers = [bad.row for bad in dead]
     source = _TEXT(chunk.source)
-    for bad, start, end in zip(dead, rows.starts[numbers].tolist(), rows.ends[numbers].tolist(), strict=True):
+    bounds = rows.starts[numbers], rows.ends[numbers], rows.places[numbers] + chunk.start
+    for bad, start, end, position in zip(dead, *(places.tolist() for places in bounds), strict=True):
         row = _row(data[start:end])
         yield (
             b'{"key": %b#%d", "source": %b, "position": %d, "stage": %b, "reason": %b, "message": %b, '
             b'"row": %b, "row_encoding": %b}'
             % (
                 source[:-1],
-                chunk.start + start,
+                position,
                 source,
-                chunk.start + start,
+                position,
                 _TEXT(bad.stage),
                 _TEXT(bad.reason),
                 _TEXT(bad.message),

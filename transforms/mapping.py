@@ -35,7 +35,7 @@ def map_inputs(
             model by their own bytes.
 
     Raises:
-        UsageError: An input is fed by nothing, by too much, or an open size cannot be told.
+        UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
     """
     renamed = renamed or {}
     known = [t.name for t in contract.inputs]
@@ -54,6 +54,12 @@ def map_inputs(
         if tensor.name not in fields:
             fields[tensor.name] = _field_of(tensor, sample, alone=len(contract.inputs) == 1, is_example=is_example)
     made = tuple(_feature(t, fields[t.name], sample, is_example=is_example) for t in contract.inputs)
+    for tensor, feature in zip(contract.inputs, made, strict=True):
+        if 0 in feature.shape:
+            raise UsageError(
+                f"the model's input {tensor.name} ({describe(tensor)}) would get no values: its shape, as most of the "
+                f"first rows have it, is {list(feature.shape)}; mend the rows, or export the model without that input"
+            )
     _check_fields(made, sample)
     return made
 

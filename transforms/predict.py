@@ -24,6 +24,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         features: What its inputs are fed with.
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
+        shared: Whether the processes of a worker have one model together: large ones, and those on an accelerator.
     """
 
     load: Callable[[], models.Model]
@@ -31,6 +32,8 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     features: tuple[Feature, ...]
     batch_size: int
     keep_non_finite: bool = False
+    shared: bool = False
+    _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
 
     def load_model(self) -> models.Model:
         """Loads the model; RunInference does so once a process."""
@@ -39,6 +42,10 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     def batch_elements_kwargs(self) -> dict[str, Any]:
         """An element is a chunk, which is cut into batches inside."""
         return {"min_batch_size": 1, "max_batch_size": 1}
+
+    def share_model_across_processes(self) -> bool:
+        """Whether one process of a worker has the model, and the others call it there."""
+        return self.shared
 
     def get_num_bytes(self, batch: Sequence[Features]) -> int:
         """Bytes of the chunks' features."""
@@ -57,6 +64,8 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         """One result a chunk; its `inference` is `Predictions`."""
         if inference_args:
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
+        if self.shared:
+            model = self._elsewhere = self._elsewhere or _Elsewhere(model)
         return [PredictionResult(chunk, self._predict(chunk.inputs, model)) for chunk in batch]
 
     def _predict(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
@@ -66,6 +75,18 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
         return Predictions(to_ipc(batch), rows, pack_bad(scored.bad))
+
+
+class _Elsewhere(models.Model):
+    """A model that another process has: called there, while what it has memory for is known here."""
+
+    def __init__(self, there: Callable[..., models.Arrays]) -> None:
+        super().__init__({}, {}, lambda: ())
+        self._there = there
+
+    def __call__(self, arrays: models.Arrays, *, alone: bool = False) -> dict[str, Any]:
+        """Calls it."""
+        return dict(self._there(arrays, alone=alone))
 
 
 def to_ipc(batch: pa.RecordBatch) -> bytes:

@@ -19,10 +19,12 @@ import msgspec
 from transforms import files
 from transforms.errors import RunError
 from transforms.records import Chunk, PartReceipt
+from transforms.threads import stream_in_threads
 
 RECEIPTS = "receipts"
 LISTS = "lists"
 SHARDS = 64  # of a million receipts each holds 16,000, which are 6 MB
+LISTED = 16_000  # receipts in a list, where they are not grouped by shards
 _ORDER = operator.attrgetter("chunk")  # its fields begin with the source, and within a source the start
 
 Line = TypeVar("Line")
@@ -66,9 +68,9 @@ def write_receipt(temp: str, part: PartReceipt) -> None:
     """Writes the receipt of a part, once all that it proves is there.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: It cannot be written, or a link leads out of the folder.
     """
-    files.write_whole(receipt_path(temp, part.chunk.part), [encode(part) + b"\n"])
+    files.write_whole(files.below(temp, f"{RECEIPTS}/{part.chunk.part}.json"), [encode(part) + b"\n"])
 
 
 @dataclasses.dataclass(eq=False)
@@ -114,10 +116,26 @@ def write_list(temp: str, wave: int | None, name: str, parts: Iterable[PartRecei
     Raises:
         RunError: It cannot be written.
     """
-    path = files.join(temp, LISTS, f"{wave or 0:08d}", f"{name}.jsonl")
+    path = files.below(temp, f"{LISTS}/{wave or 0:08d}/{name}.jsonl")
     # Sorted, so that files can be merged, and so that the same run writes the same file.
     files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
     return path
+
+
+def list_receipts(temp: str) -> None:
+    """Writes the lists of a run anew, from the receipts beside its parts.
+
+    Raises:
+        RunError: A receipt is damaged, or a list cannot be written.
+    """
+    files.delete_tree(files.join(temp, LISTS))
+    folder = files.join(temp, RECEIPTS)
+    receipts = stream_in_threads(lambda name: next(read_list(files.join(folder, name))), files.list_below(folder))
+    for number in itertools.count():
+        some = list(itertools.islice(receipts, LISTED))
+        if not some:
+            return
+        write_list(temp, None, f"{number:04d}", some)
 
 
 def read_receipts(temp: str) -> Iterator[PartReceipt]:

@@ -69,11 +69,19 @@ class Rows(NamedTuple):
         starts: First byte of each row, relative to the chunk's data. int64, (rows,).
         ends: One past the last byte of each row's content. int64, (rows,).
         blank: Lines that are not rows.
+        moved_from: Where each row begins in the chunk, if the data is not the chunk's own but holds some of its rows,
+            put together anew; None if it is.
     """
 
     starts: Positions
     ends: Positions
     blank: int = 0
+    moved_from: Positions | None = None
+
+    @property
+    def places(self) -> Positions:
+        """Where each row begins in the chunk: what its key is made of."""
+        return self.starts if self.moved_from is None else self.moved_from
 
 
 class BadRow(NamedTuple):
@@ -198,6 +206,7 @@ class PartReceipt(NamedTuple):
         dead_bytes: Size of the dead letter file, 0 where there is none.
         dead_checksum: crc32c of the dead letter file, 0 where there is none.
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
+        replayed: Rows in the part that were dead letters until they were replayed.
     """
 
     chunk: Chunk
@@ -211,6 +220,7 @@ class PartReceipt(NamedTuple):
     dead_bytes: int
     dead_checksum: int
     shuffled: int
+    replayed: int = 0
 
 
 class Layout(NamedTuple):

@@ -51,11 +51,11 @@ def score(
 
 
 def _nothing(contract: Contract) -> Scored:
-    """No rows, in the right dtypes and shapes: what a chunk without a good row gives."""
+    """No rows, in the right dtypes and shapes (an open size is 1 then): what a chunk without a good row gives."""
     empty = {}
     for output in contract.predictions:
         dtype = object if output.dtype == STRING else output.dtype
-        empty[output.name] = np.empty((0, *(size or 0 for size in output.shape or ())), dtype)
+        empty[output.name] = np.empty((0, *(1 if size is None else size for size in output.shape or ())), dtype)
     return Scored(empty, [])
 
 

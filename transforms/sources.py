@@ -9,11 +9,10 @@ from typing import NamedTuple
 import apache_beam as beam
 from apache_beam.io.filesystem import FileMetadata
 
-from transforms import files, formats
+from transforms import files, formats, globs, lookup
 from transforms.errors import UsageError
 from transforms.records import Source
 
-WILDCARDS = "*?["
 HIDDEN = ("_", ".")
 
 
@@ -91,34 +90,25 @@ def name_sources(found: Found, suffix: str) -> Matched:
     return Matched(sources, found.skipped)
 
 
-def fixed_folder(glob: str) -> str:
-    """The folder of a glob, before its first wildcard.
-
-    >>> fixed_folder("data/2024-*/x.jsonl"), fixed_folder("gs://bucket/a/*.jsonl"), fixed_folder("*.jsonl")
-    ('data', 'gs://bucket/a', '')
-    """
-    return posixpath.dirname(glob[: min(glob.find(c) for c in WILDCARDS if c in glob)])
-
-
 def is_glob(pattern: str) -> bool:
     """Whether a pattern has wildcards, and is no path that exists as it is spelled."""
-    return any(c in pattern for c in WILDCARDS) and not (files.is_local(pattern) and os.path.exists(pattern))
+    return globs.is_glob(pattern) and not (files.is_local(pattern) and os.path.exists(pattern))
 
 
 def _match_one(pattern: str) -> tuple[list[FileMetadata], str, set[str]]:
     """The files of one pattern, the folder that their names in the output start from, what was skipped."""
     folder = files.is_local(pattern) and os.path.isdir(pattern)
-    matched = [] if folder else files.match(pattern)
+    matched = [] if folder else lookup.match(pattern)
     hidden: list[str] = []
     if not folder and [f.path for f in matched] == [pattern]:
         root = posixpath.dirname(pattern)
     elif is_glob(pattern):
-        root = fixed_folder(pattern)
+        root = globs.fixed_folder(pattern)
         if not _is_hidden(pattern, root):
             matched, hidden = _apart(matched, root)
     else:
         root = pattern.rstrip("/") or "/"
-        matched, hidden = _apart(files.match_below(root), root)
+        matched, hidden = _apart(lookup.match_below(root), root)
     if not matched:
         raise UsageError(f"no file matches {pattern}; check the path, and quote globs in the shell")
     return matched, root, set(hidden)

@@ -3,8 +3,9 @@
 import collections
 import dataclasses
 import gzip
+import io
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -15,12 +16,12 @@ from apache_beam.transforms.window import GlobalWindows
 from transforms import files
 from transforms.ahead import OneAhead
 from transforms.errors import RunError
-from transforms.formats import GZIP, Format
+from transforms.formats import GZIP, Format, Joined
 from transforms.letters import letters
 from transforms.predict import from_ipc
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
-from transforms.records import Layout, PartReceipt, Predictions, Receipt, unpack_bad, without
+from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad, without
 from transforms.threads import in_threads
 
 
@@ -49,15 +50,9 @@ def write_part(
         raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
     rows = fmt.rows(data, first=chunk.start == 0)
     unread = unpack_bad(receipt.bad)
-    numbers = without(len(rows.starts), unread)
-    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
-    bad = sorted([*unread, *unscored])
-    joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
-    dead = sorted([*bad, *joined.bad])
-    written = files.in_blocks(letters(chunk, data, rows, dead))
-    blocks = _gzip(joined.blocks) if chunk.part.endswith(GZIP) else joined.blocks
-    part = files.write_whole(files.below(output, chunk.part), blocks)
-    lettered = files.write_whole(files.below(output, letters_name(chunk.part)), written) if dead else files.NOTHING
+    joined = join_rows(chunk, data, rows, unread, predictions, fmt, layout)
+    dead = joined.bad
+    part, lettered = write_files(output, chunk, joined.blocks, letters(chunk, data, rows, dead), dead=bool(dead))
     made = PartReceipt(
         chunk,
         receipt.checksum,
@@ -67,10 +62,64 @@ def write_part(
         dict(collections.Counter(one.reason for one in dead)),
         *part,
         *lettered,
-        len(pickle.dumps((receipt, predictions), pickle.HIGHEST_PROTOCOL)),
+        _pickled_bytes((receipt, predictions)),
     )
     write_receipt(temp, made)
     return made
+
+
+def join_rows(
+    chunk: Chunk,
+    data: bytes,
+    rows: Rows,
+    unread: Sequence[BadRow],
+    predictions: Predictions,
+    fmt: Format,
+    layout: Layout,
+) -> Joined:
+    """Joins what the model said to the rows that it was asked about.
+
+    Args:
+        chunk: The chunk.
+        data: Bytes that hold the rows.
+        rows: Where they lie.
+        unread: Those that could not go into the model, in order.
+        predictions: What the model said of the others.
+        fmt: The source's format.
+        layout: What stands in an output row.
+
+    Returns:
+        The joined rows; `bad` has all that are not, in order, whatever the stage.
+    """
+    numbers = without(len(rows.starts), unread)
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
+    bad = sorted([*unread, *unscored])
+    joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
+    return Joined(joined.blocks, sorted([*bad, *joined.bad]))
+
+
+def write_files(
+    output: str, chunk: Chunk, blocks: Iterable[Any], lines: Iterable[bytes], *, dead: bool
+) -> tuple[files.Written, files.Written]:
+    """Writes a part, and its dead letters if there are any.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    stored = _gzip(blocks) if chunk.part.endswith(GZIP) else blocks
+    part = files.write_whole(files.below(output, chunk.part), stored)
+    if not dead:
+        return part, files.NOTHING
+    return part, files.write_whole(files.below(output, letters_name(chunk.part)), files.in_blocks(lines))
+
+
+def _pickled_bytes(value: Any) -> int:
+    """The size of what crosses the join, the same on each runner and in each attempt."""
+    pickled = io.BytesIO()
+    pickler = pickle.Pickler(pickled, pickle.HIGHEST_PROTOCOL)
+    pickler.fast = True  # or it would show whether two of its fields happen to be one object in this process
+    pickler.dump(value)
+    return pickled.tell()
 
 
 def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:

@@ -112,7 +112,7 @@ class DataflowApi:
         try:
             run(job)
         except Exception as error:  # noqa: BLE001  whatever it is, the job has failed of it
-            self.fail(job.id, str(error))
+            self.fail(job.id, str(error) or repr(error))
         else:
             self.end(job.id)
 

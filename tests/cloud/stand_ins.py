@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
+from apache_beam.io.gcp import gcsio
+from apache_beam.runners.dataflow.internal import apiclient
 
 from tests.cloud.dataflow_api import DataflowApi
 from tests.store import BUCKET, Store, running
@@ -31,6 +33,7 @@ def running_cloud(patch: pytest.MonkeyPatch, api: DataflowApi | None = None) -> 
     """A cloud, which this process and those that it starts take for Google's."""
     api = api or DataflowApi()
     with running(patch) as store, api.serving() as url:
+        patch.setattr(apiclient, "create_storage_client", gcsio.create_storage_client)  # not that of an earlier store
         flags = ("--runner=DataflowRunner", f"--dataflow_endpoint={url}", f"--project={PROJECT}", f"--region={REGION}")
         places = (f"--staging_location=gs://{BUCKET}/staging", f"--temp_location=gs://{BUCKET}/scratch")
         yield Cloud(store, api, (*flags, *places))

@@ -25,15 +25,21 @@ class Job(NamedTuple):
         folder: With `in`, `model` and `out`, or with `objects` for the first and the last of them.
         flags: Of the command.
         stored: Whether input and output are in the store.
+        replays: Whether the command is a replay of the run in `out`.
+        input: What is read, in the folder or in the store.
     """
 
     folder: Path
     flags: tuple[str, ...]
     stored: bool = False
+    replays: bool = False
+    input: str = "in/"
 
     def argv(self) -> list[str]:
         where = "fault://bucket/" if self.stored else ""
-        return ["run", f"--input={where}in/", f"--output={where}out", "--model=model", *self.flags]
+        if self.replays:
+            return ["replay", f"--run={where}out", *self.flags]
+        return ["run", f"--input={where}{self.input}", f"--output={where}out", "--model=model", *self.flags]
 
     def run(self, kill_after: float | None = None, **how: Any) -> Outcome:
         """An attempt; `how` has fields of `Attempt`."""
@@ -100,3 +106,16 @@ def small(folder: Path, *, stored: bool = False) -> Job:
     data = ("\n".join(ROWS) + "\n").encode()
     content = {"a.jsonl": data, "sub/b.jsonl.gz": gzip.compress(data[:200], mtime=0)}
     return make(folder, content, "--max_bad_rows=0.5", stored=stored)
+
+
+def replaying(folder: Path, *, stored: bool = False) -> Job:
+    """A replay of a run of `small`: all of its bad rows but those that the model refuses are mended."""
+    ran = small(folder, stored=stored)
+    done = ran.run()
+    assert done.code == 0, done.said
+    texts = (text for name, text in ran.files().items() if name.startswith("_dead_letter/") and text)
+    letters = [json.loads(line) for text in texts for line in text.splitlines()]
+    mended = [{"key": one["key"], "row": {"x": [1, 2, 3]}} for one in letters if one["reason"] != "model_error"]
+    assert 0 < len(mended) < len(letters)
+    (folder / "mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mended))
+    return ran._replace(flags=("--rows=mended.jsonl",), replays=True)

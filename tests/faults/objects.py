@@ -5,6 +5,7 @@ An object is a file of a flat folder, and is there once its upload is closed.
 
 import io
 import os
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -118,9 +119,10 @@ class _Upload(io.BytesIO):
 
     def _keep(self, value: bytes) -> None:
         path = self.store._file(self.path)
-        with REAL_OPEN(f"{self.store.folder}.upload", "wb") as file:
+        upload = f"{self.store.folder}.upload-{threading.get_ident()}"
+        with REAL_OPEN(upload, "wb") as file:
             file.write(value)
-        REAL["replace"](f"{self.store.folder}.upload", path)
+        REAL["replace"](upload, path)
 
 
 class _Download(io.RawIOBase):

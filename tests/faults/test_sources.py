@@ -1,10 +1,12 @@
 """Another process changes a source while it is read: the run fails, and names the file."""
 
+import re
 from pathlib import Path
 
 from tests.faults.counts import Counts
+from tests.faults.disk import ONCE, Fault
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import ROWS, make
+from tests.faults.jobs import ROWS, Job, make
 
 SOURCE = "in/a.jsonl"
 # Commands, and what is said of the file.
@@ -42,3 +44,32 @@ def test_a_source_that_comes_meanwhile_is_no_part_of_it(tmp_path: Path) -> None:
     assert {name for name in job.files() if "-of-" in name and name[0] != "_"} == {"a-00000-of-00001.jsonl"}
     again = job.run()
     assert (again.code, "c.jsonl is new since; --incremental takes it along" in again.said) == (2, True)
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, count: Counts) -> None:
+    """Neither before the run nor after it: rows that nobody has seen are lost all the same."""
+    data = "\n".join(ROWS).encode()
+    made = make(
+        tmp_path / "job", {"a.jsonl": data, "sub/b.jsonl": data, "sub/deep/c.jsonl": data}, "--max_bad_rows=0.5"
+    )
+    tries = 0
+    for number, (pattern, folders) in enumerate({"in/": 3, "in/**": 3, "in/*/*.jsonl": 2}.items()):
+        job = made.copy(tmp_path / str(number))._replace(input=pattern)
+        clean = job.copy(tmp_path / f"{number}-clean").run()
+        assert clean.code == 0, clean.said
+        listed = [
+            Fault(place, ONCE)
+            for place, (name, path) in enumerate(clean.disk, 1)
+            if name == "scandir" and path.startswith(f"{tmp_path}/{number}-clean/in")
+        ]
+
+        def one(fault: Fault, job: Job = job) -> int:
+            failing = job.copy(tmp_path / f"{job.folder.name}-{fault.number}")
+            done = failing.run(disk=fault)
+            assert not failing.is_complete()
+            assert re.search(r"keyjoin: error: .*in\S* cannot be listed: .*Input/output error", done.said), done.said
+            return done.code
+
+        assert side_by_side(one, listed) == [2] * folders + [1] * folders
+        tries += len(listed)
+    count("folders of the input that could not be listed", tries)

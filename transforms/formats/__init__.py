@@ -39,6 +39,8 @@ class Format(Protocol):
     name: str
     # Whether rows are tf.Examples: values are flat lists, and a row's bytes may feed a model by themselves.
     is_example: bool
+    # What follows each row: a newline, or nothing.
+    row_end: bytes
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
         """Ends of the chunks of a file: increasing offsets, the last one `size`, each the end of a row.

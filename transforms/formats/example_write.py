@@ -67,7 +67,7 @@ def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> l
     predictions = kept.predictions[part]
     pieces = [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
-        positions = (chunk.start + rows.starts[kept.numbers[part]]).tolist()
+        positions = (chunk.start + rows.places[kept.numbers[part]]).tolist()
         keys = [f"{chunk.source}#{position}".encode() for position in positions]
         pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
     return [b"".join(texts) for texts in zip(kept.heads[part], *pieces, strict=True)]

@@ -44,7 +44,7 @@ def write(
         if layout.error:
             members.append(_member(layout.error, [text("null")]))
         if layout.key:
-            members.append(_member(layout.key, _keys(chunk, starts[part])))
+            members.append(_member(layout.key, _keys(chunk, rows.places[numbers[part]])))
         if layout.whole_row:
             blocks = _splice(data, starts[part], ends[part], _comma_joined(members))
         else:
@@ -69,9 +69,9 @@ def _member(name: str, value: Fragments) -> Fragments:
     return [text(f"{json.dumps(name, ensure_ascii=False)}: "), *value]
 
 
-def _keys(chunk: Chunk, starts: Positions) -> Fragments:
+def _keys(chunk: Chunk, places: Positions) -> Fragments:
     prefix = json.dumps(f"{chunk.source}#", ensure_ascii=False)[:-1]
-    return [text(prefix), pa.array(starts + chunk.start).cast(pa.string()), text('"')]
+    return [text(prefix), pa.array(places + chunk.start).cast(pa.string()), text('"')]
 
 
 def _comma_joined(members: Sequence[Fragments]) -> Fragments:

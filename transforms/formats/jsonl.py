@@ -37,6 +37,7 @@ class JsonLines:
 
     name = "jsonl"
     is_example = False
+    row_end = b"\n"
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
         """Ends of the chunks: the first newline at or after each multiple of `chunk_bytes`, and the file's end."""

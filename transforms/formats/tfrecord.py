@@ -39,6 +39,7 @@ class TFRecord:
 
     name = "tfrecord"
     is_example = True
+    row_end = b""
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
         """Ends of the chunks: of the first record that makes a chunk `chunk_bytes` long, and the file's end.

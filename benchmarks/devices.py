@@ -1,0 +1,63 @@
+"""The model's bare signature and keyjoin on a GPU: rows a second of each, beyond start-up."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from benchmarks import goals
+from benchmarks.cases import run
+from benchmarks.compare import count
+from benchmarks.verify import ProgramError
+
+# A GPU takes a small part of the time that the goal's rows are made for.
+TIMES = 10
+GPU, CPU = "GPU", "CPU"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the goal `heavy` with more rows, and prints what it measures.
+
+    Returns:
+        0, also where there is no such device; or 1 if a program fails or its output is wrong.
+    """
+    options = _parser().parse_args(argv)
+    if options.device == CPU:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the programs see none either
+    names = _devices(options.device)
+    if not names:
+        print(f"benchmarks/gpu: TensorFlow finds no {options.device} here: nothing is measured")
+        return 0
+    print(f"benchmarks/gpu: {', '.join(names)}")
+    goal = goals.heavy(lambda rows: max(goals.MIN_ROWS, rows * TIMES // options.shrink))
+    try:
+        done = {result.case: result for result in run(goal.cases, options.seed, options.repeat)}
+    except ProgramError as error:
+        print(f"benchmarks/gpu: error: {error}", file=sys.stderr)
+        return 1
+    for case, result in done.items():
+        print(f"{case.program:<8} {case.work:<15} {case.rows:>9,} rows {result.seconds:8.1f} s")
+    for line in goal.judge(done):
+        print(f"{line.what}: {line.measured:.3f}")
+    return 0
+
+
+def _devices(kind: str) -> list[str]:
+    import tensorflow as tf  # after what it reads from the environment is set
+
+    found = tf.config.list_physical_devices(kind)
+    return [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in found]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("benchmarks/gpu", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--device", choices=(GPU, CPU), default=GPU, help="CPU shows that it runs; its figures tell nothing of a GPU")
+    add("--repeat", type=count, default=3, metavar="N", help="runs of each program (default: %(default)s)")
+    add("--seed", type=int, default=1, help="what the rows are made from (default: %(default)s)")
+    add("--shrink", type=count, default=1, metavar="N", help="a share of the rows, which tells nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

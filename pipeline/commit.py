@@ -1,0 +1,95 @@
+"""The commit: what was written is compared with the receipts, and made the result."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline import ledger, manifest, report
+from pipeline.budget import Breach
+from pipeline.names import TEMP, is_part
+from transforms import files
+from transforms.errors import RunError, UsageError
+from transforms.reasons import DEAD_LETTERS
+from transforms.receipts import read_receipts
+from transforms.records import Source
+from transforms.sources import Matched, match_sources
+from transforms.write import written_of
+
+
+def commit(
+    output: str,
+    settings: Mapping[str, Any],
+    sources: Sequence[Source],
+    now: Matched,
+    totals: ledger.Totals,
+    seconds: float,
+    *,
+    success: bool,
+    keep: bool = False,
+) -> None:
+    """Checks what was written, deletes what no receipt names, and makes the rest the result.
+
+    Args:
+        output: Output folder.
+        settings: See `manifest.commit`, as are those below.
+        sources: The input files as they were before the run.
+        now: What the input is after it.
+        totals: The ledger.
+        seconds: What it took.
+        success: Whether `_SUCCESS` is written.
+        keep: Whether what is needed to go on stays.
+
+    Raises:
+        RunError: The ledger does not add up.
+    """
+    unnamed = _check(output, sources, {source.path: source.size for source in now.sources})
+    report.print_unnamed(unnamed)
+    files.delete_files(output, unnamed)
+    manifest.commit(output, settings, sources, now.skipped, totals, seconds, success=success, keep=keep)
+
+
+def look_again(patterns: Sequence[str], suffix: str) -> Matched:
+    """What the input is now that it was read, see `match_sources`.
+
+    Raises:
+        RunError: Some pattern matches nothing any more, or cannot be looked up.
+    """
+    try:
+        return match_sources(patterns, suffix)
+    except UsageError as error:
+        raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
+
+
+def over_budget(output: str, breach: Breach) -> RunError:
+    """Says that too many rows are bad, and what can be done about it."""
+    replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
+    return RunError(
+        f"{breach}; see {files.join(output, DEAD_LETTERS)}, then raise the budget and give the run's command again, "
+        f"which goes on from here, or mend model or rows, see {replay} --help; no _SUCCESS was written"
+    )
+
+
+def _check(output: str, sources: Sequence[Source], now: Mapping[str, int]) -> list[str]:
+    """Compares sources and parts with the receipts.
+
+    Returns:
+        Files of an earlier attempt that no receipt names.
+
+    Raises:
+        RunError: The ledger does not add up.
+    """
+    temp = files.join(output, TEMP)
+    written = files.list_below(output)
+    found = ledger.problems(sources, now, read_receipts(temp), written)
+    first = next(found, None)
+    if first is not None:
+        others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.
+        more = f" (and {others} more)" if others else ""
+        raise RunError(
+            f"the ledger does not add up: {first}{more}; no _SUCCESS was written: give the same command again, which "
+            "goes on from here"
+        )
+    for part in read_receipts(temp):
+        for name, _ in written_of(part):
+            del written[name]
+    return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

@@ -1,0 +1,102 @@
+"""CommitRun: the last steps of a graph that nobody has to wait for.
+
+Beam may run a step again, also while another attempt at it goes on. So what is committed is made of the folder's
+`_job.json`, the receipts and one time alone, which every attempt sees: all of them write the same bytes. What they
+need is removed by a step of its own, after one of them has ended.
+"""
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import apache_beam as beam
+
+from pipeline import ledger, manifest
+from pipeline.budget import Budget
+from pipeline.commit import commit, look_again, over_budget
+from pipeline.names import JOB, MANIFEST, SUCCESS, TEMP
+from transforms import files, formats
+from transforms.errors import RunError
+from transforms.receipts import LISTS, read_receipts
+
+
+@dataclasses.dataclass(eq=False)
+class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
+    """Commits the run of an output folder, once the lists of all receipts are written.
+
+    Input:  PCollection[str], the lists, see `WriteReceipts`
+    Output: PCollection[str], the folder
+
+    Attributes:
+        output: The folder, with the `_job.json` of the run.
+        started: When the run was, in seconds since 1970.
+    """
+
+    output: str
+    started: float
+
+    def expand(self, lists: beam.PCollection[str]) -> beam.PCollection[str]:
+        """Wires the steps."""
+        return (
+            lists
+            | "CountLists" >> beam.combiners.Count.Globally()
+            | "WithSeconds" >> beam.Map(self._with_seconds).with_output_types(tuple[int, float])
+            # Another attempt at what follows gets the same time.
+            | "KeepSeconds" >> beam.Reshuffle()
+            | "Commit" >> beam.MapTuple(self._commit).with_output_types(str)
+            | "AfterCommit" >> beam.Reshuffle()
+            | "Clear" >> beam.Map(self._clear).with_output_types(str)
+        )
+
+    def _with_seconds(self, lists: int) -> tuple[int, float]:
+        return lists, time.time() - self.started
+
+    def _commit(self, lists: int, seconds: float) -> str:
+        commit_folder(self.output, lists, seconds)
+        return self.output
+
+    def _clear(self, output: str) -> str:
+        manifest.clear(output)
+        return output
+
+
+def commit_folder(output: str, lists: int, seconds: float) -> None:
+    """Commits the run that a folder's `_job.json` tells of; does nothing if an earlier attempt has.
+
+    Args:
+        output: The folder.
+        lists: How many lists of receipts were written.
+        seconds: What the run took.
+
+    Raises:
+        RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
+    """
+    made = files.read_small(files.join(output, MANIFEST))
+    if made is not None and files.read_small(files.join(output, SUCCESS)) == manifest.success_of(made):
+        return
+    temp = files.join(output, TEMP)
+    document = _job(output)
+    sources = manifest.read_planned(temp, document)
+    found = len(files.list_below(files.join(temp, LISTS)))
+    if sources is None or found != lists:
+        raise RunError(
+            f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
+            "has removed them; give the same command again, which goes on from here"
+        )
+    settings = manifest.settings_of(document)
+    now = look_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
+    totals = ledger.total(read_receipts(temp))
+    limits = settings["options"]["max_bad_rows"]
+    breach = Budget.parse(Budget.items(limits)).breach(totals.dead, totals.rows)
+    commit(output, settings, sources, now, totals, seconds, success=breach is None, keep=True)
+    if breach is not None:
+        raise over_budget(output, breach)
+
+
+def _job(output: str) -> dict[str, Any]:
+    text = files.read_small(files.join(output, JOB))
+    if text is None:
+        raise RunError(f"{output} has no {JOB} any more: another run works there; wait for it, and run again")
+    document: dict[str, Any] = json.loads(text)
+    return document

@@ -1,0 +1,300 @@
+"""Dataflow: what a job needs to be submitted, its name, which no two jobs for an output share, and following it."""
+
+import contextlib
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.runners.runner import PipelineState
+
+from pipeline import VERSION
+from pipeline.options import RunOptions
+from pipeline.preflight import Plan
+from pipeline.report import say, visible
+from pipeline.warning import warn
+from transforms import files
+from transforms.errors import RunError, UsageError
+
+RUNNER = "DataflowRunner"
+CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
+POLL_SECONDS = 10.0
+# Why a job has failed is told after it has: https://beam.apache.org, `DataflowRunner.poll_for_job_completion`.
+ERROR_SECONDS = 60.0
+GIGABYTE = 1 << 30
+PROCESS_BYTES = 600_000_000  # a worker's process, with TensorFlow and without a model (docs/scale.md)
+BYTES_A_CHUNK_BYTE = 2  # as measured there
+BYTES_A_MODEL_BYTE = 2  # its graph and its variables while it is loaded
+USABLE = 0.8  # of a machine's memory
+WORKER_INPUT = 4 * GIGABYTE  # what a worker should have to do at least: 64 chunks
+MOST_WORKERS = 1_000
+
+
+class Machine(NamedTuple):
+    """A type of Compute Engine's machines: https://cloud.google.com/compute/docs/general-purpose-machines."""
+
+    name: str
+    cpus: int
+    gigabytes: int
+
+
+MACHINES = (
+    Machine("n2-standard-4", 4, 16),
+    Machine("n2-highmem-4", 4, 32),
+    Machine("n2-highmem-8", 8, 64),
+    Machine("n2-highmem-16", 16, 128),
+    Machine("n2-highmem-32", 32, 256),
+)
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether Beam's options name it."""
+    return bool(options.view_as(StandardOptions).runner == RUNNER)
+
+
+def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
+    """Checks what can be told of a command line without asking anybody.
+
+    Raises:
+        UsageError: Something is missing, or lies where no worker can reach it.
+    """
+    cloud = beam_options.view_as(GoogleCloudOptions)
+    given = {"project": cloud.project, "region": cloud.region, "temp_location": cloud.temp_location}
+    missing = [f"--{name}" for name, value in given.items() if not value]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given on Dataflow; ./run_dataflow.sh does so")
+    here = [("--output", options.output), *(("--input", path) for path in options.input)]
+    here += [(f"--{name}", getattr(cloud, name)) for name in ("temp_location", "staging_location")]
+    for flag, path in here:
+        if path and files.is_local(path):
+            raise UsageError(f"{flag} {path} is on this machine, where no worker can reach it; give a gs:// path")
+
+
+def job_name(output: str) -> str:
+    """The name of the job that writes to a folder.
+
+    Dataflow runs no two jobs of one name at a time, so there is one for each folder.
+
+    >>> job_name("gs://bucket/out/Day_1/"), job_name("gs://bucket/out/Day_1") == job_name("gs://bucket/out/Day_1/")
+    ('keyjoin-day-1-6ac8d6f6cd92', True)
+    """
+    folder = output.rstrip("/")
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:12]
+    stem = re.sub("[^a-z0-9]+", "-", folder.rpartition("/")[2].lower()).strip("-")[:32].strip("-")
+    return "-".join(filter(None, ("keyjoin", stem, digest)))
+
+
+def settle(plan: Plan, options: PipelineOptions) -> None:
+    """Fills in what was not given: workers, image, labels.
+
+    Args:
+        plan: What will run.
+        options: Beam's; changed here.
+    """
+    workers = options.view_as(WorkerOptions)
+    machine = machine_for(plan)
+    workers.machine_type = workers.machine_type or machine.name
+    workers.autoscaling_algorithm = workers.autoscaling_algorithm or "THROUGHPUT_BASED"
+    size = sum(source.size for source in plan.sources)
+    if workers.max_num_workers is None:
+        workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
+    debug = options.view_as(DebugOptions)
+    # A list of what is installed here, with its paths, which workers would log and nobody needs.
+    debug.add_experiment("disable_logging_submission_environment")
+    if debug.number_of_worker_harness_threads is None:
+        # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
+        debug.number_of_worker_harness_threads = 1
+    cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
+    if not workers.sdk_container_image:
+        workers.sdk_container_image = image(cloud.project, cloud.region)
+    if setup.sdk_location == "default":
+        setup.sdk_location = "container"
+    run = hashlib.sha256(json.dumps(plan.settings, sort_keys=True).encode()).hexdigest()
+    ours = {"keyjoin-version": VERSION.replace(".", "-"), "keyjoin-run": run[:12]}
+    cloud.labels = [*(cloud.labels or ()), *(f"{name}={value}" for name, value in ours.items())]
+
+
+def image(project: str, region: str) -> str:
+    """The worker image that is taken where none is given; docs/dataflow.md says how it is built."""
+    return f"{region}-docker.pkg.dev/{project.replace(':', '/')}/keyjoin/worker:{VERSION}"
+
+
+def machine_for(plan: Plan) -> Machine:
+    """The smallest machine with the memory for a process a processor, each with a chunk, and for the model."""
+    model = BYTES_A_MODEL_BYTE * (plan.model.bytes if plan.model else 0)
+    process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes
+    shared = plan.job.handler.shared
+    need = {m: m.cpus * (process + (0 if shared else model)) + (model if shared else 0) for m in MACHINES}
+    return next((m for m in MACHINES if need[m] <= USABLE * m.gigabytes * GIGABYTE), MACHINES[-1])
+
+
+def most_workers(size: int) -> int:
+    """How many workers so many bytes of input are worth.
+
+    >>> most_workers(0), most_workers(10**12), most_workers(10**15)
+    (1, 233, 1000)
+    """
+    return min(max(1, math.ceil(size / WORKER_INPUT)), MOST_WORKERS)
+
+
+class JobError(Exception):
+    """What a job that failed says."""
+
+
+class Service:
+    """The Dataflow service, as far as a run needs it.
+
+    Attributes:
+        name: Of the job for the run's output.
+    """
+
+    def __init__(self, options: PipelineOptions, output: str) -> None:
+        """Connects to it.
+
+        Args:
+            options: Beam's; the job's name is filled in here if none was given.
+            output: Output folder.
+        """
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        self._cloud = options.view_as(GoogleCloudOptions)
+        self.name = self._cloud.job_name = self._cloud.job_name or job_name(output)
+        with _asked():
+            self._client = DataflowApplicationClient(options)
+
+    @property
+    def is_template(self) -> bool:
+        """Whether a template is written, and somebody else starts the job."""
+        return bool(self._cloud.template_location)
+
+    def find(self) -> str | None:
+        """The id of the job of this name that has not ended.
+
+        Raises:
+            RunError: The service does not say.
+        """
+        from google.cloud import dataflow
+
+        if self.is_template:
+            return None
+        where = {"project_id": self._cloud.project, "location": self._cloud.region}
+        request = dataflow.ListJobsRequest(**where, name=self.name, filter=dataflow.ListJobsRequest.Filter.ACTIVE)
+        with _asked():
+            # Beam's own look-up by name never ends where there is no such job.
+            for job in self._client._jobs_client.list_jobs(request):
+                if job.name == self.name:
+                    return str(job.id)
+        return None
+
+    def link(self, job_id: str) -> str:
+        """Where a job is shown."""
+        return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
+
+    def follow(self, job_id: str) -> None:
+        """Prints states, warnings and the ledger's counters until a job has ended.
+
+        Raises:
+            JobError: It failed; what it says of it.
+            RunError: It was cancelled, or the service does not answer.
+        """
+        state, told, errors, patience = "", "", _Messages(), ERROR_SECONDS
+        while True:
+            with _asked():
+                job = self._client.get_job(job_id)
+                errors.print_new(self._client, job_id)
+                counted = self._counters(job_id)
+            if job.current_state.name != state:
+                state = job.current_state.name
+                say("state", state.removeprefix("JOB_STATE_").lower().replace("_", " "))
+            if counted and counted != told:
+                told = counted
+                say("so far", told)
+            ended = _state(job)
+            if ended == PipelineState.FAILED and errors.last is None and patience > 0:
+                patience -= 1
+                time.sleep(min(1.0, POLL_SECONDS))
+            elif PipelineState.is_terminal(ended):
+                break
+            else:
+                time.sleep(POLL_SECONDS)
+        if ended == PipelineState.FAILED:
+            raise JobError(errors.last or f"the service does not say why; see {self.link(job_id)}")
+        if ended != PipelineState.DONE:
+            raise RunError(f"the job was {ended.lower()}; give the same command again, which goes on from there")
+
+    def _counters(self, job_id: str) -> str:
+        """The ledger so far, as far as bundles are committed."""
+        from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
+
+        found: Mapping[str, Any] = {
+            metric.key.metric.name: metric.committed
+            for metric in DataflowMetrics(self._client).all_metrics(job_id)
+            if metric.key.metric.namespace == "ledger" and metric.committed is not None
+        }
+        names = {"rows_read": "rows read", "rows_joined": "joined", "rows_dead_lettered": "dead letters"}
+        return ", ".join(f"{text} {found[name]:,}" for name, text in names.items() if name in found)
+
+
+class _Messages:
+    """A job's messages.
+
+    Attributes:
+        last: The last error of those that tell most.
+    """
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+        self._seen: set[str] = set()
+        self._from: Any = None
+
+    def print_new(self, client: Any, job_id: str) -> None:
+        """Prints new warnings, and keeps errors."""
+        page = None
+        while True:
+            messages, page = client.list_messages(job_id, start_time=self._from, page_token=page)
+            for message in messages:
+                if message.id not in self._seen:
+                    self._seen.add(message.id)
+                    self._from = max(self._from or message.time, message.time)
+                    self._take(message.message_importance.name, message.message_text)
+            if not page:
+                return
+
+    def _take(self, importance: str, text: str) -> None:
+        if importance.endswith("_WARNING"):
+            warn(visible((text.strip().splitlines() or [""])[0]))
+        # What a step raised says more than what the service makes of it afterwards.
+        if importance.endswith("_ERROR") and ("Traceback" in text or "Traceback" not in (self.last or "")):
+            self.last = text
+
+
+def _state(job: Any) -> str:
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+
+    return str(DataflowPipelineResult.api_jobstate_to_pipeline_state(job.current_state))
+
+
+@contextlib.contextmanager
+def _asked() -> Iterator[None]:
+    """Turns what the service's client raises into one line."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise RunError(
+            f"Dataflow cannot be asked: {error}; see that it can be reached, that its API is enabled and that you may "
+            "use it, and give the same command again, which finds a job that runs"
+        ) from error

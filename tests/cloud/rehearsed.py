@@ -1,0 +1,145 @@
+"""What the rehearsals are about: rows, a model, the flags of their job, and what the same job leaves on this machine."""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+import pytest
+
+from pipeline import dataflow
+from pipeline.cli import main
+from tests import models
+from tests.cloud.image import copy_project, make_image
+from tests.cloud.rehearsal import Rehearsal
+from tests.cloud.stand_ins import Cloud, running_cloud
+from tests.store import BUCKET
+from transforms.write import letters_name
+
+NEEDED = ("KEYJOIN_PRISM", "KEYJOIN_BOOT")
+ready = pytest.mark.skipif(
+    not os.environ.keys() >= set(NEEDED),
+    reason="tests/run.sh builds Prism and Beam's boot, and says so where it cannot",
+)
+ROWS = [json.dumps({"x": [n, 0.5, -n], "n": n}) for n in range(3_000)] + ["{}", '{"x": "bad"}', "[", ""]
+DATA = ("\n".join(ROWS) + "\n").encode()
+SOURCES = {"a.jsonl": DATA, "sub/b.jsonl.gz": gzip.compress(DATA[:30_000], mtime=0)}
+IMAGE = "europe-west1-docker.pkg.dev/my-project/keyjoin/worker:test"
+FLAGS = ("--chunk_bytes=20000", "--max_bad_rows=0.5", "--batch_size=96")
+CLOUD_FLAGS = (f"--sdk_container_image={IMAGE}", "--labels=team=x", "--labels=stage=rehearsal")
+PARTS = 8
+
+
+class Told(NamedTuple):
+    """What came of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(*flags: str) -> Told:
+    """Runs keyjoin, wherever there is no `keyjoin` fixture."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(flags)
+    return Told(int(code), out.getvalue(), err.getvalue())
+
+
+class Place(NamedTuple):
+    """Where a job finds its rows and leaves its output, there and here; both paths are of one length.
+
+    What a receipt says of the bytes that cross the join depends on it.
+    """
+
+    there: str
+    here: Path
+
+    def flags(self, root: str | Path) -> list[str]:
+        return [f"--input={root}/in/", f"--output={root}/out", f"--model={root}/model", *FLAGS]
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the worker's image holds: its programs."""
+    folder = tmp_path_factory.mktemp("image")
+    return make_image(folder / "image", copy_project(folder / "project"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    here = tmp_path_factory.mktemp("here")
+    start = f"gs://{BUCKET}/"
+    there = start + "r" * (len(str(here)) - len(start))
+    assert len(there) == len(str(here))
+    return Place(there, here)
+
+
+@pytest.fixture(scope="module")
+def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
+    """What the same job leaves on this machine, all but what has times in it."""
+    shutil.copytree(model(models.keyed), place.here / "model")
+    for name, content in SOURCES.items():
+        path = place.here / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert command("run", *place.flags(place.here)).code == 0
+    out = place.here / "out"
+    left = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    moved = {name: text.replace(str(place.here).encode(), place.there.encode()) for name, text in left.items()}
+    for line in left["_parts.jsonl"].splitlines():
+        # Dead letters name their source, so their checksum changes with it.
+        receipt = json.loads(line)
+        if receipt["dead"]:
+            checksum = google_crc32c.value(moved[letters_name(receipt["chunk"]["part"])])
+            old, new = (f'"dead_checksum":{value},'.encode() for value in (receipt["dead_checksum"], checksum))
+            moved["_parts.jsonl"] = moved["_parts.jsonl"].replace(old, new)
+    return kept(moved)
+
+
+def kept(left: dict[str, bytes]) -> dict[str, bytes]:
+    """Parts, dead letters and the ledger, less the time at which a source was written."""
+    found = {name: text for name, text in left.items() if name not in ("_manifest.json", "_SUCCESS")}
+    found["_sources.jsonl"] = re.sub(rb'"updated":[\d.e+]+', b'"updated":0', found["_sources.jsonl"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[Cloud]:
+    with pytest.MonkeyPatch.context() as patch, running_cloud(patch) as running:
+        patch.setattr(dataflow, "POLL_SECONDS", 0.02)
+        yield running
+
+
+@pytest.fixture
+def rehearsal(
+    cloud: Cloud, programs: Path, place: Place, expected: dict[str, bytes], tmp_path: Path
+) -> Iterator[Rehearsal]:
+    """A cloud that runs what it is given, with rows and model in its store."""
+    assert expected  # which has put the model there
+    cloud.store.inject(None)
+    cloud.store.clear()
+    cloud.api.jobs.clear()
+    fill(cloud, place)
+    yield Rehearsal(cloud, programs, tmp_path)
+    cloud.store.inject(None)
+
+
+def fill(cloud: Cloud, place: Place) -> None:
+    """Puts rows and model where the job looks for them."""
+    for path in (*(place.here / "in").rglob("*"), *(place.here / "model").rglob("*")):
+        if path.is_file():
+            name = f"{place.there}/{path.relative_to(place.here)}".removeprefix(f"gs://{BUCKET}/")
+            cloud.store.put(name, path.read_bytes())
+
+
+def left(cloud: Cloud, place: Place) -> dict[str, bytes]:
+    """All that is in the output folder."""
+    return cloud.store.objects(f"{place.there}/out/".removeprefix(f"gs://{BUCKET}/"))

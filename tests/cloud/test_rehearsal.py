@@ -1,0 +1,107 @@
+"""The rehearsal: what is staged for Dataflow is run to its end, and leaves what a run on this machine leaves."""
+
+import json
+import urllib.parse
+from collections import Counter
+from typing import Any
+
+from apache_beam.portability import common_urns
+
+from tests.cloud import staged, twice
+from tests.cloud.rehearsal import Rehearsal
+from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Place, Told, command, kept, left, ready
+from tests.store import LOST, REFUSED, Request
+
+pytestmark = ready
+# Where files are written.
+JOIN = "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
+WRITERS = ("SplitIntoChunks/SplitSource", "WritePart/WritePart", "WriteReceipts/WriteShard", "CommitRun/Commit")
+
+
+def run(rehearsal: Rehearsal, place: Place) -> Told:
+    """The command, as a user gives it."""
+    return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS)
+
+
+def written(request: Request) -> str:
+    """The object that a request begins to write, or nothing."""
+    return urllib.parse.unquote(request.name) if request.kind == "begin" else ""
+
+
+def check_complete(done: Told, rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+    assert done.code == 0, done.err
+    there = left(rehearsal.cloud, place)
+    assert kept(there) == expected
+    assert set(there) - set(expected) == {"_manifest.json", "_SUCCESS"}  # so `_temp`, `_lock` and `_job.json` are gone
+
+
+def test_what_is_staged_leaves_what_a_local_run_leaves(
+    rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]
+) -> None:
+    pipelines: list[Any] = []
+    rehearsal.change = pipelines.append
+    check_complete(run(rehearsal, place), rehearsal, place, expected)
+    (outcome,) = rehearsal.outcomes
+    step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
+    print([(i.urn, dict(i.labels)) for i in outcome.metrics if "PCOLLECTION" in i.labels])
+    print(step.inputs, outcome.bytes_of(next(iter(step.inputs.values()))))
+    totals = json.loads(left(rehearsal.cloud, place)["_manifest.json"])["totals"]
+    counted = outcome.counters("ledger")
+    assert counted == {
+        "rows_read": totals["rows"],
+        "rows_joined": totals["joined"],
+        "rows_dead_lettered": sum(totals["dead"].values()),
+    }
+    assert totals["parts"] == PARTS
+
+
+def test_a_worker_dies_and_the_same_command_goes_on(
+    rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]
+) -> None:
+    done: list[str] = []
+    killed: list[int] = []
+
+    def kill(request: Request, _: int) -> None:
+        if "/receipts/" in written(request):
+            done.append(written(request))
+            if len(done) == 4 and rehearsal.workers:
+                killed.append(rehearsal.workers.kill())
+
+    rehearsal.cloud.store.inject(kill)
+    failed = run(rehearsal, place)
+    assert (failed.code, failed.err.count("\n")) == (1, 1), failed.err
+    assert killed[0] >= 2  # boot and the worker
+    there = left(rehearsal.cloud, place)
+    assert "_SUCCESS" not in there
+    assert 2 <= len(there.keys() & expected.keys()) < len(expected)
+
+    again: list[str] = []
+    rehearsal.cloud.store.inject(lambda request, _: again.append(written(request)))
+    check_complete(run(rehearsal, place), rehearsal, place, expected)
+    assert any("/receipts/" in name for name in again)
+    assert not set(again) & set(done[:2])  # they were done
+
+
+def test_bundles_that_come_again_change_nothing(rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+    twice.send_along()
+    rehearsal.change = lambda pipeline: staged.replace_functions(pipeline, WRITERS, twice.Again)
+    again: Counter[str] = Counter()
+    rehearsal.cloud.store.inject(lambda request, _: again.update([written(request)]))
+    check_complete(run(rehearsal, place), rehearsal, place, expected)
+    assert {again[name] for name in again if "/receipts/" in name} == {3}
+
+
+def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+    to_come = {(fault, kind) for fault in (*REFUSED, LOST) for kind in ("upload", "read")}
+    to_come |= {("503", kind) for kind in ("begin", "list", "look", "batch")}
+
+    def each_once(request: Request, before: int) -> str | None:
+        if before or rehearsal.workers is None:
+            return None  # what comes before the job runs: see tests/test_store.py
+        fault = next((fault for fault, kind in sorted(to_come) if kind == request.kind), None)
+        to_come.discard((fault or "", request.kind))
+        return fault
+
+    rehearsal.cloud.store.inject(each_once)
+    check_complete(run(rehearsal, place), rehearsal, place, expected)
+    assert not to_come

@@ -1,0 +1,121 @@
+"""Machines of workers: a runner asks for one, and Beam's own boot starts it, in what the image holds."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+
+from tests.cloud.image import boot_environment
+
+SESSION = 3  # the field of /proc/PID/stat after the program's name, counted from its state
+
+
+class Machine(NamedTuple):
+    """A worker: the process that boots it, and what it says."""
+
+    boot: subprocess.Popen[bytes]
+    log: Path
+
+
+class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
+    """What an EXTERNAL environment asks for workers.
+
+    Attributes:
+        died: Called with what a machine said, when it ends though nobody let go of it.
+    """
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        """Takes the image's programs, and a folder for what the machines write."""
+        self.programs, self.folder = programs, folder
+        self.died: Callable[[str], None] = lambda _: None
+        self._machines: dict[str, Machine] = {}
+
+    def StartWorker(self, request: Any, _: Any) -> Any:  # noqa: N802  as the service has it
+        place = self.folder / f"worker-{len(self._machines)}"
+        place.mkdir(parents=True)
+        endpoints = {
+            "logging_endpoint": request.logging_endpoint.url,
+            "artifact_endpoint": request.artifact_endpoint.url,
+            "provision_endpoint": request.provision_endpoint.url,
+            "control_endpoint": request.control_endpoint.url,
+            "semi_persist_dir": place,
+        }
+        command = [
+            os.environ["KEYJOIN_BOOT"],
+            f"--id={request.worker_id}",
+            *(f"--{k}={v}" for k, v in endpoints.items()),
+        ]
+        log = place / "boot.log"
+        with log.open("wb") as said:
+            boot = subprocess.Popen(
+                command,
+                cwd=place,
+                env=boot_environment(self.programs, place),
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        machine = self._machines[request.worker_id] = Machine(boot, log)
+        threading.Thread(target=self._watch, args=(request.worker_id, machine), daemon=True).start()
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def _watch(self, worker_id: str, machine: Machine) -> None:
+        machine.boot.wait()
+        if self._machines.get(worker_id) is machine:
+            self.died(machine.log.read_text(errors="replace"))
+
+    def StopWorker(self, request: Any, _: Any) -> Any:  # noqa: N802
+        machine = self._machines.pop(request.worker_id, None)
+        if machine:
+            _kill(machine)
+        return beam_fn_api_pb2.StopWorkerResponse()
+
+    def kill(self) -> int:
+        """The power goes in all machines; how many processes that ends."""
+        return sum(map(_kill, list(self._machines.values())))
+
+    def said(self) -> str:
+        """What all machines said."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*/boot.log")))
+
+
+def _kill(machine: Machine) -> int:
+    """Ends all of a machine's processes at once: each worker of boot's has a process group of its own."""
+    found = list(_processes(machine.boot.pid))
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    machine.boot.wait()
+    return len(found)
+
+
+def _processes(session: int) -> Iterator[int]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(stat.read_text().rpartition(")")[2].split()[SESSION]) == session:
+                yield int(stat.parent.name)
+
+
+@contextlib.contextmanager
+def running_workers(programs: Path, folder: Path) -> Iterator[tuple[Workers, str]]:
+    """The service and its address; no machine outlives the context."""
+    workers = Workers(programs, folder)
+    server = grpc.server(ThreadPoolExecutor())
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(workers, server)
+    port = server.add_insecure_port("localhost:0")
+    server.start()
+    try:
+        yield workers, f"localhost:{port}"
+    finally:
+        workers.died = lambda _: None
+        workers.kill()
+        server.stop(None).wait()

@@ -1,0 +1,106 @@
+"""CommitRun: a run is committed by its graph, once, however often the step is run."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+
+from pipeline import resume
+from pipeline.commit_step import CommitRun, commit_folder
+from pipeline.job import build
+from pipeline.options import parse_run
+from pipeline.preflight import find_inputs, prepare
+from tests import models
+from tests.conftest import Result
+from transforms.errors import RunError
+
+GOOD = [{"x": [n, 1, 2]} for n in range(30)]
+
+
+@pytest.fixture
+def left(lines: Any, model: Any, tmp_path: Path) -> Callable[..., tuple[Path, int]]:
+    """The folder of a job that has written all of its parts, and how many lists of receipts it has."""
+
+    def make(*rows: Any, budget: str = "1") -> tuple[Path, int]:
+        output = tmp_path / "out"
+        argv = [f"--input={lines(*rows)}", f"--model={model(models.keyed)}", f"--output={output}", "--chunk_bytes=100"]
+        options, _ = parse_run([*argv, f"--max_bad_rows={budget}"], "keyjoin run")
+        with prepare(options, find_inputs(options), local=False) as plan:
+            resume.begin(str(output), plan.settings, plan.sources, None, [])
+            with beam.Pipeline("FnApiRunner") as root:
+                build(root, plan.job)
+        return output, len(list(output.glob("_temp/lists/*/*")))
+
+    return make
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_attempt_writes_the_same_bytes(left: Callable[..., tuple[Path, int]]) -> None:
+    output, lists = left(*GOOD, b"bad")
+    commit_folder(str(output), lists, 7.5)
+    once = content(output)
+    assert json.loads(once["_manifest.json"])["seconds"] == 7.5
+    for lost in (["_SUCCESS"], ["_SUCCESS", "_manifest.json"], ["_SUCCESS", "_manifest.json", "_parts.jsonl"], []):
+        for name in lost:
+            (output / name).unlink()
+        commit_folder(str(output), lists, 7.5)
+        assert content(output) == once
+
+
+def test_one_that_comes_after_all_is_cleared_does_nothing(left: Callable[..., tuple[Path, int]]) -> None:
+    output, lists = left(*GOOD)
+    commit_folder(str(output), lists, 1.0)
+    shutil.rmtree(output / "_temp")
+    (output / "_job.json").unlink()
+    before = content(output)
+    commit_folder(str(output), lists, 2.0)
+    assert content(output) == before
+
+
+def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjoin: Callable[..., Result]) -> None:
+    output, _ = left(*GOOD)
+    with beam.Pipeline("FnApiRunner") as root:
+        lists = root | beam.Create([str(path) for path in output.glob("_temp/lists/*/*")])
+        lists | CommitRun(str(output), 0.0)
+    assert sorted(p.name for p in output.iterdir() if p.name.startswith("_")) == [
+        "_SUCCESS", "_manifest.json", "_parts.jsonl", "_sources.jsonl"
+    ]  # fmt: skip
+    assert keyjoin("verify", f"--run={output}", "--read_data=100%").code == 0
+
+
+def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Callable[..., tuple[Path, int]]) -> None:
+    output, lists = left(*GOOD, b"bad", budget="0")
+    for _ in range(2):
+        with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
+            commit_folder(str(output), lists, 1.0)
+    assert json.loads((output / "_manifest.json").read_text())["status"] == "over budget"
+    assert not (output / "_SUCCESS").exists()
+    assert (output / "_job.json").exists()
+
+
+def test_a_part_that_is_gone_fails_it(left: Callable[..., tuple[Path, int]]) -> None:
+    output, lists = left(*GOOD)
+    next(output.glob("*-of-*")).unlink()
+    with pytest.raises(RunError, match="the ledger does not add up"):
+        commit_folder(str(output), lists, 1.0)
+    assert not (output / "_SUCCESS").exists()
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [("_temp/lists", "0 of 1 lists"), ("_temp/sources", "no sources"), ("_job.json", "has no _job.json any more")],
+)
+def test_what_somebody_else_removed_fails_it(left: Callable[..., tuple[Path, int]], lost: str, said: str) -> None:
+    output, lists = left({"x": [1, 2, 3]})
+    path = output / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RunError, match=said):
+        commit_folder(str(output), lists, 1.0)
+    assert not (output / "_manifest.json").exists()

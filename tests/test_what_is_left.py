@@ -1,0 +1,448 @@
+"""What an earlier run left, and what a run makes of it: the states of an output folder, one by one, without a run."""
+
+import dataclasses
+import gzip
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import google_crc32c
+import pytest
+
+from pipeline import ledger, manifest, resume
+from pipeline.options import RunOptions, parse_run
+from pipeline.preflight import Inputs
+from pipeline.resume import Stage
+from tests.resumed import content
+from transforms import files
+from transforms.errors import RunError, UsageError
+from transforms.receipts import receipt_path, write_list, write_receipt
+from transforms.records import Chunk, PartReceipt, Source
+from transforms.sources import match_sources
+from transforms.write import letters_name
+
+ROWS = b"0123456789abcdefghij"
+
+
+class Folder(NamedTuple):
+    """An output folder, and the command that it is of."""
+
+    options: RunOptions
+    inputs: Inputs
+    parts: list[PartReceipt]
+
+    @property
+    def output(self) -> Path:
+        return Path(self.options.output)
+
+    @property
+    def temp(self) -> str:
+        return f"{self.output}/_temp"
+
+    def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
+        there = files.list_below(str(self.output))
+        sources = self.inputs.matched.sources
+        resume.begin(str(self.output), self.inputs.settings, sources, earlier, there, overwrite=overwrite)
+
+    def write(self, *, receipts: int = 3) -> None:
+        """Parts, dead letters, and the first receipts."""
+        for part in self.parts:
+            files.write_whole(f"{self.output}/{part.chunk.part}", [b"joined"])
+            if part.dead:
+                files.write_whole(f"{self.output}/{letters_name(part.chunk.part)}", [b"dead"])
+        for part in self.parts[:receipts]:
+            write_receipt(self.temp, part)
+
+    def commit(self, *, success: bool = True) -> None:
+        write_list(self.temp, None, "00", self.parts)
+        sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
+        manifest.commit(str(self.output), self.inputs.settings, sources, [], totals, 1.0, success=success)
+
+    def look(self) -> resume.Earlier:
+        found = resume.look(str(self.output))
+        assert found is not None
+        return found
+
+    def again(self, *flags: str) -> Inputs:
+        """The input, as it is now."""
+        matched = match_sources(self.options.input, ".jsonl")
+        return self.inputs._replace(matched=matched, settings=manifest.settings(self.asked(*flags), "jsonl"))
+
+    def asked(self, *flags: str) -> RunOptions:
+        given = [f"--input={path}" for path in self.options.input]
+        given += [f"--model={self.options.model}", f"--output={self.output}", *flags]
+        return parse_run(given, "keyjoin run")[0]
+
+    def check(self, *flags: str) -> list[Source]:
+        return resume.check(self.look(), self.asked(*flags), self.again(*flags))
+
+
+def receipt(source: Path, data: bytes, number: int, parts: int, start: int, end: int, name: str) -> PartReceipt:
+    chunk = Chunk(str(source), "", start, end, number, parts, name)
+    dead = {"null": 1} if number else {}
+    checksum, joined, letters = (google_crc32c.value(text) for text in (data[start:end], b"joined", b"dead"))
+    return PartReceipt(chunk, checksum, 2, 0, 2 - number, dead, 6, joined, 4 * number, letters * number, 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    data, model = tmp_path / "data", tmp_path / "model"
+    for path in (data, model):
+        path.mkdir()
+    (model / "saved_model.pb").write_bytes(b"never loaded")
+    plain, packed = data / "a.jsonl", data / "b.jsonl.gz"
+    plain.write_bytes(ROWS)
+    packed.write_bytes(gzip.compress(ROWS, mtime=0))
+    flags = [f"--input={data}", f"--model={model}", f"--output={tmp_path / 'out'}"]
+    options = parse_run(flags, "keyjoin run")[0]
+    inputs = Inputs("jsonl", match_sources(options.input, ".jsonl"), manifest.settings(options, "jsonl"))
+    parts = [
+        receipt(plain, ROWS, 0, 2, 0, 10, "a-00000-of-00002.jsonl"),
+        receipt(plain, ROWS, 1, 2, 10, 20, "a-00001-of-00002.jsonl"),
+        receipt(packed, ROWS, 0, 1, 0, 20, "b-00000-of-00001.jsonl.gz"),
+    ]
+    return Folder(options, inputs, parts)
+
+
+def finished(folder: Folder, *, success: bool = True) -> Folder:
+    folder.begin()
+    folder.write()
+    folder.commit(success=success)
+    return folder
+
+
+class TestLook:
+    """Which state a folder is in."""
+
+    def test_in_nothing_there_is_nothing(self, folder: Folder) -> None:
+        assert resume.look(str(folder.output)) is None
+        folder.output.mkdir()
+        assert resume.look(str(folder.output)) is None
+
+    def test_unfinished(self, folder: Folder) -> None:
+        folder.begin()
+        found = folder.look()
+        assert (found.stage, found.sources) == (Stage.UNFINISHED, folder.inputs.matched.sources)
+        assert found.document["model"] == folder.inputs.settings["model"]
+        next(Path(folder.temp, "sources").iterdir()).unlink()
+        assert folder.look()._replace(document={}) == (Stage.UNFINISHED, {}, None)
+
+    @pytest.mark.parametrize(("success", "stage"), [(True, Stage.COMPLETE), (False, Stage.COMMITTED)])
+    def test_committed(self, folder: Folder, success: bool, stage: Stage) -> None:
+        finished(folder, success=success)
+        found = folder.look()
+        assert (found.stage, found.sources) == (stage, folder.inputs.matched.sources)
+        assert found.document["totals"]["parts"] == 3
+
+    def test_success_counts_for_the_manifest_that_it_names(self, folder: Folder) -> None:
+        finished(folder)
+        (folder.output / "_SUCCESS").write_bytes(b"{}")
+        assert folder.look().stage is Stage.COMMITTED
+        (folder.output / "_SUCCESS").unlink()
+        assert folder.look().stage is Stage.COMMITTED
+
+    def test_a_job_beside_a_manifest_counts_unless_there_is_success(self, folder: Folder) -> None:
+        folder.begin()
+        job = (folder.output / "_job.json").read_bytes()
+        finished(folder)
+        (folder.output / "_job.json").write_bytes(job)
+        assert folder.look().stage is Stage.COMPLETE
+        (folder.output / "_SUCCESS").unlink()
+        assert folder.look().stage is Stage.UNFINISHED
+        (folder.output / "_job.json").write_bytes(job[:-9])  # not begun
+        assert folder.look().stage is Stage.COMMITTED
+        (folder.output / "_manifest.json").unlink()
+        assert resume.look(str(folder.output)) is None
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("{", "_manifest.json is damaged (Expecting property name"),
+            ("[]", "_manifest.json is damaged (list indices"),
+            ("{}", "_manifest.json is damaged ('schema_version')"),
+            ('{"schema_version": 1}', "was written by another version of keyjoin"),
+        ],
+    )
+    def test_what_cannot_be_read_is_refused(self, folder: Folder, text: str, said: str) -> None:
+        finished(folder)
+        (folder.output / "_manifest.json").write_text(text)
+        with pytest.raises(UsageError) as refused:
+            folder.look()
+        assert said in str(refused.value)
+        assert str(refused.value).endswith("; --overwrite starts anew")
+
+    @pytest.mark.parametrize("name", ["_parts.jsonl", "_sources.jsonl"])
+    @pytest.mark.parametrize("damage", [lambda text: text + b"\n", lambda text: text.replace(b"jsonl", b"jsonL", 1)])
+    def test_lists_are_as_the_manifest_says(self, folder: Folder, name: str, damage: Callable[[bytes], bytes]) -> None:
+        finished(folder)
+        path = folder.output / name
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(UsageError, match=f"{name} is not what _manifest.json says of it; --overwrite starts anew"):
+            folder.look()
+
+
+class TestCheckFolder:
+    """Which folders are no output of a run."""
+
+    UNFINISHED = resume.Earlier(Stage.UNFINISHED, {}, None)
+
+    @pytest.mark.parametrize(
+        ("names", "earlier", "overwrite", "said"),
+        [
+            ([], None, False, None),
+            (["_job.json"], None, False, None),
+            (["_lock", "_temp/sources/x.jsonl", "_temp/spill/1", "_x.jsonl." + "0" * 32 + ".tmp"], None, False, None),
+            (["a-00000-of-00001.jsonl"], None, False, "is not empty; choose another folder, or replace it with --ov"),
+            (["_job.json", "_manifest.json"], None, False, "is not empty"),
+            (["_manifest.json", "a-00000-of-00001.jsonl"], None, True, None),
+            (["_job.json", "a-00000-of-00001.jsonl"], None, True, None),
+            (["_manifest.json", "notes.txt"], None, True, "holds notes.txt, which keyjoin did not write; move it"),
+            (["a-00000-of-00001.jsonl", "_SUCCESS"], None, True, "holds a-00000-of-00001.jsonl, which keyjoin did not"),
+            (["_job.json", "a-00000-of-00001.jsonl", "_temp/receipts/a.json"], UNFINISHED, False, None),
+            (["_job.json", "notes.txt"], UNFINISHED, False, "holds notes.txt, which keyjoin did not write"),
+        ],
+    )
+    def test_it(self, folder: Folder, names: list[str], earlier: Any, overwrite: bool, said: str | None) -> None:
+        options = dataclasses.replace(folder.options, overwrite=overwrite)
+        if said is None:
+            resume.check_folder(options, names, earlier)
+        else:
+            with pytest.raises(UsageError, match=f"--output {options.output} {said}"):
+                resume.check_folder(options, names, earlier)
+
+
+class TestCheck:
+    """What a run may go on from."""
+
+    @pytest.fixture(params=["unfinished", "over budget", "complete"])
+    def left(self, request: Any, folder: Folder) -> Folder:
+        if request.param != "unfinished":
+            return finished(folder, success=request.param == "complete")
+        folder.begin()
+        folder.write()
+        return folder
+
+    def test_the_same_command(self, left: Folder) -> None:
+        assert left.check() == []
+
+    def test_what_changes_no_byte(self, left: Folder) -> None:
+        assert left.check("--max_bad_rows=5", "--wave_bytes=100", "--model_ops=warn", "--isolate") == []
+
+    def test_another_option(self, left: Folder) -> None:
+        with pytest.raises(
+            UsageError, match=rf"holds a run that {left.look().stage.value}, with other settings: --batch_size"
+        ):
+            left.check("--batch_size=96")
+
+    def test_a_new_source(self, left: Folder) -> None:
+        new = Path(left.parts[0].chunk.source).with_name("c.jsonl")
+        new.write_bytes(b"{}")
+        said = (
+            rf"holds a run that {left.look().stage.value}, and {new} is new since; --incremental takes it along, --over"
+        )
+        with pytest.raises(UsageError, match=said):
+            left.check()
+        assert [source.path for source in left.check("--incremental")] == [str(new)]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda path: path.unlink(), "is not among the input any more"),
+            (lambda path: path.write_bytes(ROWS + b"k"), "had 20 bytes, and has 21 now"),
+            (lambda path: path.write_bytes(ROWS[:9] + b"!" + ROWS[10:]), "has other bytes now, from 0 to 10"),
+            (lambda path: path.write_bytes(ROWS[:-1] + b"!"), "has other bytes now, from 10 to 20"),
+        ],
+    )
+    def test_a_source_that_changed(self, left: Folder, change: Callable[[Path], Any], said: str) -> None:
+        path = Path(left.parts[0].chunk.source)
+        change(path)
+        if path.exists():
+            os.utime(path, (5, 5))
+        with pytest.raises(UsageError) as refused:
+            left.check()
+        assert f"holds a run that {left.look().stage.value}, but {path} {said}; --over" in str(refused.value)
+
+    def test_a_source_that_was_only_touched(self, left: Folder) -> None:
+        for path in (left.parts[0].chunk.source, left.parts[2].chunk.source):
+            os.utime(path, (5, 5))
+        assert left.check() == []
+
+    def test_a_gzip_source_is_compared_as_it_was_read(self, left: Folder) -> None:
+        path = Path(left.parts[2].chunk.source)
+        packed = path.read_bytes()
+        path.write_bytes(bytes([packed[0] ^ 1]) + packed[1:])
+        os.utime(path, (5, 5))
+        with pytest.raises(UsageError, match=rf"{path} was written since and cannot be read: "):
+            left.check()
+
+    def test_a_source_of_the_same_time_is_not_read_again(self, left: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(resume, "_other_bytes", lambda *_: 1 / 0)
+        assert left.check() == []
+
+    def test_names_of_parts_that_would_change(self, left: Folder) -> None:
+        path, now = Path(left.parts[0].chunk.source), left.again()
+        moved = [source._replace(stem=f"deep/{source.stem}") for source in now.matched.sources]
+        said = f"but the parts of {path} were called a-….jsonl, and would be deep/a-….jsonl now"
+        with pytest.raises(UsageError, match=said):
+            resume.check(left.look(), left.options, now._replace(matched=now.matched._replace(sources=moved)))
+
+
+class TestUnfinished:
+    """Of an unfinished run only what was written counts."""
+
+    def test_bytes_that_were_not_scored_may_change(self, folder: Folder) -> None:
+        folder.begin()
+        folder.write(receipts=1)
+        path = Path(folder.parts[0].chunk.source)
+        path.write_bytes(ROWS[:-1] + b"!")
+        os.utime(path, (5, 5))
+        assert folder.check() == []
+
+    @pytest.mark.parametrize("text", [b"", b"{}", None])
+    def test_a_damaged_receipt_proves_nothing(self, folder: Folder, text: bytes | None) -> None:
+        folder.begin()
+        folder.write()
+        path = Path(folder.parts[0].chunk.source)
+        path.write_bytes(b"!" + ROWS[1:])
+        os.utime(path, (5, 5))
+        damaged = Path(receipt_path(folder.temp, folder.parts[0].chunk.part))
+        damaged.unlink() if text is None else damaged.write_bytes(text)
+        assert folder.check() == []
+
+    def test_receipts_of_another_source_with_such_a_name_are_not_its_own(self, folder: Folder) -> None:
+        folder.begin()
+        folder.write()
+        part = folder.parts[0]
+        other = part._replace(chunk=part.chunk._replace(source="a-b.jsonl", part="a-b-00000-of-00001.jsonl"))
+        write_receipt(folder.temp, other._replace(input_checksum=1))
+        os.utime(part.chunk.source, (5, 5))
+        assert folder.check() == []
+
+    def test_without_the_list_of_what_was_planned_anything_may_have_changed(self, folder: Folder) -> None:
+        folder.begin()
+        next(Path(folder.temp, "sources").iterdir()).unlink()
+        Path(folder.parts[0].chunk.source).unlink()
+        assert folder.check() == []
+
+
+def test_settings_that_differ_are_all_told(folder: Folder) -> None:
+    before = manifest.settings(folder.options, "jsonl")
+    now = json.loads(json.dumps(before))
+    assert list(resume.differences(before, now)) == []
+    now["options"] |= {"batch_size": 96, "include_fields": ["a", "b"], "output": "x", "max_memory": 5, "non_finite": 5}
+    now["format"] = "tfrecord"
+    now["model"] |= {"path": "elsewhere", "sha256": "1", "signature": "serve", "ops": 1}
+    now["versions"] |= {"numpy": "1", "python": "1", "apache-beam": "1"}
+    sha256, numpy = before["model"]["sha256"], before["versions"]["numpy"]
+    assert list(resume.differences(before, now)) == [
+        "--batch_size was not given, is now 96",
+        "--include_fields was not given, is now a,b",
+        f"--non_finite was {before['options']['non_finite']}, is now 5",
+        "the format was jsonl, is now tfrecord",
+        f"the sha256 of the model's files was {sha256}, is now 1",
+        "the model's signature was not given, is now serve",
+        f"numpy was {numpy}, is now 1",
+    ]
+    assert list(resume.differences({}, {"options": {"a": {"b": 1}}, "format": None})) == [
+        '--a was not given, is now {"b": 1}'
+    ]
+
+
+class TestBegin:
+    """How a folder is made ready."""
+
+    def test_success_goes_first(self, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+        finished(folder)
+        earlier, steps = folder.look(), []
+        delete = files.delete_tree
+
+        def deleting(path: str) -> None:
+            steps.append(path)
+            delete(path)
+
+        monkeypatch.setattr(files, "delete_tree", deleting)
+        folder.begin(earlier)
+        assert steps[0] == f"{folder.output}/_SUCCESS"
+        assert folder.look().stage is Stage.UNFINISHED
+
+    def test_what_a_committed_run_wrote_has_its_receipts_again(self, folder: Folder) -> None:
+        finished(folder)
+        before = content(folder.output)
+        folder.begin(folder.look())
+        for part in folder.parts:
+            expected = Path(receipt_path(folder.temp, part.chunk.part))
+            assert expected.exists()
+        left = {name for name in content(folder.output) if not name.startswith("_temp")}
+        assert left == {"_job.json", *(name for name in before if "-of-" in name)}
+
+    def test_of_an_unfinished_run_receipts_stay_and_lists_and_copies_go(self, folder: Folder) -> None:
+        folder.begin()
+        folder.write(receipts=2)
+        write_list(folder.temp, 0, "00", folder.parts)
+        files.write_whole(f"{folder.temp}/spill/1", [b"x"])
+        for name in ("_error.txt", "_x." + "0" * 32 + ".tmp", "sub/_y." + "0" * 32 + ".tmp"):
+            files.write_whole(f"{folder.output}/{name}", [b"x"])
+        before = {name for name in content(folder.output) if "-of-" in name}
+        folder.begin(folder.look())
+        left = set(content(folder.output)) - {"_job.json"}
+        assert {name for name in left if not name.startswith("_temp/sources/")} == before
+        assert sum("receipts" in name for name in left) == 2
+        assert not (folder.output / "sub").exists()
+
+    def test_a_temporary_folder_that_is_a_link_is_left_alone(self, folder: Folder, tmp_path: Path) -> None:
+        folder.begin()
+        folder.write()
+        files.write_whole(f"{folder.temp}/spill/1", [b"x"])
+        Path(folder.temp).rename(tmp_path / "elsewhere")
+        Path(folder.temp).symlink_to(tmp_path / "elsewhere")
+        before = content(tmp_path / "elsewhere")
+        with pytest.raises(RunError, match=r"_temp/lists leads out of .*; remove the link"):
+            folder.begin(folder.look())
+        assert content(tmp_path / "elsewhere") == before
+
+    def test_without_a_plan_nothing_of_it_stays(self, folder: Folder) -> None:
+        folder.begin()
+        folder.write()
+        next(Path(folder.temp, "sources").iterdir()).unlink()
+        folder.begin(folder.look())
+        assert not Path(folder.temp, "receipts").exists()
+
+    def test_overwritten_all_goes_but_the_lock(self, folder: Folder) -> None:
+        finished(folder)
+        (folder.output / "_lock").touch()
+        folder.begin(overwrite=True)
+        names = {name.split("/")[0] for name in content(folder.output)}
+        assert names == {"_job.json", "_temp", "_lock"}
+        assert not Path(folder.temp, "receipts").exists()
+
+
+def test_lost_parts_are_those_that_are_gone_or_of_another_size(folder: Folder) -> None:
+    finished(folder)
+    assert resume.lost_parts(str(folder.output)) == []
+    (folder.output / "a-00000-of-00002.jsonl").write_bytes(b"longer than it was")
+    (folder.output / letters_name("a-00001-of-00002.jsonl")).unlink()
+    assert resume.lost_parts(str(folder.output)) == [
+        "a-00000-of-00002.jsonl",
+        letters_name("a-00001-of-00002.jsonl"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["_job.json", "_temp/receipts/x.json", "_lock"])
+def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> None:
+    finished(folder)
+    before = content(folder.output)
+    resume.clean(str(folder.output))
+    assert content(folder.output) == before
+    files.write_whole(f"{folder.output}/{name}", [b"x"])
+    resume.clean(str(folder.output))
+    assert content(folder.output) == before
+
+
+def test_a_list_that_cannot_be_restored_ends_it(folder: Folder) -> None:
+    finished(folder)
+    earlier = folder.look()
+    (folder.output / "_parts.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(RunError, match=r"_parts\.jsonl is damaged"):
+        folder.begin(earlier)
