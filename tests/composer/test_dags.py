@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import dataflow
 from tests.composer.conftest import DAY, Cloud
 from tests.composer.running_airflow import Airflow
-from tests.conftest import BOSTON, Result
+from tests.conftest import BOSTON, ROOT, Result
 
 PARAMS = {
     "date": None,
@@ -152,16 +154,19 @@ def test_a_day_that_is_yet_to_come_is_refused(airflow: Airflow) -> None:
         airflow.call("day_of", "2999-01-01", "2026-11-23T03:00:00+00:00")
 
 
-@pytest.mark.parametrize(
-    ("output", "name"),
-    [
-        (OUT, f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
-        (f"{OUT}/", f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
-        ("/Über_all", f"keyjoin-ber-all-{hashlib.sha256('/Über_all'.encode()).hexdigest()[:12]}"),
-    ],
-)
-def test_the_name_of_the_job(airflow: Airflow, output: str, name: str) -> None:
-    assert airflow.call("job_name", output) == name
+@pytest.mark.parametrize("output", [OUT, f"{OUT}/", "gs://bucket/Über_all", f"gs://bucket/{'long' * 20}"])
+def test_the_job_has_the_name_that_keyjoin_gives_it(airflow: Airflow, output: str) -> None:
+    assert airflow.call("job_name", output) == dataflow.job_name(output)
+
+
+def test_the_template_takes_what_it_is_given(airflow: Airflow) -> None:
+    form = json.loads((ROOT / "dataflow" / "metadata.json").read_text())["parameters"]
+    given = {**PARAMS, "input": "gs://b/1 gs://b/2", "options": {"features": "a,b", "overwrite": "true"}}
+    asked = airflow.call("launch_body", given, DAY)["launchParameter"]["parameters"]
+    assert set(asked) <= {field["name"] for field in form}
+    assert {field["name"] for field in form if not field["isOptional"]} <= set(asked)
+    patterns = {field["name"]: field.get("regexes", []) for field in form}
+    assert all(re.search(pattern, value) for name, value in asked.items() for pattern in patterns[name])
 
 
 def test_a_slash_at_the_end_of_the_output_is_none_of_its_name(airflow: Airflow) -> None:
