@@ -90,6 +90,7 @@ def load(_: dict[str, Any]) -> dict[str, Any]:
         found = bag()
     return {
         "dags": {dag.dag_id: dag.max_active_runs for dag in found.dags.values()},
+        "catchup": {dag.dag_id: dag.catchup for dag in found.dags.values()},
         "errors": {Path(path).name: error for path, error in found.import_errors.items()},
         "warnings": [f"{w.category.__name__}: {w.message} ({w.filename}:{w.lineno})" for w in caught],
         "imported": [name for name in NOT_FOR_DAGS if name in sys.modules],

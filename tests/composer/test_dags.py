@@ -34,6 +34,14 @@ def test_both_are_imported_without_a_warning(airflow: Airflow) -> None:
     assert told["dags"] == {"keyjoin": 1, "keyjoin_local": 1}
 
 
+def test_the_scheduler_takes_them(airflow: Airflow) -> None:
+    """They can be kept in its database, and the one is due every night, without the nights that have been."""
+    done = airflow.run("dags", "reserialize")
+    assert done.code == 0, done.log
+    assert airflow.scheduled("keyjoin") == ("At 03:00", 1)
+    assert airflow.ask(load=True)["catchup"] == {"keyjoin": False, "keyjoin_local": False}
+
+
 def test_nothing_of_keyjoin_is_imported(airflow: Airflow) -> None:
     assert airflow.ask(load=True)["imported"] == []
 
