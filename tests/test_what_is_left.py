@@ -434,8 +434,9 @@ def test_lost_parts_are_those_that_are_gone_or_of_another_size(folder: Folder) -
 def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> None:
     finished(folder)
     before = content(folder.output)
-    resume.clean(str(folder.output))
-    assert content(folder.output) == before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "locked", lambda _: 1 / 0)  # where nothing is left nothing is touched
+        resume.clean(str(folder.output))
     files.write_whole(f"{folder.output}/{name}", [b"x"])
     resume.clean(str(folder.output))
     assert content(folder.output) == before
