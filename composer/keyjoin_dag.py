@@ -4,9 +4,8 @@
     score           starts the Flex template, or follows the job of the same name that runs already, to its end
     check_result    does _SUCCESS name the manifest, and does the ledger add up? Its figures are the task's XComs.
 
-A run scores the day before the one on which it is due, in UTC, or the day that it is given. What is set once for all
-runs comes from variables of the environment, KEYJOIN_…: see docs/composer.md. Nothing of keyjoin, Beam or TensorFlow is
-imported.
+A run scores the day before the one on which it is due, in UTC, or the day that it is given. What is the same for all
+runs comes from variables of the environment, see docs/composer.md. keyjoin, Beam and TensorFlow are not imported.
 """
 
 import hashlib
@@ -16,13 +15,13 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 from airflow.providers.google.cloud.hooks.gcs import GCSHook
 from airflow.providers.google.cloud.links.dataflow import DataflowJobLink
 from airflow.providers.google.cloud.operators.dataflow import DataflowStartFlexTemplateOperator
 from airflow.providers.google.cloud.triggers.dataflow import DataflowJobStatusTrigger
+from google.cloud import storage
 
 try:
     from airflow.sdk import BaseOperator, CronTriggerTimetable, dag, task
@@ -39,7 +38,7 @@ log = logging.getLogger("airflow.task")
 
 DAG_ID = "keyjoin"
 CONSOLE = "https://console.cloud.google.com/storage/browser"
-PATH = r"(gs://[a-z0-9][a-z0-9._-]+)?/\S+"
+PATH = r"gs://[a-z0-9][a-z0-9._-]+/\S+"
 LIMIT = r"([a-z_]+=)?(\d+\.?\d*|\.\d+)"
 # A yes or no until some release of Airflow 3, the factor since then: there, True would be a factor of 1.
 BACKOFF = True if isinstance(getattr(BaseOperator, "retry_exponential_backoff", False), bool) else 2.0
@@ -53,12 +52,24 @@ def setting(name: str, default: str | None = None) -> str:
     return value
 
 
+def setting_of(name: str, kind: type, default: str) -> Any:
+    """A variable of the environment that is JSON."""
+    text = setting(name, default)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"KEYJOIN_{name} is {text!r}: give JSON like {default}, see docs/composer.md")
+    return value
+
+
 PROJECT, REGION, BUCKET = setting("PROJECT"), setting("REGION"), setting("BUCKET")
 TEMPLATE = setting("TEMPLATE", f"gs://{BUCKET}/keyjoin/template.json")
 SCHEDULE = setting("SCHEDULE", "0 3 * * *")
 # What else the job runs with, as the Dataflow API's FlexTemplateRuntimeEnvironment has it.
-ENVIRONMENT = json.loads(setting("ENVIRONMENT", "{}"))
-DEFERRABLE = setting("DEFERRABLE", "true") == "true"
+ENVIRONMENT = setting_of("ENVIRONMENT", dict, "{}")
+DEFERRABLE = setting_of("DEFERRABLE", bool, "true")
 
 PARAMS = {
     "date": Param(
@@ -145,49 +156,41 @@ def launch_body(params: Mapping[str, Any], day: str) -> dict[str, Any]:
     }
 
 
-def link(path: str) -> str:
-    """Where a folder or a file is to be looked at."""
-    if not path.startswith("gs://"):
-        return path
-    return f"{CONSOLE}/{'_details/' if path.endswith('.json') else ''}{path.removeprefix('gs://')}"
-
-
 def links(output: str) -> dict[str, str]:
-    """Where a run's report and its dead letters are."""
-    return {"report": link(f"{output}/_manifest.json"), "dead_letters": link(f"{output}/_dead_letter")}
+    """Where a run's report and its dead letters are to be looked at."""
+    folder = output.removeprefix("gs://")
+    return {"report": f"{CONSOLE}/_details/{folder}/_manifest.json", "dead_letters": f"{CONSOLE}/{folder}/_dead_letter"}
+
+
+def bucket_and_name(path: str) -> tuple[storage.Bucket, str]:
+    """The parts of a path in Cloud Storage."""
+    bucket, _, name = path.removeprefix("gs://").partition("/")
+    return GCSHook().get_conn().bucket(bucket), name
 
 
 def has_any(pattern: str) -> bool:
     """Whether there is anything whose name begins as a path or a pattern does, up to its first wildcard."""
-    start = re.split(r"[*?\[]", pattern)[0]
-    if start.startswith("gs://"):
-        bucket, _, prefix = start.removeprefix("gs://").partition("/")
-        return any(True for _ in GCSHook().get_conn().list_blobs(bucket, prefix=prefix, max_results=1))
-    return any(True for _ in Path(start).parent.glob(Path(start).name + "*"))
+    bucket, prefix = bucket_and_name(re.split(r"[*?\[]", pattern)[0])
+    return any(True for _ in bucket.list_blobs(prefix=prefix, max_results=1))
+
+
+def find(path: str) -> storage.Blob | None:
+    """A file; None if it is not there."""
+    bucket, name = bucket_and_name(path)
+    return bucket.get_blob(name)
 
 
 def read(path: str) -> bytes | None:
     """The bytes of a file; None if it is not there."""
-    if path.startswith("gs://"):
-        bucket, _, name = path.removeprefix("gs://").partition("/")
-        blob = GCSHook().get_conn().bucket(bucket).get_blob(name)
-        return None if blob is None else blob.download_as_bytes()
-    return Path(path).read_bytes() if Path(path).is_file() else None
+    blob = find(path)
+    return None if blob is None else blob.download_as_bytes()
 
 
-def size(path: str) -> int | None:
-    """The size of a file in bytes; None if it is not there."""
-    if path.startswith("gs://"):
-        bucket, _, name = path.removeprefix("gs://").partition("/")
-        blob = GCSHook().get_conn().bucket(bucket).get_blob(name)
-        return None if blob is None else blob.size
-    return Path(path).stat().st_size if Path(path).is_file() else None
-
-
-def over_budget(output: str) -> str | None:
-    """What a run says that had more bad rows than it may; None of any other."""
-    found = json.loads(read(f"{output}/_manifest.json") or b"{}")
-    if found.get("status") != "over budget":
+def over_budget(output: str, before: str | None = None) -> str | None:
+    """What a run says that had more bad rows than it may; None of any other, and of the one before it."""
+    manifest = read(f"{output}/_manifest.json") or b"{}"
+    found = json.loads(manifest)
+    if found.get("status") != "over budget" or hashlib.sha256(manifest).hexdigest() == before:
         return None
     totals = found["totals"]
     return (
@@ -227,9 +230,10 @@ def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
             f"{output}: {totals['rows']} rows read, {totals['joined']} joined and {bad} bad ones"
         )
     for name, made in found["files"].items():
-        there = size(f"{output}/{name}")
-        if there != made["bytes"]:
-            raise AirflowFailException(f"{output}/{name} has {there} bytes, {made['bytes']} were written")
+        blob = find(f"{output}/{name}")
+        if blob is None or blob.size != made["bytes"]:
+            there = "is not there" if blob is None else f"has {blob.size} bytes"
+            raise AirflowFailException(f"{output}/{name} {there}, {made['bytes']} were written")
     return {
         **{name: totals[name] for name in ("rows", "joined", "dead", "parts", "read_bytes", "written_bytes")},
         "seconds": found["seconds"],
@@ -253,35 +257,31 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
         asked = self.body["launchParameter"]
         job = self._running(asked["jobName"])
         where = {"location": self.location, "project_id": self.project_id}
+        before = ""  # which manifest was there before the job
         if job is None:
             if self._is_done(asked["parameters"]):
                 log.info("%s is complete: nothing is started", asked["parameters"]["output"])
                 return None
+            manifest = read(f"{asked['parameters']['output']}/_manifest.json") or b""
+            before = hashlib.sha256(manifest).hexdigest()
             job = self.hook.launch_job_with_flex_template(body=self.body, **where)
         job_id: str = job["id"]
         log.info("job %s, %s", asked["jobName"], job_id)
         DataflowJobLink.persist(context=context, project_id=self.project_id, region=self.location, job_id=job_id)
         if self.deferrable:
-            trigger = DataflowJobStatusTrigger(
-                job_id=job_id,
-                expected_statuses={"JOB_STATE_DONE"},
-                project_id=self.project_id,
-                location=self.location,
-                gcp_conn_id=self.gcp_conn_id,
-                poll_sleep=self.poll_sleep,
-                impersonation_chain=self.impersonation_chain,
-            )
+            context["ti"].xcom_push(key="manifest_before", value=before)
+            trigger = self._until_done(job_id)
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
         try:
             self.hook.wait_for_done(job_name=asked["jobName"], job_id=job_id, **where)
         except AirflowException as error:
-            self._fail(str(error))
+            self._fail(str(error), before)
         return job_id
 
-    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:  # noqa: ARG002  as Airflow calls it
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> None:
         """Takes over from the trigger."""
         if event["status"] != "success":
-            self._fail(event["message"])
+            self._fail(event["message"], context["ti"].xcom_pull(task_ids=self.task_id, key="manifest_before"))
 
     def _running(self, name: str) -> dict[str, Any] | None:
         """The active job of a name, if there is one."""
@@ -295,14 +295,25 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
             request = jobs.list_next(request, answer)
         return None
 
+    def _until_done(self, job_id: str) -> DataflowJobStatusTrigger:
+        return DataflowJobStatusTrigger(
+            job_id=job_id,
+            expected_statuses={"JOB_STATE_DONE"},
+            project_id=self.project_id,
+            location=self.location,
+            gcp_conn_id=self.gcp_conn_id,
+            poll_sleep=self.poll_sleep,
+            impersonation_chain=self.impersonation_chain,
+        )
+
     @staticmethod
     def _is_done(parameters: Mapping[str, str]) -> bool:
         anew = "true" in (parameters.get("overwrite"), parameters.get("incremental"))
         return not anew and read(f"{parameters['output']}/_SUCCESS") is not None
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, before: str | None) -> None:
         """Fails for good where another try would find the same rows as bad."""
-        too_bad = over_budget(self.body["launchParameter"]["parameters"]["output"])
+        too_bad = over_budget(self.body["launchParameter"]["parameters"]["output"], before)
         if too_bad:
             raise AirflowFailException(f"{message}: {too_bad}")
         raise AirflowException(message)
@@ -317,11 +328,7 @@ def tell_where(context: Any) -> None:
 
 @task
 def check_request(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
-    """Checks what is asked for, and makes it the body of a request.
-
-    Returns:
-        `date`, `body`, `links`.
-    """
+    """Checks what is asked for, and makes it the body of a request: `date`, `body`, `links`."""
     day = day_of(params["date"], dag_run.logical_date or dag_run.run_after)
     body = launch_body(params, day)
     asked = body["launchParameter"]["parameters"]

@@ -101,9 +101,9 @@ def _check_same(options: RunOptions, inputs: Inputs, link: str) -> None:
 def _start(plan: Plan, beam_options: PipelineOptions) -> Any:  # a PipelineResult, of the runner's own kind
     if plan.model is not None:
         plan.model.stage()
+    leave_out_folders()
     # Else Beam has workers log what is installed here, and where.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
-    leave_out_folders()
     root = beam.Pipeline(options=beam_options)
     build(root, plan.job) | "CommitRun" >> CommitRun(plan.job.output, time.time())
     return root.run()

@@ -13,7 +13,14 @@ from benchmarks import environments
 from tests.conftest import ROOT
 
 LOCK = ROOT / "dataflow" / "requirements.txt"
-COPIED = ("setup.py", "pyproject.toml", "LICENSE", "transforms", "pipeline")
+DOCKERFILE = (ROOT / "dataflow" / "Dockerfile").read_text()
+# Of the project; what else is copied are locks, Beam's programs, and how a container begins.
+COPIED = [
+    name
+    for names in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
+    for name in names.split()
+    if not name.startswith(("dataflow/", "/", "--"))
+]
 
 
 def copy_project(folder: Path) -> Path:

@@ -44,14 +44,22 @@ class Outcome(NamedTuple):
                 found[name] = found.get(name, 0) + monitoring_infos.extract_counter_value(info)
         return found
 
-    def bytes_of(self, collection: str) -> int:
-        """Bytes of a PCollection as its coder writes them; of large ones Beam measures a sample."""
-        sizes = [
-            monitoring_infos.extract_distribution(info)
-            for info in self.metrics
-            if info.urn == monitoring_infos.SAMPLED_BYTE_SIZE_URN and info.labels.get("PCOLLECTION") == collection
-        ]
-        return sum(size[1] for size in sizes)
+    def bytes_of(self, collection: str) -> float:
+        """Bytes of a PCollection as its coder writes them; of many elements Beam measures some.
+
+        Prism flattens by writing each input on its own, under a name that ends with that of the output.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for info in self.metrics:
+            name = info.labels.get("PCOLLECTION", "")
+            if name == collection or name.endswith(f"_to_{collection}"):
+                found.setdefault(name, {})[info.urn] = info
+        total = 0.0
+        for infos in found.values():
+            measured, size, *_ = monitoring_infos.extract_distribution(infos[monitoring_infos.SAMPLED_BYTE_SIZE_URN])
+            elements = monitoring_infos.extract_counter_value(infos[monitoring_infos.ELEMENT_COUNT_URN])
+            total += size / measured * elements
+        return total
 
 
 @contextlib.contextmanager

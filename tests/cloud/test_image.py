@@ -116,7 +116,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_builder() -> None:
     assert all((ROOT / name).is_file() for name in files)
     folders = copied - files
     assert folders == {"pipeline", "transforms"}
-    assert set(sent[2:]) == {f"!{name}" for name in files} | {f"!{name}/**/*.py" for name in folders}
+    assert (set(sent[2:-1]), sent[-1]) == ({f"!{name}" for name in copied}, "**/__pycache__")
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
     assert all(name.endswith(".py") for name in tracked.stdout.splitlines())
     assert len(tracked.stdout.splitlines()) > 50
@@ -136,6 +136,12 @@ def test_the_image_installs_as_the_bill_of_materials_was_made() -> None:
     words = shlex.split(install)
     for flag in make_sbom.INSTALL:
         assert flag in words
+
+
+def test_what_the_build_tries_is_what_it_has_installed() -> None:
+    """The checkout is in the folder, and must not stand for the installed package."""
+    (tried,) = [value for value in steps("RUN") if "pipeline.run" in value]
+    assert "python -I -c" in tried
 
 
 def test_nothing_is_fetched_when_a_worker_starts() -> None:

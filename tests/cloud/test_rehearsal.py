@@ -10,6 +10,7 @@ from apache_beam.portability import common_urns
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Place, Told, command, kept, left, ready
+from tests.faults.counts import Counts
 from tests.store import LOST, REFUSED, Request
 
 pytestmark = ready
@@ -18,9 +19,9 @@ JOIN = "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
 WRITERS = ("SplitIntoChunks/SplitSource", "WritePart/WritePart", "WriteReceipts/WriteShard", "CommitRun/Commit")
 
 
-def run(rehearsal: Rehearsal, place: Place) -> Told:
+def run(rehearsal: Rehearsal, place: Place, *flags: str) -> Told:
     """The command, as a user gives it."""
-    return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS)
+    return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS, *flags)
 
 
 def written(request: Request) -> str:
@@ -43,8 +44,6 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     (outcome,) = rehearsal.outcomes
     step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
-    print([(i.urn, dict(i.labels)) for i in outcome.metrics if "PCOLLECTION" in i.labels])
-    print(step.inputs, outcome.bytes_of(next(iter(step.inputs.values()))))
     totals = json.loads(left(rehearsal.cloud, place)["_manifest.json"])["totals"]
     counted = outcome.counters("ledger")
     assert counted == {
@@ -53,10 +52,13 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
         "rows_dead_lettered": sum(totals["dead"].values()),
     }
     assert totals["parts"] == PARTS
+    # A prediction has 4 bytes, a row 36; the rest is what a chunk costs.
+    (joined,) = step.inputs.values()
+    assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
 
 
 def test_a_worker_dies_and_the_same_command_goes_on(
-    rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]
+    rehearsal: Rehearsal, place: Place, expected: dict[str, bytes], count: Counts
 ) -> None:
     done: list[str] = []
     killed: list[int] = []
@@ -80,18 +82,26 @@ def test_a_worker_dies_and_the_same_command_goes_on(
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     assert any("/receipts/" in name for name in again)
     assert not set(again) & set(done[:2])  # they were done
+    count("machines of Dataflow workers killed", len(killed))
 
 
-def test_bundles_that_come_again_change_nothing(rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+def test_bundles_that_come_again_change_nothing(
+    rehearsal: Rehearsal, place: Place, expected: dict[str, bytes], count: Counts
+) -> None:
     twice.send_along()
     rehearsal.change = lambda pipeline: staged.replace_functions(pipeline, WRITERS, twice.Again)
     again: Counter[str] = Counter()
     rehearsal.cloud.store.inject(lambda request, _: again.update([written(request)]))
-    check_complete(run(rehearsal, place), rehearsal, place, expected)
-    assert {again[name] for name in again if "/receipts/" in name} == {3}
+    # With workers of two kinds: those that predict are others.
+    check_complete(run(rehearsal, place, "--accelerator=type:nvidia-l4;count:1"), rehearsal, place, expected)
+    assert rehearsal.workers
+    assert rehearsal.workers.started == 2
+    receipts = [name for name in again if "/receipts/" in name]
+    assert {again[name] for name in receipts} == {3}
+    count("chunks that Dataflow workers wrote three times", len(receipts))
 
 
-def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: dict[str, bytes], count: Counts) -> None:
     to_come = {(fault, kind) for fault in (*REFUSED, LOST) for kind in ("upload", "read")}
     to_come |= {("503", kind) for kind in ("begin", "list", "look", "batch")}
 
@@ -105,3 +115,4 @@ def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: d
     rehearsal.cloud.store.inject(each_once)
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     assert not to_come
+    count("requests of Dataflow workers that met a fault", rehearsal.cloud.store.faults.total())

@@ -30,17 +30,22 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
     Attributes:
         died: Called with what a machine said, when it ends though nobody let go of it.
+        started: How many machines were.
     """
 
     def __init__(self, programs: Path, folder: Path) -> None:
         """Takes the image's programs, and a folder for what the machines write."""
         self.programs, self.folder = programs, folder
         self.died: Callable[[str], None] = lambda _: None
+        self.started = 0
         self._machines: dict[str, Machine] = {}
+        self._lock = threading.Lock()
 
     def StartWorker(self, request: Any, _: Any) -> Any:  # noqa: N802  as the service has it
-        place = self.folder / f"worker-{len(self._machines)}"
-        place.mkdir(parents=True)
+        with self._lock:
+            place = self.folder / f"worker-{self.started}"
+            place.mkdir(parents=True)
+            self.started += 1
         endpoints = {
             "logging_endpoint": request.logging_endpoint.url,
             "artifact_endpoint": request.artifact_endpoint.url,

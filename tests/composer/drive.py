@@ -58,9 +58,15 @@ def day_of(given: str | None, due: str) -> str:
     return module().day_of(given, datetime.datetime.fromisoformat(due))
 
 
+def request(params: dict[str, Any], due: str) -> Any:
+    """What `check_request` makes of a run that has no date of its own, as Airflow 3 has them."""
+    run = types.SimpleNamespace(logical_date=None, run_after=datetime.datetime.fromisoformat(due))
+    return module().check_request.function(params=params, dag_run=run)
+
+
 def call(asked: dict[str, Any]) -> dict[str, Any]:
     """Calls a function; gives what it returns, or the name and text of what it raises."""
-    own = {"resolve": resolve, "day_of": day_of, "deferral": deferral, "waits": waits}
+    own = {"resolve": resolve, "day_of": day_of, "request": request, "deferral": deferral, "waits": waits}
     try:
         name = asked["call"]
         return {"result": (own[name] if name in own else getattr(module(), name))(*asked["arguments"])}
@@ -84,6 +90,7 @@ def load(_: dict[str, Any]) -> dict[str, Any]:
         found = bag()
     return {
         "dags": {dag.dag_id: dag.max_active_runs for dag in found.dags.values()},
+        "catchup": {dag.dag_id: dag.catchup for dag in found.dags.values()},
         "errors": {Path(path).name: error for path, error in found.import_errors.items()},
         "warnings": [f"{w.category.__name__}: {w.message} ({w.filename}:{w.lineno})" for w in caught],
         "imported": [name for name in NOT_FOR_DAGS if name in sys.modules],

@@ -28,7 +28,7 @@ POLICY = """
 from datetime import timedelta
 
 def task_policy(task):
-    task.retries = 1
+    task.retries = int(task.dag_id == "keyjoin")
     task.retry_delay = task.max_retry_delay = timedelta(seconds=1)
     if hasattr(task, "poll_sleep"):
         task.poll_sleep = 1
@@ -95,6 +95,12 @@ class Airflow:
             )
             # The column has no type of its own: a number comes as one.
             return {key: json.loads(value) if isinstance(value, str | bytes) else value for key, value in found}
+
+    def scheduled(self, dag: str) -> tuple[str, int]:
+        """When a DAG is due, in words, and how many runs of it may be under way."""
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            wanted = "select timetable_description, max_active_runs from dag where dag_id = ?"
+            return tuple(database.execute(wanted, (dag,)).fetchone())
 
     def states(self, dag: str) -> dict[str, str]:
         """The states of the tasks of the last run, by task."""

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import dataflow
 from tests.composer.conftest import DAY, Cloud
 from tests.composer.running_airflow import Airflow
-from tests.conftest import BOSTON, Result
+from tests.conftest import BOSTON, ROOT, Result
 
 PARAMS = {
     "date": None,
@@ -23,12 +25,21 @@ PARAMS = {
     "options": {},
 }
 OUT = f"gs://bucket/output/{DAY}"
+ASKED = {"input": f"gs://bucket/input/{DAY}/*.jsonl", "model": "gs://bucket/model"}
 
 
 def test_both_are_imported_without_a_warning(airflow: Airflow) -> None:
     told = airflow.ask(load=True)
     assert (told["errors"], told["warnings"]) == ({}, [])
     assert told["dags"] == {"keyjoin": 1, "keyjoin_local": 1}
+
+
+def test_the_scheduler_takes_them(airflow: Airflow) -> None:
+    """They can be kept in its database, and the one is due every night, without the nights that have been."""
+    done = airflow.run("dags", "reserialize")
+    assert done.code == 0, done.log
+    assert airflow.scheduled("keyjoin") == ("At 03:00", 1)
+    assert airflow.ask(load=True)["catchup"] == {"keyjoin": False, "keyjoin_local": False}
 
 
 def test_nothing_of_keyjoin_is_imported(airflow: Airflow) -> None:
@@ -62,7 +73,7 @@ def test_the_minimal_dag_fails_where_keyjoin_does(airflow: Airflow, tmp_path: Pa
         ("date", "22.11.2026"),
         ("date", 20261122),
         ("input", ["gs://bucket/input"]),
-        ("input", "bucket/input"),
+        ("input", "/data/input"),
         ("input", "gs://bucket/input  gs://bucket/more"),
         ("input", ""),
         ("model", "s3://bucket/model"),
@@ -91,7 +102,7 @@ def test_a_wrong_parameter_is_refused(airflow: Airflow, name: str, value: Any) -
     [
         *PARAMS.items(),
         ("date", "2026-01-31"),
-        ("input", "/data/{date} gs://bucket/more/{date}/*.jsonl"),
+        ("input", "gs://bucket/a/{date} gs://bucket/b/{date}/*.jsonl"),
         ("model", "gs://my.models/boston/model.keras"),
         ("output", "gs://bucket/{date}/out"),
         ("max_bad_rows", "10"),
@@ -118,6 +129,15 @@ def test_a_setting_that_is_missing_is_named(airflow: Airflow, missing: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [("DEFERRABLE", "yes"), ("DEFERRABLE", "1"), ("ENVIRONMENT", "[]"), ("ENVIRONMENT", "{")],
+)
+def test_a_setting_that_is_wrong_is_named(airflow: Airflow, name: str, text: str) -> None:
+    errors = airflow.ask({f"KEYJOIN_{name}": text}, load=True)["errors"]
+    assert f"ValueError: KEYJOIN_{name} is '{text}': give JSON like" in errors["keyjoin_dag.py"]
+
+
+@pytest.mark.parametrize(
     ("given", "due", "day"),
     [
         (None, "2026-11-23T03:00:00+00:00", "2026-11-22"),
@@ -130,21 +150,31 @@ def test_a_run_scores_the_day_before(airflow: Airflow, given: str | None, due: s
     assert airflow.call("day_of", given, due) == day
 
 
+def test_a_run_without_a_date_of_its_own_is_due_when_it_may_run(airflow: Airflow, cloud: Cloud) -> None:
+    assert cloud.store.objects(f"input/{DAY}/")
+    found = airflow.call("request", PARAMS, "2026-11-23T03:00:00+00:00")
+    assert found["date"] == DAY
+    assert found["body"]["launchParameter"]["parameters"]["output"] == OUT
+
+
 def test_a_day_that_is_yet_to_come_is_refused(airflow: Airflow) -> None:
     with pytest.raises(RuntimeError, match="AirflowFailException: date 2999-01-01 is yet to come"):
         airflow.call("day_of", "2999-01-01", "2026-11-23T03:00:00+00:00")
 
 
-@pytest.mark.parametrize(
-    ("output", "name"),
-    [
-        (OUT, f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
-        (f"{OUT}/", f"keyjoin-{DAY}-{hashlib.sha256(OUT.encode()).hexdigest()[:12]}"),
-        ("/Über_all", f"keyjoin-ber-all-{hashlib.sha256('/Über_all'.encode()).hexdigest()[:12]}"),
-    ],
-)
-def test_the_name_of_the_job(airflow: Airflow, output: str, name: str) -> None:
-    assert airflow.call("job_name", output) == name
+@pytest.mark.parametrize("output", [OUT, f"{OUT}/", "gs://bucket/Über_all", f"gs://bucket/{'long' * 20}"])
+def test_the_job_has_the_name_that_keyjoin_gives_it(airflow: Airflow, output: str) -> None:
+    assert airflow.call("job_name", output) == dataflow.job_name(output)
+
+
+def test_the_template_takes_what_it_is_given(airflow: Airflow) -> None:
+    form = json.loads((ROOT / "dataflow" / "metadata.json").read_text())["parameters"]
+    given = {**PARAMS, "input": "gs://b/1 gs://b/2", "options": {"features": "a,b", "overwrite": "true"}}
+    asked = airflow.call("launch_body", given, DAY)["launchParameter"]["parameters"]
+    assert set(asked) <= {field["name"] for field in form}
+    assert {field["name"] for field in form if not field["isOptional"]} <= set(asked)
+    patterns = {field["name"]: field.get("regexes", []) for field in form}
+    assert all(re.search(pattern, value) for name, value in asked.items() for pattern in patterns[name])
 
 
 def test_a_slash_at_the_end_of_the_output_is_none_of_its_name(airflow: Airflow) -> None:
@@ -169,58 +199,55 @@ def test_each_try_waits_longer_than_the_one_before(airflow: Airflow) -> None:
     assert 300 <= first <= 600 <= second <= 1200 <= third <= 2400
 
 
-@pytest.fixture
-def done(keyjoin: Callable[..., Result]) -> Result:
-    return keyjoin("run", f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model")
-
-
-ASKED = {"input": f"{BOSTON}/data/*.jsonl", "model": f"{BOSTON}/model"}
-
-
 class TestFigures:
-    """Of a folder on this machine, in one version: no line of it asks which one it is."""
+    """Those of an output, in one version: no line of it asks which one it is."""
 
     pytestmark = pytest.mark.parametrize("airflow", ["airflow3"], indirect=True)
 
-    def test_of_a_complete_run(self, airflow: Airflow, done: Result) -> None:
-        found = airflow.call("figures", str(done.output), ASKED)
-        totals = done.manifest()["totals"]
+    def test_of_a_complete_run(self, airflow: Airflow, cloud: Cloud) -> None:
+        cloud.finish()
+        found = airflow.call("figures", OUT, ASKED)
+        document = json.loads(cloud.output["_manifest.json"])
         assert (found["rows"], found["joined"], found["dead"], found["parts"]) == (102, 102, {}, 2)
-        assert found.items() >= {name: totals[name] for name in ("read_bytes", "written_bytes")}.items()
-        assert found["manifest_sha256"] == hashlib.sha256((done.output / "_manifest.json").read_bytes()).hexdigest()
-        assert (found["report"], found["output"]) == (f"{done.output}/_manifest.json", str(done.output))
+        assert found.items() >= {name: document["totals"][name] for name in ("read_bytes", "written_bytes")}.items()
+        assert found["seconds"] == document["seconds"]
+        assert found["model_sha256"] == document["model"]["sha256"]
+        assert found["manifest_sha256"] == hashlib.sha256(cloud.output["_manifest.json"]).hexdigest()
+        console = f"https://console.cloud.google.com/storage/browser/_details/bucket/output/{DAY}/_manifest.json"
+        assert (found["report"], found["output"]) == (console, OUT)
 
     @pytest.mark.parametrize("missing", ["_SUCCESS", "_manifest.json"])
-    def test_missing(self, airflow: Airflow, done: Result, missing: str) -> None:
-        (done.output / missing).unlink()
-        self.refused(airflow, done, f"has no {missing}")
+    def test_missing(self, airflow: Airflow, cloud: Cloud, missing: str) -> None:
+        cloud.finish(**{missing: None})
+        self.refused(airflow, f"has no {missing}")
 
     @pytest.mark.parametrize("name", ["_parts.jsonl", "_sources.jsonl"])
-    def test_a_list_of_another_size(self, airflow: Airflow, done: Result, name: str) -> None:
-        with (done.output / name).open("ab") as file:
-            file.write(b"\n")
-        self.refused(airflow, done, f"{name} has .* bytes, .* were written")
-        (done.output / name).unlink()
-        self.refused(airflow, done, f"{name} has None bytes")
+    def test_a_list_that_is_another(self, airflow: Airflow, cloud: Cloud, name: str) -> None:
+        cloud.finish(**{name: b"{}"})
+        self.refused(airflow, f"{name} has 2 bytes, {len(cloud.output[name])} were written")
 
-    def test_a_manifest_of_another_run(self, airflow: Airflow, done: Result) -> None:
-        path = done.output / "_manifest.json"
-        path.write_text(path.read_text().replace('"complete"', '"complete" '))
-        self.refused(airflow, done, "_SUCCESS in .* is not that of its _manifest.json")
+    def test_a_list_that_is_gone(self, airflow: Airflow, cloud: Cloud) -> None:
+        cloud.finish(**{"_parts.jsonl": None})
+        self.refused(airflow, "_parts.jsonl is not there")
 
-    def test_a_ledger_that_does_not_add_up(self, airflow: Airflow, done: Result) -> None:
-        document = done.manifest()
+    def test_a_manifest_of_another_run(self, airflow: Airflow, cloud: Cloud) -> None:
+        cloud.finish(**{"_manifest.json": cloud.output["_manifest.json"] + b" "})
+        self.refused(airflow, "_SUCCESS in .* is not that of its _manifest.json")
+
+    def test_a_ledger_that_does_not_add_up(self, airflow: Airflow, cloud: Cloud) -> None:
+        document = json.loads(cloud.output["_manifest.json"])
         document["totals"]["joined"] -= 1
         text = json.dumps(document).encode()
-        (done.output / "_manifest.json").write_bytes(text)
-        (done.output / "_SUCCESS").write_text(json.dumps({"manifest_sha256": hashlib.sha256(text).hexdigest()}))
-        self.refused(airflow, done, "102 rows read, 101 joined and 0 bad")
+        success = json.dumps({"manifest_sha256": hashlib.sha256(text).hexdigest()}).encode()
+        cloud.finish(_SUCCESS=success, **{"_manifest.json": text})
+        self.refused(airflow, "102 rows read, 101 joined and 0 bad")
 
     @pytest.mark.parametrize("name", ["input", "model"])
-    def test_a_run_of_something_else(self, airflow: Airflow, done: Result, name: str) -> None:
+    def test_a_run_of_something_else(self, airflow: Airflow, cloud: Cloud, name: str) -> None:
+        cloud.finish()
         with pytest.raises(RuntimeError, match=f"holds a run with {name} .*, not other: give overwrite"):
-            airflow.call("figures", str(done.output), {**ASKED, name: "other"})
+            airflow.call("figures", OUT, {**ASKED, name: "other"})
 
-    def refused(self, airflow: Airflow, done: Result, why: str) -> None:
+    def refused(self, airflow: Airflow, why: str) -> None:
         with pytest.raises(RuntimeError, match=f"AirflowFailException: .*{why}"):
-            airflow.call("figures", str(done.output), ASKED)
+            airflow.call("figures", OUT, ASKED)

@@ -30,7 +30,9 @@ def names(cloud: Cloud) -> list[str]:
 
 @both_ways
 def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
-    done = airflow.test("keyjoin", {"options": {"features": "a,b"}}, KEYJOIN_DEFERRABLE=deferrable)
+    environment = {"serviceAccountEmail": "worker@demo", "additionalUserLabels": {"team": "x"}}
+    settings = {"KEYJOIN_DEFERRABLE": deferrable, "KEYJOIN_ENVIRONMENT": json.dumps(environment)}
+    done = airflow.test("keyjoin", {"options": {"features": "a,b"}}, **settings)
     assert done.code == 0, done.log
     (body,) = cloud.api.launches
     asked = body["launchParameter"]
@@ -47,7 +49,8 @@ def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
         "maxWorkers": 20,
         "tempLocation": "gs://bucket/keyjoin/temp",
         "stagingLocation": "gs://bucket/keyjoin/staging",
-        "additionalUserLabels": {"keyjoin-dag": "keyjoin", "keyjoin-date": DAY},
+        "serviceAccountEmail": "worker@demo",
+        "additionalUserLabels": {"keyjoin-dag": "keyjoin", "keyjoin-date": DAY, "team": "x"},
     }
     assert set(body) == {"launchParameter"}
     published = airflow.xcoms("keyjoin", "check_result")
@@ -100,7 +103,6 @@ def test_a_failed_job_is_started_again_by_the_same_name(
     assert first == second
 
 
-@newest
 @both_ways
 def test_a_job_that_fails_again_fails_the_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
     def run(_: dataflow.Job) -> None:
@@ -130,6 +132,25 @@ def test_too_many_bad_rows_are_not_scored_again(airflow: Airflow, cloud: Cloud, 
     assert done.code != 0
     assert len(names(cloud)) == 1
     assert f"8 of 110 rows are bad, {{'missing': 8}}, more than max_bad_rows allows: see {DEAD_LETTERS}" in done.log
+
+
+@newest
+@both_ways
+def test_a_job_that_fails_is_tried_again_though_one_before_it_had_too_many_bad_rows(
+    airflow: Airflow, cloud: Cloud, deferrable: str
+) -> None:
+    document = json.loads(cloud.output["_manifest.json"])
+    document["status"] = "over budget"
+    cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
+
+    def run(_: dataflow.Job) -> None:
+        if len(cloud.api.jobs) == 1:
+            raise RuntimeError("a worker was lost")
+        cloud.finish()
+
+    cloud.api.run = run
+    done = airflow.test("keyjoin", {"max_bad_rows": "0.5"}, KEYJOIN_DEFERRABLE=deferrable)
+    assert done.code == 0, done.log
 
 
 @newest

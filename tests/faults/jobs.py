@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import urllib.parse
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from tests.faults.attempt import Attempt
 from tests.faults.disk import Fault
 from tests.faults.forks import Outcome, attempt
 
+LEFT_BEHIND = re.compile(r"^(_job\.json$|_lock$|_temp/|.*\.[0-9a-f]{32}\.tmp$)")  # what no reader looks at
 BAD = {2: '{"x": "bad", "n": 2}', 5: "{}", 11: '{"x": [666, 0, 0]}'}
 ROWS = [BAD.get(n) or json.dumps({"n": n, "x": [n, 0.5, -n]}) for n in range(13)]
 
@@ -108,9 +110,10 @@ def small(folder: Path, *, stored: bool = False) -> Job:
     return make(folder, content, "--max_bad_rows=0.5", stored=stored)
 
 
-def replaying(folder: Path, *, stored: bool = False) -> Job:
+def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:
     """A replay of a run of `small`: all of its bad rows but those that the model refuses are mended."""
     ran = small(folder, stored=stored)
+    ran = ran._replace(flags=(*ran.flags, f"--chunk_bytes={chunk_bytes}"))
     done = ran.run()
     assert done.code == 0, done.said
     texts = (text for name, text in ran.files().items() if name.startswith("_dead_letter/") and text)
