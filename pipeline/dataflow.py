@@ -87,7 +87,7 @@ def job_name(output: str) -> str:
     Dataflow runs no two jobs of one name at a time, so there is one for each folder.
 
     >>> job_name("gs://bucket/out/Day_1/"), job_name("gs://bucket/out/Day_1") == job_name("gs://bucket/out/Day_1/")
-    ('keyjoin-day-1-6ac8d6f6cd92', True)
+    ('keyjoin-day-1-8d41a51bf73c', True)
     """
     folder = output.rstrip("/")
     digest = hashlib.sha256(folder.encode()).hexdigest()[:12]

@@ -117,6 +117,7 @@ class TestToTheEnd:
         image = f"{REGION}-docker.pkg.dev/{PROJECT}/keyjoin/worker:{VERSION}"
         assert [i.container_image for i in pool.sdk_harness_container_images] == [image]
         assert options_of(job)["number_of_worker_harness_threads"] == 1
+        assert "disable_logging_submission_environment" in options_of(job)["experiments"]
         (graph,) = cloud.store.objects("staging/")  # no code, and no list of what is installed here
         assert graph.endswith("/pipeline.pb")
 
