@@ -162,9 +162,9 @@ def test_a_day_that_is_yet_to_come_is_refused(airflow: Airflow) -> None:
         airflow.call("day_of", "2999-01-01", "2026-11-23T03:00:00+00:00")
 
 
-@pytest.mark.parametrize("output", [OUT, f"{OUT}/", "gs://bucket/Über_all", f"gs://bucket/{'long' * 20}"])
-def test_the_job_has_the_name_that_keyjoin_gives_it(airflow: Airflow, output: str) -> None:
-    assert airflow.call("job_name", output) == dataflow.job_name(output)
+@pytest.mark.parametrize("path", [OUT, f"{OUT}/", "gs://bucket/Über_all", f"gs://bucket/{'long' * 20}"])
+def test_the_job_has_the_name_that_keyjoin_gives_it(airflow: Airflow, path: str) -> None:
+    assert airflow.call("job_name", path) == dataflow.job_name(path)
 
 
 def test_the_template_takes_what_it_is_given(airflow: Airflow) -> None:
