@@ -147,7 +147,7 @@ def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | No
     made = files.read_small(files.join(output, MANIFEST))
     document = None if made is None else json.loads(made)
     # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
-    if document is not None and document["status"] == "over budget":
+    if document is not None and document["status"] == manifest.OVER_BUDGET:
         totals = ledger.Totals(**document["totals"])
         breach = options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:

@@ -28,6 +28,7 @@ from transforms.records import Layout, Source
 SCHEMA_VERSION = 4
 SETTINGS = ("options", "format", "model", "versions")
 REPLAYS = "replays"
+OVER_BUDGET = "over budget"  # the status of a run that had more bad rows than it may, and has no `_SUCCESS`
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
@@ -151,7 +152,7 @@ def commit(
     written = write_lists(output, files.join(output, TEMP), sources)
     document = {
         "schema_version": SCHEMA_VERSION,
-        "status": "complete" if success else "over budget",
+        "status": "complete" if success else OVER_BUDGET,
         **settings,
         "totals": totals._asdict(),
         "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},

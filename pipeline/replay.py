@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import dataclasses
 import hashlib
+import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -123,6 +124,10 @@ def _ended(run: str, prove_lock: Callable[[], None]) -> Earlier:
         UsageError: It has not ended.
     """
     earlier = _look(run)
+    if earlier.stage is Stage.UNFINISHED and _is_over_budget(run, earlier.document):
+        # What another runner than the local one leaves to go on with: it ends here.
+        manifest.clear(run)
+        earlier = _look(run)
     if REPLAYING in earlier.document and earlier.stage is Stage.UNFINISHED:
         say("goes on", "with a replay that was not finished: what it scored is put in place")
         _put(run, prove_lock)
@@ -140,6 +145,15 @@ def _look(run: str) -> Earlier:
     if earlier is None:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     return earlier
+
+
+def _is_over_budget(run: str, job: Mapping[str, Any]) -> bool:
+    """Whether a run has a manifest already, and that is the one of its `_job.json`."""
+    made = files.read_small(files.join(run, MANIFEST))
+    document = {} if made is None else json.loads(made)
+    return document.get("status") == manifest.OVER_BUDGET and manifest.settings_of(document) == manifest.settings_of(
+        job
+    )
 
 
 def _check_parts(run: str, document: Mapping[str, Any]) -> None:

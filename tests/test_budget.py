@@ -247,7 +247,10 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     assert (done.code, done.complete()) == (1, False)
     *samples, error = done.err.splitlines()
     assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
-    assert f"see {done.output}/_dead_letter, then raise the budget and give the run's command again, which goes on" in error
+    assert (
+        f"see {done.output}/_dead_letter, then raise the budget and give the run's command again, which goes on"
+        in error
+    )
     # Dead letters and receipts of all chunks that were begun are there, and nothing is half there.
     begun = part_numbers(done)
     assert begun == list(range(len(begun)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import manifest
 from pipeline.cli import main
 from tests import examples, models
 from tests.conftest import Result
@@ -223,6 +224,20 @@ def test_a_run_over_its_budget_gets_its_success(keyjoin: Callable[..., Result], 
     last = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
     assert (last.code, done.complete()) == (0, True)
     assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
+
+
+def test_a_run_over_its_budget_on_another_runner_is_replayed_too(
+    keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    path = lines(*[{"x": [n, 0, 1]} for n in range(9)], {"x": 1})
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--max_bad_rows=0")
+    # There the graph commits, and leaves what the run can go on with.
+    job = {**manifest.settings_of(done.manifest()), "schema_version": manifest.SCHEMA_VERSION, "sources_sha256": ""}
+    (done.output / "_job.json").write_text(json.dumps(job))
+    mended = Path(path).parent.parent / "mended.jsonl"
+    mended.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
+    last = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
+    assert (last.code, done.complete()) == (0, True), last.err
 
 
 def test_parts_that_were_replayed_stay_when_the_run_goes_on(
