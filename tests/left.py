@@ -1,0 +1,106 @@
+"""An output folder in any state that a run can leave it in, made without a run."""
+
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+import pytest
+
+from pipeline import ledger, manifest, resume
+from pipeline.options import RunOptions, parse_run
+from pipeline.preflight import Inputs
+from transforms import files
+from transforms.receipts import write_list, write_receipt
+from transforms.records import Chunk, PartReceipt, Source
+from transforms.sources import match_sources
+from transforms.write import letters_name
+
+ROWS = b"0123456789abcdefghij"
+
+
+class Folder(NamedTuple):
+    """An output folder, and the command that it is of."""
+
+    options: RunOptions
+    inputs: Inputs
+    parts: list[PartReceipt]
+
+    @property
+    def output(self) -> Path:
+        return Path(self.options.output)
+
+    @property
+    def temp(self) -> str:
+        return f"{self.output}/_temp"
+
+    def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
+        there = files.list_below(str(self.output))
+        sources = self.inputs.matched.sources
+        resume.begin(str(self.output), self.inputs.settings, sources, earlier, there, overwrite=overwrite)
+
+    def write(self, *, receipts: int = 3) -> None:
+        """Parts, dead letters, and the first receipts."""
+        for part in self.parts:
+            files.write_whole(f"{self.output}/{part.chunk.part}", [b"joined"])
+            if part.dead:
+                files.write_whole(f"{self.output}/{letters_name(part.chunk.part)}", [b"dead"])
+        for part in self.parts[:receipts]:
+            write_receipt(self.temp, part)
+
+    def commit(self, *, success: bool = True) -> None:
+        write_list(self.temp, None, "00", self.parts)
+        sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
+        manifest.commit(str(self.output), self.inputs.settings, sources, [], totals, 1.0, success=success)
+
+    def look(self) -> resume.Earlier:
+        found = resume.look(str(self.output))
+        assert found is not None
+        return found
+
+    def again(self, *flags: str) -> Inputs:
+        """The input, as it is now."""
+        matched = match_sources(self.options.input, ".jsonl")
+        return self.inputs._replace(matched=matched, settings=manifest.settings(self.asked(*flags), "jsonl"))
+
+    def asked(self, *flags: str) -> RunOptions:
+        given = [f"--input={path}" for path in self.options.input]
+        given += [f"--model={self.options.model}", f"--output={self.output}", *flags]
+        return parse_run(given, "keyjoin run")[0]
+
+    def check(self, *flags: str) -> list[Source]:
+        return resume.check(self.look(), self.asked(*flags), self.again(*flags))
+
+
+def receipt(source: Path, data: bytes, number: int, parts: int, start: int, end: int, name: str) -> PartReceipt:
+    chunk = Chunk(str(source), "", start, end, number, parts, name)
+    dead = {"null": 1} if number else {}
+    checksum, joined, letters = (google_crc32c.value(text) for text in (data[start:end], b"joined", b"dead"))
+    return PartReceipt(chunk, checksum, 2, 0, 2 - number, dead, 6, joined, 4 * number, letters * number, 5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    data, model = tmp_path / "data", tmp_path / "model"
+    for path in (data, model):
+        path.mkdir()
+    (model / "saved_model.pb").write_bytes(b"never loaded")
+    plain, packed = data / "a.jsonl", data / "b.jsonl.gz"
+    plain.write_bytes(ROWS)
+    packed.write_bytes(gzip.compress(ROWS, mtime=0))
+    flags = [f"--input={data}", f"--model={model}", f"--output={tmp_path / 'out'}"]
+    options = parse_run(flags, "keyjoin run")[0]
+    inputs = Inputs("jsonl", match_sources(options.input, ".jsonl"), manifest.settings(options, "jsonl"))
+    parts = [
+        receipt(plain, ROWS, 0, 2, 0, 10, "a-00000-of-00002.jsonl"),
+        receipt(plain, ROWS, 1, 2, 10, 20, "a-00001-of-00002.jsonl"),
+        receipt(packed, ROWS, 0, 1, 0, 20, "b-00000-of-00001.jsonl.gz"),
+    ]
+    return Folder(options, inputs, parts)
+
+
+def finished(folder: Folder, *, success: bool = True) -> Folder:
+    folder.begin()
+    folder.write()
+    folder.commit(success=success)
+    return folder
