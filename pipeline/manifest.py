@@ -20,6 +20,7 @@ from pipeline.options import RunOptions
 from pipeline.sweep import Sweep
 from pipeline.warning import only_told
 from transforms import files
+from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
@@ -161,12 +162,21 @@ def commit(
     }
     text = _write(output, MANIFEST, document)
     if success:
-        files.write_whole(files.join(output, SUCCESS), [success_of(text)])
+        _write_success(files.join(output, SUCCESS), success_of(text))
     if keep:
         return
     # What came of the run stands whether or not they go.
     with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
+
+
+def _write_success(path: str, text: bytes) -> None:
+    try:
+        files.write_whole(path, [text])
+    except RunError:
+        # The error is no proof that it is not there, and if it is, the run is complete.
+        if files.read_small(path) != text:
+            raise
 
 
 def clear(output: str) -> None:

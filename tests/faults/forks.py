@@ -39,8 +39,8 @@ class Outcome(NamedTuple):
 
 def attempt(task: Attempt, kill_after: float | None = None) -> Outcome:
     """Runs an attempt to its end, or kills it after so many seconds."""
-    for path in (task.result, f"{task.result}.log"):
-        Path(path).unlink(missing_ok=True)
+    Path(task.result).unlink(missing_ok=True)
+    Path(f"{task.result}.log").write_bytes(b"")  # it may be killed before it writes one
     process = CONTEXT.Process(target=run, args=(task,))
     process.start()
     process.join(HANGS if kill_after is None else kill_after)
