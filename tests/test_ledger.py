@@ -14,7 +14,7 @@ def part(number: int, start: int, end: int, count: int = 2, **changes: object) -
     return made._replace(**changes)
 
 
-GOOD = [part(0, 0, 10), part(1, 10, 30)]
+GOOD = [part(0, 0, 10), part(1, 10, 30, replayed=1)]
 SOURCES = [Source("a.jsonl", 30, "a", ".jsonl")]
 NOW = {"a.jsonl": 30}
 WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1.jsonl": 20}
@@ -22,7 +22,7 @@ WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1
 
 def test_a_ledger_that_adds_up() -> None:
     assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
-    assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 2, 16)
+    assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1)
     assert total(GOOD).bad == 2
 
 
