@@ -70,7 +70,7 @@ def test_a_glob_matches_what_it_matches_for_beam_or_names_what_it_could_not_list
                 found = [file.path for file in lookup.match(pattern)]
             except UsageError as error:
                 named, _, _ = str(error).partition(" cannot be listed: ")
-                assert os.path.normpath(named) == broken  # noqa: PT017  it need not be raised
+                assert os.path.normpath(named) == broken
             else:
                 assert found == beams
                 assert not any(path.startswith(f"{broken}/") for path in beams)
