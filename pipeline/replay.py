@@ -22,7 +22,7 @@ from pipeline import ledger, manifest, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
 from pipeline.lock import locked
-from pipeline.names import JOB, MANIFEST, PARTS, STAGED, TEMP
+from pipeline.names import JOB, MANIFEST, PARTS, STAGED, TEMP, is_unfinished
 from pipeline.options import (
     Parser,
     RunOptions,
@@ -130,6 +130,7 @@ def _ended(run: str, prove_lock: Callable[[], None]) -> Earlier:
         earlier = _look(run)
     if REPLAYING in earlier.document and earlier.stage is Stage.UNFINISHED:
         say("goes on", "with a replay that was not finished: what it scored is put in place")
+        files.delete_files(run, [name for name in files.list_below(run) if is_unfinished(name)])
         _put(run, prove_lock)
         earlier = _look(run)
     no_letters = not earlier.document.get("totals", {}).get("dead")
