@@ -79,7 +79,7 @@ class DataflowApi:
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
         """Listens as long as the context; gives the address."""
-        server = http.server.ThreadingHTTPServer(("localhost", 0), _handler(self))
+        server = http.server.ThreadingHTTPServer(("localhost", 0), handler(self))
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
@@ -258,7 +258,9 @@ def _text(moment: datetime.datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _handler(api: DataflowApi) -> type[http.server.BaseHTTPRequestHandler]:
+def handler(api: DataflowApi) -> type[http.server.BaseHTTPRequestHandler]:
+    """Gives the API's answers to what a connection asks."""
+
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True

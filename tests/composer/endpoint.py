@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.cloud import dataflow
 
-from tests.cloud.dataflow_api import DataflowApi
+from tests.cloud.dataflow_api import DataflowApi, handler
 
 HOST = "dataflow.googleapis.com"
 CODES = {403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND}
@@ -87,22 +87,11 @@ class _Connect(http.server.BaseHTTPRequestHandler):
 
 
 def _answering(api: DataflowApi, context: ssl.SSLContext) -> type[_Connect]:
-    class Handler(_Connect):
+    class Handler(_Connect, handler(api)):  # type: ignore[misc]  # a class that was just made
         def connected(self) -> None:
             self.connection = context.wrap_socket(self.connection, server_side=True)
             self.rfile, self.wfile = self.connection.makefile("rb"), self.connection.makefile("wb")
             self.close_connection = False
-
-        def _serve(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, content = api.answer(self.command, self.path, body)
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json; charset=UTF-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = _serve  # noqa: N815  the names that the server looks for
 
     return Handler
 
