@@ -110,6 +110,11 @@ class Budget(NamedTuple):
             _check_effect(name, limit, limits[ALL])
         return cls(limits)
 
+    @classmethod
+    def recorded(cls, texts: Mapping[str, str]) -> "Budget":
+        """The budget whose limits a manifest has, see `texts`."""
+        return cls.parse(cls.items(texts))
+
     @staticmethod
     def items(texts: Mapping[str, str]) -> list[str]:
         """What to give for limits as `texts` has them."""

@@ -87,8 +87,7 @@ def commit_folder(output: str, lists: int, seconds: float) -> None:
     settings = manifest.settings_of(document)
     now = look_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
     totals = ledger.total(read_receipts(temp))
-    limits = settings["options"]["max_bad_rows"]
-    breach = Budget.parse(Budget.items(limits)).breach(totals.dead, totals.rows)
+    breach = Budget.recorded(settings["options"]["max_bad_rows"]).breach(totals.dead, totals.rows)
     commit(output, settings, sources, now, totals, seconds, success=breach is None, keep=True)
     if breach is not None:
         raise over_budget(output, breach)

@@ -11,7 +11,6 @@ the run's own command keeps the parts that are in place, and scores those again 
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import shlex
 import zlib
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline import ledger, manifest, resume
+from pipeline.budget import Budget
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
 from pipeline.lock import locked
@@ -44,7 +44,7 @@ from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import RECEIPTS, list_receipts, read_list, read_receipts
 from transforms.records import PartReceipt, Source
-from transforms.replay import keys, put, read_rows, replay_part
+from transforms.replay import NOTHING_MENDED, Mended, keys, put, read_rows, replay_part
 from transforms.sources import Matched
 from transforms.threads import stream_in_threads
 from transforms.write import written_of
@@ -97,13 +97,13 @@ def main(argv: Sequence[str]) -> Exit:
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
-        mended = read_rows(given.rows, formats.load(document["format"])) if given.rows else {}
-        _check_keys(run, earlier, given.rows, mended)
+        mended = read_rows(given.rows, formats.load(document["format"])) if given.rows else NOTHING_MENDED
+        _check_keys(run, earlier, given.rows, mended.rows)
         with _prepared(options, earlier) as plan:
-            joined = in_the_background(lambda: _stage(run, earlier, plan, mended))
+            joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
         prove_lock()
         if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
-            _begin(run, earlier, _record(plan, given.rows, document, joined))
+            _begin(run, earlier, _record(plan, mended, document, joined))
             totals = _put(run, prove_lock)
         else:
             totals = ledger.Totals(**document["totals"])
@@ -262,13 +262,13 @@ def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[P
         ) from error
 
 
-def _record(plan: Plan, rows: str | None, document: Mapping[str, Any], joined: int) -> dict[str, Any]:
+def _record(plan: Plan, mended: Mended, document: Mapping[str, Any], joined: int) -> dict[str, Any]:
     """What the manifest says of a replay."""
     used = plan.settings
     return {
         "model": {name: used["model"][name] for name in ("path", "sha256", "inputs")},
         "versions": used["versions"],
-        "rows_sha256": None if rows is None else hashlib.sha256(files.read_small(rows) or b"").hexdigest(),
+        "rows_sha256": mended.sha256,
         "dead_letters": sum(document["totals"]["dead"].values()),
         "joined": joined,
     }
@@ -300,7 +300,7 @@ def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
     document, sources = earlier.document, earlier.sources or ()
     skipped, seconds = (document[REPLAYING][name] for name in CARRIED)
     totals = ledger.total(read_receipts(temp))
-    breach = recorded(document["options"]).max_bad_rows.breach(totals.dead, totals.rows)
+    breach = Budget.recorded(document["options"]["max_bad_rows"]).breach(totals.dead, totals.rows)
     prove_lock()
     # The sources need not be there any more: what was read of them is on record.
     read = Matched(list(sources), skipped)

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import hashlib
 import json
 import os
 import shutil
@@ -173,9 +174,12 @@ def test_a_mended_model_scores_what_the_first_one_refused(
 
 
 def test_several_replays_are_all_on_record(keyjoin: Callable[..., Result], ran: Result, model: Any) -> None:
-    assert keyjoin("replay", "--run=out", mended_rows(ran.dead()[:1])).code == 0
+    flag = mended_rows(ran.dead()[:1])
+    assert keyjoin("replay", "--run=out", flag).code == 0
     assert keyjoin("replay", "--run=out", f"--model={model(models.plain)}").code == 0
     assert [replay["joined"] for replay in ran.manifest()["replays"]] == [1, 2]
+    digest = hashlib.sha256(Path("mended.jsonl").read_bytes()).hexdigest()
+    assert [replay["rows_sha256"] for replay in ran.manifest()["replays"]] == [digest, None]
     assert ran.manifest()["totals"]["replayed"] == 3
 
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import collections
 import gzip
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,7 +101,22 @@ def _as_written(path: str, size: int, checksum: int) -> bytes:
     return text
 
 
-def read_rows(path: str, fmt: Format) -> dict[str, bytes]:
+class Mended(NamedTuple):
+    """Rows that were mended.
+
+    Attributes:
+        rows: Their bytes, by key.
+        sha256: Of the file that they were read from; None if there is none.
+    """
+
+    rows: Mapping[str, bytes]
+    sha256: str | None
+
+
+NOTHING_MENDED = Mended({}, None)
+
+
+def read_rows(path: str, fmt: Format) -> Mended:
     """Mended rows by key, from lines like those of dead letter files; all but key, row and row_encoding is ignored.
 
     Args:
@@ -113,10 +129,10 @@ def read_rows(path: str, fmt: Format) -> dict[str, bytes]:
     rows: dict[str, bytes] = {}
     try:
         with files.open_raw(path) as file:
-            lines = file.read().split(b"\n")
+            content = file.read()
     except OSError as error:
         raise UsageError(f"--rows {path} cannot be read: {error}; give a file of lines like {EXAMPLE}") from error
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(content.split(b"\n"), 1):
         if not text.strip():
             continue
         try:
@@ -129,7 +145,7 @@ def read_rows(path: str, fmt: Format) -> dict[str, bytes]:
         if not _is_one(row, fmt):
             raise UsageError(f"--rows {path}, line {number}: row is not exactly one row of {fmt.name}; mend it")
         rows[line.key] = row
-    return rows
+    return Mended(rows, hashlib.sha256(content).hexdigest())
 
 
 def _is_one(row: bytes, fmt: Format) -> bool:
