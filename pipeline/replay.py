@@ -320,6 +320,6 @@ def _staged(run: str) -> Iterator[PartReceipt]:
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:
     bad = ", ".join(f"{code} {count:,}" for code, count in totals.dead.items())
-    say("joined now", f"{joined:,} rows")
-    say("still bad", f"{totals.bad:,} rows{f' ({bad})' if bad else ''}")
+    say("joined now", f"{joined:,} row{'s' * (joined != 1)}")
+    say("still bad", f"{totals.bad:,} row{'s' * (totals.bad != 1)}{f' ({bad})' if bad else ''}")
     say("output", run)
