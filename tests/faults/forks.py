@@ -1,11 +1,14 @@
 """Attempts in forked processes: started from one that has imported everything, at most as many at once as there are cores."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +17,9 @@ from tests.faults.attempt import Attempt, run
 HANGS = 300  # seconds after which an attempt counts as hanging; they take less than one
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "tests.faults.attempt"])
+# An exit code can be read once, and `start` reads those of all children that have ended: a thread that reads the same
+# one at that moment gets 255.
+EXIT_CODES = threading.Lock()
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -42,13 +48,15 @@ def attempt(task: Attempt, kill_after: float | None = None) -> Outcome:
     Path(task.result).unlink(missing_ok=True)
     Path(f"{task.result}.log").write_bytes(b"")  # it may be killed before it writes one
     process = CONTEXT.Process(target=run, args=(task,))
-    process.start()
-    process.join(HANGS if kill_after is None else kill_after)
-    if process.exitcode is None:
+    with EXIT_CODES:
+        process.start()
+    if not wait([process.sentinel], HANGS if kill_after is None else kill_after):
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        with contextlib.suppress(ProcessLookupError):  # it has ended just now
+            os.kill(process.pid, signal.SIGKILL)
         assert kill_after is not None, f"hangs: {task}"
+    with EXIT_CODES:
+        process.join()
     said = Path(f"{task.result}.log").read_text(errors="replace")
     text = Path(task.result).read_text() if os.path.exists(task.result) else ""
     found = json.loads(text) if text else {}
