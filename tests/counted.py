@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import rows as made
 from tests.examples import example, floats, texts, written
 from transforms import columns, formats
-from transforms.formats import example_read, json_lines, jsonl
+from transforms.formats import json_lines, slices
 from transforms.model import Contract, Echo, Model, Tensor
 from transforms.predict import KeyedChunkHandler
 from transforms.read import read_chunk
@@ -123,10 +123,8 @@ class Passage:
             size, most = self.rows, self.batch
         elif step == "write":
             size, most = self.rows, json_lines.slice_rows(self.rows, self.chunk.end)
-        elif self.format.is_example:
-            size, most = self.rows, example_read.DECODE_ROWS
         else:
-            size, most = self.chunk.end, jsonl.SLICE_BYTES
+            size, most = self.chunk.end, slices.SLICE_BYTES
         return -(-size // most)
 
     def blocks(self) -> int:

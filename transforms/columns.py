@@ -158,8 +158,10 @@ def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str) ->
     if not dims:
         return valid & in_range(array, dtype)
     offsets = array.offsets.to_numpy()
-    unfit = np.concatenate([[0], np.cumsum(~fits(array.values, dims[1:], dtype))])
-    fitting: Mask = valid & (np.diff(offsets) == dims[0]) & (np.diff(unfit[offsets]) == 0)
+    fitting: Mask = valid & (np.diff(offsets) == dims[0])
+    inner = fits(array.values, dims[1:], dtype)
+    if not inner.all():  # else that would be a sum a value, for nothing
+        fitting &= np.diff(np.concatenate([[0], np.cumsum(~inner)])[offsets]) == 0
     return fitting
 
 
@@ -276,9 +278,10 @@ def contents(pieces: pa.LargeBinaryArray) -> pa.Buffer:
     return pieces.buffers()[2].slice(int(bounds[0]), int(bounds[-1] - bounds[0]))
 
 
-def longest(pieces: pa.LargeBinaryArray) -> int:
-    """Bytes of the longest piece."""
-    return int(np.diff(_offsets(pieces)).max(initial=0))
+def sizes(pieces: pa.LargeBinaryArray) -> Positions:
+    """Bytes of each piece."""
+    found: Positions = np.diff(_offsets(pieces))
+    return found
 
 
 def _offsets(pieces: pa.LargeBinaryArray) -> Positions:

@@ -1,55 +1,59 @@
 """Inputs from tf.Examples.
 
-What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they
-have lists of the same kinds, which is only the fast way to the same answer, see `_decode_block`.
+What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they are
+laid out alike, see `example_alike`, or have lists of the same kinds, see `_decode_many`: only faster ways to the
+same answer.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder, ExampleToNumpyDict
+from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from transforms import columns
 from transforms.dtypes import STRING
+from transforms.formats import example_alike
+from transforms.formats.example_parse import BYTES, FLOATS, INTS, LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask, Positions
-from transforms.threads import in_threads
 
 DECODE_ROWS = 8_192  # in larger batches the decoder takes twice as long a row
-# A feature's lists, by the kind of NumPy dtype that they become.
-FLOATS, INTS, BYTES = "fiO"
-LIST_NAMES = {FLOATS: "float_list", INTS: "int64_list", BYTES: "bytes_list"}
 LIST_TYPES = {FLOATS: schema_pb2.FLOAT, INTS: schema_pb2.INT, BYTES: schema_pb2.BYTES}
-Values = npt.NDArray[Any]
 
 
-def decode(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
+def decode(
+    records: pa.LargeBinaryArray, features: Sequence[Feature]
+) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
     """The model's inputs of the records that fit, a column a feature.
 
     Numbers of a float input may be integers. Of a name given twice the last one counts, as everywhere in
     protobuf.
 
+    Args:
+        records: Serialized Examples, or what should be; side by side, as of `columns.gather`.
+        features: What the model needs.
+
     Returns:
         The inputs, and of each record that does not fit its number, with a reason code and a message.
     """
     block = _decode(records, _fields(features))
-    read = np.delete(np.arange(len(records)), block.unread)
-    fitting = _fitting(block.lists, len(read), features)
-    kept = {field: column.filter(pa.array(fitting)) for field, column in block.lists.items()}
-    good = read[fitting]
-    whole = [records[row] for row in good] if any(not f.fields for f in features) else []
-    arrays = [_input(feature, kept, whole) for feature in features]
+    fitting = _fitting(block.lists, len(block.read), features)
+    good, lists = block.read[fitting], block.lists
+    if not fitting.all():
+        lists = {field: column.filter(pa.array(fitting)) for field, column in lists.items()}
+    whole = records.take(pa.array(good)).to_pylist() if any(not f.fields for f in features) else []
+    arrays = [_input(feature, lists, whole) for feature in features]
     refused = np.ones(len(records), np.bool_)
     refused[good] = False
     unfit = np.flatnonzero(refused).tolist()
     names = [feature.name for feature in features]
-    return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at], features) for at in unfit}
+    return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at].as_py(), features) for at in unfit}
 
 
 def _fields(features: Sequence[Feature]) -> dict[str, str]:
@@ -75,25 +79,42 @@ class _Block(NamedTuple):
     """Decoded records.
 
     Attributes:
-        lists: Field -> a list of values a record, null or empty where there is none.
-        unread: Numbers of the records that are not Examples, or have a field of the wrong kind.
+        read: Numbers of the records that are Examples, with no field of a wrong kind.
+        lists: Field -> a list of values for each of them, null or empty where there is none.
     """
 
+    read: Positions
     lists: dict[str, pa.Array]
-    unread: Positions
 
 
-def _decode(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
-    starts = range(0, len(records), DECODE_ROWS)
-    blocks = list(in_threads(lambda at: _decode_block(records[at : at + DECODE_ROWS], fields), starts))
-    blocks.append(_decode_each([], fields))
-    return _Block(
-        {field: pa.concat_arrays([block.lists[field] for block in blocks]) for field in fields},
-        np.concatenate([at + block.unread for at, block in zip([*starts, 0], blocks, strict=True)]),
-    )
+def _decode(records: pa.LargeBinaryArray, fields: dict[str, str]) -> _Block:
+    kinds = {field: _kinds(dtype) for field, dtype in fields.items()}
+    blocks = [
+        _Block(numbers, {field: _cast(found, fields[field]) for field, found in lists.items()})
+        for numbers, lists in example_alike.groups(records, kinds)
+    ]
+    left = np.delete(np.arange(len(records)), np.concatenate([np.zeros(0, np.int64), *(b.read for b in blocks)]))
+    for at in range(0, len(left), DECODE_ROWS):
+        some = left[at : at + DECODE_ROWS]
+        block = _decode_many(records.take(pa.array(some)).to_pylist(), fields)
+        blocks.append(block._replace(read=some[block.read]))
+    return _in_order(blocks or [_decode_each([], fields)])
 
 
-def _decode_block(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
+def _in_order(blocks: Sequence[_Block]) -> _Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    read = np.concatenate([block.read for block in blocks])
+    order = np.argsort(read)
+    joined = {field: pa.concat_arrays([block.lists[field] for block in blocks]) for field in blocks[0].lists}
+    return _Block(read[order], {field: lists.take(pa.array(order)) for field, lists in joined.items()})
+
+
+def _cast(lists: pa.Array, dtype: str) -> pa.Array:
+    return pc.cast(lists, pa.large_list(_leaf(dtype)), safe=False)
+
+
+def _decode_many(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
     """Decodes records at once, if all of them have lists of the same kinds as the first."""
     schema = schema_pb2.Schema()
     first = parse(records[0]) or {}
@@ -106,37 +127,22 @@ def _decode_block(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
         batch = ExamplesToRecordBatchDecoder(schema.SerializeToString()).DecodeBatch(records)
     except RuntimeError:
         return _decode_each(records, fields)
-    lists = {f: pc.cast(batch.column(f), pa.large_list(_leaf(d)), safe=False) for f, d in fields.items()}
-    return _Block(lists, np.zeros(0, np.int64))
+    return _Block(np.arange(len(records)), {field: _cast(batch.column(field), d) for field, d in fields.items()})
 
 
 def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
     """Decodes records one by one, to the same lists as at once: integers may stand among floats."""
     kinds = [_kinds(dtype) for dtype in fields.values()]
-    found, unread = [], []
+    found, read = [], []
     for number, record in enumerate(records):
         example = parse(record)
         values = [] if example is None else [example.get(field) for field in fields]
-        if example is None or any(v is not None and v.dtype.kind not in k for v, k in zip(values, kinds, strict=True)):
-            unread.append(number)
-        else:
+        if example is not None and all(v is None or v.dtype.kind in k for v, k in zip(values, kinds, strict=True)):
             found.append(values)
+            read.append(number)
     by_field = zip(*found, strict=True) if found else [()] * len(fields)
     lists = {f: _listed(values, _leaf(d)) for (f, d), values in zip(fields.items(), by_field, strict=True)}
-    return _Block(lists, np.array(unread, np.int64))
-
-
-def parse(record: bytes) -> dict[str, Values | None] | None:
-    """A record's features, None where one is of no kind; None if it is not an Example.
-
-    This parses as `ExamplesToRecordBatchDecoder` does. Python's own protobuf is another parser: it has no
-    feature where a map's entry holds an unknown field.
-    """
-    try:
-        example: dict[str, Values | None] = ExampleToNumpyDict(record)
-    except RuntimeError:
-        return None
-    return example
+    return _Block(np.array(read, np.int64), lists)
 
 
 def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from transforms.formats.example_read import LIST_NAMES, Values, parse
+from transforms.formats.example_parse import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
 

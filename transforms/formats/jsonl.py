@@ -4,7 +4,6 @@ A line's fate depends on the line alone: what decides is whether `pyarrow.json` 
 one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
 """
 
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -16,20 +15,17 @@ import pyarrow.json
 
 from transforms import columns
 from transforms.dtypes import STRING
-from transforms.formats import Joined, json_explain, json_lines, json_write
+from transforms.formats import Joined, json_explain, json_lines, json_write, slices
+from transforms.formats.slices import Found, Why
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
-from transforms.threads import in_threads
 
 OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
-SLICE_BYTES = 1 << 22  # what a thread reads at a time
 BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have. As patterns, one by
 # one: RE2 looks for a literal with the processor's vectors, and leaves the interpreter's lock alone meanwhile.
 NOT_NUMBERS = ("NaN", "Inf")
-
-Why = tuple[str, str]  # reason code, message
 
 
 class JsonLines:
@@ -52,17 +48,7 @@ class JsonLines:
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Parses the fields that the model needs; see `transforms.formats.Format`."""
-        borders = np.searchsorted(rows.starts, np.arange(0, len(data), SLICE_BYTES))
-        pairs = itertools.pairwise([*borders, len(rows.starts)])
-        slices = [Rows(rows.starts[first:end], rows.ends[first:end]) for first, end in pairs if first < end]
-        found = list(in_threads(lambda part: _read_slice(data, part, features), slices))
-        firsts = np.cumsum([0, *(len(part.starts) for part in slices)]).tolist()
-        bad = [
-            BadRow(first + row, "read", *why)
-            for first, (_, refused) in zip(firsts, found, strict=False)
-            for row, why in refused
-        ]
-        return columns.concatenate([inputs for inputs, _ in found], features), bad
+        return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
@@ -115,7 +101,7 @@ def _least_value(feature: Feature) -> int:
     return size
 
 
-def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[tuple[int, Why]]]:
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
     """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
     suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
     # Row numbers: of what was not suspect, then of what could be read, then of what fits.
@@ -257,7 +243,9 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Ta
     """Reads lines as the first of them is spelled; None if one of them cannot be read so."""
     schema = columns.schema(features, json_explain.spelling(lines[0].as_py(), features))
     text = columns.contents(lines)
-    block = max(BLOCK_BYTES, columns.longest(lines) + 1)  # it has to hold the longest line, and is allocated whole
+    block = max(
+        BLOCK_BYTES, int(columns.sizes(lines).max()) + 1
+    )  # it has to hold the longest line, and is allocated whole
     try:
         return pyarrow.json.read_json(
             pa.BufferReader(text),

@@ -11,15 +11,17 @@ is wrong, that row alone is bad. A row is the whole frame; its fate depends on i
 import contextlib
 import functools
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import google_crc32c
 import numpy as np
 import pyarrow as pa
 
+from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import GZIP, Joined, between, example_null, example_read, example_write
+from transforms.formats import GZIP, Joined, between, example_null, example_parse, example_read, example_write, slices
+from transforms.formats.slices import Found
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
 from transforms.threads import in_threads
@@ -77,13 +79,7 @@ class TFRecord:
 
         Of a name given twice the last one counts, as everywhere in protobuf.
         """
-        records = _contents(data, rows)
-        differing = _differing(data, rows, records)
-        bad = [BadRow(int(row), "read", Reason.CORRUPT.value, DIFFERS) for row in differing]
-        intact = np.delete(np.arange(len(records)), differing)
-        inputs, refused = example_read.decode([records[row] for row in intact], features)
-        bad += [BadRow(int(intact[at]), "read", *why) for at, why in refused.items()]
-        return inputs, sorted(bad)
+        return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """A frame, the names of the features, and a byte for each of their values; see `Format`."""
@@ -100,7 +96,7 @@ class TFRecord:
         layout: Layout,
     ) -> Joined:
         """Adds predictions to their records; see `transforms.formats.Format`."""
-        contents = _contents(data, rows)
+        contents = list(_contents(data, rows))
         kept, refused = example_write.keep(data, contents, bad, predictions, layout)
         nulls = {}
         if layout.error:
@@ -128,7 +124,7 @@ class TFRecord:
         start, examples = 0, []
         with contextlib.suppress(RunError):
             for end in _ends(data, 0, len(data)):
-                examples.append(example_read.parse(data[start + HEADER : end - FOOTER]))
+                examples.append(example_parse.parse(data[start + HEADER : end - FOOTER]))
                 start = end
         return [
             {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
@@ -138,6 +134,17 @@ class TFRecord:
 
 
 FORMAT = TFRecord()
+
+
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
+    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
+    differing = _differing(data, rows)
+    intact = np.delete(np.arange(len(rows.starts)), differing)
+    records = columns.gather(data, rows.starts[intact] + HEADER, rows.ends[intact] - FOOTER)
+    inputs, refused = example_read.decode(records, features)
+    bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
+    bad.update((int(intact[at]), why) for at, why in refused.items())
+    return inputs, sorted(bad.items())
 
 
 def _ends(data: bytes, first: int, size: int) -> Iterator[int]:
@@ -183,12 +190,12 @@ def _length(header: bytes) -> int | None:
     return length if header == _header(length) else None
 
 
-def _masked(pieces: Sequence[bytes]) -> bytes:
+def _masked(pieces: Iterable[bytes]) -> bytes:
     """The masked crc32c of each piece, 4 bytes each.
 
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
     """
-    crc = np.fromiter(map(google_crc32c.value, pieces), np.uint32, len(pieces))
+    crc = np.fromiter(map(google_crc32c.value, pieces), np.uint32)
     return ((crc >> 15 | crc << 17) + MASK_DELTA).astype("<u4").tobytes()
 
 
@@ -201,15 +208,15 @@ def _framed(records: Sequence[bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def _contents(data: bytes, rows: Rows) -> list[bytes]:
+def _contents(data: bytes, rows: Rows) -> Iterator[bytes]:
     """The data of each record, without its frame."""
     starts, ends = (rows.starts + HEADER).tolist(), (rows.ends - FOOTER).tolist()
-    return [data[start:end] for start, end in zip(starts, ends, strict=True)]
+    return (data[start:end] for start, end in zip(starts, ends, strict=True))
 
 
-def _differing(data: bytes, rows: Rows, records: Sequence[bytes]) -> Positions:
+def _differing(data: bytes, rows: Rows) -> Positions:
     """Numbers of the records whose data does not match its checksum."""
     written = np.frombuffer(data, np.uint8)[(rows.ends - FOOTER)[:, None] + np.arange(FOOTER)]
-    found = np.frombuffer(_masked(records), np.uint8).reshape(-1, FOOTER)
+    found = np.frombuffer(_masked(_contents(data, rows)), np.uint8).reshape(-1, FOOTER)
     differing: Positions = np.flatnonzero((written != found).any(axis=1))
     return differing
