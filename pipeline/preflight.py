@@ -243,8 +243,8 @@ def _pick_batch_size(
     if options.accelerator:  # what is fast on this machine says nothing about it
         return Sweep(columns.batch_rows(features) * ACCELERATED, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    usual = Sweep(columns.batch_rows(features), {})
-    return sweep(loaded, contract, rows, usual) if rows else usual
+    usual = columns.batch_rows(features)
+    return sweep(loaded, contract, rows, usual) if rows else Sweep(usual, {})
 
 
 def _check_readable(file: FileMetadata) -> None:

@@ -1,4 +1,4 @@
-"""The batch size, picked by measuring: how many rows a second the model scores, called with more and more of them."""
+"""The batch size, picked by measuring: how many rows a second the model scores, called with more or fewer of them."""
 
 import contextlib
 import time
@@ -7,16 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
-from transforms.halves import Scored
+from transforms.halves import MULTIPLE, Scored
 from transforms.model import Arrays, Contract, Model
 from transforms.score import score
+from transforms.threads import THREADS
 
-SIZES = (96, 384, 1536, 6144, 12_288)  # multiples of `halves.MULTIPLE`
-BATCHES = 4  # of each size: enough for all threads, and as many rows as are in one of the next size
-MOST_ROWS = BATCHES * SIZES[-1]
-BUDGET_SECONDS = 0.4
-GAIN = 1.1  # a larger batch has to be worth its memory
+BATCHES = max(2, THREADS)  # of each size
+MOST_ROWS = BATCHES * MAX_BATCH
+STEP = 4  # between sizes
+FEW_ROWS = 2 * MULTIPLE  # of a batch that tells whether to go on
+BUDGET_SECONDS = 0.5
+GAIN = 1.1  # less is noise
 SMALL_INPUT = 32 << 20  # bytes of input for which measuring would not pay
 
 
@@ -36,17 +39,17 @@ class _FailedError(Exception):
     """The model raised. It is no `ModelError`: for a measurement no batch is halved."""
 
 
-def sweep(model: Model, contract: Contract, rows: Arrays, usual: Sweep) -> Sweep:
-    """Picks a batch size.
+def sweep(model: Model, contract: Contract, rows: Arrays, usual: int) -> Sweep:
+    """Picks a batch size: the usual one, or a smaller or larger one that is clearly faster.
 
-    A size counts only if its predictions are, bit for bit, those of the one before: that the choice depends
-    on a measurement must not show in the output. A size for which the model raises ends the measurement.
+    Another size counts only if its predictions are, bit for bit, those of the usual one: that the choice depends
+    on a measurement must not show in the output. A model that raises, or is too slow, is not measured further.
 
     Args:
         model: The model.
         contract: What its signature takes and gives.
         rows: Data input -> (rows, …), some real rows, at least one; they are repeated as often as needed.
-        usual: What is picked where nothing can be measured.
+        usual: The size that is likely best.
     """
 
     def call(*arrays: Any) -> Any:
@@ -58,33 +61,41 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: Sweep) -> Sweep
     asked = Model(model.inputs, model.outputs, call)
     rates: dict[int, int] = {}
     with contextlib.suppress(_FailedError):
-        _score(asked, contract, rows, SIZES[0])  # the first call is slower than all others
-        for size, rate in _measure(asked, contract, rows):
+        for size, rate in _measure(asked, contract, rows, usual):
             rates[size] = rate
-    return Sweep(_best(rates), rates) if rates else usual
+    best = max(rates, key=rates.__getitem__, default=usual)
+    return Sweep(best if best != usual and rates[best] > GAIN * rates[usual] else usual, rates)
 
 
-def _measure(model: Model, contract: Contract, rows: Arrays) -> Iterator[tuple[int, int]]:
-    """Sizes and rows a second."""
-    before, ends = None, time.monotonic() + BUDGET_SECONDS
-    for size in SIZES:
-        started = time.monotonic()
-        scored = _score(model, contract, rows, size)
-        seconds = time.monotonic() - started
-        if before is not None and not _begins_with(scored, before):
-            break
-        yield size, round(BATCHES * size / seconds)
-        if time.monotonic() + BATCHES * seconds > ends:
-            break
-        before = scored
+def _measure(model: Model, contract: Contract, rows: Arrays, usual: int) -> Iterator[tuple[int, int]]:
+    """Sizes and rows a second, the usual one first."""
+    ends = time.monotonic() + BUDGET_SECONDS
+    few = min(usual, FEW_ROWS)
+    _score(model, contract, rows, few)  # the first call is slower than all others
+    if time.monotonic() > ends:
+        return
+    _, rate = _timed(model, contract, rows, few)
+    if _lasts(usual, rate) > ends:
+        return
+    first, rate = _timed(model, contract, rows, usual)
+    yield usual, rate
+    for size in (usual // STEP, usual * STEP):
+        if MULTIPLE <= size <= MAX_BATCH and size % MULTIPLE == 0 and _lasts(size, rate) <= ends:
+            scored, found = _timed(model, contract, rows, size)
+            if _begin_alike(scored, first):
+                yield size, found
 
 
-def _best(rates: Mapping[int, int]) -> int:
-    """The smallest size that no larger one beats by enough."""
-    best = SIZES[0]
-    for size, rate in rates.items():
-        best = size if rate > GAIN * rates[best] else best
-    return best
+def _lasts(size: int, rate: int) -> float:
+    """When it would be known how fast a size is, at so many rows a second."""
+    return time.monotonic() + BATCHES * size / rate
+
+
+def _timed(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Scored, int]:
+    """Predictions, and rows a second."""
+    started = time.monotonic()
+    scored = _score(model, contract, rows, size)
+    return scored, round(BATCHES * size / (time.monotonic() - started))
 
 
 def _score(model: Model, contract: Contract, rows: Arrays, size: int) -> Scored:
@@ -93,9 +104,11 @@ def _score(model: Model, contract: Contract, rows: Arrays, size: int) -> Scored:
     return score(model, contract, arrays, count, size, keep_non_finite=True)
 
 
-def _begins_with(scored: Scored, before: Scored) -> bool:
-    """Whether predictions begin with the same bits."""
-    return all(
-        array.dtype == object or array[: len(first)].tobytes() == first.tobytes()
-        for array, first in zip(scored.outputs.values(), before.outputs.values(), strict=True)
-    )
+def _begin_alike(scored: Scored, other: Scored) -> bool:
+    """Whether predictions have the same bits, as far as both go."""
+    pairs = zip(scored.outputs.values(), other.outputs.values(), strict=True)
+    return all(one.dtype == object or _bytes(one, len(two)) == _bytes(two, len(one)) for one, two in pairs)
+
+
+def _bytes(array: Any, rows: int) -> bytes:
+    return bytes(array[:rows].tobytes())

@@ -1,6 +1,5 @@
-"""The batch size: the fastest among those that give the same bits, told by a clock that the model itself turns."""
+"""The batch size: the usual one, or a clearly faster one that gives the same bits, told by a clock that the model itself turns."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +9,13 @@ import pytest
 from pipeline import preflight, sweep
 from tests import models
 from tests.conftest import Result
+from transforms.errors import ModelError
 from transforms.model import Contract, Model, Tensor
 
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
 CONTRACT = Contract("s", (X,), (Y,), None, None)
-USUAL = sweep.Sweep(7, {})
+USUAL = 1536
 ROWS = {"x": np.arange(20, dtype=np.float32).reshape(10, 2)}
 
 
@@ -24,11 +24,12 @@ class Clock:
 
     def __init__(self, call: float, row: float, answer: Callable[[np.ndarray], np.ndarray]) -> None:
         self.now, self.call, self.row, self.answer = 0.0, call, row, answer
+        self.square = 0.0
         self.sizes: list[int] = []
         self.model = Model({"x": X}, {"y": Y}, self._score)
 
     def _score(self, x: np.ndarray) -> tuple[np.ndarray]:
-        self.now += self.call + self.row * len(x)
+        self.now += self.call + self.row * len(x) + self.square * len(x) ** 2
         self.sizes.append(len(x))
         return (self.answer(x),)
 
@@ -44,28 +45,58 @@ def total(x: np.ndarray) -> np.ndarray:
 
 def test_a_call_that_costs_much_is_made_with_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = pick(monkeypatch, Clock(1e-3, 1e-9, total))
-    assert found.batch_size == sweep.SIZES[-1]
-    assert tuple(found.rates) == sweep.SIZES
+    assert (found.batch_size, tuple(found.rates)) == (4 * USUAL, (USUAL, USUAL // 4, 4 * USUAL))
 
 
-def test_a_larger_batch_has_to_be_worth_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pick(monkeypatch, Clock(1e-9, 1e-6, total)).batch_size == sweep.SIZES[0]
+def test_rows_that_cost_more_the_more_they_are_go_in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1e-9, 1e-9, total)
+    clock.square = 1e-9
+    assert pick(monkeypatch, clock).batch_size == USUAL // 4
 
 
-def test_a_slow_model_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(0.0, 1e-4, total)
+def test_another_size_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = pick(monkeypatch, Clock(1e-4, 1e-6, total))
+    assert found.rates[USUAL] < found.rates[4 * USUAL] < sweep.GAIN * found.rates[USUAL]
+    assert found.batch_size == USUAL
+
+
+@pytest.mark.parametrize(("row", "sizes"), [(1e-4, (USUAL, USUAL // 4)), (1e-3, ()), (1e-2, ())])
+def test_a_slow_model_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch, row: float, sizes: Any) -> None:
+    monkeypatch.setattr(sweep, "BATCHES", 2)
+    clock = Clock(0.0, row, total)
     found = pick(monkeypatch, clock)
-    assert len(found.rates) < 3
-    assert clock.now < 3 * sweep.BUDGET_SECONDS
+    assert (found.batch_size, tuple(found.rates)) == (USUAL, sizes)
+    assert len(clock.sizes) <= 2 * (2 + len(sizes))
+    assert clock.now < 2 * sweep.BUDGET_SECONDS or clock.sizes == [sweep.FEW_ROWS] * 2
 
 
-def test_a_size_that_changes_a_bit_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("usual", [48, 96, 12_288])
+def test_sizes_are_such_that_neighbours_do_not_show(monkeypatch: pytest.MonkeyPatch, usual: int) -> None:
+    clock = Clock(1e-6, 1e-9, total)
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
+    found = sweep.sweep(clock.model, CONTRACT, ROWS, usual)
+    assert tuple(found.rates) == {48: (48, 192), 96: (96, 384), 12_288: (12_288, 3_072)}[usual]
+
+
+@pytest.mark.parametrize("size", [USUAL // 4, 4 * USUAL])
+def test_a_size_that_changes_a_bit_is_not_taken(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     def answer(x: np.ndarray) -> np.ndarray:
         made = total(x)
-        return made if len(x) <= 384 else np.nextafter(made, np.float32(np.inf))
+        return np.nextafter(made, np.float32(np.inf)) if len(x) == size else made
 
     found = pick(monkeypatch, Clock(1e-3, 1e-9, answer))
-    assert (found.batch_size, tuple(found.rates)) == (384, (96, 384))
+    assert USUAL in found.rates
+    assert size not in found.rates
+
+
+def test_a_model_that_raises_is_called_with_the_usual_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(x: np.ndarray) -> np.ndarray:
+        if len(x) > USUAL:
+            raise ModelError("too much")
+        return total(x)
+
+    found = pick(monkeypatch, Clock(1e-9, 1e-9, answer))
+    assert (found.batch_size, tuple(found.rates)) == (USUAL, (USUAL, USUAL // 4))
 
 
 def test_what_was_measured_is_in_the_manifest(
@@ -76,10 +107,9 @@ def test_what_was_measured_is_in_the_manifest(
     done = keyjoin("run", f"--input={path}", f"--model={folder}")
     found = done.manifest()["model"]
     assert str(found["batch_size"]) in found["rows_per_second_by_batch_size"]
-    assert f"batch        {found['batch_size']:,} rows a call (measured rows/s: 96: " in done.out
+    assert f"batch        {found['batch_size']:,} rows a call (measured rows/s: " in done.out
     given = keyjoin("run", f"--input={path}", f"--model={folder}", "--batch_size=7").manifest()["model"]
     assert (given["batch_size"], given["rows_per_second_by_batch_size"]) == (7, {})
     monkeypatch.setattr(preflight, "SMALL_INPUT", 1 << 20)
     small = keyjoin("run", f"--input={path}", f"--model={folder}").manifest()["model"]
     assert (small["batch_size"], small["rows_per_second_by_batch_size"]) == (12_288, {})
-    assert all(b > a for a, b in itertools.pairwise(sweep.SIZES))
