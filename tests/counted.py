@@ -122,7 +122,7 @@ class Passage:
         if step == "score":
             size, most = self.rows, self.batch
         elif step == "write":
-            size, most = self.rows, json_lines.slice_rows(self.rows, self.chunk.end)
+            size, most = self.rows, slices.row_count(self.rows, self.chunk.end)
         else:
             size, most = self.chunk.end, slices.SLICE_BYTES
         return -(-size // most)

@@ -23,7 +23,7 @@ from tests.conftest import Result, raw_of
 from tests.examples import FIT, example, examples, features_of, floats, ints, read_back, texts, written
 from tests.test_jsonl import BAD, GOOD, X
 from tests.test_jsonl import texts as any_text
-from transforms.formats import Format, json_lines, jsonl, tfrecord
+from transforms.formats import Format, json_lines, jsonl, slices, tfrecord
 from transforms.records import BadRow, Chunk, Feature, Layout
 
 Y = Layout(True, (), (), None, None, (("y", "y"),))
@@ -57,7 +57,7 @@ def join(
 def test_every_line_is_written_once_in_its_place(data: bytes, slice_rows: int, unscored: set[int]) -> None:
     count = len(json_lines.rows(data, first=True).starts)
     chosen = unscored & set(range(count))
-    with mock.patch.object(json_lines, "SLICE_ROWS", slice_rows):
+    with mock.patch.object(slices, "SLICE_ROWS", slice_rows):
         apart, _, _ = join(jsonl.FORMAT, data, Y, X, sorted(chosen))
         part, bad, raws = join(jsonl.FORMAT, data, NULL, X, sorted(chosen))
     lines = part.split(b"\n")
@@ -165,7 +165,7 @@ def test_every_record_is_written_once_in_its_place(
     for row in damaged & set(range(len(records))):
         data[ends[row] - 1] ^= 1
     chosen = sorted(unscored & set(range(len(records))))
-    with mock.patch.object(tfrecord, "SLICE_ROWS", slice_rows):
+    with mock.patch.object(slices, "SLICE_ROWS", slice_rows):
         apart, _, _ = join(tfrecord.FORMAT, bytes(data), Y, PLAIN, chosen)
         part, bad, raws = join(tfrecord.FORMAT, bytes(data), NULL, PLAIN, chosen)
     found, without = read_back([part]), {b.row: (b, raw) for b, raw in bad}

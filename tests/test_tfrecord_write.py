@@ -26,7 +26,7 @@ from tests.examples import (
     written,
 )
 from transforms import columns
-from transforms.formats import Joined, tfrecord
+from transforms.formats import Joined, slices
 from transforms.formats.tfrecord import FORMAT
 from transforms.records import BadRow, Chunk, Layout
 
@@ -56,7 +56,7 @@ def write(
 @given(st.lists(examples, min_size=1, max_size=8), st.integers(1, 5))
 def test_a_record_keeps_its_bytes_and_gets_the_prediction(records: list[bytes], slice_rows: int) -> None:
     numbers = np.arange(len(records), dtype=np.float32) / 4
-    with mock.patch.object(tfrecord, "SLICE_ROWS", slice_rows):
+    with mock.patch.object(slices, "SLICE_ROWS", slice_rows):
         joined = write(records, WHOLE, out=numbers)
     assert not joined.bad
     found = read_back(joined.blocks)

@@ -43,6 +43,8 @@ MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, 
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 # How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
 Spelling = frozenset[tuple[str, str]]
+# Bytes side by side, to be joined record by record: what is the same in all records is one scalar.
+Fragments = list[pa.Scalar | pa.Array]
 
 
 def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
@@ -276,6 +278,12 @@ def contents(pieces: pa.LargeBinaryArray) -> pa.Buffer:
     """The bytes of pieces that lie side by side, as `gather` makes them."""
     bounds = _offsets(pieces)
     return pieces.buffers()[2].slice(int(bounds[0]), int(bounds[-1] - bounds[0]))
+
+
+def join(parts: Fragments) -> pa.LargeBinaryArray:
+    """The fragments of each record as one piece; there has to be an array among them."""
+    wide = [part if isinstance(part, pa.Scalar) else part.cast(pa.large_binary()) for part in parts]
+    return pc.binary_join_element_wise(*wide, pa.scalar(b"", pa.large_binary()))
 
 
 def sizes(pieces: pa.LargeBinaryArray) -> Positions:

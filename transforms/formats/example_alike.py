@@ -112,6 +112,24 @@ def _group(records: pa.LargeBinaryArray, left: Positions, kinds: Mapping[str, st
     return numbers, {field: layout.lists[field].take(octets) for field in kinds}
 
 
+def with_floats(record: bytes, field: str, lists: pa.LargeListArray) -> pa.LargeBinaryArray | None:
+    """Records like one that has but a list of floats, each with its own; None if it is not laid out as usual.
+
+    Args:
+        record: A serialized Example.
+        field: Name of its feature.
+        lists: The floats, as many for each record as it has.
+    """
+    layout = _learn(record)
+    if layout is None or field not in layout.lists:
+        return None
+    ((start, end),) = layout.lists[field].spans
+    octets = np.tile(layout.record, (len(lists), 1))
+    octets[:, start:end] = lists.flatten().to_numpy().view(np.uint8).reshape(len(lists), -1)
+    bounds = np.arange(len(lists) + 1) * len(record)
+    return columns.gather(pa.py_buffer(octets), bounds[:-1], bounds[1:])
+
+
 def _learn(record: bytes) -> _Layout | None:
     """A record's layout; None if it is an unusual one."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from transforms import letters
+from transforms import columns, letters
 from transforms.formats import example_write
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Rows
@@ -18,7 +18,7 @@ DAMAGED = (Reason.CORRUPT.value, Reason.NOT_EXAMPLE.value)
 
 
 def records(
-    chunk: Chunk, data: bytes, rows: Rows, contents: Sequence[bytes], bad: Sequence[BadRow], layout: Layout
+    chunk: Chunk, data: bytes, rows: Rows, records: Rows, bad: Sequence[BadRow], layout: Layout
 ) -> dict[int, bytes]:
     """A serialized Example for each bad row, by its number and in order.
 
@@ -26,19 +26,23 @@ def records(
         chunk: The chunk.
         data: Its bytes.
         rows: Where its rows lie.
-        contents: Every row's data, without its frame.
+        records: Where they lie without their frames.
         bad: The bad ones, in order.
         layout: What stands in an output row.
     """
     heads, errors = [], []
     for one in bad:
-        picked = None if one.reason in DAMAGED else example_write.pick(contents[one.row], layout)
+        record = data[records.starts[one.row] : records.ends[one.row]]
+        picked = None if one.reason in DAMAGED else example_write.pick(record, layout)
         head = picked if isinstance(picked, bytes) else None
         hidden = layout.whole_row and head is None
         heads.append(head or b"")
         errors.append(letters.error(one, data[rows.starts[one.row] : rows.ends[one.row]] if hidden else None))
-    pieces = [heads, example_write.encode(layout.error or "", pa.array(errors, pa.binary()))]
+    pieces = [
+        pa.array(heads, pa.large_binary()),
+        example_write.encode(layout.error or "", pa.array(errors, pa.binary())),
+    ]
     if layout.key:
         keys = [letters.key(chunk, rows, one.row).encode() for one in bad]
         pieces.append(example_write.encode(layout.key, pa.array(keys, pa.binary())))
-    return {one.row: b"".join(texts) for one, *texts in zip(bad, *pieces, strict=True)}
+    return dict(zip([one.row for one in bad], columns.join(pieces).to_pylist(), strict=True))

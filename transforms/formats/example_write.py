@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from transforms import columns
+from transforms.formats import example_alike
 from transforms.formats.example_parse import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
@@ -25,55 +27,59 @@ class Kept(NamedTuple):
 
     Attributes:
         numbers: Their numbers within the chunk.
-        heads: What stands before the predictions in each: an Example, which may be empty.
+        heads: What stands before the predictions in each, an Example, which may be empty; None is the whole record.
         predictions: A record for each.
     """
 
     numbers: Positions
-    heads: list[bytes]
+    heads: pa.LargeBinaryArray | None
     predictions: pa.RecordBatch
 
 
 def keep(
-    data: bytes, records: Sequence[bytes], bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
+    data: bytes, records: Rows, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
 ) -> tuple[Kept, list[BadRow]]:
     """Picks what to write of the good rows, and finds those that cannot be written.
 
     Args:
         data: Bytes that hold all records.
-        records: Every row's data, an Example each where the row is good.
+        records: Where every row's record lies, an Example each where the row is good.
         bad: Rows without a prediction.
         predictions: One record for each other row, in order.
         layout: What stands in an output row.
     """
-    numbers = without(len(records), bad)
-    heads, refused = _heads(data, [records[row] for row in numbers.tolist()], layout)
+    numbers = without(len(records.starts), bad)
+    heads, refused = _heads(data, records, numbers, layout)
     refused = _beyond(predictions, layout) | refused
     found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
     if refused:
         kept = np.ones(len(numbers), np.bool_)
         kept[list(refused)] = False
         numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
-        heads = [head for at, head in enumerate(heads) if at not in refused]
-    return Kept(numbers, heads, predictions), sorted(found)
+        heads = None if heads is None else [head for at, head in enumerate(heads) if at not in refused]
+    picked = None if heads is None else pa.array(heads, pa.large_binary())
+    return Kept(numbers, picked, predictions), sorted(found)
 
 
-def join(chunk: Chunk, rows: Rows, kept: Kept, part: slice, layout: Layout) -> list[bytes]:
+def join(chunk: Chunk, data: bytes, records: Rows, kept: Kept, part: slice, layout: Layout) -> pa.LargeBinaryArray:
     """Serialized Examples of some of the kept rows: the row's features, predictions, key.
 
     A feature has a list of 64-bit integers (bools too, as 0 and 1), of bytes, or of 32-bit floats, so
     float64 predictions are rounded. Shapes are flattened, row-major.
     """
-    predictions = kept.predictions[part]
-    pieces = [encode(name, predictions[output]) for output, name in layout.predictions]
+    numbers, predictions = kept.numbers[part], kept.predictions[part]
+    if kept.heads is None:
+        pieces = [columns.gather(data, records.starts[numbers], records.ends[numbers])]
+    else:
+        pieces = [kept.heads[part]]
+    pieces += [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
-        positions = (chunk.start + rows.places[kept.numbers[part]]).tolist()
-        keys = [f"{chunk.source}#{position}".encode() for position in positions]
+        keys = [f"{chunk.source}#{position}".encode() for position in (chunk.start + records.places[numbers]).tolist()]
         pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
-    return [b"".join(texts) for texts in zip(kept.heads[part], *pieces, strict=True)]
+    return columns.join(pieces)
 
 
-def encode(name: str, column: pa.Array) -> list[bytes]:
+def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
     """Serialized Examples with one feature each.
 
     One, because the order in which the encoder writes several differs from process to process.
@@ -85,6 +91,14 @@ def encode(name: str, column: pa.Array) -> list[bytes]:
         flat = flat.cast(pa.int64())
     offsets = np.linspace(0, len(flat), len(column) + 1, dtype=np.int64)
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), flat)
+    if flat.type == pa.float32() and len(lists):
+        alike = example_alike.with_floats(_encode(name, lists[:1])[0], name, lists)
+        if alike is not None:
+            return alike
+    return pa.array(_encode(name, lists), pa.large_binary())
+
+
+def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:
     texts: list[bytes] = RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays([lists], [name]))
     return texts
 
@@ -121,36 +135,41 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
     return found
 
 
-def _heads(data: bytes, records: list[bytes], layout: Layout) -> tuple[list[bytes], dict[int, Refusal]]:
-    """What is written of each record before the predictions, and why not, by record."""
+def _heads(
+    data: bytes, records: Rows, numbers: Positions, layout: Layout
+) -> tuple[list[bytes] | None, dict[int, Refusal]]:
+    """What is written of each record before the predictions, see `Kept`, and why not, by its place among these."""
     if not layout.row and not layout.key_field:
-        return [b""] * len(records), {}
-    heads = list(records)
-    refused = {}
-    for at in _suspects(data, records, layout.added) if layout.whole_row else range(len(records)):
-        picked = pick(records[at], layout)
-        if isinstance(picked, Refusal):
-            refused[at] = picked
-        else:
-            heads[at] = picked
-    return heads, refused
+        return [b""] * len(numbers), {}
+    tried = _suspects(data, records, numbers, layout.added) if layout.whole_row else range(len(numbers))
+    picked = {}
+    for at in tried:
+        picked[at] = pick(data[records.starts[numbers[at]] : records.ends[numbers[at]]], layout)
+    refused = {at: found for at, found in picked.items() if isinstance(found, Refusal)}
+    if layout.whole_row:
+        return None, refused
+    return [b"" if isinstance(found, Refusal) else found for found in picked.values()], refused
 
 
-def _suspects(data: bytes, records: Sequence[bytes], names: Sequence[str]) -> set[int]:
-    """Records that may have a feature of one of these names.
+def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[str]) -> list[int]:
+    """Which of these records may have a feature of one of these names, by their places among them.
 
     A name stands behind the last byte of its length; that byte is 0 where the length is written longer
     than it has to be.
     """
     suspects: set[int] = set()
     for name in (name.encode() for name in names):
+        if name not in data:  # one search of all bytes, not two
+            continue
         length = len(name)
         while length > 0x7F:
             length >>= 7
         for pattern in (bytes([length]) + name, b"\0" + name):
             if pattern in data:
-                suspects.update(at for at, record in enumerate(records) if pattern in record)
-    return suspects
+                starts, ends = records.starts[numbers].tolist(), records.ends[numbers].tolist()
+                bounds = enumerate(zip(starts, ends, strict=True))
+                suspects.update(at for at, (start, end) in bounds if data.find(pattern, start, end) >= 0)
+    return sorted(suspects)
 
 
 def pick(record: bytes, layout: Layout) -> bytes | Refusal:

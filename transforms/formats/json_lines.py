@@ -13,7 +13,6 @@ IS_SPACE = np.isin(np.arange(256), list(SPACES))
 SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one by one
 BOM = b"\xef\xbb\xbf"
 SEARCH_BYTES = 1 << 18
-SLICE_ROWS, SLICE_BYTES = 16_384, 1 << 22  # at most, of each: enough slices for every thread, small beside the chunk
 LONG_LINE = 512  # bytes: where lines are as long as that, it is faster to go from one to the next
 
 
@@ -77,8 +76,3 @@ def first_not_space(data: bytes, rows: Rows) -> Positions:
     for row in moving:
         first[row] = rows.ends[row] - len(data[first[row] : rows.ends[row]].lstrip(SPACES))
     return first
-
-
-def slice_rows(rows: int, size: int) -> int:
-    """How many of a chunk's rows, which take so many bytes, a thread works on at a time."""
-    return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))

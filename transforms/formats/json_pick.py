@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.formats import json_explain, json_lines
+from transforms.formats import json_explain, slices
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Positions, Rows
 from transforms.threads import in_threads
@@ -110,7 +110,7 @@ def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> 
     if b"\\" not in data and not any(data.find(json.dumps(n, ensure_ascii=False).encode()) >= 0 for n in names):
         return
     pattern = "|".join(_spellings(name) for name in names)
-    step = json_lines.slice_rows(len(rows.starts), len(data))
+    step = slices.row_count(len(rows.starts), len(data))
 
     def match(first: int) -> pa.Array:
         part = numbers[first : first + step]

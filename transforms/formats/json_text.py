@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Texts side by side, to be joined record by record: what is the same in all records is one scalar.
-Fragments = list[pa.Scalar | pa.Array]
+from transforms import columns
+from transforms.columns import Fragments
 
 
 def encode(column: pa.Array) -> pa.Array:
@@ -22,7 +22,7 @@ def encode(column: pa.Array) -> pa.Array:
     >>> encode(pa.array([[1.5, 2.0], [0.1, float("nan")]], pa.list_(pa.float32(), 2))).to_pylist()
     [b'[1.5, 2.0]', b'[0.1, null]']
     """
-    return join(fragments(column))
+    return columns.join(fragments(column))
 
 
 def fragments(column: pa.Array) -> Fragments:
@@ -39,12 +39,6 @@ def fragments(column: pa.Array) -> Fragments:
 def text(value: str) -> pa.Scalar:
     """A fragment that is the same in all records."""
     return pa.scalar(value.encode(), pa.large_binary())
-
-
-def join(parts: Fragments) -> pa.Array:
-    """One text a record, as large binary; there has to be an array among the fragments."""
-    wide = [part if isinstance(part, pa.Scalar) else part.cast(pa.large_binary()) for part in parts]
-    return pc.binary_join_element_wise(*wide, text(""))
 
 
 def _items(items: pa.Array, size: int, count: int) -> Fragments:

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.formats import Joined, between, json_lines, json_null, json_pick, json_text
-from transforms.formats.json_text import Fragments, text
+from transforms.columns import Fragments
+from transforms.formats import Joined, between, json_lines, json_null, json_pick, json_text, slices
+from transforms.formats.json_text import text
 from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
 from transforms.threads import in_threads
 
@@ -36,7 +37,7 @@ def write(
     nulls = {}
     if layout.error:
         nulls = json_null.lines(chunk, data, rows, sorted([*bad, *refused]), unreadable, layout)
-    step = json_lines.slice_rows(len(rows.starts), len(data))
+    step = slices.row_count(len(rows.starts), len(data))
 
     def write_slice(first: int) -> list[Any]:
         part = slice(*np.searchsorted(numbers, [first, first + step]))
@@ -52,8 +53,8 @@ def write(
         missing = between(nulls, first, first + step)
         return _merged(blocks, numbers[part], missing) if missing else blocks
 
-    slices = in_threads(write_slice, range(0, len(rows.starts), step))
-    return Joined(itertools.chain.from_iterable(slices), refused)
+    blocks = in_threads(write_slice, range(0, len(rows.starts), step))
+    return Joined(itertools.chain.from_iterable(blocks), refused)
 
 
 def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -> list[Any]:
@@ -61,8 +62,7 @@ def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -
     whole = b"".join(blocks)
     lines = json_lines.rows(whole, first=False)
     good = columns.gather(whole, lines.starts, lines.ends + 1)
-    both = pa.concat_arrays([good, pa.array(list(nulls.values()), pa.large_binary())])
-    return [columns.contents(both.take(pa.array(np.argsort([*numbers, *nulls]))))]
+    return [columns.contents(slices.merge(good, numbers, nulls))]
 
 
 def _member(name: str, value: Fragments) -> Fragments:
@@ -92,11 +92,11 @@ def _splice(data: bytes, starts: Positions, ends: Positions, members: Fragments)
     braces = heads[:-1] + json_lines.last_not_space(data, starts, ends) - starts
     bounds = np.concatenate([[0], braces])
     pieces = columns.gather(whole, bounds[:-1], bounds[1:])
-    return [columns.contents(json_text.join([pieces, text(", "), *members])), whole.slice(int(bounds[-1]))]
+    return [columns.contents(columns.join([pieces, text(", "), *members])), whole.slice(int(bounds[-1]))]
 
 
 def _assemble(picked: json_pick.Picked, part: slice, members: list[Fragments]) -> list[Any]:
     head = text("{") if picked.heads is None else picked.heads[part]
     if picked.keys is not None:
         members = [*members, [picked.keys[part]]]
-    return [columns.contents(json_text.join([head, *_comma_joined(members), text("}\n")]))]
+    return [columns.contents(columns.join([head, *_comma_joined(members), text("}\n")]))]

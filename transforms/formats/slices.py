@@ -1,16 +1,16 @@
-"""Slices: the rows of a chunk, read some megabytes at a time in threads."""
+"""Slices: some megabytes of the rows of a chunk, which are read and written in threads."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.records import BadRow, Feature, Rows
+from transforms.records import BadRow, Feature, Positions, Rows
 from transforms.threads import in_threads
 
-SLICE_BYTES = 1 << 22  # what a thread reads at a time
+SLICE_ROWS, SLICE_BYTES = 16_384, 1 << 22  # at most: enough slices for every thread, small beside the chunk
 Why = tuple[str, str]  # reason code, message
 Found = tuple[pa.RecordBatch, Iterable[tuple[int, Why]]]  # inputs of the good rows; which ones are bad, and why
 
@@ -37,3 +37,14 @@ def read(
         for row, why in refused
     ]
     return columns.concatenate([inputs for inputs, _ in found], features), bad
+
+
+def row_count(rows: int, size: int) -> int:
+    """How many of a chunk's rows, which take so many bytes, a thread writes at a time."""
+    return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))
+
+
+def merge(written: pa.LargeBinaryArray, numbers: Positions, nulls: Mapping[int, bytes]) -> pa.LargeBinaryArray:
+    """The rows with a prediction and those without, in the order of their numbers."""
+    both = pa.concat_arrays([written, pa.array(list(nulls.values()), pa.large_binary())])
+    return both.take(pa.array(np.argsort([*numbers, *nulls])))

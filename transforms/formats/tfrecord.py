@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from transforms import columns
@@ -23,7 +24,7 @@ from transforms.errors import RunError
 from transforms.formats import GZIP, Joined, between, example_null, example_parse, example_read, example_write, slices
 from transforms.formats.slices import Found
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Rows
 from transforms.threads import in_threads
 
 HEADER, FOOTER = 12, 4
@@ -31,7 +32,6 @@ MASK_DELTA = np.uint32(0xA282EAD8)
 LENGTH = struct.Struct("<Q")
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
-SLICE_ROWS = 16_384
 DIFFERS = "the checksum of its data is not the one that was written after it"
 REMEDY = "copy the file again from where it was written"
 
@@ -69,7 +69,7 @@ class TFRecord:
             RunError: The data is not what was split.
         """
         ends = np.fromiter(_ends(data, 0, len(data)), np.int64)
-        bounds: Positions = np.concatenate([[0], ends]).astype(np.int64)
+        bounds = np.concatenate([[0], ends]).astype(np.int64)
         if bounds[-1] != len(data):
             raise _ends_inside(int(bounds[-1]), len(data))
         return Rows(bounds[:-1], bounds[1:], 0)
@@ -96,22 +96,20 @@ class TFRecord:
         layout: Layout,
     ) -> Joined:
         """Adds predictions to their records; see `transforms.formats.Format`."""
-        contents = list(_contents(data, rows))
-        kept, refused = example_write.keep(data, contents, bad, predictions, layout)
+        records = _records(rows)
+        kept, refused = example_write.keep(data, records, bad, predictions, layout)
         nulls = {}
         if layout.error:
-            nulls = example_null.records(chunk, data, rows, contents, sorted([*bad, *refused]), layout)
+            nulls = example_null.records(chunk, data, rows, records, sorted([*bad, *refused]), layout)
+        step = slices.row_count(len(rows.starts), len(data))
 
-        def write_slice(first: int) -> bytes:
-            part = slice(*np.searchsorted(kept.numbers, [first, first + SLICE_ROWS]))
-            records = example_write.join(chunk, rows, kept, part, layout) if part.start < part.stop else []
-            missing = between(nulls, first, first + SLICE_ROWS)
-            if missing:
-                by_number = {**dict(zip(kept.numbers[part].tolist(), records, strict=True)), **missing}
-                records = [by_number[number] for number in sorted(by_number)]
-            return _framed(records)
+        def write_slice(first: int) -> pa.Buffer:
+            part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
+            joined = example_write.join(chunk, data, records, kept, part, layout)
+            missing = between(nulls, first, first + step)
+            return _framed(slices.merge(joined, kept.numbers[part], missing) if missing else joined)
 
-        return Joined(in_threads(write_slice, range(0, len(rows.starts), SLICE_ROWS)), refused)
+        return Joined(in_threads(write_slice, range(0, len(rows.starts), step)), refused)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
         """The records that are whole, as feature -> list of values; None for a feature of no kind.
@@ -138,10 +136,11 @@ FORMAT = TFRecord()
 
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
     """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
-    differing = _differing(data, rows)
+    records = _records(rows)
+    written = np.frombuffer(data, np.uint8)[records.ends[:, None] + np.arange(FOOTER)]
+    differing = np.flatnonzero((written != _checksums(data, records)).any(axis=1))
     intact = np.delete(np.arange(len(rows.starts)), differing)
-    records = columns.gather(data, rows.starts[intact] + HEADER, rows.ends[intact] - FOOTER)
-    inputs, refused = example_read.decode(records, features)
+    inputs, refused = example_read.decode(columns.gather(data, records.starts[intact], records.ends[intact]), features)
     bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
     bad.update((int(intact[at]), why) for at, why in refused.items())
     return inputs, sorted(bad.items())
@@ -180,7 +179,7 @@ def _ends_inside(start: int, size: int) -> RunError:
 @functools.lru_cache(4096)
 def _header(length: int) -> bytes:
     packed = LENGTH.pack(length)
-    return packed + _masked([packed])
+    return packed + _masked([google_crc32c.value(packed)]).tobytes()
 
 
 @functools.lru_cache(4096)
@@ -190,33 +189,32 @@ def _length(header: bytes) -> int | None:
     return length if header == _header(length) else None
 
 
-def _masked(pieces: Iterable[bytes]) -> bytes:
-    """The masked crc32c of each piece, 4 bytes each.
+def _masked(checksums: Iterable[int]) -> npt.NDArray[np.uint8]:
+    """Checksums as they are written, 4 bytes each.
 
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
     """
-    crc = np.fromiter(map(google_crc32c.value, pieces), np.uint32)
-    return ((crc >> 15 | crc << 17) + MASK_DELTA).astype("<u4").tobytes()
+    crc = np.fromiter(checksums, np.uint32)
+    return ((crc >> 15 | crc << 17) + MASK_DELTA).astype("<u4").view(np.uint8).reshape(-1, FOOTER)
 
 
-def _framed(records: Sequence[bytes]) -> bytes:
-    footers = _masked(records)
-    pieces = [b""] * (3 * len(records))
-    pieces[0::3] = [_header(len(record)) for record in records]
-    pieces[1::3] = records
-    pieces[2::3] = [footers[at : at + FOOTER] for at in range(0, len(footers), FOOTER)]
-    return b"".join(pieces)
+def _records(rows: Rows) -> Rows:
+    """Where the data of each row lies, without its frame."""
+    return Rows(rows.starts + HEADER, rows.ends - FOOTER, moved_from=rows.places)
 
 
-def _contents(data: bytes, rows: Rows) -> Iterator[bytes]:
-    """The data of each record, without its frame."""
-    starts, ends = (rows.starts + HEADER).tolist(), (rows.ends - FOOTER).tolist()
-    return (data[start:end] for start, end in zip(starts, ends, strict=True))
+def _checksums(data: bytes, records: Rows) -> npt.NDArray[np.uint8]:
+    """The masked crc32c of each record, (records, 4)."""
+    bounds = zip(records.starts.tolist(), records.ends.tolist(), strict=True)
+    return _masked(google_crc32c.value(data[start:end]) for start, end in bounds)
 
 
-def _differing(data: bytes, rows: Rows) -> Positions:
-    """Numbers of the records whose data does not match its checksum."""
-    written = np.frombuffer(data, np.uint8)[(rows.ends - FOOTER)[:, None] + np.arange(FOOTER)]
-    found = np.frombuffer(_masked(_contents(data, rows)), np.uint8).reshape(-1, FOOTER)
-    differing: Positions = np.flatnonzero((written != found).any(axis=1))
-    return differing
+def _framed(records: pa.LargeBinaryArray) -> pa.Buffer:
+    """Records side by side, each in its frame."""
+    sizes = pa.array(columns.sizes(records)).dictionary_encode()
+    headers = pa.array([_header(size) for size in sizes.dictionary.to_pylist()], pa.large_binary()).take(sizes.indices)
+    bounds = np.cumsum([0, *columns.sizes(records)])
+    footers = _checksums(columns.contents(records).to_pybytes(), Rows(bounds[:-1], bounds[1:]))
+    ends = np.arange(len(records)) * FOOTER
+    checksums = columns.gather(pa.py_buffer(footers), ends, ends + FOOTER)
+    return columns.contents(columns.join([headers, records, checksums]))
