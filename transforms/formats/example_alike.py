@@ -104,7 +104,8 @@ def _group(records: pa.LargeBinaryArray, left: Positions, kinds: Mapping[str, st
     numbers = left[columns.sizes(records)[left] == len(layout.record)]
     octets = np.frombuffer(columns.contents(columns.pick(records, numbers)), np.uint8)
     octets = octets.reshape(len(numbers), len(layout.record))
-    fitting = ((octets ^ layout.record) & layout.decisive == 0).all(axis=1)
+    which = np.flatnonzero(layout.decisive)
+    fitting = ((octets[:, which] ^ layout.record[which]) & layout.decisive[which] == 0).all(axis=1)
     if not fitting.all():
         numbers, octets = numbers[fitting], octets[fitting]
     if len(numbers) < LEAST:

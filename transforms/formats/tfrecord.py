@@ -32,6 +32,7 @@ MASK_DELTA = np.uint32(0xA282EAD8)
 LENGTH = struct.Struct("<Q")
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
+STREAK = 8  # records of one length, before more of it are looked for
 DIFFERS = "the checksum of its data is not the one that was written after it"
 REMEDY = "copy the file again from where it was written"
 
@@ -157,18 +158,38 @@ def _ends(data: bytes, first: int, size: int) -> Iterator[int]:
     Raises:
         RunError: A header is wrong, or the last record goes on past the file's end.
     """
-    at = 0
+    at, before, streak = 0, b"", 0
     while at + HEADER <= len(data):
-        length = _length(data[at : at + HEADER])
+        header = data[at : at + HEADER]
+        length = _length(header)
         if length is None:
             packed = first == at == 0 and data.startswith(GZIP_MAGIC)
             remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
             raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
-        end = at + HEADER + length + FOOTER
-        if first + end > size:
+        frame = HEADER + length + FOOTER
+        if first + at + frame > size:
             raise _ends_inside(first + at, size)
-        at = end
+        streak = streak + 1 if header == before else 0
+        at, before = at + frame, header
         yield first + at
+        if streak == STREAK:
+            streak, repeated = 0, _repeats(data, at, frame)
+            yield from range(first + at + frame, first + at + repeated * frame + 1, frame)
+            at += repeated * frame
+
+
+def _repeats(data: bytes, at: int, frame: int) -> int:
+    """How many whole records follow that have the header of the one before, which is so many bytes long."""
+    octets = np.frombuffer(data, np.uint8)
+    header = octets[at - frame :][:HEADER]
+    found, tried = 0, STREAK
+    while tried := min(2 * tried, (len(data) - at) // frame - found):
+        start = at + found * frame
+        same = (octets[start : start + tried * frame].reshape(tried, frame)[:, :HEADER] == header).all(axis=1)
+        if not same.all():
+            return found + int(np.argmin(same))
+        found += tried
+    return found
 
 
 def _ends_inside(start: int, size: int) -> RunError:
