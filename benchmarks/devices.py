@@ -11,7 +11,7 @@ from benchmarks.compare import count
 from benchmarks.verify import ProgramError
 
 # A GPU takes a small part of the time that the goal's rows are made for.
-TIMES = 10
+TIMES = 5
 GPU, CPU = "GPU", "CPU"
 
 

@@ -36,15 +36,19 @@ from transforms.records import Feature
 # The frames of records
 
 
-@given(st.lists(st.binary(max_size=60)), st.integers(1, 200), st.integers(12, 90))
+# Of any length, or of few: such are looked for many at once.
+some_records = st.lists(st.binary(max_size=60)) | st.lists(st.sampled_from([b"", b"ab", b"cd", b"xyz"]), max_size=60)
+
+
+@given(some_records, st.integers(1, 200), st.integers(12, 90), st.integers(1, 3))
 def test_any_split_gives_the_records_that_tensorflow_wrote(
-    records: list[bytes], chunk_bytes: int, block_bytes: int
+    records: list[bytes], chunk_bytes: int, block_bytes: int, streak: int
 ) -> None:
     data = written(records)
-    with mock.patch.object(tfrecord, "BLOCK_BYTES", block_bytes):
+    with mock.patch.multiple(tfrecord, BLOCK_BYTES=block_bytes, STREAK=streak):
         chunks = split(data, chunk_bytes)
+        found = [contents(chunk, FORMAT.rows(chunk, first=False)) for chunk in chunks]
     assert b"".join(chunks) == data
-    found = [contents(chunk, FORMAT.rows(chunk, first=False)) for chunk in chunks]
     assert [record for chunk in found for record in chunk] == records
     for chunk, kept in zip(chunks[:-1], found[:-1], strict=True):
         assert chunk_bytes <= len(chunk) < chunk_bytes + 16 + len(kept[-1])
@@ -70,6 +74,21 @@ DAMAGED = {
     "a byte too many": (lambda d: d + b"\n", "byte 45, inside the record that starts at byte 44; copy"),
     "gzip": (gzip.compress, "header at byte 0: .*gzip: let its name end in .gz"),
 }
+
+
+@pytest.mark.parametrize("at", [8, 9, 25, 40, 99])
+def test_a_lost_frame_among_many_alike_fails_the_run(at: int) -> None:
+    data = bytearray(written([b"record"] * 100))
+    data[22 * at + 3] ^= 1
+    with pytest.raises(RunError, match=f"not a TFRecord header at byte {22 * at}: "):
+        FORMAT.rows(bytes(data), first=True)
+
+
+def test_frames_that_are_alike_are_not_looked_at_one_by_one() -> None:
+    data = written([b"record"] * 10_000)
+    with mock.patch.object(tfrecord, "_length", wraps=tfrecord._length) as length:
+        assert len(FORMAT.rows(data, first=True).starts) == 10_000
+    assert length.call_count < 20
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)

@@ -182,8 +182,9 @@ def _repeats(data: bytes, at: int, frame: int) -> int:
     """How many whole records follow that have the header of the one before, which is so many bytes long."""
     octets = np.frombuffer(data, np.uint8)
     header = octets[at - frame :][:HEADER]
+    most = max(0, len(data) - at) // frame
     found, tried = 0, STREAK
-    while tried := min(2 * tried, (len(data) - at) // frame - found):
+    while tried := min(2 * tried, most - found):
         start = at + found * frame
         same = (octets[start : start + tried * frame].reshape(tried, frame)[:, :HEADER] == header).all(axis=1)
         if not same.all():
