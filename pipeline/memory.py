@@ -28,7 +28,7 @@ FEATURE_BYTE = 1.0  # ... for each byte of a chunk's features
 PREDICTION_BYTE = 12.0  # ... for each byte of a chunk's predictions, which become text
 WAVE_BYTE = 5.5  # ... for each byte of a wave's predictions, which wait for their join
 GRAPH = 100 << 20  # ... by Beam, and by the threads of a run
-CALLS = 32 << 20  # ... by the model's process
+CALLS = 64 << 20  # ... by the model's process
 
 
 class Need(NamedTuple):

@@ -1,5 +1,6 @@
-"""One element ahead: the next one is worked on while the steps that follow have the last one."""
+"""Elements ahead: the next ones are worked on while the steps that follow have the last one."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -8,29 +9,28 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class OneAhead(Generic[In, Out]):
-    """Calls a function for elements in a thread of its own.
+class Ahead(Generic[In, Out]):
+    """Calls a function for elements in threads of its own, for some of them at once.
 
     A bundle calls `put` for each element and `rest` at its end: every result comes out once, in order, and
-    what the function raises is raised with the element after it, or at the end. So a bundle that ends without
+    what the function raises is raised with an element after it, or at the end. So a bundle that ends without
     an error is complete.
     """
 
-    def __init__(self, function: Callable[[In], Out]) -> None:
-        """Takes the function."""
-        self._function = function
-        self._thread = ThreadPoolExecutor(1, "keyjoin-ahead")
-        self._running: Future[Out] | None = None
+    def __init__(self, function: Callable[[In], Out], at_once: int = 1) -> None:
+        """Takes the function, and for how many elements it may be called at once."""
+        self._function, self._at_once = function, at_once
+        self._threads = ThreadPoolExecutor(at_once, "keyjoin-ahead")
+        self._running: deque[Future[Out]] = deque()
 
     def put(self, element: In) -> Iterator[Out]:
-        """Begins with an element; gives the result of the one before."""
-        before, self._running = self._running, self._thread.submit(self._function, element)
-        if before is not None:
-            yield before.result()
+        """Begins with an element; gives the result of an earlier one."""
+        self._running.append(self._threads.submit(self._function, element))
+        if len(self._running) > self._at_once:
+            yield self._running.popleft().result()
 
     def rest(self) -> Iterator[Out]:
-        """The result of the last element, if there was any."""
-        last, self._running = self._running, None
-        self._thread.shutdown()
-        if last is not None:
-            yield last.result()
+        """The results of the last elements, if there were any."""
+        self._threads.shutdown()
+        while self._running:
+            yield self._running.popleft().result()

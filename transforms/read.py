@@ -10,7 +10,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import files
-from transforms.ahead import OneAhead
+from transforms.ahead import Ahead
 from transforms.formats import Format
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
 
@@ -58,7 +58,7 @@ class _Read(beam.DoFn):
         self.rows = Metrics.counter("ledger", "rows_read")
 
     def start_bundle(self) -> None:
-        self.ahead = OneAhead(self._read)
+        self.ahead = Ahead(self._read)
 
     def _read(self, chunk: Chunk) -> tuple[Features, Receipt]:
         return read_chunk(chunk, self.format, self.features)

@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import files
-from transforms.ahead import OneAhead
+from transforms.ahead import Ahead
 from transforms.errors import RunError
 from transforms.formats import GZIP, Format, Joined
 from transforms.letters import letters
@@ -23,6 +23,8 @@ from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad, without
 from transforms.threads import in_threads
+
+AT_ONCE = 2  # parts: while one waits for the disk, the next one is made
 
 
 def write_part(
@@ -170,7 +172,7 @@ class _Write(beam.DoFn):
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
     def start_bundle(self) -> None:
-        self.ahead = OneAhead(self._write)
+        self.ahead = Ahead(self._write, AT_ONCE)
 
     def _write(self, element: tuple[Receipt, Predictions]) -> PartReceipt:
         receipt, predictions = element
