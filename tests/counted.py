@@ -58,6 +58,7 @@ WORKS = {
     "text": Work(made.text, _floats("measures"), 60),
     "strings": Work(made.strings, HOUSE, 2_000),
     "tfrecord": Work(made.mixed, _floats("features"), 2_000, "tfrecord"),
+    "alike": Work(made.houses, _floats("features"), 4_000, "tfrecord"),
 }
 
 
