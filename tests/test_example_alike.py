@@ -27,7 +27,7 @@ def gathered(records: Sequence[bytes]) -> pa.LargeBinaryArray:
 
 
 def found(records: Sequence[bytes], kinds: dict[str, str], least: int = 1) -> list[tuple[list[int], dict[str, Any]]]:
-    with mock.patch.object(example_alike, "LEAST", least):
+    with mock.patch.multiple(example_alike, LEAST_RECORDS=least, LEAST_BYTES=0):
         made = list(groups(gathered(records), kinds))
     return [(which.tolist(), {field: lists.to_pylist() for field, lists in taken.items()}) for which, taken in made]
 
@@ -96,7 +96,7 @@ def row(number: int) -> dict[str, tf.train.Feature]:
 
 def test_records_that_differ_in_values_are_one_group() -> None:
     records = [example(**row(number), name=texts(b"house-%05d" % number)) for number in range(200)]
-    ((which, lists),) = found(records, ANY, example_alike.LEAST)
+    ((which, lists),) = found(records, ANY, 64)
     assert which == list(range(200))
     assert lists["f"][7] == [7.0, 0.5]
     assert lists["i"][7] == [-8, 7]
@@ -105,7 +105,7 @@ def test_records_that_differ_in_values_are_one_group() -> None:
 
 def test_each_layout_is_a_group_and_odd_records_are_left_out() -> None:
     records = [example(**row(n), name=texts(b"x" * (n % 3))) if n % 50 else b"odd" for n in range(600)]
-    made = found(records, ANY, example_alike.LEAST)
+    made = found(records, ANY, 64)
     assert sorted(number for which, _ in made for number in which) == [n for n in range(600) if n % 50]
     assert len(made) == 3
 
@@ -148,10 +148,20 @@ def test_a_number_without_an_end_is_not_followed() -> None:
 
 
 def test_where_nothing_is_alike_the_search_ends() -> None:
-    records = [example(f=floats(*range(1 + number))) for number in range(50)]
+    records = [example(f=floats(1), i=ints(*[1 << 7 * (number >> at & 1) for at in range(6)])) for number in range(64)]
+    records = [record for record in records if len(record) == len(records[-2])]  # of one size, each in a way of its own
     with mock.patch.object(example_alike, "_learn", wraps=example_alike._learn) as learn:
         assert found(records, {"f": "f"}, 2) == []
     assert learn.call_count == example_alike.MISSES
+
+
+def test_of_few_bytes_nothing_is_learnt() -> None:
+    with mock.patch.object(example_alike, "_learn") as learn:
+        record = example(f=floats(1))
+        few = [record] * (example_alike.LEAST_BYTES // len(record) - 1)
+        assert list(groups(gathered(few), {"f": "f"})) == []
+        assert list(groups(gathered([b"x" * example_alike.LEAST_BYTES] * 3), {"f": "f"})) == []
+    assert not learn.called
 
 
 def test_a_layout_is_not_believed_but_tried() -> None:
