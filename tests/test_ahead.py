@@ -1,6 +1,7 @@
 """Elements ahead: every result comes out once and in order, and no error gets lost."""
 
 import threading
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -26,9 +27,12 @@ def test_an_error_is_raised_by_the_end_at_the_latest(guilty: int, at_once: int) 
         return n
 
     ahead = Ahead(fail, at_once)
-    with pytest.raises(ValueError, match=f"guilty {guilty}"):
+    shutdown = mock.Mock(wraps=ahead._threads.shutdown)
+    with mock.patch.object(ahead._threads, "shutdown", shutdown), pytest.raises(ValueError, match=f"guilty {guilty}"):
         for _ in [*(result for n in range(3) for result in ahead.put(n)), *ahead.rest()]:
             pass
+    # It waits for the others, and lets none of them begin.
+    assert shutdown.call_args == mock.call(cancel_futures=True)
 
 
 def test_the_next_element_is_worked_on_before_the_last_one_is_done_with() -> None:

@@ -27,10 +27,17 @@ class Ahead(Generic[In, Out]):
         """Begins with an element; gives the result of an earlier one."""
         self._running.append(self._threads.submit(self._function, element))
         if len(self._running) > self._at_once:
-            yield self._running.popleft().result()
+            yield self._next()
 
     def rest(self) -> Iterator[Out]:
         """The results of the last elements, if there were any."""
         self._threads.shutdown()
         while self._running:
-            yield self._running.popleft().result()
+            yield self._next()
+
+    def _next(self) -> Out:
+        try:
+            return self._running.popleft().result()
+        except BaseException:
+            self._threads.shutdown(cancel_futures=True)  # nothing is worked on any more when the error comes out
+            raise

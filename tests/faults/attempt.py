@@ -26,7 +26,7 @@ from pipeline import cli, isolation, model_process, startup
 from tests.faults import hooks
 from tests.faults.disk import Disk, Fault
 from tests.faults.objects import ObjectStore
-from transforms import formats
+from transforms import formats, write
 from transforms.errors import ModelError
 from transforms.model import Model, Tensor
 
@@ -51,6 +51,7 @@ class Attempt(NamedTuple):
         shuffle: Seed of the order in which the model answers; None leaves it as it is.
         hook: Name of a function of `tests.faults.hooks`, called before the run, and its arguments.
         environment: Variables.
+        at_once: Parts that are written at a time; with one, operations have the same order each time.
     """
 
     argv: Sequence[str]
@@ -61,6 +62,7 @@ class Attempt(NamedTuple):
     shuffle: int | None = None
     hook: tuple[str, Sequence[Any]] | None = None
     environment: Mapping[str, str] = {}
+    at_once: int = write.AT_ONCE
 
 
 def linear(x: Any) -> Any:
@@ -117,6 +119,7 @@ def run(attempt: Attempt) -> None:
         time.tzset()
     stands_in = functools.cache(lambda: _Stub(attempt.shuffle))
     model_process.process = isolation.process = stands_in  # type: ignore[assignment]
+    write.AT_ONCE = attempt.at_once
     disk = Disk(attempt.folder, attempt.disk)
     store = ObjectStore.serve(f"{attempt.folder}/objects", attempt.store)
     if attempt.hook is not None:

@@ -48,8 +48,8 @@ class Job(NamedTuple):
         return attempt(Attempt(self.argv(), str(self.folder), f"{self.folder}.result", **how), kill_after)
 
     def fail(self, fault: Fault) -> Outcome:
-        """An attempt with a fault where input and output are."""
-        return self.run(store=fault) if self.stored else self.run(disk=fault)
+        """An attempt with a fault where input and output are: at that operation of those that `run(at_once=1)` does."""
+        return self.run(store=fault, at_once=1) if self.stored else self.run(disk=fault, at_once=1)
 
     def copy(self, folder: Path) -> "Job":
         """The same in another folder."""

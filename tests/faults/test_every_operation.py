@@ -25,7 +25,7 @@ class Trial:
         self.job, self.folder = job, folder
         clean = job.copy(folder / "clean")
         self.before = clean.files()
-        done = clean.run()
+        done = clean.run(at_once=1)
         assert done.code == 0, done.said
         self.expected = clean.files()
         self.trace = done.store if job.stored else done.disk

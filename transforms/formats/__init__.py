@@ -5,8 +5,7 @@ A new format is a module here with an object that has the members of `Format`, a
 """
 
 import importlib
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -25,12 +24,6 @@ class Joined(NamedTuple):
 
     blocks: Iterable[Any]
     bad: list[BadRow]
-
-
-def between(rows: Mapping[int, bytes], first: int, end: int) -> dict[int, bytes]:
-    """Some of the rows that are written for bad ones, of a mapping in order: those numbered [first, end)."""
-    numbers = list(rows)
-    return {number: rows[number] for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]}
 
 
 class Format(Protocol):

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.columns import Fragments
-from transforms.formats import Joined, between, json_lines, json_null, json_pick, json_text, slices
+from transforms.formats import Joined, json_lines, json_null, json_pick, json_text, slices
 from transforms.formats.json_text import text
 from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
 from transforms.threads import in_threads
@@ -50,7 +50,7 @@ def write(
             blocks = _splice(data, starts[part], ends[part], _comma_joined(members))
         else:
             blocks = _assemble(picked, part, members)
-        missing = between(nulls, first, first + step)
+        missing = slices.between(nulls, first, first + step)
         return _merged(blocks, numbers[part], missing) if missing else blocks
 
     blocks = in_threads(write_slice, range(0, len(rows.starts), step))

@@ -1,6 +1,7 @@
 """Slices: some megabytes of the rows of a chunk, which are read and written in threads."""
 
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -42,6 +43,12 @@ def read(
 def row_count(rows: int, size: int) -> int:
     """How many of a chunk's rows, which take so many bytes, a thread writes at a time."""
     return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))
+
+
+def between(rows: Mapping[int, bytes], first: int, end: int) -> dict[int, bytes]:
+    """Some of the rows that are written for bad ones, of a mapping in order: those numbered [first, end)."""
+    numbers = list(rows)
+    return {number: rows[number] for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]}
 
 
 def merge(written: pa.LargeBinaryArray, numbers: Positions, nulls: Mapping[int, bytes]) -> pa.LargeBinaryArray:

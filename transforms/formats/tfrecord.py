@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import GZIP, Joined, between, example_null, example_parse, example_read, example_write, slices
+from transforms.formats import GZIP, Joined, example_null, example_parse, example_read, example_write, slices
 from transforms.formats.slices import Found
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Rows
@@ -107,7 +107,7 @@ class TFRecord:
         def write_slice(first: int) -> pa.Buffer:
             part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
             joined = example_write.join(chunk, data, records, kept, part, layout)
-            missing = between(nulls, first, first + step)
+            missing = slices.between(nulls, first, first + step)
             return _framed(slices.merge(joined, kept.numbers[part], missing) if missing else joined)
 
         return Joined(in_threads(write_slice, range(0, len(rows.starts), step)), refused)
