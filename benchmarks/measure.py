@@ -15,7 +15,7 @@ from benchmarks.programs import ROOT
 
 KIB = 1 if sys.platform == "darwin" else 1024  # what the kernel counts memory in
 PROC = Path("/proc")
-SAMPLE_SECONDS = 2.0  # adding up a process's memory stops its page faults for some milliseconds
+SAMPLE_SECONDS = 1.0  # adding up a process's memory stops its page faults for some milliseconds
 GRACE_SECONDS, END_SECONDS = 10.0, 0.05
 
 

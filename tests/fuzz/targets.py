@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 
 from transforms import chunks
 from transforms.errors import RunError
-from transforms.formats import Format, jsonl, tfrecord
+from transforms.formats import Format, example_alike, jsonl, tfrecord
 from transforms.formats.json_lines import BOM
 from transforms.records import Chunk, Feature, Layout, Source
 
@@ -173,10 +174,21 @@ def records(data: bytes) -> None:
         return
     both = sorted(done.good + done.bad)
     assert b"".join(frame for _, frame in both) == data
+    _check_alike(data)
     written = tfrecord.FORMAT.rows(done.out, first=True)
     assert len(written.starts) == len(done.good)
     for (_, before), start, end in zip(done.good, written.starts, written.ends, strict=True):
         assert done.out[start + 12 : end - 4].startswith(before[12:-4])
+
+
+def _check_alike(data: bytes) -> None:
+    """Records that are laid out alike, be they as few and short as they may, are read as the parser reads them."""
+    read = []
+    for misses in (0, 9):
+        with mock.patch.multiple(example_alike, LEAST_RECORDS=1, LEAST_BYTES=0, MISSES=misses):
+            inputs, bad = tfrecord.FORMAT.read(data, tfrecord.FORMAT.rows(data, first=True), FEATURES)
+        read.append((repr(inputs.to_pylist()), bad))
+    assert read[0] == read[1]
 
 
 def _or_error(function: Callable[[], Any]) -> Any:
@@ -193,7 +205,7 @@ def _framed(data: bytes) -> bytes:
     while data:
         length, data = data[0], data[1:]
         record, data = data[: length & 0x7F], data[length & 0x7F :]
-        frame = tfrecord._framed([record])
+        frame = tfrecord._framed(pa.array([record], pa.large_binary())).to_pybytes()
         found.append(frame[:-1] + bytes([frame[-1] ^ 1]) if length & 0x80 else frame)
     return b"".join(found)
 
