@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, count: C
     tries = 0
     for number, (pattern, folders) in enumerate({"in/": 3, "in/**": 3, "in/*/*.jsonl": 2}.items()):
         job = made.copy(tmp_path / str(number))._replace(input=pattern)
-        clean = job.copy(tmp_path / f"{number}-clean").run()
+        clean = job.copy(tmp_path / f"{number}-clean").run(at_once=1)
         assert clean.code == 0, clean.said
         listed = [
             Fault(place, ONCE)
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, count: C
 
         def one(fault: Fault, job: Job = job) -> int:
             failing = job.copy(tmp_path / f"{job.folder.name}-{fault.number}")
-            done = failing.run(disk=fault)
+            done = failing.fail(fault)
             assert not failing.is_complete()
             assert re.search(r"keyjoin: error: .*in\S* cannot be listed: .*Input/output error", done.said), done.said
             return done.code
