@@ -107,7 +107,7 @@ def test_what_was_measured_is_in_the_manifest(
     done = keyjoin("run", f"--input={path}", f"--model={folder}")
     found = done.manifest()["model"]
     assert str(found["batch_size"]) in found["rows_per_second_by_batch_size"]
-    assert f"batch        {found['batch_size']:,} rows a call (measured rows/s: " in done.out
+    assert f"batch        {found['batch_size']:,} rows a call (measured rows/s: 12,288: " in done.out
     given = keyjoin("run", f"--input={path}", f"--model={folder}", "--batch_size=7").manifest()["model"]
     assert (given["batch_size"], given["rows_per_second_by_batch_size"]) == (7, {})
     monkeypatch.setattr(preflight, "SMALL_INPUT", 1 << 20)

@@ -233,9 +233,10 @@ def _checksums(data: bytes, records: Rows) -> npt.NDArray[np.uint8]:
 
 def _framed(records: pa.LargeBinaryArray) -> pa.Buffer:
     """Records side by side, each in its frame."""
-    sizes = pa.array(columns.sizes(records)).dictionary_encode()
-    headers = pa.array([_header(size) for size in sizes.dictionary.to_pylist()], pa.large_binary()).take(sizes.indices)
-    bounds = np.cumsum([0, *columns.sizes(records)])
+    sizes = columns.sizes(records)
+    coded = pa.array(sizes).dictionary_encode()
+    headers = pa.array([_header(size) for size in coded.dictionary.to_pylist()], pa.large_binary()).take(coded.indices)
+    bounds = np.append(0, np.cumsum(sizes))
     footers = _checksums(columns.contents(records).to_pybytes(), Rows(bounds[:-1], bounds[1:]))
     ends = np.arange(len(records)) * FOOTER
     checksums = columns.gather(pa.py_buffer(footers), ends, ends + FOOTER)
