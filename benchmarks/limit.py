@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> None:
     """Scores one file."""
     startup.begin()
     startup.import_session()
+    startup.import_arrow()
     options, _ = parse_run(argv, "limit")
     (source,) = options.input
     fmt = formats.load(formats.name_of([source]))

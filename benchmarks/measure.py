@@ -15,7 +15,7 @@ from benchmarks.programs import ROOT
 
 KIB = 1 if sys.platform == "darwin" else 1024  # what the kernel counts memory in
 PROC = Path("/proc")
-SAMPLE_SECONDS = 1.0  # adding up a process's memory stops its page faults for some milliseconds
+SAMPLE_SECONDS = 0.25
 GRACE_SECONDS, END_SECONDS = 10.0, 0.05
 
 
@@ -26,8 +26,8 @@ class Usage(NamedTuple):
         code: Its exit code.
         seconds: From its start to its exit.
         cpu_seconds: On all cores; what other processes on the machine hardly change.
-        peak_bytes: Of memory: the resident set of its largest process, which the kernel counts, or
-            what all its processes were seen to take at once, whichever is more.
+        peak_bytes: Of memory: what the kernel counted as the most that its processes took. Where several ran at
+            once, each had its most at a moment of its own, so that all together never took more.
     """
 
     code: int
@@ -71,14 +71,15 @@ class Family:
     waited for. What this sees is as exact as it looks often. Linux only: elsewhere it sees nothing.
 
     Attributes:
-        peak_bytes: The most that all took at once, where there were several; pages that they share
-            count once.
+        peak_bytes: What those took that were there at once, each at its own peak until then; pages that they
+            share count once. 0 where there never were several.
     """
 
     def __init__(self, root: int) -> None:
         self.peak_bytes = 0
         self._root = root
         self._cpu_seconds: dict[tuple[int, int], float] = {}
+        self._peaks: dict[tuple[int, int], tuple[int, int]] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -101,30 +102,41 @@ class Family:
         while not self._ended.wait(SAMPLE_SECONDS):
             self._look()
 
-    def _look(self) -> list[int]:
+    def _look(self) -> list[Process]:
         """Counts, and returns, those that are alive."""
         processes = {process.pid: process for process in _processes()}
         alive = []
         # A parent's number is nearly always below its child's; where it is not, the next look finds the child.
-        for pid, process in sorted(processes.items()):
+        for process in sorted(processes.values()):
             parent = processes.get(process.parent)
-            first = pid == self._root and not self._cpu_seconds
+            first = process.pid == self._root and not self._cpu_seconds
             # One whose parent ended is known from before.
             if first or process[:2] in self._cpu_seconds or (parent and parent[:2] in self._cpu_seconds):
                 self._cpu_seconds[process[:2]] = process.cpu_seconds
-                alive.append(pid)
-        # Adding up takes the kernel some milliseconds for each process: the peak of one alone is known without.
-        if len(alive) > 1:
-            self.peak_bytes = max(self.peak_bytes, sum(map(_bytes, alive)))
+                alive.append(process)
+        if len(alive) > 1:  # the peak of one alone is known without
+            self.peak_bytes = max(self.peak_bytes, sum(map(self._peak, alive)))
         return alive
+
+    def _peak(self, process: Process) -> int:
+        """The most memory of a process until now; of pages that several share, its share."""
+        folder, known = PROC / str(process.pid), self._peaks.get(process[:2], (0, 0))
+        try:
+            most = _sizes(folder / "status")["VmHWM"]
+            if most > known[0]:  # what is shared takes the kernel milliseconds, in which the process gets no memory
+                sizes = _sizes(folder / "smaps_rollup")
+                known = self._peaks[process[:2]] = most, most - sizes["Rss"] + sizes["Pss"]
+        except (OSError, KeyError):  # It ended meanwhile: there is no file, or nothing about memory in it.
+            return 0
+        return known[1]
 
     def _end(self) -> None:
         """Waits for those that outlive the first, as Ray's do; ends the ones that stay."""
         deadline = time.monotonic() + GRACE_SECONDS
         while left := self._look():
-            for pid in left if time.monotonic() > deadline else ():
+            for process in left if time.monotonic() > deadline else ():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(process.pid, signal.SIGKILL)
             time.sleep(END_SECONDS)
 
 
@@ -141,10 +153,7 @@ def _processes() -> Iterator[Process]:
             yield Process(int(folder.name), int(fields[19]), int(fields[1]), spent / ticks)
 
 
-def _bytes(pid: int) -> int:
-    """The memory of a process; of pages that several processes share, its share."""
-    try:
-        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+def _sizes(path: Path) -> dict[str, int]:
+    """The lines of a file of the kernel's that have a size, in bytes."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1:] == ["kB"]}

@@ -1,8 +1,9 @@
 """What is left of a command line for Beam: checked, because Beam itself ignores what it does not know."""
 
 import argparse
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -12,9 +13,29 @@ from pipeline.options import Parser, run_parser
 from transforms.errors import UsageError
 from transforms.model import nearest
 
+View = TypeVar("View", bound=PipelineOptions)
+
 LOCAL = "FnApiRunner"
 # DirectRunner first looks for Prism, which it downloads; keyjoin means the runner in this process.
 LOCAL_NAMES = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
+
+_views: "weakref.WeakKeyDictionary[_Options, dict[type[PipelineOptions], PipelineOptions]]"
+_views = weakref.WeakKeyDictionary()
+
+
+class _Options(PipelineOptions):
+    """Beam's options; they make each view of themselves once.
+
+    Beam asks for a few of them 270 times a graph, and each time makes a parser of all its flags: a quarter of the
+    time of a small graph. Views share their values, so one is as good as another.
+    """
+
+    def view_as(self, cls: type[View]) -> View:
+        views: dict[Any, Any] = _views.setdefault(self, {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        view: View = views[cls]
+        return view
 
 
 def pipeline_options(args: Sequence[str]) -> PipelineOptions:
@@ -25,7 +46,7 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
     """
     _check_known(args)
     try:
-        options = PipelineOptions(list(args))
+        options = _Options(list(args))
         runner = options.view_as(StandardOptions).runner
         create_runner(runner or LOCAL)
     except SystemExit as error:

@@ -268,7 +268,7 @@ def run_parser(prog: str) -> Parser:
     add(
         "--wave_bytes",
         type=_positive(),
-        default=1 << 30,
+        default=1 << 29,
         metavar="BYTES",
         help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
     )

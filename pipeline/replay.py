@@ -46,7 +46,7 @@ from transforms.receipts import RECEIPTS, list_receipts, read_list, read_receipt
 from transforms.records import PartReceipt, Source
 from transforms.replay import NOTHING_MENDED, Mended, keys, put, read_rows, replay_part
 from transforms.sources import Matched
-from transforms.threads import stream_in_threads
+from transforms.threads import in_threads
 from transforms.write import written_of
 
 # What `_job.json` has while parts are being replaced: what the manifest will need and nothing else has.
@@ -164,7 +164,7 @@ def _check_parts(run: str, document: Mapping[str, Any]) -> None:
         RunError: One is.
     """
     pairs = (pair for part in read_list(files.join(run, PARTS)) for pair in written_of(part))
-    whole = stream_in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
+    whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
     damaged = next((name for name, is_whole in whole if not is_whole), None)
     if damaged is not None:
         again = shlex.join(command(document["options"]))

@@ -131,7 +131,7 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
             continue
         data = files.read_range(files.join(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES))
         if fmt.is_example:
-            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)]
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
         else:
             rows = data.decode("utf-8", "replace").split("\n")[:-1]
         yield from rows[:left]

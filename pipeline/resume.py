@@ -40,7 +40,7 @@ from transforms.chunks import SPILL, open_plain
 from transforms.errors import UsageError
 from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
-from transforms.threads import stream_in_threads
+from transforms.threads import in_threads
 from transforms.write import written_of
 
 # Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
@@ -343,5 +343,5 @@ def begin(
 
 def _restore(listed: str, temp: str) -> None:
     """Writes a receipt beside each part again, from the list of a run that was committed."""
-    for _ in stream_in_threads(lambda part: write_receipt(temp, part), read_list(listed)):
+    for _ in in_threads(lambda part: write_receipt(temp, part), read_list(listed)):
         pass

@@ -5,7 +5,9 @@ Most of a small run is the import of TensorFlow and Beam (docs/performance.md).
 
 import contextlib
 import ctypes
+import functools
 import gc
+import importlib.abc
 import importlib.util
 import logging
 import os
@@ -13,11 +15,14 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import NoReturn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # RunInference misses a module of another framework, and then says this, which is not so, for each model.
 BEAM_EXTRAS = ("google.cloud", "pandas")  # packages that Beam itself can do without
+SAMPLING_MS = 5
 NOT_FOR_USERS = "Resource module is not available"
 
 
@@ -88,6 +93,28 @@ def import_beam(argv: Sequence[str]) -> None:
     elsewhere = any("://" in arg or arg.startswith("--runner") for arg in argv)
     with _without(*(() if elsewhere else BEAM_EXTRAS)):
         import apache_beam  # noqa: F401
+    if not elsewhere:
+        import_arrow()
+        _sample_often()
+
+
+def import_arrow() -> None:
+    """Imports Arrow, which looks for pandas when the first array is made, as it is where there is none."""
+    with _without("pandas"):
+        import pyarrow as pa
+
+        pa.array(())
+
+
+def _sample_often() -> None:
+    """Has Beam's local runner notice sooner that a bundle has ended.
+
+    It waits for the next tick of the thread that samples which step is busy: up to 200 ms by default.
+    """
+    from apache_beam.runners.worker import statesampler
+
+    often = functools.partial(statesampler.StateSampler, sampling_period_ms=SAMPLING_MS)
+    statesampler.StateSampler = often  # type: ignore[misc,assignment]  # Beam has no setting for it
 
 
 def collect_garbage() -> None:
@@ -113,20 +140,34 @@ def _silence() -> Iterator[None]:
             os.close(kept)
 
 
+class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Comes before all other finders; some packages are found, and cannot be imported."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        """Finds these packages; leaves every other one to the finders after it."""
+        return ModuleSpec(fullname, self) if fullname in self._names else None
+
+    def exec_module(self, module: ModuleType) -> NoReturn:
+        """Says what Python says of a package that is not installed."""
+        name = module.__name__
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 @contextlib.contextmanager
 def _without(*names: str) -> Iterator[None]:
     """Keeps what is imported meanwhile from importing packages that it can do without; later they are there as ever."""
-    modules: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None means: not to be found
-    before = {name: modules.get(name) for name in names}
-    modules.update(dict.fromkeys(names))
+    # An empty namespace, or somebody else's import.
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    absent = _Absent(names)
+    sys.meta_path.insert(0, absent)
     try:
         yield
     finally:
-        for name, module in before.items():
-            if module is None:
-                del modules[name]
-            else:  # an empty namespace, or somebody else's import
-                modules[name] = module
+        sys.meta_path.remove(absent)
+        sys.modules.update(before)
 
 
 def quiet_beam() -> None:

@@ -33,7 +33,7 @@ from transforms.formats import GZIP
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_list
 from transforms.records import Chunk, PartReceipt, Source
-from transforms.threads import stream_in_threads
+from transforms.threads import in_threads
 from transforms.write import written_of
 
 NOT_THERE = "it is not there"
@@ -253,12 +253,12 @@ def check_content(run: str, is_picked: Callable[[PartReceipt], bool], known: Col
     """
     parts = filter(is_picked, read_list(files.join(run, PARTS)))
     pairs = (pair for part in parts for pair in written_of(part) if pair[0] not in known)
-    for found in stream_in_threads(lambda pair: list(compare(run, *pair)), pairs):
+    for found in in_threads(lambda pair: list(compare(run, *pair)), pairs):
         yield from found
     sources = manifest.read_sources(files.join(run, SOURCES))
     groups = ledger.by_source(read_list(files.join(run, PARTS)))
     both = ((source, list(filter(is_picked, group[1]))) for source, group in zip(sources, groups, strict=True))
-    for found in stream_in_threads(lambda pair: list(check_source(*pair)), (pair for pair in both if pair[1])):
+    for found in in_threads(lambda pair: list(check_source(*pair)), (pair for pair in both if pair[1])):
         yield from found
 
 

@@ -3,12 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import compare
+from benchmarks.measure import Family
 from benchmarks.programs import DEFAULT, FLAGS, PROGRAMS, ROOT, Program
 
 ROWS = 300
@@ -112,3 +114,28 @@ def test_wrong_flags(flag: str) -> None:
     with pytest.raises(SystemExit) as raised:
         compare.main([flag])
     assert raised.value.code == 2
+
+
+# Takes so much memory, gives it back, and lets another process do the same after it.
+TAKES = """
+import subprocess, sys
+taken = bytearray(150_000_000)
+del taken
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+else:
+    print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the largest process is counted")
+def test_memory_is_what_each_process_took_at_most() -> None:
+    command = [sys.executable, "-c", TAKES, TAKES]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "taken\n"
+        family = Family(first.pid)
+        assert len(family._look()) == 2
+        assert 300_000_000 < family.peak_bytes < 400_000_000
+        first.communicate("")

@@ -321,23 +321,3 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     assert "joined            102" in done.stdout
     assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
-
-
-EXTRAS_AFTER = """
-import sys
-from pipeline import startup
-startup.import_beam(sys.argv[1:])
-from apache_beam.io.filesystems import FileSystems
-print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
-import pandas, google.cloud.storage
-"""
-
-
-@pytest.mark.parametrize(
-    ("args", "imported"),
-    [(["--input=a.jsonl"], "False, False"), (["--input=gs://b/a"], "True, True"), (["--runner=X"], "True, True")],
-)
-def test_a_local_run_imports_none_of_beams_extras_and_others_all(args: list[str], imported: str) -> None:
-    command = [sys.executable, "-c", EXTRAS_AFTER, *args]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, done.stdout) == (0, f"[{imported}]\n"), done.stderr

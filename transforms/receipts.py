@@ -19,7 +19,7 @@ import msgspec
 from transforms import files
 from transforms.errors import RunError
 from transforms.records import Chunk, PartReceipt
-from transforms.threads import stream_in_threads
+from transforms.threads import in_threads
 
 RECEIPTS = "receipts"
 LISTS = "lists"
@@ -130,7 +130,7 @@ def list_receipts(temp: str) -> None:
     """
     files.delete_tree(files.join(temp, LISTS))
     folder = files.join(temp, RECEIPTS)
-    receipts = stream_in_threads(lambda name: next(read_list(files.join(folder, name))), files.list_below(folder))
+    receipts = in_threads(lambda name: next(read_list(files.join(folder, name))), files.list_below(folder))
     for number in itertools.count():
         some = list(itertools.islice(receipts, LISTED))
         if not some:

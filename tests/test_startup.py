@@ -1,0 +1,90 @@
+"""A local run starts with no more than it needs, and does not wait for Beam where Beam need not wait."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.beam_flags import pipeline_options
+from tests import models
+from tests.conftest import ROOT
+from tests.examples import example, floats, written
+
+
+def in_python(program: str, *arguments: str) -> str:
+    """What a program of its own prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BEAM = """
+import sys
+from pipeline import startup
+startup.import_beam(sys.argv[1:])
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.runners.worker.statesampler import StateSampler
+from apache_beam.utils.counters import CounterFactory
+print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
+print(StateSampler("", CounterFactory()).sampling_period_ms)
+import pandas, google.cloud.storage
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "imported", "sampling"),
+    [
+        (["--input=a.jsonl"], "[False, False]", "5"),
+        (["--input=gs://b/a"], "[True, True]", "200"),
+        (["--runner=X"], "[True, True]", "200"),
+    ],
+)
+def test_a_local_run_has_none_of_beams_extras_and_no_long_waits(args: list[str], imported: str, sampling: str) -> None:
+    assert in_python(BEAM, *args).splitlines() == [imported, sampling]
+
+
+RUN = """
+import sys
+from pipeline import cli, startup
+startup.begin()
+assert cli.main(sys.argv[1:]) == 0
+print("\\nnot needed:", [name for name in ("pandas", "tensorflow") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.tfrecord"])
+def test_a_local_run_needs_no_pandas(name: str, tmp_path: Path, model: Callable[..., str]) -> None:
+    rows = {
+        "a.jsonl": json.dumps({"x": [1, 2, 3]}).encode() + b"\n",
+        "a.tfrecord": written([example(x=floats(1, 2, 3))]),
+    }
+    (tmp_path / name).write_bytes(rows[name])
+    flags = (f"--input={tmp_path / name}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'o'}")
+    assert in_python(RUN, "run", *flags).endswith("not needed: []\n")
+
+
+def test_a_view_of_beams_options_is_made_once_and_shares_their_values(monkeypatch: Any) -> None:
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, TypeOptions
+
+    options = pipeline_options(["--runtime_type_check"])
+    view = options.view_as(TypeOptions)
+    assert view.runtime_type_check
+    assert options.view_as(TypeOptions) is view
+    view.runtime_type_check = False
+    assert not options.view_as(TypeOptions).view_as(StandardOptions).view_as(TypeOptions).runtime_type_check
+    assert pipeline_options([]).view_as(TypeOptions) is not view
+
+    made = []
+    original = PipelineOptions.view_as
+    monkeypatch.setattr(PipelineOptions, "view_as", lambda self, cls: (made.append(cls), original(self, cls))[1])
+    root = beam.Pipeline(options=options)
+    made.clear()
+    for number in range(5):
+        root | f"{number}" >> beam.Create([number])
+    assert len(made) <= len(set(made)) + 5, made
