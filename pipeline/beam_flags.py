@@ -19,6 +19,7 @@ LOCAL = "FnApiRunner"
 # DirectRunner first looks for Prism, which it downloads; keyjoin means the runner in this process.
 LOCAL_NAMES = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
 
+# Beside the options, not in them: Beam copies and pickles all that is in them.
 _views: "weakref.WeakKeyDictionary[_Options, dict[type[PipelineOptions], PipelineOptions]]"
 _views = weakref.WeakKeyDictionary()
 
@@ -26,7 +27,7 @@ _views = weakref.WeakKeyDictionary()
 class _Options(PipelineOptions):
     """Beam's options; they make each view of themselves once.
 
-    Beam asks for a few of them 270 times a graph, and each time makes a parser of all its flags: a quarter of the
+    Beam asks for a few of them 270 times a graph, and each time makes a parser of all its flags: a third of the
     time of a small graph. Views share their values, so one is as good as another.
     """
 

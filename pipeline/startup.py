@@ -99,7 +99,10 @@ def import_beam(argv: Sequence[str]) -> None:
 
 
 def import_arrow() -> None:
-    """Imports Arrow, which looks for pandas when the first array is made, as it is where there is none."""
+    """Imports Arrow as it is where there is no pandas, and stays so.
+
+    It looks for pandas once, when the first array is made, and importing it takes 0.4 s.
+    """
     with _without("pandas"):
         import pyarrow as pa
 

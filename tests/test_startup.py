@@ -27,11 +27,13 @@ BEAM = """
 import sys
 from pipeline import startup
 startup.import_beam(sys.argv[1:])
+import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.runners.worker.statesampler import StateSampler
-from apache_beam.utils.counters import CounterFactory
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.worker.statesampler import get_current_tracker
 print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
-print(StateSampler("", CounterFactory()).sampling_period_ms)
+with beam.Pipeline("FnApiRunner", PipelineOptions([])) as root:
+    root | beam.Create([0]) | beam.Map(lambda _: get_current_tracker().sampling_period_ms) | beam.Map(print)
 import pandas, google.cloud.storage
 """
 
