@@ -22,7 +22,7 @@ class Case(NamedTuple):
         program: Its name in the tables of `programs`.
         work: The workload's name.
         rows: How many.
-        once: Whether it is only there for others to be compared with, and runs in the first turn alone.
+        once: Whether it runs in the first turn alone: it takes long, or is only there to compare outputs with.
     """
 
     program: str

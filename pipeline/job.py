@@ -63,30 +63,26 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
         | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.temp)
         | "SpreadChunks" >> beam.Reshuffle()
     )
-    if not job.resume:
-        return build_chunks(chunks, job)
-    apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp)
-    return build_chunks(apart[TODO], job, done=apart[DONE])
+    if job.resume:
+        apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp)
+        parts = (build_chunks(apart[TODO], job), apart[DONE]) | "AddDone" >> beam.Flatten()
+    else:
+        parts = build_chunks(chunks, job)
+    return parts | "WriteReceipts" >> WriteReceipts(job.temp)
 
 
 def build_chunks(
-    chunks: beam.PCollection[Chunk],
-    job: Job,
-    wave: int | None = None,
-    done: beam.PCollection[PartReceipt] | None = None,
-    watch: Watch | None = None,
-) -> beam.PCollection[str]:
-    """Wires the job from its chunks on.
+    chunks: beam.PCollection[Chunk], job: Job, watch: Watch | None = None
+) -> beam.PCollection[PartReceipt]:
+    """Wires the job from its chunks on, to their parts.
 
     Args:
         chunks: All chunks of the job, or those of a wave.
         job: The job.
-        wave: The wave's number, each has its own files for receipts; None if these are all chunks.
-        done: Receipts of parts that an earlier attempt has written.
         watch: Counts bad rows; chunks that come when their budget is gone are left out. Only on this machine.
 
     Returns:
-        PCollection[str]: the files with the receipts of these chunks' parts.
+        PCollection[PartReceipt]: what was written of each chunk.
     """
     fmt = formats.load(job.format)
     if watch:
@@ -106,6 +102,4 @@ def build_chunks(
     )
     if watch:
         parts |= "WatchWritten" >> beam.Map(watch.wrote).with_output_types(PartReceipt)
-    if done is not None:
-        parts = (parts, done) | "AddDone" >> beam.Flatten()
-    return parts | "WriteReceipts" >> WriteReceipts(job.temp, wave)
+    return parts

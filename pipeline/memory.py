@@ -126,7 +126,7 @@ def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
         size: Bytes of the whole input.
     """
     chunk = min(options.chunk_bytes, size)
-    wave = min(max(options.wave_bytes, options.chunk_bytes), size)
+    wave = min(max(wave_size(size, options.wave_bytes), options.chunk_bytes), size)
     of_rows = FEATURE_BYTE * row.features + PREDICTION_BYTE * row.predictions
     return Need(
         private_bytes("self"),
@@ -134,6 +134,15 @@ def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
         round(chunk * (CHUNK_BYTE[fmt.is_example] + of_rows / row.text)),
         round(wave * WAVE_BYTE * row.predictions / row.text),
     )
+
+
+def wave_size(size: int, wave_bytes: int) -> int:
+    """How much of an input goes into a wave: all of one that is less than two of them, since each costs a graph.
+
+    >>> wave_size(size=15, wave_bytes=8), wave_size(size=16, wave_bytes=8)
+    (15, 8)
+    """
+    return size if wave_bytes < size < 2 * wave_bytes else wave_bytes
 
 
 def _measured(handler: KeyedChunkHandler, rows: Arrays | None, row_bytes: float) -> Row:

@@ -268,9 +268,10 @@ def run_parser(prog: str) -> Parser:
     add(
         "--wave_bytes",
         type=_positive(),
-        default=1 << 29,
+        default=1 << 28,
         metavar="BYTES",
-        help="about how much input a local run has in hand at a time, which bounds its memory (default: %(default)s)",
+        help="about how much input a local run has in hand at a time, which bounds its memory; all of it if it is less "
+        "than twice as much (default: %(default)s)",
     )
     add(
         "--max_memory",

@@ -1,4 +1,4 @@
-"""The watch over a local run: counts bad rows as chunks go by, and lets no more chunks in once their budget is gone."""
+"""The watch over a local run: what its chunks come to, and no more of them once the budget of bad rows is gone."""
 
 import itertools
 import weakref
@@ -53,6 +53,7 @@ class Watch:
         # Chunks of which the one is known, and not yet the other.
         self._read: dict[str, Receipt] = {}
         self._unscored: dict[str, bytes] = {}
+        self._parts: list[PartReceipt] = []
         self._stopped = False
         self._number = next(_numbers)
         _watches[self._number] = self
@@ -98,11 +99,13 @@ class Watch:
     def wrote(self, part: PartReceipt) -> PartReceipt:
         """Sees what was written of a chunk, and hands it on."""
         self._written.add(part.chunk, part.rows, part.dead)
+        self._parts.append(part)
         return part
 
-    def end_wave(self) -> None:
-        """All parts of the wave are written: what they say counts now."""
-        self._scored = _Count()
+    def end_wave(self) -> list[PartReceipt]:
+        """All parts of the wave are written: what they say counts now, and is given."""
+        parts, self._parts, self._scored = self._parts, [], _Count()
+        return parts
 
 
 def _find(number: int) -> Watch:

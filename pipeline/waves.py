@@ -3,6 +3,7 @@
 Beam's local runner holds all that crosses a join in memory, and finishes each stage before the next.
 """
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -10,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.budget import Breach, Budget
 from pipeline.job import Job, build_chunks
+from pipeline.memory import wave_size
 from pipeline.preflight import Plan
 from pipeline.watch import Watch
 from transforms import files, formats
@@ -26,7 +28,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
     Args:
         plan: What to run.
         beam_options: For each of the pipelines.
-        wave_bytes: About how much input goes into one of them.
+        wave_bytes: About how much input goes into one of them; an input of less than two of them is one.
         budget: How many rows may be bad.
 
     Returns:
@@ -38,31 +40,30 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
     job, fmt = plan.job, formats.load(plan.job.format)
     chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
     watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
-    for number, wave in enumerate(waves(chunks, wave_bytes)):
+    size = wave_size(sum(source.size for source in plan.sources), wave_bytes)
+    for number, wave in enumerate(waves(chunks, size)):
         if not watch.goes_on():
             break
-        done = _find_done(wave, job, number) if job.resume else []
-        for part in done:
-            watch.wrote(part)
-        written = {part.chunk.part for part in done}
-        todo = [chunk for chunk in wave if chunk.part not in written]
+        done = {part.chunk.part for part in map(watch.wrote, _find_done(wave, job))}
+        todo = [chunk for chunk in wave if chunk.part not in done]
         if todo:
             root = beam.Pipeline(options=beam_options)
-            build_chunks(root | "CreateChunks" >> beam.Create(todo, reshuffle=False), job, number, watch=watch)
+            build_chunks(root | "CreateChunks" >> beam.Create(todo, reshuffle=False), job, watch)
             root.run().wait_until_finish()
-        watch.end_wave()
+            # Beam's steps hold the last chunk that they had, and each other: seven waves may pass before that is found.
+            gc.collect()
+        write_list(job.temp, number, "00", watch.end_wave())
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:
                 files.delete_tree(chunk.data)  # the decompressed copy has been read to its end
     return watch.stopped()
 
 
-def _find_done(wave: Sequence[Chunk], job: Job, number: int) -> list[PartReceipt]:
-    """The receipts of a wave's chunks that an earlier attempt has written; they are listed."""
-    found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp), wave)
-    done = [part for part in found if part is not None]
-    write_list(job.temp, number, "done", done)
-    return done
+def _find_done(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
+    """The receipts of a wave's chunks that an earlier attempt has written."""
+    if job.resume:
+        found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp), wave)
+        yield from (part for part in found if part is not None)
 
 
 def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:

@@ -49,7 +49,7 @@ class Folder(NamedTuple):
             write_receipt(self.temp, part)
 
     def commit(self, *, success: bool = True) -> None:
-        write_list(self.temp, None, "00", self.parts)
+        write_list(self.temp, 0, "00", self.parts)
         sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
         manifest.commit(str(self.output), self.inputs.settings, sources, [], totals, 1.0, success=success)
 

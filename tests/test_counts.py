@@ -3,7 +3,6 @@
 A change that adds Python or an object a row, bytes to the join, or memory shows here; docs/performance.md.
 """
 
-import gc
 import sys
 import tracemalloc
 from collections import Counter
@@ -189,7 +188,7 @@ def run_one(plan: Plan) -> Ran:
     job = plan.job
     chunks = list(chunks_of(plan.sources[0], formats.load(job.format), job.chunk_bytes, job.temp))
     root = beam.Pipeline(options=pipeline_options([]))
-    build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job, 0)
+    build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job)
     graph = root.to_runner_api().components.transforms.values()
     with counting.called() as calls:
         result = root.run()
@@ -219,7 +218,7 @@ def test_the_graph_costs_a_chunk_the_same_however_many_there_are(plan: Callable[
     _, few, many = ran
     assert many.steps == few.steps
     assert [name for name, _ in many.steps if name.endswith("CoGroupByKey")] == ["JoinPredictions/CoGroupByKey"]
-    assert len([kind for _, kind in many.steps if kind == GROUP_BY_KEY]) == 2  # the join, and the file of receipts
+    assert len([kind for _, kind in many.steps if kind == GROUP_BY_KEY]) == 1
     # An element a chunk, two where receipts and predictions meet, one at the ends: none a row.
     assert many.elements.keys() == few.elements.keys()
     for run in (few, many):
@@ -240,8 +239,6 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
     original = waves.build_chunks
 
     def build(*arguments: Any, **named: Any) -> Any:
-        # Beam's pipelines are circles of objects, which stay until somebody collects them.
-        gc.collect()
         current, most = tracemalloc.get_traced_memory()
         held.append(current + pa.total_allocated_bytes())
         peaks.append(most)

@@ -14,6 +14,7 @@ import numpy as np
 
 from tests import models
 from tests.conftest import BOSTON, ROOT, Result
+from transforms.receipts import write_list
 
 X3 = [{"x": [1, 2, 3], "n": "a"}, {"x": [0.5, 0, -1], "n": "é"}, {"x": [4, 4, 4]}]
 LINES = [b'{"x": [1, 2, 3], "n": "a"}', b'{"x": [0.50, 0, -1e0],   "n": "\\u00e9"}\r', b' {"x":[4,4,4]} ']
@@ -75,15 +76,13 @@ class TestFailures:
         assert "Traceback" in (done.output / "_error.txt").read_text()
 
     def test_a_part_that_goes(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
-        from transforms.receipts import WriteReceipts
+        from pipeline import waves
 
-        written = WriteReceipts._write
+        def lose(temp: str, *more: Any) -> str:
+            next(Path(temp).parent.glob("in-*")).write_bytes(b"")
+            return write_list(temp, *more)
 
-        def lose(self: WriteReceipts, shard: int, parts: Any) -> str:
-            next(Path(self.temp).parent.glob("in-*")).write_bytes(b"")
-            return written(self, shard, parts)
-
-        monkeypatch.setattr(WriteReceipts, "_write", lose)
+        monkeypatch.setattr(waves, "write_list", lose)
         done = keyjoin("run", f"--input={lines(*X3)}", f"--model={model(models.keyed)}")
         assert (done.code, done.complete()) == (1, False)
         assert "the ledger does not add up: in-00000-of-00001.jsonl has 0 bytes" in done.err

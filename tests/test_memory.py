@@ -42,7 +42,7 @@ def test_what_cannot_be_kept_is_refused(keyjoin: Callable[..., Result]) -> None:
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert "--max_memory=1000000 is less than the" in done.err
-    assert all(flag in done.err for flag in ("--chunk_bytes=67108864", "--wave_bytes=536870912", "--batch_size="))
+    assert all(flag in done.err for flag in ("--chunk_bytes=67108864", "--wave_bytes=268435456", "--batch_size="))
     assert not done.output.exists()
 
 

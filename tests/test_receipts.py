@@ -16,7 +16,16 @@ from pipeline.manifest import read_sources
 from tests import models
 from tests.conftest import Result
 from transforms.errors import RunError
-from transforms.receipts import WriteReceipts, decode, encode, read_list, read_receipts, receipt_path, write_receipt
+from transforms.receipts import (
+    WriteReceipts,
+    decode,
+    encode,
+    read_list,
+    read_receipts,
+    receipt_path,
+    write_list,
+    write_receipt,
+)
 from transforms.records import Chunk, PartReceipt
 from transforms.write import letters_name
 
@@ -102,9 +111,9 @@ def part_of(source: str, number: int) -> PartReceipt:
 class TestLists:
     """The receipts of a run, in few files."""
 
-    def test_those_of_one_wave_are_in_64_files_and_come_back_in_order(self, tmp_path: Path) -> None:
+    def test_those_of_a_job_without_waves_are_in_64_files_and_come_back_in_order(self, tmp_path: Path) -> None:
         parts = [part_of(source, number) for source in ("a", "b", "c") for number in range(200)]
-        step = WriteReceipts(str(tmp_path), None)
+        step = WriteReceipts(str(tmp_path))
         assert {step: 1}[step]  # Beam has steps as keys
         shards: dict[int, list[PartReceipt]] = {}
         for shard, part in map(step._with_shard, parts):
@@ -118,16 +127,16 @@ class TestLists:
         # By their numbers, not by their names; the chunks of later waves come later in the input.
         waves = {2: [part_of("b", 1), part_of("b", 0)], 10: [part_of("c", 0)], 0: [part_of("a", 0)]}
         for wave, parts in waves.items():
-            step = WriteReceipts(str(tmp_path), wave)
-            assert [step._with_shard(part) for part in parts] == [(0, part) for part in parts]
-            assert step._write(0, parts) == f"{tmp_path}/lists/{wave:08d}/00.jsonl"
+            assert write_list(str(tmp_path), wave, "00", parts) == f"{tmp_path}/lists/{wave:08d}/00.jsonl"
         assert [part.chunk.part for part in read_receipts(str(tmp_path))] == ["a-0", "b-0", "b-1", "c-0"]
 
     def test_in_a_graph(self, tmp_path: Path) -> None:
+        parts = [part_of("a", number) for number in range(9)]
+        shards = {WriteReceipts(str(tmp_path))._with_shard(part)[0] for part in parts}
         with beam.Pipeline("FnApiRunner") as root:
-            written = root | beam.Create([part_of("a", 1), part_of("a", 0)]) | WriteReceipts(str(tmp_path), 7)
-            assert_that(written, equal_to([f"{tmp_path}/lists/00000007/00.jsonl"]))
-        assert list(read_receipts(str(tmp_path))) == [part_of("a", 0), part_of("a", 1)]
+            written = root | beam.Create(parts[::-1]) | WriteReceipts(str(tmp_path))
+            assert_that(written, equal_to([f"{tmp_path}/lists/00000000/{shard:02d}.jsonl" for shard in shards]))
+        assert list(read_receipts(str(tmp_path))) == parts
 
     def test_none_are_none(self, tmp_path: Path) -> None:
         assert list(read_receipts(str(tmp_path))) == []

@@ -66,7 +66,7 @@ def test_a_million_parts_are_listed_with_their_names_and_sizes_and_no_more() -> 
 def test_made_receipts_are_those_that_a_run_writes(tmp_path: Path) -> None:
     count = 2 * end_phase.CHUNKS + 345
     end_phase.write(tmp_path / "made", count)
-    step = WriteReceipts(str(tmp_path / "run"), None)
+    step = WriteReceipts(str(tmp_path / "run"))
     shards: dict[int, list[Any]] = {}
     for shard, part in map(step._with_shard, end_phase.parts(count)):
         shards.setdefault(shard, []).append(part)

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
 
+from pipeline import startup
 from pipeline.beam_flags import pipeline_options
 from tests import models
 from tests.conftest import ROOT
@@ -31,7 +33,9 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import get_current_tracker
+from apache_beam.transforms import core
 print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
+print(core.get_function_args_defaults.__module__)
 with beam.Pipeline("FnApiRunner", PipelineOptions([])) as root:
     root | beam.Create([0]) | beam.Map(lambda _: get_current_tracker().sampling_period_ms) | beam.Map(print)
 import pandas, google.cloud.storage
@@ -39,15 +43,17 @@ import pandas, google.cloud.storage
 
 
 @pytest.mark.parametrize(
-    ("args", "imported", "sampling"),
+    ("args", "imported", "inspecting", "sampling"),
     [
-        (["--input=a.jsonl"], "[False, False]", "5"),
-        (["--input=gs://b/a"], "[True, True]", "200"),
-        (["--runner=X"], "[True, True]", "200"),
+        (["--input=a.jsonl"], "[False, False]", "pipeline.startup", "5"),
+        (["--input=gs://b/a"], "[True, True]", "apache_beam.transforms.core", "200"),
+        (["--runner=X"], "[True, True]", "apache_beam.transforms.core", "200"),
     ],
 )
-def test_a_local_run_has_none_of_beams_extras_and_no_long_waits(args: list[str], imported: str, sampling: str) -> None:
-    assert in_python(BEAM, *args).splitlines() == [imported, sampling]
+def test_a_local_run_has_none_of_beams_extras_and_no_long_waits(
+    args: list[str], imported: str, inspecting: str, sampling: str
+) -> None:
+    assert in_python(BEAM, *args).splitlines() == [imported, inspecting, sampling]
 
 
 RUN = """
@@ -68,6 +74,39 @@ def test_a_local_run_needs_no_pandas(name: str, tmp_path: Path, model: Callable[
     (tmp_path / name).write_bytes(rows[name])
     flags = (f"--input={tmp_path / name}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'o'}")
     assert in_python(RUN, "run", *flags).endswith("not needed: []\n")
+
+
+def test_what_a_method_takes_is_found_out_once(monkeypatch: Any) -> None:
+    import apache_beam as beam
+    from apache_beam.transforms import core
+
+    asked: list[Any] = []
+    original = core.get_function_args_defaults
+    monkeypatch.setattr(core, "get_function_args_defaults", lambda f: (asked.append(f), original(f))[1])
+    startup._inspect_once()
+    with beam.Pipeline("FnApiRunner") as root:
+        root | beam.Create([0]) | beam.Map(lambda number: number + 1) | beam.Map(print)
+    methods = [method.__func__ for method in asked if isinstance(method, MethodType)]
+    assert beam.DoFn.process_batch in methods
+    assert len(methods) == len(set(methods))
+
+
+def test_what_is_found_out_once_is_what_beam_finds(monkeypatch: Any) -> None:
+    from apache_beam.transforms import core
+
+    class Taking:
+        def method(self, element: int, other: str = "a", *more: int, window: object = core.DoFn.WindowParam) -> None:
+            """Takes all kinds of arguments."""
+
+    original = core.get_function_args_defaults
+    monkeypatch.setattr(core, "get_function_args_defaults", original)
+    startup._inspect_once()
+    for function in (Taking().method, Taking.method, Taking, print, lambda a, b=2: (a, b)):
+        expected = original(function)
+        assert core.get_function_args_defaults(function) == expected
+        names, defaults = core.get_function_args_defaults(function)
+        names.clear(), defaults.append(1)  # what Beam does with them is its own
+        assert core.get_function_args_defaults(function) == expected
 
 
 def test_a_view_of_beams_options_is_made_once_and_shares_their_values(monkeypatch: Any) -> None:

@@ -2,20 +2,20 @@
 
 import gzip
 import itertools
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import apache_beam as beam
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.waves import waves
 from tests import models
 from tests.conftest import Result
-from transforms.receipts import WriteReceipts, read_receipts
+from transforms.receipts import WriteReceipts, read_receipts, write_list
 from transforms.records import Chunk, PartReceipt
 
 
@@ -49,6 +49,16 @@ def test_many_waves_give_the_bytes_of_one(keyjoin: Callable[..., Result], lines:
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 
+@pytest.mark.parametrize(("wave_bytes", "expected"), [(85, 1), (84, 1), (43, 1), (42, 3), (34, 3)])
+def test_less_than_two_waves_are_one(
+    wave_bytes: int, expected: int, keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    flags = (f"--input={lines(*[{'x': [1, 2, 3]}] * 5)}", f"--model={model(models.keyed)}", "--chunk_bytes=17")
+    with mock.patch("pipeline.waves.write_list", wraps=write_list) as written:
+        assert keyjoin("run", *flags, f"--wave_bytes={wave_bytes}").complete()
+    assert written.call_count == expected
+
+
 def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: Any) -> None:
     """What crosses the join at a time is a wave, and a decompressed copy stays only until it is read."""
     from pipeline import waves as module
@@ -75,21 +85,10 @@ def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, mo
 def test_receipts_of_many_shards_come_back_in_order(chosen: list[tuple[str, int]]) -> None:
     parts = [PartReceipt(chunk(n, source=s), 9, 1, 0, 1, {"x": 1}, 2, 3, 0, 0, 4) for s, n in chosen]
     with tempfile.TemporaryDirectory() as temp:
-        step = WriteReceipts(temp, None)
+        step = WriteReceipts(temp)
         shards: dict[int, list[PartReceipt]] = {}
         for shard, part in map(step._with_shard, parts):
             shards.setdefault(shard, []).append(part)
         for shard, found in shards.items():
             step._write(shard, found)
         assert list(read_receipts(temp)) == sorted(parts, key=lambda p: (p.chunk.source, p.chunk.number))
-
-
-def test_each_wave_has_one_file_of_receipts(tmp_path: Path) -> None:
-    parts = [PartReceipt(chunk(n), 9, 1, 0, 1, {}, 2, 3, 0, 0, 4) for n in range(30)]
-    for wave in (0, 1):
-        with beam.Pipeline("FnApiRunner") as root:
-            root | beam.Create(parts[wave * 15 :][:15]) | WriteReceipts(str(tmp_path), wave)
-    found = sorted((tmp_path / "lists").rglob("*.jsonl"))
-    assert [len(path.read_text().splitlines()) for path in found] == [15, 15]
-    assert json.loads(found[0].read_text().splitlines()[0])["chunk"]["number"] == 0
-    assert list(read_receipts(str(tmp_path))) == parts

@@ -89,15 +89,15 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         return (
             rows
             | "BatchRows" >> beam.BatchElements(min_batch_size=1, max_batch_size=size)
-            | "ReadRows" >> beam.Map(self._read).with_output_types(Features)
+            | "ReadRows" >> beam.Map(self._read).with_output_types(list[Features])
             | "RunInference" >> RunInference(self.handler)
             | "JoinRows" >> beam.FlatMap(self._join).with_outputs(DEAD, main="joined")
         )
 
-    def _read(self, rows: list[dict[str, Any]]) -> Features:
+    def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
         lines = b"".join(map(_line, rows))
         inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
-        return Features("", inputs, (rows, bad))
+        return [Features("", inputs, (rows, bad))]
 
     def _join(self, result: Any) -> Iterator[dict[str, Any] | TaggedDeadRow]:
         rows, unread = result.example.payload

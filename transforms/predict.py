@@ -39,9 +39,9 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         """Loads the model; RunInference does so once a process."""
         return self.load()
 
-    def batch_elements_kwargs(self) -> dict[str, Any]:
-        """An element is a chunk, which is cut into batches inside."""
-        return {"min_batch_size": 1, "max_batch_size": 1}
+    def should_skip_batching(self) -> bool:
+        """An element is a list of one chunk, which is cut into batches inside; Beam would hold each one back."""
+        return True
 
     def share_model_across_processes(self) -> bool:
         """Whether one process of a worker has the model, and the others call it there."""
@@ -117,9 +117,14 @@ class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple
         """Wires the step."""
         return (
             chunks
+            | "BatchOfOne" >> beam.Map(_alone).with_output_types(list[Features])
             | "RunInference" >> RunInference(self.handler)
             | "KeyByChunk" >> beam.Map(_by_key).with_output_types(tuple[str, Predictions])
         )
+
+
+def _alone(chunk: Features) -> list[Features]:
+    return [chunk]
 
 
 def _by_key(result: Any) -> tuple[str, Predictions]:

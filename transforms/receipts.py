@@ -75,14 +75,13 @@ def write_receipt(temp: str, part: PartReceipt) -> None:
 
 @dataclasses.dataclass(eq=False)
 class WriteReceipts(beam.PTransform[beam.PCollection[PartReceipt], beam.PCollection[str]]):
-    """Writes lists of receipts; `wave` is which wave of chunks they are of, None if they are all.
+    """Writes lists of receipts.
 
     Input:  PCollection[PartReceipt]
     Output: PCollection[str], the files, see `read_receipts`
     """
 
     temp: str
-    wave: int | None
 
     def expand(self, parts: beam.PCollection[PartReceipt]) -> beam.PCollection[str]:
         """Wires the step."""
@@ -94,19 +93,18 @@ class WriteReceipts(beam.PTransform[beam.PCollection[PartReceipt], beam.PCollect
         )
 
     def _with_shard(self, part: PartReceipt) -> tuple[int, PartReceipt]:
-        shards = SHARDS if self.wave is None else 1
-        return google_crc32c.value(part.chunk.part.encode()) % shards, part
+        return google_crc32c.value(part.chunk.part.encode()) % SHARDS, part
 
     def _write(self, shard: int, parts: Iterable[PartReceipt]) -> str:
-        return write_list(self.temp, self.wave, f"{shard:02d}", parts)
+        return write_list(self.temp, 0, f"{shard:02d}", parts)
 
 
-def write_list(temp: str, wave: int | None, name: str, parts: Iterable[PartReceipt]) -> str:
+def write_list(temp: str, wave: int, name: str, parts: Iterable[PartReceipt]) -> str:
     """Writes a list of receipts.
 
     Args:
         temp: Folder for what is gone after the run.
-        wave: The wave of chunks that they are of, None if there are no waves.
+        wave: The wave of chunks that they are of; 0 where there is one.
         name: Of the list, within its wave.
         parts: The receipts, in any order.
 
@@ -116,7 +114,7 @@ def write_list(temp: str, wave: int | None, name: str, parts: Iterable[PartRecei
     Raises:
         RunError: It cannot be written.
     """
-    path = files.below(temp, f"{LISTS}/{wave or 0:08d}/{name}.jsonl")
+    path = files.below(temp, f"{LISTS}/{wave:08d}/{name}.jsonl")
     # Sorted, so that files can be merged, and so that the same run writes the same file.
     files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
     return path
@@ -135,7 +133,7 @@ def list_receipts(temp: str) -> None:
         some = list(itertools.islice(receipts, LISTED))
         if not some:
             return
-        write_list(temp, None, f"{number:04d}", some)
+        write_list(temp, 0, f"{number:04d}", some)
 
 
 def read_receipts(temp: str) -> Iterator[PartReceipt]:
