@@ -72,7 +72,7 @@ def _show(document: Mapping[str, Any], text: str, file: Path | None) -> None:
 
 def describe(results: Sequence[Result], seed: int) -> dict[str, Any]:
     """The results as a document."""
-    base = {result.case[1:]: result for result in results if result.case.program == BASE}
+    base = {(result.case.work, result.case.rows): result for result in results if result.case.program == BASE}
     return {
         "schema_version": SCHEMA_VERSION,
         "seed": seed,
@@ -80,7 +80,7 @@ def describe(results: Sequence[Result], seed: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "results": [_describe(result, base.get(result.case[1:])) for result in results],
+        "results": [_describe(result, base.get((result.case.work, result.case.rows))) for result in results],
     }
 
 

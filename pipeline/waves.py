@@ -67,12 +67,13 @@ def _find_done(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
 
 
 def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:
-    """Groups chunks that follow each other: as many as fit into so many bytes, at least one."""
+    """Groups chunks that follow each other: as many as come nearest to so many bytes, at least one."""
     wave: list[Chunk] = []
     size = 0
     for chunk in chunks:
         length = chunk.end - chunk.start
-        if wave and size + length > wave_bytes:
+        # Chunks end with a row, so four of 64 MiB are a little more than 256.
+        if wave and size + length / 2 > wave_bytes:
             yield wave
             wave, size = [], 0
         wave.append(chunk)

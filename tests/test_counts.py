@@ -251,7 +251,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         size = sum(source.size for source in planned.sources)
         tracemalloc.start()
         try:
-            waves.run_waves(planned, pipeline_options([]), size // 5 + size // 20, Budget.parse([]))
+            waves.run_waves(planned, pipeline_options([]), size // 5, Budget.parse([]))
         finally:
             tracemalloc.stop()
     assert len(held) == 5

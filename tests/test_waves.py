@@ -24,15 +24,15 @@ def chunk(number: int, size: int = 1, source: str = "s") -> Chunk:
 
 
 @given(st.lists(st.integers(0, 20), max_size=30), st.integers(1, 40))
-def test_waves_keep_the_order_and_are_as_large_as_allowed(sizes: list[int], wave_bytes: int) -> None:
+def test_waves_keep_the_order_and_come_near_to_their_size(sizes: list[int], wave_bytes: int) -> None:
     chunks = [chunk(number, size) for number, size in enumerate(sizes)]
     found = list(waves(iter(chunks), wave_bytes))
     assert [c for wave in found for c in wave] == chunks
     assert all(found)
     for wave in found:
-        assert len(wave) == 1 or sum(c.end for c in wave) <= wave_bytes
+        assert len(wave) == 1 or sum(c.end for c in wave) - wave[-1].end / 2 <= wave_bytes
     for wave, after in itertools.pairwise(found):
-        assert sum(c.end for c in wave) + after[0].end > wave_bytes
+        assert sum(c.end for c in wave) + after[0].end / 2 > wave_bytes
 
 
 def test_many_waves_give_the_bytes_of_one(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:

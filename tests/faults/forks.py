@@ -59,8 +59,9 @@ def attempt(task: Attempt, kill_after: float | None = None) -> Outcome:
         process.join()
     said = Path(f"{task.result}.log").read_text(errors="replace")
     text = Path(task.result).read_text() if os.path.exists(task.result) else ""
-    found = json.loads(text) if text else {}
     assert process.exitcode is not None
+    killed = process.exitcode == -signal.SIGKILL  # while it wrote its result, perhaps
+    found = json.loads(text) if text and not killed else {}
     assert "Traceback" not in said, said
     return Outcome(process.exitcode, said, found.get("disk", []), found.get("store", []), found.get("hook", {}))
 
