@@ -126,6 +126,7 @@ def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
         size: Bytes of the whole input.
     """
     chunk = min(options.chunk_bytes, size)
+    # A wave has at least a chunk, and may end half a one above its size.
     wave = min(wave_size(size, options.wave_bytes) + options.chunk_bytes, size)
     of_rows = FEATURE_BYTE * row.features + PREDICTION_BYTE * row.predictions
     return Need(

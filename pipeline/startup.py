@@ -21,9 +21,9 @@ from types import MethodType, ModuleType
 from typing import Any, NoReturn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-# RunInference misses a module of another framework, and then says this, which is not so, for each model.
 BEAM_EXTRAS = ("google.cloud", "pandas")  # packages that Beam itself can do without
 SAMPLING_MS = 5
+# RunInference misses a module of another framework, and then says this, which is not so, for each model.
 NOT_FOR_USERS = "Resource module is not available"
 
 
@@ -125,7 +125,7 @@ def _sample_often() -> None:
 def _inspect_once() -> None:
     """Has Beam find out only once what a method takes.
 
-    It asks for every method of every step eight times a graph: 40 % of the time that a graph takes.
+    It asks for every method of every step eight times a graph: a third of the time that a graph takes.
     """
     from apache_beam.transforms import core
 
