@@ -13,6 +13,8 @@ from benchmarks.verify import ProgramError
 from benchmarks.workloads import WORKLOADS
 
 SHOWN_LINES = 20
+FEW_ROWS = 200
+BLOCK_BYTES = 1 << 24
 
 
 class Case(NamedTuple):
@@ -95,21 +97,42 @@ def run(cases: Sequence[Case], seed: int, repeat: int) -> list[Result]:
 
 
 def _run(result: Result, seed: int, seen: Seen) -> Usage:
-    case, work = result.case, WORKLOADS[result.case.work]
-    program = programs.find(case.program)
-    source = data.cached(work, case.rows, seed)
+    case = result.case
+    program, source = programs.find(case.program), data.cached(WORKLOADS[case.work], case.rows, seed)
+    warm_up(case, source, seed)
     with tempfile.TemporaryDirectory(prefix="keyjoin-benchmark-") as folder:
-        output, log = Path(folder, "output"), Path(folder, "log")
-        usage = measure(program.command(source, output, data.model(work), case.rows, work.flags), log)
-        if usage.code:
-            said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
-            raise ProgramError("\n".join([f"{case.program} ended with exit code {usage.code}", *said]))
+        output = Path(folder, "output")
+        usage = _score(case, source, output)
         try:
             if program.parts:
                 _check(case, source, output, seen)
             result.totals.update(verify.totals(output))
         except ProgramError as error:
             raise ProgramError(f"the output of {case.program} is wrong: {error}") from error
+    return usage
+
+
+def warm_up(case: Case, source: Path, seed: int) -> None:
+    """Brings into memory what the program before may have pushed out of it: this one's libraries and its input.
+
+    Raises:
+        ProgramError: The program fails on a few rows.
+    """
+    few = case._replace(rows=min(case.rows, FEW_ROWS))
+    with tempfile.TemporaryDirectory(prefix="keyjoin-benchmark-") as folder:
+        _score(few, data.cached(WORKLOADS[few.work], few.rows, seed), Path(folder, "output"))
+    with source.open("rb") as file:
+        while file.read(BLOCK_BYTES):
+            pass
+
+
+def _score(case: Case, source: Path, output: Path) -> Usage:
+    program, work = programs.find(case.program), WORKLOADS[case.work]
+    log = output.with_name("log")
+    usage = measure(program.command(source, output, data.model(work), case.rows, work.flags), log)
+    if usage.code:
+        said = log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]
+        raise ProgramError("\n".join([f"{case.program} ended with exit code {usage.code}", *said]))
     return usage
 
 

@@ -39,10 +39,14 @@ class Usage(NamedTuple):
 def measure(command: Sequence[str], log: Path) -> Usage:
     """Runs a command and waits for it, and for all that it started.
 
+    What others left to be written is on the disk before it starts: a program that waits for the disk
+    would wait for that, too, and one that does not would leave it to the next.
+
     Args:
         command: A command of the benchmark's own.
         log: Where what it prints goes.
     """
+    os.sync()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with log.open("wb") as said:
         started = time.monotonic()

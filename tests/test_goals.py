@@ -41,6 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Each program runs once, not on a few rows before; what would do so."""
+    warm_up = cases.warm_up
+    monkeypatch.setattr(cases, "warm_up", lambda *_: None)
+    return warm_up
+
+
 @pytest.fixture
 def own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """No peers that need more than the tests' environment."""
@@ -121,6 +129,21 @@ def test_a_program_that_fails_on_a_device_is_told(
     said = capsys.readouterr().err
     assert said.startswith("benchmarks/gpu: error: bare")
     assert "out of luck" in said
+
+
+def test_a_program_runs_on_a_few_rows_before_each_time(
+    cold: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(command: Sequence[str], log: Path) -> Usage:
+        scored.append(sum(1 for _ in Path(command[command.index("--input") + 1]).open()))
+        return writes("houses", right)(command, log)
+
+    scored: list[int] = []
+    monkeypatch.setattr(cases, "warm_up", cold)
+    monkeypatch.setattr(cases, "FEW_ROWS", 7)
+    monkeypatch.setattr(cases, "measure", measure)
+    cases.run([Case("keyjoin", "houses", ROWS)], 1, 2)
+    assert scored == [7, ROWS, 7, ROWS]
 
 
 def letters(lines: Sequence[str]) -> str:
