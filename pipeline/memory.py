@@ -83,7 +83,7 @@ def bounded(
         fmt: Format of the input.
         rows: Some rows, as the model is called with them, or None if there are none.
         row_bytes: Bytes of a row in the input.
-        size: Bytes of the whole input.
+        size: Bytes of the whole input at most, decompressed.
 
     Raises:
         UsageError: It cannot be met.
@@ -123,7 +123,7 @@ def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
         options: What is run.
         fmt: Format of the input.
         row: What a row takes.
-        size: Bytes of the whole input.
+        size: Bytes of the whole input at most, decompressed.
     """
     chunk = min(options.chunk_bytes, size)
     # A wave has at least a chunk, and may end half a one above its size.

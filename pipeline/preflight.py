@@ -24,6 +24,7 @@ from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
 from transforms import columns, files, formats, globs, mapping, sources
 from transforms import model as models
+from transforms.chunks import most_bytes
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
 from transforms.model_ops import Finding
@@ -136,7 +137,7 @@ def prepare(
             options.accelerator,
         )
         settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
-        with beginning.bounded(options, handler):
+        with beginning.bounded(options, handler, most_bytes(matched.sources)):
             yield Plan(job, matched.sources, matched.skipped, swept, settings, findings, model)
 
 
@@ -174,7 +175,7 @@ class _Sample(NamedTuple):
         format: Its format.
         data: Some whole rows.
         rows: Some of them, readable.
-        size: Bytes of the whole input.
+        size: Bytes of the whole input, as stored.
     """
 
     format: Format
@@ -189,11 +190,13 @@ class _Sample(NamedTuple):
         inputs, _ = self.format.read(self.data, first, features)
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
-    def bounded(self, options: RunOptions, handler: KeyedChunkHandler) -> contextlib.AbstractContextManager[None]:
+    def bounded(
+        self, options: RunOptions, handler: KeyedChunkHandler, size: int
+    ) -> contextlib.AbstractContextManager[None]:
         """Keeps `--max_memory`, see `memory.bounded`."""
         rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
         row_bytes = max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
-        return memory.bounded(options, handler, self.format, rows, row_bytes, self.size)
+        return memory.bounded(options, handler, self.format, rows, row_bytes, size)
 
 
 def _handler(

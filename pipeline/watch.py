@@ -6,11 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from pipeline.budget import Breach, Budget
-from transforms.formats import GZIP
+from transforms.chunks import most_bytes
 from transforms.records import Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
-
-# https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
-DEFLATE = 1032
 
 _numbers = itertools.count()
 _watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
@@ -47,8 +44,8 @@ class Watch:
             least: Bytes that a good row takes at least.
         """
         self._budget, self._least = budget, least
-        # Decompressed; and one for the end of a last line, which may lack its newline.
-        self._bytes = sum(s.size * (DEFLATE if s.path.endswith(GZIP) else 1) + 1 for s in sources)
+        # One more each for the end of a last line, which may lack its newline.
+        self._bytes = most_bytes(sources) + len(sources)
         self._written, self._scored = _Count(), _Count()
         # Chunks of which the one is known, and not yet the other.
         self._read: dict[str, Receipt] = {}

@@ -15,7 +15,7 @@ from pipeline.memory import wave_size
 from pipeline.preflight import Plan
 from pipeline.watch import Watch
 from transforms import files, formats
-from transforms.chunks import chunks_of
+from transforms.chunks import chunks_of, most_bytes
 from transforms.done import find_done
 from transforms.receipts import write_list
 from transforms.records import Chunk, PartReceipt
@@ -40,7 +40,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
     job, fmt = plan.job, formats.load(plan.job.format)
     chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
     watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
-    size = wave_size(sum(source.size for source in plan.sources), wave_bytes)
+    size = wave_size(most_bytes(plan.sources), wave_bytes)
     for number, wave in enumerate(waves(chunks, size)):
         if not watch.goes_on():
             break

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from pipeline import waves
 from pipeline.budget import ALL, Budget, Limit
-from pipeline.watch import DEFLATE, Watch
+from pipeline.watch import Watch
 from tests import models
 from tests.conftest import Result
 from transforms import columns
+from transforms.chunks import DEFLATE
 from transforms.errors import UsageError
 from transforms.formats import jsonl, tfrecord
 from transforms.reasons import Reason
@@ -170,8 +171,9 @@ def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None
 
 
 def test_of_a_gzip_source_far_more_may_follow() -> None:
-    for name, stops in (("s.jsonl", True), ("s.jsonl.gz", False)):
-        watch = Watch(Budget.parse(["0.5"]), [Source(name, 1000, "s", "")], 10)
+    for suffix, stops in ((".jsonl", True), (".jsonl.gz", False)):
+        name = "s" + suffix
+        watch = Watch(Budget.parse(["0.5"]), [Source(name, 1000, "s", suffix)], 10)
         pass_by(watch, Chunk(name, "data", 0, 900, 0, 2, "p"), 0, {"null": 90})
         assert watch.goes_on() is not stops
     pass_by(watch, Chunk(name, "data", 900, 1000 * DEFLATE, 1, 2, "p"), 89, {})

@@ -1,5 +1,6 @@
 """--max_memory: refused beforehand where it cannot be kept, kept by the system where it can."""
 
+import gzip
 import json
 import re
 import resource
@@ -44,6 +45,22 @@ def test_what_cannot_be_kept_is_refused(keyjoin: Callable[..., Result]) -> None:
     assert "--max_memory=1000000 is less than the" in done.err
     assert all(flag in done.err for flag in ("--chunk_bytes=67108864", "--wave_bytes=268435456", "--batch_size="))
     assert not done.output.exists()
+
+
+def test_what_is_packed_needs_what_it_unpacks_to(keyjoin: Callable[..., Result], tmp_path: Path) -> None:
+    text = b'{"features": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]}\n' * 20_000
+    packed, plain = tmp_path / "in.jsonl.gz", tmp_path / "in.jsonl"
+    packed.write_bytes(gzip.compress(text))
+    plain.write_bytes(text)
+
+    def needs(path: Path) -> list[str]:
+        flags = (f"--model={BOSTON / 'model'}", "--max_memory=1000000", "--chunk_bytes=400000", "--wave_bytes=400000")
+        said = keyjoin("check", f"--input={path}", *flags).err
+        return re.findall(r"(\d+) for (?:a chunk|what a wave)", said)
+
+    assert packed.stat().st_size < 100_000
+    assert needs(packed) == needs(plain)
+    assert len(needs(plain)) == 2
 
 
 def test_a_model_that_does_not_fit_into_it_is_refused(keyjoin: Callable[..., Result], monkeypatch: Any) -> None:

@@ -17,6 +17,8 @@ from transforms.records import Chunk, Source
 
 COPY_BYTES = 1 << 22
 SPILL = "spill"
+# https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
+DEFLATE = 1032
 
 
 def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes: int) -> Iterator[Chunk]:
@@ -63,6 +65,11 @@ def chunks_of(source: Source, fmt: Format, chunk_bytes: int, temp: str) -> Itera
     if source.suffix.endswith(GZIP):
         data, size = spill(source, posixpath.join(temp, SPILL))
     return split_source(source, data, size, fmt, chunk_bytes)
+
+
+def most_bytes(sources: Iterable[Source]) -> int:
+    """Bytes that sources have at most, decompressed: what nobody knows before that is done."""
+    return sum(source.size * (DEFLATE if source.suffix.endswith(GZIP) else 1) for source in sources)
 
 
 def spill(source: Source, folder: str) -> tuple[str, int]:
