@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compare
-from benchmarks.measure import Family
+from benchmarks.measure import Family, measure
 from benchmarks.programs import DEFAULT, FLAGS, PROGRAMS, ROOT, Program
 
 ROWS = 300
@@ -139,3 +139,12 @@ def test_memory_is_what_each_process_took_at_most() -> None:
         assert len(family._look()) == 2
         assert 300_000_000 < family.peak_bytes < 400_000_000
         first.communicate("")
+
+
+def test_nothing_is_left_to_write_when_a_program_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    synced: list[bool] = []
+    monkeypatch.setattr("os.sync", lambda: synced.append(begun.exists()))
+    assert measure([sys.executable, "-c", f"open({str(begun)!r}, 'w')"], tmp_path / "log").code == 0
+    assert begun.exists()
+    assert synced == [False]
