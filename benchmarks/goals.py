@@ -66,10 +66,7 @@ class Goal(NamedTuple):
 
 
 def houses(size: Size) -> Goal:
-    """Thirteen numbers a row.
-
-    Without the peers between: whoever comes after them reads its libraries and its input from the disk again.
-    """
+    """Thirteen numbers a row. Not a part of `peers`: this takes a minute, and these take an hour."""
     return _near_limit("houses", size(2_000_000), 1.25)
 
 
