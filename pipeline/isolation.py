@@ -26,7 +26,7 @@ class Isolated:
     """
 
     def __init__(
-        self, owner: ModelProcess, folder: str, signature: str, policy: str | None, timeout: float | None
+        self, owner: ModelProcess, folder: str, signature: str, policy: str | None, cores: int, timeout: float | None
     ) -> None:
         """Takes what starts, and what is loaded there each time.
 
@@ -35,10 +35,11 @@ class Isolated:
             folder: A SavedModel.
             signature: Which of its signatures.
             policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
+            cores: On how many a call may compute, see `transforms.model.load`.
             timeout: Seconds after which a call ends the process; None waits for ever.
         """
         self._process, self._timeout = owner, timeout
-        self._load = functools.partial(owner.load, folder, signature, policy, timeout)
+        self._load = functools.partial(owner.load, folder, signature, policy, cores, timeout)
         self._changing = threading.Lock()
         self._model: Model | None = None  # None until it is loaded, again after each end
         self._crashes = 0  # since the last answer
@@ -114,15 +115,15 @@ def _how(code: int | None) -> str:
 
 
 @functools.cache
-def shared(folder: str, signature: str, policy: str | None) -> "Model":
+def shared(folder: str, signature: str, policy: str | None, cores: int) -> "Model":
     """The model in this process's own model process, loaded there once."""
-    return process().load(folder, signature, policy)
+    return process().load(folder, signature, policy, cores)
 
 
 @functools.cache
-def isolated(folder: str, signature: str, policy: str | None, timeout: float | None) -> "Model":
+def isolated(folder: str, signature: str, policy: str | None, cores: int, timeout: float | None) -> "Model":
     """The same, in a process that is started again when it ends."""
-    return Isolated(process(), folder, signature, policy, timeout).load()
+    return Isolated(process(), folder, signature, policy, cores, timeout).load()
 
 
 def forget() -> None:

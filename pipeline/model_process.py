@@ -34,6 +34,7 @@ SOCKET, LOG = "socket", "log"
 BACKLOG = 128
 LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has room for 100 characters
 LOG_LINES = 5
+COUNT = struct.Struct("<Q")  # of the arrays that follow a message
 # What the process answers with: a value, or an error to be raised here.
 DONE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
 MEMORY_ERROR = "memory error"
@@ -99,13 +100,16 @@ class ModelProcess:
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (most if size is None else size, most))
         self._most = size
 
-    def load(self, folder: str, signature: str, policy: str | None = None, timeout: float | None = None) -> "Model":
+    def load(
+        self, folder: str, signature: str, policy: str | None = None, cores: int = 1, timeout: float | None = None
+    ) -> "Model":
         """Loads a model there.
 
         Args:
             folder: A SavedModel.
             signature: Which of its signatures.
             policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
+            cores: On how many a call may compute, see `transforms.model.load`.
             timeout: Seconds after which a call raises `LateError`; None waits for ever.
 
         Returns:
@@ -118,7 +122,7 @@ class ModelProcess:
         from transforms.model import Model
 
         with _connect(self.address) as connection:
-            question = os.path.abspath(folder), (signature, policy)
+            question = os.path.abspath(folder), (signature, policy, cores)
             number, inputs, outputs, findings = _value(*_ask(connection, self.address, question))
         return Model(inputs, outputs, _Call(self.address, number, timeout), findings)
 
@@ -194,13 +198,29 @@ def _connect(address: str, timeout: float | None = None) -> Connection:
 
 def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tuple[str, Any]:
     try:
-        connection.send_bytes(pickle.dumps(question, pickle.HIGHEST_PROTOCOL))
-        answer: tuple[str, Any] = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own process
+        send(connection, question)
+        answer: tuple[str, Any] = receive(connection)
     except BlockingIOError as error:
         raise LateError("the model did not answer in time") from error
     except (EOFError, OSError) as error:
         _raise_ended(address, error)
     return answer
+
+
+def send(connection: Connection, value: Any) -> None:
+    """Sends a value to the other process; its arrays go as they lie, without a copy of them."""
+    arrays: list[pickle.PickleBuffer] = []
+    text = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=arrays.append)
+    connection.send_bytes(COUNT.pack(len(arrays)) + text)
+    for array in arrays:
+        connection.send_bytes(array.raw())
+
+
+def receive(connection: Connection) -> Any:
+    """What the other process sent; arrays in it cannot be written to."""
+    text = connection.recv_bytes()
+    arrays = [connection.recv_bytes() for _ in range(*COUNT.unpack_from(text))]
+    return pickle.loads(memoryview(text)[COUNT.size :], buffers=arrays)  # noqa: S301  from our own process
 
 
 def _value(kind: str, value: Any) -> Any:

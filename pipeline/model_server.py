@@ -1,7 +1,6 @@
 """The inside of the model process: loads models and calls them; see `pipeline.model_process`."""
 
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -12,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from pipeline import startup
-from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR
+from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR, receive, send
 from transforms.errors import MemoryShortError, ModelError, UsageError
 from transforms.model import Model, load
 
@@ -43,20 +42,18 @@ def _leave_with_parent(folder: str) -> None:
 def _answer_all(connection: Connection, models: list[Model]) -> None:
     while True:
         try:
-            question = connection.recv_bytes()
+            which, what = receive(connection)
         except (EOFError, OSError):
             return
         try:
-            answer = pickle.dumps(_answer(question, models), pickle.HIGHEST_PROTOCOL)
+            send(connection, _answer(which, what, models))
         except MemoryError:
-            answer = pickle.dumps((MEMORY_ERROR, "no memory for the answer of the model"))
-        connection.send_bytes(answer)
+            send(connection, (MEMORY_ERROR, "no memory for the answer of the model"))
 
 
-def _answer(question: bytes, models: list[Model]) -> tuple[str, Any]:
+def _answer(which: int | str, what: tuple[Any, ...], models: list[Model]) -> tuple[str, Any]:
     """Loads a signature of a folder, or calls a loaded model with arrays."""
     try:
-        which, what = pickle.loads(question)  # noqa: S301  from our own process
         if isinstance(which, int):
             return DONE, models[which].call(*what)
         model = load(which, *what)

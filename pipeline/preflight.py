@@ -5,6 +5,7 @@ import functools
 import gzip
 import io
 import itertools
+import math
 import os
 import tempfile
 import zlib
@@ -25,11 +26,14 @@ from pipeline.worker_model import SHARED_BYTES, WorkerModel
 from transforms import columns, files, formats, globs, mapping, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
+from transforms.columns import MAX_BATCH
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, Format
+from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
+from transforms.threads import THREADS
 
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
@@ -117,8 +121,8 @@ def prepare(
     with model_folder(options.model) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings["model"]["sha256"])
-        size = sum(source.size for source in matched.sources)
-        beginning = _Sample(fmt, data, sample, size)
+        sizes = [source.size for source in matched.sources]
+        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
         model = None if local else worker_model.find(options, folder)
         handler, swept, findings = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
@@ -176,12 +180,24 @@ class _Sample(NamedTuple):
         data: Some whole rows.
         rows: Some of them, readable.
         size: Bytes of the whole input, as stored.
+        largest: Bytes of the largest source, as stored.
     """
 
     format: Format
     data: bytes
     rows: list[dict[str, Any]]
     size: int
+    largest: int
+
+    @property
+    def row_bytes(self) -> float:
+        """Bytes of a row."""
+        return max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
+
+    def batch_most(self, chunk_bytes: int) -> int | None:
+        """Rows of a batch at most, so that a chunk has one for each core; None if it has too few rows for that."""
+        rows = min(chunk_bytes, self.largest) / self.row_bytes
+        return math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE if rows >= THREADS * MULTIPLE else None
 
     def arrays(self, features: Sequence[Feature], count: int) -> models.Arrays | None:
         """The good ones among the first rows, as the model is called with them; None if there is none."""
@@ -195,14 +211,15 @@ class _Sample(NamedTuple):
     ) -> contextlib.AbstractContextManager[None]:
         """Keeps `--max_memory`, see `memory.bounded`."""
         rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
-        row_bytes = max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
-        return memory.bounded(options, handler, self.format, rows, row_bytes, size)
+        return memory.bounded(options, handler, self.format, rows, self.row_bytes, size)
 
 
 def _handler(
     options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, model: WorkerModel | None
 ) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
-    load = _loader(options)
+    # A worker's own processes share its cores, whatever they are called with.
+    most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes)
+    load = _loader(options, models.ALL_CORES if most is None else models.ONE_CORE)
     loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
 
@@ -217,7 +234,7 @@ def _handler(
 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
-    swept = kept or _pick_batch_size(options, sample, loaded, contract, features)
+    swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     handler = KeyedChunkHandler(
         functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
     )
@@ -230,24 +247,29 @@ def _handler(
     return handler, swept, loaded.findings
 
 
-def _loader(options: RunOptions) -> Callable[[str], models.Model]:
+def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
     isolation.forget()
-    known = {"signature": options.signature, "policy": options.model_ops}
+    known: dict[str, Any] = {"signature": options.signature, "policy": options.model_ops, "cores": cores}
     if options.isolate:
         return functools.partial(isolation.isolated, **known, timeout=options.batch_timeout)
     return functools.partial(isolation.shared, **known)
 
 
 def _pick_batch_size(
-    options: RunOptions, sample: _Sample, loaded: models.Model, contract: models.Contract, features: Sequence[Feature]
+    options: RunOptions,
+    sample: _Sample,
+    loaded: models.Model,
+    contract: models.Contract,
+    features: Sequence[Feature],
+    most: int,
 ) -> Sweep:
     if options.batch_size:
         return Sweep(options.batch_size, {})
     if options.accelerator:  # what is fast on this machine says nothing about it
         return Sweep(columns.batch_rows(features) * ACCELERATED, {})
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    usual = columns.batch_rows(features)
-    return sweep(loaded, contract, rows, usual) if rows else Sweep(usual, {})
+    usual = min(columns.batch_rows(features), most)
+    return sweep(loaded, contract, rows, usual, most) if rows else Sweep(usual, {})
 
 
 def _check_readable(file: FileMetadata) -> None:

@@ -39,7 +39,7 @@ class _FailedError(Exception):
     """The model raised. It is no `ModelError`: for a measurement no batch is halved."""
 
 
-def sweep(model: Model, contract: Contract, rows: Arrays, usual: int) -> Sweep:
+def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int) -> Sweep:
     """Picks a batch size: the usual one, or a smaller or larger one that is clearly faster.
 
     Another size counts only if its predictions are, bit for bit, those of the usual one: that the choice depends
@@ -50,6 +50,7 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int) -> Sweep:
         contract: What its signature takes and gives.
         rows: Data input -> (rows, …), some real rows, at least one; they are repeated as often as needed.
         usual: The size that is likely best.
+        most: No size is larger.
     """
 
     def call(*arrays: Any) -> Any:
@@ -61,13 +62,13 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int) -> Sweep:
     asked = Model(model.inputs, model.outputs, call)
     rates: dict[int, int] = {}
     with contextlib.suppress(_FailedError):
-        for size, rate in _measure(asked, contract, rows, usual):
+        for size, rate in _measure(asked, contract, rows, usual, min(most, MAX_BATCH)):
             rates[size] = rate
     best = max(rates, key=rates.__getitem__, default=usual)
     return Sweep(best if best != usual and rates[best] > GAIN * rates[usual] else usual, rates)
 
 
-def _measure(model: Model, contract: Contract, rows: Arrays, usual: int) -> Iterator[tuple[int, int]]:
+def _measure(model: Model, contract: Contract, rows: Arrays, usual: int, most: int) -> Iterator[tuple[int, int]]:
     """Sizes and rows a second, the usual one first."""
     ends = time.monotonic() + BUDGET_SECONDS
     few = min(usual, FEW_ROWS)
@@ -80,7 +81,7 @@ def _measure(model: Model, contract: Contract, rows: Arrays, usual: int) -> Iter
     first, rate = _timed(model, contract, rows, usual)
     yield usual, rate
     for size in (usual // STEP, usual * STEP):
-        if MULTIPLE <= size <= MAX_BATCH and size % MULTIPLE == 0 and _lasts(size, rate) <= ends:
+        if MULTIPLE <= size <= most and size % MULTIPLE == 0 and _lasts(size, rate) <= ends:
             scored, found = _timed(model, contract, rows, size)
             if _begin_alike(scored, first):
                 yield size, found

@@ -9,6 +9,7 @@ import pytest
 from pipeline import preflight, sweep
 from tests import models
 from tests.conftest import Result
+from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
 from transforms.model import Contract, Model, Tensor
 
@@ -36,7 +37,7 @@ class Clock:
 
 def pick(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> sweep.Sweep:
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
-    return sweep.sweep(clock.model, CONTRACT, ROWS, USUAL)
+    return sweep.sweep(clock.model, CONTRACT, ROWS, USUAL, MAX_BATCH)
 
 
 def total(x: np.ndarray) -> np.ndarray:
@@ -74,7 +75,7 @@ def test_a_slow_model_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch, 
 def test_sizes_are_such_that_neighbours_do_not_show(monkeypatch: pytest.MonkeyPatch, usual: int) -> None:
     clock = Clock(1e-6, 1e-9, total)
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
-    found = sweep.sweep(clock.model, CONTRACT, ROWS, usual)
+    found = sweep.sweep(clock.model, CONTRACT, ROWS, usual, MAX_BATCH)
     assert tuple(found.rates) == {48: (48, 192), 96: (96, 384), 12_288: (12_288, 3_072)}[usual]
 
 

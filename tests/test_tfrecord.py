@@ -277,7 +277,7 @@ def test_a_field_may_feed_two_inputs() -> None:
 @given(st.data())
 def test_any_bytes_are_rows_or_fail_the_run(data: st.DataObject) -> None:
     records = data.draw(st.lists(examples | st.binary(max_size=40), max_size=4))
-    file = bytearray(tfrecord._framed(pa.array(records, pa.large_binary())))
+    file = bytearray(tfrecord._framed([pa.array(records, pa.large_binary())]))
     for _ in range(data.draw(st.integers(0, 3)) if file else 0):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.just(len(file)) | st.integers(0, len(file)))

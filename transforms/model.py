@@ -26,6 +26,10 @@ from transforms.gate import Gate
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
+# Of a call: there are as many calls at a time as cores, and on all of them TensorFlow multiplies in smaller blocks:
+# that takes a third more of processor time, and gives other last digits on another number of them (docs/performance.md).
+ONE_CORE = 1
+ALL_CORES = 0
 MESSAGE = 300  # characters of a model's error that are kept
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
 # Two vectors of keys that no model returns by chance; exact in float32.
@@ -147,18 +151,20 @@ class Model:
         return dict(zip(self.outputs, answer, strict=True))
 
 
-def load(folder: str, signature: str, policy: str | None = None) -> Model:
+def load(folder: str, signature: str, policy: str | None = None, cores: int = ONE_CORE) -> Model:
     """Loads a signature of a SavedModel, once it is known what its ops do.
 
     Args:
         folder: The SavedModel's.
         signature: Name of the signature.
         policy: What happens to a model that does more than compute, see `model_ops.judge`.
+        cores: On how many a call may compute; the first model that a process loads decides for all.
 
     Raises:
         UsageError: There is no SavedModel, no such signature, it does what it must not, or it has inputs or
             outputs that rows cannot feed or hold.
     """
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
     from tensorflow.python.client.session import Session
     from tensorflow.python.framework.ops import Graph
     from tensorflow.python.saved_model import loader_impl, tag_constants
@@ -176,7 +182,7 @@ def load(folder: str, signature: str, policy: str | None = None) -> Model:
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, policy)
     graph = Graph()
-    session = Session(graph=graph)
+    session = Session(graph=graph, config=ConfigProto(intra_op_parallelism_threads=cores))
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     definition = signatures[signature]

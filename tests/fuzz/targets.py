@@ -205,7 +205,7 @@ def _framed(data: bytes) -> bytes:
     while data:
         length, data = data[0], data[1:]
         record, data = data[: length & 0x7F], data[length & 0x7F :]
-        frame = tfrecord._framed(pa.array([record], pa.large_binary())).to_pybytes()
+        frame = tfrecord._framed([pa.array([record], pa.large_binary())]).to_pybytes()
         found.append(frame[:-1] + bytes([frame[-1] ^ 1]) if length & 0x80 else frame)
     return b"".join(found)
 

@@ -5,6 +5,7 @@ Protobuf messages that stand one behind the other parse as their merge, so a rec
     features {a: 1}  |  features {prediction: 2}  |  features {key: "…"}
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,22 +62,24 @@ def keep(
     return Kept(numbers, picked, predictions), sorted(found)
 
 
-def join(chunk: Chunk, data: bytes, records: Rows, kept: Kept, part: slice, layout: Layout) -> pa.LargeBinaryArray:
-    """Serialized Examples of some of the kept rows: the row's features, predictions, key.
+def pieces(
+    chunk: Chunk, data: bytes, records: Rows, kept: Kept, part: slice, layout: Layout
+) -> list[pa.LargeBinaryArray]:
+    """Some of the kept rows as serialized Examples, to be joined: the row's features, each prediction, key.
 
     A feature has a list of 64-bit integers (bools too, as 0 and 1), of bytes, or of 32-bit floats, so
     float64 predictions are rounded. Shapes are flattened, row-major.
     """
     numbers, predictions = kept.numbers[part], kept.predictions[part]
     if kept.heads is None:
-        pieces = [columns.gather(data, records.starts[numbers], records.ends[numbers])]
+        found = [columns.gather(data, records.starts[numbers], records.ends[numbers])]
     else:
-        pieces = [kept.heads[part]]
-    pieces += [encode(name, predictions[output]) for output, name in layout.predictions]
+        found = [kept.heads[part]]
+    found += [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
         keys = [f"{chunk.source}#{position}".encode() for position in (chunk.start + records.places[numbers]).tolist()]
-        pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
-    return columns.join(pieces)
+        found.append(encode(layout.key, pa.array(keys, pa.binary())))
+    return found
 
 
 def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
@@ -157,19 +160,24 @@ def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[st
     A name stands behind the last byte of its length; that byte is 0 where the length is written longer
     than it has to be.
     """
-    suspects: set[int] = set()
+    whole, suspects = columns.gather(data, np.array([0]), np.array([len(data)])), set[int]()
     for name in (name.encode() for name in names):
-        if name not in data:  # one search of all bytes, not two
+        literal = re.escape(name)  # alone, RE2 finds it with the processor's vectors: seldom is more to be done
+        if not len(_holding(whole, literal)):
             continue
         length = len(name)
         while length > 0x7F:
             length >>= 7
-        for pattern in (bytes([length]) + name, b"\0" + name):
-            if pattern in data:
-                starts, ends = records.starts[numbers].tolist(), records.ends[numbers].tolist()
-                bounds = enumerate(zip(starts, ends, strict=True))
-                suspects.update(at for at, (start, end) in bounds if data.find(pattern, start, end) >= 0)
+        rows = columns.gather(data, records.starts[numbers], records.ends[numbers])
+        named = _holding(rows, literal)
+        behind = _holding(columns.pick(rows, named), rb"[\x00\x%02x]" % length + literal)
+        suspects.update(named[behind].tolist())
     return sorted(suspects)
+
+
+def _holding(pieces: pa.LargeBinaryArray, pattern: bytes) -> Positions:
+    """The numbers of the pieces in which a pattern (RE2, of bytes) is found."""
+    return np.flatnonzero(pc.match_substring_regex(pieces, pattern).to_numpy(zero_copy_only=False))
 
 
 def pick(record: bytes, layout: Layout) -> bytes | Refusal:

@@ -10,8 +10,9 @@ is wrong, that row alone is bad. A row is the whole frame; its fate depends on i
 
 import contextlib
 import functools
+import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import google_crc32c
@@ -24,7 +25,7 @@ from transforms.errors import RunError
 from transforms.formats import GZIP, Joined, example_null, example_parse, example_read, example_write, slices
 from transforms.formats.slices import Found
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Feature, Layout, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
 from transforms.threads import in_threads
 
 HEADER, FOOTER = 12, 4
@@ -34,6 +35,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
 STREAK = 8  # records of one length, before more of it are looked for
 DIFFERS = "the checksum of its data is not the one that was written after it"
+Checksums = npt.NDArray[np.uint32]
 REMEDY = "copy the file again from where it was written"
 
 
@@ -106,9 +108,14 @@ class TFRecord:
 
         def write_slice(first: int) -> pa.Buffer:
             part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
-            joined = example_write.join(chunk, data, records, kept, part, layout)
+            pieces = example_write.pieces(chunk, data, records, kept, part, layout)
             missing = slices.between(nulls, first, first + step)
-            return _framed(slices.merge(joined, kept.numbers[part], missing) if missing else joined)
+            if missing:
+                return _framed([slices.merge(columns.join(pieces), kept.numbers[part], missing)])
+            if not layout.whole_row:
+                return _framed(pieces)
+            # Reading has held these to their data, which is not gone through again.
+            return _framed(pieces, _unmasked(_written(data, records.ends[kept.numbers[part]])))
 
         return Joined(in_threads(write_slice, range(0, len(rows.starts), step)), refused)
 
@@ -138,10 +145,10 @@ FORMAT = TFRecord()
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
     """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
     records = _records(rows)
-    written = np.frombuffer(data, np.uint8)[records.ends[:, None] + np.arange(FOOTER)]
-    differing = np.flatnonzero((written != _checksums(data, records)).any(axis=1))
+    examples = columns.gather(data, records.starts, records.ends)
+    differing = np.flatnonzero(_checksums(examples) != _unmasked(_written(data, records.ends)))
     intact = np.delete(np.arange(len(rows.starts)), differing)
-    inputs, refused = example_read.decode(columns.gather(data, records.starts[intact], records.ends[intact]), features)
+    inputs, refused = example_read.decode(columns.pick(examples, intact), features)
     bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
     bad.update((int(intact[at]), why) for at, why in refused.items())
     return inputs, sorted(bad.items())
@@ -201,7 +208,7 @@ def _ends_inside(start: int, size: int) -> RunError:
 @functools.lru_cache(4096)
 def _header(length: int) -> bytes:
     packed = LENGTH.pack(length)
-    return packed + _masked([google_crc32c.value(packed)]).tobytes()
+    return packed + _masked(np.array([google_crc32c.value(packed)], np.uint32)).tobytes()
 
 
 @functools.lru_cache(4096)
@@ -211,13 +218,23 @@ def _length(header: bytes) -> int | None:
     return length if header == _header(length) else None
 
 
-def _masked(checksums: Iterable[int]) -> npt.NDArray[np.uint8]:
+def _masked(checksums: Checksums) -> npt.NDArray[np.uint8]:
     """Checksums as they are written, 4 bytes each.
 
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
     """
-    crc = np.fromiter(checksums, np.uint32)
-    return ((crc >> 15 | crc << 17) + MASK_DELTA).astype("<u4").view(np.uint8).reshape(-1, FOOTER)
+    return ((checksums >> 15 | checksums << 17) + MASK_DELTA).astype("<u4").view(np.uint8).reshape(-1, FOOTER)
+
+
+def _unmasked(written: npt.NDArray[np.uint8]) -> Checksums:
+    """Checksums from how they are written."""
+    rotated: Checksums = written.reshape(-1).view("<u4").astype(np.uint32) - MASK_DELTA
+    return (rotated >> 17 | rotated << 15).astype(np.uint32)
+
+
+def _written(data: bytes, ends: Positions) -> npt.NDArray[np.uint8]:
+    """The 4 bytes behind each of these positions."""
+    return np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(FOOTER)]
 
 
 def _records(rows: Rows) -> Rows:
@@ -225,19 +242,23 @@ def _records(rows: Rows) -> Rows:
     return Rows(rows.starts + HEADER, rows.ends - FOOTER, moved_from=rows.places)
 
 
-def _checksums(data: bytes, records: Rows) -> npt.NDArray[np.uint8]:
-    """The masked crc32c of each record, (records, 4)."""
-    bounds = zip(records.starts.tolist(), records.ends.tolist(), strict=True)
-    return _masked(google_crc32c.value(data[start:end]) for start, end in bounds)
+def _checksums(pieces: pa.LargeBinaryArray, before: Checksums | None = None) -> Checksums:
+    """The crc32c of each piece, or of what has that of `before` and of the piece behind it."""
+    known = itertools.repeat(0) if before is None else before.tolist()
+    return np.fromiter(map(google_crc32c.extend, known, pieces.to_pylist()), np.uint32)
 
 
-def _framed(records: pa.LargeBinaryArray) -> pa.Buffer:
-    """Records side by side, each in its frame."""
-    sizes = columns.sizes(records)
+def _framed(pieces: Sequence[pa.LargeBinaryArray], first: Checksums | None = None) -> pa.Buffer:
+    """Records side by side, each in its frame.
+
+    Args:
+        pieces: Of each record, to be joined.
+        first: The checksums of the first of these, if they are known.
+    """
+    sizes = np.sum([columns.sizes(piece) for piece in pieces], axis=0)
     coded = pa.array(sizes).dictionary_encode()
     headers = pa.array([_header(size) for size in coded.dictionary.to_pylist()], pa.large_binary()).take(coded.indices)
-    bounds = np.append(0, np.cumsum(sizes))
-    footers = _checksums(columns.contents(records).to_pybytes(), Rows(bounds[:-1], bounds[1:]))
-    ends = np.arange(len(records)) * FOOTER
+    footers = _masked(_checksums(columns.join(list(pieces if first is None else pieces[1:])), first))
+    ends = np.arange(len(sizes)) * FOOTER
     checksums = columns.gather(pa.py_buffer(footers), ends, ends + FOOTER)
-    return columns.contents(columns.join([headers, records, checksums]))
+    return columns.contents(columns.join([headers, *pieces, checksums]))
