@@ -27,7 +27,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
 # Of a call: there are as many calls at a time as cores, and on all of them TensorFlow multiplies in smaller blocks:
-# that takes a third more of processor time, and gives other last digits on another number of them (docs/performance.md).
+# that takes a third more of processor time, and other last digits on other machines (docs/performance.md).
 ONE_CORE = 1
 ALL_CORES = 0
 MESSAGE = 300  # characters of a model's error that are kept
