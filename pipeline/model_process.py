@@ -199,7 +199,7 @@ def _connect(address: str, timeout: float | None = None) -> Connection:
 def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         send(connection, question)
-        answer: tuple[str, Any] = receive(connection)
+        answer: tuple[str, Any] = unpack(receive(connection))
     except BlockingIOError as error:
         raise LateError("the model did not answer in time") from error
     except (EOFError, OSError) as error:
@@ -216,10 +216,15 @@ def send(connection: Connection, value: Any) -> None:
         connection.send_bytes(array.raw())
 
 
-def receive(connection: Connection) -> Any:
-    """What the other process sent; arrays in it cannot be written to."""
+def receive(connection: Connection) -> list[bytes]:
+    """What the other process sent, still packed."""
     text = connection.recv_bytes()
-    arrays = [connection.recv_bytes() for _ in range(*COUNT.unpack_from(text))]
+    return [text, *(connection.recv_bytes() for _ in range(*COUNT.unpack_from(text)))]
+
+
+def unpack(received: list[bytes]) -> Any:
+    """The value that was sent; arrays in it cannot be written to."""
+    text, *arrays = received
     return pickle.loads(memoryview(text)[COUNT.size :], buffers=arrays)  # noqa: S301  from our own process
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from pipeline import startup
-from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR, receive, send
+from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR, receive, send, unpack
 from transforms.errors import MemoryShortError, ModelError, UsageError
 from transforms.model import Model, load
 
@@ -42,18 +42,19 @@ def _leave_with_parent(folder: str) -> None:
 def _answer_all(connection: Connection, models: list[Model]) -> None:
     while True:
         try:
-            which, what = receive(connection)
+            question = receive(connection)
         except (EOFError, OSError):
             return
         try:
-            send(connection, _answer(which, what, models))
+            send(connection, _answer(question, models))
         except MemoryError:
             send(connection, (MEMORY_ERROR, "no memory for the answer of the model"))
 
 
-def _answer(which: int | str, what: tuple[Any, ...], models: list[Model]) -> tuple[str, Any]:
+def _answer(question: list[bytes], models: list[Model]) -> tuple[str, Any]:
     """Loads a signature of a folder, or calls a loaded model with arrays."""
     try:
+        which, what = unpack(question)
         if isinstance(which, int):
             return DONE, models[which].call(*what)
         model = load(which, *what)

@@ -197,7 +197,9 @@ class _Sample(NamedTuple):
     def batch_most(self, chunk_bytes: int) -> int | None:
         """Rows of a batch at most, so that a chunk has one for each core; None if it has too few rows for that."""
         rows = min(chunk_bytes, self.largest) / self.row_bytes
-        return math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE if rows >= THREADS * MULTIPLE else None
+        if rows < THREADS * MULTIPLE:
+            return None
+        return min(MAX_BATCH, math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE)
 
     def arrays(self, features: Sequence[Feature], count: int) -> models.Arrays | None:
         """The good ones among the first rows, as the model is called with them; None if there is none."""

@@ -62,7 +62,7 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int)
     asked = Model(model.inputs, model.outputs, call)
     rates: dict[int, int] = {}
     with contextlib.suppress(_FailedError):
-        for size, rate in _measure(asked, contract, rows, usual, min(most, MAX_BATCH)):
+        for size, rate in _measure(asked, contract, rows, usual, most):
             rates[size] = rate
     best = max(rates, key=rates.__getitem__, default=usual)
     return Sweep(best if best != usual and rates[best] > GAIN * rates[usual] else usual, rates)

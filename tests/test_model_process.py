@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.model_process import ModelProcess
+from pipeline import model_server
+from pipeline.model_process import MEMORY_ERROR, OTHER_ERROR, ModelProcess
 from tests import models
 from tests.conftest import ROOT
 from transforms.errors import ModelError, RunError, UsageError
@@ -53,6 +54,17 @@ def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[...
     here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
     assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
     assert same(here, there, 1000)
+
+
+def test_a_question_that_cannot_be_unpacked_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is in order: what was sent has been received to its end."""
+    assert model_server._answer([b"not a question"], [])[0] == OTHER_ERROR
+
+    def short(_: list[bytes]) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(model_server, "unpack", short)
+    assert model_server._answer([], []) == (MEMORY_ERROR, "no memory for the batch")
 
 
 def test_a_default_timeout_of_sockets_does_not_end_it(model: Callable[..., str]) -> None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from tensorflow.python.client import session
 
 from pipeline import preflight, sweep
+from pipeline.model_process import ModelProcess
 from tests import models
 from tests.conftest import Result
 from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
-from transforms.model import Contract, Model, Tensor
+from transforms.model import ALL_CORES, ONE_CORE, Contract, Model, Tensor, load
 
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
@@ -88,6 +91,48 @@ def test_a_size_that_changes_a_bit_is_not_taken(monkeypatch: pytest.MonkeyPatch,
     found = pick(monkeypatch, Clock(1e-3, 1e-9, answer))
     assert USUAL in found.rates
     assert size not in found.rates
+
+
+def test_no_size_is_larger_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1e-3, 1e-9, total)
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock.now)
+    found = sweep.sweep(clock.model, CONTRACT, ROWS, USUAL, 2 * USUAL)
+    assert (found.batch_size, tuple(found.rates)) == (USUAL, (USUAL, USUAL // 4))
+
+
+@pytest.mark.parametrize(
+    ("threads", "chunk_bytes", "size", "cores"),
+    [
+        (2, 1 << 20, 384, ONE_CORE),
+        (6, 1 << 20, 192, ONE_CORE),
+        (7, 1 << 20, 12_288, ALL_CORES),
+        (2, 340, 12_288, ALL_CORES),
+    ],
+)
+def test_a_chunk_has_a_batch_for_each_core_or_a_batch_has_all(
+    threads: int,
+    chunk_bytes: int,
+    size: int,
+    cores: int,
+    keyjoin: Callable[..., Result],
+    lines: Any,
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "THREADS", threads)
+    flags = (f"--input={lines(*[{'x': [1, 2, 3]}] * 600)}", f"--chunk_bytes={chunk_bytes}")
+    with mock.patch.object(ModelProcess, "load", autospec=True, side_effect=ModelProcess.load) as loaded:
+        done = keyjoin("run", *flags, f"--model={model(models.keyed)}")
+    assert done.complete()
+    assert done.manifest()["model"]["batch_size"] == size
+    assert {call.args[4] if len(call.args) > 4 else call.kwargs["cores"] for call in loaded.call_args_list} == {cores}
+
+
+@pytest.mark.parametrize("cores", [ONE_CORE, ALL_CORES])
+def test_a_call_computes_on_so_many_cores(cores: int, model: Any) -> None:
+    with mock.patch.object(session.Session, "__init__", autospec=True, side_effect=session.Session.__init__) as made:
+        load(model(models.keyed), "serving_default", cores=cores)
+    assert made.call_args.kwargs["config"].intra_op_parallelism_threads == cores
 
 
 def test_a_model_that_raises_is_called_with_the_usual_size(monkeypatch: pytest.MonkeyPatch) -> None:

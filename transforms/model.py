@@ -26,8 +26,8 @@ from transforms.gate import Gate
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
-# Of a call: there are as many calls at a time as cores, and on all of them TensorFlow multiplies in smaller blocks:
-# that takes a third more of processor time, and other last digits on other machines (docs/performance.md).
+# What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
+# blocks, which took a third more processor time, and last digits depended on the batch (docs/performance.md).
 ONE_CORE = 1
 ALL_CORES = 0
 MESSAGE = 300  # characters of a model's error that are kept

@@ -160,17 +160,19 @@ def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[st
     A name stands behind the last byte of its length; that byte is 0 where the length is written longer
     than it has to be.
     """
-    whole, suspects = columns.gather(data, np.array([0]), np.array([len(data)])), set[int]()
-    for name in (name.encode() for name in names):
-        literal = re.escape(name)  # alone, RE2 finds it with the processor's vectors: seldom is more to be done
-        if not len(_holding(whole, literal)):
-            continue
+    whole = columns.gather(data, np.array([0]), np.array([len(data)]))
+    # A literal alone RE2 finds with the processor's vectors: seldom is more to be done.
+    found = [name for name in map(str.encode, names) if len(_holding(whole, re.escape(name)))]
+    if not found:
+        return []
+    rows = columns.gather(data, records.starts[numbers], records.ends[numbers])
+    suspects: set[int] = set()
+    for name in found:
         length = len(name)
         while length > 0x7F:
             length >>= 7
-        rows = columns.gather(data, records.starts[numbers], records.ends[numbers])
-        named = _holding(rows, literal)
-        behind = _holding(columns.pick(rows, named), rb"[\x00\x%02x]" % length + literal)
+        named = _holding(rows, re.escape(name))
+        behind = _holding(columns.pick(rows, named), rb"[\x00\x%02x]" % length + re.escape(name))
         suspects.update(named[behind].tolist())
     return sorted(suspects)
 

@@ -35,8 +35,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
 STREAK = 8  # records of one length, before more of it are looked for
 DIFFERS = "the checksum of its data is not the one that was written after it"
-Checksums = npt.NDArray[np.uint32]
 REMEDY = "copy the file again from where it was written"
+Checksums = npt.NDArray[np.uint32]
 
 
 class TFRecord:
@@ -110,12 +110,12 @@ class TFRecord:
             part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
             pieces = example_write.pieces(chunk, data, records, kept, part, layout)
             missing = slices.between(nulls, first, first + step)
+            known = None
             if missing:
-                return _framed([slices.merge(columns.join(pieces), kept.numbers[part], missing)])
-            if not layout.whole_row:
-                return _framed(pieces)
-            # Reading has held these to their data, which is not gone through again.
-            return _framed(pieces, _unmasked(_written(data, records.ends[kept.numbers[part]])))
+                pieces = [slices.merge(columns.join(pieces), kept.numbers[part], missing)]
+            elif layout.whole_row:  # reading has held these to their data, which is not gone through again
+                known = _written(data, records.ends[kept.numbers[part]])
+            return _framed(pieces, known)
 
         return Joined(in_threads(write_slice, range(0, len(rows.starts), step)), refused)
 
@@ -146,7 +146,7 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
     """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
     records = _records(rows)
     examples = columns.gather(data, records.starts, records.ends)
-    differing = np.flatnonzero(_checksums(examples) != _unmasked(_written(data, records.ends)))
+    differing = np.flatnonzero(_checksums(examples) != _written(data, records.ends))
     intact = np.delete(np.arange(len(rows.starts)), differing)
     inputs, refused = example_read.decode(columns.pick(examples, intact), features)
     bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
@@ -226,15 +226,11 @@ def _masked(checksums: Checksums) -> npt.NDArray[np.uint8]:
     return ((checksums >> 15 | checksums << 17) + MASK_DELTA).astype("<u4").view(np.uint8).reshape(-1, FOOTER)
 
 
-def _unmasked(written: npt.NDArray[np.uint8]) -> Checksums:
-    """Checksums from how they are written."""
-    rotated: Checksums = written.reshape(-1).view("<u4").astype(np.uint32) - MASK_DELTA
+def _written(data: bytes, ends: Positions) -> Checksums:
+    """The checksums that are written behind records which end there; undoes `_masked`."""
+    written = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(FOOTER)]
+    rotated: Checksums = written.view("<u4").reshape(-1).astype(np.uint32) - MASK_DELTA
     return (rotated >> 17 | rotated << 15).astype(np.uint32)
-
-
-def _written(data: bytes, ends: Positions) -> npt.NDArray[np.uint8]:
-    """The 4 bytes behind each of these positions."""
-    return np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(FOOTER)]
 
 
 def _records(rows: Rows) -> Rows:
@@ -248,7 +244,7 @@ def _checksums(pieces: pa.LargeBinaryArray, before: Checksums | None = None) -> 
     return np.fromiter(map(google_crc32c.extend, known, pieces.to_pylist()), np.uint32)
 
 
-def _framed(pieces: Sequence[pa.LargeBinaryArray], first: Checksums | None = None) -> pa.Buffer:
+def _framed(pieces: list[pa.LargeBinaryArray], first: Checksums | None = None) -> pa.Buffer:
     """Records side by side, each in its frame.
 
     Args:
@@ -258,7 +254,7 @@ def _framed(pieces: Sequence[pa.LargeBinaryArray], first: Checksums | None = Non
     sizes = np.sum([columns.sizes(piece) for piece in pieces], axis=0)
     coded = pa.array(sizes).dictionary_encode()
     headers = pa.array([_header(size) for size in coded.dictionary.to_pylist()], pa.large_binary()).take(coded.indices)
-    footers = _masked(_checksums(columns.join(list(pieces if first is None else pieces[1:])), first))
+    footers = _masked(_checksums(columns.join(pieces if first is None else pieces[1:]), first))
     ends = np.arange(len(sizes)) * FOOTER
     checksums = columns.gather(pa.py_buffer(footers), ends, ends + FOOTER)
     return columns.contents(columns.join([headers, *pieces, checksums]))
