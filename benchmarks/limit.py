@@ -18,7 +18,7 @@ from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
 from transforms import columns, formats, mapping
 from transforms import model as models
-from transforms.formats import Format
+from transforms.formats.base import Format
 from transforms.records import Chunk
 from transforms.score import score
 

@@ -10,8 +10,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import create_runner
 
 from pipeline.options import Parser, run_parser
-from transforms.errors import UsageError
-from transforms.model import nearest
+from transforms.errors import UsageError, nearest
 
 View = TypeVar("View", bound=PipelineOptions)
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from transforms.errors import UsageError
-from transforms.model import nearest
+from transforms.errors import UsageError, nearest
 from transforms.reasons import Reason
 
 FLAG = "--max_bad_rows"

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.options import RunOptions
-from transforms.errors import UsageError
-from transforms.model import KEY, nearest
+from transforms.errors import UsageError, nearest
+from transforms.model import KEY
 from transforms.records import Layout
 
 ROW, ERROR = "row", "error"

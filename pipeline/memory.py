@@ -17,7 +17,7 @@ from pipeline.model_process import EndedError, process
 from pipeline.options import RunOptions
 from transforms import threads
 from transforms.errors import UsageError
-from transforms.formats import Format
+from transforms.formats.base import Format
 from transforms.model import Arrays
 from transforms.predict import KeyedChunkHandler
 from transforms.score import score

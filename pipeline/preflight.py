@@ -28,7 +28,8 @@ from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP, Format
+from transforms.formats import GZIP
+from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler

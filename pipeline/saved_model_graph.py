@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from transforms.errors import UsageError
-from transforms.model import KEY, nearest
+from transforms.errors import UsageError, nearest
+from transforms.model import KEY
 
 Style = Literal["function", "functional"]
 

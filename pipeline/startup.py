@@ -21,7 +21,7 @@ from types import MethodType, ModuleType
 from typing import Any, NoReturn
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-BEAM_EXTRAS = ("google.cloud", "pandas")  # packages that Beam itself can do without
+BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # packages that Beam itself can do without
 SAMPLING_MS = 5
 # RunInference misses a module of another framework, and then says this, which is not so, for each model.
 NOT_FOR_USERS = "Resource module is not available"
@@ -31,6 +31,8 @@ def begin() -> None:
     """Comes first, before anything large is imported."""
     # TensorFlow's C++ part reads this once, and has nothing to say to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Threads of NumPy's algebra, which nothing here uses, turn in circles for a tenth of a second once they are made.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Google's libraries say of each of them that Python 3.10 is old; the locked ones work on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.api_core")
     # Imports make a million objects that all stay: to look for garbage among them takes a fifth of the time.
@@ -86,13 +88,13 @@ def import_session() -> None:
 def import_beam(argv: Sequence[str]) -> None:
     """Imports Beam; for files and a runner on this machine as it is where its extras are not installed.
 
-    Google's clients and pandas are a third of the modules that come along otherwise.
+    These are two fifths of the modules that come along otherwise.
 
     Args:
         argv: The command's arguments.
     """
     elsewhere = any("://" in arg or arg.startswith("--runner") for arg in argv)
-    with _without(*(() if elsewhere else BEAM_EXTRAS)):
+    with _without(*(() if elsewhere else BEAM_EXTRAS)), _unlogged():
         import apache_beam  # noqa: F401
     if not elsewhere:
         import_arrow()
@@ -195,6 +197,17 @@ def _without(*names: str) -> Iterator[None]:
     finally:
         sys.meta_path.remove(absent)
         sys.modules.update(before)
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keeps what is logged meanwhile, of packages that are absent, from the user; nor is a log set up for it."""
+    root, nothing = logging.getLogger(), logging.NullHandler()
+    root.addHandler(nothing)
+    try:
+        yield
+    finally:
+        root.removeHandler(nothing)
 
 
 def quiet_beam() -> None:

@@ -23,7 +23,8 @@ from tests.conftest import Result, raw_of
 from tests.examples import FIT, example, examples, features_of, floats, ints, read_back, texts, written
 from tests.test_jsonl import BAD, GOOD, X
 from tests.test_jsonl import texts as any_text
-from transforms.formats import Format, json_lines, jsonl, slices, tfrecord
+from transforms.formats import json_lines, jsonl, slices, tfrecord
+from transforms.formats.base import Format
 from transforms.records import BadRow, Chunk, Feature, Layout
 
 Y = Layout(True, (), (), None, None, (("y", "y"),))

@@ -18,11 +18,11 @@ from tests.examples import example, floats, written
 
 
 def in_python(program: str, *arguments: str) -> str:
-    """What a program of its own prints."""
+    """What a program of its own prints, errors last."""
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 BEAM = """
@@ -34,26 +34,40 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker.statesampler import get_current_tracker
 from apache_beam.transforms import core
-print([name in sys.modules for name in ("pandas", "google.cloud.storage")])
+print([name in sys.modules for name in ("apitools", "pandas", "pymongo", "google.cloud.storage")])
 print(core.get_function_args_defaults.__module__)
 with beam.Pipeline("FnApiRunner", PipelineOptions([])) as root:
     root | beam.Create([0]) | beam.Map(lambda _: get_current_tracker().sampling_period_ms) | beam.Map(print)
-import pandas, google.cloud.storage
+import apitools, pandas, pymongo, google.cloud.storage
 """
 
 
 @pytest.mark.parametrize(
     ("args", "imported", "inspecting", "sampling"),
     [
-        (["--input=a.jsonl"], "[False, False]", "pipeline.startup", "5"),
-        (["--input=gs://b/a"], "[True, True]", "apache_beam.transforms.core", "200"),
-        (["--runner=X"], "[True, True]", "apache_beam.transforms.core", "200"),
+        (["--input=a.jsonl"], "[False, False, False, False]", "pipeline.startup", "5"),
+        (["--input=gs://b/a"], "[True, True, True, True]", "apache_beam.transforms.core", "200"),
+        (["--runner=X"], "[True, True, True, True]", "apache_beam.transforms.core", "200"),
     ],
 )
 def test_a_local_run_has_none_of_beams_extras_and_no_long_waits(
     args: list[str], imported: str, inspecting: str, sampling: str
 ) -> None:
     assert in_python(BEAM, *args).splitlines() == [imported, inspecting, sampling]
+
+
+FIRST = """
+import sys
+from pipeline import cli, model_process
+large = "apache_beam", "numpy", "pyarrow"
+model_process.process = lambda: sys.exit(print([name for name in large if name in sys.modules]))
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_model_process_is_started_before_anything_large_is_imported(command: str) -> None:
+    assert in_python(FIRST, command, "--input=a.jsonl", "--model=m", "--output=o") == "[]\n"
 
 
 RUN = """

@@ -26,7 +26,8 @@ from tests.examples import (
     written,
 )
 from transforms import columns
-from transforms.formats import Joined, slices
+from transforms.formats import slices
+from transforms.formats.base import Joined
 from transforms.formats.tfrecord import FORMAT
 from transforms.records import BadRow, Chunk, Layout
 

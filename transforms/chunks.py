@@ -12,7 +12,8 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.errors import RunError
-from transforms.formats import GZIP, Format
+from transforms.formats import GZIP
+from transforms.formats.base import Format
 from transforms.records import Chunk, Source
 
 COPY_BYTES = 1 << 22

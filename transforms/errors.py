@@ -1,5 +1,8 @@
 """The two ways a run goes wrong, told apart by when they are found, and the ways a call of the model does."""
 
+import difflib
+from collections.abc import Sequence
+
 from transforms.reasons import Reason
 
 
@@ -44,3 +47,9 @@ class TimeoutExceededError(SharedError):
     """The model took longer than it may, and its process was ended."""
 
     reason = Reason.MODEL_TIMEOUT
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint for a message: `` (did you mean x?)``, or nothing."""
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    return f" (did you mean {close[0]}?)" if close else ""

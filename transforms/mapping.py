@@ -6,8 +6,8 @@ from typing import Any
 
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
-from transforms.errors import UsageError
-from transforms.model import Contract, Tensor, nearest
+from transforms.errors import UsageError, nearest
+from transforms.model import Contract, Tensor
 from transforms.records import Feature
 
 Sample = Sequence[Mapping[str, Any]]

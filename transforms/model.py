@@ -7,7 +7,6 @@ by module, so that the model process can do without the rest of it (`pipeline.st
 """
 
 import contextlib
-import difflib
 import functools
 import logging
 import os
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from transforms import model_ops
 from transforms.dtypes import DTYPES, STRING
-from transforms.errors import MemoryShortError, ModelError, UsageError
+from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.gate import Gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -227,12 +226,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint for a message: `` (did you mean x?)``, or nothing."""
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def check_folder(folder: str) -> None:

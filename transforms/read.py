@@ -11,7 +11,7 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms import files
 from transforms.ahead import Ahead
-from transforms.formats import Format
+from transforms.formats.base import Format
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
 
 FEATURES = "features"

@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from transforms import columns, files
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP, Format
+from transforms.formats import GZIP
+from transforms.formats.base import Format
 from transforms.letters import letters
 from transforms.model import Model
 from transforms.predict import KeyedChunkHandler

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import Format
+from transforms.formats.base import Format
 from transforms.model import Contract, Model
 from transforms.records import Chunk, Feature, Layout, Rows
 from transforms.score import score

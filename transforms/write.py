@@ -16,7 +16,8 @@ from apache_beam.transforms.window import GlobalWindows
 from transforms import files
 from transforms.ahead import Ahead
 from transforms.errors import RunError
-from transforms.formats import GZIP, Format, Joined
+from transforms.formats import GZIP
+from transforms.formats.base import Format, Joined
 from transforms.letters import letters
 from transforms.predict import from_ipc
 from transforms.reasons import DEAD_LETTERS

@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from transforms import chunks
 from transforms.errors import RunError
-from transforms.formats import Format, example_alike, jsonl, tfrecord
+from transforms.formats import example_alike, jsonl, tfrecord
+from transforms.formats.base import Format
 from transforms.formats.json_lines import BOM
 from transforms.records import Chunk, Feature, Layout, Source
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.columns import Fragments
-from transforms.formats import Joined, json_lines, json_null, json_pick, json_text, slices
+from transforms.formats import json_lines, json_null, json_pick, json_text, slices
+from transforms.formats.base import Joined
 from transforms.formats.json_text import text
 from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
 from transforms.threads import in_threads
@@ -25,7 +26,7 @@ def write(
     predictions: pa.RecordBatch,
     layout: Layout,
 ) -> Joined:
-    """Joins predictions to their rows; see `transforms.formats.Format`, and for `unreadable` `json_null`."""
+    """Joins predictions to their rows; see `transforms.formats.base.Format`, and for `unreadable` `json_null`."""
     if not data.endswith(b"\n"):
         data += b"\n"  # every output row ends a line, also that of a last line which did not
     numbers = without(len(rows.starts), bad)

@@ -15,7 +15,8 @@ import pyarrow.json
 
 from transforms import columns
 from transforms.dtypes import STRING
-from transforms.formats import Joined, json_explain, json_lines, json_write, slices
+from transforms.formats import json_explain, json_lines, json_write, slices
+from transforms.formats.base import Joined
 from transforms.formats.slices import Found, Why
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 
@@ -29,7 +30,7 @@ NOT_NUMBERS = ("NaN", "Inf")
 
 
 class JsonLines:
-    """The format; see `transforms.formats.Format`."""
+    """The format; see `transforms.formats.base.Format`."""
 
     name = "jsonl"
     is_example = False
@@ -47,7 +48,7 @@ class JsonLines:
         return json_lines.rows(data, first=first)
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """Parses the fields that the model needs; see `transforms.formats.Format`."""
+        """Parses the fields that the model needs; see `transforms.formats.base.Format`."""
         return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
@@ -65,7 +66,7 @@ class JsonLines:
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
-        """Splices predictions into their lines; see `transforms.formats.Format`."""
+        """Splices predictions into their lines; see `transforms.formats.base.Format`."""
         unreadable = self._unreadable(data, rows, bad) if layout.error else frozenset()
         return json_write.write(chunk, data, rows, bad, unreadable, predictions, layout)
 

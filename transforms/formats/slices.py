@@ -19,7 +19,7 @@ Found = tuple[pa.RecordBatch, Iterable[tuple[int, Why]]]  # inputs of the good r
 def read(
     data: bytes, rows: Rows, features: Sequence[Feature], read_slice: Callable[[Rows], Found]
 ) -> tuple[pa.RecordBatch, list[BadRow]]:
-    """Reads a chunk, see `transforms.formats.Format.read`.
+    """Reads a chunk, see `transforms.formats.base.Format.read`.
 
     Args:
         data: The chunk's bytes.

@@ -22,7 +22,8 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import GZIP, Joined, example_null, example_parse, example_read, example_write, slices
+from transforms.formats import GZIP, example_null, example_parse, example_read, example_write, slices
+from transforms.formats.base import Joined
 from transforms.formats.slices import Found
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
@@ -40,7 +41,7 @@ Checksums = npt.NDArray[np.uint32]
 
 
 class TFRecord:
-    """The format; see `transforms.formats.Format`."""
+    """The format; see `transforms.formats.base.Format`."""
 
     name = "tfrecord"
     is_example = True
@@ -78,7 +79,7 @@ class TFRecord:
         return Rows(bounds[:-1], bounds[1:], 0)
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """Decodes the features that the model needs; see `transforms.formats.Format`.
+        """Decodes the features that the model needs; see `transforms.formats.base.Format`.
 
         Of a name given twice the last one counts, as everywhere in protobuf.
         """
@@ -98,7 +99,7 @@ class TFRecord:
         predictions: pa.RecordBatch,
         layout: Layout,
     ) -> Joined:
-        """Adds predictions to their records; see `transforms.formats.Format`."""
+        """Adds predictions to their records; see `transforms.formats.base.Format`."""
         records = _records(rows)
         kept, refused = example_write.keep(data, records, bad, predictions, layout)
         nulls = {}
