@@ -20,6 +20,7 @@ from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
+from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
@@ -237,6 +238,8 @@ def _handler(
 
     contract = models.find_contract(loaded, options.signature, options.key_input, example)
     features = features_of(contract)
+    if rows := sample.arrays(features, ROWS) if sample.rows else None:
+        warn_of_refusal(loaded, contract, rows)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     handler = KeyedChunkHandler(
         functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
