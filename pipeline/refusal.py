@@ -1,18 +1,14 @@
 """Whether a model refuses every row: each is tried alone then, and a run that does so looks like one that hangs."""
 
 import contextlib
-from typing import Any
 
+from pipeline.probe import ProbeError, probe
 from pipeline.warning import warn
 from transforms.errors import RunError, SharedError
 from transforms.model import Arrays, Contract, Model
 from transforms.score import score
 
 ROWS = 3  # that are asked about; of a slow model they cost as little as can be
-
-
-class _NoProofError(Exception):
-    """The call failed of something else than its rows."""
 
 
 def warn_of_refusal(model: Model, contract: Contract, rows: Arrays) -> None:
@@ -23,17 +19,9 @@ def warn_of_refusal(model: Model, contract: Contract, rows: Arrays) -> None:
         contract: What its signature takes and gives.
         rows: Data input -> (rows, …), the first good rows, at least one.
     """
-
-    def call(*arrays: Any) -> Any:
-        try:
-            return model.call(*arrays)
-        except SharedError as error:
-            raise _NoProofError from error
-
-    asked = Model(model.inputs, model.outputs, call)  # with room of its own: nothing is learnt for the run
     count = len(next(iter(rows.values())))  # fewer where the input has, which is not long then
-    with contextlib.suppress(_NoProofError, RunError):  # the run will say what is wrong
-        bad = score(asked, contract, rows, count, count, keep_non_finite=True).bad
+    with contextlib.suppress(ProbeError, RunError):  # no proof, or the run will say what is wrong
+        bad = score(probe(model, SharedError), contract, rows, count, count, keep_non_finite=True).bad
         if len(bad) == count == ROWS:
             warn(
                 f"the model refuses each of the first {count} rows, {bad[0].reason}: {bad[0].message}; a refused row "

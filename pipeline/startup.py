@@ -94,12 +94,15 @@ def import_beam(argv: Sequence[str]) -> None:
         argv: The command's arguments.
     """
     elsewhere = any("://" in arg or arg.startswith("--runner") for arg in argv)
-    with _without(*(() if elsewhere else BEAM_EXTRAS)), _unlogged():
+    if elsewhere:
+        import apache_beam
+
+        return
+    with _without(*BEAM_EXTRAS), _unlogged():
         import apache_beam  # noqa: F401
-    if not elsewhere:
-        import_arrow()
-        _sample_often()
-        _inspect_once()
+    import_arrow()
+    _sample_often()
+    _inspect_once()
 
 
 def import_arrow() -> None:

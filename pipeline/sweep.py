@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.probe import ProbeError, probe
 from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
 from transforms.halves import MULTIPLE, Scored
@@ -35,10 +36,6 @@ class Sweep(NamedTuple):
     rates: Mapping[int, int]
 
 
-class _FailedError(Exception):
-    """The model raised. It is no `ModelError`: for a measurement no batch is halved."""
-
-
 def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int) -> Sweep:
     """Picks a batch size: the usual one, or a smaller or larger one that is clearly faster.
 
@@ -52,17 +49,9 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int)
         usual: The size that is likely best.
         most: No size is larger.
     """
-
-    def call(*arrays: Any) -> Any:
-        try:
-            return model.call(*arrays)
-        except ModelError as error:
-            raise _FailedError from error
-
-    asked = Model(model.inputs, model.outputs, call)
     rates: dict[int, int] = {}
-    with contextlib.suppress(_FailedError):
-        for size, rate in _measure(asked, contract, rows, usual, most):
+    with contextlib.suppress(ProbeError):
+        for size, rate in _measure(probe(model, ModelError), contract, rows, usual, most):
             rates[size] = rate
     best = max(rates, key=rates.__getitem__, default=usual)
     return Sweep(best if best != usual and rates[best] > GAIN * rates[usual] else usual, rates)

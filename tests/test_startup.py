@@ -56,6 +56,19 @@ def test_a_local_run_has_none_of_beams_extras_and_no_long_waits(
     assert in_python(BEAM, *args).splitlines() == [imported, inspecting, sampling]
 
 
+LACKING = """
+import sys
+sys.modules["apitools"] = None
+from pipeline import startup
+startup.import_beam(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("arg", "told"), [("--input=a.jsonl", False), ("--input=gs://b/a", True)])
+def test_what_beam_lacks_is_told_where_it_may_be_needed(arg: str, told: bool) -> None:
+    assert ("apitools not found" in in_python(LACKING, arg)) == told
+
+
 FIRST = """
 import sys
 from pipeline import cli, model_process
