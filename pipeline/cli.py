@@ -151,6 +151,7 @@ def _how_to_go_on(argv: Sequence[str]) -> str:
 
 def entry() -> None:
     """The program."""
+    startup.use_utf8()
     startup.begin()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
     code = main(sys.argv[1:])

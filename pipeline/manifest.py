@@ -24,7 +24,7 @@ from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import encode, read_lines, read_receipts
-from transforms.records import Layout, Source
+from transforms.records import Feature, Layout, Source
 
 SCHEMA_VERSION = 4
 SETTINGS = ("options", "format", "model", "versions")
@@ -77,12 +77,24 @@ def with_contract(
         "key_input": contract.key.name if contract.key else None,
         "key_output": contract.echo.output if contract.echo else None,
         "key_last_column": contract.echo.last_column if contract.echo else None,
-        "inputs": {f.name: {"dtype": f.dtype, "shape": f.shape, "fields": f.fields} for f in handler.features},
+        "inputs": {f.name: feature_document(f) for f in handler.features},
         "predictions": dict(layout.predictions),
         "batch_size": handler.batch_size,
         "rows_per_second_by_batch_size": swept.rates,
     }
     return {**before, "model": _as_json(model)}
+
+
+def feature_document(feature: Feature) -> dict[str, Any]:
+    """What feeds an input, for the manifest; `feature_of` reads it."""
+    told = {"is_base64": True} if feature.is_base64 else {}
+    return {"dtype": feature.dtype, "shape": feature.shape, "fields": feature.fields, **told}
+
+
+def feature_of(name: str, document: Mapping[str, Any]) -> Feature:
+    """What fed an input, from the manifest."""
+    is_base64 = document.get("is_base64", False)
+    return Feature(name, document["dtype"], tuple(document["shape"]), tuple(document["fields"]), is_base64)
 
 
 def batch_of(model: Mapping[str, Any]) -> Sweep:

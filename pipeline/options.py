@@ -108,10 +108,10 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    name, equals, field = text.partition("=")
-    if not (name and equals and field):
+    at = text.rfind("=", 1, -1)  # of several; which one it is depends on the model, see `mapping.resolve`
+    if at < 0 or text.startswith("="):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODEL_INPUT=ROW_FIELD")
-    return name, field
+    return text[:at], text[at + 1 :]
 
 
 def _positive(limit: int | None = None) -> type[int]:

@@ -7,6 +7,7 @@ https://www.tensorflow.org/tfx/serving/api_rest, which AI Platform's online pred
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ def main(argv: Sequence[str]) -> Exit:
         loaded = models.load(folder, options.signature, options.model_ops)
     model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = models.find_contract(loaded, options.signature, options.key_input)
-    print(json.dumps({"predictions": predict(loaded, contract, instances)}, ensure_ascii=False))
+    answer = {"predictions": predict(loaded, contract, instances)}
+    print(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
     return Exit.COMPLETE
 
 
@@ -63,11 +65,8 @@ def read_request(path: str) -> list[dict[str, Any]]:
         UsageError: The file cannot be read, or is no request.
     """
     try:
-        if path == "-":
-            request = json.load(sys.stdin)
-        else:
-            with open(path, encoding="utf-8-sig") as file:
-                request = json.load(file)
+        # Bytes, of which JSON's encoding is detected, whatever the locale is.
+        request = json.loads(sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
     instances = request.get("instances") if isinstance(request, Mapping) else None
@@ -85,6 +84,7 @@ def predict(
         UsageError: An instance does not fit the model.
         RunError: The model raised.
     """
+    instances = [mapping.named(contract.inputs, instance) for instance in instances]
     if contract.key is not None:
         name = contract.key.name
         instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]

@@ -229,7 +229,9 @@ def _handler(
 
     def features_of(contract: models.Contract) -> tuple[Feature, ...]:
         is_example = sample.format.is_example
-        return mapping.map_inputs(contract, sample.rows, options.features, options.input_map, is_example=is_example)
+        fields = {name for row in sample.rows for name in row}
+        renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], fields)
+        return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
 
     def example(inputs: tuple[models.Tensor, ...]) -> models.Arrays | None:
         contract = models.Contract(options.signature, inputs, tuple(loaded.outputs.values()), None, None)

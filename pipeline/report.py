@@ -55,6 +55,8 @@ def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
 
 
 def _fed_by(feature: Feature) -> str:
+    if feature.is_base64:
+        return 'the row itself, {"b64": …}'
     return ", ".join(feature.fields) if feature.fields else "the row's own bytes"
 
 

@@ -27,6 +27,16 @@ SAMPLING_MS = 5
 NOT_FOR_USERS = "Resource module is not available"
 
 
+def use_utf8() -> None:
+    """Starts the program anew where Python reads and writes names in ASCII: keys, rows and models are UTF-8.
+
+    That is so in the locale C where PYTHONUTF8=0 keeps Python from its own remedy.
+    """
+    if sys.getfilesystemencoding() == "ascii":
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  this very program
+
+
 def begin() -> None:
     """Comes first, before anything large is imported."""
     # TensorFlow's C++ part reads this once, and has nothing to say to a user.

@@ -23,7 +23,7 @@ from transforms.chunks import open_plain
 from transforms.errors import UsageError
 from transforms.formats import GZIP
 from transforms.receipts import read_list
-from transforms.records import Feature, PartReceipt, Source
+from transforms.records import PartReceipt, Source
 from transforms.rescore import Agreement, Rescored, Scoring, rescore
 from transforms.write import written_of
 
@@ -122,9 +122,7 @@ def _scoring(called: models.Model, document: Mapping[str, Any], options: RunOpti
     echo = None if key is None else models.Echo(said["key_output"], said["key_last_column"])
     data = tuple(called.inputs[name] for name in said["inputs"])
     contract = models.Contract(options.signature, data, tuple(called.outputs.values()), key, echo)
-    features = tuple(
-        Feature(name, fed["dtype"], tuple(fed["shape"]), tuple(fed["fields"])) for name, fed in said["inputs"].items()
-    )
+    features = tuple(manifest.feature_of(name, fed) for name, fed in said["inputs"].items())
     layout = make_layout(options, [t.name for t in contract.predictions], [])
     keep = options.non_finite == "keep"
     return Scoring(formats.load(document["format"]), features, contract, said["batch_size"], keep, layout)

@@ -316,7 +316,7 @@ FLAGS = {
     "input": st.lists(names, min_size=1, max_size=3),
     "features": st.lists(names, max_size=2),
     "input_map": st.dictionaries(
-        names.map(lambda n: n.replace("=", "")).filter(lambda n: n not in ("", "--")), names, max_size=2
+        names.filter(lambda n: not n.startswith("=")), names.filter(lambda n: "=" not in n), max_size=2
     ),
     "batch_size": st.none() | st.integers(1, 1 << 24),
     "chunk_bytes": st.integers(1, 1 << 30),

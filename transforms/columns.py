@@ -5,8 +5,7 @@ Shapes are nested fixed-size lists: an input of shape (n, 2, 3) is a column of n
 """
 
 import base64
-import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
@@ -21,6 +20,7 @@ from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
 LISTED = "listed"
+NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 # What a value is read as before it is checked and narrowed to the dtype of the model.
 READ_AS = {
     "float16": pa.float32(),
@@ -61,7 +61,7 @@ def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
 
 
 def _depth(feature: Feature, field: str, spelling: Spelling) -> int:
-    if len(feature.fields) > 1:
+    if len(feature.fields) > 1 or feature.is_base64:
         return 0
     if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
         return int((field, LISTED) in spelling)
@@ -81,8 +81,9 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
     """
     batches = [_empty(features)]
     unfit, first = [], 0
+    in_base64 = {field for f in features if f.is_base64 for field in f.fields}
     for table in tables:
-        table = _plain(table.combine_chunks())
+        table = _plain(table.combine_chunks(), in_base64)
         fitting = np.ones(table.num_rows, np.bool_)
         for feature in features:
             for field in feature.fields:
@@ -120,10 +121,12 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
     return array if isinstance(array, pa.Array) else array.chunk(0)
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def _plain(table: pa.Table, in_base64: Collection[str]) -> pa.Table:
     """Strings as bytes, whether they were spelled as text or in base64 (null where that is wrong)."""
     for at, field in enumerate(table.schema):
-        table = table.set_column(at, field.name, _decoded(_one(table[field.name])))
+        values = _one(table[field.name])
+        plain = _from_base64(values) if field.name in in_base64 else _decoded(values)
+        table = table.set_column(at, field.name, plain)
     return table
 
 
@@ -136,15 +139,33 @@ def _decoded(array: pa.Array) -> pa.Array:
             else (pa.array([], pa.list_(inner.type)))
         )
     if pa.types.is_struct(array.type):
-        return pa.array([_unbase64(v) for v in array.field(B64).to_pylist()], pa.binary())
+        return _from_base64(array.field(B64))
     return array.cast(pa.binary()) if pa.types.is_string(array.type) else array
 
 
-def _unbase64(text: str | None) -> bytes | None:
+def _from_base64(array: pa.Array) -> pa.Array:
+    return pa.array(map(_bytes_or_none, array.to_pylist()), pa.binary())
+
+
+def _bytes_or_none(text: str | None) -> bytes | None:
     try:
-        return None if text is None else base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return None if text is None else unbase64(text)
+    except ValueError:
         return None
+
+
+def unbase64(text: str) -> bytes:
+    r"""Decodes base64 as TensorFlow Serving does: white space is skipped, and padding may be missing.
+
+    Raises:
+        ValueError: The text is not base64 in the alphabet of RFC 4648, section 4.
+
+    >>> unbase64("aGVs\nbG8")
+    b'hello'
+    """
+    kept = text.translate(NO_SPACE)
+    padding = "" if "=" in kept else "=" * (-len(kept) % 4)
+    return base64.b64decode(kept + padding, validate=True)
 
 
 def _dims(feature: Feature, kind: pa.DataType) -> tuple[int, ...]:

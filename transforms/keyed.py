@@ -12,7 +12,7 @@ from apache_beam.ml.inference.base import RunInference
 
 from transforms import model as models
 from transforms.formats import jsonl
-from transforms.mapping import map_inputs
+from transforms.mapping import map_inputs, named
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
 from transforms.records import BadRow, Features, unpack_bad
@@ -80,6 +80,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         load = functools.partial(models.load, model, signature, model_ops)
         contract = models.find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
+        self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
         self.handler = KeyedChunkHandler(load, contract, mapped, batch_size)
         self.prefix = prediction_prefix
 
@@ -95,7 +96,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         )
 
     def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
-        lines = b"".join(map(_line, rows))
+        lines = b"".join(_line(named(self.whole, row)) for row in rows)
         inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
         return [Features("", inputs, (rows, bad))]
 
@@ -118,7 +119,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
                 yield {**rows[row], **named}
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def _line(row: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(row, default=_plain).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Mapping: which fields of a row feed which input of the model, decided once, before the run."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from transforms.columns import B64, READ_AS
@@ -23,8 +23,9 @@ def map_inputs(
 ) -> tuple[Feature, ...]:
     """Finds what feeds each data input of a model.
 
-    Named fields come first; then an input takes the field of its own name; then the only input left
-    takes the only field that fits it. Sizes that the model leaves open are those of most of the first rows.
+    Named fields come first. Rows that are `{"b64": …}` as a whole are the value of the only input, as in TensorFlow
+    Serving. Then an input takes the field of its own name; then the only input left takes the only field that fits
+    it. Sizes that the model leaves open are those of most of the first rows.
 
     Args:
         contract: What the signature takes.
@@ -50,6 +51,9 @@ def map_inputs(
                 f"--features feeds one input, and {[t.name for t in open_]} are left; map others with --input_map"
             )
         fields[open_[0].name] = tuple(stacked)
+    if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
+        (tensor,) = contract.inputs
+        return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
     for tensor in open_:
         if tensor.name not in fields:
             fields[tensor.name] = _field_of(tensor, sample, alone=len(contract.inputs) == 1, is_example=is_example)
@@ -62,6 +66,48 @@ def map_inputs(
             )
     _check_fields(made, sample)
     return made
+
+
+def resolve(pairs: Mapping[str, str], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str]:
+    """Reads `--input_map` by the model's inputs: where a name holds an equals sign, the text alone does not tell.
+
+    Args:
+        pairs: Input -> field, split at any of the equals signs.
+        inputs: Names of the model's inputs.
+        fields: Names of the rows' fields.
+
+    Returns:
+        Input -> field. A pair that names no input is kept as it is.
+
+    Raises:
+        UsageError: A pair can be read in two ways, or an input is named twice.
+    """
+    found: dict[str, str] = {}
+    for given in pairs.items():
+        text = "=".join(given)
+        ways = [(name, text[len(name) + 1 :]) for name in inputs if text.startswith(f"{name}=") and text != f"{name}="]
+        likely = [way for way in ways if way[1] in fields] if len(ways) > 1 else ways
+        if len(ways) > 1 and len(likely) != 1:
+            raise UsageError(
+                f"--input_map {text} can be read in {len(ways)} ways, as the model has the inputs "
+                f"{[name for name, _ in ways]}; rename the field"
+            )
+        name, field = likely[0] if likely else given
+        if name in found:
+            raise UsageError(f"--input_map names the model input {name} twice; name it once")
+        found[name] = field
+    return found
+
+
+def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
+    """Whether a row is the value of the only input by itself: `{"b64": …}` for one string a row."""
+    is_value = len(row) == 1 and isinstance(row.get(B64), str)
+    return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
+
+
+def named(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row; one that is the value of the only input becomes a field of the input's name."""
+    return {inputs[0].name: row} if takes_whole(inputs, row) else row
 
 
 def _names(sample: Sample) -> list[str]:
@@ -77,6 +123,12 @@ def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) 
     if not sample:
         return (tensor.name,)
     fitting = [n for n in names if _most(n in row and _fits(row[n], tensor, is_example) for row in sample)]
+    if fitting == [B64] and alone and not is_example:
+        raise UsageError(
+            f"the rows' field {B64} may be text or base64, and its rows have other fields: {names}; give its text to "
+            f"the model's input {tensor.name} with --input_map {tensor.name}={B64}, or write "
+            f'{{"{tensor.name}": {{"{B64}": …}}}} for base64'
+        )
     if alone and len(fitting) == 1:
         return (fitting[0],)
     why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"

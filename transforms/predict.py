@@ -14,7 +14,7 @@ from transforms.records import Feature, Features, Predictions, pack_bad
 from transforms.score import score
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(eq=False, repr=False)
 class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     """Scores chunks: each model call gets the ordinals of its rows, and what comes back is aligned by them.
 
@@ -34,6 +34,10 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     keep_non_finite: bool = False
     shared: bool = False
     _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
+
+    def __repr__(self) -> str:
+        """Its class and batch size, in ASCII: Beam encodes this text as such, and names of models and rows are not."""
+        return f"{type(self).__name__}(batch_size={self.batch_size})"
 
     def load_model(self) -> models.Model:
         """Loads the model; RunInference does so once a process."""

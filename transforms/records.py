@@ -135,12 +135,14 @@ class Feature(NamedTuple):
         dtype: TensorFlow's name of its dtype, `float32`.
         shape: Without the batch dimension; `()` is a scalar a row.
         fields: Fields of the row: one; several scalars, stacked; or none, for the row's whole bytes.
+        is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     fields: tuple[str, ...]
+    is_base64: bool = False
 
 
 class Features(NamedTuple):
