@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import msgspec
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 from pipeline import ledger, manifest, startup
@@ -136,7 +137,7 @@ def receipts(count: int) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "peak_bytes_more": _peak() - before,
         "problems": found,
-        "totals": totals._asdict(),
+        "totals": msgspec.structs.asdict(totals),
         "parts_list_bytes": written[PARTS].bytes,
         "shard_bytes": shard,
     }

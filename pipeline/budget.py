@@ -70,14 +70,20 @@ class Breach(NamedTuple):
         return f"{self.bad} of {first}{self.rows} rows are {what}, more than {flag} allows{stopped}{often}"
 
 
-class Budget(NamedTuple):
+class Budget:
     """Limits that must all be kept.
 
     Attributes:
         limits: By reason code, and by `ALL`, which is always among them.
     """
 
-    limits: dict[str, Limit]
+    def __init__(self, limits: Mapping[str, Limit]) -> None:
+        """Keeps them."""
+        self.limits = limits
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the limits are the same, in the same spelling."""
+        return isinstance(other, Budget) and self.limits == other.limits
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> "Budget":

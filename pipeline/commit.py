@@ -2,11 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipeline import ledger, manifest, report
 from pipeline.budget import Breach
 from pipeline.names import TEMP, is_part
+from pipeline.record import LoadedSettings
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
@@ -18,7 +18,7 @@ from transforms.write import written_of
 
 def commit(
     output: str,
-    settings: Mapping[str, Any],
+    settings: LoadedSettings,
     sources: Sequence[Source],
     now: Matched,
     totals: ledger.Totals,
@@ -91,5 +91,5 @@ def _check(output: str, sources: Sequence[Source], now: Mapping[str, int]) -> li
         )
     for part in read_receipts(temp):
         for name, _ in written_of(part):
-            del written[name]
+            written.pop(name, None)
     return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]

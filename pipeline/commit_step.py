@@ -6,16 +6,13 @@ need is removed by a step of its own, after one of them has ended.
 """
 
 import dataclasses
-import json
 import time
-from typing import Any
 
 import apache_beam as beam
 
-from pipeline import ledger, manifest
-from pipeline.budget import Budget
+from pipeline import ledger, manifest, record
 from pipeline.commit import commit, look_again, over_budget
-from pipeline.names import JOB, MANIFEST, SUCCESS, TEMP
+from pipeline.names import JOB, TEMP
 from transforms import files, formats
 from transforms.errors import RunError
 from transforms.receipts import LISTS, read_receipts
@@ -72,30 +69,27 @@ def commit_folder(output: str, lists: int, seconds: float) -> None:
     Raises:
         RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
     """
-    made = files.read_small(files.join(output, MANIFEST))
-    if made is not None and files.read_small(files.join(output, SUCCESS)) == manifest.success_of(made):
+    if manifest.is_complete(output):
         return
     temp = files.join(output, TEMP)
-    document = _job(output)
-    sources = manifest.read_planned(temp, document)
+    job = _job(output)
+    sources = manifest.read_planned(temp, job)
     found = len(files.list_below(files.join(temp, LISTS)))
     if sources is None or found != lists:
         raise RunError(
             f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
             "has removed them; give the same command again, which goes on from here"
         )
-    settings = manifest.settings_of(document)
-    now = look_again(settings["options"]["input"], formats.default_suffix(settings["format"]))
+    now = look_again(job.options.input, formats.default_suffix(job.format))
     totals = ledger.total(read_receipts(temp))
-    breach = Budget.recorded(settings["options"]["max_bad_rows"]).breach(totals.dead, totals.rows)
-    commit(output, settings, sources, now, totals, seconds, success=breach is None, keep=True)
+    breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
+    commit(output, job, sources, now, totals, seconds, success=breach is None, keep=True)
     if breach is not None:
         raise over_budget(output, breach)
 
 
-def _job(output: str) -> dict[str, Any]:
-    text = files.read_small(files.join(output, JOB))
-    if text is None:
+def _job(output: str) -> record.Job:
+    job = record.read(output, record.Job)
+    if job is None:
         raise RunError(f"{output} has no {JOB} any more: another run works there; wait for it, and run again")
-    document: dict[str, Any] = json.loads(text)
-    return document
+    return job

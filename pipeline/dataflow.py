@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineState
 
-from pipeline import VERSION
+from pipeline import VERSION, record
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from pipeline.report import say, visible
@@ -118,7 +118,7 @@ def settle(plan: Plan, options: PipelineOptions) -> None:
         workers.sdk_container_image = image(cloud.project, cloud.region)
     if setup.sdk_location == "default":
         setup.sdk_location = "container"
-    run = hashlib.sha256(json.dumps(plan.settings, sort_keys=True).encode()).hexdigest()
+    run = hashlib.sha256(json.dumps(record.to_json(plan.settings), sort_keys=True).encode()).hexdigest()
     ours = {"keyjoin-version": VERSION.replace(".", "-"), "keyjoin-run": run[:12]}
     cloud.labels = [*(cloud.labels or ()), *(f"{name}={value}" for name, value in ours.items())]
 

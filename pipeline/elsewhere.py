@@ -1,7 +1,6 @@
 """A run on another runner than the one in this process: started, followed, and judged by what it leaves."""
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,14 +9,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
 
-from pipeline import dataflow, ledger, manifest, report, resume
+from pipeline import dataflow, manifest, record, report, resume
 from pipeline.beam_flags import is_local
 from pipeline.cause import told
 from pipeline.commit import over_budget
 from pipeline.commit_step import CommitRun
 from pipeline.job import build
 from pipeline.lock import locked
-from pipeline.names import MANIFEST, SUCCESS, TEMP
+from pipeline.names import TEMP
 from pipeline.options import RunOptions
 from pipeline.pickles import leave_out_folders
 from pipeline.preflight import Inputs, Plan
@@ -144,11 +143,10 @@ def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | No
             ended()
     except RunError as error:
         failed = error
-    made = files.read_small(files.join(output, MANIFEST))
-    document = None if made is None else json.loads(made)
+    document = record.read(output, record.Manifest)
     # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
-    if document is not None and document["status"] == manifest.OVER_BUDGET:
-        totals = ledger.Totals(**document["totals"])
+    if document is not None and document.status == record.OVER_BUDGET:
+        totals = document.totals
         breach = options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
             with only_told("no bad rows can be shown"):
@@ -156,8 +154,7 @@ def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | No
             raise over_budget(output, breach) from failed
     if failed is not None:
         raise failed
-    if document is None or files.read_small(files.join(output, SUCCESS)) != manifest.success_of(made or b""):
+    if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
     with only_told(f"{output} is written, and could not be shown"):
-        totals = ledger.Totals(**document["totals"])
-        report.print_result(output, document["format"], totals, document["seconds"], resumed=resumed)
+        report.print_result(output, document.format, document.totals, document.seconds, resumed=resumed)

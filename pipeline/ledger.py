@@ -3,14 +3,15 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from transforms.formats import GZIP
-from transforms.records import PartReceipt, Source
+from transforms.records import Code, Count, PartReceipt, Source
 from transforms.write import written_of
 
 
-class Totals(NamedTuple):
+class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sums over parts.
 
     Attributes:
@@ -25,15 +26,15 @@ class Totals(NamedTuple):
         replayed: Rows in parts that were dead letters until they were replayed.
     """
 
-    rows: int
-    joined: int
-    dead: dict[str, int]
-    blank: int
-    read_bytes: int
-    written_bytes: int
-    parts: int
-    shuffled_bytes: int
-    replayed: int
+    rows: Count
+    joined: Count
+    dead: dict[Code, Count]
+    blank: Count
+    read_bytes: Count
+    written_bytes: Count
+    parts: Count
+    shuffled_bytes: Count
+    replayed: Count
 
     @property
     def bad(self) -> int:

@@ -4,57 +4,46 @@
 line each, which are written and read without holding them all.
 """
 
-import dataclasses
 import hashlib
 import importlib.metadata
-import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from pipeline import VERSION, ledger, model_check
+from pipeline import VERSION, ledger, model_check, record
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
+from pipeline.record import Fed, Job, Listed, Lists, LoadedModel, LoadedSettings, Manifest, ModelFiles, Ops, Settings
 from pipeline.sweep import Sweep
 from pipeline.warning import only_told
 from transforms import files
 from transforms.errors import RunError
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.receipts import encode, read_lines, read_receipts
-from transforms.records import Feature, Layout, Source
+from transforms.receipts import decode_object, encode, read_lines, read_receipts, to_record
+from transforms.records import Layout, Source
 
-SCHEMA_VERSION = 4
-SETTINGS = ("options", "format", "model", "versions")
-REPLAYS = "replays"
-OVER_BUDGET = "over budget"  # the status of a run that had more bad rows than it may, and has no `_SUCCESS`
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
-def settings(options: RunOptions, name: str) -> dict[str, Any]:
-    """All that an output comes of but its sources, as far as it is known before the model is loaded.
+def settings(options: RunOptions, name: str) -> Settings:
+    """All that an output depends on except its sources, as far as it is known before the model is loaded.
 
     Args:
         options: What was asked for.
         name: The format of the input.
-
-    Returns:
-        JSON: `options`, `format`, `model`, `versions`.
     """
-    asked = {**dataclasses.asdict(options), "max_bad_rows": options.max_bad_rows.texts()}
-    found = {
-        "options": asked,
-        "format": name,
-        "model": {"path": options.model, "sha256": model_check.identify(options.model, options.model_sha256)},
-        "versions": {
-            "keyjoin": VERSION,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in PACKAGES},
-        },
+    versions = {
+        "keyjoin": VERSION,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
     }
-    return _as_json(found)
+    sha256 = model_check.identify(options.model, options.model_sha256)
+    return Settings(
+        options=options, format=name, model=ModelFiles(path=options.model, sha256=sha256), versions=versions
+    )
 
 
 def _version(package: str) -> str:
@@ -66,51 +55,29 @@ def _version(package: str) -> str:
 
 
 def with_contract(
-    before: dict[str, Any], handler: KeyedChunkHandler, layout: Layout, swept: Sweep, findings: Sequence[Finding]
-) -> dict[str, Any]:
+    before: Settings, handler: KeyedChunkHandler, layout: Layout, swept: Sweep, findings: Sequence[Finding]
+) -> LoadedSettings:
     """Settings, with what is known of the model once it is loaded."""
     contract = handler.contract
-    model = {
-        **before["model"],
-        "ops": model_check.document(findings, before["options"]["model_ops"]),
-        "signature": contract.signature,
-        "key_input": contract.key.name if contract.key else None,
-        "key_output": contract.echo.output if contract.echo else None,
-        "key_last_column": contract.echo.last_column if contract.echo else None,
-        "inputs": {f.name: feature_document(f) for f in handler.features},
-        "predictions": dict(layout.predictions),
-        "batch_size": handler.batch_size,
-        "rows_per_second_by_batch_size": swept.rates,
-    }
-    return {**before, "model": _as_json(model)}
+    model = LoadedModel(
+        path=before.model.path,
+        sha256=before.model.sha256,
+        ops=msgspec.convert(model_check.document(findings, before.options.model_ops), Ops),
+        signature=contract.signature,
+        key_input=contract.key.name if contract.key else None,
+        key_output=contract.echo.output if contract.echo else None,
+        key_last_column=contract.echo.last_column if contract.echo else None,
+        inputs={f.name: Fed.of(f) for f in handler.features},
+        predictions=dict(layout.predictions),
+        batch_size=handler.batch_size,
+        rows_per_second_by_batch_size=dict(swept.rates),
+    )
+    return LoadedSettings(options=before.options, format=before.format, model=model, versions=before.versions)
 
 
-def feature_document(feature: Feature) -> dict[str, Any]:
-    """What feeds an input, for the manifest; `feature_of` reads it."""
-    told = {"is_base64": True} if feature.is_base64 else {}
-    return {"dtype": feature.dtype, "shape": feature.shape, "fields": feature.fields, **told}
-
-
-def feature_of(name: str, document: Mapping[str, Any]) -> Feature:
-    """What fed an input, from the manifest."""
-    is_base64 = document.get("is_base64", False)
-    return Feature(name, document["dtype"], tuple(document["shape"]), tuple(document["fields"]), is_base64)
-
-
-def batch_of(model: Mapping[str, Any]) -> Sweep:
+def batch_of(model: LoadedModel) -> Sweep:
     """The batch size that a run recorded of its model, and why it was picked."""
-    rates = {int(size): rate for size, rate in model["rows_per_second_by_batch_size"].items()}
-    return Sweep(model["batch_size"], rates)
-
-
-def with_replays(settings: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, with what was replayed of a run by its `_job.json` or `_manifest.json`."""
-    return {**settings, REPLAYS: document[REPLAYS]} if REPLAYS in document else dict(settings)
-
-
-def settings_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a `_job.json` or `_manifest.json`."""
-    return with_replays({name: document[name] for name in SETTINGS}, document)
+    return Sweep(model.batch_size, model.rows_per_second_by_batch_size)
 
 
 def planned_path(temp: str, digest: str) -> str:
@@ -118,27 +85,33 @@ def planned_path(temp: str, digest: str) -> str:
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
-def begin(output: str, settings: Mapping[str, Any], sources: Iterable[Source]) -> None:
+def begin(
+    output: str, settings: LoadedSettings, sources: Iterable[Source], replaying: record.Replaying | None = None
+) -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
     _write_anew(planned_path(files.join(output, TEMP), digest), listed)
-    document = {"schema_version": SCHEMA_VERSION, **settings, "sources_sha256": digest}
-    _write_anew(files.join(output, JOB), _as_text(document))
+    job = Job(**_fields(settings), sources_sha256=digest, replaying=replaying)
+    _write_anew(files.join(output, JOB), record.encode(job))
 
 
-def read_planned(temp: str, document: Mapping[str, Any]) -> list[Source] | None:
+def _fields(settings: LoadedSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in LoadedSettings.__struct_fields__}
+
+
+def read_planned(temp: str, job: Job) -> list[Source] | None:
     """The sources that an unfinished run was to read, by its `_job.json`; None if their list is not there whole."""
-    path = planned_path(temp, document["sources_sha256"])
+    path = planned_path(temp, job.sources_sha256)
     found = files.read_small(path)
-    if found is None or hashlib.sha256(found).hexdigest() != document["sources_sha256"]:
+    if found is None or hashlib.sha256(found).hexdigest() != job.sources_sha256:
         return None
     return list(read_sources(path))
 
 
 def commit(
     output: str,
-    settings: Mapping[str, Any],
+    settings: LoadedSettings,
     sources: Iterable[Source],
     skipped: Sequence[str],
     totals: ledger.Totals,
@@ -163,16 +136,17 @@ def commit(
         keep: Whether what is needed to go on stays, see `clear`.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "status": "complete" if success else OVER_BUDGET,
-        **settings,
-        "totals": totals._asdict(),
-        "files": {name: {"bytes": made.bytes, "crc32c": f"{made.checksum:08x}"} for name, made in written.items()},
-        "skipped": skipped,
-        "seconds": round(seconds, 3),
-    }
-    text = _write(output, MANIFEST, document)
+    listed = {name: Listed(bytes=made.bytes, crc32c=f"{made.checksum:08x}") for name, made in written.items()}
+    document = Manifest(
+        **_fields(settings),
+        status=record.COMPLETE if success else record.OVER_BUDGET,
+        totals=totals,
+        files=Lists(parts=listed[PARTS], sources=listed[SOURCES]),
+        skipped=tuple(skipped),
+        seconds=round(seconds, 3),
+    )
+    text = record.encode(document)
+    files.write_whole(files.join(output, MANIFEST), [text])
     if success:
         _write_success(files.join(output, SUCCESS), success_of(text))
     if keep:
@@ -199,7 +173,13 @@ def clear(output: str) -> None:
 
 def success_of(text: bytes) -> bytes:
     """What stands in `_SUCCESS` beside a manifest of that text."""
-    return _as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
+    return record.as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
+
+
+def is_complete(output: str) -> bool:
+    """Whether a folder has a `_SUCCESS`, and it is that of its manifest."""
+    made = files.read_small(files.join(output, MANIFEST))
+    return made is not None and files.read_small(files.join(output, SUCCESS)) == success_of(made)
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
@@ -210,7 +190,7 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
     def parts() -> Iterator[bytes]:
         for path, receipts in ledger.by_source(read_receipts(temp)):
             totals = ledger.total(receipts)
-            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **totals._asdict()}))
+            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(totals)}))
             yield from map(encode, receipts)
 
     lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
@@ -232,30 +212,13 @@ def decode_source(line: bytes) -> Source:
     Raises:
         ValueError: It is none.
     """
-    fields = msgspec.json.decode(line, type=dict[str, Any])
-    try:
-        return msgspec.convert([fields[name] for name in Source._fields], Source)
-    except KeyError as error:
-        raise ValueError(f"it has no {error}") from error
-
-
-def _write(output: str, name: str, document: dict[str, Any]) -> bytes:
-    text = _as_text(document)
-    files.write_whole(files.join(output, name), [text])
-    return text
-
-
-def _as_text(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+    totals = frozenset(ledger.Totals.__struct_fields__)  # which the lines of `_sources.jsonl` have besides
+    fields = {name: value for name, value in decode_object(line).items() if name not in totals}
+    made: Source = to_record(Source, fields)
+    return made
 
 
 def _write_anew(path: str, text: bytes) -> None:
     """Writes a file unless it is there: on an object store a write that fails may cost what was there before."""
     if files.read_small(path) != text:
         files.write_whole(path, [text])
-
-
-def _as_json(document: dict[str, Any]) -> dict[str, Any]:
-    """As it is read back: two of them can be compared."""
-    found: dict[str, Any] = json.loads(json.dumps(document))
-    return found

@@ -98,6 +98,13 @@ class Parser(argparse.ArgumentParser):
         """Raises UsageError."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuses the value `--`, which argparse loses."""
+        for word in args or ():
+            if word.startswith("--") and word.partition("=")[2] == "--":
+                self.error(f"{word}: -- cannot be a value")
+        return super().parse_known_args(args, namespace)
+
 
 def names(text: str) -> tuple[str, ...]:
     """A comma-separated list."""
@@ -348,39 +355,31 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     return RunOptions(**given), beam_args
 
 
-def recorded(options: Mapping[str, Any]) -> RunOptions:
-    """The options that a manifest has.
+def command(options: RunOptions) -> list[str]:
+    """The words of the `keyjoin run` that gives some options, except --overwrite and --incremental.
 
-    Raises:
-        UsageError: They are none.
-    """
-    try:
-        return parse_run(command(options)[2:], "keyjoin run")[0]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"not the options of a run: {error!r}") from error
-
-
-def command(options: Mapping[str, Any]) -> list[str]:
-    """The words of the `keyjoin run` that gives some options, without --overwrite and --incremental.
-
-    Args:
-        options: As the manifest has them, see `RunOptions`.
+    `parse_run` gives the same options again.
     """
     words = ["keyjoin", "run"]
     for action in run_parser("")._actions:
-        value = options.get(action.dest)
-        if not value or action.dest in ("overwrite", "incremental") or value in (action.default, str(action.default)):
+        value = getattr(options, action.dest, None)
+        if value is None or action.dest in NOT_REPEATED or value == _DEFAULTS.get(action.dest, action.default):
             continue
-        if value is True:
-            words.append(action.option_strings[0])
-            continue
-        if action.dest == "max_bad_rows":
-            values = [",".join(Budget.items(value))]
-        elif isinstance(value, dict):
-            values = [f"{name}={field}" for name, field in value.items()]
-        elif isinstance(value, (list, tuple)) and tuple(value) != action.default:
-            values = list(value) if isinstance(action, argparse._AppendAction) else [",".join(value)]
-        else:
-            values = [] if isinstance(value, (list, tuple)) else [str(value)]
-        words += [f"{action.option_strings[0]}={each}" for each in values]
+        flag = action.option_strings[0]
+        words += [flag] if value is True else [f"{flag}={text}" for text in _texts(action, value)]
     return words
+
+
+NOT_REPEATED = ("overwrite", "incremental")
+_DEFAULTS: dict[str, Any] = {"input_map": {}, "max_bad_rows": Budget.parse([])}  # where the parser's are lists
+
+
+def _texts(action: argparse.Action, value: Any) -> list[str]:
+    """What to give for a flag, once or several times."""
+    if isinstance(value, Budget):
+        return [",".join(Budget.items(value.texts()))]
+    if isinstance(value, Mapping):
+        return [f"{name}={field}" for name, field in value.items()]
+    if isinstance(value, tuple):
+        return list(value) if action.nargs == "+" else [",".join(value)]
+    return [str(value)]

@@ -20,6 +20,7 @@ from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions
+from pipeline.record import LoadedSettings, Settings
 from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
@@ -56,7 +57,7 @@ class Inputs(NamedTuple):
 
     format: str
     matched: sources.Matched
-    settings: dict[str, Any]
+    settings: Settings
 
 
 class Plan(NamedTuple):
@@ -76,7 +77,7 @@ class Plan(NamedTuple):
     sources: list[Source]
     skipped: list[str]
     sweep: Sweep
-    settings: dict[str, Any]
+    settings: LoadedSettings
     findings: Sequence[Finding]
     model: WorkerModel | None
 
@@ -122,7 +123,7 @@ def prepare(
     data, sample = _sample(matched.sources, fmt)
     with model_folder(options.model) as folder:
         if not files.is_local(options.model):
-            _check_copy(options.model, folder, inputs.settings["model"]["sha256"])
+            _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
         beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
         model = None if local else worker_model.find(options, folder)

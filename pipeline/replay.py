@@ -11,14 +11,13 @@ the run's own command keeps the parts that are in place, and scores those again 
 import argparse
 import contextlib
 import dataclasses
-import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
-from pipeline import ledger, manifest, resume
-from pipeline.budget import Budget
+import msgspec
+
+from pipeline import ledger, manifest, record, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
 from pipeline.lock import locked
@@ -30,9 +29,9 @@ from pipeline.options import (
     add_trust_arguments,
     command,
     pairs_of,
-    recorded,
 )
 from pipeline.preflight import Inputs, Plan, prepare
+from pipeline.record import Job, LoadedSettings, Manifest, Replaying
 from pipeline.report import say
 from pipeline.resume import Earlier, Stage
 from pipeline.signals import in_the_background
@@ -48,10 +47,6 @@ from transforms.replay import NOTHING_MENDED, Mended, keys, put, read_rows, repl
 from transforms.sources import Matched
 from transforms.threads import in_threads
 from transforms.write import written_of
-
-# What `_job.json` has while parts are being replaced: what the manifest will need and nothing else has.
-REPLAYING = "replaying"
-CARRIED = ("skipped", "seconds")
 
 
 def parser() -> Parser:
@@ -89,24 +84,23 @@ def main(argv: Sequence[str]) -> Exit:
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     with locked(run) as prove_lock:
-        earlier = _ended(run, prove_lock)
-        document = earlier.document
+        earlier, document = _ended(run, prove_lock)
         options = _options(run, document, given)
-        if not document["totals"]["dead"]:
+        if not document.totals.dead:
             print(f"{run} has no dead letters; there is nothing to do")
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
-        mended = read_rows(given.rows, formats.load(document["format"])) if given.rows else NOTHING_MENDED
+        mended = read_rows(given.rows, formats.load(document.format)) if given.rows else NOTHING_MENDED
         _check_keys(run, earlier, given.rows, mended.rows)
-        with _prepared(options, earlier) as plan:
+        with _prepared(options, earlier, document) as plan:
             joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
         prove_lock()
         if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
-            _begin(run, earlier, _record(plan, mended, document, joined))
+            _begin(run, earlier, document, _record(plan, mended, document, joined))
             totals = _put(run, prove_lock)
         else:
-            totals = ledger.Totals(**document["totals"])
+            totals = document.totals
             with only_told(f"{run} is as it was, and could not be cleaned up"):
                 manifest.clear(run)
     with only_told(f"{run} is written, and could not be shown"):
@@ -117,28 +111,28 @@ def main(argv: Sequence[str]) -> Exit:
     return Exit.COMPLETE
 
 
-def _ended(run: str, prove_lock: Callable[[], None]) -> Earlier:
-    """The run, once a replay of it that was killed is finished.
+def _ended(run: str, prove_lock: Callable[[], None]) -> tuple[Earlier, Manifest]:
+    """The run and its manifest, once a replay of it that was killed is finished.
 
     Raises:
         UsageError: It has not ended.
     """
     earlier = _look(run)
-    if earlier.stage is Stage.UNFINISHED and _is_over_budget(run, earlier.document):
+    if isinstance(earlier.record, Job) and _is_over_budget(run, earlier.record):
         # What another runner than the local one leaves to go on with: it ends here.
         manifest.clear(run)
         earlier = _look(run)
-    if REPLAYING in earlier.document and earlier.stage is Stage.UNFINISHED:
+    if isinstance(earlier.record, Job) and earlier.record.replaying is not None:
         say("goes on", "with a replay that was not finished: what it scored is put in place")
         files.delete_files(run, [name for name in files.list_below(run) if is_unfinished(name)])
         _put(run, prove_lock)
         earlier = _look(run)
-    no_letters = not earlier.document.get("totals", {}).get("dead")
-    if earlier.stage is Stage.UNFINISHED or (earlier.stage is Stage.COMMITTED and no_letters):
-        again = shlex.join(command(earlier.document["options"]))
+    ended = earlier.record
+    if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
+        again = shlex.join(command(ended.options))
         raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; let it go on first: {again}")
     manifest.clear(run)  # what a run that was killed after its commit has left
-    return earlier
+    return earlier, ended
 
 
 def _look(run: str) -> Earlier:
@@ -148,16 +142,17 @@ def _look(run: str) -> Earlier:
     return earlier
 
 
-def _is_over_budget(run: str, job: Mapping[str, Any]) -> bool:
+def _is_over_budget(run: str, job: Job) -> bool:
     """Whether a run has a manifest already, and that is the one of its `_job.json`."""
-    made = files.read_small(files.join(run, MANIFEST))
-    document = {} if made is None else json.loads(made)
-    return document.get("status") == manifest.OVER_BUDGET and manifest.settings_of(document) == manifest.settings_of(
-        job
-    )
+    made = record.read(run, Manifest)
+    return made is not None and made.status == record.OVER_BUDGET and _settings(made) == _settings(job)
 
 
-def _check_parts(run: str, document: Mapping[str, Any]) -> None:
+def _settings(found: Job | Manifest) -> LoadedSettings:
+    return LoadedSettings(**{name: getattr(found, name) for name in LoadedSettings.__struct_fields__})
+
+
+def _check_parts(run: str, document: Manifest) -> None:
     """Reads back all parts of a run without `_SUCCESS`, which may have been taken away because one is damaged.
 
     Raises:
@@ -167,23 +162,18 @@ def _check_parts(run: str, document: Mapping[str, Any]) -> None:
     whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
     damaged = next((name for name, is_whole in whole if not is_whole), None)
     if damaged is not None:
-        again = shlex.join(command(document["options"]))
+        again = shlex.join(command(document.options))
         raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
 
 
-def _options(run: str, document: Mapping[str, Any], given: argparse.Namespace) -> RunOptions:
-    """The run's options, but for what is given anew.
-
-    Raises:
-        UsageError: They are damaged.
-    """
-    options = recorded(document["options"])
-    pinned = given.model_sha256 or (None if given.model else document["model"]["sha256"])
+def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOptions:
+    """The run's options, but for what is given anew."""
+    pinned = given.model_sha256 or (None if given.model else document.model.sha256)
     anew = {"features": given.features, "input_map": pairs_of(given.input_map)}
     return dataclasses.replace(
-        options,
+        document.options,
         output=run,
-        model=given.model or document["model"]["path"],
+        model=given.model or document.model.path,
         model_ops=given.model_ops,  # what an output folder says of it is not believed
         model_sha256=pinned,
         **{name: value for name, value in anew.items() if value},
@@ -210,17 +200,16 @@ def _dead(run: str) -> Iterator[PartReceipt]:
 
 
 @contextlib.contextmanager
-def _prepared(options: RunOptions, earlier: Earlier) -> Iterator[Plan]:
+def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iterator[Plan]:
     """The model and what feeds it, as for a run over the same sources.
 
     Raises:
         UsageError: Something is wrong with the model, or its predictions are others.
     """
-    document = earlier.document
-    settings = manifest.settings(options, document["format"])
-    inputs = Inputs(document["format"], Matched(list(earlier.sources or ()), []), settings)
-    with prepare(options, inputs, local=True, kept=manifest.batch_of(document["model"])) as plan:
-        before, now = document["model"]["predictions"], plan.settings["model"]["predictions"]
+    settings = manifest.settings(options, document.format)
+    inputs = Inputs(document.format, Matched(list(earlier.sources or ()), []), settings)
+    with prepare(options, inputs, local=True, kept=manifest.batch_of(document.model)) as plan:
+        before, now = document.model.predictions, plan.settings.model.predictions
         if before != now:
             raise UsageError(
                 f"{options.model} gives the predictions {list(now)}, the run's model gave {list(before)}, and a part "
@@ -262,25 +251,23 @@ def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[P
         ) from error
 
 
-def _record(plan: Plan, mended: Mended, document: Mapping[str, Any], joined: int) -> dict[str, Any]:
+def _record(plan: Plan, mended: Mended, document: Manifest, joined: int) -> record.Replay:
     """What the manifest says of a replay."""
-    used = plan.settings
-    return {
-        "model": {name: used["model"][name] for name in ("path", "sha256", "inputs")},
-        "versions": used["versions"],
-        "rows_sha256": mended.sha256,
-        "dead_letters": sum(document["totals"]["dead"].values()),
-        "joined": joined,
-    }
+    used = plan.settings.model
+    return record.Replay(
+        model=record.UsedModel(path=used.path, sha256=used.sha256, inputs=used.inputs),
+        versions=plan.settings.versions,
+        rows_sha256=mended.sha256,
+        dead_letters=document.totals.bad,
+        joined=joined,
+    )
 
 
-def _begin(run: str, earlier: Earlier, said: Mapping[str, Any]) -> None:
+def _begin(run: str, earlier: Earlier, document: Manifest, said: record.Replay) -> None:
     """Makes the folder one in which parts are being replaced. What was staged stays."""
-    document = earlier.document
-    settings = manifest.settings_of(document)
-    settings[manifest.REPLAYS] = [*settings.get(manifest.REPLAYS, []), said]
-    carried = {REPLAYING: {name: document[name] for name in CARRIED}}
-    resume.begin(run, {**settings, **carried}, earlier.sources or (), earlier, files.list_below(run))
+    settings = msgspec.structs.replace(_settings(document), replays=(*document.replays, said))
+    carried = Replaying(skipped=document.skipped, seconds=document.seconds)
+    resume.begin(run, settings, earlier.sources or (), earlier, files.list_below(run), replaying=carried)
 
 
 def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
@@ -293,18 +280,20 @@ def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
         RunError: What was staged is damaged, a file cannot be written, or the ledger does not add up.
     """
     earlier = _look(run)
+    job = earlier.record
+    if not isinstance(job, Job) or job.replaying is None:
+        raise RunError(f"{run} holds no replay to finish: another run works there; wait for it, and run again")
     temp, staged = files.join(run, TEMP), _stage_folder(run)
     for part in _staged(run):
         put(part, staged, run, temp)
     list_receipts(temp)
-    document, sources = earlier.document, earlier.sources or ()
-    skipped, seconds = (document[REPLAYING][name] for name in CARRIED)
+    sources, seconds = earlier.sources or (), job.replaying.seconds
     totals = ledger.total(read_receipts(temp))
-    breach = Budget.recorded(document["options"]["max_bad_rows"]).breach(totals.dead, totals.rows)
+    breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
     prove_lock()
     # The sources need not be there any more: what was read of them is on record.
-    read = Matched(list(sources), skipped)
-    commit(run, manifest.settings_of(document), sources, read, totals, seconds, success=breach is None)
+    read = Matched(list(sources), list(job.replaying.skipped))
+    commit(run, _settings(job), sources, read, totals, seconds, success=breach is None)
     return totals
 
 

@@ -105,7 +105,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
         # Nobody knows how long the rows of earlier attempts took.
-        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False else []),
+        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
     ]
     for name, value in rows:
         print(f"{name:<18}{value}")
@@ -118,7 +118,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
 
 
 def _title(code: str) -> str:
-    return next(reason.title for reason in Reason if reason.value == code)
+    return next((reason.title for reason in Reason if reason.value == code), "")
 
 
 def _first_rows(output: str, format_name: str) -> Iterator[str]:

@@ -13,12 +13,12 @@ import enum
 import itertools
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import google_crc32c
 
-from pipeline import manifest
+from pipeline import manifest, record
 from pipeline.lock import locked
 from pipeline.names import (
     JOB,
@@ -35,6 +35,7 @@ from pipeline.names import (
 )
 from pipeline.options import RunOptions
 from pipeline.preflight import Inputs
+from pipeline.record import Job, LoadedSettings, Manifest, Settings
 from transforms import files
 from transforms.chunks import SPILL, open_plain
 from transforms.errors import UsageError
@@ -67,12 +68,12 @@ class Earlier(NamedTuple):
 
     Attributes:
         stage: How far it came.
-        document: Its `_job.json` or `_manifest.json`.
+        record: Its `_job.json` if it was not finished, else its `_manifest.json`.
         sources: What it was to read; None if it was killed before that was written.
     """
 
     stage: Stage
-    document: Mapping[str, Any]
+    record: Job | Manifest
     sources: Sequence[Source] | None
 
 
@@ -85,16 +86,16 @@ def look(output: str) -> Earlier | None:
     success, made, job = (files.read_small(files.join(output, name)) for name in (SUCCESS, MANIFEST, JOB))
     complete = made is not None and success == manifest.success_of(made)
     if job is not None and not complete and _is_whole(job):
-        document = _document(output, JOB, job)
-        return Earlier(Stage.UNFINISHED, document, manifest.read_planned(files.join(output, TEMP), document))
+        begun = _decoded(output, JOB, job, Job)
+        return Earlier(Stage.UNFINISHED, begun, manifest.read_planned(files.join(output, TEMP), begun))
     if made is None:
         return None
-    document = _document(output, MANIFEST, made)
-    for name, listed in document["files"].items():
-        if files.read_back(files.join(output, name)) != (listed["bytes"], int(listed["crc32c"], 16)):
+    ended = _decoded(output, MANIFEST, made, Manifest)
+    for name, listed in ended.files.items():
+        if files.read_back(files.join(output, name)) != listed:
             raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
     stage = Stage.COMPLETE if complete else Stage.COMMITTED
-    return Earlier(stage, document, list(manifest.read_sources(files.join(output, SOURCES))))
+    return Earlier(stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
 
 
 def _is_whole(job: bytes) -> bool:
@@ -106,18 +107,18 @@ def _is_whole(job: bytes) -> bool:
         json.loads(job)
     except ValueError:
         return False
+    except RecursionError:  # to its end, but not by keyjoin
+        pass
     return True
 
 
-def _document(output: str, name: str, text: bytes) -> dict[str, Any]:
+def _decoded(output: str, name: str, text: bytes, kind: type[record.Record]) -> record.Record:
     try:
-        document: dict[str, Any] = json.loads(text)
-        version = document["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+        return record.decode(text, kind)
+    except record.OtherVersionError as error:
+        raise UsageError(f"--output {output} was written by another version of keyjoin: {error}; {ANEW}") from error
+    except ValueError as error:
         raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
-    if version != manifest.SCHEMA_VERSION:
-        raise UsageError(f"--output {output} was written by another version of keyjoin; {ANEW}")
-    return document
 
 
 def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | None) -> None:
@@ -146,13 +147,13 @@ def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | N
         )
 
 
-def check_settings(earlier: Earlier, options: RunOptions, settings: Mapping[str, Any]) -> None:
+def check_settings(earlier: Earlier, options: RunOptions, settings: Settings) -> None:
     """Whether a run has the settings of an earlier one, as far as they are known.
 
     Raises:
         UsageError: The model, an option or a version is not what it was; says which, and how.
     """
-    changed = list(differences(earlier.document, settings))
+    changed = list(differences(earlier.record, settings))
     if changed:
         raise UsageError(
             f"--output {options.output} holds a run that {earlier.stage.value}, with other settings: "
@@ -186,25 +187,21 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
     return new
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """How settings differ in what may change the output, see `pipeline.manifest.settings`; nothing if they do not.
-
-    >>> list(differences({"options": {"batch_size": 1024}}, {"options": {"batch_size": 512}}))
-    ['--batch_size was 1024, is now 512']
-    """
-    asked, asks = before.get("options", {}), now.get("options", {})
-    for name in sorted((asked.keys() | asks.keys()) - FREE):
-        if asked.get(name) != asks.get(name):
-            yield f"--{name} was {_spelled(asked.get(name))}, is now {_spelled(asks.get(name))}"
-    if before.get("format") != now.get("format"):
-        yield f"the format was {before.get('format')}, is now {now.get('format')}"
-    then, model = before.get("model", {}), now.get("model", {})
+def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
+    """How settings differ in what may change the output, such as `--batch_size was 1024, is now 512`."""
+    asked, asks = (record.to_json(settings.options) for settings in (before, now))
+    for name in sorted(asks.keys() - FREE):
+        if asked[name] != asks[name]:
+            yield f"--{name} was {_spelled(asked[name])}, is now {_spelled(asks[name])}"
+    if before.format != now.format:
+        yield f"the format was {before.format}, is now {now.format}"
+    then, model = record.to_json(before.model), record.to_json(now.model)
     for name in sorted(model.keys() - {"path", "ops"}):
-        if then.get(name) != model[name]:
+        if then[name] != model[name]:
             what = "the sha256 of the model's files" if name == "sha256" else f"the model's {name}"
-            yield f"{what} was {_spelled(then.get(name))}, is now {_spelled(model[name])}"
+            yield f"{what} was {_spelled(then[name])}, is now {_spelled(model[name])}"
     for name in COMPARED:
-        old, new = (settings.get("versions", {}).get(name) for settings in (before, now))
+        old, new = before.versions.get(name), now.versions.get(name)
         if old != new:
             yield f"{name} was {old}, is now {new}"
 
@@ -270,12 +267,12 @@ def _receipts(earlier: Earlier, output: str, sources: Iterable[Source]) -> Itera
         for name in names:
             if name.startswith(f"{source.stem}-") and name.endswith(f"{source.suffix}.json"):
                 found = files.read_small(files.join(temp, RECEIPTS, name))
-                with_source = _decoded(found)
+                with_source = _receipt(found)
                 if with_source is not None and with_source.chunk.source == source.path:
                     yield with_source
 
 
-def _decoded(text: bytes | None) -> PartReceipt | None:
+def _receipt(text: bytes | None) -> PartReceipt | None:
     try:
         return None if text is None else decode(text)
     except ValueError:
@@ -302,12 +299,13 @@ def clean(output: str) -> None:
 
 def begin(
     output: str,
-    settings: Mapping[str, Any],
+    settings: LoadedSettings,
     sources: Sequence[Source],
     earlier: Earlier | None,
     there: Iterable[str],
     *,
     overwrite: bool = False,
+    replaying: record.Replaying | None = None,
 ) -> None:
     """Makes an output folder ready, so that it says what is going on in it, whenever this process is killed.
 
@@ -318,6 +316,7 @@ def begin(
         earlier: What it goes on from; None if it starts anew.
         there: Names of the files in the folder.
         overwrite: Whether all else that an earlier run left goes.
+        replaying: Set if a replay replaces parts.
 
     Raises:
         RunError: The temporary folder is a link that leads out of the output, or a file cannot be written.
@@ -332,7 +331,7 @@ def begin(
             files.delete_tree(files.below(output, f"{TEMP}/{name}"))
         if earlier.stage is not Stage.UNFINISHED:
             _restore(files.join(output, PARTS), temp)
-    manifest.begin(output, settings, sources)
+    manifest.begin(output, settings, sources, replaying)
     # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
     if overwrite:
         files.delete_below(output, keep=(LOCK, JOB, TEMP))

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import ledger, manifest, report, resume
@@ -16,6 +17,7 @@ from pipeline.exits import Exit
 from pipeline.lock import locked
 from pipeline.options import RunOptions
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
+from pipeline.record import Manifest
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
 from pipeline.warning import only_told
@@ -104,9 +106,11 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
         UsageError: It was a run of something else.
     """
     earlier = None if options.overwrite else resume.look(options.output)
-    if earlier is None or earlier.stage is not resume.Stage.COMPLETE or resume.check(earlier, options, inputs):
+    if earlier is None or not isinstance(earlier.record, Manifest) or earlier.stage is not resume.Stage.COMPLETE:
         return False
-    totals = ledger.Totals(**earlier.document["totals"])
+    if resume.check(earlier, options, inputs):
+        return False
+    totals = earlier.record.totals
     if options.max_bad_rows.breach(totals.dead, totals.rows) is not None:
         return False
     lost = resume.lost_parts(options.output)
@@ -128,12 +132,12 @@ def _prepared(
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)
-        kept = manifest.batch_of(earlier.document["model"])
+        kept = manifest.batch_of(earlier.record.model)
     local = is_local(beam_options)
     with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
-            plan = plan._replace(settings=manifest.with_replays(plan.settings, earlier.document))
+            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, replays=earlier.record.replays))
         yield plan, earlier
 
 

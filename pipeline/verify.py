@@ -5,12 +5,11 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 
-from pipeline import ledger
 from pipeline.exits import Exit
 from pipeline.findings import Findings
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
-from pipeline.options import Parser, RunOptions, command, recorded
+from pipeline.options import Parser, command
 from pipeline.startup import collect_garbage
 from pipeline.verify_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verify_rows import rescore_rows
@@ -69,7 +68,7 @@ def main(argv: Sequence[str]) -> Exit:
     record, found = read_record(given.run)
     findings.extend(found)
     lines = []
-    if record is not None and not findings.extend(check_lists(given.run, record.document)):
+    if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
         lines = list(_check_rest(given, record, findings))
     findings.print_more()
     print("\n".join([_result(given.run, record, findings), *lines]))
@@ -78,8 +77,7 @@ def main(argv: Sequence[str]) -> Exit:
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
         print(f"{SUCCESS} is taken away: nobody takes {given.run} for a result until it is written again")
-    options = None if record is None else _options(record)
-    again = None if record is None or options is None else command(record.document["options"])
+    again = command(record.manifest.options) if record is not None and record.proven else None
     for advice in findings.advice(given.run, again, "" if condemned else _condemning(given)):
         print(advice)
     return findings.code
@@ -96,9 +94,9 @@ def _check_flags(given: argparse.Namespace) -> None:
 
 def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -> Iterator[str]:
     """All that the lists prove: names and sizes, contents, rows; says how much of it was checked."""
-    run, document = given.run, record.document
+    run, document = given.run, record.manifest
     findings.extend(check_names(run))
-    parts = document["totals"]["parts"]
+    parts = document.totals.parts
     if given.read_data is None:
         yield "contents were not read; --read_data=100% does"
     else:
@@ -107,20 +105,19 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
         yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
     if given.rescore is None:
         return
-    options = _options(record)
-    if options is None:
+    if not record.proven:
         yield f"scored again: no rows, since {MANIFEST} is not the one of {SUCCESS}"
         return
-    counted = rescore_rows(run, given.model, given.rescore, document, options, findings)
+    counted = rescore_rows(run, given.model, given.rescore, document, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
-    left_out = ", rows of parts with replayed ones are left out" if document["totals"]["replayed"] else ""
+    left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
 
 
 def _result(run: str, record: Record | None, findings: Findings) -> str:
     if findings.kinds or record is None:
         return f"{run} is not what was written: {findings.counted()}"
-    totals = ledger.Totals(**record.document["totals"])
+    totals = record.manifest.totals
     counts = {"part": totals.parts, "row": totals.joined, "dead letter": totals.bad}
     return f"{run} is what was written: {', '.join(_counted(count, what) for what, count in counts.items())}"
 
@@ -132,14 +129,6 @@ def _counted(count: int, what: str) -> str:
     ('1 part', '2,000 rows')
     """
     return f"{count:,} {what}{'s' * (count != 1)}"
-
-
-def _options(record: Record) -> RunOptions | None:
-    """What was asked for, if that is known for certain."""
-    try:
-        return recorded(record.document["options"]) if record.proven else None
-    except (KeyError, UsageError):
-        return None
 
 
 def _condemning(given: argparse.Namespace) -> str:

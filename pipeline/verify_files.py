@@ -8,7 +8,6 @@ are only read.
 import hashlib
 import heapq
 import itertools
-import json
 import math
 import os
 import re
@@ -21,11 +20,12 @@ from typing import Any, NamedTuple
 import google_crc32c
 import msgspec
 
-from pipeline import ledger, manifest
+from pipeline import ledger, manifest, record
 from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding
 from pipeline.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside, is_part
 from pipeline.options import command
+from pipeline.record import Job, Manifest
 from transforms import files, lookup
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
@@ -43,11 +43,11 @@ class Record(NamedTuple):
     """What a run wrote about itself.
 
     Attributes:
-        document: The manifest.
+        manifest: The manifest.
         proven: Whether `_SUCCESS` is that of this manifest.
     """
 
-    document: dict[str, Any]
+    manifest: Manifest
     proven: bool
 
 
@@ -68,21 +68,24 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
         if success is None:
             raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
         return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Cure.GONE)]
-    document = _document(made)
-    if document is None:
-        return None, [Finding(Exit.ALTERED, MANIFEST, "a JSON object", "it is damaged", Cure.ANEW)]
-    if success is None and document.get("status") != "complete":
-        raise RunError(f"{run} holds a run that ended without {SUCCESS}: {document.get('status')}; see its {MANIFEST}")
+    try:
+        document = record.decode(made, Manifest)
+    except record.OtherVersionError as error:
+        raise UsageError(
+            f"--run {run} was written by another version of keyjoin: {error}; verify it with that version"
+        ) from error
+    except ValueError as error:
+        return None, [Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Cure.ANEW)]
+    if success is None and document.status != record.COMPLETE:
+        raise RunError(f"{run} holds a run that ended without {SUCCESS}: {document.status}; see its {MANIFEST}")
     proven = success == manifest.success_of(made)
-    if document.get("schema_version") != manifest.SCHEMA_VERSION and proven:
-        raise UsageError(f"--run {run} was written by another version of keyjoin; verify it with that one")
     return Record(document, proven), [] if proven else [_unproven(success, made)]
 
 
 def _going_on(job: bytes) -> str:
     try:
-        return shlex.join(command(json.loads(job)["options"]))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return shlex.join(command(record.decode(job, Job).options))
+    except ValueError:
         return f"give its keyjoin run command again ({JOB} is damaged)"
 
 
@@ -98,14 +101,6 @@ def _is_regular(path: str) -> bool:
     return not files.is_local(path) or not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
 
 
-def _document(text: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
 def _unproven(success: bytes | None, made: bytes) -> Finding:
     """Says which of the two is not what it was, as far as that can be told."""
     if success is None:
@@ -117,22 +112,17 @@ def _unproven(success: bytes | None, made: bytes) -> Finding:
     return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Cure.AGAIN)
 
 
-def check_lists(run: str, document: dict[str, Any]) -> Iterator[Finding]:
+def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
     """Compares the lists of parts and sources with the manifest, byte for byte; then what they say."""
     damaged = False
-    for name in (PARTS, SOURCES):
-        try:
-            size, checksum = document["files"][name]["bytes"], int(document["files"][name]["crc32c"], 16)
-        except (KeyError, TypeError, ValueError):
-            yield Finding(Exit.ALTERED, MANIFEST, f"size and crc32c of {name}", "it has none", Cure.ANEW)
-            return
-        for finding in compare(run, name, files.Written(size, checksum), Cure.ANEW):
+    for name, written in document.files.items():
+        for finding in compare(run, name, written, Cure.ANEW):
             damaged = True
             yield finding
     if not damaged:
         try:
             yield from _check_ledger(run, document)
-        except (RunError, RecursionError) as error:  # a line that is none
+        except RunError as error:  # a line that is none
             yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Cure.ANEW)
 
 
@@ -156,7 +146,7 @@ def _bytes(count: int) -> str:
     return f"{count:,} byte{'s' * (count != 1)}"
 
 
-def _check_ledger(run: str, document: dict[str, Any]) -> Iterator[Finding]:
+def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
     """Adds up receipts again: chunks cover each source without a gap, and each row is joined or dead.
 
     Raises:
@@ -175,9 +165,9 @@ def _check_ledger(run: str, document: dict[str, Any]) -> Iterator[Finding]:
             totals = ledger.total(receipts)
             for problem in _gaps(source, receipts):
                 yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Cure.ANEW)
-            if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **totals._asdict()}):
+            if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **msgspec.structs.asdict(totals)}):
                 yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Cure.ANEW)
-    if document.get("totals") != ledger.total(read_list(files.join(run, PARTS)))._asdict():
+    if document.totals != ledger.total(read_list(files.join(run, PARTS))):
         yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Cure.ANEW)
 
 

@@ -4,17 +4,15 @@ import gzip
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from pipeline import manifest, model_check
 from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding, Findings
 from pipeline.layout import make_layout
 from pipeline.names import MANIFEST, PARTS, SOURCES
-from pipeline.options import RunOptions
 from pipeline.preflight import model_folder
+from pipeline.record import Manifest
 from pipeline.startup import import_session
 from pipeline.verify_files import check_source, compare
 from transforms import files, formats
@@ -24,6 +22,7 @@ from transforms.errors import UsageError
 from transforms.formats import GZIP
 from transforms.receipts import read_list
 from transforms.records import PartReceipt, Source
+from transforms.replay import read_letters
 from transforms.rescore import Agreement, Rescored, Scoring, rescore
 from transforms.write import written_of
 
@@ -61,9 +60,7 @@ def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Pick
             yield Picked(part, rows)
 
 
-def rescore_rows(
-    run: str, model: str, count: int, document: Mapping[str, Any], options: RunOptions, findings: Findings
-) -> Counter[Agreement]:
+def rescore_rows(run: str, model: str, count: int, document: Manifest, findings: Findings) -> Counter[Agreement]:
     """Scores rows again and adds what differs to the findings.
 
     Args:
@@ -71,7 +68,6 @@ def rescore_rows(
         model: The model of that time.
         count: How many rows.
         document: The manifest.
-        options: What was asked for at that time.
         findings: What was found so far; parts among them are left out.
 
     Returns:
@@ -85,10 +81,10 @@ def rescore_rows(
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
     with model_folder(model) as folder:
         import_session()  # the model is loaded here: no row waits for another one
-        called = models.load(folder, options.signature, options.model_ops)
+        called = models.load(folder, document.options.signature, document.options.model_ops)
         try:
-            how = _scoring(called, document, options)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            how = _scoring(called, document)
+        except (KeyError, UsageError) as error:
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {model}: {error!r}") from error
         for picked in pick(_not_replayed(run), sum(part.joined for part in _not_replayed(run)), count):
             for found in _rescore_part(run, picked, sources, how, called, findings):
@@ -104,28 +100,36 @@ def _not_replayed(run: str) -> Iterator[PartReceipt]:
     return (part for part in read_list(files.join(run, PARTS)) if not part.replayed)
 
 
-def _check_model(model: str, document: Mapping[str, Any]) -> None:
+def _check_model(model: str, document: Manifest) -> None:
+    said = document.model
     if not os.path.exists(model):
-        raise UsageError(f"no model at {model}; give the one of the run, {document['model']['path']}")
-    found, expected = model_check.fingerprint(model), document["model"]["sha256"]
+        raise UsageError(f"no model at {model}; give the one of the run, {said.path}")
+    found, expected = model_check.fingerprint(model), said.sha256
     if found != expected:
         raise UsageError(
-            f"{model} is not the model of the run, {document['model']['path']}: its files have sha256 {found}, and had "
+            f"{model} is not the model of the run, {said.path}: its files have sha256 {found}, and had "
             f"{expected}; give that one"
         )
 
 
-def _scoring(called: models.Model, document: Mapping[str, Any], options: RunOptions) -> Scoring:
+def _scoring(called: models.Model, document: Manifest) -> Scoring:
     """What the manifest says of how rows were scored: nothing is asked or guessed again."""
-    said = document["model"]
-    key = None if said["key_input"] is None else called.inputs[said["key_input"]]
-    echo = None if key is None else models.Echo(said["key_output"], said["key_last_column"])
-    data = tuple(called.inputs[name] for name in said["inputs"])
+    said, options = document.model, document.options
+    key = None if said.key_input is None else called.inputs[said.key_input]
+    echo = (
+        None
+        if said.key_output is None
+        else models.Echo(called.outputs[said.key_output].name, bool(said.key_last_column))
+    )
+    other = next((name for name, fed in said.inputs.items() if fed.dtype != called.inputs[name].dtype), None)
+    if other is not None:
+        raise UsageError(f"its input {other} is {called.inputs[other].dtype}, not {said.inputs[other].dtype}")
+    data = tuple(called.inputs[name] for name in said.inputs)
     contract = models.Contract(options.signature, data, tuple(called.outputs.values()), key, echo)
-    features = tuple(manifest.feature_of(name, fed) for name, fed in said["inputs"].items())
+    features = tuple(fed.feature(name) for name, fed in said.inputs.items())
     layout = make_layout(options, [t.name for t in contract.predictions], [])
     keep = options.non_finite == "keep"
-    return Scoring(formats.load(document["format"]), features, contract, said["batch_size"], keep, layout)
+    return Scoring(formats.load(document.format), features, contract, said.batch_size, keep, layout)
 
 
 def _rescore_part(
@@ -140,10 +144,10 @@ def _rescore_part(
         findings.extend(check_source(source, [part]))
     if names & findings.names:
         return
-    joined, *letters = (files.read_range(files.join(run, name), 0, made.bytes) for name, made in written)
+    joined = files.read_range(files.join(run, chunk.part), 0, part.bytes)
     with open_plain(source) as file:
         file.seek(chunk.start)
         data = file.read(chunk.end - chunk.start)
-    dead = [msgspec.json.decode(line)["position"] for text in letters for line in text.splitlines()]
+    dead = [letter.position for letter in read_letters(part, run)]
     plain = gzip.decompress(joined) if chunk.part.endswith(GZIP) else joined
     yield from rescore(chunk, data, plain, dead, picked.rows, how, called)

@@ -10,6 +10,7 @@ import pytest
 from pipeline import ledger, manifest, resume
 from pipeline.options import RunOptions, parse_run
 from pipeline.preflight import Inputs
+from pipeline.record import Fed, LoadedModel, LoadedSettings, Ops, Settings
 from transforms import files
 from transforms.receipts import write_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
@@ -37,7 +38,7 @@ class Folder(NamedTuple):
     def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
         there = files.list_below(str(self.output))
         sources = self.inputs.matched.sources
-        resume.begin(str(self.output), self.inputs.settings, sources, earlier, there, overwrite=overwrite)
+        resume.begin(str(self.output), loaded(self.inputs.settings), sources, earlier, there, overwrite=overwrite)
 
     def write(self, *, receipts: int = 3) -> None:
         """Parts, dead letters, and the first receipts."""
@@ -51,7 +52,7 @@ class Folder(NamedTuple):
     def commit(self, *, success: bool = True) -> None:
         write_list(self.temp, 0, "00", self.parts)
         sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
-        manifest.commit(str(self.output), self.inputs.settings, sources, [], totals, 1.0, success=success)
+        manifest.commit(str(self.output), loaded(self.inputs.settings), sources, [], totals, 1.0, success=success)
 
     def look(self) -> resume.Earlier:
         found = resume.look(str(self.output))
@@ -70,6 +71,24 @@ class Folder(NamedTuple):
 
     def check(self, *flags: str) -> list[Source]:
         return resume.check(self.look(), self.asked(*flags), self.again(*flags))
+
+
+def loaded(settings: Settings) -> LoadedSettings:
+    """The settings, as if a model had been loaded."""
+    model = LoadedModel(
+        path=settings.model.path,
+        sha256=settings.model.sha256,
+        ops=Ops(verdict="computes only", policy=None, findings=()),
+        signature=settings.options.signature,
+        key_input=None,
+        key_output=None,
+        key_last_column=None,
+        inputs={"x": Fed(dtype="float32", shape=(2,), fields=("x",))},
+        predictions={"y": "p_y"},
+        batch_size=96,
+        rows_per_second_by_batch_size={96: 1000, 384: 900},
+    )
+    return LoadedSettings(options=settings.options, format=settings.format, model=model, versions=settings.versions)
 
 
 def receipt(source: Path, data: bytes, number: int, parts: int, start: int, end: int, name: str) -> PartReceipt:

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import google_crc32c
+import msgspec
 import pytest
 
-from pipeline import VERSION, ledger, manifest, model_check
+from pipeline import VERSION, ledger, manifest, model_check, record
 from pipeline.options import RunOptions, parse_run
 from pipeline.sweep import Sweep
+from tests.left import loaded
 from transforms import files
 from transforms.errors import RunError
 from transforms.model import Contract, Echo, Tensor
@@ -48,7 +50,7 @@ def options(tmp_path: Path) -> RunOptions:
 def plan(options: RunOptions) -> Any:
     """What the manifest needs of a plan."""
     temp = f"{options.output}/_temp"
-    settings = {"format": "jsonl", "options": {"input": ["é"]}}
+    settings = loaded(manifest.settings(options, "jsonl"))
     return SimpleNamespace(job=SimpleNamespace(temp=temp), sources=SOURCES, settings=settings, skipped=["in/_x"])
 
 
@@ -65,7 +67,7 @@ def read(path: str) -> Any:
 
 
 def test_settings_are_all_that_an_output_comes_of(options: RunOptions) -> None:
-    found = manifest.settings(options, "jsonl")
+    found = record.to_json(manifest.settings(options, "jsonl"))
     assert found == json.loads(json.dumps(found))
     names = {field.name for field in dataclasses.fields(RunOptions)}
     assert (set(found), set(found["options"])) == ({"options", "format", "model", "versions"}, names)
@@ -89,24 +91,23 @@ X, Y, KEY = (Tensor(name, "float32", (2,), name) for name in ("x", "y", "key"))
         (KEY, Echo("y", True), ("key", "y", True)),
     ],
 )
-def test_the_model_and_its_batch_size_are_kept(key: Any, echo: Any, said: Any) -> None:
+def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, echo: Any, said: Any) -> None:
     handler: Any = SimpleNamespace(
         contract=Contract("serve", (X,), (Y,), key, echo), features=(Feature("x", "float32", (2,), ("a", "b")),),
         batch_size=96,
     )  # fmt: skip
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
-    before = {"model": {"path": "m", "sha256": "5"}, "options": {"model_ops": None}, "format": "jsonl"}
+    before = manifest.settings(options, "jsonl")
     swept = Sweep(96, {96: 1000, 384: 900})
     found = manifest.with_contract(before, handler, layout, swept, [])
-    model = found.pop("model")
-    assert found == {"options": {"model_ops": None}, "format": "jsonl"}
-    assert model == {
-        "path": "m", "sha256": "5", "ops": {"verdict": "computes only", "policy": None, "findings": []},
+    assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
+    assert record.to_json(found.model) == {
+        "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
         "signature": "serve", "key_input": said[0], "key_output": said[1], "key_last_column": said[2],
         "inputs": {"x": {"dtype": "float32", "shape": [2], "fields": ["a", "b"]}}, "predictions": {"y": "p_y"},
         "batch_size": 96, "rows_per_second_by_batch_size": {"96": 1000, "384": 900},
     }  # fmt: skip
-    assert manifest.batch_of(model) == swept
+    assert manifest.batch_of(found.model) == swept
 
 
 class TestBegin:
@@ -116,19 +117,21 @@ class TestBegin:
         begin(options, plan)
         job = read(f"{options.output}/_job.json")
         assert job == {
-            "schema_version": manifest.SCHEMA_VERSION,
-            **plan.settings,
+            "schema_version": record.SCHEMA_VERSION,
+            **record.to_json(plan.settings),
             "sources_sha256": job["sources_sha256"],
         }
+        found = record.read(options.output, record.Job)
+        assert found is not None
         listed = Path(manifest.planned_path(plan.job.temp, job["sources_sha256"]))
         assert listed.parent == Path(plan.job.temp, "sources")
         assert listed.name == f"{hashlib.sha256(listed.read_bytes()).hexdigest()}.jsonl"
-        assert manifest.read_planned(plan.job.temp, job) == SOURCES
+        assert manifest.read_planned(plan.job.temp, found) == SOURCES
         assert Path(options.output, "_job.json").read_bytes().isascii()
         listed.write_bytes(listed.read_bytes().replace(b":30,", b":31,"))
-        assert manifest.read_planned(plan.job.temp, job) is None
+        assert manifest.read_planned(plan.job.temp, found) is None
         listed.unlink()
-        assert manifest.read_planned(plan.job.temp, job) is None
+        assert manifest.read_planned(plan.job.temp, found) is None
 
     def test_the_list_is_there_before_what_names_it_and_nothing_is_written_twice(
         self, options: RunOptions, plan: Any, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +145,7 @@ class TestBegin:
         assert written == expected
         begin(options, plan)
         assert written == expected
-        plan.settings["format"] = "tfrecord"
+        plan.settings = msgspec.structs.replace(plan.settings, format="tfrecord")
         begin(options, plan)
         assert written == [*expected, f"{options.output}/_job.json"]
 
@@ -182,10 +185,10 @@ class TestCommit:
         assert (text.isascii(), text.endswith(b"}\n")) == (True, True)
         listed = {name: Path(options.output, name).read_bytes() for name in written[:2]}
         assert json.loads(text) == {
-            "schema_version": manifest.SCHEMA_VERSION,
+            "schema_version": record.SCHEMA_VERSION,
             "status": "complete" if success else "over budget",
-            **done.settings,
-            "totals": self.TOTALS._asdict(),
+            **record.to_json(done.settings),
+            "totals": record.to_json(self.TOTALS),
             "files": {n: {"bytes": len(t), "crc32c": f"{google_crc32c.value(t):08x}"} for n, t in listed.items()},
             "skipped": ["in/_x"],
             "seconds": 12.346,
@@ -200,8 +203,8 @@ class TestCommit:
         assert parts == [encode(part) for part in PARTS]
         path = f"{options.output}/_sources.jsonl"
         assert [json.loads(line) for line in Path(path).read_bytes().splitlines()] == [
-            {**SOURCES[1]._asdict(), **ledger.total(PARTS[:1])._asdict()},
-            {**SOURCES[0]._asdict(), **ledger.total(PARTS[1:])._asdict()},
+            {**SOURCES[1]._asdict(), **record.to_json(ledger.total(PARTS[:1]))},
+            {**SOURCES[0]._asdict(), **record.to_json(ledger.total(PARTS[1:]))},
         ]
         assert list(manifest.read_sources(path)) == [SOURCES[1], SOURCES[0]]
 

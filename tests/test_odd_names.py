@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from pipeline.options import command, parse_run, recorded
+from pipeline import record
+from pipeline.options import command, parse_run
 from tests.conftest import ROOT, Result
 from transforms import mapping
 from transforms.errors import UsageError
@@ -91,7 +92,9 @@ def test_every_command(keyjoin: Callable[..., Result], folder: Path, tmp_path: P
     check_rows(done)
     verified = keyjoin("verify", f"--run={done.output}", "--read_data=100%", "--rescore=9", flags[1])
     assert verified.code == 0, verified.err + verified.out
-    again = shlex.split(shlex.join(command(done.manifest()["options"])))
+    ended = record.read(str(done.output), record.Manifest)
+    assert ended is not None
+    again = shlex.split(shlex.join(command(ended.options)))
     assert parse_run(again[2:], "run") == parse_run(flags, "run")
     replayed = keyjoin("replay", f"--run={done.output}", "--input_map", f"{FIELD}=ïd")
     assert replayed.code == 0, replayed.err
@@ -178,7 +181,7 @@ class TestEqualsSigns:
     def test_a_way(self, given: Sequence[str], inputs: list[str], fields: list[str], found: dict[str, str]) -> None:
         options, _ = parse_run(["--input=i", "--model=m", "--output=o", "--input_map", *given], "run")
         assert mapping.resolve(options.input_map, inputs, fields) == found
-        again = recorded(json.loads(json.dumps({**vars(options), "max_bad_rows": options.max_bad_rows.texts()})))
+        again, _ = parse_run(command(options)[2:], "run")
         assert again == options
 
     @pytest.mark.parametrize("fields", [[], ["x", "b=x"], ["y"]])

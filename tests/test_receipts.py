@@ -16,6 +16,7 @@ from pipeline.manifest import read_sources
 from tests import models
 from tests.conftest import Result
 from transforms.errors import RunError
+from transforms.reasons import Reason
 from transforms.receipts import (
     WriteReceipts,
     decode,
@@ -30,10 +31,16 @@ from transforms.records import Chunk, PartReceipt
 from transforms.write import letters_name
 
 numbers = st.integers(0, 1 << 60)
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
-chunks = st.builds(Chunk, names, st.just(""), numbers, numbers, numbers, numbers, names)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+chunks = st.builds(
+    lambda source, part, start, bytes, number, more: Chunk(
+        source, "", start, start + bytes, number, number + 1 + more, part
+    ),
+    names, names, numbers, numbers, numbers, numbers,
+)  # fmt: skip
+REASONS = [reason.value for reason in Reason]
 receipts = st.builds(
-    PartReceipt, chunks, *[numbers] * 4, st.dictionaries(names, numbers, max_size=3), *[numbers] * 5
+    PartReceipt, chunks, *[numbers] * 4, st.dictionaries(st.sampled_from(REASONS), numbers, max_size=3), *[numbers] * 6
 )  # fmt: skip
 PART = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 0, 8)
 
@@ -54,6 +61,15 @@ def test_a_receipt_is_read_as_it_was_written(part: PartReceipt) -> None:
         lambda d: d.update(chunk=None),
         lambda d: d["chunk"].pop("part"),
         lambda d: d["chunk"].update(start=1.5),
+        lambda d: d["chunk"].update(start=-1),
+        lambda d: d["chunk"].update(start=10),
+        lambda d: d["chunk"].update(number=1),
+        lambda d: d["chunk"].update(end=1 << 63),
+        lambda d: d["chunk"].update(data="/etc/passwd", more=1),
+        lambda d: d["chunk"].update(source="a\0"),
+        lambda d: d.update(more=1),
+        lambda d: d.update(dead={"\x1b[2J": 1}),
+        lambda d: d.update(dead={"null": True}),
     ],
 )
 def test_what_is_no_receipt_is_refused(change: Callable[[Any], Any], tmp_path: Path) -> None:
@@ -104,7 +120,7 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
 
 
 def part_of(source: str, number: int) -> PartReceipt:
-    chunk = Chunk(source, "", 10 * number, 10 * number + 10, number, 9, f"{source}-{number}")
+    chunk = Chunk(source, "", 10 * number, 10 * number + 10, number, 200, f"{source}-{number}")
     return PART._replace(chunk=chunk)
 
 

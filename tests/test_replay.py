@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import manifest
+from pipeline import manifest, record
 from pipeline.cli import main
 from tests import examples, models
 from tests.conftest import Result
@@ -236,8 +236,9 @@ def test_a_run_over_its_budget_on_another_runner_is_replayed_too(
     path = lines(*[{"x": [n, 0, 1]} for n in range(9)], {"x": 1})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--max_bad_rows=0")
     # There the graph commits, and leaves what the run can go on with.
-    job = {**manifest.settings_of(done.manifest()), "schema_version": manifest.SCHEMA_VERSION, "sources_sha256": ""}
-    (done.output / "_job.json").write_text(json.dumps(job))
+    ended = record.read(str(done.output), record.Manifest)
+    assert ended is not None
+    manifest.begin(str(done.output), ended, [])
     mended = Path(path).parent.parent / "mended.jsonl"
     mended.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
     last = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
@@ -266,10 +267,11 @@ class TestRefused:
         assert not (tmp_path / "none").exists()
 
     def test_a_run_that_was_not_finished(self, keyjoin: Callable[..., Result], ran: Result) -> None:
+        ended = record.read(str(ran.output), record.Manifest)
+        assert ended is not None
         for name in ("_SUCCESS", "_manifest.json"):
-            document = ran.manifest() if name == "_manifest.json" else {}
             (ran.output / name).unlink()
-        (ran.output / "_job.json").write_text(json.dumps({**document, "sources_sha256": ""}))
+        manifest.begin(str(ran.output), ended, [])
         done = keyjoin("replay", "--run=out")
         assert done.code == 2
         assert "was not finished; let it go on first: keyjoin run --model=model" in done.err

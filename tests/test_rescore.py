@@ -147,9 +147,11 @@ class TestRescore:
     def test_a_manifest_that_does_not_fit_its_model(
         self, verify: Callable[..., Result], out: Path, made: list[str]
     ) -> None:
-        forge(out, lambda d: d["model"].update(inputs={"y": {}}), lists={})
-        done = verify(out, "--rescore=1", model_of(made))
-        assert (done.code, "does not fit" in done.err) == (2, True)
+        fed = {"dtype": "float32", "shape": [3], "fields": ["x"]}
+        for changed in ({"inputs": {"y": fed}}, {"inputs": {"x": {**fed, "dtype": "string"}}}, {"key_output": "y"}):
+            forge(out, lambda d, changed=changed: d["model"].update(changed), lists={})
+            done = verify(out, "--rescore=1", model_of(made))
+            assert (done.code, "does not fit" in done.err, done.err.count("\n")) == (2, True, 1), done.err
 
 
 def shifted(original: Any) -> Any:

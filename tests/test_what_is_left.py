@@ -1,17 +1,19 @@
 """What an earlier run left, and what a run makes of it: the states of an output folder, one by one, without a run."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline import manifest, resume
+from pipeline import resume
+from pipeline.record import SCHEMA_VERSION, Manifest
 from pipeline.resume import Stage
-from tests.left import ROWS, Folder, finished
+from tests.left import ROWS, Folder, finished, loaded
 from tests.resumed import content
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -31,16 +33,17 @@ class TestLook:
         folder.begin()
         found = folder.look()
         assert (found.stage, found.sources) == (Stage.UNFINISHED, folder.inputs.matched.sources)
-        assert found.document["model"] == folder.inputs.settings["model"]
+        assert found.record.model.path == folder.inputs.settings.model.path
         next(Path(folder.temp, "sources").iterdir()).unlink()
-        assert folder.look()._replace(document={}) == (Stage.UNFINISHED, {}, None)
+        assert folder.look() == (Stage.UNFINISHED, found.record, None)
 
     @pytest.mark.parametrize(("success", "stage"), [(True, Stage.COMPLETE), (False, Stage.COMMITTED)])
     def test_committed(self, folder: Folder, success: bool, stage: Stage) -> None:
         finished(folder, success=success)
         found = folder.look()
         assert (found.stage, found.sources) == (stage, folder.inputs.matched.sources)
-        assert found.document["totals"]["parts"] == 3
+        assert isinstance(found.record, Manifest)
+        assert found.record.totals.parts == 3
 
     def test_success_counts_for_the_manifest_that_it_names(self, folder: Folder) -> None:
         finished(folder)
@@ -66,8 +69,10 @@ class TestLook:
         ("text", "said"),
         [
             ("{", "_manifest.json is damaged (Expecting property name"),
-            ("[]", "_manifest.json is damaged (list indices"),
-            ("{}", "_manifest.json is damaged ('schema_version')"),
+            ("[]", "_manifest.json is damaged (it has no schema_version"),
+            ("{}", "_manifest.json is damaged (it has no schema_version)"),
+            ('{"schema_version": true}', "_manifest.json is damaged (it has no schema_version)"),
+            (f'{{"schema_version": {SCHEMA_VERSION}}}', "_manifest.json is damaged (Object missing required field"),
             ('{"schema_version": 1}', "was written by another version of keyjoin"),
         ],
     )
@@ -92,7 +97,7 @@ class TestLook:
 class TestCheckFolder:
     """Which folders are no output of a run."""
 
-    UNFINISHED = resume.Earlier(Stage.UNFINISHED, {}, None)
+    UNFINISHED: Any = SimpleNamespace(stage=Stage.UNFINISHED, sources=None)
 
     @pytest.mark.parametrize(
         ("names", "earlier", "overwrite", "said"),
@@ -235,26 +240,36 @@ class TestUnfinished:
 
 
 def test_settings_that_differ_are_all_told(folder: Folder) -> None:
-    before = manifest.settings(folder.options, "jsonl")
-    now = json.loads(json.dumps(before))
-    assert list(resume.differences(before, now)) == []
-    now["options"] |= {"batch_size": 96, "include_fields": ["a", "b"], "output": "x", "max_memory": 5, "non_finite": 5}
-    now["format"] = "tfrecord"
-    now["model"] |= {"path": "elsewhere", "sha256": "1", "signature": "serve", "ops": 1}
-    now["versions"] |= {"numpy": "1", "python": "1", "apache-beam": "1"}
-    sha256, numpy = before["model"]["sha256"], before["versions"]["numpy"]
+    before = loaded(folder.inputs.settings)
+    assert list(resume.differences(before, before)) == []
+    options = dataclasses.replace(
+        before.options,
+        batch_size=96,
+        include_fields=("a", "b"),
+        output="x",
+        max_memory=5,
+        non_finite="keep",
+    )
+    now = msgspec.structs.replace(
+        before,
+        options=options,
+        format="tfrecord",
+        model=msgspec.structs.replace(before.model, path="elsewhere", sha256="1" * 64, key_input="k", signature="s"),
+        versions={**before.versions, "numpy": "1", "python": "1", "apache-beam": "1"},
+    )
+    sha256, numpy = before.model.sha256, before.versions["numpy"]
     assert list(resume.differences(before, now)) == [
         "--batch_size was not given, is now 96",
         "--include_fields was not given, is now a,b",
-        f"--non_finite was {before['options']['non_finite']}, is now 5",
+        "--non_finite was reject, is now keep",
         "the format was jsonl, is now tfrecord",
-        f"the sha256 of the model's files was {sha256}, is now 1",
-        "the model's signature was not given, is now serve",
+        "the model's key_input was not given, is now k",
+        f"the sha256 of the model's files was {sha256}, is now {'1' * 64}",
+        "the model's signature was serving_default, is now s",
         f"numpy was {numpy}, is now 1",
     ]
-    assert list(resume.differences({}, {"options": {"a": {"b": 1}}, "format": None})) == [
-        '--a was not given, is now {"b": 1}'
-    ]
+    # Before the model is loaded, less is known.
+    assert list(resume.differences(before, folder.inputs.settings)) == []
 
 
 class TestBegin:

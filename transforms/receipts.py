@@ -43,15 +43,37 @@ def decode(line: bytes) -> PartReceipt:
     Raises:
         ValueError: It is none.
     """
-    document = msgspec.json.decode(line, type=dict[str, Any])
+    document = decode_object(line)
+    chunk: Chunk = to_record(Chunk, {**msgspec.convert(document.get("chunk"), dict[str, Any]), "data": ""})
+    if chunk.start > chunk.end or chunk.number >= chunk.parts:
+        raise ValueError(f"there is no chunk {chunk.number} of {chunk.parts} from {chunk.start} to {chunk.end}")
+    made: PartReceipt = to_record(PartReceipt, {**document, "chunk": chunk})
+    return made
+
+
+def decode_object(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: It is none.
+    """
     try:
-        chunk = _record(Chunk, {**document["chunk"], "data": ""})
-        return _record(PartReceipt, {**document, "chunk": chunk})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a receipt: {error}") from error
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
-def _record(kind: Any, fields: Mapping[str, Any]) -> Any:
+def to_record(kind: Any, fields: Mapping[str, Any]) -> Any:
+    """The NamedTuple `kind` of exactly such fields, which have the types of its own.
+
+    Raises:
+        ValueError: A field is missing, unknown, or of another type.
+    """
+    missing, unknown = sorted(set(kind._fields) - fields.keys()), sorted(fields.keys() - set(kind._fields))
+    if missing or unknown:
+        raise ValueError(f"it has no {missing[0]!r}" if missing else f"it has {unknown[0]!r}, which is unknown")
+    if any(isinstance(value, str) and "\0" in value for value in fields.values()):
+        raise ValueError("it has a NUL character")
     return msgspec.convert([fields[name] for name in kind._fields], kind)
 
 

@@ -5,7 +5,7 @@ changed after they are made.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,9 @@ import pyarrow as pa
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+# What a record that was read from a file may have in these places, see `transforms.receipts.decode`.
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]
 
 
 class Source(NamedTuple):
@@ -28,7 +31,7 @@ class Source(NamedTuple):
     """
 
     path: str
-    size: int
+    size: Count
     stem: str
     suffix: str
     updated: float = 0.0
@@ -50,10 +53,10 @@ class Chunk(NamedTuple):
 
     source: str
     data: str
-    start: int
-    end: int
-    number: int
-    parts: int
+    start: Count
+    end: Count
+    number: Count
+    parts: Count
     part: str
 
     @property
@@ -212,17 +215,17 @@ class PartReceipt(NamedTuple):
     """
 
     chunk: Chunk
-    input_checksum: int
-    rows: int
-    blank: int
-    joined: int
-    dead: dict[str, int]
-    bytes: int
-    checksum: int
-    dead_bytes: int
-    dead_checksum: int
-    shuffled: int
-    replayed: int = 0
+    input_checksum: Count
+    rows: Count
+    blank: Count
+    joined: Count
+    dead: dict[Code, Count]
+    bytes: Count
+    checksum: Count
+    dead_bytes: Count
+    dead_checksum: Count
+    shuffled: Count
+    replayed: Count = 0
 
 
 class Layout(NamedTuple):

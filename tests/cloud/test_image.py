@@ -218,7 +218,7 @@ def test_the_manifest_knows_the_tensorflow_of_the_image(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert "tensorflow" not in image
     options = parse_run(["--input=x.jsonl", f"--model={BOSTON / 'model'}", "--output=out"], "keyjoin run")[0]
-    told = manifest.settings(options, "jsonl")["versions"]
+    told = manifest.settings(options, "jsonl").versions
     assert {name: told[name] for name in manifest.PACKAGES} == {
         "apache-beam": image["apache-beam"], "tensorflow": image["tensorflow-cpu"],
         "pyarrow": image["pyarrow"], "numpy": image["numpy"],
