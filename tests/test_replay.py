@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
 from pipeline import manifest, record
@@ -17,6 +18,9 @@ from pipeline.cli import main
 from tests import examples, models
 from tests.conftest import Result
 from tests.resumed import content
+from tests.verified import forge
+from transforms.receipts import encode, read_list
+from transforms.write import letters_name
 
 BAD = {3: b'{"x": "bad"}', 4: b"{}", 11: b'{"x": [1, 2]}', 12: b"not JSON", 19: b'{"x": [1, 2, "\xff"]}'}
 MENDED = {n: json.dumps({"x": [n, 1, 2]}).encode() for n in BAD}
@@ -314,6 +318,23 @@ class TestRefused:
         done = keyjoin("replay", "--run=out", "--rows=mended.jsonl")
         assert (done.code, said in done.err, done.err.count("\n")) == (2, True, 1), done.err
         assert content(ran.output) == before
+
+    @pytest.mark.parametrize("position", ["1", "9223372036854775807", "[" * 100_000, '"x"', "-5"])
+    def test_dead_letters_of_no_row(self, keyjoin: Callable[..., Result], ran: Result, position: str) -> None:
+        """Whatever the checksums say."""
+        part = next(part for part in read_list(str(ran.output / "_parts.jsonl")) if part.dead)
+        path = ran.output / letters_name(part.chunk.part)
+        first, *rest = path.read_bytes().splitlines(keepends=True)
+        number = json.loads(first)["position"]
+        path.write_bytes(
+            first.replace(b'"position": %d,' % number, b'"position": %s,' % position.encode()) + b"".join(rest)
+        )
+        assert path.read_bytes() != first + b"".join(rest)
+        text = path.read_bytes()
+        now = part._replace(dead_bytes=len(text), dead_checksum=google_crc32c.value(text))
+        forge(ran.output, lambda d: d, lists={"_parts.jsonl": lambda t: t.replace(encode(part), encode(now))})
+        done = keyjoin("replay", "--run=out")
+        assert (done.code, done.err.count("\n"), "run's own command again" in done.err) == (1, 1, True), done.err
 
     def test_a_source_that_changed(self, keyjoin: Callable[..., Result], ran: Result) -> None:
         source = Path("data/a.jsonl")

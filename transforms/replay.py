@@ -21,7 +21,7 @@ from transforms.letters import letters
 from transforms.model import Model
 from transforms.predict import KeyedChunkHandler
 from transforms.receipts import write_receipt
-from transforms.records import Features, Layout, PartReceipt, Rows, without
+from transforms.records import Chunk, Count, Features, Layout, PartReceipt, Rows, without
 from transforms.write import join_rows, letters_name, write_files
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
@@ -47,7 +47,7 @@ class _Line(msgspec.Struct):
 
     key: str
     row: msgspec.Raw
-    position: int | None = None
+    position: Count | None = None
     row_encoding: str = "utf-8"
 
 
@@ -87,7 +87,7 @@ def _letters(part: PartReceipt, text: bytes) -> list[Letter]:
     try:
         lines = [_DECODE(line) for line in text.split(b"\n") if line]
         return [Letter(line.key, line.position or 0, _row(line)) for line in lines]
-    except (ValueError, binascii.Error) as error:
+    except (ValueError, binascii.Error, RecursionError) as error:
         name = letters_name(part.chunk.part)
         raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
 
@@ -139,7 +139,7 @@ def read_rows(path: str, fmt: Format) -> Mended:
         try:
             line = _DECODE(text)
             row = _row(line)
-        except (ValueError, binascii.Error) as error:
+        except (ValueError, binascii.Error, RecursionError) as error:
             raise UsageError(f"--rows {path}, line {number}: {error}; write lines like {EXAMPLE}") from error
         if line.key in rows:
             raise UsageError(f"--rows {path}, line {number}: the key {line.key} comes twice; give each row once")
@@ -198,7 +198,7 @@ def replay_part(
     rows = fmt.rows(data, first=chunk.start == 0)
     before = _letter_lines(part, output)
     again = _letters(part, before)
-    dead = np.searchsorted(rows.starts, np.array([letter.position for letter in again], np.int64) - chunk.start)
+    dead = np.searchsorted(rows.starts, _places(again, chunk, rows))
     tried, text = _laid_out([mended.get(letter.key, letter.row) for letter in again], rows.starts[dead], fmt)
     inputs, unread = fmt.read(text, tried, handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
@@ -229,6 +229,18 @@ def replay_part(
     )
     write_receipt(staged, receipt)
     return receipt
+
+
+def _places(again: Sequence[Letter], chunk: Chunk, rows: Rows) -> Any:
+    """Where the rows of dead letters begin in their chunk.
+
+    Raises:
+        RunError: A dead letter is of no row of the chunk.
+    """
+    inside = [letter.position - chunk.start for letter in again]
+    if not set(inside) <= set(rows.starts.tolist()) or sorted(set(inside)) != inside:
+        raise RunError(f"{letters_name(chunk.part)} holds dead letters of other rows; {WRITTEN_AGAIN}")
+    return np.array(inside, np.int64)
 
 
 def _laid_out(raws: Sequence[bytes], places: Any, fmt: Format) -> tuple[Rows, bytes]:
