@@ -47,6 +47,10 @@ def const(name: str, value: str = PATH) -> str:
 WRITER = function("g", node("w", "WriteFile"))
 CALLS_F = node("y", "PartitionedCall", attr=func("f", "f"))
 SAME = text("api_implements", "same")
+TYPED = 'attr { key: "dtype" value { type: DT_STRING } }'
+LISTED = function("f", node("r", "ReadFile", "b"), args=("b",)).replace(
+    "input_arg {", 'input_arg { name: "a" type: DT_STRING number_attr: "N" } input_arg {', 1
+)
 HIDDEN = {
     "op that is the name of a function": (graph(node("y", "g"), WRITER), WRITES),
     "a list of functions": (graph(node("y", "Case", attr='attr { key: "branches" value { list { func { name: "f" } func { name: "g" } } } }'), function("f") + WRITER), WRITES),
@@ -64,7 +68,7 @@ HIDDEN = {
     "before the input": (graph(node("y", "Identity", "x") + node("x", "Identity", "w") + node("w", "WriteFile")), []),
     "only saving": (graph(node("y", "Identity", "x") + node("w", "SaveV2"), more='saver_def { save_tensor_name: "w:0" }'), []),
     "unknown op": (graph(node("y", "SentencepieceOp")), [("unknown", "SentencepieceOp")]),
-    "graph in a string": (graph(node("y", "DatasetFromGraph")), [("opaque", "DatasetFromGraph")]),
+    "graph in a string": (graph(node("y", "DatasetFromGraph")), [("graph", "DatasetFromGraph")]),
     "stateful op without an entry": (graph(node("y", "TPUExecute")), [("opaque", "TPUExecute")]),
     "remote": (graph(node("y", "RpcCall")), [("network", "RpcCall")]),
     "debugger": (graph(node("y", "DebugIdentityV2", attr='attr { key: "debug_urls" value { list { s: "grpc://a:1" } } }')), [("network", "DebugIdentityV2")]),
@@ -75,12 +79,16 @@ HIDDEN = {
     "path of the caller": (graph(CALLS_F, function("f", node("c", "Const", attr='attr { key: "value" value { placeholder: "P" } }'), node("r", "ReadFile", "c:output:0"))), [("reads", "ReadFile")]),
     "packed path": (graph(node("y", "ReadFile", "p") + const("p", 'tensor_content: "\\x0b/etc/passwd"')), [("reads", "ReadFile")]),
     "path with a NUL": (graph(node("y", "ReadFile", "p") + const("p", 'string_val: "/etc/\\000x"')), [("reads", "ReadFile")]),
-    "path without an end": (graph(node("y", "ReadFile", "p") + node("p", "Identity", "q") + node("q", "Identity", "p")), []),
+    "path without an end": (graph(node("y", "ReadFile", "p") + node("p", "Identity", "q") + node("q", "Identity", "p")), [("reads", "ReadFile")]),
     "remote path": (graph(node("y", "ReadFile", "p") + const("p", 'string_val: "gs://bucket/x"')), [("reads", "ReadFile")]),
     "file in memory": (graph(node("y", "CacheDataset", "x", "p") + const("p", 'string_val: ""')), []),
     "file in the folder is written": (graph(node("y", "CacheDataset", "x", "p") + const("p", 'string_val: "/m/cache"')), [("writes", "CacheDataset")]),
     "file in the folder is read": (graph(node("y", "ReadFile", "p") + const("p", 'string_val: "/m/assets/words.txt"')), []),
     "file beside the folder": (graph(node("y", "ReadFile", "p") + const("p", 'string_val: "/mm/words.txt"')), [("reads", "ReadFile")]),
+    "second of a list": (graph(node("y", "PartitionedCall", "p", "q", "p", attr=func("f", "f")) + const("p") + const("q", 'string_val: "/m/a"'), LISTED), [("reads", "ReadFile")]),
+    "function called like an op that hands on": (graph(node("y", "ReadFile", "i") + node("i", "Identity", "p") + const("p", 'string_val: "/m/a"'), function("Identity", args=("a",))), [("reads", "ReadFile")]),
+    "control input for a name": (graph(node("y", "ReadFile", "^p") + const("p", 'string_val: "/m/a"')), [("reads", "ReadFile")]),
+    "variable that is given what its caller types": (graph(node("y", "ReadFile", "v") + node("v", "ReadVariableOp", "h", "^u", "^w") + const("p", 'string_val: "/m/a"') + node("u", "AssignVariableOp", "h", "p", attr=TYPED) + node("w", "PartitionedCall", "h", attr=func("f", "f")), function("f", node("u", "AssignVariableOp", "h", "c:output:0", attr='attr { key: "dtype" value { placeholder: "T" } }'), const("c"), args=("h",))), [("reads", "ReadFile")]),
     "missing input": (graph(node("y", "ReadFile")), [("reads", "ReadFile")]),
     "missing node": (graph(node("y", "ReadFile", "nowhere")), [("reads", "ReadFile")]),
 }  # fmt: skip

@@ -158,12 +158,18 @@ def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Cont
 def _is_own(op: Op, files: set[str | None], folder: str) -> bool:
     """Whether an op of files reads only such as are the model's own, or names none."""
     return all(
-        file is not None
-        and (file.startswith(NO_FILES[1:]) or not file or (op.kind is Kind.READS and _inside(file, folder)))
+        file is not None and (not file or (op.kind is Kind.READS and (_is_no_file(op, file) or _inside(file, folder))))
         for file in files
     )
 
 
+def _is_no_file(op: Op, file: str) -> bool:
+    return isinstance(op.file, str) and file.startswith(NO_FILES)
+
+
 def _inside(file: str, folder: str) -> bool:
-    root = os.path.realpath(folder)
-    return "://" not in file and "\0" not in file and os.path.realpath(file).startswith(root + os.sep)
+    """Whether a file is in a folder, as the system reads its name and as TensorFlow does, which takes `..` as text."""
+    if "://" in file or "\0" in file:
+        return False
+    root = os.path.realpath(folder) + os.sep
+    return all(os.path.realpath(name).startswith(root) for name in (file, os.path.normpath(file)))

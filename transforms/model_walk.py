@@ -1,4 +1,9 @@
-"""Which ops of a SavedModel's graph are run, and which files they name: a walk over its protocol buffer."""
+"""Which ops of a SavedModel's graph are run, and which files they name: a walk over its protocol buffer.
+
+The name of a file is known if it is a constant, or the path of an asset or of the model's variables. It may go
+through ops of `PASSING`, arguments of calls, and a string variable. Whatever else gives a name leaves it unknown. So
+does any op, anywhere in the graph, that may change strings in place: see `transforms.op_kinds.may_change_strings`.
+"""
 
 import collections
 import functools
@@ -6,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from transforms.op_kinds import OPS
+from transforms.op_kinds import OPS, STRING, may_change_strings
 
 # Ops that hand on the strings that they are given.
 PASSING = ("Identity", "IdentityN", "PlaceholderWithDefault", "Reshape", "ExpandDims", "Squeeze", "Snapshot", "Pack")
@@ -17,9 +22,9 @@ CALLS = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "Stateless
 CALLED = ("f", "then_branch", "else_branch", "branches")
 # TensorFlow may run any one of the functions that say that they implement the same, whichever is called.
 IMPLEMENTS = ("api_implements", "experimental_api_implements", "_implements")
-STRING = 7  # DT_STRING in types.proto
 
 Fed = Mapping[str, str | None]
+_Place = tuple[str, str, Fed]  # a function, a tensor in it, and what is fed
 
 
 class Part(NamedTuple):
@@ -60,9 +65,11 @@ class Walk:
         self.calls: dict[str, list[_Call]] = collections.defaultdict(list)
         # What string variables are given. TensorFlow 2 keeps the paths of assets in some; what one of them is
         # given counts for all, because one variable can go by several names.
-        self.assigned: list[tuple[str, str, Fed]] = []
+        self.assigned: list[_Place] = []
         self.reached: set[tuple[str, str]] = set()
         self.nodes = functools.cache(self._nodes)
+        bodies = (graph.graph_def.node, *(function.node_def for function in library.function))
+        self.are_strings_fixed = not any(may_change_strings(node) for body in bodies for node in body)
 
     def reach(self, part: Part) -> Iterator[tuple[str, Any]]:
         """The nodes that a part runs and no earlier one did, each with the function that it is in."""
@@ -98,8 +105,8 @@ class Walk:
     def _called(self, call: _Call) -> list[str]:
         """The functions that a node names; notes that it does."""
         node = call.node
-        if node.op == "AssignVariableOp" and len(node.input) > 1 and _type(node, "dtype") == STRING:
-            self.assigned.append((call.scope, node.input[1], call.fed))
+        if node.op == "AssignVariableOp" and _type(node, "dtype") in (STRING, None):
+            self.assigned.append((call.scope, node.input[1] if len(node.input) > 1 else "", call.fed))
         # An op may be a function's name. What is only handed on to another function is called who knows how.
         names: list[tuple[str, int | None]] = [(node.op, 0)] if node.op in self.functions else []
         for attribute, value in node.attr.items():
@@ -128,44 +135,55 @@ class Walk:
         if op is None or op.file is None:
             return None
         if isinstance(op.file, int):
-            return self._origins(scope, node.input[op.file], fed) if op.file < len(node.input) else {None}
+            given = _inputs(node)[op.file : op.file + 1]
+            return self._origins(scope, given[0], fed) if given else {None}
         return texts(node, op.file)
 
     def _origins(self, scope: str, name: str, fed: Fed) -> set[str | None]:
         """What a tensor of strings holds, followed back through functions to constants and to what is fed."""
+        if not self.are_strings_fixed:
+            return {None}
         found: set[str | None] = set()
         pending, seen = [(scope, name, fed)], set()
         while pending:
             scope, name, fed = pending.pop()
-            if (scope, name, id(fed)) in seen or name.startswith("^"):
+            if (scope, name, id(fed)) in seen:
                 continue
             seen.add((scope, name, id(fed)))
             node = self.nodes(scope).get(name.partition(":")[0])
             if not scope and tensor(name) in fed:
                 found.add(fed[tensor(name)])
-            elif node is None:
-                callers = list(self._arguments(scope, name.partition(":")[0]))
-                pending += [caller for caller in callers if caller is not None]
-                found |= {None} if None in callers or not callers else set()
-            elif node.op == "Const":
+            elif node is not None and node.op in self.functions:
+                found.add(None)  # the function runs in place of the op
+            elif node is not None and node.op == "Const":
                 found |= _constants(node)
-            elif node.op == "ReadVariableOp" and self.assigned:
-                pending += self.assigned
-            elif node.op in PASSING:
-                pending += [(scope, source, fed) for source in node.input[: 1 if node.op in FIRST else None]]
+            elif sources := list(self._sources(scope, name, node, fed)):
+                pending += sources
             else:
                 found.add(None)
-        return found
+        return found or {None}  # tensors that lead to each other come from nowhere
 
-    def _arguments(self, scope: str, name: str) -> Iterator[tuple[str, str, Fed] | None]:
-        """What callers give for a function's argument; None for one that cannot be told."""
-        arguments = [argument.name for argument in self.functions[scope].signature.input_arg] if scope else []
-        for call in self.calls[scope]:
-            if name not in arguments or call.before is None:
-                yield None
-                continue
-            at = arguments.index(name) + call.before
-            yield (call.scope, call.node.input[at], call.fed) if at < len(call.node.input) else None
+    def _sources(self, scope: str, name: str, node: Any, fed: Fed) -> Iterable[_Place]:
+        """The tensors that a tensor of strings comes from; none if that cannot be told."""
+        if node is None:
+            return self._arguments(scope, name.partition(":")[0])
+        if node.op == "ReadVariableOp":
+            return self.assigned
+        if node.op in PASSING:
+            return [(scope, source, fed) for source in _inputs(node)[: 1 if node.op in FIRST else None]]
+        return ()
+
+    def _arguments(self, scope: str, name: str) -> Iterable[_Place]:
+        """What callers give for a function's argument; none if that cannot be told of one of them."""
+        declared = self.functions[scope].signature.input_arg if scope else ()
+        at = next((at for at, argument in enumerate(declared) if argument.name == name), None)
+        # A list is several inputs, and those after it are moved by as many.
+        if at is None or any(argument.number_attr or argument.type_list_attr for argument in declared):
+            return ()
+        found = [(call, _inputs(call.node)[at + (call.before or 0) :][:1]) for call in self.calls[scope]]
+        if any(call.before is None or not given for call, given in found):
+            return ()
+        return [(call.scope, given[0], call.fed) for call, given in found]
 
 
 def _functions(value: Any) -> Iterable[Any]:
@@ -183,9 +201,16 @@ def _handed_on(function: Any) -> Iterator[str]:
         pending += inner
 
 
+def _inputs(node: Any) -> list[str]:
+    """The tensors that a node takes."""
+    return [name for name in node.input if not name.startswith("^")]
+
+
 # An attribute is asked for before it is looked up, which would add it to the graph that is then loaded.
 def _type(node: Any, name: str) -> int | None:
-    return node.attr[name].type if name in node.attr else None
+    """The type in an attribute; None if the caller of the function gives it."""
+    value = node.attr.get(name)
+    return value.type if value is not None and value.WhichOneof("value") == "type" else None
 
 
 def texts(node: Any, name: str) -> set[str | None]:

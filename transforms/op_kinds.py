@@ -9,7 +9,7 @@ https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/ops
 import enum
 import fnmatch
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Kind(enum.Enum):
@@ -36,6 +36,7 @@ class Kind(enum.Enum):
     WRITES = ("writes", "writes files", True)
     PYTHON = ("python", "calls Python code", True)
     NETWORK = ("network", "talks to other machines or processes", True)
+    GRAPH = ("graph", "runs a graph that is hidden inside of a string", True)
     UNKNOWN = ("unknown", "is not an op of the installed TensorFlow", True)
 
 
@@ -84,12 +85,13 @@ _INPUTS = {
         CollectiveAllToAllV2 CollectiveAllToAllV3 CollectiveAssignGroupV2 CollectiveBcastRecv CollectiveBcastRecvV2
         CollectiveBcastSend CollectiveBcastSendV2 CollectiveGather CollectiveGatherV2 CollectiveInitializeCommunicator
         CollectivePermute CollectiveReduce CollectiveReduceScatterV2 CollectiveReduceV2 CollectiveReduceV3""",
-    # A graph or a program inside of a string, or the end of the process.
-    (Kind.OPAQUE, None): "DatasetFromGraph DeserializeIterator XlaCustomCall XlaCustomCallV2 Abort",
+    (Kind.GRAPH, None): "DatasetFromGraph DeserializeIterator",
+    # A program inside of a string, or the end of the process.
+    (Kind.OPAQUE, None): "XlaCustomCall XlaCustomCallV2 Abort",
 }
 OPS = {name: Op(kind, file) for (kind, file), names in _INPUTS.items() for name in names.split()}
 # What DecodeProtoV2 and EncodeProto take that is no file: the linked messages, and bytes.
-NO_FILES = ("", "local://", "bytes://")
+NO_FILES = ("local://", "bytes://")
 
 # Stateful, and their state is the model's own memory: variables, tables, queues, random numbers; or they only
 # call functions, which are looked at themselves, or stop a batch.
@@ -110,6 +112,43 @@ _HARMLESS = """
     ShuffleDatasetV* ShuffleAndRepeatDatasetV2 *StatsAggregatorHandle* *StatsAggregatorSummary IdentityReader*
     Reader*"""
 _PATTERN = re.compile("|".join(map(fnmatch.translate, _HARMLESS.split())))
+
+
+# They take a handle, and strings, and change no string of a variable: what they have a handle of is something else.
+_KEEPING = """
+    AssignVariableOp ReadVariableOp ResourceGather ResourceGatherNd LookupTable* InitializeTable*
+    *Iterator* *Dataset* Queue* Stack* TensorArray*"""
+_KEEPING_PATTERN = re.compile("|".join(map(fnmatch.translate, _KEEPING.split())))
+# They change a tensor that they are given, whoever else has it, even where that is a constant.
+_IN_PLACE = re.compile("Inplace.*|_ParallelConcatUpdate")
+STRING, RESOURCE = 7, 20  # DT_STRING and DT_RESOURCE in types.proto
+
+
+def may_change_strings(node: Any) -> bool:
+    """Whether an op may change strings where they are: those of a variable, or of any tensor.
+
+    What `AssignVariableOp` gives to a variable is known, and such a change is none.
+
+    Args:
+        node: NodeDef proto.
+    """
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(node.op)
+    if definition is None or _KEEPING_PATTERN.match(node.op):
+        return False
+    if not _IN_PLACE.match(node.op) and all(argument.type != RESOURCE for argument in definition.input_arg):
+        return False
+    return any(_may_be_string(attribute, node) for attribute in definition.attr)
+
+
+def _may_be_string(attribute: Any, node: Any) -> bool:
+    """Whether an attribute is the type of strings, or one that only the caller of the function knows."""
+    if attribute.type not in ("type", "list(type)"):
+        return False
+    value = node.attr.get(attribute.name, attribute.default_value)
+    types = (value.type,) if value.WhichOneof("value") == "type" else value.list.type
+    return STRING in types or value.WhichOneof("value") not in ("type", "list")
 
 
 def is_harmless(op: str) -> bool:
