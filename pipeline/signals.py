@@ -7,13 +7,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from types import FrameType
 from typing import NoReturn, TypeVar
 
 Result = TypeVar("Result")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+# The system may deliver a signal to any thread, and Python handles it once the main one wakes.
+WAKE_SECONDS = 0.5
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,6 +66,8 @@ def in_the_background(function: Callable[[], Result]) -> Result:
             done.set_exception(error)
 
     threading.Thread(target=call, name="keyjoin-run", daemon=True).start()
+    while not wait([done], WAKE_SECONDS).done:
+        pass
     return done.result()
 
 
