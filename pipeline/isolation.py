@@ -54,7 +54,7 @@ class Isolated:
         from transforms.model import Model
 
         loaded = self._running()
-        return Model(loaded.inputs, loaded.outputs, self, loaded.findings)
+        return Model(loaded.inputs, loaded.outputs, self, loaded.findings, stateful=loaded.stateful)
 
     def __call__(self, *arrays: "npt.NDArray[Any]") -> "Sequence[npt.NDArray[Any]]":
         """Calls the model.
@@ -129,5 +129,16 @@ def isolated(folder: str, signature: str, policy: str | None, cores: int, timeou
 def forget() -> None:
     """Has models loaded anew, in a process that runs: an earlier command may have found others at their places."""
     process().ensure()
+    _clear()
+
+
+def renew() -> None:
+    """Has models loaded anew, in the state that they were saved in; those that were loaded are dropped."""
+    process().ensure()
+    process().unload()
+    _clear()
+
+
+def _clear() -> None:
     shared.cache_clear()
     isolated.cache_clear()

@@ -13,9 +13,22 @@ from typing import Any
 import msgspec
 
 from pipeline import VERSION, ledger, model_check, record
+from pipeline.batch_dependence import Dependence
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
-from pipeline.record import Fed, Job, Listed, Lists, LoadedModel, LoadedSettings, Manifest, ModelFiles, Ops, Settings
+from pipeline.record import (
+    BatchDependence,
+    Fed,
+    Job,
+    Listed,
+    Lists,
+    LoadedModel,
+    LoadedSettings,
+    Manifest,
+    ModelFiles,
+    Ops,
+    Settings,
+)
 from pipeline.sweep import Sweep
 from pipeline.warning import only_told
 from transforms import files
@@ -55,7 +68,12 @@ def _version(package: str) -> str:
 
 
 def with_contract(
-    before: Settings, handler: KeyedChunkHandler, layout: Layout, swept: Sweep, findings: Sequence[Finding]
+    before: Settings,
+    handler: KeyedChunkHandler,
+    layout: Layout,
+    swept: Sweep,
+    findings: Sequence[Finding],
+    dependence: Dependence,
 ) -> LoadedSettings:
     """Settings, with what is known of the model once it is loaded."""
     contract = handler.contract
@@ -69,6 +87,8 @@ def with_contract(
         key_last_column=contract.echo.last_column if contract.echo else None,
         inputs={f.name: Fed.of(f) for f in handler.features},
         predictions=dict(layout.predictions),
+        output_shapes={t.name: t.shape for t in contract.predictions},
+        batch_dependence=msgspec.convert(dependence.document(), BatchDependence),
         batch_size=handler.batch_size,
         rows_per_second_by_batch_size=dict(swept.rates),
     )

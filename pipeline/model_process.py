@@ -123,8 +123,17 @@ class ModelProcess:
 
         with _connect(self.address) as connection:
             question = os.path.abspath(folder), (signature, policy, cores)
-            number, inputs, outputs, findings = _value(*_ask(connection, self.address, question))
-        return Model(inputs, outputs, _Call(self.address, number, timeout), findings)
+            number, inputs, outputs, findings, stateful = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, stateful=stateful)
+
+    def unload(self) -> None:
+        """Drops the models that it has loaded, with their state and memory; they must not be called any more.
+
+        Raises:
+            EndedError: The process ended.
+        """
+        with _connect(self.address) as connection:
+            _value(*_ask(connection, self.address, (None, None)))
 
     def restart(self) -> int:
         """Ends it, and starts it anew, without any model.

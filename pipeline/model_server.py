@@ -1,5 +1,7 @@
 """The inside of the model process: loads models and calls them; see `pipeline.model_process`."""
 
+import gc
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +17,8 @@ from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR,
 from transforms.errors import MemoryShortError, ModelError, UsageError
 from transforms.model import Model, load
 
+_NUMBERS = itertools.count()  # of models; never given twice, so that no call reaches another model than it meant
+
 
 def serve(listener: socket.socket, folder: str) -> NoReturn:
     """Answers every connection in a thread of its own, until the process that started this one is gone.
@@ -27,7 +31,7 @@ def serve(listener: socket.socket, folder: str) -> NoReturn:
         signal.signal(number, signal.SIG_IGN)  # whole groups of processes are sent it; the other one decides
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     startup.import_session()
-    models: list[Model] = []
+    models: dict[int, Model] = {}
     while True:
         connection = Connection(listener.accept()[0].detach())
         threading.Thread(target=_answer_all, args=(connection, models), daemon=True).start()
@@ -39,7 +43,7 @@ def _leave_with_parent(folder: str) -> None:
     os._exit(0)
 
 
-def _answer_all(connection: Connection, models: list[Model]) -> None:
+def _answer_all(connection: Connection, models: dict[int, Model]) -> None:
     while True:
         try:
             question = receive(connection)
@@ -51,15 +55,20 @@ def _answer_all(connection: Connection, models: list[Model]) -> None:
             send(connection, (MEMORY_ERROR, "no memory for the answer of the model"))
 
 
-def _answer(question: list[bytes], models: list[Model]) -> tuple[str, Any]:
-    """Loads a signature of a folder, or calls a loaded model with arrays."""
+def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
+    """Loads a signature of a folder, calls a loaded model with arrays, or drops all that were loaded."""
     try:
         which, what = unpack(question)
+        if which is None:
+            models.clear()
+            gc.collect()
+            return DONE, None
         if isinstance(which, int):
             return DONE, models[which].call(*what)
         model = load(which, *what)
-        models.append(model)
-        return DONE, (models.index(model), model.inputs, model.outputs, model.findings)
+        number = next(_NUMBERS)
+        models[number] = model
+        return DONE, (number, model.inputs, model.outputs, model.findings, model.stateful)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except (MemoryShortError, MemoryError) as error:

@@ -13,6 +13,7 @@ from transforms.formats import FORMATS
 from transforms.model_ops import POLICIES
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
+BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
 
 
@@ -42,6 +43,7 @@ class RunOptions(ModelOptions):
     exclude_fields: tuple[str, ...]
     prediction_prefix: str
     batch_size: int | None
+    batch_dependence: str
     isolate: bool
     batch_timeout: float | None
     chunk_bytes: int
@@ -253,6 +255,13 @@ def run_parser(prog: str) -> Parser:
         type=_positive(1 << 24),
         metavar="ROWS",
         help="rows that a model call sees at most (default: by the size of a row)",
+    )
+    add(
+        "--batch_dependence",
+        choices=BATCH_DEPENDENCE,
+        default=WARN,
+        help="what happens where a row's prediction depends on the other rows of its batch, or differs from call to "
+        "call: refuse the model, warn, or say nothing (default: %(default)s)",
     )
     add(
         "--isolate",

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from apache_beam.io.filesystem import FileMetadata
 
-from pipeline import isolation, manifest, memory, model_check, worker_model
+from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
+from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout
@@ -36,6 +37,7 @@ from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
+from transforms.shapes import is_open
 from transforms.threads import THREADS
 
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
@@ -127,7 +129,7 @@ def prepare(
         sizes = [source.size for source in matched.sources]
         beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
         model = None if local else worker_model.find(options, folder)
-        handler, swept, findings = _handler(options, folder, beginning, kept, model)
+        handler, swept, loaded, dependence = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
@@ -143,9 +145,11 @@ def prepare(
             resume,
             options.accelerator,
         )
-        settings = manifest.with_contract(inputs.settings, handler, layout, swept, findings)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept, loaded.findings, dependence)
         with beginning.bounded(options, handler, most_bytes(matched.sources)):
-            yield Plan(job, matched.sources, matched.skipped, swept, settings, findings, model)
+            if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
+                isolation.renew()
+            yield Plan(job, matched.sources, matched.skipped, swept, settings, loaded.findings, model)
 
 
 @contextlib.contextmanager
@@ -204,6 +208,11 @@ class _Sample(NamedTuple):
             return None
         return min(MAX_BATCH, math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE)
 
+    def call_rows(self, batch_size: int, chunk_bytes: int) -> int:
+        """Rows of the largest call of a run."""
+        rows = math.ceil(min(chunk_bytes, self.largest) / self.row_bytes)
+        return min(batch_size, math.ceil(rows / MULTIPLE) * MULTIPLE)
+
     def arrays(self, features: Sequence[Feature], count: int) -> models.Arrays | None:
         """The good ones among the first rows, as the model is called with them; None if there is none."""
         rows = self.format.rows(self.data, first=True)
@@ -221,7 +230,7 @@ class _Sample(NamedTuple):
 
 def _handler(
     options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, model: WorkerModel | None
-) -> tuple[KeyedChunkHandler, Sweep, Sequence[Finding]]:
+) -> tuple[KeyedChunkHandler, Sweep, models.Model, Dependence]:
     # A worker's own processes share its cores, whatever they are called with.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes)
     load = _loader(options, models.ALL_CORES if most is None else models.ONE_CORE)
@@ -244,6 +253,7 @@ def _handler(
     if rows := sample.arrays(features, ROWS) if sample.rows else None:
         warn_of_refusal(loaded, contract, rows)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
+    contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
     handler = KeyedChunkHandler(
         functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
     )
@@ -253,7 +263,7 @@ def _handler(
         handler.load = model.loader(load)
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
-    return handler, swept, loaded.findings
+    return handler, swept, loaded, dependence
 
 
 def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
@@ -279,6 +289,29 @@ def _pick_batch_size(
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
     usual = min(columns.batch_rows(features), most)
     return sweep(loaded, contract, rows, usual, most) if rows else Sweep(usual, {})
+
+
+def _look(
+    options: RunOptions,
+    sample: _Sample,
+    loaded: models.Model,
+    contract: models.Contract,
+    features: Sequence[Feature],
+    batch_size: int,
+) -> tuple[models.Contract, Dependence]:
+    """What predictions depend on, and the contract with the shapes that they have in the run."""
+    dependence = Dependence(Verdict.UNKNOWN)
+    if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
+        size = sample.call_rows(batch_size, options.chunk_bytes)
+        contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
+        batch_dependence.judge(dependence, options.batch_dependence)
+    open_output = next(filter(is_open, contract.predictions), None)
+    if open_output is not None and sample.size:
+        raise UsageError(
+            f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
+            "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
+        )
+    return contract, dependence
 
 
 def _check_readable(file: FileMetadata) -> None:

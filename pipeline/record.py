@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from pipeline.batch_dependence import Verdict
 from pipeline.budget import Budget
 from pipeline.ledger import Totals
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES
@@ -81,6 +82,16 @@ class Ops(_Strict, frozen=True, kw_only=True):
     findings: tuple[Op, ...]
 
 
+class BatchDependence(_Strict, frozen=True, kw_only=True):
+    """What predictions depend on besides their own row, see `pipeline.batch_dependence.Dependence`."""
+
+    verdict: Verdict
+    output: str | None
+    expected: str | None
+    found: str | None
+    rows: tuple[Count, ...]
+
+
 class ModelFiles(_Strict, frozen=True, kw_only=True):
     """Which model it is."""
 
@@ -103,6 +114,8 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
     key_output: str | None
     key_last_column: bool | None
     predictions: dict[str, str]
+    output_shapes: dict[str, tuple[Count | None, ...] | None]
+    batch_dependence: BatchDependence
     batch_size: BatchSize
     rows_per_second_by_batch_size: dict[BatchSize, Count]
 

@@ -215,6 +215,12 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
                 f"{options.model} gives the predictions {list(now)}, the run's model gave {list(before)}, and a part "
                 "cannot hold both; give a model with the same ones, or run again with --overwrite"
             )
+        shapes, other = document.model.output_shapes, plan.settings.model.output_shapes
+        if shapes != other:
+            raise UsageError(
+                f"{options.model} gives predictions of the shapes {other}, the run's model gave {shapes}, and a part "
+                "cannot hold both; give a model with the same ones, or run again with --overwrite"
+            )
         yield plan
 
 

@@ -48,7 +48,7 @@ from transforms.write import written_of
 # file, and the model's files by their sha256, wherever they lie.
 FREE = frozenset(
     {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
-    | {"model_ops", "model_sha256", "isolate", "batch_timeout", "max_memory", "detach"}
+    | {"model_ops", "model_sha256", "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach"}
 )
 # Packages whose code the bytes of a part come from.
 COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
@@ -196,7 +196,7 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
     if before.format != now.format:
         yield f"the format was {before.format}, is now {now.format}"
     then, model = record.to_json(before.model), record.to_json(now.model)
-    for name in sorted(model.keys() - {"path", "ops"}):
+    for name in sorted(model.keys() - {"path", "ops", "batch_dependence"}):
         if then[name] != model[name]:
             what = "the sha256 of the model's files" if name == "sha256" else f"the model's {name}"
             yield f"{what} was {_spelled(then[name])}, is now {_spelled(model[name])}"

@@ -8,9 +8,10 @@ import google_crc32c
 import pytest
 
 from pipeline import ledger, manifest, resume
+from pipeline.batch_dependence import Verdict
 from pipeline.options import RunOptions, parse_run
 from pipeline.preflight import Inputs
-from pipeline.record import Fed, LoadedModel, LoadedSettings, Ops, Settings
+from pipeline.record import BatchDependence, Fed, LoadedModel, LoadedSettings, Ops, Settings
 from transforms import files
 from transforms.receipts import write_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
@@ -85,6 +86,8 @@ def loaded(settings: Settings) -> LoadedSettings:
         key_last_column=None,
         inputs={"x": Fed(dtype="float32", shape=(2,), fields=("x",))},
         predictions={"y": "p_y"},
+        output_shapes={"y": (1,)},
+        batch_dependence=BatchDependence(verdict=Verdict.INDEPENDENT, output=None, expected=None, found=None, rows=()),
         batch_size=96,
         rows_per_second_by_batch_size={96: 1000, 384: 900},
     )

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from pipeline import VERSION, ledger, manifest, model_check, record
+from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.options import RunOptions, parse_run
 from pipeline.sweep import Sweep
 from tests.left import loaded
@@ -99,13 +100,16 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
     before = manifest.settings(options, "jsonl")
     swept = Sweep(96, {96: 1000, 384: 900})
-    found = manifest.with_contract(before, handler, layout, swept, [])
+    found = manifest.with_contract(before, handler, layout, swept, [], Dependence(Verdict.INDEPENDENT, rows=(1, 96)))
     assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
     assert record.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
         "signature": "serve", "key_input": said[0], "key_output": said[1], "key_last_column": said[2],
         "inputs": {"x": {"dtype": "float32", "shape": [2], "fields": ["a", "b"]}}, "predictions": {"y": "p_y"},
         "batch_size": 96, "rows_per_second_by_batch_size": {"96": 1000, "384": 900},
+        "output_shapes": {"y": [1] if said[2] else [2]}, "batch_dependence": {
+            "verdict": "independent", "output": None, "expected": None, "found": None, "rows": [1, 96],
+        },
     }  # fmt: skip
     assert manifest.batch_of(found.model) == swept
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from transforms import model_ops
+from transforms import model_ops, model_state
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.gate import Gate
@@ -118,6 +118,7 @@ class Model:
         outputs: All outputs, by name.
         call: From the inputs' arrays, in order, to the outputs' arrays, in order.
         findings: What it does besides computing.
+        stateful: Whether a call may change what later ones give.
         room: What it has memory for.
     """
 
@@ -127,10 +128,12 @@ class Model:
         outputs: Mapping[str, Tensor],
         call: Callable[..., Sequence[npt.NDArray[Any]]],
         findings: Sequence[model_ops.Finding] = (),
+        *,
+        stateful: bool = False,
     ) -> None:
         """Takes the attributes."""
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
-        self.room, self._gate = Room(), Gate()
+        self.stateful, self.room, self._gate = stateful, Room(), Gate()
 
     def __call__(self, arrays: Arrays, *, alone: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.
@@ -180,6 +183,7 @@ def load(folder: str, signature: str, policy: str | None = None, cores: int = ON
     # The very graph that is loaded next, not the file again, which could be another one by then.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, policy)
+    stateful = model_state.changes_state(described, signature)
     graph = Graph()
     session = Session(graph=graph, config=ConfigProto(intra_op_parallelism_threads=cores))
     with graph.as_default(), _loading(folder):
@@ -188,7 +192,7 @@ def load(folder: str, signature: str, policy: str | None = None, cores: int = ON
     inputs = {name: _tensor(name, definition.inputs[name], "input") for name in sorted(definition.inputs)}
     outputs = {name: _tensor(name, definition.outputs[name], "output") for name in sorted(definition.outputs)}
     call = session.make_callable([t.tensor for t in outputs.values()], [t.tensor for t in inputs.values()])
-    return Model(inputs, outputs, functools.partial(_call, call), findings)
+    return Model(inputs, outputs, functools.partial(_call, call), findings, stateful=stateful)
 
 
 @contextlib.contextmanager

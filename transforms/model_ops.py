@@ -98,11 +98,16 @@ def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
     raise UsageError(f"{model} is refused: {first}{others}; {remedy}")
 
 
-def _parts(graph: Any, folder: str, signature: str) -> Iterator[Part]:
-    """What keyjoin runs of a model, as TensorFlow's `loader_impl` and `transforms.model` do it."""
+def signature_part(graph: Any, signature: str) -> Part:
+    """What a call of a signature runs."""
     definition = graph.signature_def[signature]
     fed = {tensor(name): None for info in definition.inputs.values() for name in _names(info)}
-    yield Part(SIGNATURE, [name for info in definition.outputs.values() for name in _names(info)], fed)
+    return Part(SIGNATURE, [name for info in definition.outputs.values() for name in _names(info)], fed)
+
+
+def _parts(graph: Any, folder: str, signature: str) -> Iterator[Part]:
+    """What keyjoin runs of a model, as TensorFlow's `loader_impl` and `transforms.model` do it."""
+    yield signature_part(graph, signature)
     first = [name for info in _init_outputs(graph) for name in _names(info)]
     for collection in INIT_COLLECTIONS:
         if collection in graph.collection_def:

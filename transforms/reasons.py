@@ -139,6 +139,12 @@ class Reason(enum.Enum):
         "The model returned this row's key more than once, so none of its predictions can be trusted.",
         "Look for repetition or a wrong gather in the model's graph.",
     )
+    OUTPUT_SHAPE = (
+        "output_shape",
+        "prediction of another shape",
+        "The model gave an output with another number of dimensions for this row alone.",
+        "Look for a branch in the model's graph that depends on the row's values.",
+    )
     NON_FINITE = (
         "non_finite",
         "prediction not finite",

@@ -13,6 +13,7 @@ from transforms.halves import Scored, score_halves
 from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
+from transforms.shapes import check_shapes
 from transforms.threads import in_threads
 
 
@@ -87,6 +88,7 @@ def _score_batch(
     if contract.key is not None:
         arrays[contract.key.name] = key_array(np.arange(sent), contract.key)
     answer = called(arrays, alone=alone)
+    check_shapes(contract, answer)
     keys, predictions = _take_key(contract, answer)
     if keys is None:
         for name, array in predictions.items():

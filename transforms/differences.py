@@ -1,0 +1,146 @@
+"""Compares the predictions that the same rows get in several calls of a model. Pure functions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from transforms.records import Mask, Positions
+
+ULPS = 512  # more than the last digits, relative to the row's largest value …
+OUTPUT_ULPS = 64  # … and to the output's: what is near zero may be the difference of large numbers
+SHOWN = 40  # characters of a value
+
+
+class Scores(NamedTuple):
+    """What a call gave.
+
+    Attributes:
+        rows: Numbers of the rows that it was made with; a row may be there several times. (batch,)
+        scored: Which of them got a prediction. (batch,)
+        outputs: Output -> (batch, …); whatever where there is no prediction.
+    """
+
+    rows: Positions
+    scored: Mask
+    outputs: Mapping[str, npt.NDArray[Any]]
+
+
+class Difference(NamedTuple):
+    """A row that got two predictions.
+
+    Attributes:
+        scores: The call in which it got another one.
+        expected: What it got elsewhere, as text.
+        found: What it got there.
+    """
+
+    scores: Scores
+    expected: str
+    found: str
+
+
+def by_order(output: str, calls: Iterable[Sequence[Scores]]) -> Difference | None:
+    """The first row that gets another prediction at another place among the same rows.
+
+    Args:
+        output: The output.
+        calls: Calls with the same rows, in several orders; a row that is there several times has several places.
+    """
+    return _first(compare(output, same[0], scores) for same in calls for scores in same)
+
+
+def by_neighbours(output: str, alone: Sequence[Scores], calls: Iterable[Scores]) -> Difference | None:
+    """The first row that gets another prediction among others than alone.
+
+    Args:
+        output: The output.
+        alone: Calls with copies of one row each.
+        calls: Calls with these rows together.
+    """
+    reference = Scores(
+        np.array([scores.rows[0] for scores in alone]),
+        np.array([scores.scored[0] for scores in alone]),
+        {output: np.stack([scores.outputs[output][0] for scores in alone])},
+    )
+    return _first(compare(output, reference, scores) for scores in calls)
+
+
+def _first(found: Iterable[Difference | None]) -> Difference | None:
+    return next((difference for difference in found if difference is not None), None)
+
+
+def compare(output: str, one: Scores, other: Scores) -> Difference | None:
+    """The first place of the other call whose row got another prediction at its first place in the one.
+
+    Args:
+        output: The output.
+        one: A call.
+        other: A call with no other rows.
+    """
+    known, first = np.unique(one.rows, return_index=True)
+    at = first[np.searchsorted(known, other.rows)]
+    expected, found = one.outputs[output][at], other.outputs[output]
+    missing = one.scored[at] != other.scored
+    unlike = missing | (one.scored[at] & other.scored & differs(expected, found, _largest(one.outputs[output])))
+    if not unlike.any():
+        return None
+    place = int(unlike.argmax())
+    texts = _shown(expected[place], found[place])
+    if missing[place]:
+        texts = (texts[0], "no prediction") if one.scored[at][place] else ("no prediction", texts[1])
+    return Difference(other, *texts)
+
+
+def differs(one: npt.NDArray[Any], other: npt.NDArray[Any], largest: float = 0.0) -> Mask:
+    """Which rows have values that differ by more than the last digits; NaN is equal to NaN.
+
+    Floats may differ by 512 times what their dtype resolves, relative to the row's largest value, or by 64 times
+    relative to the largest value of the output, but not by more than the square root of it: 6e-5 and 8e-6 for float32,
+    0.03 for float16. Double precision is taken as single: it may have been computed in that. All else must be equal.
+
+    Args:
+        one: (rows, …)
+        other: (rows, …), of the same shape and dtype.
+        largest: The largest absolute value of the output.
+
+    >>> differs(np.float32([1, 1, np.nan]), np.float32([1.00001, 1.1, np.nan])).tolist()
+    [False, True, False]
+    """
+    axes = tuple(range(1, one.ndim))
+    if one.dtype.kind not in "f" and one.dtype.name != "bfloat16":
+        unlike: Mask = (one != other).any(axis=axes)
+        return unlike
+    resolution = max(float(ml_dtypes.finfo(one.dtype).eps), float(np.finfo(np.float32).eps))  # type: ignore[no-untyped-call]
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sizes = np.where(np.isfinite(one) & np.isfinite(other), np.maximum(np.abs(one), np.abs(other)), 0.0)
+        of_row = min(ULPS * resolution, resolution**0.5) * sizes.max(axis=axes, keepdims=True, initial=0.0)
+        of_output = min(OUTPUT_ULPS * resolution, resolution**0.5) * largest
+        close = np.abs(one - other) <= np.maximum(of_row, of_output)
+        close |= (one == other) | (np.isnan(one) & np.isnan(other))
+    found: Mask = ~close.all(axis=axes)
+    return found
+
+
+def _largest(values: npt.NDArray[Any]) -> float:
+    """The largest finite absolute value of an output; 0 if it holds no floats."""
+    if values.dtype.kind not in "f" and values.dtype.name != "bfloat16":
+        return 0.0
+    sizes = np.abs(values.astype(np.float64))
+    return float(sizes.max(initial=0.0, where=np.isfinite(sizes)))
+
+
+def _shown(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple[str, str]:
+    """The value in which two rows differ most, as texts."""
+    one, other = np.asarray(one).reshape(-1), np.asarray(other).reshape(-1)
+    unlike = np.flatnonzero([bool(differs(one[at : at + 1], other[at : at + 1])[0]) for at in range(len(one))])
+    at = int(unlike[0]) if len(unlike) else 0
+    return _text(one[at]), _text(other[at])
+
+
+def _text(value: Any) -> str:
+    text = ascii(value) if isinstance(value, bytes) else str(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
