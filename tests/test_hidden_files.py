@@ -39,7 +39,7 @@ def changed_variable(change: Callable[[tf.Tensor, str], tf.Operation]) -> Callab
         with tf.control_dependencies([R.AssignVariableOp(resource=handle, value=[DECOY])]):
             done = change(R.VarHandleOp(dtype=tf.string, shape=[1], shared_name=shared), target)
         with tf.control_dependencies([done]):
-            return R.ReadVariableOp(resource=handle, dtype=tf.string)[0]
+            return tf.reshape(R.ReadVariableOp(resource=handle, dtype=tf.string), [])
 
     return name
 
