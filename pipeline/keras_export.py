@@ -14,8 +14,10 @@ import sys
 import tempfile
 import textwrap
 import threading
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from pipeline import startup
 from transforms.errors import UsageError
@@ -27,6 +29,16 @@ OLDEST = (3, 15, 1) if sys.version_info >= (3, 11) else (3, 12, 4)
 CHILD = "import sys; sys.path[0] = sys.argv[1]; from pipeline.keras_export import main; main()"
 LOG, ANSWER = "log", "answer"
 REFUSED = 2
+CONFIGURATION = "config.json"  # in a `.keras` file
+# How safe mode says what it refuses: a word of that -> what stands in the layer's configuration.
+REQUESTED = re.compile("Requested the (?P<what>.*?) ?[.] This carries a potential risk")
+FILE = re.compile("Vocabulary file: '(.*?)'")
+MARKS = {
+    "lambda": '"__lambda__"',
+    "TFSMLayer": '"TFSMLayer"',
+    "vocabulary": '"vocabulary": "',
+    "torch.nn.Module": '"TorchModuleWrapper"',
+}
 GRAPH_NODE = re.compile(r"\{\{.*?\}\}")  # where TensorFlow says that an error is from
 
 
@@ -167,15 +179,43 @@ def _export(shown: str, path: str, folder: str) -> None:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
             model.export(folder, format="tf_saved_model", verbose=False)
     except Exception as error:  # Keras raises whatever the file's content leads it to.
-        raise UsageError(_keras_message(shown, error)) from error
+        raise UsageError(_unsafe(shown, path, error) or _keras_message(shown, error)) from error
+
+
+def _unsafe(shown: str, path: str, error: Exception) -> str | None:
+    """What Keras's safe mode refuses, and in which layer; None if the error is another one."""
+    refused = REQUESTED.search(" ".join(str(error).split()))
+    if refused is None:
+        return None
+    what, file = refused["what"].replace("`", ""), FILE.search(str(error))
+    if file:
+        what += f", {file[1]!r}"
+    mark = next((mark for word, mark in MARKS.items() if word in what), None)
+    return (
+        f"{shown} is refused by Keras's safe mode{_layer_with(path, mark) if mark else ''}, because of the {what}; "
+        "where you trust the file, export it yourself with model.export(FOLDER) and give that folder"
+    )
+
+
+def _layer_with(path: str, mark: str) -> str:
+    """The innermost layer in whose configuration a text is, as a part of a sentence."""
+    with zipfile.ZipFile(path) as archive:
+        configuration = json.loads(archive.read(CONFIGURATION))
+    for layer in _layers(configuration):
+        if mark in json.dumps(layer):
+            return f" for the layer {layer['config'].get('name')!r} ({layer.get('class_name')})"
+    return ""
+
+
+def _layers(value: Any) -> Iterator[dict[str, Any]]:
+    """The layers of a configuration, those inside of a layer before it."""
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _layers(inner)
+    if isinstance(value, dict) and isinstance(value.get("config"), dict) and "name" in value["config"]:
+        yield value
 
 
 def _keras_message(path: str, error: Exception) -> str:
-    if "safe_mode" in str(error):
-        return (
-            f"{path} holds Python code, in a Lambda layer, which keyjoin does not run; where you trust it, "
-            "export it yourself with model.export(FOLDER) and give that folder"
-        )
     # Keras puts the whole configuration before the cause.
     cause = GRAPH_NODE.sub("", str(error).rpartition("Exception encountered:")[2])
     cause = " ".join(cause.split()) or type(error).__name__

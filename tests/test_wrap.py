@@ -270,7 +270,10 @@ WRONG_MODELS = {
         lambda f: save_identity(f / "m", outputs=("key", "y")),
         "has an output key of its own; export",
     ),
-    "code": (keras_with_code, "holds Python code, in a Lambda layer, which .* does not run; .*model.export"),
+    "code": (
+        keras_with_code,
+        r"model.keras is refused by Keras's safe mode for the layer 'lambda\w*' \(Lambda\), .*; .*model.export",
+    ),
     "own layer": (keras_with_own_layer, "cannot be exported: .*OwnLayer.* model.export"),
     "no zip": (lambda f: str(written(f, "text.keras", b"text")), "text.keras cannot be exported: .*zip"),
 }
