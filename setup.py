@@ -39,6 +39,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=2.0",
             "pytest>=9.0",
+            "pytest-timeout>=2.4",
             "ruff>=0.17",
             # Makes SavedModels as Keras 2 wrote them.
             "tf_keras==2.21.0",

@@ -16,7 +16,7 @@ from pipeline.cli import main
 from pipeline.startup import import_tensorflow
 from tests.faults.counts import Counts
 
-pytest_plugins = ("tests.left", "tests.resumed", "tests.verified")
+pytest_plugins = ("tests.left", "tests.processes", "tests.resumed", "tests.verified")
 
 import_tensorflow()
 
