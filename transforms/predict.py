@@ -12,6 +12,7 @@ from transforms import columns
 from transforms import model as models
 from transforms.records import Feature, Features, Predictions, pack_bad
 from transforms.score import score
+from transforms.shapes import WidthError
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -70,9 +71,15 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
         if self.shared:
             model = self._elsewhere = self._elsewhere or _Elsewhere(model)
-        return [PredictionResult(chunk, self._predict(chunk.inputs, model)) for chunk in batch]
+        return [PredictionResult(chunk, self._predict(chunk, model)) for chunk in batch]
 
-    def _predict(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
+    def _predict(self, chunk: Features, model: models.Model) -> Predictions:
+        try:
+            return self._score(chunk.inputs, model)
+        except WidthError as error:
+            raise WidthError(f"{chunk.key}: {error}" if chunk.key else str(error)) from error
+
+    def _score(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
         arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
         rows = inputs.num_rows
         scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite)
