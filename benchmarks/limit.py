@@ -18,6 +18,7 @@ from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
 from transforms import columns, formats, mapping
 from transforms import model as models
+from transforms.contract import find_contract
 from transforms.formats.base import Format
 from transforms.records import Chunk
 from transforms.score import score
@@ -49,7 +50,7 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     with open(source, "rb") as file:
         sample = fmt.sample(file.read(SAMPLE_BYTES))
     model = models.load(options.model, options.signature)
-    contract = models.find_contract(model, options.signature, options.key_input)
+    contract = find_contract(model, options.signature, options.key_input)
     features = mapping.map_inputs(contract, sample, options.features, options.input_map)
     layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample)
     batch_size = options.batch_size or columns.batch_rows(features)

@@ -1,7 +1,7 @@
 """`keyjoin inspect`: a model's contract, as a table or as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import model_check
@@ -11,6 +11,7 @@ from pipeline.preflight import model_folder
 from pipeline.report import table
 from pipeline.startup import import_session
 from transforms import model as models
+from transforms.contract import find_contract, unfit
 from transforms.mapping import describe
 
 
@@ -34,15 +35,17 @@ def main(argv: Sequence[str]) -> Exit:
         import_session()
         loaded = models.load(folder, options.signature, options.model_ops)
     model_check.warn(options.model, loaded.findings, options.model_ops)
-    contract = models.find_contract(loaded, options.signature, options.key_input)
+    bad = unfit(loaded)
+    good = [name for name in loaded.outputs if name not in bad] if bad else ()
+    contract = find_contract(loaded, options.signature, options.key_input, wanted=good)
     ops = model_check.document(loaded.findings, options.model_ops)
-    document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract)}
+    document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract), "not_per_row": bad}
     if options.json:
         print(json.dumps(document, indent=1))
     else:
         print(f"model      {options.model}\nsha256     {document['sha256']}")
         print(f"ops        {ops['verdict']}\nsignature  {contract.signature}\n")
-        print(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract)]))
+        print(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract), *_unfit(bad)]))
     return Exit.COMPLETE
 
 
@@ -52,16 +55,20 @@ def describe_contract(contract: models.Contract) -> dict[str, Any]:
     Args:
         contract: What its signature takes and gives.
     """
-    key, echo = contract.key, contract.echo
     return {
         "signature": contract.signature,
         "inputs": [_document(tensor) for tensor in contract.inputs],
         "predictions": [_document(tensor) for tensor in contract.predictions],
         "key": None
-        if key is None or echo is None
-        else {**_document(key), "output": echo.output, "last_column": echo.last_column},
+        if contract.key is None
+        else {**_document(contract.key), "outputs": {echo.output: echo.last_column for echo in contract.echoes}},
+        "no_key": contract.why_data or None,
         "row": {tensor.name: describe(tensor) for tensor in contract.inputs},
     }
+
+
+def _unfit(bad: Mapping[str, str]) -> list[tuple[str, str, str, str]]:
+    return [("no prediction", name, why, "leave it out with --output_fields") for name, why in bad.items()]
 
 
 def _document(tensor: models.Tensor) -> dict[str, Any]:
@@ -73,11 +80,9 @@ def _document(tensor: models.Tensor) -> dict[str, Any]:
 
 
 def _lines(contract: models.Contract) -> list[tuple[str, str, str, str]]:
-    key, echo = contract.key, contract.echo
     lines = [("input", t.name, describe(t), t.name) for t in contract.inputs]
-    if key is not None:
-        lines.append(("key", key.name, describe(key), "none: keyjoin numbers the rows of a batch"))
+    if contract.key is not None:
+        lines.append(("key", contract.key.name, describe(contract.key), "none: keyjoin numbers the rows of a batch"))
     lines += [("prediction", t.name, describe(t), "") for t in contract.predictions]
-    if echo is not None:
-        lines.append(("key echo", echo.output, "last column" if echo.last_column else "whole output", ""))
-    return lines
+    kinds = {True: "last column", False: "whole output"}
+    return lines + [("key echo", echo.output, kinds[echo.last_column], "") for echo in contract.echoes]

@@ -54,10 +54,12 @@ class Isolated:
         from transforms.model import Model
 
         loaded = self._running()
-        return Model(loaded.inputs, loaded.outputs, self, loaded.findings, stateful=loaded.stateful)
+        return Model(loaded.inputs, loaded.outputs, self, loaded.findings, loaded.unfit, stateful=loaded.stateful)
 
-    def __call__(self, *arrays: "npt.NDArray[Any]") -> "Sequence[npt.NDArray[Any]]":
-        """Calls the model.
+    def __call__(
+        self, *arrays: "npt.NDArray[Any]", outputs: Sequence[str] | None = None
+    ) -> "Sequence[npt.NDArray[Any]]":
+        """Calls the model, for all of its outputs or some.
 
         Raises:
             CrashError: The process ended meanwhile.
@@ -66,7 +68,7 @@ class Isolated:
         """
         model = self._running()
         try:
-            answer = model.call(*arrays)
+            answer = model.only(model.outputs if outputs is None else outputs).call(*arrays)
         except LateError as error:
             self._end(model)
             raise TimeoutExceededError(f"no answer within --batch_timeout={self._timeout:g} seconds") from error

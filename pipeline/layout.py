@@ -1,6 +1,6 @@
 """From the options to the layout: what stands in an output row, and that no name stands there twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.options import RunOptions
@@ -9,6 +9,18 @@ from transforms.model import KEY
 from transforms.records import Layout
 
 ROW, ERROR = "row", "error"
+
+
+def wanted(options: RunOptions, outputs: Collection[str]) -> list[str]:
+    """The outputs that `--output_fields` names; none if it names none of them, or what is no output.
+
+    Args:
+        options: What was asked for.
+        outputs: All outputs of the model.
+    """
+    known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
+    others = [name for name in options.output_fields if name not in (*known, ROW, KEY)]
+    return [] if others else [known[name] for name in options.output_fields if name in known]
 
 
 def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> Layout:

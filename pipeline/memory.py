@@ -152,7 +152,7 @@ def _measured(handler: KeyedChunkHandler, rows: Arrays | None, row_bytes: float)
         return Row(row_bytes, 0.0, 0.0)
     count = threads.THREADS * handler.batch_size
     many = {name: np.resize(array, (count, *array.shape[1:])) for name, array in rows.items()}
-    scored = score(handler.load(), handler.contract, many, count, handler.batch_size, keep_non_finite=True)
+    scored = score(handler.load_model(), handler.contract, many, count, handler.batch_size, keep_non_finite=True)
     good = max(count - len(scored.bad), 1)
     return Row(row_bytes, _size(many.values()) / count, _size(scored.outputs.values()) / good)
 

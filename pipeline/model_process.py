@@ -123,8 +123,8 @@ class ModelProcess:
 
         with _connect(self.address) as connection:
             question = os.path.abspath(folder), (signature, policy, cores)
-            number, inputs, outputs, findings, stateful = _value(*_ask(connection, self.address, question))
-        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, stateful=stateful)
+            number, inputs, outputs, findings, unfit, stateful = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, stateful=stateful)
 
     def unload(self) -> None:
         """Drops the models that it has loaded, with their state and memory; they must not be called any more.
@@ -173,13 +173,15 @@ class _Call:
         self._address, self._number, self._timeout = address, number, timeout
         self._idle: queue.LifoQueue[Connection] = queue.LifoQueue()
 
-    def __call__(self, *arrays: "npt.NDArray[Any]") -> "Sequence[npt.NDArray[Any]]":
+    def __call__(
+        self, *arrays: "npt.NDArray[Any]", outputs: Sequence[str] | None = None
+    ) -> "Sequence[npt.NDArray[Any]]":
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
             connection = _connect(self._address, self._timeout)
         try:
-            kind, value = _ask(connection, self._address, (self._number, arrays))
+            kind, value = _ask(connection, self._address, (self._number, arrays, outputs))
         except BaseException:
             # An answer may still come: nobody must take it for the next question's.
             connection.close()

@@ -58,17 +58,17 @@ def _answer_all(connection: Connection, models: dict[int, Model]) -> None:
 def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
     """Loads a signature of a folder, calls a loaded model with arrays, or drops all that were loaded."""
     try:
-        which, what = unpack(question)
+        which, what, *outputs = unpack(question)
         if which is None:
             models.clear()
             gc.collect()
             return DONE, None
         if isinstance(which, int):
-            return DONE, models[which].call(*what)
+            return DONE, models[which].call(*what, outputs=outputs[0])
         model = load(which, *what)
         number = next(_NUMBERS)
         models[number] = model
-        return DONE, (number, model.inputs, model.outputs, model.findings, model.stateful)
+        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, model.stateful)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except (MemoryShortError, MemoryError) as error:

@@ -159,7 +159,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key_input",
         metavar="NAME",
-        help="model input that takes the key (default: the one called key, if it comes back)",
+        help="model input that takes the key (default: the one called key, if it comes back and no prediction changes "
+        "with it)",
     )
     add_trust_arguments(parser)
 

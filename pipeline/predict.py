@@ -19,6 +19,7 @@ from pipeline.preflight import model_folder
 from pipeline.startup import import_session
 from transforms import columns, mapping
 from transforms import model as models
+from transforms.contract import find_contract, strange_keys
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats import json_text, jsonl
@@ -52,10 +53,26 @@ def main(argv: Sequence[str]) -> Exit:
         import_session()
         loaded = models.load(folder, options.signature, options.model_ops)
     model_check.warn(options.model, loaded.findings, options.model_ops)
-    contract = models.find_contract(loaded, options.signature, options.key_input)
+    contract = _contract(loaded, options.signature, options.key_input, instances)
     answer = {"predictions": predict(loaded, contract, instances)}
     print(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
     return Exit.COMPLETE
+
+
+def _contract(
+    loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Mapping[str, Any]]
+) -> models.Contract:
+    def example(contract: models.Contract) -> models.Arrays:
+        rows = [mapping.named(contract.inputs, instance) for instance in instances]
+        return _arrays(rows, mapping.map_inputs(contract, rows))
+
+    def own_keys(key: models.Tensor) -> Any:
+        if not all(key.name in instance for instance in instances):
+            return None
+        return example(models.Contract(signature, (key,), ()))[key.name]
+
+    every = [*loaded.outputs, *loaded.unfit]
+    return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
 
 
 def read_request(path: str) -> list[dict[str, Any]]:
@@ -89,7 +106,7 @@ def predict(
         name = contract.key.name
         instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
-    whole = contract._replace(inputs=tensors, key=None, echo=None)
+    whole = contract._replace(inputs=tensors, key=None, echoes=())
     features = mapping.map_inputs(whole, instances)
     arrays = _arrays(instances, features)
     try:
@@ -98,10 +115,23 @@ def predict(
         raise RunError(f"the model raised: {error}; look at the instances") from error
     if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
+    _check_keys(contract, answer, arrays)
     texts = {name: json_text.encode(columns.from_array(array)).to_pylist() for name, array in answer.items()}
-    ordered = [t.name for t in contract.outputs if contract.echo is None or t.name != contract.echo.output]
-    ordered += [] if contract.echo is None else [contract.echo.output]
+    echoes = [echo.output for echo in contract.echoes]
+    ordered = [t.name for t in contract.outputs if t.name not in echoes] + echoes
     return [{name: json.loads(texts[name][row]) for name in ordered} for row in range(len(instances))]
+
+
+def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models.Arrays) -> None:
+    if contract.key is None:
+        return
+    for echo in contract.echoes:
+        strange = strange_keys(answer, echo, arrays[contract.key.name].reshape(-1))
+        if strange:
+            raise RunError(
+                f"output {echo.output} gives back the key {strange[0]}, which no instance has: it cannot hold all of "
+                f"their keys; give keys below {contract.most}"
+            )
 
 
 def _arrays(instances: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> models.Arrays:

@@ -12,24 +12,25 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from apache_beam.io.filesystem import FileMetadata
 
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
-from pipeline.layout import make_layout
+from pipeline.layout import make_layout, wanted
 from pipeline.options import RunOptions
 from pipeline.record import LoadedSettings, Settings
 from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
+from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
 from transforms import columns, files, formats, globs, mapping, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
+from transforms.contract import find_contract
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP
 from transforms.formats.base import Format
@@ -42,7 +43,6 @@ from transforms.threads import THREADS
 
 SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
 SAMPLE_SOURCES = 16
-PROBE_ROWS = 3
 SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
@@ -237,21 +237,11 @@ def _handler(
     loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
 
-    def features_of(contract: models.Contract) -> tuple[Feature, ...]:
-        is_example = sample.format.is_example
-        fields = {name for row in sample.rows for name in row}
-        renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], fields)
-        return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
-
-    def example(inputs: tuple[models.Tensor, ...]) -> models.Arrays | None:
-        contract = models.Contract(options.signature, inputs, tuple(loaded.outputs.values()), None, None)
-        arrays = sample.arrays(features_of(contract), PROBED_ROWS) if sample.rows else None
-        return arrays and {name: np.resize(array, (PROBE_ROWS, *array.shape[1:])) for name, array in arrays.items()}
-
-    contract = models.find_contract(loaded, options.signature, options.key_input, example)
-    features = features_of(contract)
+    contract = _find_contract(options, loaded, sample)
+    loaded = loaded.only([tensor.name for tensor in contract.outputs])
+    features = _features(options, contract, sample)
     if rows := sample.arrays(features, ROWS) if sample.rows else None:
-        warn_of_refusal(loaded, contract, rows)
+        warn_of_refusal(loaded, contract, rows, options.batch_size or ROWS)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
     handler = KeyedChunkHandler(
@@ -264,6 +254,43 @@ def _handler(
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, swept, loaded, dependence
+
+
+def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -> models.Contract:
+    fields = {name for row in sample.rows for name in row}
+    renamed = mapping.resolve(options.input_map, list(loaded.inputs), fields)
+
+    def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
+        own = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
+        fed = mapping.map_inputs(contract, sample.rows, features, own, is_example=sample.format.is_example)
+        return sample.arrays(fed, PROBED_ROWS)
+
+    def example(contract: models.Contract) -> models.Arrays | None:
+        return rows(contract, options.features) if sample.rows else None
+
+    def own_keys(key: models.Tensor) -> Any:
+        if renamed.get(key.name, key.name) not in fields:
+            return None
+        with contextlib.suppress(UsageError):  # the field is of another kind
+            found = rows(models.Contract(options.signature, (key,), ()))
+            return found and found[key.name]
+
+    return find_contract(
+        loaded,
+        options.signature,
+        options.key_input,
+        example,
+        own_keys,
+        wanted=wanted(options, [*loaded.outputs, *loaded.unfit]),
+        alone=options.batch_size == 1,
+    )
+
+
+def _features(options: RunOptions, contract: models.Contract, sample: _Sample) -> tuple[Feature, ...]:
+    fields = {name for row in sample.rows for name in row}
+    renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], fields)
+    is_example = sample.format.is_example
+    return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
 
 
 def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
@@ -283,9 +310,16 @@ def _pick_batch_size(
     most: int,
 ) -> Sweep:
     if options.batch_size:
-        return Sweep(options.batch_size, {})
+        if options.batch_size > contract.most:
+            warn(
+                f"--batch_size={options.batch_size} is lowered to {contract.most}: the model gives back only so many "
+                f"keys, as output {' or '.join(echo.output for echo in contract.echoes)}"
+            )
+        return Sweep(min(options.batch_size, contract.most), {})
+    bound = contract.most // MULTIPLE * MULTIPLE or contract.most
     if options.accelerator:  # what is fast on this machine says nothing about it
-        return Sweep(columns.batch_rows(features) * ACCELERATED, {})
+        return Sweep(min(columns.batch_rows(features) * ACCELERATED, bound), {})
+    most = min(most, bound)
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
     usual = min(columns.batch_rows(features), most)
     return sweep(loaded, contract, rows, usual, most) if rows else Sweep(usual, {})

@@ -106,13 +106,22 @@ class UsedModel(ModelFiles, frozen=True, kw_only=True):
 
 
 class LoadedModel(UsedModel, frozen=True, kw_only=True):
-    """A model, and how it is called."""
+    """A model, and how it is called.
+
+    Attributes:
+        ops: What it does besides computing.
+        signature: Its signature.
+        key_input: The input that takes the key, or None.
+        key_outputs: Output that gives the key back -> whether only its last column does.
+        predictions: Output -> field.
+        batch_size: Rows that a model call sees at most.
+        rows_per_second_by_batch_size: What was measured.
+    """
 
     ops: Ops
     signature: str
     key_input: str | None
-    key_output: str | None
-    key_last_column: bool | None
+    key_outputs: dict[str, bool]
     predictions: dict[str, str]
     output_shapes: dict[str, tuple[Count | None, ...] | None]
     batch_dependence: BatchDependence
@@ -249,8 +258,8 @@ def decode(text: bytes, kind: type[Record]) -> Record:
         _check_words([path])
     if found.format not in FORMATS:
         raise ValueError(f"there is no format {found.format!r}")
-    if (found.model.key_input is None) != (found.model.key_output is None):
-        raise ValueError("it has a key_input or a key_output without the other")
+    if (found.model.key_input is None) != (not found.model.key_outputs):
+        raise ValueError("it has a key_input or key_outputs without the other")
     return found
 
 

@@ -14,6 +14,7 @@ from pipeline.warning import flush_output
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
+from transforms.model import Contract
 from transforms.reasons import Reason
 from transforms.receipts import decode
 from transforms.records import Feature, PartReceipt
@@ -38,12 +39,7 @@ def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
         say("skipped", f"and {len(plan.skipped) - SHOWN_ROWS} more such files")
     for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
         say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
-    echo, key = handler.contract.echo, handler.contract.key
-    if key is None or echo is None:
-        say("key", "the model takes none: predictions are matched by place, their number checked in each batch")
-    else:
-        where = f"last column of {echo.output}" if echo.last_column else f"output {echo.output}"
-        say("key", f"input {key.name} ({key.dtype}), comes back as {where}")
+    say("key", _key_of(handler.contract))
     measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
     say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
     if plan.job.layout.error:
@@ -52,6 +48,14 @@ def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
             say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def _key_of(contract: Contract) -> str:
+    if contract.key is None:
+        why = f"none, since {contract.why_data}" if contract.why_data else "the model takes none"
+        return f"{why}: predictions are matched by place, their number checked in each batch"
+    where = [f"{'last column of' if echo.last_column else 'output'} {echo.output}" for echo in contract.echoes]
+    return f"input {contract.key.name} ({contract.key.dtype}), comes back as {' and '.join(where)}"
 
 
 def _fed_by(feature: Feature) -> str:

@@ -86,6 +86,7 @@ def rescore_rows(run: str, model: str, count: int, document: Manifest, findings:
             how = _scoring(called, document)
         except (KeyError, UsageError) as error:
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {model}: {error!r}") from error
+        called = called.only([tensor.name for tensor in how.contract.outputs])
         for picked in pick(_not_replayed(run), sum(part.joined for part in _not_replayed(run)), count):
             for found in _rescore_part(run, picked, sources, how, called, findings):
                 counted[found.agreement] += 1
@@ -116,16 +117,14 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
     """What the manifest says of how rows were scored: nothing is asked or guessed again."""
     said, options = document.model, document.options
     key = None if said.key_input is None else called.inputs[said.key_input]
-    echo = (
-        None
-        if said.key_output is None
-        else models.Echo(called.outputs[said.key_output].name, bool(said.key_last_column))
-    )
+    echoes = tuple(models.Echo(called.outputs[name].name, last) for name, last in said.key_outputs.items())
     other = next((name for name, fed in said.inputs.items() if fed.dtype != called.inputs[name].dtype), None)
     if other is not None:
         raise UsageError(f"its input {other} is {called.inputs[other].dtype}, not {said.inputs[other].dtype}")
     data = tuple(called.inputs[name] for name in said.inputs)
-    contract = models.Contract(options.signature, data, tuple(called.outputs.values()), key, echo)
+    needed = {*said.predictions, *said.key_outputs}
+    outputs = tuple(t for t in called.outputs.values() if t.name in needed or not said.predictions)
+    contract = models.Contract(options.signature, data, outputs, key, echoes)
     features = tuple(fed.feature(name) for name, fed in said.inputs.items())
     layout = make_layout(options, [t.name for t in contract.predictions], [])
     keep = options.non_finite == "keep"

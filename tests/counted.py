@@ -99,7 +99,7 @@ class Passage:
         self.format = formats.load(work.format)
         inputs = tuple(Tensor(f.name, f.dtype, f.shape, f.name) for f in work.features)
         self.model = Model({t.name: t for t in (*inputs, KEY)}, {t.name: t for t in (PREDICTION, KEY)}, _predict)
-        contract = Contract("serving_default", inputs, (PREDICTION, KEY), KEY, Echo("key", last_column=False))
+        contract = Contract("serving_default", inputs, (PREDICTION, KEY), KEY, (Echo("key", last_column=False),))
         self.batch = columns.batch_rows(work.features)
         self.handler = KeyedChunkHandler(lambda: self.model, contract, work.features, self.batch)
         self.features, self.receipt = self.read()

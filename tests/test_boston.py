@@ -142,7 +142,7 @@ def test_a_model_of_the_keras_2_years_is_scored_inspected_and_wrapped(
     assert keyjoin("wrap", f"--model={paths[0]}", f"--output={tmp_path / 'keyed'}").code == 0
     keyed = keyjoin("run", f"--input={BOSTON}/data", f"--model={tmp_path / 'keyed'}")
     assert [row["prediction"] for row in keyed.rows()] == [row["price"] for row in done.rows()]
-    assert keyed.manifest()["model"]["key_output"] == "key"
+    assert keyed.manifest()["model"]["key_outputs"] == {"key": False}
 
 
 def test_inspect_shows_the_contract(keyjoin: Callable[..., Result]) -> None:
@@ -156,6 +156,6 @@ def test_inspect_shows_the_contract(keyjoin: Callable[..., Result]) -> None:
     document = json.loads(keyjoin("inspect", f"--model={BOSTON}/model", "--json").out)
     assert document["inputs"] == [{"name": "features", "dtype": "float32", "shape": [None, 13]}]
     assert document["predictions"] == [{"name": "prediction", "dtype": "float32", "shape": [None, 1]}]
-    assert document["key"] == {"name": "key", "dtype": "int32", "shape": [None], "output": "key", "last_column": False}
+    assert document["key"] == {"name": "key", "dtype": "int32", "shape": [None], "outputs": {"key": False}}
     assert len(document["sha256"]) == 64
     assert keyjoin("inspect", f"--model={BOSTON}/model", "--signature=x").code == 2

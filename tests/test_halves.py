@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from tests import models
 from tests.conftest import Result
+from transforms.contract import find_contract
 from transforms.errors import MemoryShortError, ModelError
 from transforms.halves import MULTIPLE, Scored
-from transforms.model import Contract, Model, Tensor, find_contract, load
+from transforms.model import Contract, Model, Tensor, load
 from transforms.score import score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
-KEYLESS = Contract("s", (X,), (Y,), None, None)
+KEYLESS = Contract("s", (X,), (Y,))
 GUILTY = -1.0
 
 

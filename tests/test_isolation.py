@@ -24,7 +24,7 @@ from transforms.score import score
 SIGNATURE = "serving_default"
 BEAST = [666.0, 0.0, 0.0]
 X, Y = Tensor("x", "float32", (3,), "x:0"), Tensor("prediction", "float32", (1,), "y:0")
-KEYLESS = Contract(SIGNATURE, (X,), (Y,), None, None)
+KEYLESS = Contract(SIGNATURE, (X,), (Y,))
 
 
 def linear(x: np.ndarray) -> np.ndarray:

@@ -85,16 +85,16 @@ X, Y, KEY = (Tensor(name, "float32", (2,), name) for name in ("x", "y", "key"))
 
 
 @pytest.mark.parametrize(
-    ("key", "echo", "said"),
+    ("key", "echoes", "said"),
     [
-        (None, None, (None, None, None)),
-        (KEY, Echo("who", False), ("key", "who", False)),
-        (KEY, Echo("y", True), ("key", "y", True)),
+        (None, (), (None, {})),
+        (KEY, (Echo("who", False),), ("key", {"who": False})),
+        (KEY, (Echo("who", False), Echo("y", True)), ("key", {"who": False, "y": True})),
     ],
 )
-def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, echo: Any, said: Any) -> None:
+def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, echoes: Any, said: Any) -> None:
     handler: Any = SimpleNamespace(
-        contract=Contract("serve", (X,), (Y,), key, echo), features=(Feature("x", "float32", (2,), ("a", "b")),),
+        contract=Contract("serve", (X,), (Y,), key, echoes), features=(Feature("x", "float32", (2,), ("a", "b")),),
         batch_size=96,
     )  # fmt: skip
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
@@ -104,7 +104,7 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
     assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
     assert record.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
-        "signature": "serve", "key_input": said[0], "key_output": said[1], "key_last_column": said[2],
+        "signature": "serve", "key_input": said[0], "key_outputs": said[1],
         "inputs": {"x": {"dtype": "float32", "shape": [2], "fields": ["a", "b"]}}, "predictions": {"y": "p_y"},
         "batch_size": 96, "rows_per_second_by_batch_size": {"96": 1000, "384": 900},
         "output_shapes": {"y": [1] if said[2] else [2]}, "batch_dependence": {

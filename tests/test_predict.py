@@ -26,7 +26,7 @@ def come(number: float) -> Features:
 
 
 def test_no_chunk_is_held_back_until_the_next_one_comes() -> None:
-    handler = KeyedChunkHandler(load, Contract("s", (X,), (Y,), None, None), (Feature("x", "float32", (), ("x",)),), 1)
+    handler = KeyedChunkHandler(load, Contract("s", (X,), (Y,)), (Feature("x", "float32", (), ("x",)),), 1)
     happened.clear()
     with beam.Pipeline("FnApiRunner") as root:
         root | beam.Create([1.0, 2.0], reshuffle=False) | beam.Map(come).with_output_types(Features) | Predict(handler)

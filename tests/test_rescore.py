@@ -148,7 +148,11 @@ class TestRescore:
         self, verify: Callable[..., Result], out: Path, made: list[str]
     ) -> None:
         fed = {"dtype": "float32", "shape": [3], "fields": ["x"]}
-        for changed in ({"inputs": {"y": fed}}, {"inputs": {"x": {**fed, "dtype": "string"}}}, {"key_output": "y"}):
+        for changed in (
+            {"inputs": {"y": fed}},
+            {"inputs": {"x": {**fed, "dtype": "string"}}},
+            {"key_outputs": {"y": False}},
+        ):
             forge(out, lambda d, changed=changed: d["model"].update(changed), lists={})
             done = verify(out, "--rescore=1", model_of(made))
             assert (done.code, "does not fit" in done.err, done.err.count("\n")) == (2, True, 1), done.err

@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import models
+from transforms.contract import find_contract
 from transforms.errors import ModelError, UsageError
 from transforms.halves import MULTIPLE, Scored
-from transforms.model import Contract, Echo, Model, Tensor, find_contract, load
+from transforms.model import Contract, Echo, Model, Tensor, load
 from transforms.score import score
 
 X = Tensor("x", "float32", (), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
 KEYED = Contract(
-    "s", (X,), (Y, Tensor("key", "int32", (), "k:0")), Tensor("key", "int32", (), "k:0"), Echo("key", False)
+    "s", (X,), (Y, Tensor("key", "int32", (), "k:0")), Tensor("key", "int32", (), "k:0"), (Echo("key", False),)
 )
-KEYLESS = Contract("s", (X,), (Y,), None, None)
+KEYLESS = Contract("s", (X,), (Y,))
 
 
 def fake(answer: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Model:
@@ -118,21 +119,21 @@ def test_what_is_not_finite_is_bad_or_kept() -> None:
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.float32, tf.string])
 def test_the_echo_is_found_whatever_it_is_called(model: Callable[..., str], dtype: tf.DType) -> None:
     found = find_contract(load(model(models.keyed, dtype), "serving_default"), "serving_default")
-    assert found.echo == Echo("key", last_column=False)
+    assert found.echoes == (Echo("key", last_column=False),)
     assert [t.name for t in found.predictions] == ["prediction"]
     assert [t.name for t in found.inputs] == ["x"]
 
 
 def test_the_echo_is_found_as_the_last_column(model: Callable[..., str]) -> None:
     found = find_contract(load(model(models.last_column), "serving_default"), "serving_default")
-    assert found.echo == Echo("prediction_with_key", last_column=True)
+    assert found.echoes == (Echo("prediction_with_key", last_column=True),)
     assert found.predictions[0].shape == (1,)
 
 
 def test_a_key_that_does_not_come_back_is_data(model: Callable[..., str]) -> None:
     silent = load(model(models.keyed, tf.int32, tf.zeros_like), "serving_default")
     found = find_contract(silent, "serving_default")
-    assert (found.key, found.echo) == (None, None)
+    assert (found.key, found.echoes) == (None, ())
     assert [t.name for t in found.inputs] == ["key", "x"]
     with pytest.raises(UsageError, match="input key does not come back"):
         find_contract(silent, "serving_default", "key")
@@ -141,7 +142,7 @@ def test_a_key_that_does_not_come_back_is_data(model: Callable[..., str]) -> Non
 @pytest.mark.parametrize("compute", [models.plus, models.largest])
 def test_a_key_that_only_sometimes_comes_back_is_data(model: Callable[..., str], compute: Any) -> None:
     found = find_contract(load(model(models.computing_with_key, compute), "serving_default"), "serving_default")
-    assert (found.key, found.echo) == (None, None)
+    assert (found.key, found.echoes) == (None, ())
     assert [t.name for t in found.predictions] == ["a", "b"]
 
 
@@ -149,15 +150,18 @@ def test_without_a_key_too_few_predictions_are_missing_and_too_many_repeated(mod
     x = np.ones((3, 3), np.float32)
     for part, reason in ((0.5, "key_missing"), (2.0, "key_repeated")):
         called = load(model(models.stretching, part), "serving_default")
-        scored = score(called, find_contract(called, "s"), {"x": x}, 3, 96, keep_non_finite=False)
+        contract = Contract("s", tuple(called.inputs.values()), tuple(called.outputs.values()))
+        scored = score(called, contract, {"x": x}, 3, 96, keep_non_finite=False)
         assert [bad.reason for bad in scored.bad] == [reason] * 3
+        with pytest.raises(UsageError, match=r"output prediction has \d+ values for 5 rows: it is not one a row"):
+            find_contract(called, "s")
 
 
 def test_an_input_of_any_name_can_take_the_key(model: Callable[..., str]) -> None:
     loaded = load(model(models.named_key), "serving_default")
     assert find_contract(loaded, "serving_default").key is None
     found = find_contract(loaded, "serving_default", "row_number")
-    assert (found.key and found.key.name, found.echo) == ("row_number", Echo("who", last_column=False))
+    assert (found.key and found.key.name, found.echoes) == ("row_number", (Echo("who", last_column=False),))
     with pytest.raises(UsageError, match=r"no input row_numbr \(did you mean row_number\?\)"):
         find_contract(loaded, "serving_default", "row_numbr")
 

@@ -18,7 +18,7 @@ from transforms.model import ALL_CORES, ONE_CORE, Contract, Model, Tensor, load
 
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
-CONTRACT = Contract("s", (X,), (Y,), None, None)
+CONTRACT = Contract("s", (X,), (Y,))
 USUAL = 1536
 ROWS = {"x": np.arange(20, dtype=np.float32).reshape(10, 2)}
 

@@ -30,7 +30,7 @@ def infinite_for_three(x: np.ndarray) -> tuple[np.ndarray]:
 
 MODEL = Model({"x": X}, {"y": Y}, infinite_for_three)
 FED = (Feature("x", "float32", (2,), ("x",)),)
-HANDLER = KeyedChunkHandler(lambda: MODEL, Contract("s", (X,), (Y,), None, None), FED, 96)
+HANDLER = KeyedChunkHandler(lambda: MODEL, Contract("s", (X,), (Y,)), FED, 96)
 
 
 def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:

@@ -17,6 +17,7 @@ from pipeline.saved_model_graph import FILES, read
 from pipeline.wrap import WARM_UP, main, wrap
 from tests.wrap_models import KEYS, MAKERS, ROWS, Case, save, save_identity, v1
 from transforms import model as models
+from transforms.contract import find_contract
 from transforms.errors import RunError, UsageError
 
 SINGLE = [name for name in MAKERS if name != "two-by-two"]
@@ -161,10 +162,10 @@ def test_only_the_named_signature_gets_the_key_and_the_next_one_can_follow(cases
 def test_keyjoin_finds_the_key_in_both_styles(cases, tmp_path):
     for style, last_column in (("function", False), ("functional", True)):
         wrap(cases["keras-3"].path, str(tmp_path / style), style)
-        contract = models.find_contract(models.load(str(tmp_path / style), "serving_default"), "serving_default")
+        contract = find_contract(models.load(str(tmp_path / style), "serving_default"), "serving_default")
         assert [tensor.name for tensor in contract.inputs] == ["features"]
         assert [tensor.shape for tensor in contract.predictions] == [(1,)]
-        assert contract.echo.last_column is last_column
+        assert [echo.last_column for echo in contract.echoes] == [last_column]
 
 
 def test_half_floats_become_float32_in_the_matrix(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
 from transforms import model as models
+from transforms.contract import find_contract
 from transforms.formats import jsonl
 from transforms.mapping import map_inputs, named
 from transforms.predict import KeyedChunkHandler, from_ipc
@@ -78,10 +79,10 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         """
         super().__init__()
         load = functools.partial(models.load, model, signature, model_ops)
-        contract = models.find_contract(load(), signature, key_input)
+        contract = find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
         self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
-        self.handler = KeyedChunkHandler(load, contract, mapped, batch_size)
+        self.handler = KeyedChunkHandler(load, contract, mapped, min(batch_size, contract.most))
         self.prefix = prediction_prefix
 
     def expand(self, rows: beam.PCollection[dict[str, Any]]) -> Any:  # Beam warns about every type for several outputs

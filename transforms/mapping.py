@@ -7,7 +7,7 @@ from typing import Any
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
-from transforms.model import Contract, Tensor
+from transforms.model import KEY, Contract, Tensor
 from transforms.records import Feature
 
 Sample = Sequence[Mapping[str, Any]]
@@ -49,6 +49,7 @@ def map_inputs(
         if len(open_) != 1:
             raise UsageError(
                 f"--features feeds one input, and {[t.name for t in open_]} are left; map others with --input_map"
+                f"{_why_data(contract)}"
             )
         fields[open_[0].name] = tuple(stacked)
     if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
@@ -56,7 +57,7 @@ def map_inputs(
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
     for tensor in open_:
         if tensor.name not in fields:
-            fields[tensor.name] = _field_of(tensor, sample, alone=len(contract.inputs) == 1, is_example=is_example)
+            fields[tensor.name] = _field_of(contract, tensor, sample, is_example=is_example)
     made = tuple(_feature(t, fields[t.name], sample, is_example=is_example) for t in contract.inputs)
     for tensor, feature in zip(contract.inputs, made, strict=True):
         if 0 in feature.shape:
@@ -114,8 +115,12 @@ def _names(sample: Sample) -> list[str]:
     return sorted({name for row in sample for name in row})
 
 
-def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) -> tuple[str, ...]:
-    names = _names(sample)
+def _why_data(contract: Contract) -> str:
+    return f" ({contract.why_data}, so that it is data)" if contract.why_data else ""
+
+
+def _field_of(contract: Contract, tensor: Tensor, sample: Sample, *, is_example: bool) -> tuple[str, ...]:
+    alone, names = len(contract.inputs) == 1, _names(sample)
     if tensor.name in names:
         return (tensor.name,)
     if is_example and alone and tensor.dtype == STRING and tensor.shape == ():
@@ -134,7 +139,7 @@ def _field_of(tensor: Tensor, sample: Sample, *, alone: bool, is_example: bool) 
     why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"
     raise UsageError(
         f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
-        f"map one with --input_map {tensor.name}=FIELD"
+        f"map one with --input_map {tensor.name}=FIELD{_why_data(contract) if tensor.name == KEY else ''}"
     )
 
 

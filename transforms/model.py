@@ -1,4 +1,4 @@
-"""The SavedModel: what its signature takes and gives, how its key comes back, and calling it.
+"""The SavedModel: what its signature takes and gives, and calling it.
 
 Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
 SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +31,6 @@ ONE_CORE = 1
 ALL_CORES = 0
 MESSAGE = 300  # characters of a model's error that are kept
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
-# Two vectors of keys that no model returns by chance; exact in float32.
-PROBE_KEYS = (np.array([1009, 2003, 3001]), np.array([4001, 6007, 5003]))
-# Data to ask with: what is an echo for one of them and not for another is a computation.
-PROBE_VALUES = ((0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
 
 
 class Tensor(NamedTuple):
@@ -45,12 +41,14 @@ class Tensor(NamedTuple):
         dtype: TensorFlow's name of it.
         shape: Without the batch dimension; None for a size that is not fixed, and for an unknown rank.
         tensor: Name in the graph.
+        fixed_rows: The first size of an output, where the signature fixes it: it does not follow the rows of a call.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...] | None
     tensor: str
+    fixed_rows: int | None = None
 
 
 class Echo(NamedTuple):
@@ -71,30 +69,35 @@ class Contract(NamedTuple):
     Attributes:
         signature: Its name.
         inputs: Data inputs.
-        outputs: All outputs.
+        outputs: The outputs that are computed: those that are written, and those where the key comes back.
         key: The input that takes the key, or None.
-        echo: Where the key comes back; None exactly if `key` is.
+        echoes: Where the key comes back; empty exactly if `key` is None.
+        most: Rows of a call at most: so many keys are told apart when they come back.
+        why_data: Why the input that could take the key is data; empty if there is no such input, or it takes the key.
     """
 
     signature: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-    key: Tensor | None
-    echo: Echo | None
+    key: Tensor | None = None
+    echoes: tuple[Echo, ...] = ()
+    most: int = sys.maxsize
+    why_data: str = ""
 
     @property
     def predictions(self) -> tuple[Tensor, ...]:
         """The outputs that are predictions, without the key."""
-        return tuple(map(self._without_key, filter(self._is_prediction, self.outputs)))
+        kinds = dict(self.echoes)
+        return tuple(
+            _without_last_column(t) if kinds.get(t.name) else t for t in self.outputs if kinds.get(t.name, True)
+        )
 
-    def _is_prediction(self, output: Tensor) -> bool:
-        return self.echo is None or output.name != self.echo.output or self.echo.last_column
 
-    def _without_key(self, output: Tensor) -> Tensor:
-        if self.echo is None or output.name != self.echo.output or not output.shape:
-            return output
-        width = output.shape[0]
-        return output._replace(shape=(None if width is None else width - 1,))
+def _without_last_column(tensor: Tensor) -> Tensor:
+    if not tensor.shape:
+        return tensor
+    width = tensor.shape[0]
+    return tensor._replace(shape=(None if width is None else width - 1,))
 
 
 class Room:
@@ -115,9 +118,10 @@ class Model:
 
     Attributes:
         inputs: All inputs, by name.
-        outputs: All outputs, by name.
-        call: From the inputs' arrays, in order, to the outputs' arrays, in order.
+        outputs: The outputs that are computed, by name.
+        call: From the inputs' arrays, in order, to the outputs' arrays, in order; those named by `outputs`, if given.
         findings: What it does besides computing.
+        unfit: Output that no row can hold -> why.
         stateful: Whether a call may change what later ones give.
         room: What it has memory for.
     """
@@ -128,12 +132,14 @@ class Model:
         outputs: Mapping[str, Tensor],
         call: Callable[..., Sequence[npt.NDArray[Any]]],
         findings: Sequence[model_ops.Finding] = (),
+        unfit: Mapping[str, str] | None = None,
         *,
         stateful: bool = False,
     ) -> None:
         """Takes the attributes."""
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
-        self.stateful, self.room, self._gate = stateful, Room(), Gate()
+        self.unfit, self.stateful = dict(unfit or {}), stateful
+        self.room, self._gate = Room(), Gate()
 
     def __call__(self, arrays: Arrays, *, alone: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.
@@ -151,6 +157,18 @@ class Model:
         with self._gate.enter(alone=alone):
             answer = self.call(*[arrays[name] for name in self.inputs])
         return dict(zip(self.outputs, answer, strict=True))
+
+    def only(self, names: Iterable[str]) -> "Model":
+        """The model, which computes some of its outputs.
+
+        Args:
+            names: The outputs.
+        """
+        chosen = {name: self.outputs[name] for name in names}
+        if chosen.keys() == self.outputs.keys():
+            return self
+        call = functools.partial(self.call, outputs=tuple(chosen))
+        return Model(self.inputs, chosen, call, self.findings, self.unfit, stateful=self.stateful)
 
 
 def load(folder: str, signature: str, policy: str | None = None, cores: int = ONE_CORE) -> Model:
@@ -189,10 +207,14 @@ def load(folder: str, signature: str, policy: str | None = None, cores: int = ON
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     definition = signatures[signature]
-    inputs = {name: _tensor(name, definition.inputs[name], "input") for name in sorted(definition.inputs)}
-    outputs = {name: _tensor(name, definition.outputs[name], "output") for name in sorted(definition.outputs)}
-    call = session.make_callable([t.tensor for t in outputs.values()], [t.tensor for t in inputs.values()])
-    return Model(inputs, outputs, functools.partial(_call, call), findings, stateful=stateful)
+    inputs = {name: _input(name, definition.inputs[name]) for name in sorted(definition.inputs)}
+    outputs, unfit = {}, {}
+    for name in sorted(definition.outputs):
+        try:
+            outputs[name] = _output(name, definition.outputs[name])
+        except UnfitError as error:
+            unfit[name] = str(error)
+    return Model(inputs, outputs, _Session(session, inputs, outputs), findings, unfit, stateful=stateful)
 
 
 @contextlib.contextmanager
@@ -208,16 +230,26 @@ def _loading(folder: str) -> Iterator[None]:
         raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
 
 
-def _call(call: Callable[..., Sequence[npt.NDArray[Any]]], *arrays: npt.NDArray[Any]) -> Sequence[npt.NDArray[Any]]:
-    from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
+class _Session:
+    """Calls a signature of a graph in a session. Thread-safe."""
 
-    try:
-        return call(*arrays)
-    except OpError as error:
-        # That a graph raised it goes without saying.
-        said = " ".join(error.message.removeprefix("Graph execution error:").split())
-        made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
-        raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
+    def __init__(self, session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+        self._fetched = {name: tensor.tensor for name, tensor in outputs.items()}
+        self._fed = [tensor.tensor for tensor in inputs.values()]
+        self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))
+
+    def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
+        from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
+
+        fetched = tuple(self._fetched[name] for name in (self._fetched if outputs is None else outputs))
+        try:
+            answer: Sequence[npt.NDArray[Any]] = self._callable(fetched)(*arrays)
+        except OpError as error:
+            # That a graph raised it goes without saying.
+            said = " ".join(error.message.removeprefix("Graph execution error:").split())
+            made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
+            raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
+        return answer
 
 
 @contextlib.contextmanager
@@ -251,22 +283,49 @@ def check_folder(folder: str) -> None:
     raise UsageError(f"{folder} is not a SavedModel: it has no saved_model.pb; {hint}")
 
 
-def _tensor(name: str, info: Any, kind: str) -> Tensor:
+class UnfitError(ValueError):
+    """No row can hold a tensor; the message says why."""
+
+
+def _input(name: str, info: Any) -> Tensor:
+    try:
+        dtype, sizes = _type(info)
+    except UnfitError as error:
+        raise UsageError(f"input {name} {error}; wrap the model") from error
+    if sizes is not None and (not sizes or sizes[0] is not None):
+        raise UsageError(f"input {name} of shape {sizes} has no free batch dimension; export the model with one")
+    return Tensor(name, dtype, None if sizes is None else tuple(sizes[1:]), info.name)
+
+
+def _output(name: str, info: Any) -> Tensor:
+    """An output.
+
+    Raises:
+        UnfitError: No row can hold it.
+    """
+    dtype, sizes = _type(info)
+    if sizes is None:
+        return Tensor(name, dtype, None, info.name)
+    if not sizes:
+        raise UnfitError("is one value for all rows together")
+    return Tensor(name, dtype, tuple(sizes[1:]), info.name, sizes[0])
+
+
+def _type(info: Any) -> tuple[str, list[int | None] | None]:
+    """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
     from tensorflow.python.framework.dtypes import as_dtype
 
     if info.WhichOneof("encoding") != "name":
-        raise UsageError(f"{kind} {name} is a sparse or ragged tensor; keyjoin needs dense ones: wrap the model")
+        raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
     dtype = as_dtype(info.dtype).name
     if dtype not in DTYPES:
-        raise UsageError(f"{kind} {name} has dtype {dtype}, which a row cannot hold; wrap the model")
+        raise UnfitError(f"has dtype {dtype}, which a row cannot hold")
     if info.tensor_shape.unknown_rank:
-        return Tensor(name, dtype, None, info.name)
+        return dtype, None
     sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
-    if not sizes or (sizes[0] is not None and kind == "input"):
-        raise UsageError(f"{kind} {name} of shape {sizes} has no free batch dimension; export the model with one")
     if 0 in sizes:
-        raise UsageError(f"{kind} {name} of shape {sizes} holds no values; export the model without it")
-    return Tensor(name, dtype, tuple(sizes[1:]), info.name)
+        raise UnfitError(f"of shape {sizes} holds no values")
+    return dtype, sizes
 
 
 def key_input(model: Model, name: str | None) -> Tensor | None:
@@ -285,94 +344,15 @@ def key_input(model: Model, name: str | None) -> Tensor | None:
     return None
 
 
-def find_contract(
-    model: Model,
-    signature: str,
-    key_name: str | None = None,
-    example: Callable[[tuple[Tensor, ...]], Arrays | None] = lambda _: None,
-) -> Contract:
-    """Finds out where the key comes back, by asking the model.
-
-    The output, or the last column of one, that holds different vectors of keys, with whatever data, is the
-    echo. An input called `key` that does not come back is data.
+def key_array(keys: npt.NDArray[Any], key: Tensor) -> npt.NDArray[Any]:
+    """Keys as the model's key input wants them: (batch,) or (batch, 1).
 
     Args:
-        model: The model.
-        signature: Its signature.
-        key_name: The input that takes the key, if it is not called `key`.
-        example: Gives three real rows for data inputs, or None.
-
-    Raises:
-        UsageError: The named input does not come back, or the model gives no prediction.
+        keys: Whole numbers, or values in the input's own dtype.
+        key: The input.
     """
-    key = key_input(model, key_name)
-    echo = _ask(model, key, example) if key is not None else None
-    if key_name is not None and echo is None:
-        raise UsageError(f"input {key_name} does not come back in any output; see `keyjoin wrap`")
-    key = key if echo is not None else None
-    data = tuple(t for t in model.inputs.values() if t != key)
-    contract = Contract(signature, data, tuple(model.outputs.values()), key, echo)
-    if not contract.predictions or not data:
-        raise UsageError(f"signature {signature} has no {'predictions' if data else 'data inputs'} besides its key")
-    return contract
-
-
-def _ask(model: Model, key: Tensor, example: Callable[[tuple[Tensor, ...]], Arrays | None]) -> Echo | None:
-    """The output that gives the key back whatever the data is: x + key does so only where x is 0."""
-    data = tuple(t for t in model.inputs.values() if t != key)
-    found = []
-    for arrays in [*(_made_up(data, values) for values in PROBE_VALUES), example(data)]:
-        if arrays is None:
-            continue
-        try:
-            answers = [model({**arrays, key.name: key_array(keys, key)}) for keys in PROBE_KEYS]
-        except ModelError:
-            continue
-        found.append(_echo(answers))
-    if found:
-        return found[0] if all(echo == found[0] for echo in found) else None
-    # The model raises for all that it was asked; what is told by name is verified with each batch.
-    named = model.outputs.get(key.name)
-    return Echo(key.name, last_column=False) if named is not None and named.dtype == key.dtype else None
-
-
-def _made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
-    """Three rows, each of one value, of size 1 where the model leaves it open."""
-    made = {}
-    for tensor in tensors:
-        shape = (3, *(size or 1 for size in tensor.shape or ()))
-        rows = np.array(values).reshape(3, *[1] * (len(shape) - 1))
-        if tensor.dtype == STRING:
-            texts = np.array([str(value).encode() if value else b"" for value in values], object).reshape(rows.shape)
-            made[tensor.name] = np.broadcast_to(texts, shape)
-        else:
-            made[tensor.name] = np.broadcast_to(rows.astype(tensor.dtype), shape)
-    return made
-
-
-def _echo(answers: Sequence[Arrays]) -> Echo | None:
-    for name in answers[0]:
-        found = [answer[name] for answer in answers]
-        if all(a.ndim == 1 or (a.ndim == 2 and a.shape[1] == 1) for a in found):
-            if all(_holds(a, keys) for a, keys in zip(found, PROBE_KEYS, strict=True)):
-                return Echo(name, last_column=False)
-        elif all(a.ndim == 2 for a in found) and all(
-            _holds(a[:, -1], keys) for a, keys in zip(found, PROBE_KEYS, strict=True)
-        ):
-            return Echo(name, last_column=True)
-    return None
-
-
-def _holds(values: npt.NDArray[Any], keys: npt.NDArray[np.int64]) -> bool:
-    """Whether values are keys: in any order, and some may be missing or repeated."""
-    expected = {str(k).encode() for k in keys} if values.dtype == object else set(keys.tolist())
-    return values.size > 0 and set(values.reshape(-1).tolist()) <= expected
-
-
-def key_array(keys: npt.NDArray[np.int64], key: Tensor) -> npt.NDArray[Any]:
-    """Keys as the model's key input wants them: (batch,) or (batch, 1)."""
     if key.dtype == STRING:
-        made: npt.NDArray[Any] = np.array([b"%d" % k for k in keys], object)
+        made: npt.NDArray[Any] = keys if keys.dtype == object else np.array([b"%d" % k for k in keys], object)
     else:
         made = keys.astype(key.dtype)
     return made.reshape(-1, 1) if key.shape == (1,) else made

@@ -41,8 +41,8 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         return f"{type(self).__name__}(batch_size={self.batch_size})"
 
     def load_model(self) -> models.Model:
-        """Loads the model; RunInference does so once a process."""
-        return self.load()
+        """Loads the model, for the outputs that are needed; RunInference does so once a process."""
+        return self.load().only([tensor.name for tensor in self.contract.outputs])
 
     def should_skip_batching(self) -> bool:
         """An element is a list of one chunk, which is cut into batches inside; Beam would hold each one back."""

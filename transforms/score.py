@@ -1,12 +1,12 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from transforms.align import Alignment, align
+from transforms.align import Alignment, align, ordinals
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
 from transforms.halves import Scored, score_halves
@@ -26,6 +26,14 @@ class BatchError(ModelError):
         self.reason = Reason.KEY_REPEATED if given > rows else Reason.KEY_MISSING
 
 
+class EchoError(ModelError):
+    """Two outputs give back different keys."""
+
+    def __init__(self, one: str, other: str) -> None:
+        """Takes the names of the outputs."""
+        super().__init__(f"outputs {one} and {other} give back different keys: export the model with one of them")
+
+
 def score(
     called: Model, contract: Contract, inputs: Arrays, rows: int, batch_size: int, *, keep_non_finite: bool
 ) -> Scored:
@@ -39,6 +47,7 @@ def score(
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
     """
+    batch_size = min(batch_size, contract.most)
 
     def score_batch(first: int, end: int, sent: int, alone: bool) -> Scored:
         scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
@@ -89,13 +98,13 @@ def _score_batch(
         arrays[contract.key.name] = key_array(np.arange(sent), contract.key)
     answer = called(arrays, alone=alone)
     check_shapes(contract, answer)
-    keys, predictions = _take_key(contract, answer)
-    if keys is None:
-        for name, array in predictions.items():
-            if array.ndim == 0 or len(array) != sent:
-                raise BatchError(name, array.shape[0] if array.ndim else 0, sent)
-        return Scored({name: array[:count] for name, array in predictions.items()}, [])
-    return _align(keys, predictions, sent, first, count)
+    if contract.echoes:
+        return _align(contract, answer, sent, first, count)
+    predictions = {tensor.name: answer[tensor.name] for tensor in contract.outputs}
+    for name, array in predictions.items():
+        if array.ndim == 0 or len(array) != sent:
+            raise BatchError(name, array.shape[0] if array.ndim else 0, sent)
+    return Scored({name: array[:count] for name, array in predictions.items()}, [])
 
 
 def _padded(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
@@ -105,39 +114,52 @@ def _padded(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     return np.concatenate([array, np.repeat(array[-1:], count - len(array), axis=0)])
 
 
-def _take_key(contract: Contract, answer: Arrays) -> tuple[npt.NDArray[Any] | None, Arrays]:
-    """The keys in a model's answer, and its predictions."""
-    if contract.echo is None:
-        return None, answer
-    name = contract.echo.output
-    others = {output: array for output, array in answer.items() if output != name}
-    if contract.echo.last_column:
-        return answer[name][:, -1], {**others, name: answer[name][:, :-1]}
-    return answer[name].reshape(-1), others
+def _take_keys(contract: Contract, answer: Arrays, sent: int) -> tuple[list[Positions], dict[str, int], Arrays]:
+    """The keys in a model's answer, which of them are those of each prediction, and the predictions.
+
+    A prediction whose last column is the key goes by that; all others by the keys that are outputs of their own,
+    or else by the last columns.
+
+    Raises:
+        EchoError: There are several keys for a prediction, and they differ.
+    """
+    keys, of, predictions = [], {}, {tensor.name: answer[tensor.name] for tensor in contract.outputs}
+    for name, last_column in contract.echoes:
+        values = predictions.pop(name)
+        keys.append(ordinals(values[:, -1] if last_column else values.reshape(-1), sent))
+        if last_column:
+            predictions[name], of[name] = values[:, :-1], len(keys) - 1
+    beside = [at for at, echo in enumerate(contract.echoes) if not echo.last_column]
+    if len(of) < len(predictions):
+        beside = beside or list(of.values())
+        of |= dict.fromkeys(predictions.keys() - of.keys(), beside[0])
+    for at in beside[1:]:
+        if not np.array_equal(keys[beside[0]], keys[at]):
+            raise EchoError(contract.echoes[beside[0]].output, contract.echoes[at].output)
+    return keys, of, predictions
 
 
-def _align(keys: npt.NDArray[Any], predictions: Arrays, sent: int, first: int, count: int) -> Scored:
+def _align(contract: Contract, answer: Arrays, sent: int, first: int, count: int) -> Scored:
+    keys, of, predictions = _take_keys(contract, answer, sent)
     for name, array in predictions.items():
-        if array.ndim == 0 or len(array) != len(keys):
-            raise BatchError(f"{name} (beside {len(keys)} keys)", array.shape[0] if array.ndim else 0, sent)
-    aligned = align(keys, sent)
-    own = aligned.rows < count
-    taken = aligned.taken[own]
-    bad = list(_lost(aligned, first, count))
-    return Scored({name: array[taken] for name, array in predictions.items()}, bad)
+        if array.ndim == 0 or len(array) != len(keys[of[name]]):
+            raise BatchError(f"{name} (beside {len(keys[of[name]])} keys)", array.shape[0] if array.ndim else 0, sent)
+    aligned = {at: align(keys[at], sent) for at in set(of.values())}
+    whole = np.ones(count, np.bool_)
+    for one in aligned.values():
+        whole[one.missing[one.missing < count]] = whole[one.repeated[one.repeated < count]] = False
+    rows = np.flatnonzero(whole)
+    bad = {lost.row: lost for one in aligned.values() for lost in _lost(one, first, count)}
+    outputs = {name: array[aligned[of[name]].places[rows]] for name, array in predictions.items()}
+    return Scored(outputs, sorted(bad.values()))
 
 
-def _lost(aligned: Alignment, first: int, count: int) -> list[BadRow]:
+def _lost(aligned: Alignment, first: int, count: int) -> Iterator[BadRow]:
     beside = f"; {aligned.unknown} predictions of the batch have a key that was never sent" * bool(aligned.unknown)
-    missing = [
-        BadRow(first + int(row), "predict", Reason.KEY_MISSING.value, f"its key did not come back{beside}")
-        for row in aligned.missing[aligned.missing < count]
-    ]
-    repeated = [
-        BadRow(first + int(row), "predict", Reason.KEY_REPEATED.value, f"its key came back repeatedly{beside}")
-        for row in aligned.repeated[aligned.repeated < count]
-    ]
-    return sorted(missing + repeated)
+    for row in aligned.missing[aligned.missing < count]:
+        yield BadRow(first + int(row), "predict", Reason.KEY_MISSING.value, f"its key did not come back{beside}")
+    for row in aligned.repeated[aligned.repeated < count]:
+        yield BadRow(first + int(row), "predict", Reason.KEY_REPEATED.value, f"its key came back repeatedly{beside}")
 
 
 def _finite(scored: Scored, first: int, end: int) -> Scored:
