@@ -327,19 +327,20 @@ def _echoes(asked: _Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
         votes = [vote for probe in probes if (vote := _vote(probe, echo)) is not None]
         if votes and all(votes):
             found.append(echo)
-        if not votes and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
-            # The model raises, or drops all rows, whatever it is called with; each batch is verified anyhow.
+        # The model raises, or drops all rows, whatever it is called with; each batch is verified anyhow.
+        unseen = not votes and all(_column(a[name], echo) is not None for probe in probes for a in probe.answers)
+        if unseen and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
             found.append(echo)
     return tuple(found)
 
 
 def _vote(probe: _Probe, echo: Echo) -> bool | None:
-    """Whether an output gives the key back; None where the model drops all rows."""
+    """Whether an output gives the key back; None where the model drops all rows, or a bad row changes its rank."""
     votes = []
     for answer, keys in zip(probe.answers, probe.keys, strict=True):
         values = _column(answer[echo.output], echo)
         if values is None:
-            return False
+            return None
         votes += [not strange_keys(answer, echo, keys)] if len(values) else []
     return all(votes) if len(votes) == len(probe.answers) or not all(votes) else None
 
@@ -398,7 +399,7 @@ def _most(asked: _Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
             exact = _places(answer, echo, keys)
             if len(keys) > 1 or exact:
                 most = int(keys[max(exact)]) + 1 if exact else 0
-                return most if len(answer[echo.output]) else MOST
+                return most if answer[echo.output].size else MOST
     return MOST  # the model raises for all of them, as it will in the run
 
 
@@ -458,7 +459,7 @@ def _differing(echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.N
             continue
         echo = Echo(name, True) if name in kinds else whole
         first, second = _places(one, echo, probe.keys[0]), _places(other, echo, keys)
-        if probe.in_order(echo) and len(other[echo.output]) == len(keys):
+        if probe.in_order(echo) and other[echo.output].shape[:1] == keys.shape:
             second = first  # also keys that a narrow echo does not hold
         rows = [row for row in first if row in second]
         places = [[at[row] for row in rows] for at in (first, second)]
