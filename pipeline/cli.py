@@ -34,7 +34,7 @@ def _run(argv: Sequence[str]) -> Exit:
     from pipeline.options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin run")
-    if options.overwrite or not os.path.exists(os.path.join(options.output, SUCCESS)):
+    if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts there while Beam does here
     startup.import_beam(argv)
     from pipeline.run import run
@@ -143,10 +143,10 @@ def _call(argv: Sequence[str]) -> Exit:
 def _how_to_go_on(argv: Sequence[str]) -> str:
     if argv[0] not in ("run", "replay"):
         return ""
-    command = shlex.join(["keyjoin", *(arg for arg in argv if arg != "--overwrite")])
+    command = shlex.join(["keyjoin", *argv])
     if argv[0] == "replay":
         return f"; this does what is left to do: {command}"
-    return f"; what was written stays, there is no _SUCCESS; this goes on from there: {command}"
+    return f"; what was written stays; this goes on from there: {command}"
 
 
 def entry() -> None:

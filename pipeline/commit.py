@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pipeline import ledger, manifest, report
 from pipeline.budget import Breach
 from pipeline.names import TEMP, is_part
+from pipeline.place import Place
 from pipeline.record import LoadedSettings
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -17,7 +18,7 @@ from transforms.write import written_of
 
 
 def commit(
-    output: str,
+    place: Place,
     settings: LoadedSettings,
     sources: Sequence[Source],
     now: Matched,
@@ -25,27 +26,32 @@ def commit(
     seconds: float,
     *,
     success: bool,
+    mark: bool | None = None,
     keep: bool = False,
 ) -> None:
     """Checks what was written, deletes what no receipt names, and makes the rest the result.
 
     Args:
-        output: Output folder.
+        place: Where the run writes.
         settings: See `manifest.commit`, as are those below.
         sources: The input files as they were before the run.
         now: What the input is after it.
         totals: The ledger.
         seconds: What it took.
-        success: Whether `_SUCCESS` is written.
+        success: Whether no limit was exceeded.
+        mark: Whether `_SUCCESS`, or what stands for it, is written; None if it depends on `success`.
         keep: Whether what is needed to go on stays.
 
     Raises:
         RunError: The ledger does not add up.
     """
-    unnamed = _check(output, sources, {source.path: source.size for source in now.sources})
+    unnamed = _check(place, sources, {source.path: source.size for source in now.sources})
     report.print_unnamed(unnamed)
-    files.delete_files(output, unnamed)
-    manifest.commit(output, settings, sources, now.skipped, totals, seconds, success=success, keep=keep)
+    files.delete_files(place.work, unnamed)
+    marked = place.mark if (success if mark is None else mark) else None
+    manifest.commit(
+        place.work, settings, sources, now.skipped, totals, seconds, success=success, mark=marked, keep=keep
+    )
 
 
 def look_again(patterns: Sequence[str], suffix: str) -> Matched:
@@ -60,16 +66,22 @@ def look_again(patterns: Sequence[str], suffix: str) -> Matched:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
 
-def over_budget(output: str, breach: Breach) -> RunError:
+def over_budget(place: Place, breach: Breach) -> RunError:
     """Says that too many rows are bad, and what can be done about it."""
+    output, dead = place.output, files.join(place.work, DEAD_LETTERS)
+    if place.is_staged:
+        return RunError(
+            f"{breach}; see {dead}, then raise the limit and give the same command again, which resumes, or fix model "
+            f"or rows; {output} is still the complete output that it was before"
+        )
     replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
     return RunError(
-        f"{breach}; see {files.join(output, DEAD_LETTERS)}, then raise the budget and give the run's command again, "
+        f"{breach}; see {dead}, then raise the budget and give the run's command again, "
         f"which goes on from here, or mend model or rows, see {replay} --help; no _SUCCESS was written"
     )
 
 
-def _check(output: str, sources: Sequence[Source], now: Mapping[str, int]) -> list[str]:
+def _check(place: Place, sources: Sequence[Source], now: Mapping[str, int]) -> list[str]:
     """Compares sources and parts with the receipts.
 
     Returns:
@@ -78,9 +90,10 @@ def _check(output: str, sources: Sequence[Source], now: Mapping[str, int]) -> li
     Raises:
         RunError: The ledger does not add up.
     """
-    temp = files.join(output, TEMP)
-    written = files.list_below(output)
-    found = ledger.problems(sources, now, read_receipts(temp), written)
+    temp, written = place.temp, files.list_below(place.work)
+    # Parts that are to stay as they are lie in the output still.
+    both = {**files.list_below(place.output), **written} if place.is_staged else written
+    found = ledger.problems(sources, now, read_receipts(temp), both)
     first = next(found, None)
     if first is not None:
         others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.

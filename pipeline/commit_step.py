@@ -10,9 +10,10 @@ import time
 
 import apache_beam as beam
 
-from pipeline import ledger, manifest, record
+from pipeline import ledger, manifest, record, replace
 from pipeline.commit import commit, look_again, over_budget
-from pipeline.names import JOB, TEMP
+from pipeline.names import JOB
+from pipeline.place import Place
 from transforms import files, formats
 from transforms.errors import RunError
 from transforms.receipts import LISTS, read_receipts
@@ -26,11 +27,11 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
     Output: PCollection[str], the folder
 
     Attributes:
-        output: The folder, with the `_job.json` of the run.
+        place: Where the run writes, with its `_job.json`.
         started: When the run was, in seconds since 1970.
     """
 
-    output: str
+    place: Place
     started: float
 
     def expand(self, lists: beam.PCollection[str]) -> beam.PCollection[str]:
@@ -50,29 +51,34 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
         return lists, time.time() - self.started
 
     def _commit(self, lists: int, seconds: float) -> str:
-        commit_folder(self.output, lists, seconds)
-        return self.output
+        commit_folder(self.place, lists, seconds)
+        return self.place.output
 
     def _clear(self, output: str) -> str:
-        manifest.clear(output)
+        replace.clear(output) if self.place.is_staged else manifest.clear(output)
         return output
 
 
-def commit_folder(output: str, lists: int, seconds: float) -> None:
+def commit_folder(place: Place, lists: int, seconds: float) -> None:
     """Commits the run that a folder's `_job.json` tells of; does nothing if an earlier attempt has.
 
     Args:
-        output: The folder.
+        place: Where the run writes.
         lists: How many lists of receipts were written.
         seconds: What the run took.
 
     Raises:
         RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
     """
-    if manifest.is_complete(output):
-        return
-    temp = files.join(output, TEMP)
-    job = _job(output)
+    if not manifest.is_complete(place.work, place.mark):
+        _commit(place, lists, seconds)
+    if place.is_staged:
+        replace.put(place.output)
+
+
+def _commit(place: Place, lists: int, seconds: float) -> None:
+    temp = place.temp
+    job = _job(place.work)
     sources = manifest.read_planned(temp, job)
     found = len(files.list_below(files.join(temp, LISTS)))
     if sources is None or found != lists:
@@ -83,9 +89,9 @@ def commit_folder(output: str, lists: int, seconds: float) -> None:
     now = look_again(job.options.input, formats.default_suffix(job.format))
     totals = ledger.total(read_receipts(temp))
     breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
-    commit(output, job, sources, now, totals, seconds, success=breach is None, keep=True)
+    commit(place, job, sources, now, totals, seconds, success=breach is None, keep=True)
     if breach is not None:
-        raise over_budget(output, breach)
+        raise over_budget(place, breach)
 
 
 def _job(output: str) -> record.Job:

@@ -16,14 +16,13 @@ from pipeline.commit import over_budget
 from pipeline.commit_step import CommitRun
 from pipeline.job import build
 from pipeline.lock import locked
-from pipeline.names import TEMP
 from pipeline.options import RunOptions
 from pipeline.pickles import leave_out_folders
+from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan
 from pipeline.report import say
 from pipeline.signals import in_the_background
 from pipeline.warning import only_told
-from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.receipts import read_receipts
 
@@ -49,7 +48,7 @@ def run_elsewhere(
     options: RunOptions,
     beam_options: PipelineOptions,
     inputs: Inputs,
-    begun: Callable[[], AbstractContextManager[Plan]],
+    begun: Callable[[], AbstractContextManager[tuple[Plan, Place]]],
 ) -> None:
     """Starts the job, or finds the one that was started before, and waits for its end.
 
@@ -64,20 +63,20 @@ def run_elsewhere(
         RunError: The run failed, or its job cannot be followed.
     """
     if not dataflow.is_dataflow(beam_options):
-        with locked(options.output), begun() as plan:
-            _judge(options, lambda: _wait(_start(plan, beam_options)), resumed=plan.job.resume)
+        with locked(options.output), begun() as (plan, place):
+            _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), resumed=plan.job.resume)
         return
     service, resumed = dataflow.Service(beam_options, options.output), None
     # Held until the job is there: from then on it is the one of its name, which nobody else can start.
     with locked(options.output):
         job_id = service.find()
         if job_id is not None:
-            _check_same(options, inputs, service.link(job_id))
+            place = _check_same(options, inputs, service.link(job_id))
             say("found", f"the job {service.name} is running")
         else:
-            with begun() as plan, told(options.output), service.submitting():
+            with begun() as (plan, place), told(place.work), service.submitting():
                 dataflow.settle(plan, beam_options)
-                started, resumed = _start(plan, beam_options), plan.job.resume
+                started, resumed = _start(plan, place, beam_options), plan.job.resume
                 job_id = None if service.is_template else started.job_id()
     if job_id is None:
         say("template", "is written; the job that is made of it commits by itself")
@@ -86,25 +85,28 @@ def run_elsewhere(
     if options.detach:
         say("detached", "the job commits by itself; the same command follows it, or tells what came of it")
         return
-    _judge(options, lambda: _follow(service, job_id), resumed=resumed)
+    _judge(options, place, lambda: _follow(service, job_id), resumed=resumed)
 
 
-def _check_same(options: RunOptions, inputs: Inputs, link: str) -> None:
-    """Refuses a running job that is not the one that was asked for."""
-    earlier = resume.look(options.output)
-    if options.overwrite or earlier is None:
+def _check_same(options: RunOptions, inputs: Inputs, link: str) -> Place:
+    """Refuses a running job that is not the one that was asked for; where that one writes."""
+    place, earlier = resume.start(options, inputs)
+    if earlier is None or earlier.folder != place.work:
         raise UsageError(f"--output {options.output} is being written by {link}; wait for it, or cancel it first")
     resume.check(earlier, options, inputs)
+    return place
 
 
-def _start(plan: Plan, beam_options: PipelineOptions) -> Any:  # a PipelineResult, of the runner's own kind
+def _start(
+    plan: Plan, place: Place, beam_options: PipelineOptions
+) -> Any:  # a PipelineResult, of the runner's own kind
     if plan.model is not None:
         plan.model.stage()
     leave_out_folders()
     # Else Beam has workers log what is installed here, and where.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     root = beam.Pipeline(options=beam_options)
-    build(root, plan.job) | "CommitRun" >> CommitRun(plan.job.output, time.time())
+    build(root, plan.job) | "CommitRun" >> CommitRun(place, time.time())
     return root.run()
 
 
@@ -126,11 +128,12 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
         raise
 
 
-def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | None) -> None:
+def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resumed: bool | None) -> None:
     """Waits for the end, and tells what the job has left.
 
     Args:
         options: What was asked for.
+        place: Where the job writes.
         ended: Waits.
         resumed: Whether earlier attempts had done some of it; None if that is not known.
 
@@ -139,21 +142,22 @@ def _judge(options: RunOptions, ended: Callable[[], None], *, resumed: bool | No
     """
     output, failed = options.output, None
     try:
-        with told(output):
+        with told(place.work):
             ended()
     except RunError as error:
         failed = error
-    document = record.read(output, record.Manifest)
+    document = record.read(place.work, record.Manifest)
     # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
     if document is not None and document.status == record.OVER_BUDGET:
         totals = document.totals
         breach = options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
             with only_told("no bad rows can be shown"):
-                report.print_samples(output, read_receipts(files.join(output, TEMP)), breach.reason)
-            raise over_budget(output, breach) from failed
+                report.print_samples(place.work, read_receipts(place.temp), breach.reason)
+            raise over_budget(place, breach) from failed
     if failed is not None:
         raise failed
+    document = record.read(output, record.Manifest)
     if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
     with only_told(f"{output} is written, and could not be shown"):

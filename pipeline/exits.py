@@ -32,7 +32,8 @@ class Exit(enum.IntEnum):
     FAILED = (
         1,
         "failed",
-        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no `_SUCCESS`.",
+        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no new "
+        "`_SUCCESS`.",
         "Read the last line, look into `_dead_letter/`, mend the cause, and give the same command, which goes on from "
         "there; where rows of the input had to be mended, with --overwrite.",
     )
@@ -63,12 +64,12 @@ class Exit(enum.IntEnum):
     INTERRUPTED = (
         130,
         "interrupted",
-        "Somebody pressed Ctrl-C (SIGINT); of a run, there is no `_SUCCESS`.",
-        "Give the same command, without --overwrite: it goes on from there.",
+        "Somebody pressed Ctrl-C (SIGINT); of a run, there is no new `_SUCCESS`.",
+        "Give the same command: it goes on from there.",
     )
     TERMINATED = (
         143,
         "terminated",
-        "The system asked the command to end (SIGTERM); of a run, there is no `_SUCCESS`.",
-        "Give the same command, without --overwrite: it goes on from there.",
+        "The system asked the command to end (SIGTERM); of a run, there is no new `_SUCCESS`.",
+        "Give the same command: it goes on from there.",
     )

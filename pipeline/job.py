@@ -28,7 +28,8 @@ class Job(NamedTuple):
         chunk_bytes: About how large a chunk is.
         handler: The model, and what feeds it.
         layout: What stands in an output row.
-        output: Output folder.
+        output: The folder that parts are written to.
+        former: The complete output that the run replaces; None if there is none.
         resume: Whether chunks may be done already, by an earlier attempt at the same job.
         accelerator: What the workers that predict have besides, as Beam's resource hint says it; None for nothing.
     """
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     handler: KeyedChunkHandler
     layout: Layout
     output: str
+    former: str | None = None
     resume: bool = False
     accelerator: str | None = None
 
@@ -64,7 +66,7 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
         | "SpreadChunks" >> beam.Reshuffle()
     )
     if job.resume:
-        apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp)
+        apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp, job.former)
         parts = (build_chunks(apart[TODO], job), apart[DONE]) | "AddDone" >> beam.Flatten()
     else:
         parts = build_chunks(chunks, job)

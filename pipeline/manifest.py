@@ -104,14 +104,12 @@ def planned_path(temp: str, digest: str) -> str:
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
-def begin(
-    output: str, settings: LoadedSettings, sources: Iterable[Source], replaying: record.Replaying | None = None
-) -> None:
+def begin(output: str, settings: LoadedSettings, sources: Iterable[Source]) -> None:
     """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
     _write_anew(planned_path(files.join(output, TEMP), digest), listed)
-    job = Job(**_fields(settings), sources_sha256=digest, replaying=replaying)
+    job = Job(**_fields(settings), sources_sha256=digest)
     _write_anew(files.join(output, JOB), record.encode(job))
 
 
@@ -137,6 +135,7 @@ def commit(
     seconds: float,
     *,
     success: bool,
+    mark: str | None,
     keep: bool = False,
 ) -> None:
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
@@ -151,7 +150,8 @@ def commit(
         skipped: Files that are no data by their names.
         totals: The ledger.
         seconds: What it took.
-        success: Whether `_SUCCESS` is written.
+        success: Whether no limit was exceeded.
+        mark: The name of the file that is written last; None if there is none.
         keep: Whether what is needed to go on stays, see `clear`.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
@@ -166,8 +166,8 @@ def commit(
     )
     text = record.encode(document)
     files.write_whole(files.join(output, MANIFEST), [text])
-    if success:
-        _write_success(files.join(output, SUCCESS), success_of(text))
+    if mark is not None:
+        write_mark(files.join(output, mark), success_of(text))
     if keep:
         return
     # What came of the run stands whether or not they go.
@@ -175,7 +175,12 @@ def commit(
         clear(output)
 
 
-def _write_success(path: str, text: bytes) -> None:
+def write_mark(path: str, text: bytes) -> None:
+    """Writes `_SUCCESS`, or what stands for it.
+
+    Raises:
+        RunError: It cannot be written, and is not there.
+    """
     try:
         files.write_whole(path, [text])
     except RunError:
@@ -195,10 +200,13 @@ def success_of(text: bytes) -> bytes:
     return record.as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
-def is_complete(output: str) -> bool:
-    """Whether a folder has a `_SUCCESS`, and it is that of its manifest."""
+def is_complete(output: str, mark: str = SUCCESS) -> bool:
+    """Whether a folder has a `_SUCCESS`, or what stands for it, and it is that of its manifest."""
+    success = files.read_small(files.join(output, mark))
+    if success is None:
+        return False
     made = files.read_small(files.join(output, MANIFEST))
-    return made is not None and files.read_small(files.join(output, SUCCESS)) == success_of(made)
+    return made is not None and success == success_of(made)
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:

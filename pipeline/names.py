@@ -15,8 +15,11 @@ TRACEBACK = "_error.txt"
 
 # In TEMP: the planned sources, named by their sha256; what receipts and chunks call their folders is theirs.
 PLANNED = "sources"
-STAGED = "replay"  # parts as they will be, until they are put in place
+NEXT = "next"  # a new result of a complete output, see `pipeline.replace`
 MODEL = "model"  # a model for workers that cannot read the one that was given
+
+# In TEMP/NEXT: written last, as SUCCESS is in the output.
+READY = "_READY"
 
 RESERVED = (TEMP, LOCK, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
 PART = re.compile(r"-\d{5,}-of-\d{5,}(\.\w+)+$")

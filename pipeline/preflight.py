@@ -20,6 +20,7 @@ from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
 from pipeline.options import RunOptions
+from pipeline.place import Place
 from pipeline.record import LoadedSettings, Settings
 from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
@@ -102,7 +103,13 @@ def find_inputs(options: RunOptions) -> Inputs:
 
 @contextlib.contextmanager
 def prepare(
-    options: RunOptions, inputs: Inputs, *, local: bool, resume: bool = False, kept: Sweep | None = None
+    options: RunOptions,
+    inputs: Inputs,
+    *,
+    local: bool,
+    place: Place | None = None,
+    resume: bool = False,
+    kept: Sweep | None = None,
 ) -> Iterator[Plan]:
     """Checks inputs and model, and settles what feeds and what is written.
 
@@ -112,6 +119,7 @@ def prepare(
         options: What to check.
         inputs: What they are about.
         local: Whether the job will run on this machine, and finds its model in the model process.
+        place: Where the run writes; None for the output itself.
         resume: Whether chunks may be done already.
         kept: How the batch size was picked when these were begun.
 
@@ -141,7 +149,8 @@ def prepare(
             options.chunk_bytes,
             handler,
             layout,
-            options.output,
+            place.work if place else options.output,
+            options.output if place and place.is_staged else None,
             resume,
             options.accelerator,
         )

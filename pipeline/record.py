@@ -161,12 +161,9 @@ class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
     model: LoadedModel
     replays: tuple[Replay, ...] = ()
 
-
-class Replaying(_Strict, frozen=True, kw_only=True):
-    """Fields of the manifest that a replay which replaces parts has to keep."""
-
-    skipped: tuple[str, ...]
-    seconds: Seconds
+    def settings(self) -> "LoadedSettings":
+        """Nothing but the settings of a record."""
+        return LoadedSettings(**{name: getattr(self, name) for name in LoadedSettings.__struct_fields__})
 
 
 class Job(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
@@ -174,11 +171,9 @@ class Job(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         sources_sha256: Of the list of planned sources, which also names the list.
-        replaying: Set while a replay replaces parts.
     """
 
     sources_sha256: Sha256
-    replaying: Replaying | None = None
 
 
 class Listed(_Strict, frozen=True, kw_only=True):

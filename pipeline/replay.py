@@ -1,19 +1,16 @@
 """`keyjoin replay`: scores the dead letters of a run again, and puts the rows that succeed now into their places.
 
-    a run that has ended -> parts are staged in the temporary folder, nothing else changes
-                         -> `_SUCCESS` goes, `_job.json` says that parts are being replaced
-                         -> what was staged is put in place -> commit
-
-Killed before `_SUCCESS` goes, nothing has changed. Killed later, the same command puts in place what was staged; and
-the run's own command keeps the parts that are in place, and scores those again that are not whole.
+Parts that change are written to a folder of their own, and put in place when all of them are whole, see
+`pipeline.replace`. Killed before that, nothing has changed; killed later, any command on the output does the rest.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import shlex
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -21,7 +18,7 @@ from pipeline import ledger, manifest, record, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
 from pipeline.lock import locked
-from pipeline.names import JOB, MANIFEST, PARTS, STAGED, TEMP, is_unfinished
+from pipeline.names import JOB, MANIFEST, PARTS
 from pipeline.options import (
     Parser,
     RunOptions,
@@ -30,8 +27,10 @@ from pipeline.options import (
     command,
     pairs_of,
 )
+from pipeline.place import in_place, staged
 from pipeline.preflight import Inputs, Plan, prepare
-from pipeline.record import Job, LoadedSettings, Manifest, Replaying
+from pipeline.record import Job, Manifest
+from pipeline.replace import finish, is_ready
 from pipeline.report import say
 from pipeline.resume import Earlier, Stage
 from pipeline.signals import in_the_background
@@ -41,9 +40,9 @@ from transforms import files, formats
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
-from transforms.receipts import RECEIPTS, list_receipts, read_list, read_receipts
+from transforms.receipts import LISTED, read_list, read_receipts, receipt_path, write_list
 from transforms.records import PartReceipt, Source
-from transforms.replay import NOTHING_MENDED, Mended, keys, put, read_rows, replay_part
+from transforms.replay import NOTHING_MENDED, Mended, keys, read_rows, replay_part
 from transforms.sources import Matched
 from transforms.threads import in_threads
 from transforms.write import written_of
@@ -84,7 +83,10 @@ def main(argv: Sequence[str]) -> Exit:
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     with locked(run) as prove_lock:
-        earlier, document = _ended(run, prove_lock)
+        if is_ready(run):
+            say("resumes", "an interrupted command, whose new result is put in place")
+            finish(run, prove_lock)
+        earlier, document = _ended(run)
         options = _options(run, document, given)
         if not document.totals.dead:
             print(f"{run} has no dead letters; there is nothing to do")
@@ -94,11 +96,11 @@ def main(argv: Sequence[str]) -> Exit:
         mended = read_rows(given.rows, formats.load(document.format)) if given.rows else NOTHING_MENDED
         _check_keys(run, earlier, given.rows, mended.rows)
         with _prepared(options, earlier, document) as plan:
-            joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
+            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
         prove_lock()
-        if any(True for _ in _staged(run)) or earlier.stage is not Stage.COMPLETE:
-            _begin(run, earlier, document, _record(plan, mended, document, joined))
-            totals = _put(run, prove_lock)
+        if changed or earlier.stage is not Stage.COMPLETE:
+            totals = _commit(run, earlier, document, _record(plan, mended, document, joined))
+            finish(run, prove_lock)
         else:
             totals = document.totals
             with only_told(f"{run} is as it was, and could not be cleaned up"):
@@ -107,32 +109,38 @@ def main(argv: Sequence[str]) -> Exit:
         _print_result(run, joined, totals)
     breach = options.max_bad_rows.breach(totals.dead, totals.rows)
     if breach is not None:
-        raise over_budget(run, breach)
+        raise over_budget(in_place(run), breach)
     return Exit.COMPLETE
 
 
-def _ended(run: str, prove_lock: Callable[[], None]) -> tuple[Earlier, Manifest]:
-    """The run and its manifest, once a replay of it that was killed is finished.
+def _ended(run: str) -> tuple[Earlier, Manifest]:
+    """The run and its manifest.
 
     Raises:
-        UsageError: It has not ended.
+        UsageError: It has not ended, or a new run is to replace it.
     """
     earlier = _look(run)
     if isinstance(earlier.record, Job) and _is_over_budget(run, earlier.record):
         # What another runner than the local one leaves to go on with: it ends here.
         manifest.clear(run)
         earlier = _look(run)
-    if isinstance(earlier.record, Job) and earlier.record.replaying is not None:
-        say("goes on", "with a replay that was not finished: what it scored is put in place")
-        files.delete_files(run, [name for name in files.list_below(run) if is_unfinished(name)])
-        _put(run, prove_lock)
-        earlier = _look(run)
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
         again = shlex.join(command(ended.options))
         raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; let it go on first: {again}")
+    new, begun = staged(run).work, resume.unfinished(run)
+    if begun is not None and earlier.stage is Stage.COMPLETE:
+        again = shlex.join([*command(dataclasses.replace(begun.record.options, output=run)), *_replacing(begun)])
+        raise UsageError(
+            f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
+        )
     manifest.clear(run)  # what a run that was killed after its commit has left
     return earlier, ended
+
+
+def _replacing(begun: Earlier) -> list[str]:
+    asked = begun.record.options
+    return ["--overwrite"] * asked.overwrite + ["--incremental"] * asked.incremental
 
 
 def _look(run: str) -> Earlier:
@@ -145,11 +153,7 @@ def _look(run: str) -> Earlier:
 def _is_over_budget(run: str, job: Job) -> bool:
     """Whether a run has a manifest already, and that is the one of its `_job.json`."""
     made = record.read(run, Manifest)
-    return made is not None and made.status == record.OVER_BUDGET and _settings(made) == _settings(job)
-
-
-def _settings(found: Job | Manifest) -> LoadedSettings:
-    return LoadedSettings(**{name: getattr(found, name) for name in LoadedSettings.__struct_fields__})
+    return made is not None and made.status == record.OVER_BUDGET and made.settings() == job.settings()
 
 
 def _check_parts(run: str, document: Manifest) -> None:
@@ -224,23 +228,40 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
         yield plan
 
 
-def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) -> int:
-    """Scores dead letters again, and stages the parts that change.
+def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) -> tuple[bool, int]:
+    """Scores dead letters again, and writes the parts that change, and the lists of receipts.
 
     Returns:
-        How many rows succeed now.
+        Whether a part changes; and how many rows succeed now.
 
     Raises:
         RunError: A source, a part or its dead letters are not what they were.
     """
-    job, joined = plan.job, 0
-    fmt, staged, model = formats.load(job.format), _stage_folder(run), job.handler.load_model()
+    job, joined, changed, place = plan.job, 0, False, staged(run)
+    fmt, model = formats.load(job.format), job.handler.load_model()
     sources = {source.path: source for source in earlier.sources or ()}
     for path, parts in ledger.by_source(_dead(run)):
         for part, data in _with_data(sources[path], parts):
-            made = replay_part(part, data, mended, fmt, job.handler, model, job.layout, run, staged)
-            joined += 0 if made is None else made.joined - part.joined
-    return joined
+            made = replay_part(part, data, mended, fmt, job.handler, model, job.layout, run, place.work, place.temp)
+            if made is not None:
+                changed, joined = True, joined + made.joined - part.joined
+    _list_receipts(run, place.temp)
+    return changed, joined
+
+
+def _list_receipts(run: str, temp: str) -> None:
+    """Writes the lists of all receipts: those of parts that change, and the former ones of all others."""
+
+    def now(part: PartReceipt) -> PartReceipt:
+        path = receipt_path(temp, part.chunk.part)
+        return next(read_list(path)) if part.dead and files.read_small(path) is not None else part
+
+    receipts = map(now, read_list(files.join(run, PARTS)))
+    for number in itertools.count():
+        some = list(itertools.islice(receipts, LISTED))
+        if not some:
+            return
+        write_list(temp, 0, f"{number:04d}", some)
 
 
 def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[PartReceipt, bytes]]:
@@ -269,48 +290,25 @@ def _record(plan: Plan, mended: Mended, document: Manifest, joined: int) -> reco
     )
 
 
-def _begin(run: str, earlier: Earlier, document: Manifest, said: record.Replay) -> None:
-    """Makes the folder one in which parts are being replaced. What was staged stays."""
-    settings = msgspec.structs.replace(_settings(document), replays=(*document.replays, said))
-    carried = Replaying(skipped=document.skipped, seconds=document.seconds)
-    resume.begin(run, settings, earlier.sources or (), earlier, files.list_below(run), replaying=carried)
-
-
-def _put(run: str, prove_lock: Callable[[], None]) -> ledger.Totals:
-    """Puts in place what was staged, and commits; as often as need be.
+def _commit(run: str, earlier: Earlier, document: Manifest, said: record.Replay) -> ledger.Totals:
+    """Writes the lists and the manifest of the new result.
 
     Returns:
         The ledger.
 
     Raises:
-        RunError: What was staged is damaged, a file cannot be written, or the ledger does not add up.
+        RunError: The ledger does not add up, or a complete output would be none any more.
     """
-    earlier = _look(run)
-    job = earlier.record
-    if not isinstance(job, Job) or job.replaying is None:
-        raise RunError(f"{run} holds no replay to finish: another run works there; wait for it, and run again")
-    temp, staged = files.join(run, TEMP), _stage_folder(run)
-    for part in _staged(run):
-        put(part, staged, run, temp)
-    list_receipts(temp)
-    sources, seconds = earlier.sources or (), job.replaying.seconds
-    totals = ledger.total(read_receipts(temp))
-    breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
-    prove_lock()
+    place, sources = staged(run), earlier.sources or ()
+    settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
+    totals = ledger.total(read_receipts(place.temp))
+    breach = document.options.max_bad_rows.breach(totals.dead, totals.rows)
+    if breach is not None and earlier.stage is Stage.COMPLETE:
+        raise RunError(f"{breach}; {run} is still the complete output that it was before: mend model or rows")
     # The sources need not be there any more: what was read of them is on record.
-    read = Matched(list(sources), list(job.replaying.skipped))
-    commit(run, _settings(job), sources, read, totals, seconds, success=breach is None)
+    read = Matched(list(sources), list(document.skipped))
+    commit(place, settings, sources, read, totals, document.seconds, success=breach is None, mark=True, keep=True)
     return totals
-
-
-def _stage_folder(run: str) -> str:
-    return files.join(run, TEMP, STAGED)
-
-
-def _staged(run: str) -> Iterator[PartReceipt]:
-    folder = files.join(_stage_folder(run), RECEIPTS)
-    for name in sorted(files.list_below(folder)):
-        yield from read_list(files.join(folder, name))
 
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:

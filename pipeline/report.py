@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
-from pipeline.resume import Earlier
+from pipeline.resume import Start
 from pipeline.warning import flush_output
 from transforms import files, formats
 from transforms.formats import GZIP
@@ -26,11 +26,14 @@ SHOWN_BYTES = 1 << 20
 WIDTH = 110
 
 
-def print_plan(plan: Plan, earlier: Earlier | None = None) -> None:
+def print_plan(plan: Plan, start: Start) -> None:
     """Prints what will be read, what feeds the model, what is written, and what an earlier run has left to do."""
     handler, sources = plan.job.handler, plan.sources
-    if earlier is not None:
-        say("goes on", f"from a run that {earlier.stage.value}: what it wrote is read back, the rest is scored")
+    if start.earlier is not None:
+        stage = start.earlier.stage.value
+        say("goes on", f"from a run that {stage}: what it wrote is read back, the rest is scored")
+    if start.place.is_staged:
+        say("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
     say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
     for path in plan.skipped[:SHOWN_ROWS]:

@@ -5,8 +5,13 @@ A folder is in one of these states; each step of a run leads from one to another
     nothing      -> `_job.json` is written            -> unfinished
     unfinished   -> `_SUCCESS` is written             -> complete
     unfinished   -> too many bad rows: `_job.json` goes -> committed
-    complete     -> `_SUCCESS` goes                   -> committed
     committed    -> `_job.json` is written            -> unfinished
+    complete     -> `_READY` is written in `_temp/next` -> ready
+    ready        -> `_SUCCESS` is written, `_READY` goes -> complete
+
+What is complete stays complete until a new result is whole: `--overwrite`, `--incremental` and a replay write to the
+folder `_temp/next`, which is in one of the first three states itself. A folder that is ready has a new result which is
+whole: every command puts it in place before anything else, see `pipeline.replace`.
 """
 
 import enum
@@ -24,6 +29,7 @@ from pipeline.names import (
     JOB,
     LOCK,
     MANIFEST,
+    NEXT,
     PARTS,
     SOURCES,
     SUCCESS,
@@ -34,6 +40,7 @@ from pipeline.names import (
     is_unfinished,
 )
 from pipeline.options import RunOptions
+from pipeline.place import Place, in_place, staged
 from pipeline.preflight import Inputs
 from pipeline.record import Job, LoadedSettings, Manifest, Settings
 from transforms import files
@@ -67,11 +74,13 @@ class Earlier(NamedTuple):
     """What an earlier run left.
 
     Attributes:
+        folder: Where.
         stage: How far it came.
         record: Its `_job.json` if it was not finished, else its `_manifest.json`.
         sources: What it was to read; None if it was killed before that was written.
     """
 
+    folder: str
     stage: Stage
     record: Job | Manifest
     sources: Sequence[Source] | None
@@ -87,7 +96,7 @@ def look(output: str) -> Earlier | None:
     complete = made is not None and success == manifest.success_of(made)
     if job is not None and not complete and _is_whole(job):
         begun = _decoded(output, JOB, job, Job)
-        return Earlier(Stage.UNFINISHED, begun, manifest.read_planned(files.join(output, TEMP), begun))
+        return Earlier(output, Stage.UNFINISHED, begun, manifest.read_planned(files.join(output, TEMP), begun))
     if made is None:
         return None
     ended = _decoded(output, MANIFEST, made, Manifest)
@@ -95,7 +104,71 @@ def look(output: str) -> Earlier | None:
         if files.read_back(files.join(output, name)) != listed:
             raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
     stage = Stage.COMPLETE if complete else Stage.COMMITTED
-    return Earlier(stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
+    return Earlier(output, stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
+
+
+class Start(NamedTuple):
+    """How a run starts.
+
+    Attributes:
+        place: Where it writes.
+        earlier: The run that it resumes, or whose output it adds to; None if it starts anew.
+    """
+
+    place: Place
+    earlier: Earlier | None
+
+
+def start(options: RunOptions, inputs: Inputs) -> Start:
+    """How a run starts, by what earlier ones left in its output.
+
+    Raises:
+        UsageError: A file of an earlier run is damaged, and is not to be overwritten.
+    """
+    output = options.output
+    earlier = _look_to_overwrite(output) if options.overwrite else look(output)
+    if earlier is None or earlier.stage is not Stage.COMPLETE:
+        anew = options.overwrite and not (_was_overwriting(earlier) and _is_same(earlier, options, inputs))
+        return Start(in_place(output), None if anew else earlier)
+    place = staged(output)
+    begun = unfinished(output)
+    if _is_same(begun, options, inputs):
+        return Start(place, begun)
+    return Start(place, None if options.overwrite else earlier)
+
+
+def is_same(options: RunOptions, inputs: Inputs) -> bool:
+    """Whether an output is of that command, and of nothing else."""
+    return _is_same(_look_to_overwrite(options.output), options, inputs)
+
+
+def unfinished(output: str) -> Earlier | None:
+    """The run that is to replace a complete output once it is whole; None if there is none."""
+    found = _look_to_overwrite(staged(output).work)
+    if found is None or (isinstance(found.record, Manifest) and found.record.status == record.COMPLETE):
+        return None  # the latter is what a replay leaves that was killed before its last file
+    return found
+
+
+def _look_to_overwrite(folder: str) -> Earlier | None:
+    """As `look`; what is damaged is nothing."""
+    try:
+        return look(folder)
+    except UsageError:
+        return None
+
+
+def _was_overwriting(earlier: Earlier | None) -> bool:
+    """Whether the same command would have started a run anew, but was interrupted."""
+    return earlier is not None and earlier.record.options.overwrite
+
+
+def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bool:
+    """Whether an unfinished run is of that command, and of nothing else."""
+    try:
+        return earlier is not None and earlier.sources is not None and not check(earlier, options, inputs)
+    except UsageError:
+        return False
 
 
 def _is_whole(job: bytes) -> bool:
@@ -174,7 +247,7 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
     if earlier.sources is None:
         return []
     now = inputs.matched.sources
-    refused = next(changed_sources(earlier.sources, now), None) or _changed_bytes(earlier, options.output, now)
+    refused = next(changed_sources(earlier.sources, now), None) or _changed_bytes(earlier, now)
     if refused:
         raise UsageError(f"--output {options.output} holds a run that {earlier.stage.value}, but {refused}; {ANEW}")
     known = {source.path for source in earlier.sources}
@@ -228,13 +301,13 @@ def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator
             yield f"the parts of {old.path} were called {was}, and would be {would} now"
 
 
-def _changed_bytes(earlier: Earlier, output: str, now: Iterable[Source]) -> str | None:
+def _changed_bytes(earlier: Earlier, now: Iterable[Source]) -> str | None:
     """Reads sources again that were written since, as far as they were scored; says which has other bytes."""
     times = {source.path: source.updated for source in earlier.sources or ()}
     touched = {source.path: source for source in now if times.get(source.path, source.updated) != source.updated}
     if not touched:
         return None
-    parts = (part for part in _receipts(earlier, output, touched.values()) if part.chunk.source in touched)
+    parts = (part for part in _receipts(earlier, touched.values()) if part.chunk.source in touched)
     for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
         try:
             other = _other_bytes(touched[path], receipts)
@@ -256,12 +329,12 @@ def _other_bytes(source: Source, receipts: Iterable[PartReceipt]) -> Chunk | Non
     return None
 
 
-def _receipts(earlier: Earlier, output: str, sources: Iterable[Source]) -> Iterator[PartReceipt]:
+def _receipts(earlier: Earlier, sources: Iterable[Source]) -> Iterator[PartReceipt]:
     """Receipts that an earlier run left, at least those of some sources; those of a source follow each other."""
     if earlier.stage is not Stage.UNFINISHED:
-        yield from read_list(files.join(output, PARTS))
+        yield from read_list(files.join(earlier.folder, PARTS))
         return
-    temp = files.join(output, TEMP)
+    temp = files.join(earlier.folder, TEMP)
     names = files.list_below(files.join(temp, RECEIPTS))
     for source in sources:
         for name in names:
@@ -287,53 +360,56 @@ def lost_parts(output: str) -> list[str]:
 
 
 def clean(output: str) -> None:
-    """Removes what a run that was killed after its `_SUCCESS` has left.
+    """Removes what a run that was killed after its `_SUCCESS` has left, but no unfinished run that is to replace it.
 
     Raises:
         UsageError: It is still there, and holds the folder.
     """
-    if files.names_in(output) & {JOB, TEMP, LOCK}:
+    if files.names_in(output) & {JOB, TEMP, LOCK} and unfinished(output) is None:
         with locked(output):
             manifest.clear(output)
 
 
 def begin(
-    output: str,
+    place: Place,
     settings: LoadedSettings,
     sources: Sequence[Source],
     earlier: Earlier | None,
     there: Iterable[str],
     *,
     overwrite: bool = False,
-    replaying: record.Replaying | None = None,
 ) -> None:
-    """Makes an output folder ready, so that it says what is going on in it, whenever this process is killed.
+    """Makes a folder ready, so that it says what is going on in it, whenever this process is killed.
 
     Args:
-        output: The folder.
+        place: Where the run writes.
         settings: What will run, see `pipeline.manifest.begin`.
         sources: What it will read.
         earlier: What it goes on from; None if it starts anew.
-        there: Names of the files in the folder.
-        overwrite: Whether all else that an earlier run left goes.
-        replaying: Set if a replay replaces parts.
+        there: Names of the files in the folder that the run writes to.
+        overwrite: Whether all else that an earlier run left in the output goes.
 
     Raises:
         RunError: The temporary folder is a link that leads out of the output, or a file cannot be written.
     """
-    temp = files.join(output, TEMP)
-    # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
-    files.delete_tree(files.join(output, SUCCESS))
+    output, temp = place.work, place.temp
+    if place.is_staged:
+        if earlier is None or earlier.folder != output:
+            files.below(place.output, f"{TEMP}/{NEXT}/_")
+            files.delete_tree(output)
+    else:
+        # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
+        files.delete_tree(files.join(output, SUCCESS))
     if earlier is None or earlier.sources is None:
         files.delete_tree(temp)
     else:
         for name in (LISTS, SPILL):
             files.delete_tree(files.below(output, f"{TEMP}/{name}"))
         if earlier.stage is not Stage.UNFINISHED:
-            _restore(files.join(output, PARTS), temp)
-    manifest.begin(output, settings, sources, replaying)
+            _restore(files.join(earlier.folder, PARTS), temp)
+    manifest.begin(output, settings, sources)
     # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
-    if overwrite:
+    if overwrite and earlier is None and not place.is_staged:
         files.delete_below(output, keep=(LOCK, JOB, TEMP))
         return
     stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK) or is_unfinished(name)]

@@ -1,8 +1,9 @@
 """`keyjoin run`: checks, runs the job or what is left of it, and calls it complete only when the ledger adds up."""
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -16,8 +17,10 @@ from pipeline.elsewhere import check_place, run_elsewhere
 from pipeline.exits import Exit
 from pipeline.lock import locked
 from pipeline.options import RunOptions
+from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.record import Manifest
+from pipeline.replace import finish, finish_if_ready, is_ready
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
 from pipeline.warning import only_told
@@ -42,6 +45,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     check_place(options, beam_options)
     inputs = find_inputs(options)
+    if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
+        options = dataclasses.replace(options, overwrite=False)  # which is done
     if _is_complete(options, inputs):
         with only_told(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
@@ -55,31 +60,35 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
 
 def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, started: float) -> None:
     with locked(options.output) as prove_lock:
-        with _begun(options, inputs, beam_options) as plan:
+        with _begun(options, inputs, beam_options) as (plan, place):
             stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
         breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
         if breach is not None:
             with only_told("no bad rows can be shown"):
-                report.print_samples(options.output, read_receipts(plan.job.temp), breach.reason)
+                report.print_samples(place.work, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
             prove_lock()
             now, seconds = look_again(plan.job.patterns, plan.job.suffix), time.monotonic() - started
-            commit(options.output, plan.settings, plan.sources, now, totals, seconds, success=breach is None)
+            keep = place.is_staged and breach is None
+            commit(place, plan.settings, plan.sources, now, totals, seconds, success=breach is None, keep=keep)
+            if keep:
+                finish(options.output, prove_lock)
+        if stopped is None and (breach is None or not place.is_staged):
             with only_told(f"{options.output} is written, and could not be shown"):
                 report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
     if breach is not None:
-        raise over_budget(options.output, breach)
+        raise over_budget(place, breach)
 
 
 @contextlib.contextmanager
-def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[Plan]:
+def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[tuple[Plan, Place]]:
     """A plan, told and written down: from here on the folder says what is going on in it."""
-    there = files.list_below(options.output)
-    with _prepared(options, inputs, beam_options, there) as (plan, earlier):
-        report.print_plan(plan, earlier)
-        resume.begin(options.output, plan.settings, plan.sources, earlier, there, overwrite=options.overwrite)
-        yield plan
+    with _prepared(options, inputs, beam_options) as (plan, start):
+        report.print_plan(plan, start)
+        there = files.list_below(start.place.work)
+        resume.begin(start.place, plan.settings, plan.sources, start.earlier, there, overwrite=options.overwrite)
+        yield plan, start.place
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
@@ -92,10 +101,11 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     beam_options = pipeline_options(beam_args)
     check_place(options, beam_options)
     inputs = find_inputs(options)
-    if not _is_complete(options, inputs):
-        there = files.list_below(options.output)
-        with _prepared(options, inputs, beam_options, there) as (plan, earlier):
-            report.print_plan(plan, earlier)
+    if is_ready(options.output):
+        report.say("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
+    elif not _is_complete(options, inputs):
+        with _prepared(options, inputs, beam_options) as (plan, start):
+            report.print_plan(plan, start)
     return Exit.COMPLETE
 
 
@@ -105,7 +115,7 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
     Raises:
         UsageError: It was a run of something else.
     """
-    earlier = None if options.overwrite else resume.look(options.output)
+    earlier = None if options.overwrite else resume.start(options, inputs).earlier
     if earlier is None or not isinstance(earlier.record, Manifest) or earlier.stage is not resume.Stage.COMPLETE:
         return False
     if resume.check(earlier, options, inputs):
@@ -120,28 +130,29 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
 
 @contextlib.contextmanager
 def _prepared(
-    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions, there: Mapping[str, int]
-) -> Iterator[tuple[Plan, resume.Earlier | None]]:
-    """A plan, and the earlier run that it goes on from.
+    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions
+) -> Iterator[tuple[Plan, resume.Start]]:
+    """A plan, and how it starts.
 
     Raises:
         UsageError: Something is wrong with the model, or with what the output folder holds.
     """
-    earlier = None if options.overwrite else resume.look(options.output)
-    resume.check_folder(options, there, earlier)
+    start = resume.start(options, inputs)
+    place, earlier = start
+    resume.check_folder(options, files.list_below(options.output), earlier)
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)
         kept = manifest.batch_of(earlier.record.model)
     local = is_local(beam_options)
-    with prepare(options, inputs, local=local, resume=earlier is not None, kept=kept) as plan:
+    with prepare(options, inputs, local=local, place=place, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, replays=earlier.record.replays))
-        yield plan, earlier
+        yield plan, start
 
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
     """Runs the pipelines on this machine; why they stopped early, if they did."""
-    with told(options.output):
+    with told(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))

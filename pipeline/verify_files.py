@@ -25,7 +25,9 @@ from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding
 from pipeline.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside, is_part
 from pipeline.options import command
+from pipeline.place import staged
 from pipeline.record import Job, Manifest
+from pipeline.replace import is_ready
 from transforms import files, lookup
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
@@ -62,6 +64,10 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
         RunError: It is not complete.
     """
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
+    if success is None and is_ready(run):
+        new = record.read(staged(run).work, Manifest)
+        again = shlex.join(command(new.options)) if new is not None else "give its keyjoin run command again"
+        raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
     if success is None and job is not None:
         raise RunError(f"{run} holds a run that is not finished; wait for it, or go on: {_going_on(job)}")
     if made is None:

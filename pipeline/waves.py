@@ -62,7 +62,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
 def _find_done(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
     """The receipts of a wave's chunks that an earlier attempt has written."""
     if job.resume:
-        found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp), wave)
+        found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp, job.former), wave)
         yield from (part for part in found if part is not None)
 
 

@@ -10,6 +10,7 @@ import pytest
 from pipeline import ledger, manifest, resume
 from pipeline.batch_dependence import Verdict
 from pipeline.options import RunOptions, parse_run
+from pipeline.place import in_place
 from pipeline.preflight import Inputs
 from pipeline.record import BatchDependence, Fed, LoadedModel, LoadedSettings, Ops, Settings
 from transforms import files
@@ -38,8 +39,8 @@ class Folder(NamedTuple):
 
     def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
         there = files.list_below(str(self.output))
-        sources = self.inputs.matched.sources
-        resume.begin(str(self.output), loaded(self.inputs.settings), sources, earlier, there, overwrite=overwrite)
+        sources, place = self.inputs.matched.sources, in_place(str(self.output))
+        resume.begin(place, loaded(self.inputs.settings), sources, earlier, there, overwrite=overwrite)
 
     def write(self, *, receipts: int = 3) -> None:
         """Parts, dead letters, and the first receipts."""
@@ -52,8 +53,10 @@ class Folder(NamedTuple):
 
     def commit(self, *, success: bool = True) -> None:
         write_list(self.temp, 0, "00", self.parts)
-        sources, totals = self.inputs.matched.sources, ledger.total(self.parts)
-        manifest.commit(str(self.output), loaded(self.inputs.settings), sources, [], totals, 1.0, success=success)
+        sources, totals, mark = self.inputs.matched.sources, ledger.total(self.parts), "_SUCCESS" if success else None
+        manifest.commit(
+            str(self.output), loaded(self.inputs.settings), sources, [], totals, 1.0, success=success, mark=mark
+        )
 
     def look(self) -> resume.Earlier:
         found = resume.look(str(self.output))

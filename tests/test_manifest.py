@@ -60,7 +60,16 @@ def begin(options: RunOptions, plan: Any) -> None:
 
 
 def commit(options: RunOptions, plan: Any, totals: ledger.Totals, seconds: float, *, success: bool) -> None:
-    manifest.commit(options.output, plan.settings, plan.sources, plan.skipped, totals, seconds, success=success)
+    manifest.commit(
+        options.output,
+        plan.settings,
+        plan.sources,
+        plan.skipped,
+        totals,
+        seconds,
+        success=success,
+        mark="_SUCCESS" if success else None,
+    )
 
 
 def read(path: str) -> Any:

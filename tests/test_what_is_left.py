@@ -35,7 +35,7 @@ class TestLook:
         assert (found.stage, found.sources) == (Stage.UNFINISHED, folder.inputs.matched.sources)
         assert found.record.model.path == folder.inputs.settings.model.path
         next(Path(folder.temp, "sources").iterdir()).unlink()
-        assert folder.look() == (Stage.UNFINISHED, found.record, None)
+        assert folder.look() == (str(folder.output), Stage.UNFINISHED, found.record, None)
 
     @pytest.mark.parametrize(("success", "stage"), [(True, Stage.COMPLETE), (False, Stage.COMMITTED)])
     def test_committed(self, folder: Folder, success: bool, stage: Stage) -> None:

@@ -17,7 +17,7 @@ DONE: Final = "done"
 TaggedPart = beam.pvalue.TaggedOutput[Literal["done"], PartReceipt]
 
 
-def find_done(chunk: Chunk, output: str, temp: str) -> PartReceipt | None:
+def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -> PartReceipt | None:
     """The receipt of a chunk whose part and dead letters are there, byte for byte; else None.
 
     They are read back, each to its end. That the chunk's bytes are those of that time is for the caller to know,
@@ -27,6 +27,7 @@ def find_done(chunk: Chunk, output: str, temp: str) -> PartReceipt | None:
         chunk: The chunk, as it would be scored now.
         output: Output folder.
         temp: Where receipts are.
+        former: The complete output that the run replaces, where parts count as well; None if there is none.
 
     Raises:
         RunError: A file is there and cannot be read.
@@ -40,7 +41,11 @@ def find_done(chunk: Chunk, output: str, temp: str) -> PartReceipt | None:
         return None
     if part.chunk != chunk._replace(data=""):
         return None
-    whole = all(files.read_back(files.join(output, name)) == written for name, written in written_of(part))
+    folders = [output] if former is None else [output, former]
+    whole = all(
+        any(files.read_back(files.join(folder, name)) == written for folder in folders)
+        for name, written in written_of(part)
+    )
     return part if whole else None
 
 
@@ -54,11 +59,12 @@ class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
 
     output: str
     temp: str
+    former: str | None = None
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
         """Wires the step."""
         return chunks | "FindDone" >> beam.FlatMap(self._find).with_outputs(DONE, main=TODO)
 
     def _find(self, chunk: Chunk) -> Iterator[Chunk | TaggedPart]:
-        part = find_done(chunk, self.output, self.temp)
+        part = find_done(chunk, self.output, self.temp, self.former)
         yield chunk if part is None else beam.pvalue.TaggedOutput(DONE, part)

@@ -121,6 +121,32 @@ def _write_local(path: str, blocks: Iterable[Any]) -> Written:
     return written
 
 
+def move(source: str, target: str) -> bool:
+    """Gives a file another name, in the place of what has it. In an object store it is copied, and stays as well.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        RunError: It cannot be moved.
+    """
+    if not is_local(target):
+        with open_raw(source) as file:
+            write_whole(target, iter(lambda: file.read(READ_BYTES), b""))
+        return True
+    folder = os.path.dirname(target)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        os.replace(source, target)
+        _sync_folder(folder)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if os.path.lexists(source):
+            raise _not_written(target, error) from error
+    return True
+
+
 def _write_object(path: str, blocks: Iterable[Any]) -> Written:
     """An object store shows an object only once it is closed, whole."""
     written, failed = None, None
@@ -284,7 +310,8 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
     for at, folders, names in os.walk(folder, onerror=refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
         for path in (os.path.join(at, name) for name in (*names, *links)):
-            yield path[cut:], os.lstat(path).st_size
+            with contextlib.suppress(FileNotFoundError):  # it has just gone
+                yield path[cut:], os.lstat(path).st_size
 
 
 def refuse(error: OSError) -> None:

@@ -19,7 +19,6 @@ import msgspec
 from transforms import files
 from transforms.errors import RunError
 from transforms.records import Chunk, PartReceipt
-from transforms.threads import in_threads
 
 RECEIPTS = "receipts"
 LISTS = "lists"
@@ -140,22 +139,6 @@ def write_list(temp: str, wave: int, name: str, parts: Iterable[PartReceipt]) ->
     # Sorted, so that files can be merged, and so that the same run writes the same file.
     files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
     return path
-
-
-def list_receipts(temp: str) -> None:
-    """Writes the lists of a run anew, from the receipts beside its parts.
-
-    Raises:
-        RunError: A receipt is damaged, or a list cannot be written.
-    """
-    files.delete_tree(files.join(temp, LISTS))
-    folder = files.join(temp, RECEIPTS)
-    receipts = in_threads(lambda name: next(read_list(files.join(folder, name))), files.list_below(folder))
-    for number in itertools.count():
-        some = list(itertools.islice(receipts, LISTED))
-        if not some:
-            return
-        write_list(temp, 0, f"{number:04d}", some)
 
 
 def read_receipts(temp: str) -> Iterator[PartReceipt]:

@@ -167,6 +167,7 @@ def replay_part(
     layout: Layout,
     output: str,
     staged: str,
+    temp: str,
 ) -> PartReceipt | None:
     """Scores the dead letters of a part again, and writes what the part, its dead letters and receipt are to be.
 
@@ -181,7 +182,8 @@ def replay_part(
         model: The model.
         layout: What stands in an output row.
         output: Output folder.
-        staged: Folder to write to: a part, dead letters and a receipt of the names that they are to have.
+        staged: Folder to write a part and dead letters to, under the names that they are to have.
+        temp: Folder to write the receipt to.
 
     Returns:
         The receipt of what was written; None if all would be as it is, then nothing is.
@@ -227,7 +229,7 @@ def replay_part(
         dead_checksum=lettered.checksum,
         replayed=part.replayed + len(again) - len(joined.bad),
     )
-    write_receipt(staged, receipt)
+    write_receipt(temp, receipt)
     return receipt
 
 
@@ -272,30 +274,6 @@ class _Numbered(NamedTuple):
 def _part_bytes(part: PartReceipt, output: str) -> bytes:
     text = _as_written(files.below(output, part.chunk.part), part.bytes, part.checksum)
     return gzip.decompress(text) if part.chunk.part.endswith(GZIP) else text
-
-
-def put(made: PartReceipt, staged: str, output: str, temp: str) -> None:
-    """Puts a part and its dead letters in place, then their receipt; as often as need be, what is staged stays.
-
-    Args:
-        made: What was staged.
-        staged: Where.
-        output: Output folder.
-        temp: Where receipts are.
-
-    Raises:
-        RunError: What was staged is damaged, or a file cannot be written.
-    """
-    part, dead = made.chunk.part, letters_name(made.chunk.part)
-    expected = {part: files.Written(made.bytes, made.checksum)}
-    if made.dead:
-        expected[dead] = files.Written(made.dead_bytes, made.dead_checksum)
-    else:
-        files.delete_tree(files.below(output, dead))
-    for name, written in expected.items():
-        text = _as_written(files.below(staged, name), *written)
-        files.write_whole(files.below(output, name), [text])
-    write_receipt(temp, made)
 
 
 def keys(parts: Iterable[PartReceipt], output: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ class Job(NamedTuple):
         flags: Of the command.
         stored: Whether input and output are in the store.
         replays: Whether the command is a replay of the run in `out`.
+        replaces: Whether there is a complete run in `out` that the command replaces.
         input: What is read, in the folder or in the store.
     """
 
@@ -35,6 +36,7 @@ class Job(NamedTuple):
     flags: tuple[str, ...]
     stored: bool = False
     replays: bool = False
+    replaces: bool = False
     input: str = "in/"
 
     def argv(self) -> list[str]:
@@ -122,3 +124,33 @@ def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20)
     assert 0 < len(mended) < len(letters)
     (folder / "mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mended))
     return ran._replace(flags=("--rows=mended.jsonl",), replays=True)
+
+
+def overwriting(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:
+    """A run of `small` over other rows, with other parts, that overwrites it."""
+    ran = _complete(folder, stored=stored)
+    _write(ran, "a.jsonl", ("\n".join(ROWS[::-1] * 3) + "\n").encode())
+    return ran._replace(flags=(*ran.flags, f"--chunk_bytes={chunk_bytes}", "--overwrite"))
+
+
+def adding(folder: Path, *, stored: bool = False) -> Job:
+    """A run that adds the rows of two new files to those of `small`."""
+    ran = _complete(folder, stored=stored)
+    for name in ("c.jsonl", "sub/d.jsonl"):
+        _write(ran, name, ("\n".join(ROWS[::-1]) + "\n").encode())
+    return ran._replace(flags=(*ran.flags, "--incremental"))
+
+
+def _complete(folder: Path, *, stored: bool) -> Job:
+    ran = small(folder, stored=stored)
+    done = ran.run()
+    assert done.code == 0, done.said
+    return ran._replace(replaces=True)
+
+
+def _write(job: Job, name: str, text: bytes) -> None:
+    path = job.folder / "in" / name
+    if job.stored:
+        path = job.folder / "objects" / urllib.parse.quote(f"bucket/in/{name}", safe="")
+    path.write_bytes(text)
+    os.utime(path, (2e9, 2e9))

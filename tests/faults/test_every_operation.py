@@ -13,7 +13,7 @@ import pytest
 from tests.faults.counts import Counts
 from tests.faults.disk import CHANGES, DONE, KILL, ON, ONCE, Fault
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import LEFT_BEHIND, Job, replaying, small
+from tests.faults.jobs import LEFT_BEHIND, Job, adding, overwriting, replaying, small
 
 RANDOM = re.compile(r"[0-9a-f]{32}\.tmp")
 
@@ -55,8 +55,9 @@ class Trial:
         if "_SUCCESS" in left:
             # Of a store also one that was never written to its end: it says what is so.
             there["_SUCCESS"] = self.expected["_SUCCESS"]
-            # A replay that fails leaves the run as it was, or as it is to be.
-            assert there == self.expected or (job.replays and done.code != 0 and there == self.before), said
+            # What replaces a complete output and fails leaves it as it was, or as it is to be.
+            kept = job.replays or job.replaces
+            assert there == self.expected or (kept and done.code != 0 and there == self.before), said
         if self._is_new(left):
             self.resumed += 1
             again = job.run()
@@ -88,12 +89,23 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make, bool], Tr
 
 
 # Of what the attempts are, beside a soak, which makes all of them: each kill, every second error, and so on.
-STEPS = {small: {ONCE: 2, ON: 6, DONE: 2, KILL: 1}, replaying: {ONCE: 24, ON: 72, DONE: 12, KILL: 8}}
+STEPS = {
+    small: {ONCE: 2, ON: 6, DONE: 2, KILL: 1},
+    replaying: {ONCE: 24, ON: 72, DONE: 12, KILL: 8},
+    overwriting: {ONCE: 60, ON: 180, DONE: 20, KILL: 12},
+    adding: {ONCE: 60, ON: 180, DONE: 20, KILL: 12},
+}
+WHAT = {
+    small: "an operation",
+    replaying: "an operation of a replay",
+    overwriting: "an operation of a run that overwrites another",
+    adding: "an operation of a run that adds to another",
+}
 
 
 @pytest.mark.parametrize("how", [ONCE, ON, DONE, KILL])
 @pytest.mark.parametrize("stored", [False, True], ids=["disk", "store"])
-@pytest.mark.parametrize("make", [small, replaying], ids=["run", "replay"])
+@pytest.mark.parametrize("make", WHAT, ids=["run", "replay", "overwrite", "incremental"])
 def test_no_operation_can_cost_a_row(
     trial: Callable[[Make, bool], Trial], count: Counts, make: Make, stored: bool, how: str
 ) -> None:
@@ -101,6 +113,5 @@ def test_no_operation_can_cost_a_row(
     faults = list(tried.faults(how))[:: 1 if count.soak else STEPS[make][how]]
     side_by_side(tried.try_out, faults)
     where = "the store" if stored else "the disk"
-    what = "an operation" if make is small else "an operation of a replay"
-    count(f"{what} on {where} {how}", len(faults))
+    count(f"{WHAT[make]} on {where} {how}", len(faults))
     assert tried.resumed  # in this way or in one before it: what was left is tried once

@@ -13,10 +13,11 @@ import pytest
 from tests.conftest import BOSTON, ROOT
 from tests.faults.counts import Counts
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import LEFT_BEHIND, ROWS, Job, make, replaying, without_times
+from tests.faults.jobs import LEFT_BEHIND, ROWS, Job, make, overwriting, replaying, without_times
 
 RUNS, SOAK_RUNS = 60, 200
 REPLAYS, SOAK_REPLAYS = 40, 200
+OVERWRITES = 20
 PROCESSES, SOAK_PROCESSES = 3, 100
 
 
@@ -55,6 +56,13 @@ def test_a_kill_at_any_moment(tmp_path: Path, count: Counts) -> None:
 def test_a_kill_of_a_replay_at_any_moment(tmp_path: Path, count: Counts) -> None:
     job = replaying(tmp_path / "job", chunk_bytes=60)
     count("forked replays killed", killed(job, tmp_path, SOAK_REPLAYS if count.soak else REPLAYS))
+
+
+def test_a_kill_of_a_run_that_overwrites_another(tmp_path: Path, count: Counts) -> None:
+    job = overwriting(tmp_path / "job", chunk_bytes=100)
+    count(
+        "forked runs that overwrite another killed", killed(job, tmp_path, SOAK_REPLAYS if count.soak else OVERWRITES)
+    )
 
 
 @pytest.fixture
