@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import startup
+from pipeline.chunk_size import CHUNK_BYTES
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
 from transforms import columns, formats, mapping
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     fmt = formats.load(formats.name_of([source]))
     write = writer(options, fmt, source)
     Path(options.output).mkdir(parents=True)
-    for chunk in chunks(fmt, source, options.chunk_bytes):
+    for chunk in chunks(fmt, source, options.chunk_bytes or CHUNK_BYTES):
         with open(os.path.join(options.output, chunk.part), "wb") as file:
             file.writelines(write(chunk))
 

@@ -41,7 +41,7 @@ def _cause(error: Exception, output: str) -> str:
     own = OWN_ERROR.findall(text)
     if own:
         return str(own[-1])
-    if memory.is_short(text):
+    if memory.is_short(error):
         return "the run ran out of memory; lower --chunk_bytes and --wave_bytes, or raise --max_memory if it is given"
     path = files.join(output, TRACEBACK)
     with contextlib.suppress(RunError):  # where nothing can be written, what is said here is all there is

@@ -122,10 +122,10 @@ def main(argv: Sequence[str]) -> Exit:
         return code
     except (UsageError, RunError, OSError) as error:
         # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
-        print(f"keyjoin: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"keyjoin: error: {' '.join(str(error).split())}{_how_to_resume(argv, error)}", file=sys.stderr)
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
     except KeyboardInterrupt as stopped:
-        print(f"keyjoin: stopped{_how_to_go_on(argv)}", file=sys.stderr)
+        print(f"keyjoin: stopped{_how_to_resume(argv, stopped)}", file=sys.stderr)
         number = getattr(stopped, "signal", signal.SIGINT)
         return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
 
@@ -140,13 +140,12 @@ def _call(argv: Sequence[str]) -> Exit:
         return COMMANDS[argv[0]].call(argv[1:])
 
 
-def _how_to_go_on(argv: Sequence[str]) -> str:
-    if argv[0] not in ("run", "replay"):
+def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
+    """How much of a run is done, and the command that does the rest."""
+    notes = getattr(ended, "__notes__", ())
+    if not notes and (argv[0] not in ("run", "replay") or not isinstance(ended, KeyboardInterrupt)):
         return ""
-    command = shlex.join(["keyjoin", *argv])
-    if argv[0] == "replay":
-        return f"; this does what is left to do: {command}"
-    return f"; what was written stays; this goes on from there: {command}"
+    return "".join(f"; {text}" for text in (*notes, f"resume with: {shlex.join(['keyjoin', *argv])}"))
 
 
 def entry() -> None:

@@ -35,6 +35,7 @@ ERROR_SECONDS = 60.0
 GIGABYTE = 1 << 30
 PROCESS_BYTES = 600_000_000  # a worker's process, with TensorFlow and without a model (docs/scale.md)
 BYTES_A_CHUNK_BYTE = 2  # as measured there
+BYTES_A_PREDICTION_BYTE = 9  # measured on a worker of Prism, before parts were written in smaller pieces
 BYTES_A_MODEL_BYTE = 2  # its graph and its variables while it is loaded
 USABLE = 0.8  # of a machine's memory
 WORKER_INPUT = 4 * GIGABYTE  # what a worker should have to do at least: 64 chunks
@@ -131,7 +132,8 @@ def image(project: str, region: str) -> str:
 def machine_for(plan: Plan) -> Machine:
     """The smallest machine with the memory for a process a processor, each with a chunk, and for the model."""
     model = BYTES_A_MODEL_BYTE * (plan.model.bytes if plan.model else 0)
-    process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes
+    predictions = plan.expected.predictions * plan.expected.chunk_bytes
+    process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes + BYTES_A_PREDICTION_BYTE * predictions
     shared = plan.job.handler.shared
     need = {m: m.cpus * (process + (0 if shared else model)) + (model if shared else 0) for m in MACHINES}
     return next((m for m in MACHINES if need[m] <= USABLE * m.gigabytes * GIGABYTE), MACHINES[-1])

@@ -20,6 +20,7 @@ from pipeline.options import RunOptions
 from pipeline.pickles import leave_out_folders
 from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan
+from pipeline.progress import reported
 from pipeline.report import say
 from pipeline.signals import in_the_background
 from pipeline.warning import only_told
@@ -123,8 +124,9 @@ def _wait(running: Any) -> None:
 def _follow(service: dataflow.Service, job_id: str) -> None:
     try:
         in_the_background(lambda: service.follow(job_id))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         say("goes on", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
+        stopped.add_note("the job goes on, and the same command follows it")
         raise
 
 
@@ -142,7 +144,7 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
     """
     output, failed = options.output, None
     try:
-        with told(place.work):
+        with reported(place.temp), told(place.work):
             ended()
     except RunError as error:
         failed = error

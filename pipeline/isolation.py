@@ -54,7 +54,8 @@ class Isolated:
         from transforms.model import Model
 
         loaded = self._running()
-        return Model(loaded.inputs, loaded.outputs, self, loaded.findings, loaded.unfit, stateful=loaded.stateful)
+        known = loaded.findings, loaded.unfit
+        return Model(loaded.inputs, loaded.outputs, self, *known, stateful=loaded.stateful, weights=loaded.weights)
 
     def __call__(
         self, *arrays: "npt.NDArray[Any]", outputs: Sequence[str] | None = None

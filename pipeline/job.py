@@ -26,6 +26,7 @@ class Job(NamedTuple):
         format: Name of their format.
         suffix: What the parts of a source without a known suffix are called.
         chunk_bytes: About how large a chunk is.
+        chunk_rows: How many rows it has at most; None for no such limit.
         handler: The model, and what feeds it.
         layout: What stands in an output row.
         output: The folder that parts are written to.
@@ -38,6 +39,7 @@ class Job(NamedTuple):
     format: str
     suffix: str
     chunk_bytes: int
+    chunk_rows: int | None
     handler: KeyedChunkHandler
     layout: Layout
     output: str
@@ -62,7 +64,7 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
         | "MatchSources" >> MatchSources(job.patterns, job.suffix)
         # All sources come out of one element: without this, one worker would split, and unpack, all of them.
         | "SpreadSources" >> beam.Reshuffle()
-        | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.temp)
+        | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.chunk_rows, job.temp)
         | "SpreadChunks" >> beam.Reshuffle()
     )
     if job.resume:
@@ -81,14 +83,14 @@ def build_chunks(
     Args:
         chunks: All chunks of the job, or those of a wave.
         job: The job.
-        watch: Counts bad rows; chunks that come when their budget is gone are left out. Only on this machine.
+        watch: Counts bad rows, and decides which chunks are begun. Only on this machine.
 
     Returns:
         PCollection[PartReceipt]: what was written of each chunk.
     """
     fmt = formats.load(job.format)
     if watch:
-        chunks |= "WhileInBudget" >> beam.Filter(watch.goes_on).with_output_types(Chunk)
+        chunks |= "WhileInBudget" >> beam.Filter(watch.begins).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
     predict: beam.PTransform[Any, Any] = Predict(job.handler)
     if job.accelerator:  # For this step alone: the others stay on workers without one.

@@ -8,12 +8,13 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pipeline import VERSION, ledger, model_check, record
 from pipeline.batch_dependence import Dependence
+from pipeline.chunk_size import ChunkSize
 from pipeline.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.options import RunOptions
 from pipeline.record import (
@@ -39,6 +40,18 @@ from transforms.receipts import decode_object, encode, read_lines, read_receipts
 from transforms.records import Layout, Source
 
 PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
+
+
+class Kept(NamedTuple):
+    """What a run chose, so that a resumed run does the same.
+
+    Attributes:
+        sweep: How the batch size was picked.
+        chunk: How large chunks are.
+    """
+
+    sweep: Sweep
+    chunk: ChunkSize
 
 
 def settings(options: RunOptions, name: str) -> Settings:
@@ -72,6 +85,7 @@ def with_contract(
     handler: KeyedChunkHandler,
     layout: Layout,
     swept: Sweep,
+    chunk: ChunkSize,
     findings: Sequence[Finding],
     dependence: Dependence,
 ) -> LoadedSettings:
@@ -90,13 +104,16 @@ def with_contract(
         batch_dependence=msgspec.convert(dependence.document(), BatchDependence),
         batch_size=handler.batch_size,
         rows_per_second_by_batch_size=dict(swept.rates),
+        chunk_bytes=chunk.bytes,
+        chunk_rows=chunk.rows,
     )
     return LoadedSettings(options=before.options, format=before.format, model=model, versions=before.versions)
 
 
-def batch_of(model: LoadedModel) -> Sweep:
-    """The batch size that a run recorded of its model, and why it was picked."""
-    return Sweep(model.batch_size, model.rows_per_second_by_batch_size)
+def kept_of(model: LoadedModel) -> Kept:
+    """The sizes that a run recorded of its model, and why the batch size was picked."""
+    sweep = Sweep(model.batch_size, model.rows_per_second_by_batch_size)
+    return Kept(sweep, ChunkSize(model.chunk_bytes, model.chunk_rows))
 
 
 def planned_path(temp: str, digest: str) -> str:

@@ -5,6 +5,7 @@ setrlimit(2)); code that is mapped from files is not in it. Each of the two proc
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.chunk_size import ChunkSize
 from pipeline.model_process import EndedError, process
 from pipeline.options import RunOptions
 from transforms import threads
@@ -27,6 +29,7 @@ CHUNK_BYTE = {False: 2.0, True: 5.0}  # ... for each byte of a chunk; of tf.Exam
 FEATURE_BYTE = 1.0  # ... for each byte of a chunk's features
 PREDICTION_BYTE = 12.0  # ... for each byte of a chunk's predictions, which become text
 WAVE_BYTE = 5.5  # ... for each byte of a wave's predictions, which wait for their join
+HELD = 4.0  # of --wave_bytes, for each byte of predictions: the rest of what a wave holds does not wait
 GRAPH = 100 << 20  # ... by Beam, and by the threads of a run
 CALLS = 64 << 20  # ... by the model's process
 
@@ -73,12 +76,19 @@ class Row(NamedTuple):
 
 @contextlib.contextmanager
 def bounded(
-    options: RunOptions, handler: KeyedChunkHandler, fmt: Format, rows: Arrays | None, row_bytes: float, size: int
+    options: RunOptions,
+    chunk: ChunkSize,
+    handler: KeyedChunkHandler,
+    fmt: Format,
+    rows: Arrays | None,
+    row_bytes: float,
+    size: int,
 ) -> Iterator[None]:
     """Keeps both processes within `--max_memory`, where it is given, as long as the context.
 
     Args:
         options: What is run.
+        chunk: How large chunks are.
         handler: The model, and what feeds it.
         fmt: Format of the input.
         rows: Some rows, as the model is called with them, or None if there are none.
@@ -94,8 +104,8 @@ def bounded(
     if sys.platform != "linux":
         raise UsageError(f"--max_memory={options.max_memory} is kept by Linux only; leave it out")
     started = process()
-    least = need(options, fmt, Row(row_bytes, 0.0, 0.0), size)
-    _check(options, handler, least)
+    least = need(options, chunk, fmt, Row(row_bytes, 0.0, 0.0), size)
+    _check(options, chunk, handler, least)
     try:
         # Also what is measured is bounded: afterwards it would be too late.
         started.limit(options.max_memory - least.own)
@@ -106,8 +116,8 @@ def bounded(
                 f"--max_memory={options.max_memory} is too little for the model, whose process ended when it was "
                 f"called with --batch_size={handler.batch_size} rows; lower that, or raise it"
             ) from error
-        found = need(options, fmt, row, size)
-        _check(options, handler, found)
+        found = need(options, chunk, fmt, row, size)
+        _check(options, chunk, handler, found)
         spare = options.max_memory - found.total
         started.limit(found.model + spare // 2)
         with _limited(found.own + spare // 2):
@@ -116,18 +126,20 @@ def bounded(
         started.limit(None)
 
 
-def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
+def need(options: RunOptions, size_of_chunk: ChunkSize, fmt: Format, row: Row, size: int) -> Need:
     """What a run needs at least.
 
     Args:
         options: What is run.
+        size_of_chunk: How large chunks are.
         fmt: Format of the input.
         row: What a row takes.
         size: Bytes of the whole input at most, decompressed.
     """
-    chunk = min(options.chunk_bytes, size)
+    rows = size_of_chunk.rows
+    chunk = min(size_of_chunk.bytes, size, math.inf if rows is None else round(rows * row.text))
     # A wave has at least a chunk, and may end half a one above its size.
-    wave = min(wave_size(size, options.wave_bytes) + options.chunk_bytes, size)
+    wave = min(wave_size(size, options.wave_bytes, row.predictions / row.text) + chunk, size)
     of_rows = FEATURE_BYTE * row.features + PREDICTION_BYTE * row.predictions
     return Need(
         private_bytes("self"),
@@ -137,13 +149,19 @@ def need(options: RunOptions, fmt: Format, row: Row, size: int) -> Need:
     )
 
 
-def wave_size(size: int, wave_bytes: int) -> int:
+def wave_size(size: int, wave_bytes: int, predictions: float) -> int:
     """How much of an input goes into a wave: all of one that is less than two of them, since each costs a graph.
 
-    >>> wave_size(size=15, wave_bytes=8), wave_size(size=16, wave_bytes=8)
-    (15, 8)
+    Args:
+        size: Bytes of the input.
+        wave_bytes: See `--wave_bytes`.
+        predictions: Bytes of predictions for each byte of input.
+
+    >>> wave_size(15, 8, 0.0), wave_size(16, 8, 0.0), wave_size(16, 8, 1.0)
+    (15, 8, 2)
     """
-    return size if wave_bytes < size < 2 * wave_bytes else wave_bytes
+    most = max(1, round(wave_bytes / (1 + HELD * predictions)))
+    return size if most < size < 2 * most else most
 
 
 def _measured(handler: KeyedChunkHandler, rows: Arrays | None, row_bytes: float) -> Row:
@@ -161,12 +179,12 @@ def _size(arrays: Iterable[npt.NDArray[Any]]) -> int:
     return sum(sum(map(len, array.flat)) if array.dtype == object else array.nbytes for array in arrays)
 
 
-def _check(options: RunOptions, handler: KeyedChunkHandler, found: Need) -> None:
+def _check(options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler, found: Need) -> None:
     if options.max_memory is not None and found.total > options.max_memory:
         raise UsageError(
             f"--max_memory={options.max_memory} is less than the {found.total} bytes that this run needs at least: "
             f"{found.now + GRAPH} for keyjoin and {found.model} for the model, {found.chunk} for a chunk "
-            f"(--chunk_bytes={options.chunk_bytes}) and {found.wave} for what a wave predicts "
+            f"(--chunk_bytes={chunk.bytes}) and {found.wave} for what a wave predicts "
             f"(--wave_bytes={options.wave_bytes}); lower these, or --batch_size={handler.batch_size}, or raise it"
         )
 
@@ -190,6 +208,7 @@ def _limited(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_DATA, (before, most))
 
 
-def is_short(text: str) -> bool:
-    """Whether what a step raised, as text, says that there was no memory."""
-    return "MemoryError" in text or "can't start new thread" in text
+def is_short(error: BaseException) -> bool:
+    """Whether what a step raised says that there was no memory: by its type, or where a runner has only its text."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "MemoryError" in text or "can't start new thread" in text

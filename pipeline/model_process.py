@@ -123,8 +123,8 @@ class ModelProcess:
 
         with _connect(self.address) as connection:
             question = os.path.abspath(folder), (signature, policy, cores)
-            number, inputs, outputs, findings, unfit, stateful = _value(*_ask(connection, self.address, question))
-        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, stateful=stateful)
+            number, inputs, outputs, findings, unfit, known = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **known)
 
     def unload(self) -> None:
         """Drops the models that it has loaded, with their state and memory; they must not be called any more.

@@ -68,7 +68,8 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
         model = load(which, *what)
         number = next(_NUMBERS)
         models[number] = model
-        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, model.stateful)
+        known = {"stateful": model.stateful, "weights": model.weights}
+        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, known)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except (MemoryShortError, MemoryError) as error:

@@ -46,7 +46,7 @@ class RunOptions(ModelOptions):
     batch_dependence: str
     isolate: bool
     batch_timeout: float | None
-    chunk_bytes: int
+    chunk_bytes: int | None
     wave_bytes: int
     max_memory: int | None
     max_bad_rows: Budget
@@ -278,17 +278,16 @@ def run_parser(prog: str) -> Parser:
     add(
         "--chunk_bytes",
         type=_positive(MAX_CHUNK_BYTES),
-        default=64 << 20,
         metavar="BYTES",
-        help="about how much of a file becomes one part (default: %(default)s)",
+        help="about how much of a file becomes one part (default: 67108864; less where predictions are large)",
     )
     add(
         "--wave_bytes",
         type=_positive(),
         default=1 << 28,
         metavar="BYTES",
-        help="about how much input a local run has in hand at a time, which bounds its memory; all of it if it is less "
-        "than twice as much (default: %(default)s)",
+        help="about how much a local run scores before it writes, input and predictions, which bounds its memory; all "
+        "of it if it is less than twice as much (default: %(default)s)",
     )
     add(
         "--max_memory",

@@ -16,10 +16,12 @@ from apache_beam.io.filesystem import FileMetadata
 
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
+from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
 from pipeline.options import RunOptions
+from pipeline.output_check import check_output
 from pipeline.place import Place
 from pipeline.record import LoadedSettings, Settings
 from pipeline.refusal import ROWS, warn_of_refusal
@@ -27,7 +29,7 @@ from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, globs, mapping, sources
+from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
@@ -73,6 +75,7 @@ class Plan(NamedTuple):
         sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
         findings: What the model does besides computing.
+        expected: What the sampled rows let expect.
         model: The model as workers find it; None if the job runs on this machine.
     """
 
@@ -82,6 +85,7 @@ class Plan(NamedTuple):
     sweep: Sweep
     settings: LoadedSettings
     findings: Sequence[Finding]
+    expected: Expected
     model: WorkerModel | None
 
 
@@ -109,7 +113,7 @@ def prepare(
     local: bool,
     place: Place | None = None,
     resume: bool = False,
-    kept: Sweep | None = None,
+    kept: manifest.Kept | None = None,
 ) -> Iterator[Plan]:
     """Checks inputs and model, and settles what feeds and what is written.
 
@@ -121,7 +125,7 @@ def prepare(
         local: Whether the job will run on this machine, and finds its model in the model process.
         place: Where the run writes; None for the output itself.
         resume: Whether chunks may be done already.
-        kept: How the batch size was picked when these were begun.
+        kept: What was chosen when these were begun.
 
     Raises:
         UsageError: Something is wrong; nothing was written.
@@ -137,28 +141,20 @@ def prepare(
         sizes = [source.size for source in matched.sources]
         beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
         model = None if local else worker_model.find(options, folder)
-        handler, swept, loaded, dependence = _handler(options, folder, beginning, kept, model)
+        handler, (swept, chunk), loaded, dependence = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         suffix = formats.default_suffix(name)
-        job = Job(
-            options.input,
-            name,
-            suffix,
-            options.chunk_bytes,
-            handler,
-            layout,
-            place.work if place else options.output,
-            options.output if place and place.is_staged else None,
-            resume,
-            options.accelerator,
-        )
-        settings = manifest.with_contract(inputs.settings, handler, layout, swept, loaded.findings, dependence)
-        with beginning.bounded(options, handler, most_bytes(matched.sources)):
+        work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
+        job = Job(options.input, name, suffix, *chunk, handler, layout, work, final, resume, options.accelerator)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept, chunk, loaded.findings, dependence)
+        with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
             if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
                 isolation.renew()
-            yield Plan(job, matched.sources, matched.skipped, swept, settings, loaded.findings, model)
+            row = RowSize(beginning.row_bytes, row_bytes(handler.contract.predictions))
+            expected = expect(chunk, row, beginning.largest, swept.rates)
+            yield Plan(job, matched.sources, matched.skipped, swept, settings, loaded.findings, expected, model)
 
 
 @contextlib.contextmanager
@@ -230,18 +226,18 @@ class _Sample(NamedTuple):
         return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
 
     def bounded(
-        self, options: RunOptions, handler: KeyedChunkHandler, size: int
+        self, options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler, size: int
     ) -> contextlib.AbstractContextManager[None]:
         """Keeps `--max_memory`, see `memory.bounded`."""
         rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
-        return memory.bounded(options, handler, self.format, rows, self.row_bytes, size)
+        return memory.bounded(options, chunk, handler, self.format, rows, self.row_bytes, size)
 
 
 def _handler(
-    options: RunOptions, folder: str, sample: _Sample, kept: Sweep | None, model: WorkerModel | None
-) -> tuple[KeyedChunkHandler, Sweep, models.Model, Dependence]:
+    options: RunOptions, folder: str, sample: _Sample, kept: manifest.Kept | None, model: WorkerModel | None
+) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence]:
     # A worker's own processes share its cores, whatever they are called with.
-    most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes)
+    most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
     load = _loader(options, models.ALL_CORES if most is None else models.ONE_CORE)
     loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
@@ -251,10 +247,13 @@ def _handler(
     features = _features(options, contract, sample)
     if rows := sample.arrays(features, ROWS) if sample.rows else None:
         warn_of_refusal(loaded, contract, rows, options.batch_size or ROWS)
-    swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
+    swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
+    if kept is None:
+        row = row_bytes(contract.predictions)
+        kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
     handler = KeyedChunkHandler(
-        functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
+        functools.partial(load, folder), contract, features, kept.sweep.batch_size, options.non_finite == "keep"
     )
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
@@ -262,7 +261,7 @@ def _handler(
         handler.load = model.loader(load)
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
-    return handler, swept, loaded, dependence
+    return handler, kept, loaded, dependence
 
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -> models.Contract:
@@ -345,7 +344,7 @@ def _look(
     """What predictions depend on, and the contract with the shapes that they have in the run."""
     dependence = Dependence(Verdict.UNKNOWN)
     if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
-        size = sample.call_rows(batch_size, options.chunk_bytes)
+        size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
     open_output = next(filter(is_open, contract.predictions), None)
@@ -365,47 +364,6 @@ def _check_readable(file: FileMetadata) -> None:
         raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
     if not file.size_in_bytes and not os.path.isfile(path):
         raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
-
-
-def check_output(options: RunOptions, found: Sequence[Source]) -> None:
-    """Refuses an output folder that cannot be written to, or that lies where the input is searched for.
-
-    Raises:
-        UsageError: It is.
-    """
-    output = _absolute(options.output)
-    for pattern in options.input:
-        folder = _absolute(pattern)
-        if not sources.is_glob(pattern) and _inside(output, folder) and not any(s.path == pattern for s in found):
-            raise UsageError(f"--output {options.output} lies inside of the input {pattern}; choose another folder")
-        if "**" in pattern and _inside(output, _absolute(globs.fixed_folder(pattern))):
-            raise UsageError(f"--output {options.output} lies where {pattern} is searched; choose another folder")
-    for source in found:
-        if _inside(_absolute(source.path), output):
-            raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
-    if files.is_local(options.output):
-        _check_writable(options.output)
-    output, model = _absolute(options.output), _absolute(options.model)
-    if _inside(model, output) or _inside(output, model):
-        raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")
-
-
-def _check_writable(output: str) -> None:
-    there = output
-    while there and not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there or "."):
-        raise UsageError(f"--output {output}: {there} is not a folder; choose another place")
-    if not os.access(there or ".", os.W_OK | os.X_OK):
-        raise UsageError(f"--output {output}: {there or '.'} cannot be written to; choose another place")
-
-
-def _absolute(path: str) -> str:
-    return os.path.realpath(path) if files.is_local(path) else path.rstrip("/")
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str, Any]]]:

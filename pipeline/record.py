@@ -16,7 +16,7 @@ from pipeline.batch_dependence import Verdict
 from pipeline.budget import Budget
 from pipeline.ledger import Totals
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES
-from pipeline.options import RunOptions, command, parse_run
+from pipeline.options import MAX_CHUNK_BYTES, RunOptions, command, parse_run
 from transforms import files
 from transforms.errors import RunError
 from transforms.files import Written
@@ -34,6 +34,8 @@ Status = Literal["complete", "over budget"]
 OVER_BUDGET: Status = "over budget"  # more bad rows than the limit; there is no `_SUCCESS`
 COMPLETE: Status = "complete"
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
+ChunkRows = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
 
 
 class OtherVersionError(ValueError):
@@ -127,6 +129,8 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
     batch_dependence: BatchDependence
     batch_size: BatchSize
     rows_per_second_by_batch_size: dict[BatchSize, Count]
+    chunk_bytes: ChunkBytes
+    chunk_rows: ChunkRows | None
 
 
 class Replay(_Strict, frozen=True, kw_only=True):

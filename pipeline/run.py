@@ -19,13 +19,15 @@ from pipeline.lock import locked
 from pipeline.options import RunOptions
 from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
+from pipeline.progress import reported
 from pipeline.record import Manifest
 from pipeline.replace import finish, finish_if_ready, is_ready
 from pipeline.signals import in_the_background
 from pipeline.startup import quiet_beam
 from pipeline.warning import only_told
+from pipeline.watch import Watch
 from pipeline.waves import run_waves
-from transforms import files
+from transforms import files, formats
 from transforms.receipts import read_receipts
 
 
@@ -143,7 +145,7 @@ def _prepared(
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)
-        kept = manifest.batch_of(earlier.record.model)
+        kept = manifest.kept_of(earlier.record.model)
     local = is_local(beam_options)
     with prepare(options, inputs, local=local, place=place, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
@@ -154,5 +156,7 @@ def _prepared(
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
     """Runs the pipelines on this machine; why they stopped early, if they did."""
-    with told(plan.job.output):
-        return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, options.max_bad_rows))
+    least = formats.load(plan.job.format).least_bytes(plan.job.handler.features)
+    watch = Watch(options.max_bad_rows, plan.sources, least, plan.expected.bytes_a_second)
+    with reported(plan.job.temp, watch.parts), told(plan.job.output):
+        return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

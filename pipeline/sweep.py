@@ -1,6 +1,7 @@
 """The batch size, picked by measuring: how many rows a second the model scores, called with more or fewer of them."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -29,7 +30,8 @@ class Sweep(NamedTuple):
 
     Attributes:
         batch_size: The size that was picked.
-        rates: Batch size -> rows a second; empty where nothing was measured.
+        rates: Batch size -> rows a second; empty where nothing was measured, and only that of few rows where the model
+            is slow.
     """
 
     batch_size: int
@@ -54,18 +56,18 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int)
         for size, rate in _measure(probe(model, ModelError), contract, rows, usual, most):
             rates[size] = rate
     best = max(rates, key=rates.__getitem__, default=usual)
-    return Sweep(best if best != usual and rates[best] > GAIN * rates[usual] else usual, rates)
+    return Sweep(best if best != usual and rates[best] > GAIN * rates.get(usual, math.inf) else usual, rates)
 
 
 def _measure(model: Model, contract: Contract, rows: Arrays, usual: int, most: int) -> Iterator[tuple[int, int]]:
     """Sizes and rows a second, the usual one first."""
     ends = time.monotonic() + BUDGET_SECONDS
     few = min(usual, FEW_ROWS)
-    _score(model, contract, rows, few)  # the first call is slower than all others
-    if time.monotonic() > ends:
-        return
-    _, rate = _timed(model, contract, rows, few)
+    _, rate = _timed(model, contract, rows, few)  # the first call is slower than all others
+    if time.monotonic() <= ends:
+        _, rate = _timed(model, contract, rows, few)
     if _lasts(usual, rate) > ends:
+        yield few, rate
         return
     first, rate = _timed(model, contract, rows, usual)
     yield usual, rate
@@ -85,7 +87,7 @@ def _timed(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[S
     """Predictions, and rows a second."""
     started = time.monotonic()
     scored = _score(model, contract, rows, size)
-    return scored, round(BATCHES * size / (time.monotonic() - started))
+    return scored, max(1, round(BATCHES * size / (time.monotonic() - started)))
 
 
 def _score(model: Model, contract: Contract, rows: Arrays, size: int) -> Scored:

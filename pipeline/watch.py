@@ -1,13 +1,17 @@
 """The watch over a local run: what its chunks come to, and no more of them once the budget of bad rows is gone."""
 
 import itertools
+import math
+import time
 import weakref
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pipeline.budget import Breach, Budget
 from transforms.chunks import most_bytes
 from transforms.records import Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
+
+WAVE_SECONDS = 30.0  # about how long a run scores before it writes
 
 _numbers = itertools.count()
 _watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
@@ -35,15 +39,24 @@ class Watch:
     is when the wave is scored; then what the parts say counts instead.
     """
 
-    def __init__(self, budget: Budget, sources: Sequence[Source], least: int) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        sources: Sequence[Source],
+        least: int,
+        bytes_a_second: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Begins to count.
 
         Args:
             budget: What is allowed.
             sources: All input files.
             least: Bytes that a good row takes at least.
+            bytes_a_second: How much input is scored in a second at most; None if that is not known.
+            clock: Seconds.
         """
-        self._budget, self._least = budget, least
+        self._budget, self._least, self._clock = budget, least, clock
         # One more each for the end of a last line, which may lack its newline.
         self._bytes = most_bytes(sources) + len(sources)
         self._written, self._scored = _Count(), _Count()
@@ -52,13 +65,37 @@ class Watch:
         self._unscored: dict[str, bytes] = {}
         self._parts: list[PartReceipt] = []
         self._stopped = False
+        self._sources, self._parts_of = len(sources), dict[str, int]()
+        self._begun = 0  # bytes of chunks, in this wave
+        self._wave_began = clock()
+        self._bytes_a_second = bytes_a_second or math.inf  # later, of the last wave
         self._number = next(_numbers)
         _watches[self._number] = self
 
     def __reduce__(self) -> tuple[object, ...]:
         return _find, (self._number,)
 
-    def goes_on(self, _: Chunk | None = None) -> bool:
+    def begin_wave(self) -> None:
+        """A wave begins now."""
+        self._begun, self._wave_began = 0, self._clock()
+
+    def begins(self, chunk: Chunk) -> bool:
+        """Whether another chunk may be begun in this wave, which is to take about `WAVE_SECONDS`."""
+        seconds = max(self._clock() - self._wave_began, self._begun / self._bytes_a_second)
+        if not self.goes_on() or (self._begun and seconds >= WAVE_SECONDS):
+            return False
+        self._begun += chunk.end - chunk.start
+        return True
+
+    def cut(self, chunks: Iterable[Chunk]) -> None:
+        """Sees chunks that sources were cut into."""
+        self._parts_of.update((chunk.source, chunk.parts) for chunk in chunks)
+
+    def parts(self) -> int | None:
+        """How many parts the run will write; None until each source is cut."""
+        return sum(self._parts_of.values()) if len(self._parts_of) == self._sources else None
+
+    def goes_on(self) -> bool:
         """Whether another chunk may be begun."""
         self._stopped = self._stopped or self.breach() is not None
         return not self._stopped
@@ -101,6 +138,9 @@ class Watch:
 
     def end_wave(self) -> list[PartReceipt]:
         """All parts of the wave are written: what they say counts now, and is given."""
+        seconds = self._clock() - self._wave_began
+        # Of a short wave, the graph may have taken most of the time.
+        self._bytes_a_second = self._begun / seconds if seconds >= WAVE_SECONDS else math.inf
         parts, self._parts, self._scored = self._parts, [], _Count()
         return parts
 

@@ -3,13 +3,15 @@
 Beam's local runner holds all that crosses a join in memory, and finishes each stage before the next.
 """
 
+import functools
 import gc
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline.budget import Breach, Budget
+from pipeline.budget import Breach
 from pipeline.job import Job, build_chunks
 from pipeline.memory import wave_size
 from pipeline.preflight import Plan
@@ -22,14 +24,14 @@ from transforms.records import Chunk, PartReceipt
 from transforms.threads import in_threads
 
 
-def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget: Budget) -> Breach | None:
+def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch: Watch) -> Breach | None:
     """Runs the job on this machine, to its end or until more rows are bad than may be.
 
     Args:
         plan: What to run.
         beam_options: For each of the pipelines.
         wave_bytes: About how much input goes into one of them; an input of less than two of them is one.
-        budget: How many rows may be bad.
+        watch: Counts what comes of it.
 
     Returns:
         Why the run stopped early; None if all was run. The chunks that were begun are written, with their receipts.
@@ -38,25 +40,37 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
         RunError: A step raised.
     """
     job, fmt = plan.job, formats.load(plan.job.format)
-    chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
-    watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
-    size = wave_size(most_bytes(plan.sources), wave_bytes)
-    for number, wave in enumerate(waves(chunks, size)):
+    cut = functools.partial(chunks_of, fmt=fmt, chunk_bytes=job.chunk_bytes, chunk_rows=job.chunk_rows, temp=job.temp)
+    chunks = itertools.chain.from_iterable(map(cut, sorted(plan.sources)))
+    lists = itertools.count()
+    for wave in waves(chunks, wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)):
+        watch.cut(wave)
         if not watch.goes_on():
             break
         done = {part.chunk.part for part in map(watch.wrote, _find_done(wave, job))}
         todo = [chunk for chunk in wave if chunk.part not in done]
-        if todo:
-            root = beam.Pipeline(options=beam_options)
-            build_chunks(root | "CreateChunks" >> beam.Create(todo, reshuffle=False), job, watch)
-            root.run().wait_until_finish()
-            # Beam's steps hold the last chunk that they had, and each other: seven waves may pass before that is found.
-            gc.collect()
-        write_list(job.temp, number, "00", watch.end_wave())
+        while True:
+            if todo:
+                _run_wave(todo, job, watch, beam_options)
+            written = watch.end_wave()
+            write_list(job.temp, next(lists), "00", written)
+            done.update(part.chunk.part for part in written)
+            todo = [chunk for chunk in todo if chunk.part not in done]  # there was no time to begin them
+            if not todo or not watch.goes_on():
+                break
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:
                 files.delete_tree(chunk.data)  # the decompressed copy has been read to its end
     return watch.stopped()
+
+
+def _run_wave(chunks: Sequence[Chunk], job: Job, watch: Watch, beam_options: PipelineOptions) -> None:
+    root = beam.Pipeline(options=beam_options)
+    build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job, watch)
+    watch.begin_wave()
+    root.run().wait_until_finish()
+    # Beam's steps hold the last chunk that they had, and each other: seven waves may pass before that is found.
+    gc.collect()
 
 
 def _find_done(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:

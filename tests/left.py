@@ -92,6 +92,8 @@ def loaded(settings: Settings) -> LoadedSettings:
         batch_dependence=BatchDependence(verdict=Verdict.INDEPENDENT, output=None, expected=None, found=None, rows=()),
         batch_size=96,
         rows_per_second_by_batch_size={96: 1000, 384: 900},
+        chunk_bytes=1 << 20,
+        chunk_rows=None,
     )
     return LoadedSettings(options=settings.options, format=settings.format, model=model, versions=settings.versions)
 

@@ -273,7 +273,7 @@ def test_between_waves_what_could_not_be_written_counts(
     keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = lines(*[{**GOOD, "i": i} if i % 4 else {**GOOD, "prediction": i} for i in range(24)])
-    flags = (f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=100", "--wave_bytes=250")
+    flags = (f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=100", "--wave_bytes=500")
     assert keyjoin("run", *flags, "--max_bad_rows=6").complete()
     begun = []
     original = waves.build_chunks

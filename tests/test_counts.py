@@ -23,6 +23,7 @@ from pipeline.job import build_chunks
 from pipeline.options import parse_run
 from pipeline.preflight import Plan, find_inputs, prepare
 from pipeline.startup import quiet_beam
+from pipeline.watch import Watch
 from tests import counted, counting, models
 from tests.conftest import Result
 from tests.counted import WORKS, Passage
@@ -186,7 +187,7 @@ class Ran(NamedTuple):
 def run_one(plan: Plan) -> Ran:
     """Runs all chunks of a plan in one pipeline, as a wave does."""
     job = plan.job
-    chunks = list(chunks_of(plan.sources[0], formats.load(job.format), job.chunk_bytes, job.temp))
+    chunks = list(chunks_of(plan.sources[0], formats.load(job.format), job.chunk_bytes, job.chunk_rows, job.temp))
     root = beam.Pipeline(options=pipeline_options([]))
     build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job)
     graph = root.to_runner_api().components.transforms.values()
@@ -251,7 +252,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         size = sum(source.size for source in planned.sources)
         tracemalloc.start()
         try:
-            waves.run_waves(planned, pipeline_options([]), size // 5, Budget.parse([]))
+            waves.run_waves(planned, pipeline_options([]), size // 5, Watch(Budget.parse([]), planned.sources, 1))
         finally:
             tracemalloc.stop()
     assert len(held) == 5

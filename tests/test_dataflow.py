@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline import dataflow
+from pipeline.chunk_size import Expected
 from pipeline.dataflow import job_name, machine_for, most_workers
 
 GIGABYTE = 1 << 30
@@ -16,20 +17,23 @@ def test_examples_in_docstrings_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "chunk", "shared", "machine"),
+    ("model", "chunk", "predictions", "shared", "machine"),
     [
-        (0, 64 << 20, False, "n2-standard-4"),
-        (GIGABYTE - 1, 64 << 20, False, "n2-standard-4"),
-        (GIGABYTE - 1, GIGABYTE, False, "n2-highmem-4"),
-        (GIGABYTE, 64 << 20, True, "n2-standard-4"),
-        (10 * GIGABYTE, 64 << 20, True, "n2-highmem-4"),
-        (60 * GIGABYTE, 64 << 20, True, "n2-highmem-32"),
-        (1000 * GIGABYTE, 64 << 20, True, "n2-highmem-32"),
+        (0, 64 << 20, 0.0, False, "n2-standard-4"),
+        (0, GIGABYTE, 0.3, False, "n2-highmem-4"),
+        (GIGABYTE - 1, 64 << 20, 0.0, False, "n2-standard-4"),
+        (GIGABYTE - 1, GIGABYTE, 0.0, False, "n2-highmem-4"),
+        (GIGABYTE, 64 << 20, 0.0, True, "n2-standard-4"),
+        (10 * GIGABYTE, 64 << 20, 0.0, True, "n2-highmem-4"),
+        (60 * GIGABYTE, 64 << 20, 0.0, True, "n2-highmem-32"),
+        (1000 * GIGABYTE, 64 << 20, 0.0, True, "n2-highmem-32"),
     ],
 )
-def test_machines_have_the_memory_for_the_model(model: int, chunk: int, shared: bool, machine: str) -> None:
-    handler = SimpleNamespace(shared=shared)
-    plan = SimpleNamespace(model=SimpleNamespace(bytes=model), job=SimpleNamespace(chunk_bytes=chunk, handler=handler))
+def test_machines_have_the_memory_for_the_model(
+    model: int, chunk: int, predictions: float, shared: bool, machine: str
+) -> None:
+    job = SimpleNamespace(chunk_bytes=chunk, handler=SimpleNamespace(shared=shared))
+    plan = SimpleNamespace(model=SimpleNamespace(bytes=model), job=job, expected=Expected(predictions, chunk, None))
     assert machine_for(plan).name == machine  # type: ignore[arg-type]
 
 

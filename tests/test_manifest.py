@@ -15,6 +15,7 @@ import pytest
 
 from pipeline import VERSION, ledger, manifest, model_check, record
 from pipeline.batch_dependence import Dependence, Verdict
+from pipeline.chunk_size import ChunkSize
 from pipeline.options import RunOptions, parse_run
 from pipeline.sweep import Sweep
 from tests.left import loaded
@@ -109,7 +110,9 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
     before = manifest.settings(options, "jsonl")
     swept = Sweep(96, {96: 1000, 384: 900})
-    found = manifest.with_contract(before, handler, layout, swept, [], Dependence(Verdict.INDEPENDENT, rows=(1, 96)))
+    chunk = ChunkSize(1 << 20, 480)
+    dependence = Dependence(Verdict.INDEPENDENT, rows=(1, 96))
+    found = manifest.with_contract(before, handler, layout, swept, chunk, [], dependence)
     assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
     assert record.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
@@ -119,8 +122,9 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
         "output_shapes": {"y": [1] if said[2] else [2]}, "batch_dependence": {
             "verdict": "independent", "output": None, "expected": None, "found": None, "rows": [1, 96],
         },
+        "chunk_bytes": 1 << 20, "chunk_rows": 480,
     }  # fmt: skip
-    assert manifest.batch_of(found.model) == swept
+    assert manifest.kept_of(found.model) == (swept, chunk)
 
 
 class TestBegin:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
 from pipeline import memory
+from pipeline.chunk_size import CHUNK_BYTES, ChunkSize
 from pipeline.model_process import EndedError, ModelProcess
 from pipeline.options import parse_run
 from tests import models
@@ -118,9 +120,9 @@ from pipeline import startup
 startup.begin()
 from pipeline import memory, run
 checked = memory._check
-def check(options, handler, found):
-    print("NEED", found.own, found.model, file=sys.stderr)
-    checked(options, handler, found)
+def check(*arguments):
+    print("NEED", arguments[-1].own, arguments[-1].model, file=sys.stderr)
+    checked(*arguments)
 def execute(*arguments):
     executed(*arguments)
     # Freed memory is kept, so what there is at the end is the most that there was.
@@ -151,16 +153,86 @@ def test_no_more_is_taken_than_was_said(chunk_bytes: int, tmp_path: Path) -> Non
 
 
 def test_the_need_grows_with_what_it_is_made_of() -> None:
-    def need(row: memory.Row, *flags: str, size: int = 1 << 30) -> memory.Need:
+    def need(row: memory.Row, *flags: str, size: int = 1 << 30, rows: int | None = None) -> memory.Need:
         options, _ = parse_run([*FLAGS, "--output=o", *flags], "keyjoin run")
-        return memory.need(options, formats.load("jsonl"), row, size)
+        chunk = ChunkSize(options.chunk_bytes or CHUNK_BYTES, rows)
+        return memory.need(options, chunk, formats.load("jsonl"), row, size)
 
     row = memory.Row(100.0, 50.0, 10.0)
     usual = need(row)
     assert need(row, "--chunk_bytes=1000000").chunk < usual.chunk
+    assert need(row, rows=1000).chunk < usual.chunk
     assert need(row, "--wave_bytes=100000000").wave < usual.wave
     assert need(row._replace(features=500.0)).chunk > usual.chunk
     assert need(row._replace(predictions=500.0)).wave > usual.wave
     small = need(row, size=1_000_000)  # no chunk and no wave is larger than the input
     assert (small.chunk < 10_000_000, small.wave < 10_000_000) == (True, True)
     assert min(small.now, small.model) > MEGABYTE
+
+
+# Reads lines of which one is long, each time in a process that may have a little more memory.
+LONG_LINES = """
+import os, resource, signal, sys
+from pipeline import startup
+startup.begin()
+from pipeline.memory import private_bytes
+from transforms.errors import RunError
+from transforms.formats import jsonl
+from transforms.records import Feature
+size, step, count = map(int, sys.argv[1:])
+data = b'{"x": 1}\\n' * 1000 + b'{"x": 2, "s": "' + b"y" * size + b'"}'
+rows = jsonl.FORMAT.rows(data, first=True)
+jsonl.FORMAT.read(data[:9], jsonl.FORMAT.rows(data[:9], first=True), [Feature("x", "float32", (), ("x",))])
+codes = []
+for number in range(count):
+    child = os.fork()
+    if not child:
+        limit = private_bytes("self") + number * step
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        try:
+            jsonl.FORMAT.read(data, rows, [Feature("x", "float32", (), ("x",))])
+        except (RunError, MemoryError):
+            os._exit(1)
+        os._exit(0)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(*codes)
+"""
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000, 20_000_000])
+def test_a_long_line_that_there_is_no_memory_for_ends_no_process(size: int) -> None:
+    step = (size * 6 + (40 << 20)) // 60
+    done = subprocess.run(
+        [sys.executable, "-c", LONG_LINES, str(size), str(step), "60"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    codes = [int(code) for code in done.stdout.split()]
+    assert set(codes) == {0, 1}  # a signal's are negative
+    assert codes == sorted(codes, reverse=True)
+
+
+def test_a_long_row_that_there_is_no_memory_for_is_one_line(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: Any
+) -> None:
+    def refuse(_: int) -> None:
+        raise MemoryError
+
+    flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}")
+    monkeypatch.setattr("transforms.room.require", refuse)
+    monkeypatch.setattr("pipeline.preflight._Sample.arrays", lambda *_: None)
+    done = keyjoin("run", *flags)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "of memory left to read lines of up to" in done.err
+    assert "raise --max_memory" in done.err
+
+
+def test_arrow_that_runs_out_of_memory_is_one_line(keyjoin: Callable[..., Result], monkeypatch: Any) -> None:
+    from transforms import join
+
+    def short(*_: Any) -> Any:
+        raise pa.ArrowMemoryError("malloc of size 120000064 failed")
+
+    monkeypatch.setattr(join, "join_chunk", short)
+    done = keyjoin("run", *FLAGS)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert "the run ran out of memory; lower --chunk_bytes" in done.err

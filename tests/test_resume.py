@@ -1,7 +1,10 @@
 """Going on: what an earlier run left counts if it is right and of the same job, and nothing else does."""
 
+import doctest
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,13 +18,15 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
-from pipeline import waves
+from pipeline import progress, waves
 from pipeline.signals import Stopped
+from tests import models
 from tests.conftest import ROOT, Result
 from tests.held import held
 from tests.resumed import content, scored
 from transforms import files
 from transforms.done import DONE, TODO, SkipDone, find_done
+from transforms.errors import RunError
 from transforms.receipts import encode, read_list, receipt_path, write_receipt
 from transforms.records import Chunk, PartReceipt
 from transforms.write import letters_name
@@ -117,7 +122,7 @@ class TestAfterAKill:
             _, said = process.communicate()
         assert process.returncode == 143
         assert said.count("\n") == 1
-        assert said.startswith("keyjoin: stopped; what was written stays")
+        assert re.match(r"keyjoin: stopped; \d of 8 parts are written and stay; resume with: keyjoin run ", said)
         assert f"keyjoin run {flags[0]} " in said
         assert f"'{output}'" in said
         assert "--overwrite" in said  # which is gone on with
@@ -133,7 +138,50 @@ def test_ctrl_c_ends_it_too(flags: list[str], tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate()
     assert process.returncode == 130
-    assert said.startswith("keyjoin: stopped; ")
+    assert said.startswith("keyjoin: stopped; no part was finished yet; resume with: keyjoin run ")
+
+
+def test_stopped_before_it_had_begun_it_says_the_same_command(flags: list[str], tmp_path: Path) -> None:
+    command = ["run", *flags, f"--output={tmp_path / 'o'}", "--overwrite"]
+    with held("pipeline.resume.begin", 1, *command) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert said == f"keyjoin: stopped; resume with: {shlex.join(['keyjoin', *command])}\n"
+
+
+def test_the_number_of_all_parts_is_reported_once_it_is_known(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
+) -> None:
+    path = lines(*[{"x": [n, 0, 1]} for n in range(9)])
+    flags = [f"--input={path}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'o'}"]
+    flags += ["--chunk_bytes=1", "--wave_bytes=1"]
+    with held("transforms.write.write_receipt", 5, "run", *flags) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert said.startswith("keyjoin: stopped; 4 of 9 parts are written and stay; resume with: ")
+    resumed = shlex.split(said.partition("resume with: ")[2])
+    done = keyjoin(*resumed[1:])
+    assert done.complete(), done.err
+
+
+def test_a_run_that_fails_says_how_many_parts_are_written(
+    keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RunError("the disk is gone")
+
+    monkeypatch.setattr(waves, "write_list", fails)
+    done = keyjoin("run", *flags)
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    written = len(done.parts())
+    assert f"the disk is gone; no _SUCCESS was written; {written} parts are written and stay; resume with: " in done.err
+    monkeypatch.undo()
+    again = keyjoin(*shlex.split(done.err.partition("resume with: ")[2])[1:])
+    assert again.complete(), again.err
+
+
+def test_examples_in_docstrings_hold() -> None:
+    assert doctest.testmod(progress).failed == 0
 
 
 class TestAFinishedOutput:

@@ -64,7 +64,7 @@ def test_another_size_has_to_be_clearly_faster(monkeypatch: pytest.MonkeyPatch) 
     assert found.batch_size == USUAL
 
 
-@pytest.mark.parametrize(("row", "sizes"), [(1e-4, (USUAL, USUAL // 4)), (1e-3, ()), (1e-2, ())])
+@pytest.mark.parametrize(("row", "sizes"), [(1e-4, (USUAL, USUAL // 4)), (1e-3, (192,)), (1e-2, (192,))])
 def test_a_slow_model_is_not_measured_for_long(monkeypatch: pytest.MonkeyPatch, row: float, sizes: Any) -> None:
     monkeypatch.setattr(sweep, "BATCHES", 2)
     clock = Clock(0.0, row, total)

@@ -12,11 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline import waves as module
+from pipeline.budget import Budget
+from pipeline.watch import Watch
 from pipeline.waves import waves
 from tests import models
 from tests.conftest import Result
+from transforms.errors import RunError
 from transforms.receipts import WriteReceipts, read_receipts, write_list
-from transforms.records import Chunk, PartReceipt
+from transforms.records import Chunk, PartReceipt, Source
 
 
 def chunk(number: int, size: int = 1, source: str = "s") -> Chunk:
@@ -49,7 +53,8 @@ def test_many_waves_give_the_bytes_of_one(keyjoin: Callable[..., Result], lines:
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 
-@pytest.mark.parametrize(("wave_bytes", "expected"), [(85, 1), (84, 1), (43, 1), (42, 3), (34, 3)])
+# A row has 17 bytes, and the 4 of its prediction count as 16.
+@pytest.mark.parametrize(("wave_bytes", "expected"), [(165, 1), (164, 1), (83, 1), (81, 3), (66, 3)])
 def test_less_than_two_waves_are_one(
     wave_bytes: int, expected: int, keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
@@ -61,8 +66,6 @@ def test_less_than_two_waves_are_one(
 
 def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: Any) -> None:
     """What crosses the join at a time is a wave, and a decompressed copy stays only until it is read."""
-    from pipeline import waves as module
-
     seen = []
     original = module.build_chunks
 
@@ -92,3 +95,91 @@ def test_receipts_of_many_shards_come_back_in_order(chosen: list[tuple[str, int]
         for shard, found in shards.items():
             step._write(shard, found)
         assert list(read_receipts(temp)) == sorted(parts, key=lambda p: (p.chunk.source, p.chunk.number))
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def begun(watch: Watch, clock: Clock, chunks: list[Chunk], seconds: float) -> int:
+    """How many chunks are begun in a wave, each of which takes some seconds."""
+    watch.begin_wave()
+    count = 0
+    for each in chunks:
+        if not watch.begins(each):
+            break
+        count += 1
+        clock.now += seconds
+    watch.end_wave()
+    return count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "first", "then"), [(0.0, 100, 100), (1.0, 30, 30), (29.0, 2, 2), (31.0, 1, 1), (4e3, 1, 1)]
+)
+def test_no_chunk_is_begun_once_a_wave_has_taken_its_time(seconds: float, first: int, then: int) -> None:
+    clock = Clock()
+    watch = Watch(Budget.parse([]), [Source("s", 1000, "s", "")], 10, None, clock)
+    chunks = [chunk(number) for number in range(100)]
+    assert begun(watch, clock, chunks, seconds) == first
+    assert begun(watch, clock, chunks, seconds) == then
+
+
+def test_chunks_that_are_read_ahead_count_by_what_the_wave_before_took() -> None:
+    clock = Clock()
+    watch = Watch(Budget.parse([]), [Source("s", 1000, "s", "")], 10, None, clock)
+    chunks = [chunk(number) for number in range(100)]
+    watch.begin_wave()
+    assert [watch.begins(each) for each in chunks[:2]] == [True, True]  # no time has passed between the two
+    clock.now += 80
+    watch.end_wave()
+    watch.begin_wave()
+    assert [watch.begins(each) for each in chunks[2:4]] == [True, False]
+
+
+def test_waves_that_are_bounded_by_time_give_the_bytes_of_one(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(lines(*[{"x": [n, 0, 1]} for n in range(40)], name="a.jsonl"))
+    (path.parent / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    flags = (f"--input={path.parent}", f"--model={model(models.keyed)}", "--chunk_bytes=100")
+    one = keyjoin("run", *flags)
+    monkeypatch.setattr("pipeline.watch.WAVE_SECONDS", 0.0)
+    with mock.patch("pipeline.waves.write_list", wraps=write_list) as written:
+        many = keyjoin("run", *flags)
+    assert many.complete(), many.err
+    assert written.call_count == len(many.parts()) > 10
+    assert [(p.name, p.read_bytes()) for p in many.parts()] == [(p.name, p.read_bytes()) for p in one.parts()]
+    for name in ("_parts.jsonl", "_sources.jsonl"):
+        assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
+
+
+def test_what_was_scored_for_long_is_on_disk_before_more_is(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow model: the run fails in the third wave, and what the first two wrote stays."""
+    path = lines(*[{"x": [n, 0, 1]} for n in range(40)])
+    monkeypatch.setattr("pipeline.watch.WAVE_SECONDS", 0.0)
+    original, runs = module.build_chunks, []
+
+    def build(*arguments: Any, **named: Any) -> Any:
+        runs.append(arguments)
+        if len(runs) == 3:
+            raise RunError("the power is gone")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(module, "build_chunks", build)
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=100")
+    assert (done.code, len(done.parts())) == (1, 2)
+
+
+def test_of_a_model_that_was_measured_to_be_slow_the_first_wave_is_small() -> None:
+    watch = Watch(Budget.parse([]), [Source("s", 1000, "s", "")], 10, 0.1, Clock())
+    watch.begin_wave()
+    assert [watch.begins(chunk(number)) for number in range(4)] == [True, True, True, False]  # 10 seconds each

@@ -22,7 +22,9 @@ SPILL = "spill"
 DEFLATE = 1032
 
 
-def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes: int) -> Iterator[Chunk]:
+def split_source(
+    source: Source, data: str, size: int, fmt: Format, chunk_bytes: int, chunk_rows: int | None = None
+) -> Iterator[Chunk]:
     """The chunks of one source, which cover all of its bytes; an empty source has one, empty.
 
     Args:
@@ -31,6 +33,7 @@ def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes:
         size: Bytes of that file.
         fmt: The source's format.
         chunk_bytes: About how large a chunk is; rows are never cut.
+        chunk_rows: How many rows a chunk has at most; None for no such limit.
 
     Raises:
         RunError: The file's framing is damaged.
@@ -39,7 +42,7 @@ def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes:
     if size:
         try:
             with files.open_raw(data) as file:
-                ends = list(fmt.split(file, size, chunk_bytes))
+                ends = list(fmt.split(file, size, chunk_bytes, chunk_rows))
         except RunError as error:
             raise RunError(f"{source.path}: {error}") from error
     ends = list(ends)
@@ -50,13 +53,14 @@ def split_source(source: Source, data: str, size: int, fmt: Format, chunk_bytes:
         start = end
 
 
-def chunks_of(source: Source, fmt: Format, chunk_bytes: int, temp: str) -> Iterator[Chunk]:
+def chunks_of(source: Source, fmt: Format, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
     """The chunks of one source, which is decompressed first where it has to be.
 
     Args:
         source: The source.
         fmt: Its format.
         chunk_bytes: About how large a chunk is; rows are never cut.
+        chunk_rows: How many rows a chunk has at most; None for no such limit.
         temp: Folder for what is gone after the run.
 
     Raises:
@@ -65,7 +69,7 @@ def chunks_of(source: Source, fmt: Format, chunk_bytes: int, temp: str) -> Itera
     data, size = source.path, source.size
     if source.suffix.endswith(GZIP):
         data, size = spill(source, posixpath.join(temp, SPILL))
-    return split_source(source, data, size, fmt, chunk_bytes)
+    return split_source(source, data, size, fmt, chunk_bytes, chunk_rows)
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
@@ -119,6 +123,7 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
 
     format: Format
     chunk_bytes: int
+    chunk_rows: int | None
     temp: str
 
     def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[Chunk]:
@@ -126,4 +131,4 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
         return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
 
     def _split(self, source: Source) -> Iterator[Chunk]:
-        return chunks_of(source, self.format, self.chunk_bytes, self.temp)
+        return chunks_of(source, self.format, self.chunk_bytes, self.chunk_rows, self.temp)

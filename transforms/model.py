@@ -21,6 +21,7 @@ from transforms import model_ops, model_state
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.gate import Gate
+from transforms.weights import weights
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -123,6 +124,7 @@ class Model:
         findings: What it does besides computing.
         unfit: Output that no row can hold -> why.
         stateful: Whether a call may change what later ones give.
+        weights: Bytes of the variables that take part in each row, see `transforms.weights`.
         room: What it has memory for.
     """
 
@@ -135,8 +137,10 @@ class Model:
         unfit: Mapping[str, str] | None = None,
         *,
         stateful: bool = False,
+        weights: int = 0,
     ) -> None:
         """Takes the attributes."""
+        self.weights = weights
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
         self.unfit, self.stateful = dict(unfit or {}), stateful
         self.room, self._gate = Room(), Gate()
@@ -168,7 +172,8 @@ class Model:
         if chosen.keys() == self.outputs.keys():
             return self
         call = functools.partial(self.call, outputs=tuple(chosen))
-        return Model(self.inputs, chosen, call, self.findings, self.unfit, stateful=self.stateful)
+        known = self.findings, self.unfit
+        return Model(self.inputs, chosen, call, *known, stateful=self.stateful, weights=self.weights)
 
 
 def load(folder: str, signature: str, policy: str | None = None, cores: int = ONE_CORE) -> Model:
@@ -214,7 +219,9 @@ def load(folder: str, signature: str, policy: str | None = None, cores: int = ON
             outputs[name] = _output(name, definition.outputs[name])
         except UnfitError as error:
             unfit[name] = str(error)
-    return Model(inputs, outputs, _Session(session, inputs, outputs), findings, unfit, stateful=stateful)
+    size = weights(described.graph_def, [t.tensor for t in outputs.values()])
+    call = _Session(session, inputs, outputs)
+    return Model(inputs, outputs, call, findings, unfit, stateful=stateful, weights=size)
 
 
 @contextlib.contextmanager

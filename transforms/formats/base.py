@@ -29,8 +29,14 @@ class Format(Protocol):
     # What follows each row: a newline, or nothing.
     row_end: bytes
 
-    def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
         """Ends of the chunks of a file: increasing offsets, the last one `size`, each the end of a row.
+
+        Args:
+            file: The file.
+            size: Its bytes.
+            chunk_bytes: A chunk ends with the row that makes it so long.
+            chunk_rows: A chunk has at most so many rows; None for no such limit, then rows are not counted.
 
         Raises:
             RunError: The file's framing is damaged.

@@ -51,6 +51,19 @@ def after_newline(file: IO[bytes], position: int) -> int:
     return position + 1
 
 
+def after_lines(file: IO[bytes], start: int, end: int, lines: int) -> int:
+    """The position after so many of the lines in [start, end), or `end` if there are no more than these."""
+    file.seek(start)
+    position = start
+    while position < end and (block := file.read(min(SEARCH_BYTES, end - position))):
+        found = block.count(b"\n")
+        if found >= lines:
+            return position + int(np.flatnonzero(np.frombuffer(block, np.uint8) == NEWLINE)[lines - 1]) + 1
+        lines -= found
+        position += len(block)
+    return end
+
+
 def last_not_space(data: bytes, starts: Positions, ends: Positions) -> Positions:
     """Of each line the position of its last byte that is no space; below its start where there is none."""
     octets = np.frombuffer(data, np.uint8)

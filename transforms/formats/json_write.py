@@ -38,7 +38,7 @@ def write(
     nulls = {}
     if layout.error:
         nulls = json_null.lines(chunk, data, rows, sorted([*bad, *refused]), unreadable, layout)
-    step = slices.row_count(len(rows.starts), len(data))
+    step = slices.row_count(len(rows.starts), len(data) + predictions.nbytes)
 
     def write_slice(first: int) -> list[Any]:
         part = slice(*np.searchsorted(numbers, [first, first + step]))

@@ -4,7 +4,9 @@ A line's fate depends on the line alone: what decides is whether `pyarrow.json` 
 one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
 """
 
+import contextlib
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -13,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from transforms import columns
+from transforms import columns, room
 from transforms.dtypes import STRING
+from transforms.errors import RunError
 from transforms.formats import json_explain, json_lines, json_write, slices
 from transforms.formats.base import Joined
 from transforms.formats.slices import Found, Why
@@ -24,6 +27,9 @@ OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
 BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
+# What pyarrow's reader takes at most, measured: for each byte of a block, and besides.
+READER_BLOCKS, READER_BYTES = 4, 20 << 20
+_long_lines = threading.Lock()  # one at a time: what one of them is promised, another one could take
 # RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have. As patterns, one by
 # one: RE2 looks for a literal with the processor's vectors, and leaves the interpreter's lock alone meanwhile.
 NOT_NUMBERS = ("NaN", "Inf")
@@ -36,11 +42,17 @@ class JsonLines:
     is_example = False
     row_end = b"\n"
 
-    def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
-        """Ends of the chunks: the first newline at or after each multiple of `chunk_bytes`, and the file's end."""
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
+        """Ends of the chunks: a newline after `chunk_bytes` or `chunk_rows`, and the file's end; see `Format`.
+
+        Blank lines count as rows.
+        """
         end = 0
         while end < size:
-            end = min(json_lines.after_newline(file, end + chunk_bytes - 1), size)
+            start, most = end, end + chunk_bytes - 1
+            end = min(json_lines.after_newline(file, most), size)
+            if chunk_rows:
+                end = json_lines.after_lines(file, start, end, chunk_rows)
             yield end
 
     def rows(self, data: bytes, *, first: bool) -> Rows:
@@ -244,14 +256,27 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Ta
     """Reads lines as the first of them is spelled; None if one of them cannot be read so."""
     schema = columns.schema(features, json_explain.spelling(lines[0].as_py(), features))
     text = columns.contents(lines)
-    block = max(
-        BLOCK_BYTES, int(columns.sizes(lines).max()) + 1
-    )  # it has to hold the longest line, and is allocated whole
+    longest = int(columns.sizes(lines).max()) + 1
+    block = min(max(BLOCK_BYTES, longest), text.size + 1)  # it has to hold the longest line, and is allocated whole
+    with _long_lines if longest > BLOCK_BYTES else contextlib.nullcontext():
+        _check_memory(block)
+        try:
+            return pyarrow.json.read_json(
+                pa.BufferReader(text),
+                pyarrow.json.ReadOptions(use_threads=False, block_size=block),
+                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
+            return None
+
+
+def _check_memory(block: int) -> None:
+    """Refuses to read where there is no memory for it: the parser inside pyarrow would end the process."""
+    needed = READER_BLOCKS * block + READER_BYTES
     try:
-        return pyarrow.json.read_json(
-            pa.BufferReader(text),
-            pyarrow.json.ReadOptions(use_threads=False, block_size=min(block, text.size + 1)),
-            pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
-        return None
+        room.require(needed)
+    except MemoryError as error:
+        raise RunError(
+            f"there are no {needed:,} bytes of memory left to read lines of up to {block:,} bytes; raise --max_memory "
+            "if it is given, or lower --chunk_bytes and --wave_bytes"
+        ) from error

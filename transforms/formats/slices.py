@@ -41,7 +41,7 @@ def read(
 
 
 def row_count(rows: int, size: int) -> int:
-    """How many of a chunk's rows, which take so many bytes, a thread writes at a time."""
+    """How many of a chunk's rows, which take so many bytes with their predictions, a thread writes at a time."""
     return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))
 
 

@@ -47,21 +47,23 @@ class TFRecord:
     is_example = True
     row_end = b""
 
-    def split(self, file: IO[bytes], size: int, chunk_bytes: int) -> Iterator[int]:
-        """Ends of the chunks: of the first record that makes a chunk `chunk_bytes` long, and the file's end.
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
+        """Ends of the chunks: of the record that makes a chunk `chunk_bytes` or `chunk_rows` long, and the file's end.
 
         Raises:
             RunError: A header does not match its checksum, or the file ends inside a record.
         """
-        start = end = 0
+        start = end = rows = 0
+        most_rows = chunk_rows or size  # a record has more than a byte
         while end < size:
             # From the start of a record: back over a header that was cut, on over data not read yet.
             file.seek(end)
             block, first = file.read(min(BLOCK_BYTES, size - end)), end
             for end in _ends(block, first, size):
-                if end - start >= chunk_bytes and end < size:
+                rows += 1
+                if (end - start >= chunk_bytes or rows == most_rows) and end < size:
                     yield end
-                    start = end
+                    start, rows = end, 0
             if end == first:
                 raise _ends_inside(end, size)
         yield size
@@ -105,7 +107,7 @@ class TFRecord:
         nulls = {}
         if layout.error:
             nulls = example_null.records(chunk, data, rows, records, sorted([*bad, *refused]), layout)
-        step = slices.row_count(len(rows.starts), len(data))
+        step = slices.row_count(len(rows.starts), len(data) + predictions.nbytes)
 
         def write_slice(first: int) -> pa.Buffer:
             part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
