@@ -13,8 +13,9 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests import models
 from tests.conftest import Result
 from transforms import KeyedPredict
-from transforms.contract import MOST, find_contract
+from transforms.contract import find_contract
 from transforms.errors import ModelError, UsageError
+from transforms.key_probe import MOST
 from transforms.model import Contract, Echo, Model, Tensor
 from transforms.score import score
 

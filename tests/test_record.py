@@ -58,6 +58,7 @@ VALUES: dict[str, Any] = {
     "bad_rows": st.sampled_from(["apart", "null"]), "error_field": optional,
     "non_finite": st.sampled_from(["reject", "keep"]), "overwrite": st.booleans(), "incremental": st.booleans(),
     "accelerator": st.sampled_from([None, "type:nvidia-l4;count:1"]), "detach": st.booleans(),
+    "batch_dependence": st.sampled_from(["refuse", "warn", "allow"]),
 }  # fmt: skip
 START, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
 
