@@ -2,26 +2,24 @@
 
 import contextlib
 import functools
-import gzip
-import io
 import itertools
 import math
 import os
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from apache_beam.io.filesystem import FileMetadata
 
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
+from pipeline.first_rows import check_first_rows, check_unreadable
+from pipeline.head import Head, read_heads
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
 from pipeline.options import RunOptions
 from pipeline.record import LoadedSettings, Settings
-from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.warning import warn
@@ -31,8 +29,7 @@ from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.contract import find_contract
-from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP
+from transforms.errors import UsageError
 from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
@@ -41,8 +38,6 @@ from transforms.records import Feature, Rows, Source
 from transforms.shapes import is_open
 from transforms.threads import THREADS
 
-SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
-SAMPLE_SOURCES = 16
 SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
@@ -102,7 +97,13 @@ def find_inputs(options: RunOptions) -> Inputs:
 
 @contextlib.contextmanager
 def prepare(
-    options: RunOptions, inputs: Inputs, *, local: bool, resume: bool = False, kept: Sweep | None = None
+    options: RunOptions,
+    inputs: Inputs,
+    *,
+    local: bool,
+    resume: bool = False,
+    kept: Sweep | None = None,
+    check_rows: bool = True,
 ) -> Iterator[Plan]:
     """Checks inputs and model, and settles what feeds and what is written.
 
@@ -114,6 +115,7 @@ def prepare(
         local: Whether the job will run on this machine, and finds its model in the model process.
         resume: Whether chunks may be done already.
         kept: How the batch size was picked when these were begun.
+        check_rows: Whether the first rows must not all fail; dead letters that are scored again may.
 
     Raises:
         UsageError: Something is wrong; nothing was written.
@@ -122,12 +124,15 @@ def prepare(
     fmt = formats.load(name)
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
-    data, sample = _sample(matched.sources, fmt)
+    readable, heads = _sample(matched.sources, fmt)
+    if readable is None and check_rows:
+        check_unreadable(heads, fmt, options.max_bad_rows)
+    data, sample = (readable.data, readable.rows) if readable else (b"", [])
     with model_folder(options.model) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
-        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
+        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_model.find(options, folder)
         handler, swept, loaded, dependence = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
@@ -188,6 +193,7 @@ class _Sample(NamedTuple):
         rows: Some of them, readable.
         size: Bytes of the whole input, as stored.
         largest: Bytes of the largest source, as stored.
+        heads: The beginnings of sources, whose rows are scored before the run.
     """
 
     format: Format
@@ -195,6 +201,7 @@ class _Sample(NamedTuple):
     rows: list[dict[str, Any]]
     size: int
     largest: int
+    heads: Iterable[Head]
 
     @property
     def row_bytes(self) -> float:
@@ -240,13 +247,13 @@ def _handler(
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
-    if rows := sample.arrays(features, ROWS) if sample.rows else None:
-        warn_of_refusal(loaded, contract, rows, options.batch_size or ROWS)
     swept = kept or _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
     handler = KeyedChunkHandler(
         functools.partial(load, folder), contract, features, swept.batch_size, options.non_finite == "keep"
     )
+    if sample.rows:
+        check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
             load = functools.partial(models.load, signature=options.signature, policy=options.model_ops)
@@ -399,35 +406,11 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str, Any]]]:
-    """The first bytes of the first source that has readable rows, and some of these rows."""
-    filled = (source for source in found if source.size)
-    for source, size in itertools.product(itertools.islice(filled, SAMPLE_SOURCES), SAMPLE_BYTES):
-        data = _head(source, size)
-        try:
-            sample = fmt.sample(data)
-        except RunError as error:
-            raise UsageError(f"{source.path}: {error}") from error
-        if sample:
-            return data[: _whole(fmt, data)], sample
-        if len(data) < size:
-            continue
-    return b"", []
-
-
-def _whole(fmt: Format, data: bytes) -> int:
-    """Where a whole row near the end of a file's first bytes ends, as far as the format can tell."""
-    ends = [0]
-    with contextlib.suppress(RunError):
-        ends.extend(fmt.split(io.BytesIO(data), len(data), len(data) // 8 + 1))
-    return ends[-1]
-
-
-def _head(source: Source, size: int) -> bytes:
-    opened: Callable[..., Any] = gzip.open if source.suffix.endswith(GZIP) else contextlib.nullcontext
-    try:
-        with files.open_raw(source.path) as stored, opened(stored) as file:
-            data: bytes = file.read(size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error
-    return data
+def _sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:
+    """The first source that has readable rows; and all sources that are looked at, from the first one on."""
+    heads, seen = read_heads(found, fmt), list[Head]()
+    for head in heads:
+        seen.append(head)
+        if head.rows:
+            return head, itertools.chain(seen, heads)
+    return None, seen

@@ -247,7 +247,8 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     flags = (f"--input={path}", f"--model={model(models.raising)}", "--chunk_bytes=60")
     done = keyjoin("run", *flags, "--max_bad_rows", "1.0,model_error=2", "--max_bad_rows=null=0")
     assert (done.code, done.complete()) == (1, False)
-    *samples, error = done.err.splitlines()
+    warned, *samples, error = done.err.splitlines()
+    assert "10 of the first 40 rows are bad, and --max_bad_rows model_error=2 allows fewer" in warned
     assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
     assert (
         f"see {done.output}/_dead_letter, then raise the budget and give the run's command again, which goes on"
@@ -293,7 +294,8 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     assert keyjoin("run", *flags, "--max_bad_rows=0.04,wrong_shape=4").complete()
     done = keyjoin("run", *flags, "--max_bad_rows=0.5", "--max_bad_rows=wrong_shape=0.03,missing=0")
     assert (done.code, len(done.rows())) == (1, 96)
-    assert done.err.count("\n") == 4
+    assert done.err.count("\n") == 5
+    assert done.err.startswith("keyjoin: warning: 4 of the first 100 rows are bad")
     assert "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; see" in done.err
     assert all(c.isprintable() or c == "\n" for c in done.err)
     assert f"/\\x1b[2J\\u202eé.jsonl#{17 * 96}  wrong_shape: field x: a list of 2 where 3 are expected\n" in done.err
