@@ -46,7 +46,7 @@ def read_heads(sources: Sequence[Source], fmt: Format) -> Iterator[Head]:
             rows = _rows(source, fmt, data)
             if rows or len(data) < size:
                 break
-        yield Head(source, data if len(data) < size else data[: _whole(fmt, data)], rows)
+        yield Head(source, data if fmt.row_end and len(data) < size else data[: _whole(fmt, data)], rows)
 
 
 def _rows(source: Source, fmt: Format, data: bytes) -> list[dict[str, Any]]:
