@@ -51,6 +51,7 @@ class Breach(NamedTuple):
         rows: Rows read.
         reason: The reason code of most of these bad rows.
         early: Whether rows are left that were not read.
+        example: What was wrong with a row that has no dead letter, since the run stopped before; or empty.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Breach(NamedTuple):
     rows: int
     reason: str
     early: bool
+    example: str = ""
 
     @property
     def flag(self) -> str:
@@ -70,7 +72,10 @@ class Breach(NamedTuple):
         first = "the first " if self.early else ""
         what, often = ("bad", f", most often {self.reason}") if self.name == ALL else (self.reason, "")
         stopped = " whatever follows" if self.early else ""
-        return f"{self.bad} of {first}{self.rows} rows are {what}, more than {self.flag} allows{stopped}{often}"
+        example = f" ({self.example})" if self.example else ""
+        return (
+            f"{self.bad} of {first}{self.rows} rows are {what}, more than {self.flag} allows{stopped}{often}{example}"
+        )
 
 
 class Budget:

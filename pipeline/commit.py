@@ -62,6 +62,11 @@ def look_again(patterns: Sequence[str], suffix: str) -> Matched:
 
 def over_budget(output: str, breach: Breach) -> RunError:
     """Says that too many rows are bad, and what can be done about it."""
+    if breach.example:
+        return RunError(
+            f"{breach}; repair model or rows and start anew with --overwrite, or raise {breach.flag} and give the "
+            "command again, which resumes the run; no _SUCCESS was written"
+        )
     replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
     return RunError(
         f"{breach}; see {files.join(output, DEAD_LETTERS)}, then raise the budget and give the run's command again, "

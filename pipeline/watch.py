@@ -1,13 +1,16 @@
 """The watch over a local run: what its chunks come to, and no more of them once the budget of bad rows is gone."""
 
 import itertools
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pipeline.budget import Breach, Budget
 from transforms.chunks import most_bytes
-from transforms.records import Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
+from transforms.errors import StoppedError
+from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
 
 _numbers = itertools.count()
 _watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
@@ -26,13 +29,26 @@ class _Count:
         self.dead.update(dead)
 
 
+class _Failing(NamedTuple):
+    """A chunk that is being scored, and of which rows fail alone.
+
+    Attributes:
+        rows: Its rows that were read and are good.
+        dead: Those of them that failed, by reason.
+    """
+
+    rows: int
+    dead: Counter[str]
+
+
 class Watch:
     """Counts what the chunks of a run come to.
 
     It stays in this process, where the local runner's steps are, too: pickled, it is a name for itself.
 
     Each chunk counts once it is read and scored. What cannot be written shows only when parts are, which
-    is when the wave is scored; then what the parts say counts instead.
+    is when the wave is scored; then what the parts say counts instead. Before it is scored, its rows count that fail
+    alone, so that a model which refuses all of them is not called with each. Thread-safe as far as that goes.
     """
 
     def __init__(self, budget: Budget, sources: Sequence[Source], least: int) -> None:
@@ -51,6 +67,10 @@ class Watch:
         self._read: dict[str, Receipt] = {}
         self._unscored: dict[str, bytes] = {}
         self._parts: list[PartReceipt] = []
+        self._failing: dict[str, _Failing] = {}
+        self._lengths: dict[str, int] = {}  # of chunks that were begun, in bytes
+        self._example = ""  # what was wrong with a row of a chunk that will not be written
+        self._changing = threading.RLock()
         self._stopped = False
         self._number = next(_numbers)
         _watches[self._number] = self
@@ -58,21 +78,44 @@ class Watch:
     def __reduce__(self) -> tuple[object, ...]:
         return _find, (self._number,)
 
-    def goes_on(self, _: Chunk | None = None) -> bool:
+    def goes_on(self, chunk: Chunk | None = None) -> bool:
         """Whether another chunk may be begun."""
+        if chunk is not None:
+            self._lengths[chunk.key] = chunk.end - chunk.start
         self._stopped = self._stopped or self.breach() is not None
         return not self._stopped
 
     def breach(self) -> Breach | None:
         """The limit that is exceeded, whatever is still to come."""
-        counts = (self._written, self._scored)
-        dead = self._written.dead + self._scored.dead
-        left = self._bytes - sum(count.bytes for count in counts)
-        return self._budget.breach(dead, sum(count.rows for count in counts), left // self._least)
+        with self._changing:
+            counts, failing = (self._written, self._scored), self._failing.values()
+            dead = sum((one.dead for one in failing), self._written.dead + self._scored.dead)
+            known = sum(count.bytes for count in counts) + sum(self._lengths.get(key, 0) for key in self._failing)
+            bad = sum(one.dead.total() for one in failing)
+            good = (self._bytes - known) // self._least + sum(one.rows for one in failing) - bad
+            return self._budget.breach(dead, sum(count.rows for count in counts) + bad, good)
+
+    def refused(self, key: str, rows: int, bad: BadRow) -> None:
+        """Sees a row that fails alone, before its chunk is scored.
+
+        Args:
+            key: The chunk's key.
+            rows: Its rows that were read and are good.
+            bad: One of these; `row` counts them.
+
+        Raises:
+            StoppedError: A limit is exceeded, whatever is still to come.
+        """
+        with self._changing:
+            self._failing.setdefault(key, _Failing(rows, Counter())).dead[bad.reason] += 1
+            if not self.goes_on():
+                self._example = bad.message
+                raise StoppedError
 
     def stopped(self) -> Breach | None:
         """Why the run stopped before its end; None if it did not."""
-        return self.breach() if self._stopped else None
+        breach = self.breach() if self._stopped else None
+        return breach and breach._replace(example=self._example)
 
     def read(self, element: tuple[str, Receipt]) -> tuple[str, Receipt]:
         """Sees what was read of a chunk, and hands it on."""
@@ -80,18 +123,22 @@ class Watch:
         self._count(key)
         return element
 
-    def scored(self, element: tuple[str, Predictions]) -> tuple[str, Predictions]:
-        """Sees what was scored of a chunk, and hands it on."""
+    def scored(self, element: tuple[str, Predictions | None]) -> tuple[str, Predictions | None]:
+        """Sees what was scored of a chunk, and hands it on; None if scoring was stopped."""
         key, predictions = element
-        self._unscored[key] = predictions.bad
-        self._count(key)
+        if predictions is not None:
+            self._unscored[key] = predictions.bad
+            self._count(key)
         return element
 
     def _count(self, key: str) -> None:
         if key in self._read and key in self._unscored:
             receipt = self._read.pop(key)
             dead = Counter(bad.reason for bad in (*unpack_bad(receipt.bad), *unpack_bad(self._unscored.pop(key))))
-            self._scored.add(receipt.chunk, receipt.rows, dead)
+            with self._changing:
+                self._failing.pop(key, None)
+                self._lengths.pop(key, None)
+                self._scored.add(receipt.chunk, receipt.rows, dead)
 
     def wrote(self, part: PartReceipt) -> PartReceipt:
         """Sees what was written of a chunk, and hands it on."""
