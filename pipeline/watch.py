@@ -1,6 +1,8 @@
 """The watch over a local run: what its chunks come to, and no more of them once the budget of bad rows is gone."""
 
+import functools
 import itertools
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -8,9 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.budget import Breach, Budget
+from transforms import files
 from transforms.chunks import most_bytes
 from transforms.errors import StoppedError
+from transforms.formats import GZIP
 from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
+
+# A call of a model takes as long as counting the rows of a megabyte.
+COUNTED_FROM, COUNTED_BYTES = 1_000, 4 << 30  # rows that failed; bytes of the input
+BLOCK_BYTES = 1 << 20
 
 _numbers = itertools.count()
 _watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
@@ -51,13 +59,14 @@ class Watch:
     alone, so that a model which refuses all of them is not called with each. Thread-safe as far as that goes.
     """
 
-    def __init__(self, budget: Budget, sources: Sequence[Source], least: int) -> None:
+    def __init__(self, budget: Budget, sources: Sequence[Source], least: int, row_end: bytes = b"") -> None:
         """Begins to count.
 
         Args:
             budget: What is allowed.
             sources: All input files.
             least: Bytes that a good row takes at least.
+            row_end: What ends each row; empty if nothing does.
         """
         self._budget, self._least = budget, least
         # One more each for the end of a last line, which may lack its newline.
@@ -69,6 +78,7 @@ class Watch:
         self._parts: list[PartReceipt] = []
         self._failing: dict[str, _Failing] = {}
         self._lengths: dict[str, int] = {}  # of chunks that were begun, in bytes
+        self._sources, self._row_end, self._most_rows, self._refused = sources, row_end, sys.maxsize, 0
         self._example = ""  # what was wrong with a row of a chunk that will not be written
         self._changing = threading.RLock()
         self._stopped = False
@@ -92,8 +102,15 @@ class Watch:
             dead = sum((one.dead for one in failing), self._written.dead + self._scored.dead)
             known = sum(count.bytes for count in counts) + sum(self._lengths.get(key, 0) for key in self._failing)
             bad = sum(one.dead.total() for one in failing)
+            rows = sum(count.rows for count in counts) + bad
             good = (self._bytes - known) // self._least + sum(one.rows for one in failing) - bad
-            return self._budget.breach(dead, sum(count.rows for count in counts) + bad, good)
+            return self._budget.breach(dead, rows, min(good, self._most_rows - rows))
+
+    def _count_rows(self) -> None:
+        """Finds how many rows the input has at most: what its bytes could hold is several times as much."""
+        local = all(files.is_local(source.path) and not source.suffix.endswith(GZIP) for source in self._sources)
+        if self._row_end and local and self._bytes <= COUNTED_BYTES:
+            self._most_rows = sum(_lines(source.path, self._row_end) for source in self._sources)
 
     def refused(self, key: str, rows: int, bad: BadRow) -> None:
         """Sees a row that fails alone, before its chunk is scored.
@@ -108,6 +125,9 @@ class Watch:
         """
         with self._changing:
             self._failing.setdefault(key, _Failing(rows, Counter())).dead[bad.reason] += 1
+            self._refused += 1
+            if self._refused == COUNTED_FROM:
+                self._count_rows()
             if not self.goes_on():
                 self._example = bad.message
                 raise StoppedError
@@ -150,6 +170,11 @@ class Watch:
         """All parts of the wave are written: what they say counts now, and is given."""
         parts, self._parts, self._scored = self._parts, [], _Count()
         return parts
+
+
+def _lines(path: str, end: bytes) -> int:
+    with files.open_raw(path) as file:
+        return 1 + sum(block.count(end) for block in iter(functools.partial(file.read, BLOCK_BYTES), b""))
 
 
 def _find(number: int) -> Watch:

@@ -39,7 +39,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, budget
     """
     job, fmt = plan.job, formats.load(plan.job.format)
     chunks = (chunk for source in sorted(plan.sources) for chunk in chunks_of(source, fmt, job.chunk_bytes, job.temp))
-    watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features))
+    watch = Watch(budget, plan.sources, fmt.least_bytes(job.handler.features), fmt.row_end)
     size = wave_size(most_bytes(plan.sources), wave_bytes)
     for number, wave in enumerate(waves(chunks, size)):
         if not watch.goes_on():

@@ -1,10 +1,12 @@
 """Budgets of bad rows: what a command line says, when a run is over, and when that is certain before its end."""
 
 import collections
+import contextlib
 import json
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -197,6 +199,21 @@ def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
         watch.refused("s#0", 1_000, BadRow(number, "predict", "model_error", ""))
     with pytest.raises(StoppedError):
         watch.refused("s#0", 1_000, BadRow(100, "predict", "model_error", ""))
+
+
+@pytest.mark.parametrize(("suffix", "end", "last"), [("", b"\n", 2_000), (".gz", b"\n", 2_999), ("", b"", 2_999)])
+def test_how_many_rows_a_source_has_is_counted_once_many_fail(
+    suffix: str, end: bytes, last: int, tmp_path: Path
+) -> None:
+    """Of 20,000 rows a tenth may be bad; its bytes could hold many more."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"x" * 9 + b"\n" + (b"x" * 99 + b"\n") * 19_998 + b"no newline")
+    source = Source(str(path), path.stat().st_size, "a", suffix)
+    watch = Watch(Budget.parse(["0.1"]), [source], 34, end)
+    for number in range(last):
+        watch.refused("s#0", 3_000, BadRow(number, "predict", "model_error", ""))
+    with pytest.raises(StoppedError) if last == 2_000 else contextlib.nullcontext():
+        watch.refused("s#0", 3_000, BadRow(last, "predict", "model_error", ""))
 
 
 @given(st.integers(1, 50), st.lists(st.integers(0, 20), min_size=1, max_size=10))
