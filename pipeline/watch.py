@@ -16,6 +16,7 @@ from transforms.errors import StoppedError
 from transforms.formats import GZIP
 from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
 
+FINISHED_ROWS = 100  # that fail alone stop no chunk: that of a small input is written, with its dead letters
 # A call of a model takes as long as counting the rows of a megabyte.
 COUNTED_FROM, COUNTED_BYTES = 1_000, 4 << 30  # rows that failed; bytes of the input
 BLOCK_BYTES = 1 << 20
@@ -121,14 +122,14 @@ class Watch:
             bad: One of these; `row` counts them.
 
         Raises:
-            StoppedError: A limit is exceeded, whatever is still to come.
+            StoppedError: A limit is exceeded, whatever is still to come, and many rows have failed.
         """
         with self._changing:
             self._failing.setdefault(key, _Failing(rows, Counter())).dead[bad.reason] += 1
             self._refused += 1
             if self._refused == COUNTED_FROM:
                 self._count_rows()
-            if not self.goes_on():
+            if self._refused > FINISHED_ROWS and not self.goes_on():
                 self._example = bad.message
                 raise StoppedError
 
