@@ -254,6 +254,7 @@ def _handler(
     )
     if sample.rows:
         check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
+    _check_shapes(contract, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
             load = functools.partial(models.load, signature=options.signature, policy=options.model_ops)
@@ -346,13 +347,16 @@ def _look(
         size = sample.call_rows(batch_size, options.chunk_bytes)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
+    return contract, dependence
+
+
+def _check_shapes(contract: models.Contract, sample: _Sample) -> None:
     open_output = next(filter(is_open, contract.predictions), None)
     if open_output is not None and sample.size:
         raise UsageError(
             f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
             "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
         )
-    return contract, dependence
 
 
 def _check_readable(file: FileMetadata) -> None:
