@@ -51,6 +51,7 @@ class Breach(NamedTuple):
         rows: Rows read.
         reason: The reason code of most of these bad rows.
         early: Whether rows are left that were not read.
+        example: What was wrong with a row that has no dead letter, since the run stopped before; or empty.
     """
 
     name: str
@@ -59,15 +60,22 @@ class Breach(NamedTuple):
     rows: int
     reason: str
     early: bool
+    example: str = ""
+
+    @property
+    def flag(self) -> str:
+        """The limit as it is given."""
+        return f"{FLAG}={self.limit.text}" if self.name == ALL else f"{FLAG} {self.name}={self.limit.text}"
 
     def __str__(self) -> str:
         """What is exceeded, by how much, and by what."""
         first = "the first " if self.early else ""
-        what, flag, often = self.reason, f"{FLAG} {self.name}={self.limit.text}", ""
-        if self.name == ALL:
-            what, flag, often = "bad", f"{FLAG}={self.limit.text}", f", most often {self.reason}"
+        what, often = ("bad", f", most often {self.reason}") if self.name == ALL else (self.reason, "")
         stopped = " whatever follows" if self.early else ""
-        return f"{self.bad} of {first}{self.rows} rows are {what}, more than {flag} allows{stopped}{often}"
+        example = f" ({self.example})" if self.example else ""
+        return (
+            f"{self.bad} of {first}{self.rows} rows are {what}, more than {self.flag} allows{stopped}{often}{example}"
+        )
 
 
 class Budget:

@@ -74,6 +74,11 @@ def over_budget(place: Place, breach: Breach) -> RunError:
             f"{breach}; see {dead}, then raise the limit and give the same command again, which resumes, or fix model "
             f"or rows; {output} is still the complete output that it was before"
         )
+    if breach.example:
+        return RunError(
+            f"{breach}; repair model or rows and start anew with --overwrite, or raise {breach.flag} and give the "
+            "command again, which resumes the run; no _SUCCESS was written"
+        )
     replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
     return RunError(
         f"{breach}; see {dead}, then raise the budget and give the run's command again, "

@@ -1,5 +1,6 @@
 """The graph: one, for every runner."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -92,13 +93,14 @@ def build_chunks(
     if watch:
         chunks |= "WhileInBudget" >> beam.Filter(watch.begins).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
-    predict: beam.PTransform[Any, Any] = Predict(job.handler)
+    handler = dataclasses.replace(job.handler, refused=watch.refused) if watch else job.handler
+    predict: beam.PTransform[Any, Any] = Predict(handler)
     if job.accelerator:  # For this step alone: the others stay on workers without one.
         predict = predict.with_resource_hints(accelerator=job.accelerator)
     receipts, predictions = read[RECEIPTS], read[FEATURES] | "Predict" >> predict
     if watch:
         receipts |= "WatchRead" >> beam.Map(watch.read).with_output_types(tuple[str, Receipt])
-        predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions])
+        predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions | None])
     parts = (
         {"receipts": receipts, "predictions": predictions}
         | "JoinPredictions" >> JoinPredictions()

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pipeline.budget import Budget
+from transforms import formats
 from transforms.errors import UsageError
-from transforms.formats import FORMATS
 from transforms.model_ops import POLICIES
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
@@ -233,7 +233,7 @@ def run_parser(prog: str) -> Parser:
     add("--output", required=True, metavar="DIR", help="folder for the joined rows; new or empty")
     add("--overwrite", action="store_true", help="replace an earlier run's output, or what is there of it")
     add("--incremental", action="store_true", help="score files that are new since an earlier run, and add their parts")
-    add("--format", choices=sorted(FORMATS), help="format of the input (default: by the files' names)")
+    add("--format", type=formats.known, metavar="NAME", help="format of the input (default: by the files' names)")
     add_mapping_arguments(parser)
     add(
         "--output_fields",

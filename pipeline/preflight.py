@@ -2,14 +2,11 @@
 
 import contextlib
 import functools
-import gzip
-import io
 import itertools
 import math
 import os
 import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from apache_beam.io.filesystem import FileMetadata
@@ -17,6 +14,8 @@ from apache_beam.io.filesystem import FileMetadata
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
+from pipeline.first_rows import check_first_rows, check_unreadable
+from pipeline.head import Head, read_heads
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
@@ -24,7 +23,6 @@ from pipeline.options import RunOptions
 from pipeline.output_check import check_output
 from pipeline.place import Place
 from pipeline.record import LoadedSettings, Settings
-from pipeline.refusal import ROWS, warn_of_refusal
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.warning import warn
@@ -34,8 +32,7 @@ from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.contract import find_contract
-from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP
+from transforms.errors import UsageError
 from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
@@ -44,8 +41,6 @@ from transforms.records import Feature, Rows, Source
 from transforms.shapes import is_open
 from transforms.threads import THREADS
 
-SAMPLE_BYTES = (1 << 20, 1 << 26)  # a row may be longer than the first of them
-SAMPLE_SOURCES = 16
 SMALL_SAMPLE = 1_000
 PROBED_ROWS = 16  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
@@ -114,6 +109,7 @@ def prepare(
     place: Place | None = None,
     resume: bool = False,
     kept: manifest.Kept | None = None,
+    check_rows: bool = True,
 ) -> Iterator[Plan]:
     """Checks inputs and model, and settles what feeds and what is written.
 
@@ -126,6 +122,7 @@ def prepare(
         place: Where the run writes; None for the output itself.
         resume: Whether chunks may be done already.
         kept: What was chosen when these were begun.
+        check_rows: Whether the first rows must not all fail; dead letters that are scored again may.
 
     Raises:
         UsageError: Something is wrong; nothing was written.
@@ -134,12 +131,15 @@ def prepare(
     fmt = formats.load(name)
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
-    data, sample = _sample(matched.sources, fmt)
+    readable, heads = _sample(matched.sources, fmt)
+    if readable is None and check_rows:
+        check_unreadable(heads, fmt, options.max_bad_rows)
+    data, sample = (readable.data, readable.rows) if readable else (b"", [])
     with model_folder(options.model) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
-        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0))
+        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_model.find(options, folder)
         handler, (swept, chunk), loaded, dependence = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
@@ -193,6 +193,7 @@ class _Sample(NamedTuple):
         rows: Some of them, readable.
         size: Bytes of the whole input, as stored.
         largest: Bytes of the largest source, as stored.
+        heads: The beginnings of sources, whose rows are scored before the run.
     """
 
     format: Format
@@ -200,6 +201,7 @@ class _Sample(NamedTuple):
     rows: list[dict[str, Any]]
     size: int
     largest: int
+    heads: Iterable[Head]
 
     @property
     def row_bytes(self) -> float:
@@ -245,8 +247,6 @@ def _handler(
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
-    if rows := sample.arrays(features, ROWS) if sample.rows else None:
-        warn_of_refusal(loaded, contract, rows, options.batch_size or ROWS)
     swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
     if kept is None:
@@ -255,6 +255,9 @@ def _handler(
     handler = KeyedChunkHandler(
         functools.partial(load, folder), contract, features, kept.sweep.batch_size, options.non_finite == "keep"
     )
+    if sample.rows:
+        check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
+    _check_shapes(contract, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
             load = functools.partial(models.load, signature=options.signature, policy=options.model_ops)
@@ -347,13 +350,16 @@ def _look(
         size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
+    return contract, dependence
+
+
+def _check_shapes(contract: models.Contract, sample: _Sample) -> None:
     open_output = next(filter(is_open, contract.predictions), None)
     if open_output is not None and sample.size:
         raise UsageError(
             f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
             "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
         )
-    return contract, dependence
 
 
 def _check_readable(file: FileMetadata) -> None:
@@ -366,35 +372,11 @@ def _check_readable(file: FileMetadata) -> None:
         raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
 
 
-def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str, Any]]]:
-    """The first bytes of the first source that has readable rows, and some of these rows."""
-    filled = (source for source in found if source.size)
-    for source, size in itertools.product(itertools.islice(filled, SAMPLE_SOURCES), SAMPLE_BYTES):
-        data = _head(source, size)
-        try:
-            sample = fmt.sample(data)
-        except RunError as error:
-            raise UsageError(f"{source.path}: {error}") from error
-        if sample:
-            return data[: _whole(fmt, data)], sample
-        if len(data) < size:
-            continue
-    return b"", []
-
-
-def _whole(fmt: Format, data: bytes) -> int:
-    """Where a whole row near the end of a file's first bytes ends, as far as the format can tell."""
-    ends = [0]
-    with contextlib.suppress(RunError):
-        ends.extend(fmt.split(io.BytesIO(data), len(data), len(data) // 8 + 1))
-    return ends[-1]
-
-
-def _head(source: Source, size: int) -> bytes:
-    opened: Callable[..., Any] = gzip.open if source.suffix.endswith(GZIP) else contextlib.nullcontext
-    try:
-        with files.open_raw(source.path) as stored, opened(stored) as file:
-            data: bytes = file.read(size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error
-    return data
+def _sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:
+    """The first source that has readable rows; and all sources that are looked at, from the first one on."""
+    heads, seen = read_heads(found, fmt), list[Head]()
+    for head in heads:
+        seen.append(head)
+        if head.rows:
+            return head, itertools.chain(seen, heads)
+    return None, seen

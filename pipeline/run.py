@@ -156,7 +156,8 @@ def _prepared(
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
     """Runs the pipelines on this machine; why they stopped early, if they did."""
-    least = formats.load(plan.job.format).least_bytes(plan.job.handler.features)
-    watch = Watch(options.max_bad_rows, plan.sources, least, plan.expected.bytes_a_second)
+    fmt = formats.load(plan.job.format)
+    least = fmt.least_bytes(plan.job.handler.features)
+    watch = Watch(options.max_bad_rows, plan.sources, least, fmt.row_end, plan.expected.bytes_a_second)
     with reported(plan.job.temp, watch.parts), told(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

@@ -212,3 +212,35 @@ def hungry(folder: Path, rows: int) -> str:
         return {"prediction": _linear(x) + filled[0]}
 
     return save(folder, call, spec("x", 3))
+
+
+def one_value(folder: Path) -> str:
+    """One prediction a call, the mean of all that it gets."""
+    return save(folder, lambda x: {"prediction": tf.reshape(tf.reduce_mean(x), [1])}, spec("x", 3))
+
+
+def uninitialized(folder: Path) -> str:
+    """Looks a value up in a table whose initializer is lost, as old exporters saved it."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
+        table = tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.float32)
+        found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=tf.cast(x[:, 0], tf.int64), default_value=0.0)
+        tf.compat.v1.saved_model.simple_save(session, str(folder), {"x": x}, {"prediction": found})
+    return str(folder)
+
+
+def without_file(folder: Path) -> str:
+    """Reads a file that is not there."""
+    return save(folder, lambda x: {"prediction": _linear(x) + _number(tf.constant("/no/such/file"))}, spec("x", 3))
+
+
+def reading(folder: Path) -> str:
+    """Reads the number in the file that each row names."""
+    return save(
+        folder, lambda name: {"prediction": tf.map_fn(_number, name, tf.float32)}, spec("name", dtype=tf.string)
+    )
+
+
+def _number(name: tf.Tensor) -> tf.Tensor:
+    return tf.strings.to_number(tf.io.read_file(name))

@@ -1,9 +1,12 @@
 """Budgets of bad rows: what a command line says, when a run is over, and when that is certain before its end."""
 
 import collections
+import contextlib
 import json
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +21,7 @@ from tests import models
 from tests.conftest import Result
 from transforms import columns
 from transforms.chunks import DEFLATE
-from transforms.errors import UsageError
+from transforms.errors import StoppedError, UsageError
 from transforms.formats import jsonl, tfrecord
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, PartReceipt, Predictions, Receipt, Source, pack_bad
@@ -145,6 +148,74 @@ def pass_by(watch: Watch, chunk: Chunk, good: int, dead: dict[str, int]) -> None
         assert (watch.scored(element[1]), watch.read(element[0])) == element[::-1]
 
 
+@given(budgets, st.lists(rows_of_a_chunk, min_size=1, max_size=8), st.integers(2, 40), st.data())
+def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
+    given_limits: tuple[str, dict[str, str]], chunks: list[tuple[int, dict[str, int]]], least: int, data: st.DataObject
+) -> None:
+    whole, reasons = given_limits
+    items = [whole, *(f"{name}={text}" for name, text in reasons.items() if has_effect(text, whole))]
+    budget = Budget.parse([",".join(items)])
+    total = collections.Counter[str]()
+    for _, dead in chunks:
+        total.update(dead)
+    over = budget.breach(total, sum(good + sum(dead.values()) for good, dead in chunks)) is not None
+    sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
+    watch = Watch(budget, [Source("s", sum(sizes), "s", "")], least)
+    # Several chunks are in work at a time; all of their bad rows fail in the model.
+    work, at = [], 0
+    for size, (good, dead) in zip(sizes, chunks, strict=True):
+        chunk = Chunk("s", "s", at, at + size, 0, 1, "p")
+        begins = watch.begins(chunk)
+        assert begins or over
+        work += [(chunk, good + sum(dead.values()), name) for name, count in dead.items() for _ in range(count)]
+        at += size
+    stopped = False
+    for chunk, rows, name in data.draw(st.permutations(work)) if work else []:
+        try:
+            watch.refused(chunk.key, rows, BadRow(0, "predict", name, "why"))
+        except StoppedError:
+            stopped = True
+            break
+    assert over or not stopped
+    assert (watch.stopped() is None) is not stopped
+    if stopped:
+        assert str(watch.stopped()).endswith(" (why)")
+
+
+@given(st.integers(0, 300))
+def test_a_number_stops_scoring_at_the_first_row_beyond_it_and_beyond_a_hundred(number: int) -> None:
+    watch = Watch(Budget.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
+    for _ in range(max(number, 100)):
+        watch.refused("s#0", 1 << 30, BadRow(0, "predict", "null", ""))
+    with pytest.raises(StoppedError):
+        watch.refused("s#0", 1 << 30, BadRow(0, "predict", "null", ""))
+
+
+def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
+    """A chunk of all 1,000 rows, of which a tenth may be bad: the bytes alone would allow three times as many."""
+    watch = Watch(Budget.parse(["0.1"]), [Source("s", 100_000, "s", "")], 34)
+    watch.begins(Chunk("s", "s", 0, 100_000, 0, 1, "p"))
+    for number in range(100):
+        watch.refused("s#0", 1_000, BadRow(number, "predict", "model_error", ""))
+    with pytest.raises(StoppedError):
+        watch.refused("s#0", 1_000, BadRow(100, "predict", "model_error", ""))
+
+
+@pytest.mark.parametrize(("suffix", "end", "last"), [("", b"\n", 2_000), (".gz", b"\n", 2_999), ("", b"", 2_999)])
+def test_how_many_rows_a_source_has_is_counted_once_many_fail(
+    suffix: str, end: bytes, last: int, tmp_path: Path
+) -> None:
+    """Of 20,000 rows a tenth may be bad; its bytes could hold many more."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"x" * 9 + b"\n" + (b"x" * 99 + b"\n") * 19_998 + b"no newline")
+    source = Source(str(path), path.stat().st_size, "a", suffix)
+    watch = Watch(Budget.parse(["0.1"]), [source], 34, end)
+    for number in range(last):
+        watch.refused("s#0", 3_000, BadRow(number, "predict", "model_error", ""))
+    with pytest.raises(StoppedError) if last == 2_000 else contextlib.nullcontext():
+        watch.refused("s#0", 3_000, BadRow(last, "predict", "model_error", ""))
+
+
 @given(st.integers(1, 50), st.lists(st.integers(0, 20), min_size=1, max_size=10))
 def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int]) -> None:
     watch = Watch(Budget.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
@@ -247,7 +318,8 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     flags = (f"--input={path}", f"--model={model(models.raising)}", "--chunk_bytes=60")
     done = keyjoin("run", *flags, "--max_bad_rows", "1.0,model_error=2", "--max_bad_rows=null=0")
     assert (done.code, done.complete()) == (1, False)
-    *samples, error = done.err.splitlines()
+    warned, *samples, error = done.err.splitlines()
+    assert "10 of the first 40 rows are bad, and --max_bad_rows model_error=2 allows fewer" in warned
     assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
     assert (
         f"see {done.output}/_dead_letter, then raise the budget and give the run's command again, which goes on"
@@ -293,7 +365,8 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     assert keyjoin("run", *flags, "--max_bad_rows=0.04,wrong_shape=4").complete()
     done = keyjoin("run", *flags, "--max_bad_rows=0.5", "--max_bad_rows=wrong_shape=0.03,missing=0")
     assert (done.code, len(done.rows())) == (1, 96)
-    assert done.err.count("\n") == 4
+    assert done.err.count("\n") == 5
+    assert done.err.startswith("keyjoin: warning: 4 of the first 100 rows are bad")
     assert "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; see" in done.err
     assert all(c.isprintable() or c == "\n" for c in done.err)
     assert f"/\\x1b[2J\\u202eé.jsonl#{17 * 96}  wrong_shape: field x: a list of 2 where 3 are expected\n" in done.err
@@ -304,3 +377,22 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     again = keyjoin("run", *flags, "--max_bad_rows=0.5", f"--output={done.output}")
     assert again.complete(), again.err
     assert kept == [path.stat().st_mtime_ns for path in again.parts()]
+
+
+@pytest.mark.parametrize("limit", ["0.05", "30", "1.0,model_error=20"])
+def test_a_model_that_refuses_all_later_rows_is_not_called_with_each(
+    limit: str, keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    rows = [{**GOOD, "n": n} for n in range(200)] + [{**RAISES, "n": n} for n in range(1_800)]
+    flags = (f"--input={lines(*rows)}", f"--model={model(models.raising)}")
+    done = keyjoin("run", *flags, f"--max_bad_rows={limit}", "--output_fields=row,prediction")
+    assert (done.code, done.parts(), done.dead()) == (1, [], [])
+    found = re.search(r"error: (\d+) of the first \1 rows are ", done.err)
+    assert found
+    assert int(found[1]) < 500
+    assert "allows whatever follows" in done.err
+    assert "the number of the beast" in done.err
+    again = keyjoin("run", *flags, "--max_bad_rows=1.0", f"--output={done.output}", "--output_fields=row,prediction")
+    assert again.complete(), again.err
+    assert [row["n"] for row in again.rows()] == list(range(200))
+    assert len(again.dead()) == 1_800

@@ -66,7 +66,8 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--bad_rows=null", "--error_field=x"], "the rows already have a field x; rename what says why a row is bad with --error_field=NAME, or leave"),
         (["--bad_rows=null", "--error_field=prediction"], "would be called prediction; rename what says why a row is bad with --error_field"),
         (["--non_finite=drop"], "invalid choice: 'drop'"),
-        (["--format=csv"], "invalid choice: 'csv'"),
+        (["--format=csv"], "keyjoin does not read csv, it reads jsonl and tfrecord; convert the files first: "),
+        (["--format=text"], "keyjoin does not read text, it reads jsonl and tfrecord; convert the files first; see"),
         (["--features=a,,b"], "'a,,b' has an empty name"),
         (["--input_map", "x"], "'x' is not of the form MODEL_INPUT=ROW_FIELD"),
         (["--input_map", "x=a", "x=b"], "--input_map names a model input twice"),
@@ -242,7 +243,9 @@ def test_damaged_input_that_can_be_seen_is_refused(refuse: Callable[..., str], l
     assert f"{packed} cannot be read" in refuse(f"--input={packed}")
     record = packed.with_name("in.tfrecord")
     record.write_bytes(bytes(packed.read_bytes()))
-    assert f"{record}: not a TFRecord header at byte 0" in refuse(f"--input={record}")
+    assert f"{record}: it is gzip, and its name does not end in .gz; rename it: mv {record} {record}.gz" in refuse(
+        f"--input={record}"
+    )
     assert "--input is empty" in refuse("--input=")
     assert "--output is empty" in refuse("--output=")
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests import models
 from tests.conftest import Result
 from transforms.contract import find_contract
-from transforms.errors import MemoryShortError, ModelError
+from transforms.errors import MemoryShortError, ModelError, StoppedError
 from transforms.halves import MULTIPLE, Scored
 from transforms.model import Contract, Model, Tensor, load
+from transforms.records import BadRow
 from transforms.score import score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
@@ -132,6 +133,51 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
 
     score(Model({"x": X}, {"y": Y}, call), KEYLESS, {"x": numbered(2)}, 2, 2, keep_non_finite=False)
     assert sizes == [2, 2, 2]
+
+
+@given(
+    rows=st.integers(1, 700), batch_size=st.integers(1, 400), guilty=st.sets(st.integers(0, 699)), all_=st.booleans()
+)
+def test_rows_that_fail_take_a_call_each_and_are_told_of_once(
+    rows: int, batch_size: int, guilty: set[int], all_: bool
+) -> None:
+    x, sizes = numbered(rows, set(range(rows)) if all_ else guilty), list[int]()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        if GUILTY in x:
+            raise ModelError("no")
+        return (x * 10,)
+
+    told = list[int]()
+    called = Model({"x": X}, {"y": Y}, call)
+    scored = score(
+        called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False, refused=lambda bad: told.append(bad.row)
+    )
+    bad = np.flatnonzero(x == GUILTY).tolist()
+    assert [one.row for one in scored.bad] == bad == sorted(told)
+    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    batches = -(-rows // batch_size)
+    assert len(sizes) <= batches + 2 * len(bad) * min(batch_size, 400).bit_length() + 4 * len(bad)
+    if all_:
+        assert len(sizes) <= rows + batches * (batch_size.bit_length() + 4)
+
+
+def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        raise ModelError("no")
+
+    def refused(bad: BadRow) -> None:
+        told.append(bad)
+        raise StoppedError
+
+    sizes, told = list[int](), list[BadRow]()
+    called, x = Model({"x": X}, {"y": Y}, call), numbered(100_000)
+    with pytest.raises(StoppedError):
+        score(called, KEYLESS, {"x": x}, len(x), 960, keep_non_finite=False, refused=refused)
+    assert len(sizes) < 1_000
+    assert 1 <= len(told) < 100
 
 
 def test_a_model_without_memory_says_so(model: Callable[..., str]) -> None:

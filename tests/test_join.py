@@ -48,6 +48,14 @@ def test_it_joins_by_the_chunks_key() -> None:
         assert_that(joined, equal_to([(receipt(2), predictions(2)), (receipt(3, start=9), predictions(3))]))
 
 
+def test_a_chunk_whose_scoring_was_stopped_is_left_out() -> None:
+    with beam.Pipeline("FnApiRunner") as root:
+        read = root | "Receipts" >> beam.Create([("s#0", receipt(2)), ("s#9", receipt(3, start=9))])
+        scored = root | "Predictions" >> beam.Create([("s#9", predictions(3)), ("s#0", None)])
+        joined = {"receipts": read, "predictions": scored} | JoinPredictions()
+        assert_that(joined, equal_to([(receipt(3, start=9), predictions(3))]))
+
+
 def test_a_chunk_without_predictions_fails_the_run() -> None:
     root = beam.Pipeline("FnApiRunner")
     read = root | "Receipts" >> beam.Create([("s#0", receipt(2))])

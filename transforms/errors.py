@@ -49,6 +49,10 @@ class TimeoutExceededError(SharedError):
     reason = Reason.MODEL_TIMEOUT
 
 
+class StoppedError(Exception):
+    """Scoring was stopped: the run is over its error limit, whatever the other rows are."""
+
+
 def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for a message: `` (did you mean x?)``, or nothing."""
     close = difflib.get_close_matches(name, known, 1, 0.5)

@@ -1,5 +1,6 @@
 """Halves: a batch that fails is halved down to the rows that fail alone; what it had no memory for is remembered."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,12 +32,24 @@ class Scored(NamedTuple):
 
 
 ScoreBatch = Callable[[int, int, int, bool], Scored]
+Refused = Callable[[BadRow], None]
 
 
 def score_halves(
-    score_batch: ScoreBatch, room: Room, first: int, end: int, most: int, *, alone: bool = False
+    score_batch: ScoreBatch,
+    room: Room,
+    refused: Refused,
+    first: int,
+    end: int,
+    most: int,
+    *,
+    alone: bool = False,
+    fails: bool = False,
 ) -> list[Scored]:
     """Scores rows [first, end), in halves if they fail together.
+
+    Where each row of a half failed alone, the other half likely does: it is not called as a whole. So rows that
+    all fail take one call each, not two.
 
     A failure that another call may have caused, which took the memory or ended the process, is no proof: the
     rows are tried again, while no other call goes on, and so are their halves. Memory that is too small for
@@ -46,17 +59,22 @@ def score_halves(
     Args:
         score_batch: Scores rows [first, end) in one call of so many rows, alone or not.
         room: What there is memory for; lowered here.
+        refused: Called with each row that fails alone; may raise, which ends scoring.
         first: First row.
         end: One past the last row.
         most: Rows of a call at most.
         alone: Whether no other call may go on meanwhile.
+        fails: Whether the rows likely fail together, so that several are not called as a whole.
 
     Returns:
         The rows in order, in one piece or in several.
     """
     most, alone = min(most, room.rows), alone or room.alone
+    pieces_of = functools.partial(_in_pieces, score_batch, room, refused, first, end)
     if end - first > most:
-        return _in_pieces(score_batch, room, first, end, most, alone=alone)
+        return pieces_of(most, alone=alone)
+    if fails and end - first > 1:
+        return pieces_of(_half(end - first), alone=alone, most=most, fails=True)
     sent = min(most, -(-(end - first) // MULTIPLE) * MULTIPLE)
     try:
         return [score_batch(first, end, sent, alone)]
@@ -66,12 +84,14 @@ def score_halves(
         if isinstance(failed, MemoryShortError) and not room.alone:
             room.alone = True
             _LOG.warning("the model ran out of memory: from here on it is called once at a time")
-        return score_halves(score_batch, room, first, end, most, alone=True)
+        return score_halves(score_batch, room, refused, first, end, most, alone=True)
     of_memory = isinstance(failed, MemoryShortError)
     if (sent if of_memory else end - first) == 1:
-        return [Scored({}, [BadRow(first, "predict", failed.reason.value, str(failed))])]
+        bad = BadRow(first, "predict", failed.reason.value, str(failed))
+        refused(bad)
+        return [Scored({}, [bad])]
     half = _half(sent if of_memory else end - first)
-    pieces = _in_pieces(score_batch, room, first, end, half, alone=alone, most=half if of_memory else most)
+    pieces = pieces_of(half, alone=alone, most=half if of_memory else most)
     if of_memory and half < room.rows and not any(_lacked_memory(piece) for piece in pieces):
         room.rows = half
         _LOG.warning("the model ran out of memory with %d rows: from here on a call has %d at most", sent, half)
@@ -79,13 +99,25 @@ def score_halves(
 
 
 def _in_pieces(
-    score_batch: ScoreBatch, room: Room, first: int, end: int, size: int, *, alone: bool, most: int | None = None
+    score_batch: ScoreBatch,
+    room: Room,
+    refused: Refused,
+    first: int,
+    end: int,
+    size: int,
+    *,
+    alone: bool,
+    most: int | None = None,
+    fails: bool = False,
 ) -> list[Scored]:
-    return [
-        scored
-        for at in range(first, end, size)
-        for scored in score_halves(score_batch, room, at, min(at + size, end), most or size, alone=alone)
-    ]
+    done: list[Scored] = []
+    for at in range(first, end, size):
+        piece = score_halves(
+            score_batch, room, refused, at, min(at + size, end), most or size, alone=alone, fails=fails
+        )
+        fails = not any(scored.outputs for scored in piece)
+        done += piece
+    return done
 
 
 def _half(rows: int) -> int:

@@ -1,6 +1,6 @@
 """JoinPredictions: brings the receipt and the predictions of a chunk together, by its key."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -29,8 +29,9 @@ def join_chunk(
 class JoinPredictions(beam.PTransform[Any, beam.PCollection[tuple[Receipt, Predictions]]]):
     """Joins by the chunk's key.
 
-    Input:  {"receipts": PCollection[tuple[str, Receipt]], "predictions": PCollection[tuple[str, Predictions]]}
-    Output: PCollection[tuple[Receipt, Predictions]]
+    Input:  {"receipts": PCollection[tuple[str, Receipt]], "predictions": PCollection[tuple[str, Predictions | None]]}
+    Output: PCollection[tuple[Receipt, Predictions]], none for a chunk whose predictions are None: scoring it was
+            stopped, so nothing is known of its rows
     """
 
     def expand(self, sides: Any) -> beam.PCollection[tuple[Receipt, Predictions]]:
@@ -38,9 +39,11 @@ class JoinPredictions(beam.PTransform[Any, beam.PCollection[tuple[Receipt, Predi
         return (
             sides
             | "CoGroupByKey" >> beam.CoGroupByKey()
-            | "JoinChunk" >> beam.MapTuple(_join).with_output_types(tuple[Receipt, Predictions])
+            | "JoinChunk" >> beam.FlatMapTuple(_join).with_output_types(tuple[Receipt, Predictions])
         )
 
 
-def _join(key: str, sides: Mapping[str, Iterable[Any]]) -> tuple[Receipt, Predictions]:
-    return join_chunk(key, sides["receipts"], sides["predictions"])
+def _join(key: str, sides: Mapping[str, Iterable[Any]]) -> Iterator[tuple[Receipt, Predictions]]:
+    predictions = list(sides["predictions"])
+    if predictions != [None]:
+        yield join_chunk(key, sides["receipts"], predictions)

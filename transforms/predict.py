@@ -1,6 +1,7 @@
 """Predict: RunInference over chunks; each row's prediction is found by the key that comes back with it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInf
 
 from transforms import columns
 from transforms import model as models
-from transforms.records import Feature, Features, Predictions, pack_bad
+from transforms.errors import StoppedError
+from transforms.records import BadRow, Feature, Features, Predictions, pack_bad
 from transforms.score import score
 from transforms.shapes import WidthError
 
@@ -26,6 +28,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
         shared: Whether the processes of a worker have one model together: large ones, and those on an accelerator.
+        refused: Called with a chunk's key, its rows and each of these that fails alone; may raise `StoppedError`.
     """
 
     load: Callable[[], models.Model]
@@ -34,6 +37,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     batch_size: int
     keep_non_finite: bool = False
     shared: bool = False
+    refused: Callable[[str, int, BadRow], None] | None = None
     _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
@@ -66,26 +70,34 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         model: models.Model,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        """One result a chunk; its `inference` is `Predictions`."""
+        """One result a chunk; its `inference` is `Predictions`, or None if scoring was stopped."""
         if inference_args:
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
         if self.shared:
             model = self._elsewhere = self._elsewhere or _Elsewhere(model)
         return [PredictionResult(chunk, self._predict(chunk, model)) for chunk in batch]
 
-    def _predict(self, chunk: Features, model: models.Model) -> Predictions:
+    def _predict(self, chunk: Features, model: models.Model) -> Predictions | None:
         try:
-            return self._score(chunk.inputs, model)
+            return self._score(chunk, model)
+        except StoppedError:
+            return None
         except WidthError as error:
             raise WidthError(f"{chunk.key}: {error}" if chunk.key else str(error)) from error
 
-    def _score(self, inputs: pa.RecordBatch, model: models.Model) -> Predictions:
+    def _score(self, chunk: Features, model: models.Model) -> Predictions:
+        inputs, rows = chunk.inputs, chunk.inputs.num_rows
         arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
-        rows = inputs.num_rows
-        scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=self.keep_non_finite)
+        refused = functools.partial(self.refused, chunk.key, rows) if self.refused else _nothing
+        keep = self.keep_non_finite
+        scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=keep, refused=refused)
         made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
         return Predictions(to_ipc(batch), rows, pack_bad(scored.bad))
+
+
+def _nothing(_: BadRow) -> None:
+    pass
 
 
 class _Elsewhere(models.Model):
@@ -115,22 +127,23 @@ def from_ipc(stream: bytes) -> pa.RecordBatch:
 
 
 @dataclasses.dataclass(eq=False)
-class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple[str, Predictions]]]):
+class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple[str, Predictions | None]]]):
     """Scores chunks with RunInference.
 
     Input:  PCollection[Features]
-    Output: PCollection[tuple[str, Predictions]], one for each input, by the chunk's key
+    Output: PCollection[tuple[str, Predictions | None]], one for each input, by the chunk's key; None where the
+            handler's `refused` stopped it
     """
 
     handler: KeyedChunkHandler
 
-    def expand(self, chunks: beam.PCollection[Features]) -> beam.PCollection[tuple[str, Predictions]]:
+    def expand(self, chunks: beam.PCollection[Features]) -> beam.PCollection[tuple[str, Predictions | None]]:
         """Wires the step."""
         return (
             chunks
             | "BatchOfOne" >> beam.Map(_alone).with_output_types(list[Features])
             | "RunInference" >> RunInference(self.handler)
-            | "KeyByChunk" >> beam.Map(_by_key).with_output_types(tuple[str, Predictions])
+            | "KeyByChunk" >> beam.Map(_by_key).with_output_types(tuple[str, Predictions | None])
         )
 
 
@@ -138,5 +151,5 @@ def _alone(chunk: Features) -> list[Features]:
     return [chunk]
 
 
-def _by_key(result: Any) -> tuple[str, Predictions]:
+def _by_key(result: Any) -> tuple[str, Predictions | None]:
     return result.example.key, result.inference

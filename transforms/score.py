@@ -9,7 +9,7 @@ import numpy.typing as npt
 from transforms.align import Alignment, align, ordinals
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
-from transforms.halves import Scored, score_halves
+from transforms.halves import Refused, Scored, score_halves
 from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
@@ -35,7 +35,14 @@ class EchoError(ModelError):
 
 
 def score(
-    called: Model, contract: Contract, inputs: Arrays, rows: int, batch_size: int, *, keep_non_finite: bool
+    called: Model,
+    contract: Contract,
+    inputs: Arrays,
+    rows: int,
+    batch_size: int,
+    *,
+    keep_non_finite: bool,
+    refused: Refused = lambda _: None,
 ) -> Scored:
     """Scores rows batch by batch, halving a batch that fails down to the guilty row.
 
@@ -46,6 +53,7 @@ def score(
         rows: How many there are.
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
+        refused: Called with each row that fails alone; may raise, which ends scoring.
     """
     batch_size = min(batch_size, contract.most)
 
@@ -54,7 +62,7 @@ def score(
         return scored if keep_non_finite else _finite(scored, first, end)
 
     def score_rows(first: int) -> list[Scored]:
-        return score_halves(score_batch, called.room, first, min(first + batch_size, rows), batch_size)
+        return score_halves(score_batch, called.room, refused, first, min(first + batch_size, rows), batch_size)
 
     done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
     return _concatenate([_nothing(contract), *done])

@@ -127,7 +127,7 @@ def _is_hidden(path: str, folder: str) -> bool:
 def _source(file: FileMetadata, root: str, suffix: str) -> Source:
     # Absolute on both sides: a relative path that leaves the current folder would lead out of the output, too.
     stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
-    return Source(file.path, file.size_in_bytes, stem, own or suffix, file.last_updated_in_seconds)
+    return Source(file.path, file.size_in_bytes, stem, formats.full_suffix(own, suffix), file.last_updated_in_seconds)
 
 
 def _check_names(sources: Sequence[Source]) -> None:

@@ -5,16 +5,34 @@ A new format is a module here with an object that has the members of `Format`, a
 is imported.
 """
 
+import argparse
 import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from transforms.errors import UsageError
+from transforms.formats import foreign
+from transforms.formats.foreign import GZIP as GZIP
 
 if TYPE_CHECKING:
     from transforms.formats.base import Format
 
 FORMATS = {"jsonl": "transforms.formats.jsonl", "tfrecord": "transforms.formats.tfrecord"}
+
+
+def known(name: str) -> str:
+    """Gives back the name of a format that there is; for argparse, which prints what is wrong with another.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no such format.
+    """
+    if name in FORMATS:
+        return name
+    kind, file = foreign.by_name(f"FILE.{name}"), f"FILE.{name}"
+    convert = f": {foreign.command(kind, file, packed=False)}" if kind else ""
+    raise argparse.ArgumentTypeError(
+        f"keyjoin does not read {name}, it reads {' and '.join(FORMATS)}; convert the files first{convert}"
+    )
 
 
 def load(name: str) -> "Format":
@@ -30,22 +48,30 @@ SUFFIXES = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
 }
-GZIP = ".gz"
 
 
 def split_suffix(path: str) -> tuple[str, str]:
-    """Cuts a known suffix off a name.
+    """Cuts the suffix of a known format, and that of gzip, off a name.
 
     >>> split_suffix("a/b.jsonl.gz")
     ('a/b', '.jsonl.gz')
-    >>> split_suffix("part-0001")
-    ('part-0001', '')
+    >>> split_suffix("part-0001"), split_suffix("part-0001.gz")
+    (('part-0001', ''), ('part-0001', '.gz'))
     """
     plain, gzip = (path[: -len(GZIP)], GZIP) if path.endswith(GZIP) else (path, "")
     for suffix in SUFFIXES:
         if plain.endswith(suffix):
             return plain[: -len(suffix)], suffix + gzip
-    return path, ""
+    return plain, gzip
+
+
+def full_suffix(own: str, default: str) -> str:
+    """What the parts of a source are called, by its own suffix and that of its format.
+
+    >>> full_suffix(".ndjson", ".jsonl"), full_suffix("", ".jsonl"), full_suffix(".gz", ".tfrecord")
+    ('.ndjson', '.jsonl', '.tfrecord.gz')
+    """
+    return own if own.removesuffix(GZIP) else default + own
 
 
 def name_of(paths: Sequence[str]) -> str:
@@ -58,6 +84,9 @@ def name_of(paths: Sequence[str]) -> str:
     for path in paths:
         suffix = split_suffix(path)[1].removesuffix(GZIP)
         if not suffix:
+            kind = foreign.by_name(path)
+            if kind is not None:
+                raise UsageError(f"{path}: {foreign.refusal(kind, path, packed=path.endswith(GZIP))}")
             raise UsageError(
                 f"{path}: the name does not tell the format (known: {' '.join(SUFFIXES)}, each also with .gz); "
                 "name it with --format"

@@ -1,0 +1,213 @@
+"""Recognizes files of formats that keyjoin does not read, and names the shell command that converts each.
+
+Binary files are recognized by their first bytes. Text is recognized only where no row of it can be read, since
+any text may be a bad row of a good file.
+"""
+
+import contextlib
+import json
+import posixpath
+import re
+import shlex
+import sys
+from typing import NamedTuple
+
+GZIP = ".gz"
+NEW = ".converted.jsonl"  # the converted file never gets the name of a file that the user has
+
+_PRINT = "print(json.dumps(r, default=lambda v: v.isoformat()))"  # dates have that; bytes and others fail loudly
+
+
+def _python(imports: str, rows: str) -> str:
+    return f"{{python}} -c '{imports}; [{_PRINT} {rows}]' {{file}} > {{new}}"
+
+
+def _dataset(name: str) -> str:
+    rows = f'for b in d.dataset(sys.argv[1], format="{name}").to_batches() for r in b.to_pylist()'
+    return _python("import json, sys, pyarrow.dataset as d", rows)
+
+
+def _delimited(delimiter: str) -> str:
+    options = f'parse_options=c.ParseOptions(delimiter="{delimiter}")'.replace("\t", "\\t")
+    rows = f"for b in c.open_csv(sys.argv[1], {options}) for r in b.to_pylist()"
+    return _python("import json, sys, pyarrow.csv as c", rows)
+
+
+def _encoded(name: str) -> "Kind":
+    return Kind(name, (), f"iconv -f {name} -t UTF-8 {{file}} > {{new}}")
+
+
+def _compressed(name: str, suffix: str, command: str) -> "Kind":
+    return Kind(name, (suffix,), f"{command} {{file}} | gzip > {{new}}{GZIP}")
+
+
+class Kind(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+        title: What it is called.
+        suffixes: What names of such files end in.
+        command: The shell command that converts one, with `{python}` for this interpreter.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    command: str
+
+
+PACKED = Kind("gzip", (), f"mv {{file}} {{file}}{GZIP}")
+PLAIN = Kind("not gzip", (), "mv {file} {plain}")
+EXAMPLES = Kind("TFRecord", (), "")
+LINES = Kind("JSON Lines", (), "")
+PARQUET = Kind("Parquet", (".parquet",), _dataset("parquet"))
+AVRO = Kind(
+    "Avro",
+    (".avro",),
+    _python("import json, sys, fastavro", 'for r in fastavro.reader(open(sys.argv[1], "rb"))'),
+)
+ORC = Kind("ORC", (".orc",), _dataset("orc"))
+ARROW = Kind("Arrow", (".arrow", ".feather"), _dataset("feather"))
+ZIP = _compressed("zip", ".zip", "unzip -p")
+BZIP2 = _compressed("bzip2", ".bz2", "bzip2 -dc")
+XZ = _compressed("xz", ".xz", "xz -dc")
+ZSTD = _compressed("Zstandard", ".zst", "zstd -dc")
+CSV = Kind("CSV", (".csv",), _delimited(","))
+TSV = Kind("tab-separated text", (".tsv", ".tab"), _delimited("\t"))
+SEMICOLONS = Kind("CSV with semicolons", (), _delimited(";"))
+ARRAY = Kind(
+    "a JSON array",
+    (),
+    _python("import json, sys", 'for r in json.load(open(sys.argv[1], encoding="utf-8-sig"))'),
+)
+ARRAYS = Kind("JSON arrays instead of objects", (), """sed 's/.*/{{"values": &}}/' {file} > {new}""")
+VALUES = Kind("JSON values instead of objects", (), ARRAYS.command)
+PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
+
+_FIRST_BYTES = {
+    rb"\x1f\x8b\x08": PACKED,
+    rb"PAR1": PARQUET,
+    rb"Obj\x01": AVRO,
+    rb"ORC.{0,60}[\x00-\x08]": ORC,
+    rb"ARROW1\x00": ARROW,
+    rb"PK\x03\x04": ZIP,
+    rb"BZh[1-9]1AY&SY": BZIP2,
+    rb"\xfd7zXZ\x00": XZ,
+    rb"\x28\xb5\x2f\xfd": ZSTD,
+    # UTF-32 first: its mark begins with that of UTF-16.
+    rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": _encoded("UTF-32"),
+    rb"\xff\xfe|\xfe\xff": _encoded("UTF-16"),
+}
+# Without a mark: the first character of JSON and of text is one of ASCII.
+_ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
+_NAMED = {
+    suffix: kind for kind in (PARQUET, AVRO, ORC, ARROW, ZIP, BZIP2, XZ, ZSTD, CSV, TSV) for suffix in kind.suffixes
+}
+
+
+def by_bytes(head: bytes) -> Kind | None:
+    r"""The kind of a binary file, by its first bytes; None for text and for what is not known.
+
+    >>> by_bytes(b"PAR1\x15\x04").title, by_bytes('{"x": 1}'.encode("utf-16")).title, by_bytes(b'{"x": 1}')
+    ('Parquet', 'UTF-16', None)
+    """
+    for first, kind in _FIRST_BYTES.items():
+        if re.match(first, head, re.DOTALL):
+            return kind
+    zeros = "".join("1" if byte else "0" for byte in head[:4])
+    return _encoded(_ZEROS[zeros]) if zeros in _ZEROS else None
+
+
+def by_text(head: bytes) -> Kind | None:
+    r"""The kind of a text of which no line is a JSON object, by its first lines; None if it is not known.
+
+    >>> by_text(b"age,city\n31,Bern\n").title, by_text(b"[1, 2]\n[3, 4]\n").title, by_text(b'[{"x": 1}]').title
+    ('CSV', 'JSON arrays instead of objects', 'a JSON array')
+    """
+    text = _text(head)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        value = json.loads(lines[0])
+        if isinstance(value, list):
+            return ARRAY if value and isinstance(value[0], dict) else ARRAYS
+        return VALUES
+    if text.startswith("["):
+        return ARRAY  # it goes on in the next line
+    with contextlib.suppress(ValueError, RecursionError):
+        json.JSONDecoder().raw_decode(text)
+        return PRETTY
+    return PRETTY if lines[0] == "{" else _delimited_by(lines[:2])
+
+
+def is_document(head: bytes) -> bool:
+    r"""Whether a text is one JSON value over several lines, some of which may be rows by chance.
+
+    >>> is_document(b'[\n{"x": 1},\n{"x": 2}\n]\n'), is_document(b'{"x": 1}\n{"x": 2}\n')
+    (True, False)
+    """
+    text = _text(head)
+    with contextlib.suppress(ValueError, RecursionError):
+        return text.startswith(("[", "{")) and "\n" in text and json.loads(text) is not None
+    return False
+
+
+def _text(head: bytes) -> str:
+    return head.decode("utf-8-sig", "replace").strip()
+
+
+def _delimited_by(lines: list[str]) -> Kind | None:
+    for delimiter, kind in ((",", CSV), ("\t", TSV), (";", SEMICOLONS)):
+        counts = {line.count(delimiter) for line in lines}
+        if len(counts) == 1 and counts != {0}:
+            return kind
+    return None
+
+
+def by_name(path: str) -> Kind | None:
+    """The kind of file that a name tells, `.gz` aside."""
+    return _NAMED.get(posixpath.splitext(path.removesuffix(GZIP))[1].lower())
+
+
+def refusal(kind: Kind, path: str, *, packed: bool) -> str:
+    """Says that a file cannot be read for what it is, and what to do.
+
+    Args:
+        kind: What the file is.
+        path: The file.
+        packed: Whether it is that once it is decompressed.
+    """
+    if kind in (EXAMPLES, LINES):
+        return f"it is {kind.title}; name that with --format {'tfrecord' if kind is EXAMPLES else 'jsonl'}"
+    if kind in (PACKED, PLAIN):
+        ends = "does not end" if kind is PACKED else "ends"
+        return f"it is {kind.title}, and its name {ends} in {GZIP}; rename it: {command(kind, path, packed=packed)}"
+    return f"it is {kind.title}, which keyjoin does not read; convert it: {command(kind, path, packed=packed)}"
+
+
+def command(kind: Kind, path: str, *, packed: bool) -> str:
+    """The shell command that converts a file.
+
+    Args:
+        kind: What the file is.
+        path: The file. One in an object store is copied first.
+        packed: Whether it is that once it is decompressed.
+    """
+    steps, file = [], path
+    if "://" in path:
+        file = posixpath.basename(path)
+        steps.append(f"gcloud storage cp {shlex.quote(path)} {_quoted(file)}")
+    if packed:
+        plain = f"{file.removesuffix(GZIP)}.unpacked"
+        steps.append(f"gzip -dc {_quoted(file)} > {_quoted(plain)}")
+        file = plain
+    stem = file.removesuffix(".unpacked")
+    stem = stem[: -len(posixpath.splitext(stem)[1])] if posixpath.splitext(stem)[1] else stem
+    new, plain = _quoted(stem + NEW), _quoted(file.removesuffix(GZIP))
+    python = shlex.quote(sys.executable)
+    steps.append(kind.command.format(python=python, file=_quoted(file), new=new, plain=plain))
+    return " && ".join(steps)
+
+
+def _quoted(file: str) -> str:
+    return shlex.quote(f"./{file}" if file.startswith("-") else file)
