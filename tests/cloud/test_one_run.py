@@ -260,6 +260,48 @@ class TestALaunchOnACompleteOutput:
         assert start().current_state == State.JOB_STATE_FAILED
 
 
+class TestThatReplacesACompleteOutput:
+    @pytest.fixture(autouse=True)
+    def _complete(self, cloud: Cloud, run: Callable[..., Result]) -> None:
+        assert run().code == 0
+        rows(cloud, MORE)
+
+    def test_a_template_that_is_started_twice(
+        self, cloud: Cloud, run: Callable[..., Result], start: Callable[..., client.Job]
+    ) -> None:
+        assert run(TEMPLATE, "--overwrite").code == 0
+        assert start().current_state == State.JOB_STATE_DONE
+        complete = out(cloud)
+        assert json.loads(complete["_manifest.json"])["totals"]["rows"] == len(MORE)
+        rows(cloud, ROWS[:3])
+        assert start("again").current_state == State.JOB_STATE_DONE
+        assert out(cloud) == complete
+
+    def test_a_launch_beside_its_job(self, cloud: Cloud, run: Callable[..., Result]) -> None:
+        cloud.api.run = None
+        assert run("--overwrite", "--detach").code == 0
+        before = out(cloud)
+        assert "_SUCCESS" in before
+        refused = run(TEMPLATE, "--overwrite", "--region=us-central1")
+        assert (refused.code, "is being written by" in refused.err) == (2, True), refused.err
+        assert out(cloud) == before
+
+    def test_a_job_that_was_overtaken(self, cloud: Cloud, run: Callable[..., Result]) -> None:
+        cloud.api.run = None
+        assert run("--overwrite", "--detach").code == 0
+        late = list(cloud.api.jobs.values())[-1]
+        cloud.api.set_state(late.id, State.JOB_STATE_CANCELLED)
+        rows(cloud, ROWS[:7])
+        cloud.api.run = runs(cloud)
+        done = run("--overwrite")
+        assert done.code == 0, done.err
+        complete = out(cloud)
+        assert json.loads(complete["_manifest.json"])["totals"]["rows"] == 7
+        with pytest.raises(BaseException, match="this job is of an earlier command"):
+            runs(cloud)(late)
+        assert out(cloud) == complete
+
+
 @pytest.mark.parametrize("place", ["here", "store"])
 def test_of_many_jobs_one_claims_a_run(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def race(path: str) -> None:
