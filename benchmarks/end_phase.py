@@ -124,7 +124,7 @@ def receipts(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="keyjoin-end-") as folder:
         write(Path(folder), count)
         planned = list(sources(count))
-        now = {source.path: source.size for source in planned}
+        now = {source.path: source for source in planned}
         before = _forget_peak()
         started = time.monotonic()
         found = sum(1 for _ in ledger.problems(planned, now, read_receipts(folder), AllThere(count)))

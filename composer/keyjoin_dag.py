@@ -8,6 +8,7 @@ A run scores the day before the one on which it is due, in UTC, or the day that 
 runs comes from variables of the environment, see docs/composer.md. keyjoin, Beam and TensorFlow are not imported.
 """
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -169,9 +170,15 @@ def bucket_and_name(path: str) -> tuple[storage.Bucket, str]:
 
 
 def has_any(pattern: str) -> bool:
-    """Whether there is anything whose name begins as a path or a pattern does, up to its first wildcard."""
-    bucket, prefix = bucket_and_name(re.split(r"[*?\[]", pattern)[0])
-    return any(True for _ in bucket.list_blobs(prefix=prefix, max_results=1))
+    """Whether there is a file of this path, one in a folder of this path, or one that the pattern matches."""
+    bucket, name = bucket_and_name(pattern)
+    fixed = re.split(r"[*?\[]", name)[0]
+    if fixed == name and find(pattern) is not None:
+        return True
+    # Objects with a slash at the end stand for folders.
+    prefix = fixed if fixed != name else f"{name.rstrip('/')}/"
+    found = (blob.name for blob in bucket.list_blobs(prefix=prefix) if not blob.name.endswith("/"))
+    return any(fixed == name or fnmatch.fnmatchcase(one, name) for one in found)
 
 
 def find(path: str) -> storage.Blob | None:

@@ -13,7 +13,7 @@ from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import read_receipts
 from transforms.records import Source
-from transforms.sources import Matched, match_sources
+from transforms.sources import Matched, refresh
 from transforms.write import written_of
 
 
@@ -45,7 +45,7 @@ def commit(
     Raises:
         RunError: The ledger does not add up.
     """
-    unnamed = _check(place, sources, {source.path: source.size for source in now.sources})
+    unnamed = _check(place, sources, {source.path: source for source in now.sources})
     report.print_unnamed(unnamed)
     files.delete_files(place.work, unnamed)
     marked = place.mark if (success if mark is None else mark) else None
@@ -54,14 +54,14 @@ def commit(
     )
 
 
-def look_again(patterns: Sequence[str], suffix: str) -> Matched:
-    """What the input is now that it was read, see `match_sources`.
+def look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
+    """What the input is now that it was read, see `sources.refresh`.
 
     Raises:
         RunError: Some pattern matches nothing any more, or cannot be looked up.
     """
     try:
-        return match_sources(patterns, suffix)
+        return refresh(patterns, planned)
     except UsageError as error:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
@@ -86,7 +86,7 @@ def over_budget(place: Place, breach: Breach) -> RunError:
     )
 
 
-def _check(place: Place, sources: Sequence[Source], now: Mapping[str, int]) -> list[str]:
+def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -> list[str]:
     """Compares sources and parts with the receipts.
 
     Returns:

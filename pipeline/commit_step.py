@@ -11,10 +11,10 @@ import time
 import apache_beam as beam
 
 from pipeline import ledger, manifest, record, replace
+from pipeline.claim import is_done, own_job
 from pipeline.commit import commit, look_again, over_budget
-from pipeline.names import JOB
 from pipeline.place import Place
-from transforms import files, formats
+from transforms import files
 from transforms.errors import RunError
 from transforms.receipts import LISTS, read_receipts
 
@@ -28,10 +28,12 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
 
     Attributes:
         place: Where the run writes, with its `_job.json`.
+        run: The id of the run.
         started: When the run was, in seconds since 1970.
     """
 
     place: Place
+    run: str
     started: float
 
     def expand(self, lists: beam.PCollection[str]) -> beam.PCollection[str]:
@@ -42,7 +44,7 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
             | "WithSeconds" >> beam.Map(self._with_seconds).with_output_types(tuple[int, float])
             # Another attempt at what follows gets the same time.
             | "KeepSeconds" >> beam.Reshuffle()
-            | "Commit" >> beam.MapTuple(self._commit).with_output_types(str)
+            | "Commit" >> beam.MapTuple(self._commit).with_output_types(int)
             | "AfterCommit" >> beam.Reshuffle()
             | "Clear" >> beam.Map(self._clear).with_output_types(str)
         )
@@ -50,35 +52,62 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
     def _with_seconds(self, lists: int) -> tuple[int, float]:
         return lists, time.time() - self.started
 
-    def _commit(self, lists: int, seconds: float) -> str:
-        commit_folder(self.place, lists, seconds)
+    def _commit(self, lists: int, seconds: float) -> int:
+        commit_folder(self.place, self.run, lists, seconds)
+        return lists
+
+    def _clear(self, lists: int) -> str:
+        clear_folder(self.place, self.run, lists)
         return self.place.output
 
-    def _clear(self, output: str) -> str:
-        replace.clear(output) if self.place.is_staged else manifest.clear(output)
-        return output
+
+def check_complete(output: str) -> str:
+    """The whole work of a job for an output that was complete already.
+
+    Raises:
+        RunError: It is not complete any more.
+    """
+    if not manifest.is_complete(output):
+        raise RunError(f"{output} was complete when this job was made, and is not any more; give the command again")
+    return output
 
 
-def commit_folder(place: Place, lists: int, seconds: float) -> None:
-    """Commits the run that a folder's `_job.json` tells of; does nothing if an earlier attempt has.
+def clear_folder(place: Place, run: str, lists: int) -> None:
+    """Removes what a run needed; does nothing if another job had done it, or the folder is another run's now.
 
     Args:
         place: Where the run writes.
+        run: The id of the run.
+        lists: How many lists of receipts this job wrote.
+    """
+    begun = record.read(place.work, record.Job)
+    if lists and (begun is None or (begun.run is not None and begun.run.id == run)):
+        replace.clear(place.output) if place.is_staged else manifest.clear(place.output)
+
+
+def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
+    """Commits the run that a folder's `_job.json` tells of; does nothing if that was done.
+
+    Args:
+        place: Where the run writes.
+        run: The id of the run.
         lists: How many lists of receipts were written.
         seconds: What the run took.
 
     Raises:
         RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
     """
-    if not manifest.is_complete(place.work, place.mark):
-        _commit(place, lists, seconds)
+    if is_done(place.output, run):
+        return
+    if not (place.is_staged and is_done(place.work, run, place.mark)):
+        _commit(place, run, lists, seconds)
     if place.is_staged:
         replace.put(place.output)
 
 
-def _commit(place: Place, lists: int, seconds: float) -> None:
+def _commit(place: Place, run: str, lists: int, seconds: float) -> None:
     temp = place.temp
-    job = _job(place.work)
+    job = own_job(place.work, run)
     sources = manifest.read_planned(temp, job)
     found = len(files.list_below(files.join(temp, LISTS)))
     if sources is None or found != lists:
@@ -86,16 +115,9 @@ def _commit(place: Place, lists: int, seconds: float) -> None:
             f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
             "has removed them; give the same command again, which goes on from here"
         )
-    now = look_again(job.options.input, formats.default_suffix(job.format))
+    now = look_again(job.options.input, sources)
     totals = ledger.total(read_receipts(temp))
     breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
     commit(place, job, sources, now, totals, seconds, success=breach is None, keep=True)
     if breach is not None:
         raise over_budget(place, breach)
-
-
-def _job(output: str) -> record.Job:
-    job = record.read(output, record.Job)
-    if job is None:
-        raise RunError(f"{output} has no {JOB} any more: another run works there; wait for it, and run again")
-    return job

@@ -2,11 +2,10 @@
 
 import contextlib
 import hashlib
-import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import (
@@ -19,14 +18,16 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineState
 
-from pipeline import VERSION, record
+from pipeline import VERSION
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
+from pipeline.record import Run
 from pipeline.report import say, visible
 from pipeline.warning import warn
 from transforms import files
 from transforms.errors import RunError, UsageError
 
+RUN_LABEL = "keyjoin-run"
 RUNNER = "DataflowRunner"
 CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 POLL_SECONDS = 10.0
@@ -62,6 +63,11 @@ MACHINES = (
 def is_dataflow(options: PipelineOptions) -> bool:
     """Whether Beam's options name it."""
     return bool(options.view_as(StandardOptions).runner == RUNNER)
+
+
+def is_template(options: PipelineOptions) -> bool:
+    """Whether Beam's options have a template written, of which somebody else makes a job."""
+    return is_dataflow(options) and bool(options.view_as(GoogleCloudOptions).template_location)
 
 
 def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
@@ -110,17 +116,33 @@ def settle(plan: Plan, options: PipelineOptions) -> None:
     size = sum(source.size for source in plan.sources)
     if workers.max_num_workers is None:
         workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
+    _settle_others(options, plan.settings.run)
+
+
+def settle_smallest(options: PipelineOptions) -> None:
+    """Fills in what was not given, for a job that has nothing to do but to end.
+
+    Args:
+        options: Beam's; changed here.
+    """
+    workers = options.view_as(WorkerOptions)
+    workers.machine_type = workers.machine_type or MACHINES[0].name
+    workers.max_num_workers = workers.num_workers = 1
+    _settle_others(options, None)
+
+
+def _settle_others(options: PipelineOptions, run: Run | None) -> None:
     debug = options.view_as(DebugOptions)
     if debug.number_of_worker_harness_threads is None:
         # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
         debug.number_of_worker_harness_threads = 1
+    workers = options.view_as(WorkerOptions)
     cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
     if not workers.sdk_container_image:
         workers.sdk_container_image = image(cloud.project, cloud.region)
     if setup.sdk_location == "default":
         setup.sdk_location = "container"
-    run = hashlib.sha256(json.dumps(record.to_json(plan.settings), sort_keys=True).encode()).hexdigest()
-    ours = {"keyjoin-version": VERSION.replace(".", "-"), "keyjoin-run": run[:12]}
+    ours = {"keyjoin-version": VERSION.replace(".", "-"), **({RUN_LABEL: run.id} if run else {})}
     cloud.labels = [*(cloud.labels or ()), *(f"{name}={value}" for name, value in ours.items())]
 
 
@@ -148,6 +170,20 @@ def most_workers(size: int) -> int:
     return min(max(1, math.ceil(size / WORKER_INPUT)), MOST_WORKERS)
 
 
+class Running(NamedTuple):
+    """A job that has not ended."""
+
+    id: str
+    name: str
+    project: str
+    region: str
+
+    @property
+    def link(self) -> str:
+        """Where it is shown."""
+        return f"{CONSOLE}/{self.region}/{self.id}?project={self.project}"
+
+
 class JobError(Exception):
     """What a job that failed says."""
 
@@ -173,29 +209,53 @@ class Service:
         with _asked():
             self._client = DataflowApplicationClient(options)
 
-    @property
-    def is_template(self) -> bool:
-        """Whether a template is written, and somebody else starts the job."""
-        return bool(self._cloud.template_location)
+    def find(self, recorded: Sequence[Run]) -> Running | None:
+        """The job that has not ended and writes the output.
 
-    def find(self) -> str | None:
-        """The id of the job of this name that has not ended.
+        It is the job of a run that is recorded in the output, wherever that is and whatever it is called. Without a
+        template it is also the job of this name; with one, that name is the one of the job that is being launched.
+
+        Args:
+            recorded: The runs that the output's `_job.json` tell of.
 
         Raises:
             RunError: The service does not say.
         """
+        here = self._cloud.project, self._cloud.region
+        places = {here}
+        places |= {(run.project, run.region) for run in recorded if run.project and run.region}
+        for project, region in sorted(places):
+            for job in self._active(project, region):
+                by_name = not self._cloud.template_location and (project, region) == here and job.name == self.name
+                if by_name or any(self._run_of(job, run, project, region) == run.id for run in recorded):
+                    return Running(str(job.id), job.name, project, region)
+        return None
+
+    def _active(self, project: str, region: str) -> Iterator[Any]:
         from google.cloud import dataflow
 
-        if self.is_template:
-            return None
-        where = {"project_id": self._cloud.project, "location": self._cloud.region}
-        request = dataflow.ListJobsRequest(**where, name=self.name, filter=dataflow.ListJobsRequest.Filter.ACTIVE)
+        active = dataflow.ListJobsRequest.Filter.ACTIVE
+        request = dataflow.ListJobsRequest(project_id=project, location=region, filter=active)
         with _asked():
             # Beam's own look-up by name never ends where there is no such job.
-            for job in self._client._jobs_client.list_jobs(request):
-                if job.name == self.name:
-                    return str(job.id)
-        return None
+            yield from self._client._jobs_client.list_jobs(request)
+
+    def _run_of(self, job: Any, recorded: Run, project: str, region: str) -> str | None:
+        """The run that a job's label names; lists may leave labels out, so one of the run's name is looked at."""
+        from google.cloud import dataflow
+
+        if not job.labels and job.name == recorded.name:
+            where = {"project_id": project, "location": region, "job_id": job.id}
+            with _asked():
+                job = self._client._jobs_client.get_job(
+                    dataflow.GetJobRequest(**where, view=dataflow.JobView.JOB_VIEW_ALL)
+                )
+        found: str | None = dict(job.labels).get(RUN_LABEL)
+        return found
+
+    def is_here(self, job: Running) -> bool:
+        """Whether a job is where this command's own would be."""
+        return (job.project, job.region) == (self._cloud.project, self._cloud.region)
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:

@@ -2,23 +2,24 @@
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DebugOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions
 
 from pipeline import dataflow, manifest, record, report, resume
 from pipeline.beam_flags import is_local
 from pipeline.cause import told
 from pipeline.commit import over_budget
-from pipeline.commit_step import CommitRun
+from pipeline.commit_step import CommitRun, check_complete
 from pipeline.job import build
 from pipeline.lock import locked
 from pipeline.options import RunOptions
 from pipeline.pickles import leave_out_folders
-from pipeline.place import Place
+from pipeline.place import Place, in_place, staged
 from pipeline.preflight import Inputs, Plan
 from pipeline.progress import reported
 from pipeline.report import say
@@ -67,18 +68,23 @@ def run_elsewhere(
         with locked(options.output), begun() as (plan, place):
             _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), resumed=plan.job.resume)
         return
-    service, resumed = dataflow.Service(beam_options, options.output), None
+    service = dataflow.Service(beam_options, options.output)
+    resumed: bool | None = None
+    job_id: str | None = None
     # Held until the job is there: from then on it is the one of its name, which nobody else can start.
     with locked(options.output):
-        job_id = service.find()
-        if job_id is not None:
-            place = _check_same(options, inputs, service.link(job_id))
-            say("found", f"the job {service.name} is running")
+        running = service.find(_recorded(options.output))
+        if running is not None:
+            is_template = dataflow.is_template(beam_options)
+            place = _check_same(options, inputs, running, is_here=service.is_here(running), is_template=is_template)
+            say("found", f"the job {running.name} is running")
+            job_id = running.id
         else:
             with begun() as (plan, place), told(place.work), service.submitting():
                 dataflow.settle(plan, beam_options)
                 started, resumed = _start(plan, place, beam_options), plan.job.resume
-                job_id = None if service.is_template else started.job_id()
+                if not dataflow.is_template(beam_options):
+                    job_id = started.job_id()
     if job_id is None:
         say("template", "is written; the job that is made of it commits by itself")
         return
@@ -89,11 +95,57 @@ def run_elsewhere(
     _judge(options, place, lambda: _follow(service, job_id), resumed=resumed)
 
 
-def _check_same(options: RunOptions, inputs: Inputs, link: str) -> Place:
-    """Refuses a running job that is not the one that was asked for; where that one writes."""
+def new_run(beam_options: PipelineOptions) -> record.Run:
+    """What will tell this run from others of its folder."""
+    found = uuid.uuid4().hex[:12]
+    if not dataflow.is_dataflow(beam_options):
+        return record.Run(id=found)
+    cloud = beam_options.view_as(GoogleCloudOptions)
+    return record.Run(id=found, name=cloud.job_name, project=cloud.project, region=cloud.region)
+
+
+def write_nothing(options: RunOptions, beam_options: PipelineOptions) -> None:
+    """Writes a template whose job finds the output complete, and ends: who launches it waits for a job.
+
+    Raises:
+        RunError: The service cannot be asked.
+    """
+    dataflow.Service(beam_options, options.output)
+    dataflow.settle_smallest(beam_options)
+    root = _pipeline(beam_options)
+    root | "CreateFolder" >> beam.Create([options.output]) | "CheckComplete" >> beam.Map(check_complete)
+    root.run()
+    say("template", "is written; the job that is made of it changes nothing")
+
+
+def _recorded(output: str) -> list[record.Run]:
+    """The runs that have begun in an output; what is damaged is told later, unless it is overwritten."""
+    found = []
+    for place in (in_place(output), staged(output)):
+        with contextlib.suppress(RunError):
+            begun = record.read(place.work, record.Job)
+            found += [begun.run] if begun is not None and begun.run is not None else []
+    return found
+
+
+def _check_same(
+    options: RunOptions, inputs: Inputs, running: dataflow.Running, *, is_here: bool, is_template: bool
+) -> Place:
+    """Refuses a running job that is not the one that was asked for, or that this command cannot follow.
+
+    Returns:
+        Where the job writes.
+    """
     place, earlier = resume.start(options, inputs)
-    if earlier is None or earlier.folder != place.work:
-        raise UsageError(f"--output {options.output} is being written by {link}; wait for it, or cancel it first")
+    if earlier is None or earlier.folder != place.work or is_template:
+        raise UsageError(
+            f"--output {options.output} is being written by {running.link}; wait for it, or cancel it first"
+        )
+    if not is_here:
+        raise UsageError(
+            f"--output {options.output} is being written by {running.link}; to follow it, give --project="
+            f"{running.project} --region={running.region}"
+        )
     resume.check(earlier, options, inputs)
     return place
 
@@ -103,12 +155,18 @@ def _start(
 ) -> Any:  # a PipelineResult, of the runner's own kind
     if plan.model is not None:
         plan.model.stage()
+    if plan.settings.run is None:
+        raise ValueError("a run on another runner has an id")
+    root, run = _pipeline(beam_options), plan.settings.run.id
+    build(root, plan.job, run) | "CommitRun" >> CommitRun(place, run, time.time())
+    return root.run()
+
+
+def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
     leave_out_folders()
     # Else Beam has workers log what is installed here, and where.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
-    root = beam.Pipeline(options=beam_options)
-    build(root, plan.job) | "CommitRun" >> CommitRun(place, time.time())
-    return root.run()
+    return beam.Pipeline(options=beam_options)
 
 
 def _wait(running: Any) -> None:

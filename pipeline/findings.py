@@ -25,6 +25,10 @@ class Cure(enum.Enum):
         "a source is not what was read; the output does not change by that: put the source back, call verify where the "
         "run was called, or score what is there now:\n  {command} --overwrite"
     )
+    READ = (
+        "a source was not written since the run, and yet the run read something else: what was made of it is not to be "
+        "trusted; to score everything anew:\n  {command} --overwrite"
+    )
     MODEL = (
         "the files are what was written, so the model does not give the same each time, or what computes it has "
         "changed (see versions in {manifest}); to score everything anew:\n  {command} --overwrite"
@@ -115,7 +119,8 @@ class Findings:
         """
         words = "the same keyjoin run command" if command is None else shlex.join(command)
         # Of what mends the output itself the strongest mends all of it.
-        output = next((cure for cure in (Cure.GONE, Cure.ANEW, Cure.REBUILD, Cure.AGAIN) if self.cures[cure]), None)
+        stronger = (Cure.GONE, Cure.ANEW, Cure.READ, Cure.REBUILD, Cure.AGAIN)
+        output = next((cure for cure in stronger if self.cures[cure]), None)
         cures = [Cure.MOVE, output, Cure.SOURCE, Cure.MODEL]
         values = {"run": run, "command": words, "condemn": condemn and f"\n  {condemn}"}
         values |= {"success": SUCCESS, "manifest": MANIFEST}

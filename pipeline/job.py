@@ -1,11 +1,14 @@
 """The graph: one, for every runner."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 
+from pipeline.claim import ClaimRun, pass_own
 from pipeline.names import TEMP
+from pipeline.place import Place
 from pipeline.watch import Watch
 from transforms import files, formats
 from transforms.chunks import SplitIntoChunks
@@ -15,7 +18,6 @@ from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read import FEATURES, RECEIPTS, ReadChunk
 from transforms.receipts import WriteReceipts
 from transforms.records import Chunk, Layout, PartReceipt, Predictions, Receipt
-from transforms.sources import MatchSources
 from transforms.write import WritePart
 
 
@@ -23,9 +25,7 @@ class Job(NamedTuple):
     """What is run, checked and settled: nothing in it is a guess of a worker's.
 
     Attributes:
-        patterns: Input files, globs and folders.
-        format: Name of their format.
-        suffix: What the parts of a source without a known suffix are called.
+        format: Name of the format of the input.
         chunk_bytes: About how large a chunk is.
         chunk_rows: How many rows it has at most; None for no such limit.
         handler: The model, and what feeds it.
@@ -36,9 +36,7 @@ class Job(NamedTuple):
         accelerator: What the workers that predict have besides, as Beam's resource hint says it; None for nothing.
     """
 
-    patterns: tuple[str, ...]
     format: str
-    suffix: str
     chunk_bytes: int
     chunk_rows: int | None
     handler: KeyedChunkHandler
@@ -49,20 +47,30 @@ class Job(NamedTuple):
     accelerator: str | None = None
 
     @property
+    def place(self) -> Place:
+        """Where it writes."""
+        return Place(self.former or self.output, self.output)
+
+    @property
     def temp(self) -> str:
         """Folder for what is gone after the run."""
         return files.join(self.output, TEMP)
 
 
-def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
+def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
     """Wires the whole job.
+
+    Args:
+        root: The pipeline.
+        job: The job.
+        run: The id of the run, which is in the output's `_job.json`.
 
     Returns:
         PCollection[str]: the files with the receipts of all parts, see `read_receipts`.
     """
     chunks = (
         root
-        | "MatchSources" >> MatchSources(job.patterns, job.suffix)
+        | "ClaimRun" >> ClaimRun(job.place, run)
         # All sources come out of one element: without this, one worker would split, and unpack, all of them.
         | "SpreadSources" >> beam.Reshuffle()
         | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.chunk_rows, job.temp)
@@ -70,14 +78,14 @@ def build(root: beam.Pipeline, job: Job) -> beam.PCollection[str]:
     )
     if job.resume:
         apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp, job.former)
-        parts = (build_chunks(apart[TODO], job), apart[DONE]) | "AddDone" >> beam.Flatten()
+        parts = (build_chunks(apart[TODO], job, run=run), apart[DONE]) | "AddDone" >> beam.Flatten()
     else:
-        parts = build_chunks(chunks, job)
+        parts = build_chunks(chunks, job, run=run)
     return parts | "WriteReceipts" >> WriteReceipts(job.temp)
 
 
 def build_chunks(
-    chunks: beam.PCollection[Chunk], job: Job, watch: Watch | None = None
+    chunks: beam.PCollection[Chunk], job: Job, watch: Watch | None = None, run: str | None = None
 ) -> beam.PCollection[PartReceipt]:
     """Wires the job from its chunks on, to their parts.
 
@@ -85,6 +93,8 @@ def build_chunks(
         chunks: All chunks of the job, or those of a wave.
         job: The job.
         watch: Counts bad rows, and decides which chunks are begun. Only on this machine.
+        run: The id of the run, which is looked for before each part is written. Only on other runners: here the
+            folder is locked.
 
     Returns:
         PCollection[PartReceipt]: what was written of each chunk.
@@ -101,11 +111,11 @@ def build_chunks(
     if watch:
         receipts |= "WatchRead" >> beam.Map(watch.read).with_output_types(tuple[str, Receipt])
         predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions | None])
-    parts = (
-        {"receipts": receipts, "predictions": predictions}
-        | "JoinPredictions" >> JoinPredictions()
-        | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
-    )
+    joined = {"receipts": receipts, "predictions": predictions} | "JoinPredictions" >> JoinPredictions()
+    if run:
+        own = functools.partial(pass_own, output=job.output, run=run)
+        joined |= "WhileFolderIsOurs" >> beam.Map(own).with_output_types(tuple[Receipt, Predictions])
+    parts = joined | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
     if watch:
         parts |= "WatchWritten" >> beam.Map(watch.wrote).with_output_types(PartReceipt)
     return parts

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from pipeline import startup
 from transforms.errors import UsageError
+from transforms.paths import absolute
 
 KERAS = ".keras"
 # Where safe mode was last mended: 3.12 is mended as long as it serves Python 3.10, which 3.13 no longer does.
@@ -80,7 +81,7 @@ def export_keras(path: str, folder: str, limits: Limits | None = None) -> None:
     limits = limits or Limits.of(os.path.getsize(path))
     root = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryDirectory(prefix="keyjoin-keras-") as work:
-        given = json.dumps([path, os.path.abspath(path), os.path.abspath(folder), *limits])
+        given = json.dumps([path, absolute(path), absolute(folder), *limits])
         with open(os.path.join(work, LOG), "wb") as log:
             child = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-c", CHILD, root, given],

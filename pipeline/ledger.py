@@ -71,22 +71,22 @@ def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartRece
 
 
 def problems(
-    planned: Sequence[Source], now: Mapping[str, int], parts: Iterable[PartReceipt], written: Mapping[str, int]
+    planned: Sequence[Source], now: Mapping[str, Source], parts: Iterable[PartReceipt], written: Mapping[str, int]
 ) -> Iterator[str]:
     """Why a run is not complete; nothing if it is.
 
     Args:
         planned: The sources as they were before the run.
-        now: Sizes of the sources after it.
+        now: The sources as they are after it, by path.
         parts: The receipts, those of a source following each other.
         written: Sizes of the files in the output folder, by name.
     """
-    sizes = {source.path: source.size for source in planned}
-    unread = dict(sizes)
+    before = {source.path: source for source in planned}
+    unread = dict(before)
     for path, receipts in by_source(parts):
         unread.pop(path, None)
         yield from gaps(path, receipts)
-        yield from _changed(path, sizes.get(path), now.get(path), receipts[-1].chunk.end)
+        yield from _changed(path, before.get(path), now.get(path), receipts[-1].chunk.end)
         for part in receipts:
             for name, made in written_of(part):
                 if written.get(name) != made.bytes:
@@ -96,11 +96,15 @@ def problems(
     yield from (f"{path} was not read at all" for path in unread)
 
 
-def _changed(path: str, before: int | None, now: int | None, read: int) -> Iterator[str]:
-    if now is None:
+def _changed(path: str, before: Source | None, now: Source | None, read: int) -> Iterator[str]:
+    if before is None:
+        yield f"{path} was read and not planned"
+    elif now is None:
         yield f"{path} disappeared during the run"
-    elif before not in (None, now) or (not path.endswith(GZIP) and read != now):
-        yield f"{path} changed during the run: {read} bytes were read, it has {now} now"
+    elif before.size != now.size or (not path.endswith(GZIP) and read != now.size):
+        yield f"{path} changed during the run: {read} bytes were read, it has {now.size} now"
+    elif before.written != now.written:
+        yield f"{path} changed during the run: it was written again, touched or replaced"
 
 
 def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:

@@ -58,7 +58,7 @@ def locked(output: str) -> Iterator[Callable[[], None]]:
 @contextlib.contextmanager
 def _made(folder: str) -> Iterator[None]:
     made = []
-    at = os.path.abspath(folder)
+    at = files.absolute(folder)
     while at and not os.path.lexists(at):
         made.append(at)
         at = os.path.dirname(at)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from transforms.errors import MemoryShortError, ModelError, RunError, UsageError
+from transforms.paths import absolute
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -122,7 +123,7 @@ class ModelProcess:
         from transforms.model import Model
 
         with _connect(self.address) as connection:
-            question = os.path.abspath(folder), (signature, policy, cores)
+            question = absolute(folder), (signature, policy, cores)
             number, inputs, outputs, findings, unfit, known = _value(*_ask(connection, self.address, question))
         return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **known)
 

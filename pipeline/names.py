@@ -15,6 +15,7 @@ TRACEBACK = "_error.txt"
 
 # In TEMP: the planned sources, named by their sha256; what receipts and chunks call their folders is theirs.
 PLANNED = "sources"
+CLAIMS = "claims"  # which job does a run, by the run's id
 NEXT = "next"  # a new result of a complete output, see `pipeline.replace`
 MODEL = "model"  # a model for workers that cannot read the one that was given
 

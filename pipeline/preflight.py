@@ -9,8 +9,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from apache_beam.io.filesystem import FileMetadata
-
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
@@ -36,6 +34,7 @@ from transforms.errors import UsageError
 from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
+from transforms.objects import Stored
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 from transforms.shapes import is_open
@@ -67,6 +66,7 @@ class Plan(NamedTuple):
         job: What will run.
         sources: The input files, as they are now.
         skipped: Files of input folders that are not data by their names.
+        twins: Other names of input files, see `sources.Matched`.
         sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
         findings: What the model does besides computing.
@@ -77,6 +77,7 @@ class Plan(NamedTuple):
     job: Job
     sources: list[Source]
     skipped: list[str]
+    twins: Sequence[tuple[str, str]]
     sweep: Sweep
     settings: LoadedSettings
     findings: Sequence[Finding]
@@ -145,16 +146,15 @@ def prepare(
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
-        suffix = formats.default_suffix(name)
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
-        job = Job(options.input, name, suffix, *chunk, handler, layout, work, final, resume, options.accelerator)
+        job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, handler, layout, swept, chunk, loaded.findings, dependence)
         with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
             if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
                 isolation.renew()
             row = RowSize(beginning.row_bytes, row_bytes(handler.contract.predictions))
             expected = expect(chunk, row, beginning.largest, swept.rates)
-            yield Plan(job, matched.sources, matched.skipped, swept, settings, loaded.findings, expected, model)
+            yield Plan(job, *matched, swept, settings, loaded.findings, expected, model)
 
 
 @contextlib.contextmanager
@@ -362,7 +362,7 @@ def _check_shapes(contract: models.Contract, sample: _Sample) -> None:
         )
 
 
-def _check_readable(file: FileMetadata) -> None:
+def _check_readable(file: Stored) -> None:
     path = file.path
     if not files.is_local(path):
         return

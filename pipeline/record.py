@@ -28,6 +28,7 @@ SCHEMA_VERSION = 5
 VERSION_FIELD = "schema_version"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
 Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Status = Literal["complete", "over budget"]
@@ -133,6 +134,22 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
     chunk_rows: ChunkRows | None
 
 
+class Run(_Strict, frozen=True, kw_only=True):
+    """What tells a run on another runner from other runs of its folder.
+
+    Attributes:
+        id: Also in the graph of the run, and a label of its job.
+        name: Of its job, on Dataflow.
+        project: Where the job is, on Dataflow.
+        region: The same.
+    """
+
+    id: RunId
+    name: str | None = None
+    project: str | None = None
+    region: str | None = None
+
+
 class Replay(_Strict, frozen=True, kw_only=True):
     """One replay of a run."""
 
@@ -160,9 +177,10 @@ class Settings(_Strict, frozen=True, kw_only=True):
 
 
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
-    """The settings once the model is loaded, and the replays so far."""
+    """The settings once the model is loaded, the replays so far, and which run it is if another runner runs it."""
 
     model: LoadedModel
+    run: Run | None = None
     replays: tuple[Replay, ...] = ()
 
     def settings(self) -> "LoadedSettings":

@@ -37,10 +37,12 @@ def print_plan(plan: Plan, start: Start) -> None:
         say("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
     say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
-    for path in plan.skipped[:SHOWN_ROWS]:
-        say("skipped", f"{path} (its name marks it as no data)")
-    if len(plan.skipped) > SHOWN_ROWS:
-        say("skipped", f"and {len(plan.skipped) - SHOWN_ROWS} more such files")
+    skipped = [f"{path} (its name marks it as no data)" for path in plan.skipped]
+    skipped += [f"{path} (it is the file {source}, which is read once)" for path, source in plan.twins]
+    for said in skipped[:SHOWN_ROWS]:
+        say("skipped", said)
+    if len(skipped) > SHOWN_ROWS:
+        say("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
     for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
         say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
     say("key", _key_of(handler.contract))

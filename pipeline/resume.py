@@ -303,8 +303,8 @@ def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator
 
 def _changed_bytes(earlier: Earlier, now: Iterable[Source]) -> str | None:
     """Reads sources again that were written since, as far as they were scored; says which has other bytes."""
-    times = {source.path: source.updated for source in earlier.sources or ()}
-    touched = {source.path: source for source in now if times.get(source.path, source.updated) != source.updated}
+    before = {source.path: source.written for source in earlier.sources or ()}
+    touched = {source.path: source for source in now if before.get(source.path, source.written) != source.written}
     if not touched:
         return None
     parts = (part for part in _receipts(earlier, touched.values()) if part.chunk.source in touched)

@@ -13,7 +13,8 @@ from pipeline.beam_flags import is_local, pipeline_options
 from pipeline.budget import Breach
 from pipeline.cause import told
 from pipeline.commit import commit, look_again, over_budget
-from pipeline.elsewhere import check_place, run_elsewhere
+from pipeline.dataflow import is_template
+from pipeline.elsewhere import check_place, new_run, run_elsewhere, write_nothing
 from pipeline.exits import Exit
 from pipeline.lock import locked
 from pipeline.options import RunOptions
@@ -52,6 +53,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     if _is_complete(options, inputs):
         with only_told(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
+        if is_template(beam_options):
+            write_nothing(options, beam_options)
         return Exit.COMPLETE
     if is_local(beam_options):
         _run_here(options, beam_options, inputs, started)
@@ -71,7 +74,7 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
                 report.print_samples(place.work, read_receipts(plan.job.temp), breach.reason)
         if stopped is None:
             prove_lock()
-            now, seconds = look_again(plan.job.patterns, plan.job.suffix), time.monotonic() - started
+            now, seconds = look_again(options.input, plan.sources), time.monotonic() - started
             keep = place.is_staged and breach is None
             commit(place, plan.settings, plan.sources, now, totals, seconds, success=breach is None, keep=keep)
             if keep:
@@ -88,6 +91,8 @@ def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -
     """A plan, told and written down: from here on the folder says what is going on in it."""
     with _prepared(options, inputs, beam_options) as (plan, start):
         report.print_plan(plan, start)
+        if not is_local(beam_options):
+            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, run=new_run(beam_options)))
         there = files.list_below(start.place.work)
         resume.begin(start.place, plan.settings, plan.sources, start.earlier, there, overwrite=options.overwrite)
         yield plan, start.place

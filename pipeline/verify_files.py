@@ -267,10 +267,13 @@ def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Fi
         size = _bytes(found[0].size_in_bytes)
         yield Finding(Exit.ALTERED, source.path, _bytes(source.size), f"it has {size}", Cure.SOURCE)
     else:
+        # A run is complete only if at its end each source was the file that was planned.
+        is_same = (found[0].last_updated_in_seconds, found[0].version) == source.written
+        cure = Cure.READ if is_same else Cure.SOURCE
         try:
             with open_plain(source) as file:
                 for part in receipts:
-                    yield from _check_chunk(file, part.chunk, part.input_checksum)
+                    yield from _check_chunk(file, part.chunk, part.input_checksum, cure)
                 # Where the last chunk ends so does the file: to read on has gzip compare what it wrote there.
                 if receipts[-1].chunk.number == receipts[-1].chunk.parts - 1 and file.read(1):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Cure.SOURCE)
@@ -278,13 +281,11 @@ def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Fi
             yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Cure.SOURCE)
 
 
-def _check_chunk(file: Any, chunk: Chunk, checksum: int) -> Iterator[Finding]:
+def _check_chunk(file: Any, chunk: Chunk, checksum: int, cure: Cure) -> Iterator[Finding]:
     file.seek(chunk.start)
     left, found = chunk.end - chunk.start, 0
     while left and (block := file.read(min(left, files.READ_BYTES))):
         left, found = left - len(block), google_crc32c.extend(found, block)
     if left or found != checksum:
         where = f"bytes {chunk.start} to {chunk.end}"
-        yield Finding(
-            Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", Cure.SOURCE
-        )
+        yield Finding(Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", cure)

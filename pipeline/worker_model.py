@@ -64,7 +64,7 @@ def find(options: RunOptions, folder: str) -> WorkerModel:
     if not files.is_local(options.model) and not options.model.endswith(KERAS):
         return WorkerModel(folder, options.model, False, sha256, size)
     if files.is_local(options.output):
-        return WorkerModel(folder, os.path.abspath(folder), False, sha256, size)
+        return WorkerModel(folder, files.absolute(folder), False, sha256, size)
     return WorkerModel(folder, files.join(options.output, TEMP, MODEL, sha256), True, sha256, size)
 
 

@@ -17,6 +17,7 @@ from pipeline.startup import import_tensorflow
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY
 from transforms.model_ops import find, judge
+from transforms.paths import absolute
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # A checksum, and what Keras 2 makes its objects of.
@@ -144,7 +145,7 @@ def _check_output(model: str, output: str) -> None:
 @contextlib.contextmanager
 def _appearing(output: str) -> Iterator[str]:
     """The path of a folder to make, which takes its place as the output once it is complete."""
-    parent, name = os.path.split(os.path.abspath(output))
+    parent, name = os.path.split(absolute(output))
     temporary = os.path.join(parent, f"_{name}.{uuid.uuid4().hex}.tmp")
     try:
         os.makedirs(parent, exist_ok=True)

@@ -16,7 +16,7 @@ from pipeline.record import BatchDependence, Fed, LoadedModel, LoadedSettings, O
 from transforms import files
 from transforms.receipts import write_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
-from transforms.sources import match_sources
+from transforms.sources import find, name_sources
 from transforms.write import letters_name
 
 ROWS = b"0123456789abcdefghij"
@@ -65,7 +65,7 @@ class Folder(NamedTuple):
 
     def again(self, *flags: str) -> Inputs:
         """The input, as it is now."""
-        matched = match_sources(self.options.input, ".jsonl")
+        matched = name_sources(find(self.options.input), ".jsonl")
         return self.inputs._replace(matched=matched, settings=manifest.settings(self.asked(*flags), "jsonl"))
 
     def asked(self, *flags: str) -> RunOptions:
@@ -116,7 +116,7 @@ def folder(tmp_path: Path) -> Folder:
     packed.write_bytes(gzip.compress(ROWS, mtime=0))
     flags = [f"--input={data}", f"--model={model}", f"--output={tmp_path / 'out'}"]
     options = parse_run(flags, "keyjoin run")[0]
-    inputs = Inputs("jsonl", match_sources(options.input, ".jsonl"), manifest.settings(options, "jsonl"))
+    inputs = Inputs("jsonl", name_sources(find(options.input), ".jsonl"), manifest.settings(options, "jsonl"))
     parts = [
         receipt(plain, ROWS, 0, 2, 0, 10, "a-00000-of-00002.jsonl"),
         receipt(plain, ROWS, 1, 2, 10, 20, "a-00001-of-00002.jsonl"),

@@ -208,21 +208,30 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                 with store.lock:
                     if self._is_refused(body):
                         self._send(412, [], b"")
+                    elif self._is_gone():
+                        self._send(404, [], b"")
                     else:
                         Router(self).handle(self.command)
                 return self.wfile.getvalue()
             finally:
                 self.rfile, self.wfile = kept
 
-        def _is_refused(self, body: bytes) -> bool:
-            """Whether an object is not of the generation that is asked for: the emulator does not look at it."""
-            asked = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
-            if asked is None:
-                return False
+        def _is_gone(self) -> bool:
+            """Whether a generation is asked for that is not there any more: the emulator gives the newest."""
+            asked = re.search(r"[?&]generation=(\d+)", self.path)
+            return self.command == "GET" and asked is not None and self._generation() != asked[1]
+
+        def _generation(self, body: bytes = b"") -> str:
+            """That of the object which a request is about; 0 if there is none."""
             named = re.search(rb'"name": "([^"]+)"', body)
             name = named[1].decode() if named else urllib.parse.unquote(self.path.partition("/o/")[2].partition("?")[0])
             there = {item["name"]: item["generation"] for item in store.storage.get_file_list(BUCKET, name)[0]}
-            return there.get(name, "0") != asked[1]
+            return str(there.get(name, "0"))
+
+        def _is_refused(self, body: bytes) -> bool:
+            """Whether an object is not of the generation that is asked for: the emulator does not look at it."""
+            asked = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
+            return asked is not None and self._generation(body) != asked[1]
 
         def _pass_on(self, answer: bytes, fault: str | None) -> None:
             head = answer.index(b"\r\n\r\n") + 4

@@ -17,6 +17,7 @@ from pipeline.options import parse_run
 from pipeline.place import Place, in_place, staged
 from pipeline.preflight import find_inputs, prepare
 from tests import models
+from tests.begun import RUN, begin
 from tests.conftest import Result
 from transforms.errors import RunError
 
@@ -31,10 +32,8 @@ def left(lines: Any, model: Any, tmp_path: Path) -> Callable[..., tuple[Path, in
         output = tmp_path / "out"
         argv = [f"--input={lines(*rows)}", f"--model={model(models.keyed)}", f"--output={output}", "--chunk_bytes=100"]
         options, _ = parse_run([*argv, f"--max_bad_rows={budget}"], "keyjoin run")
-        with prepare(options, find_inputs(options), local=False) as plan:
-            resume.begin(in_place(str(output)), plan.settings, plan.sources, None, [])
-            with beam.Pipeline("FnApiRunner") as root:
-                build(root, plan.job)
+        with prepare(options, find_inputs(options), local=False) as plan, beam.Pipeline("FnApiRunner") as root:
+            build(root, plan.job, begin(plan))
         return output, len(list(output.glob("_temp/lists/*/*")))
 
     return make
@@ -46,23 +45,23 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_every_attempt_writes_the_same_bytes(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD, b"bad")
-    commit_folder(in_place(str(output)), lists, 7.5)
+    commit_folder(in_place(str(output)), RUN, lists, 7.5)
     once = content(output)
     assert json.loads(once["_manifest.json"])["seconds"] == 7.5
     for lost in (["_SUCCESS"], ["_SUCCESS", "_manifest.json"], ["_SUCCESS", "_manifest.json", "_parts.jsonl"], []):
         for name in lost:
             (output / name).unlink()
-        commit_folder(in_place(str(output)), lists, 7.5)
+        commit_folder(in_place(str(output)), RUN, lists, 7.5)
         assert content(output) == once
 
 
 def test_one_that_comes_after_all_is_cleared_does_nothing(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD)
-    commit_folder(in_place(str(output)), lists, 1.0)
+    commit_folder(in_place(str(output)), RUN, lists, 1.0)
     shutil.rmtree(output / "_temp")
     (output / "_job.json").unlink()
     before = content(output)
-    commit_folder(in_place(str(output)), lists, 2.0)
+    commit_folder(in_place(str(output)), RUN, lists, 2.0)
     assert content(output) == before
 
 
@@ -70,7 +69,7 @@ def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjo
     output, _ = left(*GOOD)
     with beam.Pipeline("FnApiRunner") as root:
         lists = root | beam.Create([str(path) for path in output.glob("_temp/lists/*/*")])
-        lists | CommitRun(in_place(str(output)), 0.0)
+        lists | CommitRun(in_place(str(output)), RUN, 0.0)
     assert sorted(p.name for p in output.iterdir() if p.name.startswith("_")) == [
         "_SUCCESS", "_manifest.json", "_parts.jsonl", "_sources.jsonl"
     ]  # fmt: skip
@@ -81,7 +80,7 @@ def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Calla
     output, lists = left(*GOOD, b"bad", budget="0")
     for _ in range(2):
         with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
-            commit_folder(in_place(str(output)), lists, 1.0)
+            commit_folder(in_place(str(output)), RUN, lists, 1.0)
     assert json.loads((output / "_manifest.json").read_text())["status"] == "over budget"
     assert not (output / "_SUCCESS").exists()
     assert (output / "_job.json").exists()
@@ -91,20 +90,20 @@ def test_a_part_that_is_gone_fails_it(left: Callable[..., tuple[Path, int]]) -> 
     output, lists = left(*GOOD)
     next(output.glob("*-of-*")).unlink()
     with pytest.raises(RunError, match="the ledger does not add up"):
-        commit_folder(in_place(str(output)), lists, 1.0)
+        commit_folder(in_place(str(output)), RUN, lists, 1.0)
     assert not (output / "_SUCCESS").exists()
 
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [("_temp/lists", "0 of 1 lists"), ("_temp/sources", "no sources"), ("_job.json", "has no _job.json any more")],
+    [("_temp/lists", "0 of 1 lists"), ("_temp/sources", "no sources"), ("_job.json", "has no _job.json")],
 )
 def test_what_somebody_else_removed_fails_it(left: Callable[..., tuple[Path, int]], lost: str, said: str) -> None:
     output, lists = left({"x": [1, 2, 3]})
     path = output / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(RunError, match=said):
-        commit_folder(in_place(str(output)), lists, 1.0)
+        commit_folder(in_place(str(output)), RUN, lists, 1.0)
     assert not (output / "_manifest.json").exists()
 
 
@@ -125,10 +124,11 @@ class TestReplacing:
             inputs = find_inputs(options)
             place, earlier = resume.start(options, inputs)
             assert (place, earlier) == (staged(str(output)), None)
-            with prepare(options, inputs, local=False, place=place) as plan:
-                resume.begin(place, plan.settings, plan.sources, None, [], overwrite=True)
-                with beam.Pipeline("FnApiRunner") as root:
-                    build(root, plan.job)
+            with (
+                prepare(options, inputs, local=False, place=place) as plan,
+                beam.Pipeline("FnApiRunner") as root,
+            ):
+                build(root, plan.job, begin(plan, overwrite=True))
             return place, len(list(Path(place.work).glob("_temp/lists/*/*")))
 
         return make
@@ -139,11 +139,11 @@ class TestReplacing:
         former = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
         assert json.loads(former["_manifest.json"])["totals"]["rows"] == len(GOOD)
         with ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda _: commit_folder(place, lists, 7.5), range(8)))
+            list(threads.map(lambda _: commit_folder(place, RUN, lists, 7.5), range(8)))
         once = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
         assert json.loads(once["_manifest.json"])["totals"]["rows"] == 10
-        commit_folder(place, lists, 7.5)
-        assert CommitRun(place, 0.0)._clear(place.output) == place.output
+        commit_folder(place, RUN, lists, 7.5)
+        assert CommitRun(place, RUN, 0.0)._clear(lists) == place.output
         assert content(output) == once
         assert keyjoin("verify", f"--run={output}", "--read_data=100%").code == 0
 
@@ -153,5 +153,5 @@ class TestReplacing:
         former = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
         for _ in range(2):
             with pytest.raises(RunError, match="is still the complete output that it was before"):
-                commit_folder(place, lists, 1.0)
+                commit_folder(place, RUN, lists, 1.0)
         assert {name: text for name, text in content(output).items() if not name.startswith("_temp/")} == former

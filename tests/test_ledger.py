@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pipeline.ledger import problems, total
+from pipeline.ledger import Totals, problems, total
 from transforms.records import Chunk, PartReceipt, Source
 
 
@@ -16,13 +16,13 @@ def part(number: int, start: int, end: int, count: int = 2, **changes: object) -
 
 GOOD = [part(0, 0, 10), part(1, 10, 30, replayed=1)]
 SOURCES = [Source("a.jsonl", 30, "a", ".jsonl")]
-NOW = {"a.jsonl": 30}
+NOW = {"a.jsonl": SOURCES[0]}
 WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1.jsonl": 20}
 
 
 def test_a_ledger_that_adds_up() -> None:
     assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
-    assert total(GOOD) == (6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1)
+    assert total(GOOD) == Totals(6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1)
     assert total(GOOD).bad == 2
 
 
@@ -36,7 +36,24 @@ def test_a_ledger_that_adds_up() -> None:
         ([GOOD[0], part(1, 11, 30)], NOW, WRITTEN, "a.jsonl: bytes 10 to 11 were read by no chunk"),
         ([GOOD[0], part(1, 9, 30)], NOW, WRITTEN, "a.jsonl: bytes 10 to 9 were read by no chunk, or by two"),
         ([GOOD[0], part(1, 10, 29)], NOW, WRITTEN, "a.jsonl changed during the run: 29 bytes were read, it has 30 now"),
-        (GOOD, {"a.jsonl": 31}, WRITTEN, "a.jsonl changed during the run"),
+        (
+            GOOD,
+            {"a.jsonl": SOURCES[0]._replace(size=31)},
+            WRITTEN,
+            "changed during the run: 30 bytes were read, it has 31",
+        ),
+        (
+            GOOD,
+            {"a.jsonl": SOURCES[0]._replace(version="2")},
+            WRITTEN,
+            "a.jsonl changed during the run: it was written",
+        ),
+        (
+            GOOD,
+            {"a.jsonl": SOURCES[0]._replace(updated=1.0)},
+            WRITTEN,
+            "a.jsonl changed during the run: it was written",
+        ),
         (GOOD, {}, WRITTEN, "a.jsonl disappeared"),
         ([GOOD[0], part(1, 10, 30, rows=4)], NOW, WRITTEN, "a-1: 4 rows read, 2 joined"),
         (GOOD, NOW, {**WRITTEN, "a-1": 49}, "a-1 has 49 bytes, 50 were written"),

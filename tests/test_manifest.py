@@ -230,7 +230,10 @@ class TestCommit:
     ("line", "said"),
     [
         (b'{"path": "a", "size": 1, "stem": "a", "suffix": ""}', "it has no 'updated'"),
-        (b'{"path": "a", "size": "1", "stem": "a", "suffix": "", "updated": 1}', "Expected `int`, got `str`"),
+        (
+            b'{"path": "a", "size": "1", "stem": "a", "suffix": "", "updated": 1, "version": ""}',
+            "Expected `int`, got `str`",
+        ),
         (b'["a"]', "Expected `object`, got `array`"),
         (b"{", "truncated"),
     ],

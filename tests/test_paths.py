@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apache_beam.io.filesystem import FileMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from tests import models
 from tests.conftest import Result
 from transforms import files
 from transforms.errors import RunError, UsageError
+from transforms.objects import Stored
 from transforms.receipts import write_list, write_receipt
 from transforms.records import Chunk, PartReceipt
 from transforms.sources import Found, name_sources
@@ -26,7 +26,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=6).map("/".join)
 
 @given(st.sampled_from(["/data/in", "gs://bucket/in", "/"]), PATHS, PATHS)
 def test_parts_and_dead_letters_of_any_name_lie_below_the_output(root: str, inside: str, other: str) -> None:
-    found = [FileMetadata(posixpath.join(root, path.lstrip("/")), 1) for path in {inside, other}]
+    found = [Stored(posixpath.join(root, path.lstrip("/")), 1) for path in {inside, other}]
     try:
         sources = name_sources(Found(found, root, []), ".jsonl").sources
     except UsageError:
@@ -47,7 +47,7 @@ def test_a_name_that_leads_out_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_an_object_above_its_own_folder_is_refused() -> None:
-    found = Found([FileMetadata("gs://bucket/in/../../x.jsonl", 1)], "gs://bucket/in", [])
+    found = Found([Stored("gs://bucket/in/../../x.jsonl", 1)], "gs://bucket/in", [])
     with pytest.raises(UsageError, match=r"lies outside of the folders that the inputs name.*; give its own path"):
         name_sources(found, ".jsonl")
 

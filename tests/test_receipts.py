@@ -47,7 +47,7 @@ PART = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 
 
 @given(receipts)
 def test_a_receipt_is_read_as_it_was_written(part: PartReceipt) -> None:
-    line = encode(part._replace(chunk=part.chunk._replace(data="/somewhere")))
+    line = encode(part._replace(chunk=part.chunk._replace(data="/somewhere", version="1")))
     assert b"\n" not in line
     assert decode(line) == part
     assert list(json.loads(line)) == list(PartReceipt._fields)
@@ -116,7 +116,7 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     temp = str(done.output / "_temp")
     assert kept == {receipt_path(temp, part.chunk.part): encode(part) + b"\n" for part in parts}
     (source,) = read_sources(str(done.output / "_sources.jsonl"))
-    assert source == (str(path), len(data), "in", ".jsonl", path.stat().st_mtime)
+    assert source[:5] == (str(path), len(data), "in", ".jsonl", path.stat().st_mtime)
 
 
 def part_of(source: str, number: int) -> PartReceipt:

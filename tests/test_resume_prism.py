@@ -3,11 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from pipeline import elsewhere
+from tests import models
+from tests.conftest import ROOT, Result
 from tests.held import held
 from tests.resumed import content
 from transforms import files
@@ -42,3 +46,21 @@ def test_a_run_on_prism_goes_on_there_to_the_bytes_of_one_that_was_left_alone(fl
     rewritten = {name for name, written in before.items() if (output / name).stat().st_mtime_ns != written}
     assert rewritten == {unproven}
     assert kept
+
+
+@pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")
+def test_a_file_that_comes_after_the_plan_is_no_part_of_a_run_on_prism(
+    lines: Any, model: Any, keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(lines(*({"x": [n, 1, 2]} for n in range(9)), name="in/a.jsonl")).parent
+    start = elsewhere._start
+
+    def late(*given: Any) -> Any:
+        (there / "b.jsonl").write_bytes((there / "a.jsonl").read_bytes())
+        return start(*given)
+
+    monkeypatch.setattr(elsewhere, "_start", late)
+    prism = ("--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
+    done = keyjoin("run", f"--input={there}/*.jsonl", f"--model={model(models.keyed)}", *prism)
+    assert done.code == 0, done.err
+    assert (done.manifest()["totals"]["rows"], len(done.parts())) == (9, 1)

@@ -18,6 +18,7 @@ from pipeline.job import build
 from pipeline.options import parse_run
 from pipeline.preflight import find_inputs, prepare
 from tests import models
+from tests.begun import begin
 from tests.conftest import BOSTON, ROOT, Result, raw_of
 
 X3 = [{"x": [1, 2, 3], "n": "a"}, {"x": [0.5, 0, -1], "n": "é"}, {"x": [4, 4, 4]}]
@@ -330,7 +331,7 @@ def test_the_ledger_equals_the_runners_counters(lines: Any, model: Any, tmp_path
     options, _ = parse_run(argv, "keyjoin run")
     root = beam.Pipeline("FnApiRunner")
     with prepare(options, find_inputs(options), local=False) as plan:
-        build(root, plan.job)
+        build(root, plan.job, begin(plan))
         result = root.run()
     from transforms.receipts import read_receipts
 

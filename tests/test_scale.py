@@ -25,7 +25,7 @@ from benchmarks.scale_costs import costs
 from benchmarks.scale_model import Assumed, Prices, dollars, estimate, last_end, simulate, workers_for
 from tests import models
 from tests.conftest import ROOT, Result
-from transforms import files, sources
+from transforms import files, lookup
 from transforms.receipts import WriteReceipts, read_receipts
 
 MILLION = 1_000_000
@@ -100,17 +100,17 @@ def test_a_run_looks_up_its_input_twice_and_its_output_twice(
 ) -> None:
     """Before and after: in an object store each time may take minutes."""
     seen: Counter[str] = Counter()
-    find, list_below = sources.find, files.list_below
+    match, list_below = lookup.match, files.list_below
 
-    def counted_find(patterns: Any) -> Any:
+    def counted_match(pattern: str) -> Any:
         seen["input"] += 1
-        return find(patterns)
+        return match(pattern)
 
     def counted_list(folder: str) -> Any:
         seen[Path(folder).name] += 1
         return list_below(folder)
 
-    monkeypatch.setattr(sources, "find", counted_find)
+    monkeypatch.setattr(lookup, "match", counted_match)
     monkeypatch.setattr(files, "list_below", counted_list)
     path = lines({"x": [1, 2, 3]}, {"x": [4, 5, 6]})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=1")

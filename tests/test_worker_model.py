@@ -15,6 +15,7 @@ from pipeline.options import parse_run
 from pipeline.preflight import Plan, find_inputs, prepare
 from pipeline.worker_model import fetch
 from tests import models
+from tests.begun import begin
 from tests.conftest import Result
 from tests.store import BUCKET, Store, running
 from transforms.errors import RunError
@@ -115,7 +116,7 @@ def test_a_large_one_is_loaded_by_one_process_of_a_worker(
 
     def execute(plan: Plan) -> bool:
         with beam.Pipeline("FnApiRunner") as root:
-            build(root, plan.job)
+            build(root, plan.job, begin(plan))
         return plan.job.handler.share_model_across_processes()
 
     assert planned(execute, *flags, f"--output={output}") is large

@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import gzip
 import posixpath
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, cast
 
 import apache_beam as beam
 
-from transforms import files
+from transforms import files, versions
 from transforms.errors import RunError
 from transforms.formats import GZIP
 from transforms.formats.base import Format
@@ -36,12 +37,13 @@ def split_source(
         chunk_rows: How many rows a chunk has at most; None for no such limit.
 
     Raises:
-        RunError: The file's framing is damaged.
+        RunError: The file's framing is damaged, or it is another than the one that was planned.
     """
     ends: Iterable[int] = [0]
+    version = source.version if data == source.path else ""
     if size:
         try:
-            with files.open_raw(data) as file:
+            with versions.open_version(data, version) as file:
                 ends = list(fmt.split(file, size, chunk_bytes, chunk_rows))
         except RunError as error:
             raise RunError(f"{source.path}: {error}") from error
@@ -49,7 +51,7 @@ def split_source(
     start = 0
     for number, end in enumerate(ends):
         part = f"{source.stem}-{number:05d}-of-{len(ends):05d}{source.suffix}"
-        yield Chunk(source.path, data, start, end, number, len(ends), part)
+        yield Chunk(source.path, data, start, end, number, len(ends), part, version)
         start = end
 
 
@@ -84,20 +86,31 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
         The file and its size.
 
     Raises:
-        RunError: The source is not gzip, is damaged, or ends early.
+        RunError: The source is not gzip, is damaged, ends early, or is another than the one that was planned.
     """
-    path = files.join(folder, *f"{source.stem}{source.suffix}".removesuffix(GZIP).split("/"))
+    # Each attempt has a copy of its own: one that is written again is another object, and its readers would lose it.
+    name = f"{source.stem}{source.suffix}".removesuffix(GZIP)
+    path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
     try:
-        with open_plain(source) as plain:
+        with open_plain(source, source.version) as plain:
             return path, files.write_whole(path, _blocks(plain, source.path)).bytes
     except OSError as error:
         raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
 
 
 @contextlib.contextmanager
-def open_plain(source: Source) -> Iterator[IO[bytes]]:
-    """Opens a source for reading, decompressed."""
-    with files.open_raw(source.path) as stored:
+def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
+    """Opens a source for reading, decompressed.
+
+    Args:
+        source: The source.
+        version: The version that it has to be of, see `versions.open_version`; empty for whatever is there.
+
+    Raises:
+        OSError: It cannot be opened.
+        RunError: It is of another version.
+    """
+    with versions.open_version(source.path, version) as stored:
         if not source.suffix.endswith(GZIP):
             yield stored
             return

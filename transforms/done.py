@@ -39,7 +39,7 @@ def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -
         part = decode(found)
     except ValueError:  # damaged: it proves nothing
         return None
-    if part.chunk != chunk._replace(data=""):
+    if part.chunk != chunk.lasting:
         return None
     folders = [output] if former is None else [output, former]
     whole = all(

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import IO, Any, NamedTuple
 
 import google_crc32c
-from apache_beam.io.filesystem import CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
-from transforms import objects
+from transforms import objects, paths
 from transforms.errors import RunError
 
 BLOCK_LINES = 1 << 10
@@ -29,8 +29,8 @@ def is_local(path: str) -> bool:
 
 
 def absolute(path: str) -> str:
-    """A path that does not depend on the current folder."""
-    return os.path.abspath(path) if is_local(path) else path
+    """A path that does not depend on the current folder, see `paths.absolute`."""
+    return paths.absolute(path) if is_local(path) else path
 
 
 def open_raw(path: str) -> IO[bytes]:
@@ -50,10 +50,20 @@ def read_range(path: str, start: int, end: int) -> bytes:
     """
     try:
         with open_raw(path) as file:
-            file.seek(start)
-            data = file.read(end - start)
+            return read_of(file, path, start, end)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; see that it is there, and run again") from error
+
+
+def read_of(file: IO[bytes], path: str, start: int, end: int) -> bytes:
+    """The bytes [start, end) of a file that is open.
+
+    Raises:
+        OSError: They cannot be read.
+        RunError: The file ends before `end`.
+    """
+    file.seek(start)
+    data = file.read(end - start)
     if len(data) != end - start:
         raise RunError(
             f"{path}: {len(data)} bytes at {start} where {end - start} were expected: the file was truncated "
@@ -293,7 +303,7 @@ def list_below(folder: str) -> dict[str, int]:
     return dict(sorted((file.path[cut:], file.size_in_bytes) for file in stored(objects.below, folder)))
 
 
-def stored(look: Callable[[str], list[FileMetadata]], path: str) -> list[FileMetadata]:
+def stored(look: Callable[[str], list[objects.Stored]], path: str) -> list[objects.Stored]:
     """What a function of `objects` finds in an object store.
 
     Raises:

@@ -45,7 +45,7 @@ def expand(glob: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
     """
     glob += "*" * glob.endswith(("/", "\\"))  # as Beam has it
     folder = fixed_folder(glob)
-    match, leads = _regex(glob), _leads(glob, folder)
+    match, leads = regex(glob), _leads(glob, folder)
     for at, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if leads(os.path.join(at, name, ""))]
         yield from (path for path in (os.path.join(at, name) for name in folders) if os.path.islink(path))
@@ -60,7 +60,7 @@ def _leads(glob: str, folder: str) -> Callable[[str], bool]:
     A beginning that ends within a bracket is a glob of its own that matches next to nothing: that does no harm.
     """
     beginnings = (glob[:end] for end in range(len(folder) + 1, len(glob) + 1))
-    ways = [_regex(way) for way in beginnings if way.endswith("**") or (way != glob and way.endswith(SLASHES))]
+    ways = [regex(way) for way in beginnings if way.endswith("**") or (way != glob and way.endswith(SLASHES))]
     return lambda path: any(way(path) for way in ways)
 
 
@@ -68,7 +68,12 @@ def _leads_nowhere(path: str) -> bool:
     return os.path.islink(path) and not os.path.exists(path)
 
 
-def _regex(glob: str) -> Callable[[str], object]:
+def regex(glob: str) -> Callable[[str], object]:
+    """Tells whether a path matches a glob, as Beam has it.
+
+    Raises:
+        re.error: The glob has a range that is none: `[z-a]`.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # `[[` may come to mean something else in regular expressions
         return re.compile(FileSystem.translate_pattern(glob)).match

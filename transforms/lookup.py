@@ -6,13 +6,12 @@ import re
 import stat
 from collections.abc import Iterator
 
-from apache_beam.io.filesystem import FileMetadata
-
-from transforms import files, globs, objects
+from transforms import files, globs, objects, versions
 from transforms.errors import RunError, UsageError
+from transforms.objects import Stored
 
 
-def match(pattern: str) -> list[FileMetadata]:
+def match(pattern: str) -> list[Stored]:
     """Files that a path or glob names, sorted by path.
 
     A path that exists is taken as it is, whatever brackets it holds.
@@ -30,7 +29,7 @@ def match(pattern: str) -> list[FileMetadata]:
     return sorted(found, key=lambda file: file.path)
 
 
-def match_below(folder: str) -> list[FileMetadata]:
+def match_below(folder: str) -> list[Stored]:
     """Files in a folder and below, sorted by path; nothing if there is no such folder.
 
     Raises:
@@ -53,16 +52,18 @@ def _expand(pattern: str) -> list[str]:
         raise UsageError(f"cannot look up {pattern}: {error}; mend what stands in its brackets") from error
 
 
-def _metadata(path: str) -> FileMetadata:
+def _metadata(path: str) -> Stored:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return FileMetadata(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
+        return Stored(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
     except OSError as error:
         raise UsageError(f"{path} cannot be looked up: {error}; {files.remedy(error)}, or leave it out") from error
     if stat.S_ISDIR(found.st_mode):
         raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
-    return FileMetadata(path, found.st_size, found.st_mtime)
+    version = versions.version_of(found)
+    # Some network file systems give two files one inode.
+    return Stored(path, found.st_size, found.st_mtime, version, (found.st_dev, version, found.st_size))
 
 
 @contextlib.contextmanager

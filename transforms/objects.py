@@ -13,10 +13,12 @@ from typing import IO, Any, NoReturn
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms import globs
 from transforms.errors import RunError, UsageError
 
 BINARY = "application/octet-stream"
 NOT_FOUND = 404  # of HTTP: what clients of Google's and of other object stores call `code`
+GOOGLE = "gs://"
 WILDCARDS = re.compile(r"([*?[])")
 
 
@@ -47,13 +49,31 @@ def _raise(path: str, error: Exception) -> NoReturn:
     raise OSError(f"{kind}{' '.join(str(cause).split())}") from error
 
 
+class Stored(FileMetadata):
+    """A file, as a look-up finds it.
+
+    Attributes:
+        version: See `records.Source`.
+        identity: What two names of one file have in common.
+    """
+
+    def __init__(self, path: str, size: int, updated: float = 0.0, version: str = "", identity: Any = None) -> None:
+        """Keeps what was found; of an object the path is the identity."""
+        super().__init__(path, size, updated)
+        self.version = version
+        self.identity = path if identity is None else identity
+
+
 class _Object(io.RawIOBase):
     """An object, for a `BufferedReader`: Beam's reads byte by byte where a line is asked for."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, version: str) -> None:
         self._path = path
         with as_os_errors(path):
-            self._file = FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED)
+            if version:
+                self._file = _open_generation(path, int(version))
+            else:
+                self._file = FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED)
 
     def readable(self) -> bool:
         return True
@@ -78,16 +98,46 @@ class _Object(io.RawIOBase):
         super().close()
 
 
-def open_object(path: str) -> IO[bytes]:
+def open_object(path: str, version: str = "") -> IO[bytes]:
     """Opens an object for reading, as stored.
 
+    Args:
+        path: The object.
+        version: Its generation, in Google Cloud Storage; empty for the newest one.
+
     Raises:
-        OSError: It cannot be opened; FileNotFoundError if it is not there.
+        OSError: It cannot be opened; FileNotFoundError if it is not there, or another one is.
     """
-    return io.BufferedReader(_Object(path), io.DEFAULT_BUFFER_SIZE)
+    return io.BufferedReader(_Object(path, version), io.DEFAULT_BUFFER_SIZE)
 
 
-def look_up(pattern: str) -> list[FileMetadata]:
+def _open_generation(path: str, generation: int) -> Any:
+    """As Beam opens an object, but one that was replaced is not found, whenever that was."""
+    from apache_beam.io.gcp import gcsio
+
+    store = _google_store(path)
+    bucket, name = gcsio.parse_gcs_path(path)
+    blob = store.client.bucket(bucket).blob(name, generation=generation)
+    return gcsio.BeamBlobReader(blob, gcsio.DEFAULT_READ_BUFFER_SIZE, retry=store._storage_client_retry)
+
+
+def create(path: str, text: bytes) -> None:
+    """Writes an object of Google Cloud Storage if there is none of its name; else leaves it as it is.
+
+    https://cloud.google.com/storage/docs/request-preconditions
+
+    Raises:
+        OSError: The store cannot be asked.
+    """
+    from apache_beam.io.gcp import gcsio
+    from google.api_core.exceptions import PreconditionFailed
+
+    with as_os_errors(path), contextlib.suppress(PreconditionFailed):
+        bucket, name = gcsio.parse_gcs_path(path)
+        _google_store(path).client.bucket(bucket).blob(name).upload_from_string(text, if_generation_match=0)
+
+
+def look_up(pattern: str) -> list[Stored]:
     """Objects that a path or glob names, without those that stand for folders.
 
     Raises:
@@ -96,14 +146,46 @@ def look_up(pattern: str) -> list[FileMetadata]:
     if pattern.endswith("/"):
         return []
     with as_os_errors(pattern):
-        if not WILDCARDS.search(pattern):
-            # A glob would list all whose names begin so, of a folder of a million objects a million.
-            return [FileSystems.get_filesystem(pattern).metadata(pattern)] if FileSystems.exists(pattern) else []
-        found = FileSystems.match([pattern])[0].metadata_list
+        found = _google(pattern) if pattern.startswith(GOOGLE) else _any(pattern)
     return [file for file in found if not file.path.endswith("/")]
 
 
-def below(folder: str) -> list[FileMetadata]:
+def _any(pattern: str) -> list[Stored]:
+    if WILDCARDS.search(pattern):
+        found = FileSystems.match([pattern])[0].metadata_list
+    else:
+        # A glob would list all whose names begin so, of a folder of a million objects a million.
+        found = [FileSystems.get_filesystem(pattern).metadata(pattern)] if FileSystems.exists(pattern) else []
+    return [Stored(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in found]
+
+
+def _google(pattern: str) -> list[Stored]:
+    """As Beam has it, with generations, which Beam leaves out."""
+    from apache_beam.io.gcp import gcsio
+
+    store = _google_store(pattern)
+    fixed = WILDCARDS.split(pattern)[0]
+    bucket, name = gcsio.parse_gcs_path(fixed, object_optional=True)
+    if fixed == pattern:
+        blob = store.client.bucket(bucket).get_blob(name, retry=store._storage_client_retry)
+        return [] if blob is None else [_stored(blob)]
+    blobs = store.client.list_blobs(bucket, prefix=name, retry=store._storage_client_retry)
+    matches = globs.regex(pattern)
+    return [file for file in map(_stored, blobs) if matches(file.path)]
+
+
+def _google_store(path: str) -> Any:
+    """Beam's client, with the credentials that the pipeline's options name."""
+    system: Any = FileSystems.get_filesystem(path)
+    return system._gcsIO()
+
+
+def _stored(blob: Any) -> Stored:
+    path = f"{GOOGLE}{blob.bucket.name}/{blob.name}"
+    return Stored(path, blob.size, blob.updated.timestamp(), str(blob.generation))
+
+
+def below(folder: str) -> list[Stored]:
     """Objects in a folder and below, whatever wildcards its name holds.
 
     Raises:

@@ -9,7 +9,7 @@ import google_crc32c
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms import files
+from transforms import versions
 from transforms.ahead import Ahead
 from transforms.formats.base import Format
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
@@ -24,9 +24,9 @@ def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tupl
     """Reads one chunk.
 
     Raises:
-        RunError: The chunk's file ends early.
+        RunError: The chunk's file ends early, or is another than the one that was planned.
     """
-    data = files.read_range(chunk.data, chunk.start, chunk.end)
+    data = versions.read_chunk(chunk)
     rows = fmt.rows(data, first=chunk.start == 0)
     inputs, bad = fmt.read(data, rows, features)
     receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad))

@@ -23,6 +23,7 @@ from transforms.records import Chunk, PartReceipt
 RECEIPTS = "receipts"
 LISTS = "lists"
 SHARDS = 64  # of a million receipts each holds 16,000, which are 6 MB
+PASSING = ("data", "version")  # fields of a chunk that no receipt keeps
 LISTED = 16_000  # receipts in a list, where they are not grouped by shards
 _ORDER = operator.attrgetter("chunk")  # its fields begin with the source, and within a source the start
 
@@ -30,20 +31,23 @@ Line = TypeVar("Line")
 
 
 def encode(part: PartReceipt) -> bytes:
-    """A receipt as a JSON object, its fields by name; without the chunk's `data`, which may be gone tomorrow."""
+    """A receipt as a JSON object, its fields by name; without the chunk's `data` and `version`, see `Chunk.lasting`."""
     chunk = part.chunk._asdict()
-    del chunk["data"]
+    for name in PASSING:
+        del chunk[name]
     return msgspec.json.encode({**part._asdict(), "chunk": chunk})
 
 
 def decode(line: bytes) -> PartReceipt:
-    """The receipt of a JSON object; its chunk's `data` is empty.
+    """The receipt of a JSON object; its chunk's `data` and `version` are empty.
 
     Raises:
         ValueError: It is none.
     """
     document = decode_object(line)
-    chunk: Chunk = to_record(Chunk, {**msgspec.convert(document.get("chunk"), dict[str, Any]), "data": ""})
+    chunk: Chunk = to_record(
+        Chunk, {**msgspec.convert(document.get("chunk"), dict[str, Any]), **dict.fromkeys(PASSING, "")}
+    )
     if chunk.start > chunk.end or chunk.number >= chunk.parts:
         raise ValueError(f"there is no chunk {chunk.number} of {chunk.parts} from {chunk.start} to {chunk.end}")
     made: PartReceipt = to_record(PartReceipt, {**document, "chunk": chunk})

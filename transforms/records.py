@@ -28,6 +28,8 @@ class Source(NamedTuple):
         stem: Its name in the output: sub-folders kept, suffix gone.
         suffix: What the parts are called after it: `.jsonl`, `.tfrecord.gz`.
         updated: When it was last written, in seconds since 1970; 0 where the file system does not tell.
+        version: What tells it from what stood, or will stand, under its name: here its times and inode, in Google
+            Cloud Storage its generation; empty where the store tells no more than `updated`.
     """
 
     path: str
@@ -35,6 +37,12 @@ class Source(NamedTuple):
     stem: str
     suffix: str
     updated: float = 0.0
+    version: str = ""
+
+    @property
+    def written(self) -> tuple[float, str]:
+        """What is another one as soon as the file is, though it may have the same size."""
+        return self.updated, self.version
 
 
 class Chunk(NamedTuple):
@@ -49,6 +57,8 @@ class Chunk(NamedTuple):
         number: 0, 1, … within the source.
         parts: Chunks of the source.
         part: Name of the output file, relative to the output folder.
+        version: That of the source as it was planned, if `data` is the source; else empty. So is that of a receipt
+            that was read back.
     """
 
     source: str
@@ -58,11 +68,17 @@ class Chunk(NamedTuple):
     number: Count
     parts: Count
     part: str
+    version: str = ""
 
     @property
     def key(self) -> str:
         """The key of the chunk's first byte: `data/a.jsonl#0`."""
         return f"{self.source}#{self.start}"
+
+    @property
+    def lasting(self) -> "Chunk":
+        """The chunk as receipts keep it: without what is another tomorrow, though the bytes are the same."""
+        return self._replace(data="", version="")
 
 
 class Rows(NamedTuple):

@@ -13,7 +13,7 @@ import google_crc32c
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms import files
+from transforms import files, versions
 from transforms.ahead import Ahead
 from transforms.errors import RunError
 from transforms.formats import GZIP
@@ -48,7 +48,7 @@ def write_part(
         RunError: The source is not what it was when it was read, or a file cannot be written.
     """
     chunk = receipt.chunk
-    data = files.read_range(chunk.data, chunk.start, chunk.end)
+    data = versions.read_chunk(chunk)
     if google_crc32c.value(data) != receipt.checksum:
         raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
     rows = fmt.rows(data, first=chunk.start == 0)
@@ -65,7 +65,7 @@ def write_part(
         dict(collections.Counter(one.reason for one in dead)),
         *part,
         *lettered,
-        _pickled_bytes((receipt, predictions)),
+        _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
     )
     write_receipt(temp, made)
     return made

@@ -94,11 +94,10 @@ class DataflowApi:
         return [job for job in self.jobs.values() if job.name == name][-1]
 
     def create(self, job: dataflow.Job) -> dataflow.Job:
-        """A new job, which runs at once; or the one of the same name that is running."""
+        """A new job, which runs at once; or the one of the same name that is running in its region."""
         with self.changed:
-            for other in self.jobs.values():
-                if other.name == job.name and other.current_state not in ENDED:
-                    return other
+            for other in self._running(job.name, job.location):
+                return other
             job.id = f"2026-01-31_04_00_00-{len(self.jobs) + 1:019d}"
             job.create_time = self._now()
             self.jobs[job.id] = job
@@ -107,6 +106,17 @@ class DataflowApi:
         if self.run is not None:
             threading.Thread(target=self._run, args=(self.run, job), daemon=True).start()
         return job
+
+    def start(self, template: bytes, name: str, location: str) -> dataflow.Job:
+        """A job of a classic template, which may be started as often as one likes, under any name."""
+        job = dataflow.Job.from_json(template.decode())
+        job.name, job.location = name, location
+        return self.create(job)
+
+    def _running(self, name: str, location: str) -> list[dataflow.Job]:
+        """The service has one job of a name at a time in a region."""
+        named = [job for job in self.jobs.values() if (job.name, job.location) == (name, location)]
+        return [job for job in named if job.current_state not in ENDED]
 
     def _run(self, run: Callable[[dataflow.Job], None], job: dataflow.Job) -> None:
         try:
@@ -194,7 +204,7 @@ class DataflowApi:
         given = body["launchParameter"]
         with self.changed:
             self.launches.append(body)
-            running = [j for j in self.jobs.values() if j.name == given["jobName"] and j.current_state not in ENDED]
+            running = self._running(given["jobName"], location)
         if running:
             raise ApiError(
                 409,

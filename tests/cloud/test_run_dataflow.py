@@ -192,7 +192,7 @@ class TestOneJob:
     def test_one_that_was_started_meanwhile_is_told(
         self, cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dataflow.Service, "find", lambda _: None)
+        monkeypatch.setattr(dataflow.Service, "find", lambda *_: None)
         done = run()
         assert (done.code, len(cloud.api.jobs)) == (1, 1)
         assert f"a job {only(cloud).name} was started meanwhile" in done.err

@@ -96,7 +96,7 @@ def test_rows_are_joined_by_one_group(sent: Sent) -> None:
     ]
     others = {name.partition("/")[0] for name in groups if "CoGroupByKey" not in name}
     # What else is grouped: sources, chunks, receipts, and what happens once a run; no row.
-    assert others == {"SpreadSources", "SpreadChunks", "WriteReceipts", "CommitRun"}
+    assert others == {"ClaimRun", "SpreadSources", "SpreadChunks", "WriteReceipts", "CommitRun"}
 
 
 def test_nothing_of_this_machine_is_in_it(sent: Sent, place: Place) -> None:

@@ -194,6 +194,7 @@ def test_a_complete_output_is_run_again_on_demand(airflow: Airflow, cloud: Cloud
 @newest
 @pytest.mark.parametrize("missing", ["input", "model"])
 def test_what_is_not_there_yet_is_waited_for(airflow: Airflow, cloud: Cloud, missing: str) -> None:
+    cloud.store.put(f"late/{DAY}/{missing}-old/file", b"of another name that begins so")
     done = airflow.test("keyjoin", {missing: f"gs://bucket/late/{{date}}/{missing}"})
     assert done.code != 0
     assert f"gs://bucket/late/{DAY}/{missing}: there is nothing of that name (yet)" in done.log
