@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gzip
 import io
 import itertools
 import math
@@ -12,11 +11,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from apache_beam.io.filesystem import FileMetadata
-
 from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
+from pipeline.input_check import check_not_empty, check_readable
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
@@ -33,6 +31,7 @@ from transforms import columns, files, formats, mapping, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
+from transforms.compression import open_gzip
 from transforms.contract import find_contract
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP
@@ -98,9 +97,10 @@ def find_inputs(options: RunOptions) -> Inputs:
     collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
     for file in found.files:
-        _check_readable(file)
+        check_readable(file)
     name = options.format or formats.name_of([file.path for file in found.files])
     matched = sources.name_sources(found, formats.default_suffix(name))
+    check_not_empty(matched.sources)
     check_output(options, matched.sources)
     return Inputs(name, matched, manifest.settings(options, name))
 
@@ -356,16 +356,6 @@ def _look(
     return contract, dependence
 
 
-def _check_readable(file: FileMetadata) -> None:
-    path = file.path
-    if not files.is_local(path):
-        return
-    if not os.access(path, os.R_OK):
-        raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
-    if not file.size_in_bytes and not os.path.isfile(path):
-        raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
-
-
 def _sample(found: Sequence[Source], fmt: Format) -> tuple[bytes, list[dict[str, Any]]]:
     """The first bytes of the first source that has readable rows, and some of these rows."""
     filled = (source for source in found if source.size)
@@ -391,7 +381,7 @@ def _whole(fmt: Format, data: bytes) -> int:
 
 
 def _head(source: Source, size: int) -> bytes:
-    opened: Callable[..., Any] = gzip.open if source.suffix.endswith(GZIP) else contextlib.nullcontext
+    opened: Callable[..., Any] = open_gzip if source.suffix.endswith(GZIP) else contextlib.nullcontext
     try:
         with files.open_raw(source.path) as stored, opened(stored) as file:
             data: bytes = file.read(size)
