@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import NamedTuple
 from pipeline import model_process, signals, startup
 from pipeline.exits import Exit
 from pipeline.names import SUCCESS
-from pipeline.warning import flush_output
+from pipeline.terminal import flush_output, open_streams, quoted, show, show_error
 from transforms.errors import RunError, UsageError
 from transforms.reasons import Reason
 
@@ -122,17 +121,17 @@ def main(argv: Sequence[str]) -> Exit:
         return code
     except (UsageError, RunError, OSError) as error:
         # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
-        print(f"keyjoin: error: {' '.join(str(error).split())}{_how_to_resume(argv, error)}", file=sys.stderr)
+        show_error(f"keyjoin: error: {error}{_how_to_resume(argv, error)}")
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
     except KeyboardInterrupt as stopped:
-        print(f"keyjoin: stopped{_how_to_resume(argv, stopped)}", file=sys.stderr)
+        show_error(f"keyjoin: stopped{_how_to_resume(argv, stopped)}")
         number = getattr(stopped, "signal", signal.SIGINT)
         return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
 
 
 def _call(argv: Sequence[str]) -> Exit:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(usage())
+        show(usage())
         return Exit.COMPLETE if argv else Exit.USAGE
     if argv[0] not in COMMANDS:
         raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
@@ -145,14 +144,14 @@ def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     notes = getattr(ended, "__notes__", ())
     if not notes and (argv[0] not in ("run", "replay") or not isinstance(ended, KeyboardInterrupt)):
         return ""
-    return "".join(f"; {text}" for text in (*notes, f"resume with: {shlex.join(['keyjoin', *argv])}"))
+    return "".join(f"; {text}" for text in (*notes, f"resume with: {quoted(['keyjoin', *argv])}"))
 
 
 def entry() -> None:
     """The program."""
     startup.use_utf8()
+    open_streams()
     startup.begin()
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may not know every letter
     code = main(sys.argv[1:])
     with contextlib.suppress(OSError):  # what failed has its exit code already
         flush_output()

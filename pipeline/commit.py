@@ -1,13 +1,14 @@
 """The commit: what was written is compared with the receipts, and made the result."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from pipeline import ledger, manifest, report
 from pipeline.budget import Breach
-from pipeline.names import TEMP, is_part
+from pipeline.names import TEMP, is_part, is_unfinished
+from pipeline.output_folder import of_sources
 from pipeline.place import Place
 from pipeline.record import LoadedSettings
+from pipeline.terminal import quoted
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
@@ -79,7 +80,7 @@ def over_budget(place: Place, breach: Breach) -> RunError:
             f"{breach}; repair model or rows and start anew with --overwrite, or raise {breach.flag} and give the "
             "command again, which resumes the run; no _SUCCESS was written"
         )
-    replay = shlex.join(["keyjoin", "replay", f"--run={output}"])
+    replay = quoted(["keyjoin", "replay", f"--run={output}"])
     return RunError(
         f"{breach}; see {dead}, then raise the budget and give the run's command again, "
         f"which goes on from here, or mend model or rows, see {replay} --help; no _SUCCESS was written"
@@ -110,4 +111,12 @@ def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -
     for part in read_receipts(temp):
         for name, _ in written_of(part):
             written.pop(name, None)
-    return [name for name in written if is_part(name) and name.split("/")[0] != TEMP]
+    unnamed = [name for name in written if is_part(name) and name.split("/")[0] != TEMP]
+    ours = of_sources(unnamed, sources)
+    other = next((name for name in unnamed if name not in ours and not is_unfinished(name)), None)
+    if other is not None:
+        raise RunError(
+            f"{files.join(place.work, other)} is not of this run, and readers would take it for rows; no _SUCCESS was "
+            "written: move it away, and give the same command again, which goes on from here"
+        )
+    return sorted(ours)

@@ -22,7 +22,7 @@ from pipeline import VERSION
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from pipeline.record import Run
-from pipeline.report import say, visible
+from pipeline.report import say
 from pipeline.warning import warn
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -349,7 +349,7 @@ class _Messages:
 
     def _take(self, importance: str, text: str) -> None:
         if importance.endswith("_WARNING"):
-            warn(visible((text.strip().splitlines() or [""])[0]))
+            warn((text.strip().splitlines() or [""])[0])
         # What a step raised says more than what the service makes of it afterwards.
         if importance.endswith("_ERROR") and ("Traceback" in text or "Traceback" not in (self.last or "")):
             self.last = text

@@ -1,14 +1,13 @@
 """What `keyjoin verify` finds, how it says so, and what it tells to type."""
 
 import enum
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from pipeline.exits import Exit
 from pipeline.names import MANIFEST, SUCCESS
-from pipeline.report import visible
+from pipeline.terminal import quoted, show, visible
 
 SHOWN = 20
 
@@ -85,7 +84,7 @@ class Findings:
         if finding.name in self.names:
             return
         if len(self.names) < SHOWN:
-            print(finding, flush=True)
+            show(str(finding))
         self.names.add(finding.name)
         self.kinds[finding.kind] += 1
         self.cures[finding.cure] += 1
@@ -103,7 +102,7 @@ class Findings:
     def print_more(self) -> None:
         """Prints how many were not shown."""
         if len(self.names) > SHOWN:
-            print(f"and {len(self.names) - SHOWN:,} more")
+            show(f"and {len(self.names) - SHOWN:,} more")
 
     def counted(self) -> str:
         """How many there are: `1 missing, 2 altered`."""
@@ -117,11 +116,11 @@ class Findings:
             command: The words of the command that made it, if that is known for certain.
             condemn: The command that comes before it where something is to be rebuilt, if one does.
         """
-        words = "the same keyjoin run command" if command is None else shlex.join(command)
+        words = "the same keyjoin run command" if command is None else quoted(command)
         # Of what mends the output itself the strongest mends all of it.
         stronger = (Cure.GONE, Cure.ANEW, Cure.READ, Cure.REBUILD, Cure.AGAIN)
         output = next((cure for cure in stronger if self.cures[cure]), None)
         cures = [Cure.MOVE, output, Cure.SOURCE, Cure.MODEL]
-        values = {"run": run, "command": words, "condemn": condemn and f"\n  {condemn}"}
+        values = {"run": visible(run), "command": words, "condemn": condemn and f"\n  {condemn}"}
         values |= {"success": SUCCESS, "manifest": MANIFEST}
         return [cure.value.format(**values) for cure in cures if cure is not None and self.cures[cure]]

@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.budget import FLAG, Breach, Budget
 from pipeline.head import Head
 from pipeline.probe import ProbeError, probe
+from pipeline.terminal import visible
 from pipeline.warning import warn
 from transforms import columns
 from transforms.errors import ModelError, RunError, SharedError, UsageError
@@ -181,7 +182,6 @@ def _check_model(model: Model, handler: KeyedChunkHandler, looked: Looked) -> No
         found = _call(model, handler, arrays, SharedError)
         if [one.message for one in found] != [said]:
             return
-    from pipeline.report import visible
 
     raise UsageError(f"the model fails whatever it is called with: {visible(said)}; {remedy}")
 
@@ -216,8 +216,6 @@ def _judge(looked: Looked, budget: Budget) -> None:
 
 def _reasons(looked: Looked) -> str:
     """Some bad rows, of different reasons where there are any, and what to do."""
-    from pipeline.report import visible  # which imports the plan, and that the first rows
-
     firsts: dict[str, Bad] = {}
     for one in looked.bad:
         firsts.setdefault(one.reason, one)

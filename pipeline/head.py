@@ -1,13 +1,13 @@
 """Reads the first rows of sources, and refuses a source that is of another format by its first bytes."""
 
 import contextlib
-import gzip
 import io
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from transforms import files, formats
+from transforms.compression import open_gzip
 from transforms.errors import RunError, UsageError
 from transforms.formats import GZIP, foreign
 from transforms.formats.base import Format
@@ -97,7 +97,7 @@ def _first_bytes(source: Source, size: int) -> bytes:
                 kind = foreign.by_bytes(magic) or foreign.PLAIN
                 raise _refused(source, kind, packed=False)
             stored.seek(0)
-            with cast(IO[bytes], gzip.open(stored)) as file:
+            with open_gzip(stored) as file:
                 return file.read(size)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error

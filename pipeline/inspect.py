@@ -10,6 +10,7 @@ from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
 from pipeline.report import table
 from pipeline.startup import import_session
+from pipeline.terminal import show, show_json, visible
 from transforms import model as models
 from transforms.contract import find_contract, unfit
 from transforms.mapping import describe
@@ -41,11 +42,11 @@ def main(argv: Sequence[str]) -> Exit:
     ops = model_check.document(loaded.findings, options.model_ops)
     document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract), "not_per_row": bad}
     if options.json:
-        print(json.dumps(document, indent=1))
+        show_json(json.dumps(document, indent=1))
     else:
-        print(f"model      {options.model}\nsha256     {document['sha256']}")
-        print(f"ops        {ops['verdict']}\nsignature  {contract.signature}\n")
-        print(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract), *_unfit(bad)]))
+        show(f"model      {visible(options.model)}\nsha256     {document['sha256']}")
+        show(f"ops        {ops['verdict']}\nsignature  {visible(contract.signature)}\n")
+        show(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract), *_unfit(bad)]))
     return Exit.COMPLETE
 
 

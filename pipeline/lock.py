@@ -13,7 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import fasteners
 
@@ -23,6 +23,7 @@ from transforms import files, objects
 from transforms.errors import RunError, UsageError
 
 BEAT_SECONDS = 60.0
+HOLDER = b'{"host": '  # what the text of a holder begins with
 DEAD = datetime.timedelta(minutes=10)  # without a beat, by the store's clock and that of who looks
 
 
@@ -74,6 +75,7 @@ def _made(folder: str) -> Iterator[None]:
 def _take(path: str, output: str) -> Any:
     while True:
         lock = fasteners.InterProcessLock(path)
+        lock.lockfile = _open(path)  # else it follows links
         try:
             if not lock.acquire(blocking=False):
                 lock.lockfile.close()
@@ -88,10 +90,27 @@ def _take(path: str, output: str) -> Any:
             if os.path.samestat(os.fstat(lock.lockfile.fileno()), os.stat(path)):
                 break
         lock.lockfile.close()
+    if not _is_ours(lock.lockfile):
+        lock.lockfile.close()
+        raise UsageError(f"{path} was not written by keyjoin, which keeps its lock there; move it away, and run again")
     lock.lockfile.truncate(0)
-    lock.lockfile.write(_holder())
+    lock.lockfile.write(_holder().encode())
     lock.lockfile.flush()
     return lock
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return files.open_own(path, "a+b")
+    except RunError as error:
+        raise UsageError(f"{error}") from error
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    """Whether a lock is empty or begins as a holder's text does, and has no other name: else it is not overwritten."""
+    file.seek(0)
+    found = file.read(len(HOLDER))
+    return os.fstat(file.fileno()).st_nlink == 1 and found.strip(b"\0") == HOLDER[: len(found.strip(b"\0"))]
 
 
 def _let_go(lock: Any, path: str) -> None:

@@ -3,10 +3,10 @@
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from pipeline import warning
 from transforms import files
 from transforms.errors import RunError, UsageError
 from transforms.model import check_folder
@@ -108,7 +108,8 @@ def copy(path: str, target: str) -> None:
                 copied = files.write_whole(place, _blocks(file))
         except OSError as error:
             raise RunError(f"{source} cannot be read: {error}; {files.remedy(error)}, and run again") from error
-        if files.read_back(source) != copied:
+        # The files of a model may be links.
+        if files.read_back(os.path.realpath(source) if files.is_local(source) else source) != copied:
             raise RunError(f"{source} changed while it was copied, or was copied otherwise than it is; run again")
 
 
@@ -127,9 +128,9 @@ def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:
     if policy == ALLOW:
         return
     for finding in findings[:SHOWN]:
-        print(f"keyjoin: warning: {model}: {finding}", file=sys.stderr)
+        warning.warn(f"{model}: {finding}")
     if len(findings) > SHOWN:
-        print(f"keyjoin: warning: {model}: and {len(findings) - SHOWN} more such ops", file=sys.stderr)
+        warning.warn(f"{model}: and {len(findings) - SHOWN} more such ops")
 
 
 def document(findings: Sequence[Finding], policy: str | None) -> dict[str, Any]:

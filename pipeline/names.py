@@ -23,7 +23,7 @@ MODEL = "model"  # a model for workers that cannot read the one that was given
 READY = "_READY"
 
 RESERVED = (TEMP, LOCK, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
-PART = re.compile(r"-\d{5,}-of-\d{5,}(\.\w+)+$")
+PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")
 # What `transforms.files.write_whole` writes to before a file gets its name.
 UNFINISHED = re.compile(r"(^|/)_[^/]+\.[0-9a-f]{32}\.tmp$")
 # What is there before a run has written anything that would mark the folder as its own.
@@ -33,15 +33,35 @@ BEFORE_ALL = re.compile(rf"^{LOCK}$|^{TEMP}/({PLANNED}|receipts|lists|spill)/")
 def is_ours(name: str) -> bool:
     """Whether a run writes files of such a name, relative to the output folder.
 
-    >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_dead_letter/x"), is_ours("notes.txt")
-    (True, True, False)
+    >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_temp/x"), is_ours("_dead_letter/x"), is_ours("notes.txt")
+    (True, True, False, False)
     """
-    return name.split("/")[0] in RESERVED or is_part(name) or is_unfinished(name)
+    folder = name.partition("/")[0]
+    return is_part(name) or is_unfinished(name) or name in RESERVED or (folder in RESERVED and folder != DEAD_LETTERS)
 
 
 def is_part(name: str) -> bool:
     """Whether a file has the name of a part, or of a part's dead letters."""
     return PART.search(name) is not None
+
+
+def whole_name(name: str) -> str:
+    """What the file of an unfinished write was to be called; of every other file its own name.
+
+    >>> whole_name("sub/_a-00000-of-00001.jsonl.0123456789abcdef0123456789abcdef.tmp")
+    'sub/a-00000-of-00001.jsonl'
+    """
+    folder, _, base = name.rpartition("/")
+    return f"{folder}/{base[1:-37]}".lstrip("/") if is_unfinished(name) else name
+
+
+def without_number(name: str) -> str:
+    """The name of a part, receipt or dead letter file without the number of its chunk: the same for a whole source.
+
+    >>> without_number("sub/a-00000-of-00001.jsonl.gz")
+    'sub/a.jsonl.gz'
+    """
+    return PART.sub(r"\1", name)
 
 
 def is_inside(name: str) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from pipeline.budget import Budget
+from pipeline.terminal import show
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.model_ops import POLICIES
@@ -95,6 +96,10 @@ class RunOptions(ModelOptions):
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises instead of leaving, so that every error is told in one way."""
+
+    def print_help(self, file: object = None) -> None:  # noqa: ARG002
+        """Prints the help, or raises an OSError where standard output does not take it."""
+        show(self.format_help().rstrip())
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
@@ -364,14 +369,14 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     return RunOptions(**given), beam_args
 
 
-def command(options: RunOptions) -> list[str]:
+def command(options: RunOptions, output: str) -> list[str]:
     """The words of the `keyjoin run` that gives some options, except --overwrite and --incremental.
 
-    `parse_run` gives the same options again.
+    `parse_run` gives the same options again. The output is named apart: a record of options may lie in a copy.
     """
     words = ["keyjoin", "run"]
     for action in run_parser("")._actions:
-        value = getattr(options, action.dest, None)
+        value = output if action.dest == "output" else getattr(options, action.dest, None)
         if value is None or action.dest in NOT_REPEATED or value == _DEFAULTS.get(action.dest, action.default):
             continue
         flag = action.option_strings[0]

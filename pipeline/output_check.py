@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from pipeline.options import RunOptions
+from pipeline.output_folder import SMALL_CHUNK, check_files, check_names
 from transforms import files, globs, sources
 from transforms.errors import UsageError
 from transforms.records import Source
@@ -15,6 +16,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     Raises:
         UsageError: It is.
     """
+    check_files(options.output)
     output = _absolute(options.output)
     for pattern in options.input:
         folder = _absolute(pattern)
@@ -27,6 +29,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
     if files.is_local(options.output):
         _check_writable(options.output)
+    check_names(options.output, found, options.chunk_bytes or SMALL_CHUNK)
     output, model = _absolute(options.output), _absolute(options.model)
     if _inside(model, output) or _inside(output, model):
         raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")

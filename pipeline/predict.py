@@ -17,6 +17,7 @@ from pipeline.exits import Exit
 from pipeline.options import Parser, add_model_arguments
 from pipeline.preflight import model_folder
 from pipeline.startup import import_session
+from pipeline.terminal import show_json
 from transforms import columns, mapping
 from transforms import model as models
 from transforms.contract import find_contract
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> Exit:
     model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = _contract(loaded, options.signature, options.key_input, instances)
     answer = {"predictions": predict(loaded, contract, instances)}
-    print(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+    show_json(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
     return Exit.COMPLETE
 
 

@@ -14,6 +14,7 @@ from pipeline.batch_dependence import Dependence, Verdict
 from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.first_rows import check_first_rows, check_unreadable
 from pipeline.head import Head, read_heads
+from pipeline.input_check import check_not_empty, check_readable
 from pipeline.job import Job
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.layout import make_layout, wanted
@@ -34,7 +35,6 @@ from transforms.errors import UsageError
 from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
-from transforms.objects import Stored
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 from transforms.shapes import is_open
@@ -94,9 +94,10 @@ def find_inputs(options: RunOptions) -> Inputs:
     collect_garbage()
     found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
     for file in found.files:
-        _check_readable(file)
+        check_readable(file)
     name = options.format or formats.name_of([file.path for file in found.files])
     matched = sources.name_sources(found, formats.default_suffix(name))
+    check_not_empty(matched.sources)
     check_output(options, matched.sources)
     return Inputs(name, matched, manifest.settings(options, name))
 
@@ -360,16 +361,6 @@ def _check_shapes(contract: models.Contract, sample: _Sample) -> None:
             f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
             "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
         )
-
-
-def _check_readable(file: Stored) -> None:
-    path = file.path
-    if not files.is_local(path):
-        return
-    if not os.access(path, os.R_OK):
-        raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
-    if not file.size_in_bytes and not os.path.isfile(path):
-        raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")
 
 
 def _sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:

@@ -307,7 +307,7 @@ def _check_options(options: RunOptions, given: dict[str, Any]) -> None:
     if unknown:
         raise ValueError(f"there is no option {min(unknown)}")
     alike = dataclasses.replace(options, overwrite=False, incremental=False)
-    words = command(options)
+    words = command(options, options.output)
     _check_words(words)
     if parse_run(words[2:], "keyjoin run") != (alike, []):
         raise ValueError("no command line gives its options")

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pipeline import manifest, record
 from pipeline.lock import locked
 from pipeline.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_unfinished
+from pipeline.output_folder import leftovers
 from pipeline.place import staged
 from pipeline.report import say
 from pipeline.warning import only_told
@@ -76,7 +77,8 @@ def finish(output: str, prove_lock: Callable[[], None]) -> bool:
     """
     changed = put(output, prove_lock)
     # Nobody else is at it: they are of an attempt that was killed.
-    files.delete_files(output, [name for name in files.list_below(output) if is_unfinished(name)])
+    there = [name for name in files.list_below(output) if is_unfinished(name)]
+    files.delete_files(output, leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else [])
     # The result stands whether or not they go.
     with only_told(f"{output} keeps {TEMP}, which the same command removes"):
         clear(output)
@@ -103,7 +105,7 @@ def put(output: str, prove_lock: Callable[[], None] = lambda: None) -> bool:
     files.delete_tree(path)
     _put_files(output, work)
     for name in (PARTS, SOURCES, MANIFEST):
-        with files.open_raw(files.join(work, name)) as file:
+        with files.open_own(files.join(work, name)) as file:
             files.write_whole(files.join(output, name), iter(lambda: file.read(files.READ_BYTES), b""))
     prove_lock()
     if made.status == record.COMPLETE:

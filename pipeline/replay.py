@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,6 +26,7 @@ from pipeline.options import (
     command,
     pairs_of,
 )
+from pipeline.output_folder import check_files
 from pipeline.place import in_place, staged
 from pipeline.preflight import Inputs, Plan, prepare
 from pipeline.record import Job, Manifest
@@ -35,6 +35,7 @@ from pipeline.report import say
 from pipeline.resume import Earlier, Stage
 from pipeline.signals import in_the_background
 from pipeline.startup import collect_garbage, quiet_beam
+from pipeline.terminal import quoted, show, visible
 from pipeline.warning import only_told
 from transforms import files, formats
 from transforms.chunks import open_plain
@@ -82,6 +83,7 @@ def main(argv: Sequence[str]) -> Exit:
     run: str = given.run
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+    check_files(run)
     with locked(run) as prove_lock:
         if is_ready(run):
             say("resumes", "an interrupted command, whose new result is put in place")
@@ -89,7 +91,7 @@ def main(argv: Sequence[str]) -> Exit:
         earlier, document = _ended(run)
         options = _options(run, document, given)
         if not document.totals.dead:
-            print(f"{run} has no dead letters; there is nothing to do")
+            show(f"{visible(run)} has no dead letters; there is nothing to do")
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
@@ -126,11 +128,11 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
         earlier = _look(run)
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
-        again = shlex.join(command(ended.options))
+        again = quoted(command(ended.options, run))
         raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; let it go on first: {again}")
     new, begun = staged(run).work, resume.unfinished(run)
     if begun is not None and earlier.stage is Stage.COMPLETE:
-        again = shlex.join([*command(dataclasses.replace(begun.record.options, output=run)), *_replacing(begun)])
+        again = quoted([*command(begun.record.options, run), *_replacing(begun)])
         raise UsageError(
             f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
         )
@@ -166,7 +168,7 @@ def _check_parts(run: str, document: Manifest) -> None:
     whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
     damaged = next((name for name, is_whole in whole if not is_whole), None)
     if damaged is not None:
-        again = shlex.join(command(document.options))
+        again = quoted(command(document.options, run))
         raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
 
 

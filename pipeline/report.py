@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from pipeline.resume import Start
-from pipeline.warning import flush_output
+from pipeline.terminal import show, show_error, visible
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
@@ -85,7 +84,7 @@ def _fed_by(feature: Feature) -> str:
 
 def say(what: str, text: str) -> None:
     """Prints a line of two columns."""
-    print(f"{what:<12} {text}", flush=True)
+    show(f"{what:<12} {visible(text)}")
 
 
 def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
@@ -117,9 +116,9 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         seconds: What the run took.
         resumed: Whether earlier attempts had done some of it; None if that is not known.
     """
-    print()
+    show()
     say("output", output)
-    print()
+    show()
     rows: list[tuple[str, str]] = [
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
@@ -131,13 +130,12 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
     ]
     for name, value in rows:
-        print(f"{name:<18}{value}")
+        show(f"{name:<18}{value}")
     shown = list(_first_rows(output, format_name))
     if shown:
-        print()
+        show()
     for row in shown:
-        print(_shortened(row))
-    flush_output()
+        show(visible(_shortened(row)))
 
 
 def _title(code: str) -> str:
@@ -149,12 +147,12 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
     left = SHOWN_ROWS
     fmt = formats.load(format_name)
     # From the list of parts, not from the folder, which may hold a million of them.
-    with files.open_raw(files.join(output, PARTS)) as listed:
+    with files.open_own(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
         if not part.bytes or part.chunk.part.endswith(GZIP):
             continue
-        data = files.read_range(files.join(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES))
+        data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
         if fmt.is_example:
             rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
         else:
@@ -174,24 +172,14 @@ def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> Non
         reason: The reason code.
     """
     for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
-        print(visible(f"{letter['key']}  {reason}: {_shortened(letter['message'])}"), file=sys.stderr)
-    sys.stderr.flush()
+        show_error(visible(f"{letter['key']}  {reason}: {_shortened(letter['message'])}"))
 
 
 def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
     for part in parts:
         if reason in part.dead:
-            with files.open_raw(files.join(output, letters_name(part.chunk.part))) as listed:
+            with files.open_own(files.below(output, letters_name(part.chunk.part))) as listed:
                 yield from (letter for letter in map(json.loads, listed) if letter["reason"] == reason)
-
-
-def visible(text: str) -> str:
-    r"""Text of strangers for a terminal: what is no letter, sign or space is written as an escape.
-
-    >>> print(visible("é\x1b[2J\u202e"))
-    é\x1b[2J\u202e
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shortened(row: str) -> str:
@@ -208,6 +196,7 @@ def table(rows: list[tuple[Any, ...]]) -> str:
     a   1
     bb  22
     """
-    widths = [max(len(str(row[at])) for row in rows) for at in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell!s:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    rows = [tuple(visible(str(cell)) for cell in row) for row in rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)

@@ -35,11 +35,9 @@ from pipeline.names import (
     SUCCESS,
     TEMP,
     TRACEBACK,
-    is_nothing,
-    is_ours,
-    is_unfinished,
 )
 from pipeline.options import RunOptions
+from pipeline.output_folder import leftovers
 from pipeline.place import Place, in_place, staged
 from pipeline.preflight import Inputs
 from pipeline.record import Job, LoadedSettings, Manifest, Settings
@@ -194,30 +192,9 @@ def _decoded(output: str, name: str, text: bytes, kind: type[record.Record]) -> 
         raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
 
 
-def check_folder(options: RunOptions, there: Iterable[str], earlier: Earlier | None) -> None:
-    """Refuses a folder that holds what keyjoin did not write.
-
-    Args:
-        options: What was asked for.
-        there: Names of the files in the output folder.
-        earlier: What an earlier run left; None also if it is to be overwritten.
-
-    Raises:
-        UsageError: It is refused.
-    """
-    names = [name for name in there if not is_nothing(name)]
-    if names == [JOB]:  # of a run that had not begun, if it is not whole
-        return
-    if names and earlier is None and not options.overwrite:
-        raise UsageError(
-            f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
-        )
-    foreign = [name for name in names if not is_ours(name)]
-    if foreign or (names and not {JOB, MANIFEST} & set(names)):
-        raise UsageError(
-            f"--output {options.output} holds {(foreign or names)[0]}, which keyjoin did not write; move it, or "
-            "choose another folder"
-        )
+def sources_before(output: str, earlier: Earlier | None) -> list[Source]:
+    """The sources whose parts an output may hold: those of the run that is resumed, and of the one in the output."""
+    return [source for run in (earlier, _look_to_overwrite(output)) if run for source in run.sources or ()]
 
 
 def check_settings(earlier: Earlier, options: RunOptions, settings: Settings) -> None:
@@ -410,10 +387,11 @@ def begin(
     manifest.begin(output, settings, sources)
     # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
     if overwrite and earlier is None and not place.is_staged:
-        files.delete_below(output, keep=(LOCK, JOB, TEMP))
+        # These and no more: see `check_folder`. What has appeared since is not keyjoin's.
+        files.delete_files(output, [name for name in there if name.split("/")[0] not in (LOCK, JOB, TEMP)])
         return
-    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK) or is_unfinished(name)]
-    files.delete_files(output, stale)
+    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK)]
+    files.delete_files(output, [*stale, *leftovers(there, sources)])
 
 
 def _restore(listed: str, temp: str) -> None:

@@ -18,6 +18,7 @@ from pipeline.elsewhere import check_place, new_run, run_elsewhere, write_nothin
 from pipeline.exits import Exit
 from pipeline.lock import locked
 from pipeline.options import RunOptions
+from pipeline.output_folder import check_folder
 from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.progress import reported
@@ -146,7 +147,8 @@ def _prepared(
     """
     start = resume.start(options, inputs)
     place, earlier = start
-    resume.check_folder(options, files.list_below(options.output), earlier)
+    known = [*inputs.matched.sources, *resume.sources_before(options.output, earlier)]
+    check_folder(options, files.list_below(options.output), known, is_resumed=earlier is not None)
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 
 from pipeline.exits import Exit
@@ -11,6 +10,7 @@ from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
 from pipeline.options import Parser, command
 from pipeline.startup import collect_garbage
+from pipeline.terminal import quoted, show, visible
 from pipeline.verify_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verify_rows import rescore_rows
 from transforms import files
@@ -71,15 +71,16 @@ def main(argv: Sequence[str]) -> Exit:
     if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
         lines = list(_check_rest(given, record, findings))
     findings.print_more()
-    print("\n".join([_result(given.run, record, findings), *lines]))
+    for line in (_result(given.run, record, findings), *lines):
+        show(visible(line))
     condemned = given.condemn and findings.in_output
     if condemned:
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
-        print(f"{SUCCESS} is taken away: nobody takes {given.run} for a result until it is written again")
-    again = command(record.manifest.options) if record is not None and record.proven else None
+        show(f"{SUCCESS} is taken away: nobody takes {visible(given.run)} for a result until it is written again")
+    again = command(record.manifest.options, given.run) if record is not None and record.proven else None
     for advice in findings.advice(given.run, again, "" if condemned else _condemning(given)):
-        print(advice)
+        show(advice)
     return findings.code
 
 
@@ -134,4 +135,4 @@ def _counted(count: int, what: str) -> str:
 def _condemning(given: argparse.Namespace) -> str:
     """The command that takes `_SUCCESS` away for what this one has found."""
     share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
-    return shlex.join(["keyjoin", "verify", f"--run={given.run}", *share, "--condemn"])
+    return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--condemn"])

@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import re
-import shlex
 import stat
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -23,11 +22,13 @@ import msgspec
 from pipeline import ledger, manifest, record
 from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding
-from pipeline.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside, is_part
+from pipeline.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside
 from pipeline.options import command
+from pipeline.output_folder import of_sources
 from pipeline.place import staged
 from pipeline.record import Job, Manifest
 from pipeline.replace import is_ready
+from pipeline.terminal import quoted
 from transforms import files, lookup
 from transforms.chunks import open_plain
 from transforms.errors import RunError, UsageError
@@ -66,10 +67,10 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
     if success is None and is_ready(run):
         new = record.read(staged(run).work, Manifest)
-        again = shlex.join(command(new.options)) if new is not None else "give its keyjoin run command again"
+        again = quoted(command(new.options, run)) if new is not None else "give its keyjoin run command again"
         raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
     if success is None and job is not None:
-        raise RunError(f"{run} holds a run that is not finished; wait for it, or go on: {_going_on(job)}")
+        raise RunError(f"{run} holds a run that is not finished; wait for it, or go on: {_going_on(run, job)}")
     if made is None:
         if success is None:
             raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
@@ -88,9 +89,9 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     return Record(document, proven), [] if proven else [_unproven(success, made)]
 
 
-def _going_on(job: bytes) -> str:
+def _going_on(run: str, job: bytes) -> str:
     try:
-        return shlex.join(command(record.decode(job, Job).options))
+        return quoted(command(record.decode(job, Job).options, run))
     except ValueError:
         return f"give its keyjoin run command again ({JOB} is damaged)"
 
@@ -160,7 +161,7 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
         RunError: A line is no receipt.
     """
     parts = ledger.by_source(_named_inside(run, read_list(files.join(run, PARTS))))
-    with files.open_raw(files.join(run, SOURCES)) as listed:
+    with files.open_own(files.join(run, SOURCES)) as listed:
         for line, group in itertools.zip_longest(listed, parts):
             source = None if line is None else _source(line)
             if source is None or group is None or source.path != group[0]:
@@ -215,10 +216,11 @@ def check_names(run: str) -> Iterator[Finding]:
                 yield Finding(Exit.ALTERED, name, "a file", "it is none", Cure.REBUILD)
             elif size != written.bytes:
                 yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(size)}", Cure.REBUILD)
-    for name, size in there.items():
-        if _is_read(name):
-            cure = Cure.REBUILD if is_part(name) else Cure.MOVE
-            yield Finding(Exit.ALTERED, name, "no such file", f"it has {_bytes(size)} that no receipt names", cure)
+    unnamed = [name for name in there if _is_read(name)]
+    ours = of_sources(unnamed, manifest.read_sources(files.join(run, SOURCES)) if unnamed else ())
+    for name in unnamed:
+        size, cure = there[name], Cure.REBUILD if name in ours else Cure.MOVE
+        yield Finding(Exit.ALTERED, name, "no such file", f"it has {_bytes(size)} that no receipt names", cure)
 
 
 def _is_read(name: str) -> bool:

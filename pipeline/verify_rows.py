@@ -143,7 +143,7 @@ def _rescore_part(
         findings.extend(check_source(source, [part]))
     if names & findings.names:
         return
-    joined = files.read_range(files.join(run, chunk.part), 0, part.bytes)
+    joined = files.read_range(files.below(run, chunk.part), 0, part.bytes, own=True)
     with open_plain(source) as file:
         file.seek(chunk.start)
         data = file.read(chunk.end - chunk.start)

@@ -14,6 +14,7 @@ from pipeline.keras_export import KERAS, export_keras
 from pipeline.options import Parser, add_trust_arguments
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_tensorflow
+from pipeline.terminal import show
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY
 from transforms.model_ops import find, judge
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag, the model or the output folder is wrong.
         RunError: The output cannot be written.
     """
-    print(wrap(**vars(parser().parse_args(argv))))
+    show(wrap(**vars(parser().parse_args(argv))))
     return Exit.COMPLETE
 
 

@@ -217,7 +217,9 @@ def test_overwrite_touches_nothing_that_no_run_wrote(
         assert "holds notes.txt, which keyjoin did not write" in refused.err
     (output / "notes.txt").unlink()
     (output / "in-00000-of-00002.jsonl").symlink_to(tmp_path / "nowhere")
-    assert keyjoin("run", *flags, "--overwrite").code == 0
+    link = keyjoin("run", *flags, "--overwrite")
+    assert (link.code, "in-00000-of-00002.jsonl is a link, which keyjoin did not make" in link.err) == (2, True)
+    (output / "in-00000-of-00002.jsonl").unlink()
     shutil.copytree(model(models.keyed), output / "_temp" / "model")
     inside = keyjoin("run", flags[0], flags[2], f"--model={output}/_temp/model", "--overwrite")
     assert (inside.code, inside.complete()) == (2, True)

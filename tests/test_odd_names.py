@@ -94,7 +94,7 @@ def test_every_command(keyjoin: Callable[..., Result], folder: Path, tmp_path: P
     assert verified.code == 0, verified.err + verified.out
     ended = record.read(str(done.output), record.Manifest)
     assert ended is not None
-    again = shlex.split(shlex.join(command(ended.options)))
+    again = shlex.split(shlex.join(command(ended.options, ended.options.output)))
     assert parse_run(again[2:], "run") == parse_run(flags, "run")
     replayed = keyjoin("replay", f"--run={done.output}", "--input_map", f"{FIELD}=ïd")
     assert replayed.code == 0, replayed.err
@@ -181,7 +181,7 @@ class TestEqualsSigns:
     def test_a_way(self, given: Sequence[str], inputs: list[str], fields: list[str], found: dict[str, str]) -> None:
         options, _ = parse_run(["--input=i", "--model=m", "--output=o", "--input_map", *given], "run")
         assert mapping.resolve(options.input_map, inputs, fields) == found
-        again, _ = parse_run(command(options)[2:], "run")
+        again, _ = parse_run(command(options, options.output)[2:], "run")
         assert again == options
 
     @pytest.mark.parametrize("fields", [[], ["x", "b=x"], ["y"]])

@@ -71,7 +71,7 @@ def test_any_options_are_the_same_once_they_were_recorded(changed: dict[str, Any
         options = dataclasses.replace(START, **changed)
     except UsageError:
         assume(False)
-    again, left = parse_run(command(options)[2:], "run")
+    again, left = parse_run(command(options, options.output)[2:], "run")
     assert left == []
     assert again == dataclasses.replace(options, overwrite=False, incremental=False)
     job = record.Job(**fields(options), sources_sha256="0" * 64)

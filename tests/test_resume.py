@@ -70,7 +70,7 @@ class TestAfterAKill:
         flags = [*flags, "--chunk_bytes=300"]
         whole = keyjoin("run", *flags)
         expected = content(whole.output)
-        operations = ("write_whole", "delete_tree", "delete_files", "delete_below")
+        operations = ("write_whole", "delete_tree", "delete_files")
         left = 0
 
         def ending(original: Any) -> Any:

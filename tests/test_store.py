@@ -309,7 +309,7 @@ class TestErrors:
         assert files.list_below("gs://bucket/w[1]") == {"a*b": 1, "c": 1}
         files.delete_tree("gs://bucket/w[1]/a*b")
         assert sorted(store.objects("w")) == ["1/aXb", "[1]/c"]
-        files.delete_below("gs://bucket/w[1]")
+        files.delete_tree("gs://bucket/w[1]")
         assert sorted(store.objects("w")) == ["1/aXb"]
 
     def test_lines_are_read_in_blocks(self, store: Store) -> None:

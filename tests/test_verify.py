@@ -104,7 +104,7 @@ def test_what_it_says_to_type_rebuilds_what_is_wrong_and_nothing_else(
     kept = copied(made, tmp_path / "kept")
     try:
         DAMAGES[damage][0](Path(output, name))
-        Path(output, "z-00000-of-00001.jsonl").write_bytes(b"{}\n")
+        Path(output, "a-00000-of-00009.jsonl").write_bytes(b"{}\n")
         said = verify(Path(output), FULL).out.splitlines()
         assert said[-3] == "to rebuild what is wrong, and nothing else:"
         condemn, again = (shlex.split(line)[1:] for line in said[-2:])
@@ -158,8 +158,9 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
     ("name", "cure"),
     [
         ("a-00000-of-00099.jsonl", "to rebuild"),
-        ("sub/x-00000-of-00001.jsonl.gz", "to rebuild"),
-        ("_dead_letter/x-00000-of-00001.jsonl", "to rebuild"),
+        ("_dead_letter/b-00000-of-00099.jsonl.gz.jsonl", "to rebuild"),
+        ("sub/x-00000-of-00001.jsonl.gz", "move it out"),  # of no source of the run
+        ("_dead_letter/x-00000-of-00001.jsonl", "move it out"),
         ("notes.txt", "move it out"),
         ("_dead_letter/sub/notes", "move it out"),
         ("_x.jsonl", None),
@@ -252,6 +253,32 @@ def test_many_findings_are_counted(verify: Callable[..., Result], out: Path) -> 
     assert lines[20:22] == ["and 11 more", f"{out} is not what was written: 1 missing, 30 altered"]
 
 
+@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("name", [PART, "_parts.jsonl", "_SUCCESS"])
+def test_what_it_says_of_a_copy_works_on_the_copy(
+    verify: Callable[..., Result],
+    keyjoin: Callable[..., Result],
+    made: list[str],
+    tmp_path: Path,
+    name: str,
+    moved: bool,
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    assert keyjoin("run", *made[:-1], f"--output={original}").code == 0
+    if moved:
+        original.rename(copy)
+    else:
+        shutil.copytree(original, copy)
+    before = content(original)
+    flip(copy / name, 5)
+    said = verify(copy, FULL).out
+    for command in (line for line in said.splitlines() if line.startswith("  keyjoin ")):
+        keyjoin(*shlex.split(command)[1:])
+    assert (content(original), original.exists()) == (before, not moved)
+    if "  keyjoin run" in said:  # else nothing proves what the run was
+        assert verify(copy, FULL).code == 0
+
+
 class TestWithoutSuccess:
     """Outputs that never were complete, or are none any more."""
 
@@ -268,6 +295,10 @@ class TestWithoutSuccess:
         assert done.code == Exit.FAILED
         said, _, again = done.err.partition("; wait for it, or go on: ")
         assert said == f"keyjoin: error: {output} holds a run that is not finished"
+        moved = output.rename(f"{output}-moved")
+        assert keyjoin(*shlex.split(verify(moved).err.partition("go on: ")[2])[1:]).code == 0
+        assert (verify(moved).code, output.exists()) == (0, False)
+        moved.rename(output)
         assert keyjoin(*shlex.split(again)[1:]).code == 0
         assert verify(output).code == 0
         for text in ("{", "[]", "{}", '{"options": 1}'):

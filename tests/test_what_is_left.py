@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from pipeline import resume
+from pipeline.output_folder import check_folder
 from pipeline.record import SCHEMA_VERSION, Manifest
 from pipeline.resume import Stage
 from tests.left import ROWS, Folder, finished, loaded
@@ -118,10 +119,10 @@ class TestCheckFolder:
     def test_it(self, folder: Folder, names: list[str], earlier: Any, overwrite: bool, said: str | None) -> None:
         options = dataclasses.replace(folder.options, overwrite=overwrite)
         if said is None:
-            resume.check_folder(options, names, earlier)
+            check_folder(options, names, folder.inputs.matched.sources, is_resumed=earlier is not None)
         else:
             with pytest.raises(UsageError, match=f"--output {options.output} {said}"):
-                resume.check_folder(options, names, earlier)
+                check_folder(options, names, folder.inputs.matched.sources, is_resumed=earlier is not None)
 
 
 class TestCheck:
@@ -304,9 +305,9 @@ class TestBegin:
         folder.write(receipts=2)
         write_list(folder.temp, 0, "00", folder.parts)
         files.write_whole(f"{folder.temp}/spill/1", [b"x"])
-        for name in ("_error.txt", "_x." + "0" * 32 + ".tmp", "sub/_y." + "0" * 32 + ".tmp"):
-            files.write_whole(f"{folder.output}/{name}", [b"x"])
         before = {name for name in content(folder.output) if "-of-" in name}
+        for name in ("_error.txt", *(f"{name}.{'0' * 32}.tmp" for name in ("__job.json", "_a-00000-of-00009.jsonl"))):
+            files.write_whole(f"{folder.output}/{name}", [b"x"])
         folder.begin(folder.look())
         left = set(content(folder.output)) - {"_job.json"}
         assert {name for name in left if not name.startswith("_temp/sources/")} == before
@@ -358,7 +359,7 @@ def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resume, "locked", lambda _: 1 / 0)  # where nothing is left nothing is touched
         resume.clean(str(folder.output))
-    files.write_whole(f"{folder.output}/{name}", [b"x"])
+    files.write_whole(f"{folder.output}/{name}", [b""])
     resume.clean(str(folder.output))
     assert content(folder.output) == before
 

@@ -7,11 +7,12 @@ import posixpath
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import IO, cast
+from typing import IO
 
 import apache_beam as beam
 
 from transforms import files, versions
+from transforms.compression import open_gzip
 from transforms.errors import RunError
 from transforms.formats import GZIP
 from transforms.formats.base import Format
@@ -94,8 +95,14 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
     try:
         with open_plain(source, source.version) as plain:
             return path, files.write_whole(path, _blocks(plain, source.path)).bytes
+    except EOFError as error:
+        raise _damaged(source.path, error) from error
     except OSError as error:
         raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
+
+
+def _damaged(path: str, error: Exception) -> RunError:
+    return RunError(f"{path}: not a whole gzip file ({error}); copy it again from where it was written")
 
 
 @contextlib.contextmanager
@@ -114,8 +121,8 @@ def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
         if not source.suffix.endswith(GZIP):
             yield stored
             return
-        with gzip.open(stored) as plain:
-            yield cast(IO[bytes], plain)
+        with open_gzip(stored) as plain:
+            yield plain
 
 
 def _blocks(file: IO[bytes], path: str) -> Iterator[bytes]:
@@ -123,7 +130,7 @@ def _blocks(file: IO[bytes], path: str) -> Iterator[bytes]:
         while block := file.read(COPY_BYTES):
             yield block
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise RunError(f"{path}: not a whole gzip file ({error}); copy it again from where it was written") from error
+        raise _damaged(path, error) from error
 
 
 @dataclasses.dataclass(eq=False)

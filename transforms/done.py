@@ -43,7 +43,7 @@ def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -
         return None
     folders = [output] if former is None else [output, former]
     whole = all(
-        any(files.read_back(files.join(folder, name)) == written for folder in folders)
+        any(files.read_back(files.below(folder, name)) == written for folder in folders)
         for name, written in written_of(part)
     )
     return part if whole else None

@@ -9,8 +9,8 @@ import itertools
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, NamedTuple, cast
 
 import google_crc32c
 from apache_beam.io.filesystem import CompressionTypes
@@ -18,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from transforms import objects, paths
 from transforms.errors import RunError
+from transforms.regular import open_regular
 
 BLOCK_LINES = 1 << 10
 READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
@@ -34,7 +35,7 @@ def absolute(path: str) -> str:
 
 
 def open_raw(path: str) -> IO[bytes]:
-    """Opens a file for reading, as stored: nothing is decompressed.
+    """Opens an input file for reading, as stored: nothing is decompressed, links are followed.
 
     Raises:
         OSError: It cannot be opened.
@@ -42,14 +43,34 @@ def open_raw(path: str) -> IO[bytes]:
     return open(path, "rb") if is_local(path) else objects.open_object(path)
 
 
-def read_range(path: str, start: int, end: int) -> bytes:
+def open_own(path: str, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
+    """Opens a file that keyjoin writes or has written in an output folder; every such file is opened here.
+
+    Links on the way to it are refused by `below`.
+
+    Raises:
+        RunError: Something that is no regular file stands there: a link, or a pipe, which could be waited for for ever.
+        OSError: It cannot be opened.
+    """
+    if not is_local(path):
+        return objects.open_object(path)
+    return cast(IO[bytes], open(path, mode, buffering, opener=open_regular))
+
+
+def read_range(path: str, start: int, end: int, *, own: bool = False) -> bytes:
     """The bytes [start, end) of a file.
+
+    Args:
+        path: The file.
+        start: Its first byte to read.
+        end: One past the last.
+        own: Whether it is a file of keyjoin's own, see `open_own`.
 
     Raises:
         RunError: The file cannot be read, or ends before `end`.
     """
     try:
-        with open_raw(path) as file:
+        with (open_own if own else open_raw)(path) as file:
             return read_of(file, path, start, end)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; see that it is there, and run again") from error
@@ -103,12 +124,10 @@ def write_whole(path: str, blocks: Iterable[Any]) -> Written:
 
 
 def _write_local(path: str, blocks: Iterable[Any]) -> Written:
-    folder, name = os.path.split(path)
-    # The leading underscore hides a leftover from Spark, Hive and Beam readers; `pipeline.names` knows it.
-    temporary = os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
+    folder, temporary = os.path.dirname(path), temporary_of(path)
     try:
         os.makedirs(folder or ".", exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open_own(temporary, "xb") as file:
             written = _write_blocks(file, blocks)
             file.flush()
             os.fsync(file.fileno())
@@ -157,6 +176,15 @@ def move(source: str, target: str) -> bool:
     return True
 
 
+def temporary_of(path: str) -> str:
+    """What a file is called until it is whole, beside its place; another name each time.
+
+    The leading underscore hides a leftover from Spark, Hive and Beam readers; `pipeline.names` knows it.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
+
+
 def _write_object(path: str, blocks: Iterable[Any]) -> Written:
     """An object store shows an object only once it is closed, whole."""
     written, failed = None, None
@@ -187,6 +215,10 @@ REMEDIES = {
     errno.EROFS: "choose a folder that can be written to",
     errno.EACCES: "give yourself the permission",
     errno.EPERM: "give yourself the permission",
+    errno.EISDIR: "move away the folder that stands there",
+    errno.ENOTDIR: "move away the file that stands in a folder's place",
+    errno.EEXIST: "move away what stands there",
+    errno.ENAMETOOLONG: "give the input a shorter name, or choose another output",
 }
 
 
@@ -205,7 +237,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def read_back(path: str) -> Written | None:
-    """Size and crc32c of what a file holds; None if it is not there.
+    """Size and crc32c of what a file of keyjoin's own holds; None if it is not there.
 
     On Google Cloud Storage both are asked for; elsewhere the file is read.
 
@@ -215,7 +247,7 @@ def read_back(path: str) -> Written | None:
     try:
         if FileSystems.get_scheme(path) == "gs":
             return Written(*objects.ask_checksum(path))
-        return _sum_blocks(open(path, "rb", buffering=0) if is_local(path) else open_raw(path))
+        return _sum_blocks(open_own(path, buffering=0))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -232,13 +264,13 @@ def _sum_blocks(opened: IO[bytes]) -> Written:
 
 
 def read_small(path: str) -> bytes | None:
-    """All bytes of a file; None if it is not there.
+    """All bytes of a file of keyjoin's own; None if it is not there.
 
     Raises:
         RunError: It cannot be read.
     """
     try:
-        with open_raw(path) as file:
+        with open_own(path) as file:
             return file.read()
     except FileNotFoundError:
         return None
@@ -339,17 +371,6 @@ def names_in(folder: str) -> set[str]:
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
     return {name.split("/")[0] for name in list_below(folder)}
-
-
-def delete_below(folder: str, keep: Collection[str] = ()) -> None:
-    """Deletes all in a folder but what is kept, by name; the folder itself stays, it may be a link or a mount."""
-    if is_local(folder):
-        for name in names_in(folder) - set(keep):
-            delete_tree(os.path.join(folder, name))
-        return
-    names = list_below(folder)
-    first = {name.split("/")[0] for name in names} - set(keep)
-    _delete_objects(join(folder, name) + ("" if name in names else "/") for name in sorted(first))
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:

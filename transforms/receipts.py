@@ -177,7 +177,7 @@ def read_lines(path: str, decode_line: Callable[[bytes], Line]) -> Iterator[Line
     Raises:
         RunError: A line is damaged.
     """
-    with files.open_raw(path) as file:
+    with files.open_own(path) as file:
         try:
             yield from map(decode_line, file)
         except ValueError as error:

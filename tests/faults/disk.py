@@ -84,6 +84,7 @@ class Disk(Operations):
         self.unsynced: dict[int, tuple[str, int]] = {}  # inode -> path, bytes that are safe
         self.journal: list[Callable[[], Any]] = []  # undoes what was done, from the last to the first
         self.kept = Path(f"{root}.kept")
+        self.opening = threading.local()
 
     def name(self, path: Any, dir_fd: int | None = None) -> str | None:
         """The whole path; None if it is not below the folder."""
@@ -180,7 +181,7 @@ class Disk(Operations):
         return lambda: REAL["rmdir"](path)
 
     def _open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        where = self.name(path, dir_fd)
+        where = None if getattr(self.opening, "on", False) else self.name(path, dir_fd)
         if where is None:
             return int(REAL["open"](path, flags, mode, dir_fd=dir_fd))
         number: int = self.do("open", where, lambda: REAL["open"](path, flags, mode, dir_fd=dir_fd))
@@ -207,7 +208,7 @@ class Disk(Operations):
         where = None if isinstance(path, int) else self.name(path)
         if where is None:
             return REAL_OPEN(path, mode, buffering, encoding, errors, newline, closefd, opener)
-        raw = _File(self, where, mode.replace("b", "").replace("t", ""))
+        raw = _File(self, where, mode.replace("b", "").replace("t", ""), opener)
         if buffering == 0:
             return raw
         buffered = (
@@ -231,13 +232,17 @@ class Disk(Operations):
 class _File(io.FileIO):
     """A file of which each system call is an operation."""
 
-    def __init__(self, disk: Disk, path: str, mode: str) -> None:
+    def __init__(self, disk: Disk, path: str, mode: str, opener: Any) -> None:
         self.disk, self.path = disk, path
         self.changed = False
         new = "r" not in mode and not there(path)
 
         def opened() -> None:
-            super(_File, self).__init__(path, mode)
+            disk.opening.on = True  # what an opener calls is this operation, not another one
+            try:
+                super(_File, self).__init__(path, mode, opener=opener)
+            finally:
+                disk.opening.on = False
             if new:
                 disk.journal.append(lambda: REAL["unlink"](path))
 
