@@ -136,6 +136,7 @@ def _call(argv: Sequence[str]) -> Exit:
     if argv[0] not in COMMANDS:
         raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
     with signals.stopping():
+        startup.check_temporary()
         return COMMANDS[argv[0]].call(argv[1:])
 
 
