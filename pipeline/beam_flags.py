@@ -53,6 +53,10 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
         raise UsageError(f"Beam does not accept {' '.join(args)}; see the lines above") from error
     except (ValueError, ImportError, AttributeError) as error:
         known = [*StandardOptions.KNOWN_RUNNER_NAMES, "PrismRunner", "PortableRunner"]
+        if runner in known:
+            raise UsageError(
+                f"--runner={runner} cannot be used here: {error}; choose another one of {known}"
+            ) from error
         raise UsageError(f"Beam has no runner {runner}{nearest(str(runner), known)}; it has {known}") from error
     if runner in LOCAL_NAMES:
         workers = options.get_all_options().get("direct_num_workers", 1)
@@ -60,6 +64,12 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
             raise UsageError(
                 f"--direct_num_workers={workers} loses rows on Beam's local runner (docs/runners.md); leave it out: "
                 "keyjoin uses all cores within a chunk"
+            )
+        mode = options.get_all_options().get("direct_running_mode", "in_memory")
+        if mode != "in_memory":
+            raise UsageError(
+                f"--direct_running_mode={mode} loses rows on Beam's local runner (docs/runners.md), or fails; leave it "
+                "out: keyjoin uses all cores within a chunk"
             )
         options.view_as(StandardOptions).runner = LOCAL
     # Beam does so when a pipeline begins; but what is read before that needs the same credentials.

@@ -136,13 +136,14 @@ def _call(argv: Sequence[str]) -> Exit:
     if argv[0] not in COMMANDS:
         raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
     with signals.stopping():
+        startup.check_temporary()
         return COMMANDS[argv[0]].call(argv[1:])
 
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     """How much of a run is done, and the command that does the rest."""
     notes = getattr(ended, "__notes__", ())
-    if not notes and (argv[0] not in ("run", "replay") or not isinstance(ended, KeyboardInterrupt)):
+    if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""
     return "".join(f"; {text}" for text in (*notes, f"resume with: {quoted(['keyjoin', *argv])}"))
 

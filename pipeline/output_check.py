@@ -11,7 +11,7 @@ from transforms.records import Source
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
-    """Refuses an output folder that cannot be written to, or that lies where the input is searched for.
+    """Refuses an output that is no folder, holds what keyjoin did not make, or lies where the input is searched for.
 
     Raises:
         UsageError: It is.
@@ -27,22 +27,32 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     for source in found:
         if _inside(_absolute(source.path), output):
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
-    if files.is_local(options.output):
-        _check_writable(options.output)
+    if files.is_local(options.output) and not os.path.isdir(there := _nearest(options.output)):
+        raise UsageError(f"--output {options.output}: {there} is not a folder; choose another place")
     check_names(options.output, found, options.chunk_bytes or SMALL_CHUNK)
     output, model = _absolute(options.output), _absolute(options.model)
     if _inside(model, output) or _inside(output, model):
         raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")
 
 
-def _check_writable(output: str) -> None:
+def check_writable(output: str) -> None:
+    """Refuses an output folder that cannot be written to. A complete output need not be.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    if files.is_local(output):
+        there = _nearest(output)
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"--output {output}: {there} cannot be written to; choose another place")
+
+
+def _nearest(output: str) -> str:
+    """The output, or what is there of the folders above it."""
     there = output
     while there and not os.path.lexists(there):
         there = os.path.dirname(there)
-    if not os.path.isdir(there or "."):
-        raise UsageError(f"--output {output}: {there} is not a folder; choose another place")
-    if not os.access(there or ".", os.W_OK | os.X_OK):
-        raise UsageError(f"--output {output}: {there or '.'} cannot be written to; choose another place")
+    return there or "."
 
 
 def _absolute(path: str) -> str:

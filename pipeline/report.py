@@ -135,7 +135,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
     if shown:
         show()
     for row in shown:
-        show(visible(_shortened(row)))
+        show(visible(_shortened(row.rstrip("\r"))))
 
 
 def _title(code: str) -> str:

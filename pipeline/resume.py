@@ -43,7 +43,7 @@ from pipeline.preflight import Inputs
 from pipeline.record import Job, LoadedSettings, Manifest, Settings
 from transforms import files
 from transforms.chunks import SPILL, open_plain
-from transforms.errors import UsageError
+from transforms.errors import RunError, UsageError
 from transforms.receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.threads import in_threads
@@ -102,7 +102,10 @@ def look(output: str) -> Earlier | None:
         if files.read_back(files.join(output, name)) != listed:
             raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
     stage = Stage.COMPLETE if complete else Stage.COMMITTED
-    return Earlier(output, stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
+    try:
+        return Earlier(output, stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
+    except RunError as error:
+        raise UsageError(f"--output {output}: {error}") from error
 
 
 class Start(NamedTuple):
@@ -126,12 +129,14 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
     output = options.output
     earlier = _look_to_overwrite(output) if options.overwrite else look(output)
     if earlier is None or earlier.stage is not Stage.COMPLETE:
-        anew = options.overwrite and not (_was_overwriting(earlier) and _is_same(earlier, options, inputs))
+        # The same command may have been interrupted: then it is resumed.
+        begun = earlier is not None and earlier.record.options.overwrite
+        anew = options.overwrite and not (begun and _is_same(earlier, options, inputs))
         return Start(in_place(output), None if anew else earlier)
     place = staged(output)
-    begun = unfinished(output)
-    if _is_same(begun, options, inputs):
-        return Start(place, begun)
+    new = unfinished(output)
+    if _is_same(new, options, inputs):
+        return Start(place, new)
     return Start(place, None if options.overwrite else earlier)
 
 
@@ -154,11 +159,6 @@ def _look_to_overwrite(folder: str) -> Earlier | None:
         return look(folder)
     except UsageError:
         return None
-
-
-def _was_overwriting(earlier: Earlier | None) -> bool:
-    """Whether the same command would have started a run anew, but was interrupted."""
-    return earlier is not None and earlier.record.options.overwrite
 
 
 def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bool:

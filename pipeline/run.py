@@ -18,6 +18,7 @@ from pipeline.elsewhere import check_place, new_run, run_elsewhere, write_nothin
 from pipeline.exits import Exit
 from pipeline.lock import locked
 from pipeline.options import RunOptions
+from pipeline.output_check import check_writable
 from pipeline.output_folder import check_folder
 from pipeline.place import Place
 from pipeline.preflight import Inputs, Plan, find_inputs, prepare
@@ -57,6 +58,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         if is_template(beam_options):
             write_nothing(options, beam_options)
         return Exit.COMPLETE
+    check_writable(options.output)
     if is_local(beam_options):
         _run_here(options, beam_options, inputs, started)
     else:
@@ -112,6 +114,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     if is_ready(options.output):
         report.say("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
     elif not _is_complete(options, inputs):
+        check_writable(options.output)
         with _prepared(options, inputs, beam_options) as (plan, start):
             report.print_plan(plan, start)
     return Exit.COMPLETE

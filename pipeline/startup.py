@@ -20,6 +20,8 @@ from importlib.machinery import ModuleSpec
 from types import MethodType, ModuleType
 from typing import Any, NoReturn
 
+from transforms.errors import UsageError
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # packages that Beam itself can do without
 SAMPLING_MS = 5
@@ -35,6 +37,18 @@ def use_utf8() -> None:
     if sys.getfilesystemencoding() == "ascii":
         os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  this very program
+
+
+def check_temporary() -> None:
+    """Looks for a folder for temporary files.
+
+    Raises:
+        UsageError: There is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no folder for temporary files: {error}; name one with TMPDIR") from error
 
 
 def begin() -> None:

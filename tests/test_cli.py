@@ -1,11 +1,13 @@
 """The command line: what is wrong is told before anything runs, in one line, with exit code 2."""
 
+import errno
 import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,8 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--direct_num_workers=2"], "--direct_num_workers=2 loses rows"),
         (["--direct_num_workers=0"], "--direct_num_workers=0 loses rows"),
         (["--runner=FnApiRunner", "--direct_num_workers=4"], "loses rows"),
+        (["--direct_running_mode=multi_processing"], "--direct_running_mode=multi_processing loses rows"),
+        (["--runner=InteractiveRunner"], "--runner=InteractiveRunner cannot be used here"),
         (["--direct_num_workers=many"], "argument --direct_num_workers: invalid int value: 'many'"),
         (["--runner=NoSuchRunner"], "NoSuchRunner"),
     ],
@@ -326,3 +330,45 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (0, "")
     assert "joined            102" in done.stdout
     assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
+
+
+def test_a_complete_output_need_not_be_writable(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
+    done = keyjoin("run", *flags)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    for command in ("check", "run"):
+        again = keyjoin(command, *flags, f"--output={done.output}")
+        assert (again.code, "there is nothing to do" in again.out) == (0, True), again.err
+        other = keyjoin(command, *flags, f"--output={done.output.parent / 'other'}")
+        assert (other.code, "cannot be written to" in other.err) == (2, True)
+
+
+def test_without_a_folder_for_temporary_files_it_says_which_variable_names_one(
+    keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/none"])
+    refused = keyjoin("check", "--input=a", "--model=b")
+    assert (refused.code, "name one with TMPDIR" in refused.err) == (2, True)
+
+
+def test_a_file_that_may_not_be_looked_up_is_a_wrong_command_line(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lstat, stat = lines(ROW), os.lstat, os.stat
+
+    def refusing(original: Any) -> Any:
+        def look(name: Any, *rest: Any, **named: Any) -> Any:
+            if str(name) == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+            return original(name, *rest, **named)
+
+        return look
+
+    monkeypatch.setattr(os, "lstat", refusing(lstat))
+    monkeypatch.setattr(os, "stat", refusing(stat))
+    for given in (path, f"{Path(path).parent}/*.jsonl", str(Path(path).parent)):
+        assert keyjoin("check", f"--input={given}", f"--model={model(models.keyed)}").code == 2

@@ -17,6 +17,7 @@ from pipeline.cli import main
 from tests import models
 from tests.conftest import Result
 from tests.resumed import content
+from tests.verified import forge
 from transforms.errors import RunError
 
 LIMIT = 60  # seconds: a pipe would be waited for until the end of days
@@ -251,6 +252,18 @@ def test_overwrite_deletes_what_keyjoin_wrote_and_nothing_else(
     done = keyjoin("run", *flags)
     assert (done.code, [part.name for part in done.parts()]) == (0, ["c-00000-of-00001.jsonl"])
     assert not (output / "_dead_letter").exists()
+
+
+def test_an_output_with_lists_of_another_version_is_overwritten(
+    keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(templates["complete"], output)
+    forge(output, lambda _: None, lists={"_sources.jsonl": lambda text: text.replace(b'"suffix"', b'"ending"')})
+    refused = keyjoin("run", *asked, f"--output={output}")
+    assert (refused.code, "_sources.jsonl is damaged" in refused.err, "--overwrite" in refused.err) == (2, True, True)
+    assert keyjoin("run", *asked, f"--output={output}", "--overwrite").code == 0
+    assert content(output) == content(templates["complete"])
 
 
 @pytest.fixture

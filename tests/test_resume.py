@@ -361,14 +361,13 @@ def test_the_whole_graph_skips_what_is_done(
 def test_what_no_receipt_names_goes_before_a_run_is_complete(keyjoin: Callable[..., Result], flags: list[str]) -> None:
     done = keyjoin("run", *flags)
     expected = content(done.output)
-    for name in ("z-00000-of-00001.jsonl", "_dead_letter/a-00000-of-00099.jsonl", "sub/_x.jsonl." + "0" * 32 + ".tmp"):
-        (done.output / name).parent.mkdir(exist_ok=True)
+    part = "a-00000-of-00099.jsonl"
+    for name in (part, f"_dead_letter/{part}", f"_dead_letter/_{part}.{'0' * 32}.tmp", f"_{part}.{'0' * 32}.tmp"):
         (done.output / name).write_bytes(b"old")
     (done.output / "_SUCCESS").unlink()
     again = keyjoin("run", *flags, f"--output={done.output}")
-    assert "z-00000-of-00001.jsonl, which an earlier attempt left" in again.out
+    assert f"{part}, which an earlier attempt left" in again.out
     assert content(done.output) == expected
-    assert not (done.output / "sub").exists()
 
 
 def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(

@@ -35,7 +35,7 @@ def test_each_row_comes_out_once_in_order_as_it_was(keyjoin: Callable[..., Resul
     expected = [b', "prediction": [%s]}' % json.dumps(linear(json.loads(line)["x"])).encode() for line in LINES]
     assert done.lines() == [line.replace(b"}", p, 1) + b"\n" for line, p in zip(LINES, expected, strict=True)]
     assert done.parts() == [done.output / "in-00000-of-00001.jsonl"]
-    assert all(line.decode().strip("\n") in done.out for line in done.lines())  # shown as they were written
+    assert all(line.decode().strip("\r\n") in done.out for line in done.lines())  # shown as they were written
     assert not done.dead()
 
 

@@ -4,7 +4,6 @@ https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
 import contextlib
-import errno
 import itertools
 import os
 import shutil
@@ -19,6 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 from transforms import objects, paths
 from transforms.errors import RunError
 from transforms.regular import open_regular
+from transforms.remedies import remedy as remedy
 
 BLOCK_LINES = 1 << 10
 READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
@@ -205,26 +205,6 @@ def _write_object(path: str, blocks: Iterable[Any]) -> Written:
 
 def _not_written(path: str, error: Exception) -> RunError:
     return RunError(f"cannot write {path}: {error}; {remedy(error)}, and run again")
-
-
-REMEDIES = {
-    errno.ENOSPC: "free space there",
-    errno.EDQUOT: "free space there, or have the quota raised",
-    errno.EMFILE: "allow more open files (ulimit -n)",
-    errno.ENFILE: "allow more open files",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EACCES: "give yourself the permission",
-    errno.EPERM: "give yourself the permission",
-    errno.EISDIR: "move away the folder that stands there",
-    errno.ENOTDIR: "move away the file that stands in a folder's place",
-    errno.EEXIST: "move away what stands there",
-    errno.ENAMETOOLONG: "give the input a shorter name, or choose another output",
-}
-
-
-def remedy(error: Exception) -> str:
-    """What to do about an error of the system."""
-    return REMEDIES.get(getattr(error, "errno", None) or 0, "see that the file system and the network are well")
 
 
 def _sync_folder(folder: str) -> None:

@@ -72,3 +72,5 @@ def _as_usage() -> Iterator[None]:
         yield
     except RunError as error:
         raise UsageError(f"{error}") from error
+    except OSError as error:  # of a file in a folder that may be listed only
+        raise UsageError(f"{error.filename} cannot be looked up: {error}; {files.remedy(error)}") from error

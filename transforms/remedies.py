@@ -1,0 +1,22 @@
+"""What to do about errors of the system."""
+
+import errno
+
+REMEDIES = {
+    errno.ENOSPC: "free space there",
+    errno.EDQUOT: "free space there, or have the quota raised",
+    errno.EMFILE: "allow more open files (ulimit -n)",
+    errno.ENFILE: "allow more open files",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "give yourself the permission",
+    errno.EPERM: "give yourself the permission",
+    errno.EISDIR: "move away the folder that stands there",
+    errno.ENOTDIR: "move away the file that stands in a folder's place",
+    errno.EEXIST: "move away what stands there",
+    errno.ENAMETOOLONG: "give the input a shorter name, or choose another output",
+}
+
+
+def remedy(error: Exception) -> str:
+    """What to do about an error of the system."""
+    return REMEDIES.get(getattr(error, "errno", None) or 0, "see that the file system and the network are well")
