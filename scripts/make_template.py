@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.flex import LEFT_OUT
 from pipeline.options import run_parser
+from transforms.formats import FORMATS
 
 METADATA = Path(__file__).parents[1] / "dataflow" / "metadata.json"
 NAME = "keyjoin"
@@ -60,10 +61,10 @@ def _parameter(action: argparse.Action) -> dict[str, Any]:
         check, found["paramType"] = PATHS[action.dest]
     elif action.nargs == 0:
         check, found["paramType"] = "true|false", "BOOLEAN"
-    elif action.choices:
+    elif choices := sorted(FORMATS) if action.dest == "format" else action.choices:
         found["paramType"] = "ENUM"
-        found["enumOptions"] = [{"value": str(choice), "label": str(choice)} for choice in action.choices]
-        check = "|".join(map(str, action.choices))
+        found["enumOptions"] = [{"value": str(choice), "label": str(choice)} for choice in choices]
+        check = "|".join(map(str, choices))
     elif action.type:
         kind = action.type.__qualname__.partition(".")[0]
         check, found["paramType"] = CHECKS[kind], "NUMBER" if kind == "_positive" else "TEXT"

@@ -56,10 +56,18 @@ def own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(PROGRAMS, name)
 
 
+class Kept(io.BytesIO):
+    """What a program prints; its own streams, which close this one, do not take it away."""
+
+    def close(self) -> None:
+        pass
+
+
 def in_process(command: Sequence[str], log: Path) -> Usage:
     """Runs a program of the benchmark in this process, which has made its imports."""
     _, _, module, *arguments = command
-    said = io.TextIOWrapper(io.BytesIO())
+    kept = Kept()
+    said = io.TextIOWrapper(kept)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
         patch.setattr(sys, "argv", [module, *arguments])
         try:
@@ -67,8 +75,7 @@ def in_process(command: Sequence[str], log: Path) -> Usage:
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
-    said.seek(0)
-    log.write_text(said.read())
+    log.write_bytes(kept.getvalue())
     return Usage(code, 1.0, 1.0, 10**9)
 
 
