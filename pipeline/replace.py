@@ -76,11 +76,12 @@ def finish(output: str, prove_lock: Callable[[], None]) -> bool:
         RunError: A file of the new result is lost, or cannot be written.
     """
     changed = put(output, prove_lock)
-    # Nobody else is at it: they are of an attempt that was killed.
-    there = [name for name in files.list_below(output) if is_unfinished(name)]
-    files.delete_files(output, leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else [])
     # The result stands whether or not they go.
-    with only_told(f"{output} keeps {TEMP}, which the same command removes"):
+    with only_told(f"{output} keeps {TEMP} or unfinished files, which the same command removes"):
+        # Nobody else is at it: they are of an attempt that was killed.
+        there = [name for name in files.list_below(output) if is_unfinished(name)]
+        ours = leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else []
+        files.delete_files(output, ours)
         clear(output)
     return changed
 

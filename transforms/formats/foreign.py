@@ -4,6 +4,7 @@ Binary files are recognized by their first bytes. Text is recognized only where 
 any text may be a bad row of a good file.
 """
 
+import codecs
 import contextlib
 import json
 import posixpath
@@ -153,7 +154,7 @@ def is_document(head: bytes) -> bool:
 
 
 def _text(head: bytes) -> str:
-    return head.decode("utf-8-sig", "replace").strip()
+    return head.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
 
 
 def _delimited_by(lines: list[str]) -> Kind | None:
