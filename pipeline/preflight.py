@@ -205,6 +205,11 @@ class _Sample(NamedTuple):
     heads: Iterable[Head]
 
     @property
+    def fields(self) -> set[str]:
+        """Names of the rows' fields."""
+        return {name for row in self.rows for name in row}
+
+    @property
     def row_bytes(self) -> float:
         """Bytes of a row."""
         return max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
@@ -269,8 +274,7 @@ def _handler(
 
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -> models.Contract:
-    fields = {name for row in sample.rows for name in row}
-    renamed = mapping.resolve(options.input_map, list(loaded.inputs), fields)
+    renamed = mapping.resolve(options.input_map, list(loaded.inputs), sample.fields)
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
         own = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
@@ -281,7 +285,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -
         return rows(contract, options.features) if sample.rows else None
 
     def own_keys(key: models.Tensor) -> Any:
-        if renamed.get(key.name, key.name) not in fields:
+        if renamed.get(key.name, key.name) not in sample.fields:
             return None
         with contextlib.suppress(UsageError):  # the field is of another kind
             found = rows(models.Contract(options.signature, (key,), ()))
@@ -299,8 +303,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -
 
 
 def _features(options: RunOptions, contract: models.Contract, sample: _Sample) -> tuple[Feature, ...]:
-    fields = {name for row in sample.rows for name in row}
-    renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], fields)
+    renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
     is_example = sample.format.is_example
     return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -92,11 +92,12 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
 @contextlib.contextmanager
 def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[tuple[Plan, Place]]:
     """A plan, told and written down: from here on the folder says what is going on in it."""
-    with _prepared(options, inputs, beam_options) as (plan, start):
+    with _prepared(options, inputs, beam_options) as (plan, start, there):
         report.print_plan(plan, start)
         if not is_local(beam_options):
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, run=new_run(beam_options)))
-        there = files.list_below(start.place.work)
+        if start.place.is_staged:
+            there = files.list_below(start.place.work)
         resume.begin(start.place, plan.settings, plan.sources, start.earlier, there, overwrite=options.overwrite)
         yield plan, start.place
 
@@ -115,7 +116,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
         report.say("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
     elif not _is_complete(options, inputs):
         check_writable(options.output)
-        with _prepared(options, inputs, beam_options) as (plan, start):
+        with _prepared(options, inputs, beam_options) as (plan, start, _):
             report.print_plan(plan, start)
     return Exit.COMPLETE
 
@@ -142,8 +143,8 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
 @contextlib.contextmanager
 def _prepared(
     options: RunOptions, inputs: Inputs, beam_options: PipelineOptions
-) -> Iterator[tuple[Plan, resume.Start]]:
-    """A plan, and how it starts.
+) -> Iterator[tuple[Plan, resume.Start, Mapping[str, int]]]:
+    """A plan, how it starts, and the files in the output: in an object store they take minutes to list.
 
     Raises:
         UsageError: Something is wrong with the model, or with what the output folder holds.
@@ -151,7 +152,8 @@ def _prepared(
     start = resume.start(options, inputs)
     place, earlier = start
     known = [*inputs.matched.sources, *resume.sources_before(options.output, earlier)]
-    check_folder(options, files.list_below(options.output), known, is_resumed=earlier is not None)
+    there = files.list_below(options.output)
+    check_folder(options, there, known, is_resumed=earlier is not None)
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)
@@ -161,7 +163,7 @@ def _prepared(
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, replays=earlier.record.replays))
-        yield plan, start
+        yield plan, start, there
 
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
