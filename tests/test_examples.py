@@ -106,10 +106,11 @@ def test_a_lost_frame_fails_the_run_and_names_the_file(
 ) -> None:
     path = Path(write(tmp_path / "in.tfrecord", RECORDS))
     data = path.read_bytes()
-    for damaged in (data[:-3], data + b"\0" * 12, data[:100] + data[101:]):
+    # The last one damages one of the first rows, too, of which a warning is printed before the run.
+    for damaged, lines in ((data[:-3], 1), (data + b"\0" * 12, 1), (data[:100] + data[101:], 2)):
         path.write_bytes(damaged)
         done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}")
-        *warnings, error = done.err.splitlines()
-        assert (done.code, done.complete(), len(warnings) <= 1) == (1, False, True), done.err
+        assert (done.code, done.complete(), done.err.count("\n")) == (1, False, lines), done.err
+        error = done.err.splitlines()[-1]
         assert error.startswith("keyjoin: error: ")
         assert str(path) in error
