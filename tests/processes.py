@@ -33,8 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _children() -> set[int]:
     """Processes that this one started; none where the system has no /proc."""
-    listed = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(number) for text in listed for number in text.split()}
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(map(int, path.read_text().split()))
+    return found
 
 
 @pytest.hookimpl(wrapper=True)
