@@ -16,7 +16,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     Raises:
         UsageError: It is.
     """
-    check_files(options.output)
+    folders = check_files(options.output)
     output = _absolute(options.output)
     for pattern in options.input:
         folder = _absolute(pattern)
@@ -29,7 +29,7 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
     if files.is_local(options.output) and not os.path.isdir(there := _nearest(options.output)):
         raise UsageError(f"--output {options.output}: {there} is not a folder; choose another place")
-    check_names(options.output, found, options.chunk_bytes or SMALL_CHUNK)
+    check_names(options.output, found, options.chunk_bytes or SMALL_CHUNK, folders)
     output, model = _absolute(options.output), _absolute(options.model)
     if _inside(model, output) or _inside(output, model):
         raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")

@@ -149,24 +149,30 @@ def _made_from(name: str) -> set[str]:
     return {plain} if lettered == plain else {lettered, lettered.removesuffix(".jsonl")}
 
 
-def check_files(output: str) -> None:
+def check_files(output: str) -> set[str]:
     """Refuses links, pipes, sockets and devices, and folders in the place of files, under any name that keyjoin uses.
 
     A folder that holds one is refused as a whole, so that no command follows a link or waits for a pipe.
 
+    Returns:
+        The folders below the output, relative to it; none in an object store.
+
     Raises:
         UsageError: There is one, or a folder cannot be listed.
     """
+    folders: set[str] = set()
     if not files.is_local(output):
-        return
+        return folders
     for folder, name in itertools.product((output, os.path.join(output, TEMP, NEXT)), (*RESERVED, *FOLDERS)):
         path = os.path.join(folder, name)
         if os.path.lexists(path) and (kind_of(path) == "a folder") != (name in FOLDERS):
             raise UsageError(not_regular(path))
     for name, entry in _scan(output):
-        is_plain = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
-        if is_ours(name) and not is_plain:
+        if entry.is_dir(follow_symlinks=False):
+            folders.add(name)
+        elif is_ours(name) and not entry.is_file(follow_symlinks=False):
             raise UsageError(not_regular(entry.path))
+    return folders
 
 
 def _scan(folder: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
@@ -188,18 +194,19 @@ def _scan(folder: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
                 left.append(name)
 
 
-def check_names(output: str, sources: Sequence[Source], chunk_bytes: int) -> None:
+def check_names(output: str, sources: Sequence[Source], chunk_bytes: int, folders: Collection[str]) -> None:
     """Refuses sources whose parts, receipts, dead letters or temporary files could not all be written.
 
     Args:
         output: Output folder.
         sources: What will be read.
         chunk_bytes: About how large a chunk is.
+        folders: The folders below the output, see `check_files`.
 
     Raises:
         UsageError: A name or path would be too long, or a file would have the name of a folder.
     """
-    _check_clashes(output, sources)
+    _check_clashes(output, sources, folders)
     name_limit, path_limit, place = _limits(output)
     for source in sources:
         for name in _longest(source, chunk_bytes):
@@ -235,9 +242,9 @@ def _limits(output: str) -> tuple[int, int, str]:
     return os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX") - 1, place
 
 
-def _check_clashes(output: str, sources: Sequence[Source]) -> None:
+def _check_clashes(output: str, sources: Sequence[Source], folders: Collection[str]) -> None:
     read = _folders(sources)
-    there = _folders_in(output)
+    there = set(map(_without_root, folders))
     numbered = {without_number(folder): folder for folder in read | there if is_part(folder)}
     for source in sources:
         part = f"{source.stem}{source.suffix}"
@@ -264,11 +271,8 @@ def _folders(sources: Iterable[Source]) -> set[str]:
     return found
 
 
-def _folders_in(output: str) -> set[str]:
-    """Folders that an output has, relative to where the folders of its sources begin."""
-    if not files.is_local(output):
-        return set()
-    new = f"{TEMP}/{NEXT}/"
-    names = (name.removeprefix(new) for name, entry in _scan(output) if entry.is_dir(follow_symlinks=False))
+def _without_root(folder: str) -> str:
+    """A folder below an output, relative to where the folders of its sources begin."""
+    name = folder.removeprefix(f"{TEMP}/{NEXT}/")
     roots = (f"{TEMP}/{RECEIPTS}/", f"{DEAD_LETTERS}/")
-    return {next((name[len(root) :] for root in roots if name.startswith(root)), name) for name in names}
+    return next((name[len(root) :] for root in roots if name.startswith(root)), name)

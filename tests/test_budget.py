@@ -114,16 +114,23 @@ rows_of_a_chunk = st.tuples(st.integers(0, 200), st.dictionaries(st.sampled_from
 budgets = st.tuples(limits, st.dictionaries(st.sampled_from(CODES[:3]), limits))
 
 
+def budget_of(whole: str, reasons: dict[str, str]) -> Budget:
+    items = [whole, *(f"{name}={text}" for name, text in reasons.items() if has_effect(text, whole))]
+    return Budget.parse([",".join(items)])
+
+
+def total_of(chunks: list[tuple[int, dict[str, int]]]) -> collections.Counter[str]:
+    total = collections.Counter[str]()
+    for _, dead in chunks:
+        total.update(dead)
+    return total
+
+
 @given(budgets, st.lists(rows_of_a_chunk, max_size=8), st.integers(2, 40), st.data())
 def test_a_run_that_ends_within_its_budget_is_never_stopped(
     given_limits: tuple[str, dict[str, str]], chunks: list[tuple[int, dict[str, int]]], least: int, data: st.DataObject
 ) -> None:
-    whole, reasons = given_limits
-    items = [whole, *(f"{name}={text}" for name, text in reasons.items() if has_effect(text, whole))]
-    budget = Budget.parse([",".join(items)])
-    total = collections.Counter[str]()
-    for _, dead in chunks:
-        total.update(dead)
+    budget, total = budget_of(*given_limits), total_of(chunks)
     assume(budget.breach(total, sum(good + sum(dead.values()) for good, dead in chunks)) is None)
     # Good rows take `least` bytes or more; bad ones may be shorter.
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
@@ -152,12 +159,7 @@ def pass_by(watch: Watch, chunk: Chunk, good: int, dead: dict[str, int]) -> None
 def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
     given_limits: tuple[str, dict[str, str]], chunks: list[tuple[int, dict[str, int]]], least: int, data: st.DataObject
 ) -> None:
-    whole, reasons = given_limits
-    items = [whole, *(f"{name}={text}" for name, text in reasons.items() if has_effect(text, whole))]
-    budget = Budget.parse([",".join(items)])
-    total = collections.Counter[str]()
-    for _, dead in chunks:
-        total.update(dead)
+    budget, total = budget_of(*given_limits), total_of(chunks)
     over = budget.breach(total, sum(good + sum(dead.values()) for good, dead in chunks)) is not None
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
     watch = Watch(budget, [Source("s", sum(sizes), "s", "")], least)
