@@ -119,7 +119,7 @@ def write_nothing(options: RunOptions, beam_options: PipelineOptions) -> None:
 
 
 def _recorded(output: str) -> list[record.Run]:
-    """The runs that have begun in an output; what is damaged is told later, unless it is overwritten."""
+    """The runs that have begun in an output; a damaged record is refused later, unless the run overwrites it."""
     found = []
     for place in (in_place(output), staged(output)):
         with contextlib.suppress(RunError):

@@ -48,7 +48,7 @@ def check_writable(output: str) -> None:
 
 
 def _nearest(output: str) -> str:
-    """The output, or what is there of the folders above it."""
+    """The output, or the nearest folder above it that exists."""
     there = output
     while there and not os.path.lexists(there):
         there = os.path.dirname(there)

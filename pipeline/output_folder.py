@@ -115,7 +115,7 @@ def _is_there(path: str) -> bool:
 
 
 def of_sources(names: Collection[str], sources: Iterable[Source]) -> set[str]:
-    """Those of some files that are parts or dead letters of sources, whatever their number, or were to become one.
+    """Picks the files that are parts or dead letters of sources, whatever their number, finished or not.
 
     Args:
         names: Files, relative to the output folder.
@@ -128,7 +128,7 @@ def of_sources(names: Collection[str], sources: Iterable[Source]) -> set[str]:
 
 
 def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
-    """Those of some files that a killed process had not finished, and that were to become files of a run.
+    """Picks the unfinished files of a run whose process was killed.
 
     Args:
         names: Files, relative to the output folder.
@@ -140,7 +140,7 @@ def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
 
 
 def _made_from(name: str) -> set[str]:
-    """Names of sources, each a stem with its suffix, that a file can be a part or the dead letters of."""
+    """Names of the sources (stem and suffix) whose part or dead letters a file can be."""
     whole = whole_name(name)
     if not is_part(whole):
         return set()
