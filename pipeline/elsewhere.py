@@ -136,7 +136,7 @@ def _check_same(
     Returns:
         Where the job writes.
     """
-    place, earlier = resume.start(options, inputs)
+    place, earlier, _ = resume.start(options, inputs)
     if earlier is None or earlier.folder != place.work or is_template:
         raise UsageError(
             f"--output {options.output} is being written by {running.link}; wait for it, or cancel it first"

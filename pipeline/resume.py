@@ -114,10 +114,12 @@ class Start(NamedTuple):
     Attributes:
         place: Where it writes.
         earlier: The run that it resumes, or whose output it adds to; None if it starts anew.
+        known: The sources whose parts the output may hold.
     """
 
     place: Place
     earlier: Earlier | None
+    known: Sequence[Source]
 
 
 def start(options: RunOptions, inputs: Inputs) -> Start:
@@ -128,16 +130,17 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
     """
     output = options.output
     earlier = _look_to_overwrite(output) if options.overwrite else look(output)
+    known = (earlier and earlier.sources) or ()
     if earlier is None or earlier.stage is not Stage.COMPLETE:
         # The same command may have been interrupted: then it is resumed.
         begun = earlier is not None and earlier.record.options.overwrite
         anew = options.overwrite and not (begun and _is_same(earlier, options, inputs))
-        return Start(in_place(output), None if anew else earlier)
+        return Start(in_place(output), None if anew else earlier, known)
     place = staged(output)
     new = unfinished(output)
-    if _is_same(new, options, inputs):
-        return Start(place, new)
-    return Start(place, None if options.overwrite else earlier)
+    if new is not None and _is_same(new, options, inputs):
+        return Start(place, new, [*(new.sources or ()), *known])
+    return Start(place, None if options.overwrite else earlier, known)
 
 
 def is_same(options: RunOptions, inputs: Inputs) -> bool:
@@ -190,11 +193,6 @@ def _decoded(output: str, name: str, text: bytes, kind: type[record.Record]) -> 
         raise UsageError(f"--output {output} was written by another version of keyjoin: {error}; {ANEW}") from error
     except ValueError as error:
         raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
-
-
-def sources_before(output: str, earlier: Earlier | None) -> list[Source]:
-    """The sources whose parts an output may hold: those of the run that is resumed, and of the one in the output."""
-    return [source for run in (earlier, _look_to_overwrite(output)) if run for source in run.sources or ()]
 
 
 def check_settings(earlier: Earlier, options: RunOptions, settings: Settings) -> None:

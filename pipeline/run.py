@@ -150,8 +150,8 @@ def _prepared(
         UsageError: Something is wrong with the model, or with what the output folder holds.
     """
     start = resume.start(options, inputs)
-    place, earlier = start
-    known = [*inputs.matched.sources, *resume.sources_before(options.output, earlier)]
+    place, earlier, before = start
+    known = [*inputs.matched.sources, *before]
     there = files.list_below(options.output)
     check_folder(options, there, known, is_resumed=earlier is not None)
     kept = None

@@ -122,7 +122,7 @@ class TestReplacing:
             again = [f"--input={new}", *argv, f"--max_bad_rows={budget}", "--overwrite"]
             options, _ = parse_run(again, "keyjoin run")
             inputs = find_inputs(options)
-            place, earlier = resume.start(options, inputs)
+            place, earlier, _ = resume.start(options, inputs)
             assert (place, earlier) == (staged(str(output)), None)
             with (
                 prepare(options, inputs, local=False, place=place) as plan,
