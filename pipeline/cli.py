@@ -12,7 +12,7 @@ from pipeline import model_process, signals, startup
 from pipeline.exits import Exit
 from pipeline.names import SUCCESS
 from pipeline.terminal import flush_output, open_streams, quoted, show, show_error
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError, UsageError, notes_of
 from transforms.reasons import Reason
 
 
@@ -142,7 +142,7 @@ def _call(argv: Sequence[str]) -> Exit:
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     """How much of a run is done, and the command that does the rest."""
-    notes = getattr(ended, "__notes__", ())
+    notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""
     return "".join(f"; {text}" for text in (*notes, f"resume with: {quoted(['keyjoin', *argv])}"))

@@ -25,7 +25,7 @@ from pipeline.progress import reported
 from pipeline.report import say
 from pipeline.signals import in_the_background
 from pipeline.warning import only_told
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError, UsageError, add_note
 from transforms.receipts import read_receipts
 
 
@@ -184,7 +184,7 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
         in_the_background(lambda: service.follow(job_id))
     except KeyboardInterrupt as stopped:
         say("goes on", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
-        stopped.add_note("the job goes on, and the same command follows it")
+        add_note(stopped, "the job goes on, and the same command follows it")
         raise
 
 

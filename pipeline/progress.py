@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, add_note, notes_of
 from transforms.receipts import RECEIPTS
 
 
@@ -19,9 +19,9 @@ def reported(temp: str, total: Callable[[], int | None] = lambda: None) -> Itera
     try:
         yield
     except (KeyboardInterrupt, RunError) as error:
-        if not hasattr(error, "__notes__"):
+        if not notes_of(error):
             with contextlib.suppress(RunError):  # where receipts cannot be listed, the number is not known
-                error.add_note(sentence(len(files.list_below(files.join(temp, RECEIPTS))), total()))
+                add_note(error, sentence(len(files.list_below(files.join(temp, RECEIPTS))), total()))
         raise
 
 

@@ -57,3 +57,13 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """A hint for a message: `` (did you mean x?)``, or nothing."""
     close = difflib.get_close_matches(name, known, 1, 0.5)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Adds a sentence to an error, as `BaseException.add_note` does from Python 3.11 on (PEP 678)."""
+    error.__dict__.setdefault("__notes__", []).append(text)
+
+
+def notes_of(error: BaseException) -> Sequence[str]:
+    """The sentences that were added to an error."""
+    return getattr(error, "__notes__", ())
