@@ -60,10 +60,15 @@ def check_folder(options: RunOptions, there: Iterable[str], sources: Sequence[So
     parts = [name for name in names if is_part(name) and name.split("/")[0] != TEMP]
     ours = of_sources(parts, sources)
     foreign = [name for name in names if not is_ours(name)] or [name for name in parts if name not in ours]
-    if foreign or (names and not {JOB, MANIFEST} & set(names)):
+    if foreign:
         raise UsageError(
-            f"--output {options.output} holds {(foreign or names)[0]}, which keyjoin did not write; move it, or "
-            "choose another folder"
+            f"--output {options.output} holds {foreign[0]}, which keyjoin did not write; move it, or choose another "
+            "folder"
+        )
+    if names and not {JOB, MANIFEST} & set(names):
+        raise UsageError(
+            f"--output {options.output} holds {names[0]} and neither {JOB} nor {MANIFEST}, so it is not known which "
+            "files are of a run; move them, or choose another folder"
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from pipeline import manifest, record
 from pipeline.lock import locked
-from pipeline.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_unfinished
+from pipeline.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_inside, is_unfinished
 from pipeline.output_folder import leftovers
 from pipeline.place import staged
 from pipeline.report import say
@@ -137,7 +137,9 @@ def _put_files(output: str, work: str) -> None:
     listed = (pair for part in read_list(files.join(work, PARTS)) for pair in written_of(part))
     named = set(in_threads(put_one, listed))
     if PARTS in there:
-        former = (name for part in read_list(files.join(output, PARTS)) for name, _ in written_of(part))
+        # No run wrote a part of another name: somebody has changed the list.
+        parts = (part for part in read_list(files.join(output, PARTS)) if is_inside(part.chunk.part))
+        former = (name for part in parts for name, _ in written_of(part))
         files.delete_files(output, (name for name in former if name not in named))
 
 

@@ -94,7 +94,8 @@ def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -
     """A plan, told and written down: from here on the folder says what is going on in it."""
     with _prepared(options, inputs, beam_options) as (plan, start, there):
         report.print_plan(plan, start)
-        if not is_local(beam_options):
+        # The id also tells the record of a new result from that of the former one, which may be the same otherwise.
+        if start.place.is_staged or not is_local(beam_options):
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, run=new_run(beam_options)))
         if start.place.is_staged:
             there = files.list_below(start.place.work)

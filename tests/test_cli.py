@@ -231,7 +231,7 @@ def test_overwrite_touches_nothing_that_no_run_wrote(
 
 
 def test_names_that_readers_skip_are_refused(refuse: Callable[..., str], lines: Any) -> None:
-    for name in ("_temp/a.jsonl", "_a.jsonl"):
+    for name in ("sub2/_x.jsonl", "sub2/_hid/q.jsonl", "_temp/a.jsonl", "_a.jsonl"):
         path = Path(lines(ROW, name=name))
         other = lines(ROW, name="b.jsonl")
         assert "which readers skip; rename it" in refuse("--input", str(path), other)

@@ -156,6 +156,17 @@ def test_only_what_is_named_is_deleted_and_folders_that_are_empty_then(tmp_path:
     assert sorted(str(p.relative_to(tmp_path / "x")) for p in (tmp_path / "x").rglob("*")) == ["2"]
 
 
+@pytest.mark.parametrize("name", ["../victim", "{victim}", "link/victim", "x/../../victim"])
+def test_nothing_outside_of_a_folder_is_deleted(name: str, tmp_path: Path) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "folder"
+    victim.write_text("precious")
+    (folder / "x").mkdir(parents=True)
+    (folder / "link").symlink_to("..")
+    with pytest.raises(RunError, match="leads out of"):
+        files.delete_files(str(folder), [name.format(victim=victim)])
+    assert victim.read_text() == "precious"
+
+
 def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a").touch()

@@ -4,13 +4,15 @@ import json
 import shlex
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
-from pipeline import replace
+from pipeline import manifest, replace
 from pipeline.signals import Stopped
 from tests.conftest import Result
 from tests.resumed import content, scored
@@ -252,3 +254,71 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(
     assert (refused.code, "_temp is a link" in refused.err, refused.err.count("\n")) == (2, True, 1), refused.err
     assert (tmp_path / "elsewhere" / "next" / "precious").read_text() == "mine"
     assert json.loads((done.output / "_manifest.json").read_text())["status"] == "complete"
+
+
+def forge(output: Path, part: str) -> None:
+    """Adds a part to the list of a complete output, and makes the manifest and `_SUCCESS` fit."""
+    listed = output / "_parts.jsonl"
+    line = json.loads(listed.read_text().splitlines()[-1])
+    line["chunk"]["part"] = part
+    listed.write_text(listed.read_text() + json.dumps(line) + "\n")
+    made = json.loads((output / "_manifest.json").read_text())
+    text = listed.read_bytes()
+    made["files"][listed.name] = {"bytes": len(text), "crc32c": f"{google_crc32c.value(text):08x}"}
+    (output / "_manifest.json").write_text(json.dumps(made, indent=1) + "\n")
+    (output / "_SUCCESS").write_bytes(manifest.success_of((output / "_manifest.json").read_bytes()))
+
+
+@pytest.mark.parametrize("name", ["../victim", "{victim}", "_temp/next/_manifest.json", "_SUCCESS"])
+def test_a_list_that_somebody_changed_has_nothing_else_deleted(
+    keyjoin: Callable[..., Result], done: Result, flags: list[str], name: str
+) -> None:
+    victim = done.output.parent / "victim"
+    victim.write_text("precious")
+    expected = content(done.output)
+    forge(done.output, name.format(victim=victim))
+    replaced = keyjoin("run", *flags, "--overwrite")
+    assert (replaced.code, victim.read_text()) == (0, "precious"), replaced.err
+    assert content(done.output) == expected
+
+
+def test_nothing_is_deleted_through_a_link_when_a_new_result_is_put_in_place(
+    keyjoin: Callable[..., Result], flags: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "sub").mkdir(exist_ok=True)
+    shutil.copy(data / "a.jsonl", data / "sub" / "z.jsonl")
+    done = keyjoin("run", *flags)
+    assert done.code == 0, done.err
+    output = f"--output={done.output}"
+    (data / "sub" / "z.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.run.finish", lambda *_: (_ for _ in ()).throw(Stopped(signal.SIGKILL)))
+        assert keyjoin("run", *flags, output, "--overwrite").code == 130
+    shutil.move(done.output / "sub", tmp_path / "elsewhere")
+    (done.output / "sub").symlink_to(tmp_path / "elsewhere")
+    kept = everything(tmp_path / "elsewhere")
+    refused = keyjoin("run", *flags, output, "--overwrite")
+    assert (refused.code, "leads out of" in refused.err, refused.err.count("\n")) == (1, True, 1), refused.err
+    assert everything(tmp_path / "elsewhere") == kept
+    (done.output / "sub").unlink()
+    assert keyjoin("run", *flags, output, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize("again", ["a lost part", "--overwrite"])
+def test_a_new_result_whose_record_is_that_of_the_former_one_is_put_in_place(
+    keyjoin: Callable[..., Result], flags: list[str], data: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    (data / "b.jsonl.gz").unlink()
+    monkeypatch.setattr(time, "monotonic", lambda: 1.5)  # two runs may take the same milliseconds
+    done = keyjoin("run", *flags)
+    assert done.code == 0, done.err
+    expected = content(done.output)
+    part = next(done.output.glob("a-*"))
+    for _ in range(2):  # the first one replaces the result of a run that replaced none
+        if again == "--overwrite":
+            part.write_bytes(part.read_bytes().replace(b"0", b"9"))
+        else:
+            part.unlink()
+        repaired = keyjoin("run", *flags, f"--output={done.output}", *[again] * (again == "--overwrite"))
+        assert repaired.code == 0, repaired.err
+        assert content(done.output) == expected

@@ -354,13 +354,17 @@ def names_in(folder: str) -> set[str]:
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:
-    """Deletes files below a folder, if they are there, and folders that are empty then."""
+    """Deletes files below a folder, if they are there, and folders that are empty then.
+
+    Raises:
+        RunError: A name, or a link on the way, leads out of the folder.
+    """
     if not is_local(folder):
-        _delete_objects(join(folder, name) for name in names)
+        _delete_objects(below(folder, name) for name in names)
         return
     for name in names:
-        with contextlib.suppress(FileNotFoundError):  # it went with a folder
-            os.unlink(os.path.join(folder, name))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it went with a folder
+            os.unlink(below(folder, name))
         while name := os.path.dirname(name):
             with contextlib.suppress(OSError):  # it is not empty
                 os.rmdir(os.path.join(folder, name))

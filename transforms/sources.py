@@ -167,7 +167,7 @@ def _check_names(sources: Sequence[Source]) -> None:
                 f"{source.path} lies outside of the folders that the inputs name, so its parts would lie outside of "
                 "the output; give its own path"
             )
-        if name.startswith("_"):
+        if any(step.startswith("_") for step in name.split("/")):
             raise UsageError(f"{source.path}: its parts would be called {name}, which readers skip; rename it")
         if name in taken:
             raise UsageError(f"{taken[name]} and {source.path} would both be written to {name}; run them one by one")
