@@ -41,7 +41,7 @@ from transforms.shapes import is_open
 from transforms.threads import THREADS
 
 SMALL_SAMPLE = 1_000
-PROBED_ROWS = 16  # some of them may be bad
+PROBED_ROWS = 100  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
 
 

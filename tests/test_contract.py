@@ -114,6 +114,59 @@ def test_a_key_that_a_prediction_changes_with_is_data(case: str, rows: Any, alon
         found(function, key, rows, own, "key")
 
 
+TWELVE = np.arange(1, 13, dtype=np.float32)
+OWN: dict[str, tuple[Function, Tensor, Any]] = {
+    "a table that knows few rows": (
+        lambda x, key: {"score": ((key >= 1001) & (key <= 1004)) * key + x, "key": echo(key)},
+        KEY,
+        [7, 8, 9, 10, 1001, 1002, 11, 1003, 12, 13, 14, 15],
+    ),
+    "a band": (lambda x, key: {"score": ((key >= 430) & (key < 440)) + x, "key": echo(key)}, KEY, range(425, 437)),
+    "a negative band": (
+        lambda x, key: {"score": ((key < -40) & (key > -60)) + x, "key": echo(key)},
+        KEY,
+        [5, 6, 7, -50, 8, 9, 10, 11, 12, 13, 14, 15],
+    ),
+    "a kind of string": (
+        lambda x, key: {"score": np.array([k.startswith(b"vip") for k in key]) + x, "key": echo(key)},
+        STRING_KEY,
+        [b"a", b"b", b"c", b"d", b"vip1", b"e", b"f", b"g", b"h", b"i", b"j", b"k"],
+    ),
+    "rows of one kind": (
+        lambda x, key: {"score": np.where(x > 10, key, 1), "key": echo(key)}, KEY, range(100, 112),
+    ),
+    "values that come again": (
+        lambda x, key: {"score": (key == 333) + x, "key": echo(key)}, KEY, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 333, 333],
+    ),
+    "other rows, dropped": (
+        lambda x, key: {"score": ((key == 333) + x)[x > 6], "key": key[x > 6]}, KEY, [*range(50, 61), 333],
+    ),
+    "much more than the noise": (
+        lambda x, key: {"score": TABLE[np.clip(key, 0, 99)] + x + 1e-3 * NOISE.normal(size=len(x)), "key": echo(key)},
+        KEY,
+        range(40, 52),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("case", OWN)
+def test_the_rows_own_values_show_what_made_up_ones_do_not(case: str, alone: bool) -> None:
+    function, key, own = OWN[case]
+    assert found(function, key, TWELVE, own, alone=alone)[0].key is None
+
+
+def test_the_only_input_of_a_model_may_be_called_key() -> None:
+    def call(key: np.ndarray, outputs: Any = None) -> list[np.ndarray]:  # noqa: ARG001
+        return [key * 2]
+
+    model = Model({"key": KEY}, {"y": Tensor("y", "int64", (), "y")}, call)
+    contract = find_contract(model, "s")
+    assert (contract.key, contract.inputs) == (None, (KEY,))
+    with pytest.raises(UsageError, match="no data inputs besides its key"):
+        find_contract(model, "s", "key")
+
+
 NOISE = np.random.default_rng(0)
 STATE = iter(range(1000))
 KEYS: dict[str, Function] = {

@@ -4,6 +4,7 @@ An input takes the key only if it comes back, whatever the data is, and no predi
 written only if it has one value a row.
 """
 
+import contextlib
 import itertools
 from collections.abc import Callable, Collection
 from typing import Any
@@ -51,7 +52,11 @@ def find_contract(
     found = Found()
     if key is not None and data:
         rows = example(Contract(signature, data, ()))
-        found = find_key(Asked(model, key, 1 if alone else ROWS, wanted), data, rows, own_keys(key))
+        whole = None
+        with contextlib.suppress(UsageError):  # the rows have no such field, or one of another kind
+            whole = example(Contract(signature, tuple(model.inputs.values()), ()))
+        asked = Asked(model, key, 1 if alone else ROWS, wanted)
+        found = find_key(asked, data, rows, own_keys(key), whole)
     if key_name is not None and found.why_data:
         raise UsageError(f"--key_input={key_name}: {found.why_data}; {found.remedy}")
     if found.echoes and key is not None:
@@ -59,8 +64,9 @@ def find_contract(
     else:
         contract = Contract(signature, tuple(model.inputs.values()), (), why_data=found.why_data)
     contract = contract._replace(outputs=_needed(model, contract, wanted or found.predictions, alone=alone))
-    if not contract.predictions or not data:
-        raise UsageError(f"signature {signature} has no {'predictions' if data else 'data inputs'} besides its key")
+    is_fed = bool(data) or key_name is None  # the only input of a model may be called key, and is data then
+    if not contract.predictions or not is_fed:
+        raise UsageError(f"signature {signature} has no {'predictions' if is_fed else 'data inputs'} besides its key")
     _check_outputs(model, contract, example(contract), alone=alone)
     return contract
 

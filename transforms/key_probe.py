@@ -24,6 +24,12 @@ ALONE = 4  # real rows that are tried alone where some together fail
 BOUNDS = np.array([2**power - 1 - 2 * power for power in (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 24)])
 MOST = int(BOUNDS[-1]) + 1
 OWN = 3  # of the rows' own values
+OWN_ROWS = 96  # at most that are called with their own values; as many as a call of a run has at least
+OWN_CALLS = 16  # where each call of the run has one row
+# Keys of other sizes than those of `KEYS`, for models that look at a range of them only.
+SPREAD = (97, 257, 1009, 10007, 1000003, -7, -97, -1009, -10007)
+FRACTIONS = (0.25, 0.5, 0.75)
+NOISE = 30  # times that a difference has to be as large as that of two calls with the same keys
 # A prediction that stands in another place of its batch may differ by so many times its dtype's resolution.
 ULPS = 16
 
@@ -47,10 +53,11 @@ class Found(NamedTuple):
 
 
 class _Probe(NamedTuple):
-    """Some rows, and what the model answers for them with each of `KEYS`."""
+    """Some rows, and what the model answers for them with each of two vectors of keys."""
 
     data: Arrays
     answers: tuple[Arrays, Arrays]
+    keys: tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
     @property
     def rows(self) -> int:
@@ -63,10 +70,6 @@ class _Probe(NamedTuple):
             list(_places(answer, echo, keys).items()) == rows
             for answer, keys in zip(self.answers, self.keys, strict=True)
         )
-
-    @property
-    def keys(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        return KEYS[0][: self.rows], KEYS[1][: self.rows]
 
 
 class _KeyRefusedError(Exception):
@@ -109,14 +112,20 @@ class Asked:
             except ModelError:
                 continue
             try:
-                yield _Probe(data, (answer, self(data, second)))
+                yield _Probe(data, (answer, self(data, second)), (first, second))
             except ModelError as error:
                 raise _KeyRefusedError(error) from error
             if number == 0:
                 return
 
 
-def find_key(asked: Asked, data: tuple[Tensor, ...], rows: Arrays | None, own: npt.NDArray[Any] | None) -> Found:
+def find_key(
+    asked: Asked,
+    data: tuple[Tensor, ...],
+    rows: Arrays | None,
+    own: npt.NDArray[Any] | None,
+    whole: Arrays | None = None,
+) -> Found:
     """Finds out whether an input takes the key, and where it comes back.
 
     Args:
@@ -124,6 +133,7 @@ def find_key(asked: Asked, data: tuple[Tensor, ...], rows: Arrays | None, own: n
         data: The other inputs.
         rows: Data input -> (rows, …), some real rows, or None.
         own: The rows' own values of the field that is called as the input, or None.
+        whole: Input -> (rows, …), some real rows with these values, or None.
 
     Raises:
         UsageError: The input is data, and the model gives rows back in another order.
@@ -143,7 +153,7 @@ def find_key(asked: Asked, data: tuple[Tensor, ...], rows: Arrays | None, own: n
     if not wide:
         why = f"input {name} comes back in output {echoes[0].output} only where it is below {BOUNDS[0]}"
         return Found(why_data=why, remedy="see `keyjoin wrap`")
-    for number, probe in enumerate(reversed(probes)):  # of real rows first
+    for number, probe in enumerate([*reversed(probes), *_own_probes(asked, whole)]):  # of real rows first
         if output := _changed(asked, wide, probe, _unusual(asked.key, own) if number == 0 else []):
             why = f"output {output} changes with the model's input {name}"
             _check_order(wide, probes, why)
@@ -190,6 +200,30 @@ def each(rows: Arrays) -> list[Arrays]:
     """The first rows, each alone."""
     count = min(ALONE, len(next(iter(rows.values()))))
     return [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
+
+
+def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
+    """What the model answers for real rows with ordinals, and with their own values of the key's field.
+
+    A table that knows few values, or a prediction that goes by the key of some rows only, shows with these.
+    """
+    if whole is None:
+        return []
+    own = whole[asked.key.name].reshape(-1)
+    # Each value once, so that an echo tells whose prediction it is; NaN is none.
+    rows = list({value: row for row, value in reversed(list(enumerate(own.tolist()))) if value == value}.values())[::-1]
+    for size in (OWN_ROWS, ROWS) if asked.rows > 1 else (1,):
+        found = []
+        for start in range(0, min(len(rows), OWN_CALLS * size if size == 1 else OWN_ROWS), size):
+            some = rows[start : start + size]
+            data = {name: array[some] for name, array in whole.items() if name != asked.key.name}
+            ordinals = np.arange(len(some))
+            with contextlib.suppress(ModelError):
+                answers = asked(data, ordinals), asked(data, own[some])
+                found.append(_Probe(data, answers, (ordinals, own[some])))
+        if found:
+            return found
+    return []
 
 
 def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
@@ -277,15 +311,15 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
 
 
 def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequence[Any]) -> str | None:
-    """The first prediction that changes with the key alone; what changes without it, too, proves nothing."""
+    """The first prediction that changes with the key alone; what changes as much without it proves nothing."""
     for keys, answer in itertools.chain([(probe.keys[1], probe.answers[1])], _other_answers(asked, probe, others)):
-        names = list(_differing(echoes, probe, answer, keys))
-        names = [name for name in names if not asked.wanted or name in asked.wanted]
+        sizes = dict(_differing(echoes, probe, answer, keys))
+        names = [name for name in sizes if not asked.wanted or name in asked.wanted]
         if names:
             with contextlib.suppress(ModelError):
                 again = asked(probe.data, probe.keys[0])
-                random = set(_differing(echoes, probe, again, probe.keys[0]))
-                names = [name for name in names if name not in random]
+                noise = dict(_differing(echoes, probe, again, probe.keys[0]))
+                names = [name for name in names if name not in noise or sizes[name] > NOISE * noise[name]]
         if names:
             return names[0]
     return None
@@ -308,10 +342,11 @@ def _other_answers(asked: Asked, probe: _Probe, values: Sequence[Any]) -> Iterat
 def _unusual(key: Tensor, own: npt.NDArray[Any] | None) -> list[Any]:
     """The rows' own values, and large and negative keys."""
     if key.dtype == STRING:
-        usual: list[Any] = [b"%d" % BOUNDS[-1], b"-1", b""]
+        usual: list[Any] = [b"%d" % BOUNDS[-1], b"-1", b"", *(b"%d" % key for key in SPREAD)]
     else:
         whole = np.issubdtype(key.dtype, np.integer)
-        usual = [BOUNDS[-1], -1, np.iinfo(key.dtype).max if whole else np.finfo(key.dtype).max]
+        usual = [BOUNDS[-1], -1, np.iinfo(key.dtype).max if whole else np.finfo(key.dtype).max, *SPREAD]
+        usual += () if whole else FRACTIONS
     given = [] if own is None else own[own == own].reshape(-1).tolist()  # not NaN
     return list(dict.fromkeys([*list(dict.fromkeys(given))[:OWN], *usual]))
 
@@ -323,8 +358,10 @@ def _filled(key: Tensor, values: Sequence[Any], count: int) -> npt.NDArray[Any]:
     return np.array(chosen, object if key.dtype == STRING else key.dtype)
 
 
-def _differing(echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.NDArray[Any]) -> Iterator[str]:
-    """Predictions of another answer that differ from the probe's first one for the same row."""
+def _differing(
+    echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.NDArray[Any]
+) -> Iterator[tuple[str, float]]:
+    """Predictions of another answer that differ from the probe's first one for the same row, and by how much."""
     kinds, one = dict(echoes), probe.answers[0]
     whole = next((echo for echo in echoes if not echo.last_column), echoes[0])
     for name in one:
@@ -341,11 +378,19 @@ def _differing(echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.N
         ends = slice(None, -1 if name in kinds else None)
         left, right = (a[name][at][..., ends] for a, at in zip((one, other), places, strict=True))
         if not _equal(left, right, moved=places[0] != places[1]):
-            yield name
+            yield name, _distance(left, right)
 
 
 def _reach(array: npt.NDArray[Any], places: Sequence[int]) -> bool:
     return array.ndim > 0 and all(place < len(array) for place in places)
+
+
+def _distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """The largest difference between two arrays of floats; infinite where there is no such number."""
+    if one.shape != other.shape or one.dtype == object or one.dtype.kind in "biu":
+        return float("inf")
+    apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return float("inf") if np.isnan(apart).any() else float(apart.max(initial=0.0))
 
 
 def _equal(one: npt.NDArray[Any], other: npt.NDArray[Any], *, moved: bool) -> bool:
