@@ -117,7 +117,12 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
         # What fails for rows together that do not fail alone is for the run to bisect.
         with contextlib.suppress(ProbeError, RunError):
             together.extend(_together(call, np.array([scores.rows[0] for scores in alone]), max(LEAST, small), size))
-    return contract, _worst(contract, call, alone, together)
+        with contextlib.suppress(ProbeError, RunError):  # without the copies that a run fills a call up with
+            together.extend([call(scores.rows[:1])] for scores in alone[:LEAST])
+    dependence = _worst(contract, call, alone, together, size)
+    if contract.key is None and size > 1 and dependence.verdict is not Verdict.ORDER:
+        dependence = _worst_of(dependence, _varied(asked, contract, rows, max(LEAST, small), size))
+    return contract, dependence
 
 
 def _call(model: Model, contract: Contract, rows: Arrays, numbers: Positions) -> Scores:
@@ -220,15 +225,57 @@ def _together(call: Call, numbers: Positions, small: int, size: int) -> Iterator
         yield found
 
 
-def _worst(contract: Contract, call: Call, alone: Sequence[Scores], together: Sequence[Sequence[Scores]]) -> Dependence:
+def _varied(model: Model, contract: Contract, rows: Arrays, small: int, size: int) -> Dependence:
+    """What is found with other values than those of the sampled rows, of which some outputs may be all alike."""
+    call = functools.partial(_call, model, contract, vary(rows))
+    with contextlib.suppress(ProbeError, RunError, UsageError):
+        together = list(_together(call, np.arange(ROWS), small, size))
+        found = _worst(contract, call, [], together, size)
+        return found if found.verdict is Verdict.ORDER else Dependence(Verdict.UNKNOWN)
+    return Dependence(Verdict.UNKNOWN)
+
+
+def vary(rows: Arrays) -> Arrays:
+    """Rows like those that are given, with values of which no two are alike, in no order.
+
+    Args:
+        rows: Data input -> (rows, …), at least one row.
+
+    Returns:
+        Data input -> (`ROWS`, …).
+    """
+    numbers = np.random.default_rng(0).permutation(ROWS)
+    return {name: _with(np.resize(array, (ROWS, *array.shape[1:])), numbers) for name, array in rows.items()}
+
+
+def _with(array: npt.NDArray[Any], numbers: Positions) -> npt.NDArray[Any]:
+    each = numbers.reshape(-1, *[1] * (array.ndim - 1))
+    if array.dtype == object:
+        return np.frompyfunc(lambda text, number: b"%b %d" % (text, number), 2, 1)(array, each)
+    if array.dtype.kind == "b":
+        return array
+    if array.dtype.kind in "iu":
+        return array + each.astype(array.dtype)
+    factors = 0.5 + 1.5 * each / ROWS
+    return (array.astype(np.float64) * factors + (factors - 1)).astype(array.dtype)
+
+
+def _worst_of(*found: Dependence) -> Dependence:
+    return max(found, key=lambda dependence: list(Verdict).index(dependence.verdict))
+
+
+def _worst(
+    contract: Contract, call: Call, alone: Sequence[Scores], together: Sequence[Sequence[Scores]], size: int
+) -> Dependence:
     """What was found of the output for which it is worst."""
     calls = [*([scores] for scores in alone), *together]
     rows = tuple(sorted({len(scores.rows) for same in calls for scores in same}))
-    found = [Dependence(Verdict.INDEPENDENT if together or rows == (1,) else Verdict.UNKNOWN, rows=rows)]
+    is_measured = any(len(same) > 1 and len(same[0].rows) >= min(size, MULTIPLE) for same in together)
+    found = [Dependence(Verdict.INDEPENDENT if is_measured or size == 1 else Verdict.UNKNOWN, rows=rows)]
     for output in contract.predictions:
         verdict = Verdict.ORDER if contract.key is None else Verdict.VALUES
         difference = by_order(output.name, calls)
-        if difference is None:
+        if difference is None and alone:
             verdict, difference = Verdict.VALUES, by_neighbours(output.name, alone, [same[0] for same in together])
         if difference is None:
             continue
@@ -236,7 +283,7 @@ def _worst(contract: Contract, call: Call, alone: Sequence[Scores], together: Se
         if again is not None:
             verdict, difference = Verdict.RANDOM, again
         found.append(Dependence(verdict, output.name, difference.expected, difference.found, rows))
-    return max(found, key=lambda dependence: list(Verdict).index(dependence.verdict))
+    return _worst_of(*found)
 
 
 def _again(call: Call, output: str, difference: Difference) -> Difference | None:

@@ -1,8 +1,10 @@
 """What a prediction depends on besides its own row is found before the run: other rows, their order, earlier calls."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,42 @@ def test_whatever_moves_predictions_is_refused(tried: Callable[..., Result], cas
 def test_it_is_refused_with_every_batch_size(tried: Callable[..., Result], case: str, batch_size: int) -> None:
     done = tried(OTHER_ORDER[case], f"--batch_size={batch_size}", command="check")
     assert (done.code, "does not follow the rows" in done.err) == (2, True), done.err
+
+
+ALIKE: dict[str, tuple[Compute, list[Any]]] = {
+    "rows that are all alike": (each(tf.sort), [{"x": 1.0}] * 300 + [{"x": float(n)} for n in (9, 3, 7)]),
+    "classes that are all alike": (
+        each(lambda x: tf.cast(tf.sort(x) > 1000.0, tf.int32)), [{"x": float(n)} for n in (*range(600, 900), 2000, 1)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_it_is_refused_where_sampled_rows_do_not_show_it(tried: Callable[..., Result], case: str) -> None:
+    compute, rows = ALIKE[case]
+    done = tried(compute, rows=rows)
+    assert (done.code, "does not follow the rows" in done.err) == (2, True), done.err
+
+
+COPIES = {
+    "size of the call": each(lambda x: x / tf.cast(tf.shape(x)[0], tf.float32)),
+    "whether it is there twice": each(lambda x: tf.gather(*reversed(tf.unique_with_counts(x)[1:]))),
+}
+
+
+@pytest.mark.parametrize("case", COPIES)
+def test_a_model_that_sees_the_copies_of_a_row_is_reported(tried: Callable[..., Result], case: str) -> None:
+    done = tried(COPIES[case], rows=[{"x": float(n)} for n in range(7)])
+    assert (done.code, "predictions depend on the other rows of the batch" in done.err) == (0, True), done.err
+
+
+def test_a_slow_model_is_not_said_to_be_independent(
+    tried: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr("pipeline.batch_dependence.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    kept = tried(INDEPENDENT["doubled"]).manifest()["model"]["batch_dependence"]
+    assert (kept["verdict"], max(kept["rows"]) < 96) == ("not measured", True)
 
 
 def test_with_one_row_a_call_nothing_can_be_mixed(tried: Callable[..., Result]) -> None:

@@ -142,5 +142,5 @@ def _shown(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple[str, str]:
 
 
 def _text(value: Any) -> str:
-    text = ascii(value) if isinstance(value, bytes) else str(value)
+    text = ascii(bytes(value)) if isinstance(value, bytes) else str(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
