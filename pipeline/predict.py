@@ -22,9 +22,9 @@ from transforms import columns, mapping
 from transforms import model as models
 from transforms.contract import find_contract
 from transforms.dtypes import STRING
+from transforms.echoes import strange_keys
 from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats import json_text, jsonl
-from transforms.key_probe import strange_keys
 from transforms.records import Feature
 
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'

@@ -111,7 +111,7 @@ class TestCheckFolder:
             (["_manifest.json", "a-00000-of-00001.jsonl"], None, True, None),
             (["_job.json", "a-00000-of-00001.jsonl"], None, True, None),
             (["_manifest.json", "notes.txt"], None, True, "holds notes.txt, which keyjoin did not write; move it"),
-            (["a-00000-of-00001.jsonl", "_SUCCESS"], None, True, "holds a-00000-of-00001.jsonl, which keyjoin did not"),
+            (["a-00000-of-00001.jsonl", "_SUCCESS"], None, True, "holds a-00000-of-00001.jsonl and neither _job.json"),
             (["_job.json", "a-00000-of-00001.jsonl", "_temp/receipts/a.json"], UNFINISHED, False, None),
             (["_job.json", "notes.txt"], UNFINISHED, False, "holds notes.txt, which keyjoin did not write"),
         ],

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.dtypes import STRING
+from transforms.echoes import column, rows_at, strange_keys
 from transforms.errors import ModelError, UsageError
 from transforms.model import Arrays, Echo, Model, Tensor, key_array
 
@@ -67,7 +68,7 @@ class _Probe(NamedTuple):
         """Whether all rows came back as they were sent."""
         rows = [(row, row) for row in range(self.rows)]
         return all(
-            list(_places(answer, echo, keys).items()) == rows
+            list(rows_at(answer, echo, keys).items()) == rows
             for answer, keys in zip(self.answers, self.keys, strict=True)
         )
 
@@ -171,7 +172,7 @@ def _check_order(echoes: Sequence[Echo], probes: Sequence[_Probe], why: str) -> 
     """
     for probe, echo in itertools.product(probes, echoes):
         for answer, keys in zip(probe.answers, probe.keys, strict=True):
-            places = list(_places(answer, echo, keys).values())
+            places = list(rows_at(answer, echo, keys).values())
             if places != sorted(places):
                 raise UsageError(
                     f"{why}, and the model does not give rows back in their order: no row's prediction can be told; "
@@ -235,7 +236,7 @@ def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
         if votes and all(votes):
             found.append(echo)
         # The model raises, or drops all rows, whatever it is called with; each batch is verified anyhow.
-        unseen = not votes and all(_column(a[name], echo) is not None for probe in probes for a in probe.answers)
+        unseen = not votes and all(column(a[name], echo) is not None for probe in probes for a in probe.answers)
         if unseen and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
             found.append(echo)
     return tuple(found)
@@ -245,51 +246,11 @@ def _vote(probe: _Probe, echo: Echo) -> bool | None:
     """Whether an output gives the key back; None where the model drops all rows, or a bad row changes its rank."""
     votes = []
     for answer, keys in zip(probe.answers, probe.keys, strict=True):
-        values = _column(answer[echo.output], echo)
+        values = column(answer[echo.output], echo)
         if values is None:
             return None
         votes += [not strange_keys(answer, echo, keys)] if len(values) else []
     return all(votes) if len(votes) == len(probe.answers) or not all(votes) else None
-
-
-def _column(array: npt.NDArray[Any], echo: Echo) -> npt.NDArray[Any] | None:
-    """The values that may be keys; None if the array has another shape."""
-    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1):
-        return None if echo.last_column else array.reshape(-1)
-    return array[:, -1] if array.ndim == 2 and array.shape[1] and echo.last_column else None
-
-
-def strange_keys(answer: Arrays, echo: Echo, keys: npt.NDArray[Any]) -> list[Any]:
-    """What an echo gives back that was never sent.
-
-    Args:
-        answer: The model's answer.
-        echo: Where the key comes back.
-        keys: What was sent, (batch,).
-    """
-    values = _column(answer[echo.output], echo)
-    known = set() if values is None else set(_sent(keys, values))
-    return [] if values is None else [value for value in _plain(values) if value not in known]
-
-
-def _plain(values: npt.NDArray[Any]) -> list[Any]:
-    found: list[Any] = values.reshape(-1).tolist()
-    return found
-
-
-def _sent(keys: npt.NDArray[Any], values: npt.NDArray[Any]) -> list[Any]:
-    """Keys as they would stand among values: whole numbers in strings are spelled out."""
-    sent = keys.tolist()
-    return [key if isinstance(key, bytes) else b"%d" % key for key in sent] if values.dtype == object else sent
-
-
-def _places(answer: Arrays, echo: Echo, keys: npt.NDArray[Any]) -> dict[int, int]:
-    """Row that was sent -> where its prediction is, for each key that came back once."""
-    values = _column(answer[echo.output], echo)
-    if values is None:
-        return {}
-    given = _plain(values)
-    return {row: given.index(key) for row, key in enumerate(_sent(keys, values)) if given.count(key) == 1}
 
 
 def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
@@ -297,13 +258,13 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
     if asked.rows == 1 or not probes:
         return MOST
     probe = probes[-1]
-    kept = sorted(_places(probe.answers[0], echo, probe.keys[0])) or [0]
+    kept = sorted(rows_at(probe.answers[0], echo, probe.keys[0])) or [0]
     # The largest one alone, which is all for most models; then as many as the model answers for.
     for keys in (BOUNDS[-1:], *(BOUNDS[:end] for end in range(len(BOUNDS), 0, -1))):
         rows = np.resize(kept, len(keys))
         with contextlib.suppress(ModelError):
             answer = asked({name: array[rows] for name, array in probe.data.items()}, keys)
-            exact = _places(answer, echo, keys)
+            exact = rows_at(answer, echo, keys)
             if len(keys) > 1 or exact:
                 most = int(keys[max(exact)]) + 1 if exact else 0
                 return most if answer[echo.output].size else MOST
@@ -368,7 +329,7 @@ def _differing(
         if not kinds.get(name, True):
             continue
         echo = Echo(name, True) if name in kinds else whole
-        first, second = _places(one, echo, probe.keys[0]), _places(other, echo, keys)
+        first, second = rows_at(one, echo, probe.keys[0]), rows_at(other, echo, keys)
         if probe.in_order(echo) and other[echo.output].shape[:1] == keys.shape:
             second = first  # also keys that a narrow echo does not hold
         rows = [row for row in first if row in second]
