@@ -13,12 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import startup
+from pipeline import model_check, startup
 from pipeline.chunk_size import CHUNK_BYTES
 from pipeline.layout import make_layout
 from pipeline.options import RunOptions, parse_run
-from transforms import columns, formats, mapping
-from transforms import model as models
+from transforms import columns, formats, mapping, saved_model
 from transforms.contract import find_contract
 from transforms.formats.base import Format
 from transforms.records import Chunk
@@ -50,7 +49,7 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     """
     with open(source, "rb") as file:
         sample = fmt.sample(file.read(SAMPLE_BYTES))
-    model = models.load(options.model, options.signature)
+    model = saved_model.load(options.model, model_check.loading(options))
     contract = find_contract(model, options.signature, options.key_input)
     features = mapping.map_inputs(contract, sample, options.features, options.input_map)
     layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample)

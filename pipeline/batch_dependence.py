@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.options import REFUSE, WARN
+from pipeline.flags import REFUSE, WARN
 from pipeline.probe import ProbeError, probe
 from pipeline.warning import warn
 from transforms.differences import Difference, Scores, by_neighbours, by_order, compare

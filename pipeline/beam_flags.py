@@ -9,7 +9,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from pipeline.options import Parser, run_parser
+from pipeline.flags import Parser, run_parser
 from transforms.errors import UsageError, nearest
 
 View = TypeVar("View", bound=PipelineOptions)

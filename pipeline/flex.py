@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.options import run_parser
+from pipeline.flags import run_parser
 
 # They are about runs on this machine, or about who waits for a job; a template's launcher never does.
 LEFT_OUT = ("wave_bytes", "max_memory", "detach")

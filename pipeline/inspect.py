@@ -6,12 +6,13 @@ from typing import Any
 
 from pipeline import model_check
 from pipeline.exits import Exit
-from pipeline.options import Parser, add_model_arguments
-from pipeline.preflight import model_folder
+from pipeline.flags import Parser, add_model_arguments
+from pipeline.model_folder import model_folder
 from pipeline.report import table
 from pipeline.startup import import_session
 from pipeline.terminal import show, show_json, visible
 from transforms import model as models
+from transforms import saved_model
 from transforms.contract import find_contract, unfit
 from transforms.mapping import describe
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> Exit:
     sha256 = model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session()
-        loaded = models.load(folder, options.signature, options.model_ops)
+        loaded = saved_model.load(folder, model_check.loading(options))
     model_check.warn(options.model, loaded.findings, options.model_ops)
     bad = unfit(loaded)
     good = [name for name in loaded.outputs if name not in bad] if bad else ()

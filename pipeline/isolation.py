@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from transforms.model import Model
+    from transforms.saved_model import Loading
 
 # Halving a batch down to a row takes up to 26 of them. A start takes seconds: a model that crashes whatever it
 # is called with should not take the night.
@@ -25,21 +26,17 @@ class Isolated:
     Which call ended it, if several were going on, only the caller can find out: by making them one by one.
     """
 
-    def __init__(
-        self, owner: ModelProcess, folder: str, signature: str, policy: str | None, cores: int, timeout: float | None
-    ) -> None:
+    def __init__(self, owner: ModelProcess, folder: str, loading: "Loading", timeout: float | None) -> None:
         """Takes what starts, and what is loaded there each time.
 
         Args:
             owner: The process.
             folder: A SavedModel.
-            signature: Which of its signatures.
-            policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
-            cores: On how many a call may compute, see `transforms.model.load`.
+            loading: How it is loaded.
             timeout: Seconds after which a call ends the process; None waits for ever.
         """
         self._process, self._timeout = owner, timeout
-        self._load = functools.partial(owner.load, folder, signature, policy, cores, timeout)
+        self._load = functools.partial(owner.load, folder, loading, timeout)
         self._changing = threading.Lock()
         self._model: Model | None = None  # None until it is loaded, again after each end
         self._crashes = 0  # since the last answer
@@ -118,15 +115,15 @@ def _how(code: int | None) -> str:
 
 
 @functools.cache
-def shared(folder: str, signature: str, policy: str | None, cores: int) -> "Model":
+def shared(folder: str, loading: "Loading") -> "Model":
     """The model in this process's own model process, loaded there once."""
-    return process().load(folder, signature, policy, cores)
+    return process().load(folder, loading)
 
 
 @functools.cache
-def isolated(folder: str, signature: str, policy: str | None, cores: int, timeout: float | None) -> "Model":
+def isolated(folder: str, loading: "Loading", timeout: float | None) -> "Model":
     """The same, in a process that is started again when it ends."""
-    return Isolated(process(), folder, signature, policy, cores, timeout).load()
+    return Isolated(process(), folder, loading, timeout).load()
 
 
 def forget() -> None:

@@ -167,7 +167,7 @@ def _export(shown: str, path: str, folder: str) -> None:
     startup.import_tensorflow()
     import keras
 
-    from transforms.model import quiet
+    from transforms.saved_model import quiet
 
     if tuple(int(part) for part in keras.__version__.split(".")[:3]) < OLDEST:
         oldest = ".".join(map(str, OLDEST))

@@ -1,5 +1,6 @@
 """Which model it is, and what it does besides computing: checked before it is loaded, told, and kept."""
 
+import argparse
 import hashlib
 import os
 import stat
@@ -7,13 +8,24 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from pipeline import warning
+from pipeline.options import ModelOptions
 from transforms import files
 from transforms.errors import RunError, UsageError
-from transforms.model import check_folder
 from transforms.model_ops import ALLOW, Finding
+from transforms.saved_model import ONE_CORE, Loading, check_folder
 
 BLOCK_BYTES = 1 << 22
 SHOWN = 10
+
+
+def loading(options: ModelOptions | argparse.Namespace, cores: int = ONE_CORE) -> Loading:
+    """How the model of some options is loaded.
+
+    Args:
+        options: The command's.
+        cores: On how many a call may compute.
+    """
+    return Loading(options.signature, options.model_ops, cores)
 
 
 def identify(model: str, pinned: str | None) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from transforms.model import Model
+    from transforms.saved_model import Loading
 
 # Not -m, which would import what lies in the current folder first, whatever that is.
 SERVER = "import sys; sys.path[0] = sys.argv[3]; from pipeline.model_server import main; main()"
@@ -101,29 +102,25 @@ class ModelProcess:
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (most if size is None else size, most))
         self._most = size
 
-    def load(
-        self, folder: str, signature: str, policy: str | None = None, cores: int = 1, timeout: float | None = None
-    ) -> "Model":
+    def load(self, folder: str, loading: "Loading", timeout: float | None = None) -> "Model":
         """Loads a model there.
 
         Args:
             folder: A SavedModel.
-            signature: Which of its signatures.
-            policy: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
-            cores: On how many a call may compute, see `transforms.model.load`.
+            loading: How it is loaded.
             timeout: Seconds after which a call raises `LateError`; None waits for ever.
 
         Returns:
             The model, called there.
 
         Raises:
-            UsageError: There is no such SavedModel or signature, or it is refused, see `transforms.model.load`.
+            UsageError: There is no such SavedModel or signature, or it is refused, see `transforms.saved_model.load`.
             EndedError: The process ended.
         """
         from transforms.model import Model
 
         with _connect(self.address) as connection:
-            question = absolute(folder), (signature, policy, cores)
+            question = absolute(folder), loading
             number, inputs, outputs, findings, unfit, known = _value(*_ask(connection, self.address, question))
         return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **known)
 

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from pipeline import startup
 from pipeline.model_process import DONE, MEMORY_ERROR, MODEL_ERROR, OTHER_ERROR, USAGE_ERROR, receive, send, unpack
 from transforms.errors import MemoryShortError, ModelError, UsageError
-from transforms.model import Model, load
+from transforms.model import Model
+from transforms.saved_model import load
 
 _NUMBERS = itertools.count()  # of models; never given twice, so that no call reaches another model than it meant
 
@@ -65,7 +66,7 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
             return DONE, None
         if isinstance(which, int):
             return DONE, models[which].call(*what, outputs=outputs[0])
-        model = load(which, *what)
+        model = load(which, what)
         number = next(_NUMBERS)
         models[number] = model
         known = {"stateful": model.stateful, "weights": model.weights}

@@ -14,11 +14,11 @@ import numpy as np
 
 from pipeline import model_check
 from pipeline.exits import Exit
-from pipeline.options import Parser, add_model_arguments
-from pipeline.preflight import model_folder
+from pipeline.flags import Parser, add_model_arguments
+from pipeline.model_folder import model_folder
 from pipeline.startup import import_session
 from pipeline.terminal import show_json
-from transforms import columns, mapping
+from transforms import columns, mapping, saved_model
 from transforms import model as models
 from transforms.contract import find_contract
 from transforms.dtypes import STRING
@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> Exit:
         model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session()
-        loaded = models.load(folder, options.signature, options.model_ops)
+        loaded = saved_model.load(folder, model_check.loading(options))
     model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = _contract(loaded, options.signature, options.key_input, instances)
     answer = {"predictions": predict(loaded, contract, instances)}

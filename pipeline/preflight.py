@@ -2,45 +2,39 @@
 
 import contextlib
 import functools
-import itertools
-import math
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pipeline import batch_dependence, isolation, manifest, memory, model_check, worker_model
+from pipeline import batch_dependence, isolation, manifest, model_check, worker_model
 from pipeline.batch_dependence import Dependence, Verdict
-from pipeline.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
+from pipeline.chunk_size import CHUNK_BYTES, Expected, RowSize, choose, expect, row_bytes
 from pipeline.first_rows import check_first_rows, check_unreadable
-from pipeline.head import Head, read_heads
 from pipeline.input_check import check_not_empty, check_readable
 from pipeline.job import Job
-from pipeline.keras_export import KERAS, export_keras
+from pipeline.keras_export import KERAS
 from pipeline.layout import make_layout, wanted
+from pipeline.model_folder import model_folder
 from pipeline.options import RunOptions
 from pipeline.output_check import check_output
 from pipeline.place import Place
 from pipeline.record import LoadedSettings, Settings
+from pipeline.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, mapping, sources
+from transforms import columns, files, formats, mapping, saved_model, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.contract import find_contract
 from transforms.errors import UsageError
-from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.records import Feature, Rows, Source
+from transforms.records import Feature, Source
 from transforms.shapes import is_open
-from transforms.threads import THREADS
 
-SMALL_SAMPLE = 1_000
 PROBED_ROWS = 100  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
 
@@ -133,7 +127,7 @@ def prepare(
     fmt = formats.load(name)
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
-    readable, heads = _sample(matched.sources, fmt)
+    readable, heads = read_sample(matched.sources, fmt)
     if readable is None and check_rows:
         check_unreadable(heads, fmt, options.max_bad_rows)
     data, sample = (readable.data, readable.rows) if readable else (b"", [])
@@ -141,7 +135,7 @@ def prepare(
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
-        beginning = _Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
+        beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_model.find(options, folder)
         handler, (swept, chunk), loaded, dependence = _handler(options, folder, beginning, kept, model)
         layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
@@ -158,95 +152,17 @@ def prepare(
             yield Plan(job, *matched, swept, settings, loaded.findings, expected, model)
 
 
-@contextlib.contextmanager
-def model_folder(model: str) -> Iterator[str]:
-    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile.
-
-    A model in an object store is copied first: TensorFlow reads few of them.
-    """
-    if not files.is_local(model):
-        with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
-            here = os.path.join(folder, os.path.basename(model.rstrip("/")))
-            model_check.copy(model, here)
-            with model_folder(here) as found:
-                yield found
-        return
-    if not model.endswith(KERAS):
-        yield model
-        return
-    with tempfile.TemporaryDirectory(prefix="keyjoin-model-", ignore_cleanup_errors=True) as folder:
-        exported = os.path.join(folder, "model")
-        export_keras(model, exported)
-        yield exported
-
-
 def _check_copy(model: str, folder: str, sha256: str) -> None:
     if not model.endswith(KERAS) and model_check.fingerprint(folder) != sha256:
         raise UsageError(f"the model {model} was replaced by another one just now; run again")
 
 
-class _Sample(NamedTuple):
-    """The beginning of the input.
-
-    Attributes:
-        format: Its format.
-        data: Some whole rows.
-        rows: Some of them, readable.
-        size: Bytes of the whole input, as stored.
-        largest: Bytes of the largest source, as stored.
-        heads: The beginnings of sources, whose rows are scored before the run.
-    """
-
-    format: Format
-    data: bytes
-    rows: list[dict[str, Any]]
-    size: int
-    largest: int
-    heads: Iterable[Head]
-
-    @property
-    def fields(self) -> set[str]:
-        """Names of the rows' fields."""
-        return {name for row in self.rows for name in row}
-
-    @property
-    def row_bytes(self) -> float:
-        """Bytes of a row."""
-        return max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
-
-    def batch_most(self, chunk_bytes: int) -> int | None:
-        """Rows of a batch at most, so that a chunk has one for each core; None if it has too few rows for that."""
-        rows = min(chunk_bytes, self.largest) / self.row_bytes
-        if rows < THREADS * MULTIPLE:
-            return None
-        return min(MAX_BATCH, math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE)
-
-    def call_rows(self, batch_size: int, chunk_bytes: int) -> int:
-        """Rows of the largest call of a run."""
-        rows = math.ceil(min(chunk_bytes, self.largest) / self.row_bytes)
-        return min(batch_size, math.ceil(rows / MULTIPLE) * MULTIPLE)
-
-    def arrays(self, features: Sequence[Feature], count: int) -> models.Arrays | None:
-        """The good ones among the first rows, as the model is called with them; None if there is none."""
-        rows = self.format.rows(self.data, first=True)
-        first = Rows(rows.starts[:count], rows.ends[:count])
-        inputs, _ = self.format.read(self.data, first, features)
-        return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
-
-    def bounded(
-        self, options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler, size: int
-    ) -> contextlib.AbstractContextManager[None]:
-        """Keeps `--max_memory`, see `memory.bounded`."""
-        rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
-        return memory.bounded(options, chunk, handler, self.format, rows, self.row_bytes, size)
-
-
 def _handler(
-    options: RunOptions, folder: str, sample: _Sample, kept: manifest.Kept | None, model: WorkerModel | None
+    options: RunOptions, folder: str, sample: Sample, kept: manifest.Kept | None, model: WorkerModel | None
 ) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence]:
     # A worker's own processes share its cores, whatever they are called with.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
-    load = _loader(options, models.ALL_CORES if most is None else models.ONE_CORE)
+    load = _loader(options, saved_model.ALL_CORES if most is None else saved_model.ONE_CORE)
     loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
 
@@ -266,14 +182,14 @@ def _handler(
     _check_shapes(contract, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
-            load = functools.partial(models.load, signature=options.signature, policy=options.model_ops)
+            load = functools.partial(saved_model.load, loading=model_check.loading(options))
         handler.load = model.loader(load)
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, kept, loaded, dependence
 
 
-def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -> models.Contract:
+def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
     renamed = mapping.resolve(options.input_map, list(loaded.inputs), sample.fields)
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
@@ -302,7 +218,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: _Sample) -
     )
 
 
-def _features(options: RunOptions, contract: models.Contract, sample: _Sample) -> tuple[Feature, ...]:
+def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
     renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
     is_example = sample.format.is_example
     return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
@@ -310,15 +226,15 @@ def _features(options: RunOptions, contract: models.Contract, sample: _Sample) -
 
 def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
     isolation.forget()
-    known: dict[str, Any] = {"signature": options.signature, "policy": options.model_ops, "cores": cores}
+    loading = model_check.loading(options, cores)
     if options.isolate:
-        return functools.partial(isolation.isolated, **known, timeout=options.batch_timeout)
-    return functools.partial(isolation.shared, **known)
+        return functools.partial(isolation.isolated, loading=loading, timeout=options.batch_timeout)
+    return functools.partial(isolation.shared, loading=loading)
 
 
 def _pick_batch_size(
     options: RunOptions,
-    sample: _Sample,
+    sample: Sample,
     loaded: models.Model,
     contract: models.Contract,
     features: Sequence[Feature],
@@ -342,7 +258,7 @@ def _pick_batch_size(
 
 def _look(
     options: RunOptions,
-    sample: _Sample,
+    sample: Sample,
     loaded: models.Model,
     contract: models.Contract,
     features: Sequence[Feature],
@@ -357,20 +273,10 @@ def _look(
     return contract, dependence
 
 
-def _check_shapes(contract: models.Contract, sample: _Sample) -> None:
+def _check_shapes(contract: models.Contract, sample: Sample) -> None:
     open_output = next(filter(is_open, contract.predictions), None)
     if open_output is not None and sample.size:
         raise UsageError(
             f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
             "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
         )
-
-
-def _sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:
-    """The first source that has readable rows; and all sources that are looked at, from the first one on."""
-    heads, seen = read_heads(found, fmt), list[Head]()
-    for head in heads:
-        seen.append(head)
-        if head.rows:
-            return head, itertools.chain(seen, heads)
-    return None, seen

@@ -14,9 +14,10 @@ import msgspec
 
 from pipeline.batch_dependence import Verdict
 from pipeline.budget import Budget
+from pipeline.flags import MAX_CHUNK_BYTES
 from pipeline.ledger import Totals
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES
-from pipeline.options import MAX_CHUNK_BYTES, RunOptions, command, parse_run
+from pipeline.options import RunOptions, command, parse_run
 from transforms import files
 from transforms.errors import RunError
 from transforms.files import Written

@@ -16,16 +16,10 @@ import msgspec
 from pipeline import ledger, manifest, record, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
+from pipeline.flags import Parser, add_mapping_arguments, add_trust_arguments, pairs_of
 from pipeline.lock import locked
 from pipeline.names import JOB, MANIFEST, PARTS
-from pipeline.options import (
-    Parser,
-    RunOptions,
-    add_mapping_arguments,
-    add_trust_arguments,
-    command,
-    pairs_of,
-)
+from pipeline.options import RunOptions, command
 from pipeline.output_folder import check_files
 from pipeline.place import in_place, staged
 from pipeline.preflight import Inputs, Plan, prepare

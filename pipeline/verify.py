@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.exits import Exit
 from pipeline.findings import Findings
+from pipeline.flags import Parser
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
-from pipeline.options import Parser, command
+from pipeline.options import command
 from pipeline.startup import collect_garbage
 from pipeline.terminal import quoted, show, visible
 from pipeline.verify_files import Record, check_content, check_lists, check_names, read_record, sample

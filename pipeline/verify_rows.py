@@ -10,12 +10,12 @@ from pipeline import manifest, model_check
 from pipeline.exits import Exit
 from pipeline.findings import Cure, Finding, Findings
 from pipeline.layout import make_layout
+from pipeline.model_folder import model_folder
 from pipeline.names import MANIFEST, PARTS, SOURCES
-from pipeline.preflight import model_folder
 from pipeline.record import Manifest
 from pipeline.startup import import_session
 from pipeline.verify_files import check_source, compare
-from transforms import files, formats
+from transforms import files, formats, saved_model
 from transforms import model as models
 from transforms.chunks import open_plain
 from transforms.errors import UsageError
@@ -81,7 +81,7 @@ def rescore_rows(run: str, model: str, count: int, document: Manifest, findings:
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
     with model_folder(model) as folder:
         import_session()  # the model is loaded here: no row waits for another one
-        called = models.load(folder, document.options.signature, document.options.model_ops)
+        called = saved_model.load(folder, model_check.loading(document.options))
         try:
             how = _scoring(called, document)
         except (KeyError, UsageError) as error:

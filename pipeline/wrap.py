@@ -10,8 +10,8 @@ from typing import Any
 
 from pipeline import model_check, saved_model_graph
 from pipeline.exits import Exit
+from pipeline.flags import Parser, add_trust_arguments
 from pipeline.keras_export import KERAS, export_keras
-from pipeline.options import Parser, add_trust_arguments
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_tensorflow
 from pipeline.terminal import show

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline import inspect, predict, replay, verify, wrap
 from pipeline.cli import COMMANDS
 from pipeline.exits import Exit
-from pipeline.options import Parser, run_parser
+from pipeline.flags import Parser, run_parser
 from transforms.reasons import Reason
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"

@@ -17,7 +17,7 @@ from pipeline import isolation
 from tests import models
 from tests.conftest import Result
 from transforms.differences import differs
-from transforms.model import load
+from transforms.saved_model import load
 
 ROWS = [{"x": value} for value in (5.0, 3.0, 8.0, 1.0, 3.0, 13.0, 21.0)]
 Compute = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -274,7 +274,7 @@ def test_the_first_row_finds_the_model_as_it_was_saved(
     folder = model(build)
     batch = np.float32([row["x"] for row in ROWS])
     padded = np.concatenate([batch, np.repeat(batch[-1:], 96 - len(batch))])
-    expected = load(folder, "serving_default")({"x": padded})["y"][: len(batch)].tolist()
+    expected = load(folder)({"x": padded})["y"][: len(batch)].tolist()
     done = keyjoin("run", f"--input={lines(*ROWS)}", f"--model={folder}", "--batch_dependence=allow", *flags)
     assert done.code == 0, done.err
     assert [row["y"] for row in done.rows()] == pytest.approx(expected)

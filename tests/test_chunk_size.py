@@ -23,8 +23,9 @@ from tests.conftest import Result
 from tests.examples import written
 from transforms.formats import json_lines, jsonl, tfrecord
 from transforms.formats.base import Format
-from transforms.model import Tensor, load
+from transforms.model import Tensor
 from transforms.records import Feature
+from transforms.saved_model import load
 
 X = (Feature("x", "float32", (3,), ("x",)),)
 
@@ -155,7 +156,7 @@ def weighed(folder: Path, call: Callable[..., Any], *variables: tf.Variable) -> 
     module.variables_ = variables
     module.call = tf.function(call, input_signature=[models.spec("x", 4)])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.call})
-    return load(str(folder), "serving_default").weights
+    return load(str(folder)).weights
 
 
 def test_variables_that_are_read_whole_are_weighed_and_tables_are_not(tmp_path: Path) -> None:

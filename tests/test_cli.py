@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from pipeline.cli import COMMANDS, main, usage
 from pipeline.exits import Exit
-from pipeline.options import parse_run, run_parser
+from pipeline.flags import run_parser
+from pipeline.options import parse_run
 from tests import models
 from tests.conftest import BOSTON, ROOT, Result
 from transforms.errors import UsageError

@@ -14,8 +14,9 @@ from tests.conftest import Result
 from transforms.contract import find_contract
 from transforms.errors import MemoryShortError, ModelError, StoppedError
 from transforms.halves import MULTIPLE, Scored
-from transforms.model import Contract, Model, Tensor, load
+from transforms.model import Contract, Model, Tensor
 from transforms.records import BadRow
+from transforms.saved_model import load
 from transforms.score import score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
@@ -181,7 +182,7 @@ def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
 
 
 def test_a_model_without_memory_says_so(model: Callable[..., str]) -> None:
-    called = load(model(models.hungry, 100), "serving_default")
+    called = load(model(models.hungry, 100))
     x = np.ones((500, 3), np.float32)
     x[3] = 666
     contract = find_contract(called, "serving_default")

@@ -18,7 +18,8 @@ from pipeline.model_process import EndedError, LateError, ModelProcess
 from tests import models
 from tests.conftest import ROOT, Result
 from transforms.errors import CrashError, RunError, TimeoutExceededError
-from transforms.model import ONE_CORE, Contract, Model, Tensor
+from transforms.model import Contract, Model, Tensor
+from transforms.saved_model import Loading
 from transforms.score import score
 
 SIGNATURE = "serving_default"
@@ -53,7 +54,7 @@ def process() -> Iterator[ModelProcess]:
 
 
 def test_a_hang_costs_the_row_that_hangs_alone(process: ModelProcess, model: Callable[..., str]) -> None:
-    called = Isolated(process, model(models.hanging), SIGNATURE, None, ONE_CORE, 1.0).load()
+    called = Isolated(process, model(models.hanging), Loading(), 1.0).load()
     called({"x": rows_of(8, set())})  # the first call of a process takes longer
     check(called, rows_of(4, {1}), 2, "model_timeout")
 
@@ -81,7 +82,7 @@ class FakeProcess:
 
 
 def isolated(process: FakeProcess) -> Model:
-    return Isolated(process, "", SIGNATURE, None, ONE_CORE, 1.0).load()  # type: ignore[arg-type]  # what is called of it
+    return Isolated(process, "", Loading(), 1.0).load()  # type: ignore[arg-type]  # what is called of it
 
 
 @pytest.mark.parametrize(("error", "reason"), [(EndedError, "model_crash"), (LateError, "model_timeout")])

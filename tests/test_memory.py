@@ -23,6 +23,7 @@ from tests import models
 from tests.conftest import BOSTON, ROOT, Result
 from transforms import formats
 from transforms.errors import MemoryShortError
+from transforms.saved_model import Loading
 
 FLAGS = (f"--input={BOSTON / 'data'}", f"--model={BOSTON / 'model'}")
 MEGABYTE = 1 << 20
@@ -88,13 +89,13 @@ def test_bounds_are_gone_after_the_run(keyjoin: Callable[..., Result]) -> None:
 
 def test_the_model_is_bounded_even_if_it_is_started_again(model: Callable[..., str]) -> None:
     process = ModelProcess()
-    called = process.load(model(megabytes_a_row), "serving_default")
+    called = process.load(model(megabytes_a_row), Loading())
     process.limit(memory.private_bytes(process.pid) + 400 * MEGABYTE)
     with pytest.raises(MemoryShortError, match="OOM when allocating"):
         called({"x": np.ones((500, 3), np.float32)})
     assert len(called({"x": np.ones((50, 3), np.float32)})["prediction"]) == 50
     process.restart()
-    called = process.load(model(megabytes_a_row), "serving_default")
+    called = process.load(model(megabytes_a_row), Loading())
     with pytest.raises(MemoryShortError, match="OOM when allocating"):
         called({"x": np.ones((500, 3), np.float32)})
     process.limit(None)

@@ -20,8 +20,7 @@ from pipeline.cli import main
 from pipeline.wrap import wrap
 from tests.conftest import BOSTON, ROOT, Result
 from tests.models import save, spec
-from transforms import KeyedPredict, op_kinds
-from transforms import model as models
+from transforms import KeyedPredict, op_kinds, saved_model
 from transforms.errors import UsageError
 from transforms.model_ops import ALLOW, DENY, WARN, Finding, find, judge
 from transforms.op_kinds import Kind
@@ -230,7 +229,7 @@ def test_a_damaged_graph_is_told_or_looked_at(at: int, value: int, cut: bool) ->
 def test_a_damaged_file_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(UsageError, match="cannot be loaded: ") as caught:
-        models.load(str(tmp_path), "serving_default")
+        saved_model.load(str(tmp_path))
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -19,7 +19,8 @@ from pipeline.model_process import MEMORY_ERROR, OTHER_ERROR, ModelProcess
 from tests import models
 from tests.conftest import ROOT
 from transforms.errors import ModelError, RunError, UsageError
-from transforms.model import Model, load
+from transforms.model import Model
+from transforms.saved_model import Loading, load
 
 SIGNATURE = "serving_default"
 MINUTE = 60_000
@@ -51,7 +52,7 @@ def same(one: Model, other: Model, rows: int) -> bool:
 
 def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[..., str]) -> None:
     folder = model(models.keyed)
-    here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
+    here, there = load(folder), process.load(folder, Loading())
     assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
     assert same(here, there, 1000)
 
@@ -73,7 +74,7 @@ def test_a_default_timeout_of_sockets_does_not_end_it(model: Callable[..., str])
     try:
         made = ModelProcess()
         try:
-            assert made.load(model(models.keyed), SIGNATURE).inputs
+            assert made.load(model(models.keyed), Loading()).inputs
         finally:
             made.close()
     finally:
@@ -89,37 +90,37 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     monkeypatch.delenv("PYTHONPATH", raising=False)  # what is named there is wanted
     monkeypatch.chdir(tmp_path)
     process = ModelProcess()
-    assert len(process.load(folder, SIGNATURE)(arrays(3))["key"]) == 3
+    assert len(process.load(folder, Loading())(arrays(3))["key"]) == 3
     process.close()
 
 
 def test_many_threads_get_each_their_own_answer(process: ModelProcess, model: Callable[..., str]) -> None:
     folder = model(models.keyed)
-    here, there = load(folder, SIGNATURE), process.load(folder, SIGNATURE)
+    here, there = load(folder), process.load(folder, Loading())
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda rows: same(here, there, rows), range(1, 200)))
 
 
 def test_its_errors_are_raised_here(process: ModelProcess, model: Callable[..., str]) -> None:
     with pytest.raises(UsageError, match="no model at /nowhere"):
-        process.load("/nowhere", SIGNATURE)
+        process.load("/nowhere", Loading())
     with pytest.raises(UsageError, match="has no signature x"):
-        process.load(model(models.keyed), "x")
-    there = process.load(model(models.keyed), SIGNATURE)
+        process.load(model(models.keyed), Loading("x"))
+    there = process.load(model(models.keyed), Loading())
     with pytest.raises(RuntimeError, match="Cannot feed value of shape"):
         there({"x": np.zeros((2, 7), np.float32), "key": np.arange(2, dtype=np.int32)})
     assert len(there(arrays(3))["key"]) == 3  # it goes on after an error
 
 
 def test_what_the_model_raises_is_raised_here(process: ModelProcess, model: Callable[..., str]) -> None:
-    there = process.load(model(models.raising), SIGNATURE)
+    there = process.load(model(models.raising), Loading())
     with pytest.raises(ModelError, match=r"^InvalidArgumentError: "):
         there({"x": np.full((2, 3), 666, np.float32)})
 
 
 def test_a_process_that_ends_is_an_error_in_one_line(model: Callable[..., str]) -> None:
     process = ModelProcess()
-    there = process.load(model(models.keyed), SIGNATURE)
+    there = process.load(model(models.keyed), Loading())
     there(arrays(3))
     process._process.kill()
     process._process.wait()

@@ -13,7 +13,8 @@ from tests import models
 from transforms.contract import find_contract
 from transforms.errors import ModelError, UsageError
 from transforms.halves import MULTIPLE, Scored
-from transforms.model import Contract, Echo, Model, Tensor, load
+from transforms.model import Contract, Echo, Model, Tensor
+from transforms.saved_model import load
 from transforms.score import score
 
 X = Tensor("x", "float32", (), "x:0")
@@ -118,20 +119,20 @@ def test_what_is_not_finite_is_bad_or_kept() -> None:
 
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64, tf.float32, tf.string])
 def test_the_echo_is_found_whatever_it_is_called(model: Callable[..., str], dtype: tf.DType) -> None:
-    found = find_contract(load(model(models.keyed, dtype), "serving_default"), "serving_default")
+    found = find_contract(load(model(models.keyed, dtype)), "serving_default")
     assert found.echoes == (Echo("key", last_column=False),)
     assert [t.name for t in found.predictions] == ["prediction"]
     assert [t.name for t in found.inputs] == ["x"]
 
 
 def test_the_echo_is_found_as_the_last_column(model: Callable[..., str]) -> None:
-    found = find_contract(load(model(models.last_column), "serving_default"), "serving_default")
+    found = find_contract(load(model(models.last_column)), "serving_default")
     assert found.echoes == (Echo("prediction_with_key", last_column=True),)
     assert found.predictions[0].shape == (1,)
 
 
 def test_a_key_that_does_not_come_back_is_data(model: Callable[..., str]) -> None:
-    silent = load(model(models.keyed, tf.int32, tf.zeros_like), "serving_default")
+    silent = load(model(models.keyed, tf.int32, tf.zeros_like))
     found = find_contract(silent, "serving_default")
     assert (found.key, found.echoes) == (None, ())
     assert [t.name for t in found.inputs] == ["key", "x"]
@@ -141,7 +142,7 @@ def test_a_key_that_does_not_come_back_is_data(model: Callable[..., str]) -> Non
 
 @pytest.mark.parametrize("compute", [models.plus, models.largest])
 def test_a_key_that_only_sometimes_comes_back_is_data(model: Callable[..., str], compute: Any) -> None:
-    found = find_contract(load(model(models.computing_with_key, compute), "serving_default"), "serving_default")
+    found = find_contract(load(model(models.computing_with_key, compute)), "serving_default")
     assert (found.key, found.echoes) == (None, ())
     assert [t.name for t in found.predictions] == ["a", "b"]
 
@@ -149,7 +150,7 @@ def test_a_key_that_only_sometimes_comes_back_is_data(model: Callable[..., str],
 def test_without_a_key_too_few_predictions_are_missing_and_too_many_repeated(model: Callable[..., str]) -> None:
     x = np.ones((3, 3), np.float32)
     for part, reason in ((0.5, "key_missing"), (2.0, "key_repeated")):
-        called = load(model(models.stretching, part), "serving_default")
+        called = load(model(models.stretching, part))
         contract = Contract("s", tuple(called.inputs.values()), tuple(called.outputs.values()))
         scored = score(called, contract, {"x": x}, 3, 96, keep_non_finite=False)
         assert [bad.reason for bad in scored.bad] == [reason] * 3
@@ -158,7 +159,7 @@ def test_without_a_key_too_few_predictions_are_missing_and_too_many_repeated(mod
 
 
 def test_an_input_of_any_name_can_take_the_key(model: Callable[..., str]) -> None:
-    loaded = load(model(models.named_key), "serving_default")
+    loaded = load(model(models.named_key))
     assert find_contract(loaded, "serving_default").key is None
     found = find_contract(loaded, "serving_default", "row_number")
     assert (found.key and found.key.name, found.echoes) == ("row_number", (Echo("who", last_column=False),))
@@ -167,7 +168,7 @@ def test_an_input_of_any_name_can_take_the_key(model: Callable[..., str]) -> Non
 
 
 def scored_in_batches(folder: str, x: np.ndarray, batch_size: int) -> Any:
-    called = load(folder, "serving_default")
+    called = load(folder)
     contract = find_contract(called, "serving_default")
     return score(called, contract, {"x": x}, len(x), batch_size, keep_non_finite=False).outputs["y"]
 

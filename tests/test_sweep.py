@@ -14,7 +14,8 @@ from tests import models
 from tests.conftest import Result
 from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
-from transforms.model import ALL_CORES, ONE_CORE, Contract, Model, Tensor, load
+from transforms.model import Contract, Model, Tensor
+from transforms.saved_model import ALL_CORES, ONE_CORE, Loading, load
 
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
@@ -131,7 +132,7 @@ def test_a_chunk_has_a_batch_for_each_core_or_a_batch_has_all(
 @pytest.mark.parametrize("cores", [ONE_CORE, ALL_CORES])
 def test_a_call_computes_on_so_many_cores(cores: int, model: Any) -> None:
     with mock.patch.object(session.Session, "__init__", autospec=True, side_effect=session.Session.__init__) as made:
-        load(model(models.keyed), "serving_default", cores=cores)
+        load(model(models.keyed), Loading(cores=cores))
     assert made.call_args.kwargs["config"].intra_op_parallelism_threads == cores
 
 

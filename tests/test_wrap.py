@@ -16,9 +16,10 @@ from pipeline.keras_export import export_keras
 from pipeline.saved_model_graph import FILES, read
 from pipeline.wrap import WARM_UP, main, wrap
 from tests.wrap_models import KEYS, MAKERS, ROWS, Case, save, save_identity, v1
-from transforms import model as models
+from transforms import saved_model
 from transforms.contract import find_contract
 from transforms.errors import RunError, UsageError
+from transforms.saved_model import Loading
 
 SINGLE = [name for name in MAKERS if name != "two-by-two"]
 
@@ -51,7 +52,7 @@ def wrapped(cases, tmp_path_factory):
 
 
 def call_in_session(folder: str, arrays, signature="serving_default"):
-    return models.load(folder, signature)(arrays)
+    return saved_model.load(folder, Loading(signature))(arrays)
 
 
 def call_eagerly(folder: str, arrays, signature="serving_default"):
@@ -124,7 +125,7 @@ def test_plain_tensorflow_refuses_the_keras_2_model_and_takes_it_wrapped(cases, 
 
 def test_models_of_every_kind_are_found_to_compute_only(saved):
     for case in saved.values():
-        assert models.load(case.path, "serving_default", "deny").findings == ()
+        assert saved_model.load(case.path, Loading(policy="deny")).findings == ()
 
 
 def test_weights_and_assets_are_the_same_bytes(cases, tmp_path):
@@ -162,7 +163,7 @@ def test_only_the_named_signature_gets_the_key_and_the_next_one_can_follow(cases
 def test_keyjoin_finds_the_key_in_both_styles(cases, tmp_path):
     for style, last_column in (("function", False), ("functional", True)):
         wrap(cases["keras-3"].path, str(tmp_path / style), style)
-        contract = find_contract(models.load(str(tmp_path / style), "serving_default"), "serving_default")
+        contract = find_contract(saved_model.load(str(tmp_path / style)), "serving_default")
         assert [tensor.name for tensor in contract.inputs] == ["features"]
         assert [tensor.shape for tensor in contract.predictions] == [(1,)]
         assert [echo.last_column for echo in contract.echoes] == [last_column]

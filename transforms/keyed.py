@@ -10,13 +10,14 @@ import apache_beam as beam
 import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
-from transforms import model as models
+from transforms import saved_model
 from transforms.contract import find_contract
 from transforms.formats import jsonl
 from transforms.mapping import map_inputs, named
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
 from transforms.records import BadRow, Features, unpack_bad
+from transforms.saved_model import Loading
 
 DEAD: Final = "dead_letters"
 
@@ -78,7 +79,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        load = functools.partial(models.load, model, signature, model_ops)
+        load = functools.partial(saved_model.load, model, Loading(signature, model_ops))
         contract = find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
         self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole

@@ -1,36 +1,21 @@
-"""The SavedModel: what its signature takes and gives, and calling it.
+"""The model: what its signature takes and gives, and calling it. `transforms.saved_model` loads one."""
 
-Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
-SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
-TensorFlow is imported inside of functions, so that commands which need no model start at once, and module
-by module, so that the model process can do without the rest of it (`pipeline.startup.import_session`).
-"""
-
-import contextlib
 import functools
-import logging
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from transforms import model_ops, model_state
-from transforms.dtypes import DTYPES, STRING
-from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
+from transforms import model_ops
+from transforms.dtypes import STRING
+from transforms.errors import UsageError, nearest
 from transforms.gate import Gate
-from transforms.weights import weights
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 KEY = "key"
-# What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
-# blocks, which took a third more processor time, and last digits depended on the batch (docs/performance.md).
-ONE_CORE = 1
-ALL_CORES = 0
-MESSAGE = 300  # characters of a model's error that are kept
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
 
 
@@ -174,165 +159,6 @@ class Model:
         call = functools.partial(self.call, outputs=tuple(chosen))
         known = self.findings, self.unfit
         return Model(self.inputs, chosen, call, *known, stateful=self.stateful, weights=self.weights)
-
-
-def load(folder: str, signature: str, policy: str | None = None, cores: int = ONE_CORE) -> Model:
-    """Loads a signature of a SavedModel, once it is known what its ops do.
-
-    Args:
-        folder: The SavedModel's.
-        signature: Name of the signature.
-        policy: What happens to a model that does more than compute, see `model_ops.judge`.
-        cores: On how many a call may compute; the first model that a process loads decides for all.
-
-    Raises:
-        UsageError: There is no SavedModel, no such signature, it does what it must not, or it has inputs or
-            outputs that rows cannot feed or hold.
-    """
-    from tensorflow.core.protobuf.config_pb2 import ConfigProto
-    from tensorflow.python.client.session import Session
-    from tensorflow.python.framework.ops import Graph
-    from tensorflow.python.saved_model import loader_impl, tag_constants
-
-    check_folder(folder)
-    tags = [tag_constants.SERVING]
-    with _loading(folder):
-        loader = loader_impl.SavedModelLoader(folder)
-        described = loader.get_meta_graph_def_from_tags(tags)
-    signatures = described.signature_def
-    if signature not in signatures:
-        known = sorted(name for name in signatures if not name.startswith("__"))
-        raise UsageError(f"{folder} has no signature {signature}{nearest(signature, known)}; it has {known}")
-    # The very graph that is loaded next, not the file again, which could be another one by then.
-    findings = model_ops.find(described, folder, signature)
-    model_ops.judge(folder, findings, policy)
-    stateful = model_state.changes_state(described, signature)
-    graph = Graph()
-    session = Session(graph=graph, config=ConfigProto(intra_op_parallelism_threads=cores))
-    with graph.as_default(), _loading(folder):
-        loader.load(session, tags)
-    definition = signatures[signature]
-    inputs = {name: _input(name, definition.inputs[name]) for name in sorted(definition.inputs)}
-    outputs, unfit = {}, {}
-    for name in sorted(definition.outputs):
-        try:
-            outputs[name] = _output(name, definition.outputs[name])
-        except UnfitError as error:
-            unfit[name] = str(error)
-    size = weights(described.graph_def, [t.tensor for t in outputs.values()])
-    call = _Session(session, inputs, outputs)
-    return Model(inputs, outputs, call, findings, unfit, stateful=stateful, weights=size)
-
-
-@contextlib.contextmanager
-def _loading(folder: str) -> Iterator[None]:
-    """Turns what TensorFlow raises for a model that it cannot load into one line."""
-    from tensorflow.python.framework.errors_impl import OpError
-
-    try:
-        with quiet():
-            yield
-    except (OSError, RuntimeError, ValueError, OpError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
-
-
-class _Session:
-    """Calls a signature of a graph in a session. Thread-safe."""
-
-    def __init__(self, session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
-        self._fetched = {name: tensor.tensor for name, tensor in outputs.items()}
-        self._fed = [tensor.tensor for tensor in inputs.values()]
-        self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))
-
-    def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
-        from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
-
-        fetched = tuple(self._fetched[name] for name in (self._fetched if outputs is None else outputs))
-        try:
-            answer: Sequence[npt.NDArray[Any]] = self._callable(fetched)(*arrays)
-        except OpError as error:
-            # That a graph raised it goes without saying.
-            said = " ".join(error.message.removeprefix("Graph execution error:").split())
-            made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
-            raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
-        return answer
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps TensorFlow's deprecation notices about its own functions from the user."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def check_folder(folder: str) -> None:
-    """Looks whether a folder is a SavedModel's.
-
-    Raises:
-        UsageError: It is not, or not there.
-    """
-    if not os.path.exists(folder):
-        raise UsageError(f"no model at {folder}; give the folder that holds saved_model.pb, or a .keras file")
-    if any(os.path.isfile(os.path.join(folder, f"saved_model.{kind}")) for kind in ("pb", "pbtxt", "cpb")):
-        return
-    versions = sorted(int(v) for v in os.listdir(folder) if v.isdigit()) if os.path.isdir(folder) else []
-    hint = (
-        f"give one of its versions, {os.path.join(folder, str(versions[-1]))}"
-        if versions
-        else ("give the folder that holds saved_model.pb, or a .keras file")
-    )
-    raise UsageError(f"{folder} is not a SavedModel: it has no saved_model.pb; {hint}")
-
-
-class UnfitError(ValueError):
-    """No row can hold a tensor; the message says why."""
-
-
-def _input(name: str, info: Any) -> Tensor:
-    try:
-        dtype, sizes = _type(info)
-    except UnfitError as error:
-        raise UsageError(f"input {name} {error}; wrap the model") from error
-    if sizes is not None and (not sizes or sizes[0] is not None):
-        raise UsageError(f"input {name} of shape {sizes} has no free batch dimension; export the model with one")
-    return Tensor(name, dtype, None if sizes is None else tuple(sizes[1:]), info.name)
-
-
-def _output(name: str, info: Any) -> Tensor:
-    """An output.
-
-    Raises:
-        UnfitError: No row can hold it.
-    """
-    dtype, sizes = _type(info)
-    if sizes is None:
-        return Tensor(name, dtype, None, info.name)
-    if not sizes:
-        raise UnfitError("is one value for all rows together")
-    return Tensor(name, dtype, tuple(sizes[1:]), info.name, sizes[0])
-
-
-def _type(info: Any) -> tuple[str, list[int | None] | None]:
-    """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
-    from tensorflow.python.framework.dtypes import as_dtype
-
-    if info.WhichOneof("encoding") != "name":
-        raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
-    dtype = as_dtype(info.dtype).name
-    if dtype not in DTYPES:
-        raise UnfitError(f"has dtype {dtype}, which a row cannot hold")
-    if info.tensor_shape.unknown_rank:
-        return dtype, None
-    sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
-    if 0 in sizes:
-        raise UnfitError(f"of shape {sizes} holds no values")
-    return dtype, sizes
 
 
 def key_input(model: Model, name: str | None) -> Tensor | None:

@@ -14,8 +14,9 @@ from google.cloud import dataflow
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import flex, options
-from pipeline.options import parse_run, run_parser
+from pipeline import flags, flex
+from pipeline.flags import run_parser
+from pipeline.options import RunOptions, parse_run
 from scripts import make_template
 from tests.conftest import ROOT
 from transforms.errors import UsageError
@@ -29,8 +30,8 @@ LAUNCHED = (
     "--template_location=gs://b/staging/job_object",
     '--labels={"a":"b"}',
 )
-TYPES = {name: getattr(options, name) for name in ("names", "_pair", "_seconds", "_sha256")} | {
-    "_positive": options._positive(1 << 24)
+TYPES = {name: getattr(flags, name) for name in ("names", "_pair", "_seconds", "_sha256")} | {
+    "_positive": flags._positive(1 << 24)
 }
 
 
@@ -38,7 +39,7 @@ def metadata() -> dict[str, Any]:
     return json.loads(make_template.METADATA.read_text())
 
 
-def parsed(*parameters: str) -> options.RunOptions:
+def parsed(*parameters: str) -> RunOptions:
     command, *words = flex.command_line(parameters)
     assert command == "run"
     return parse_run(words, "keyjoin run")[0]

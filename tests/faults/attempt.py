@@ -99,7 +99,7 @@ class _Stub:
     def ensure(self) -> None:
         """It runs."""
 
-    def load(self, *_: str | None) -> Model:
+    def load(self, *_: object) -> Model:
         return self._model
 
 
