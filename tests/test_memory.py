@@ -220,7 +220,7 @@ def test_a_long_row_that_there_is_no_memory_for_is_one_line(
 
     flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}")
     monkeypatch.setattr("transforms.room.require", refuse)
-    monkeypatch.setattr("pipeline.preflight._Sample.arrays", lambda *_: None)
+    monkeypatch.setattr("pipeline.sample.Sample.arrays", lambda *_: None)
     done = keyjoin("run", *flags)
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert "of memory left to read lines of up to" in done.err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tensorflow.python.client import session
 
-from pipeline import preflight, sweep
+from pipeline import preflight, sample, sweep
 from pipeline.model_process import ModelProcess
 from tests import models
 from tests.conftest import Result
@@ -120,13 +120,13 @@ def test_a_chunk_has_a_batch_for_each_core_or_a_batch_has_all(
     model: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(preflight, "THREADS", threads)
+    monkeypatch.setattr(sample, "THREADS", threads)
     flags = (f"--input={lines(*[{'x': [1, 2, 3]}] * 600)}", f"--chunk_bytes={chunk_bytes}")
     with mock.patch.object(ModelProcess, "load", autospec=True, side_effect=ModelProcess.load) as loaded:
         done = keyjoin("run", *flags, f"--model={model(models.keyed)}")
     assert done.complete()
     assert done.manifest()["model"]["batch_size"] == size
-    assert {call.args[4] if len(call.args) > 4 else call.kwargs["cores"] for call in loaded.call_args_list} == {cores}
+    assert {call.args[2].cores for call in loaded.call_args_list} == {cores}
 
 
 @pytest.mark.parametrize("cores", [ONE_CORE, ALL_CORES])
