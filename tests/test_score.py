@@ -56,11 +56,24 @@ def test_keys_that_are_permuted_dropped_repeated_or_invented_never_misplace_a_pr
         taken = np.array([p for p in positions if p < len(x)], int)
         invented = key[taken] + np.where(np.arange(len(taken)) % 3 == 0, shift, 0)
         # An invented key comes with the prediction that it names, if there is one.
-        y = np.array([x[k] * 10 if 0 <= k < len(x) else -1 for k in invented], np.float32)
+        y = np.array([x[k - 1] * 10 if 0 < k <= len(x) else -1 for k in invented], np.float32)
         return y, invented.astype(key.dtype)
 
     x = np.arange(rows, dtype=np.float32) + 1
     check(run(fake(answer), KEYED, x, batch_size), x)
+
+
+@given(rows=st.integers(1, 20), dropped=st.sets(st.integers(0, 19)), batch_size=st.integers(1, 20))
+def test_what_a_model_fills_up_with_zeros_is_no_row_s_prediction(rows: int, dropped: set[int], batch_size: int) -> None:
+    def answer(x: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kept = np.array([row not in dropped for row in x], bool)
+        count = len(x) - int(kept.sum())
+        return np.pad(x[kept] * 10, (0, count)), np.pad(key[kept], (0, count))
+
+    x = np.arange(rows, dtype=np.float32)
+    scored = run(fake(answer), KEYED, x, batch_size)
+    check(scored, x)
+    assert {bad.row for bad in scored.bad} == {row for row in dropped if row < rows}
 
 
 @given(rows=st.integers(1, 60), batch_size=st.integers(1, 60), seed=st.integers(0, 9))

@@ -10,15 +10,17 @@ import pyarrow.compute as pc
 from transforms.records import Mask, Positions
 
 NO_ROW = -1
+# Not 0: models fill up with it what they leave out, which must not look like the key of a row.
+FIRST = 1
 
 
 class Alignment(NamedTuple):
-    """Which prediction belongs to which row; row i is the one that was sent with ordinal i.
+    """Which prediction belongs to which row; row i was sent with ordinal `FIRST` + i.
 
     Attributes:
         places: For each row that was sent, the position of its prediction, if it got exactly one. int64.
-        missing: Ordinals of the rows that got none.
-        repeated: Ordinals of the rows that got several.
+        missing: The rows that got none.
+        repeated: The rows that got several.
         unknown: How many predictions came with a key that was never sent.
     """
 
@@ -29,13 +31,13 @@ class Alignment(NamedTuple):
 
 
 def align(keys: Positions, count: int) -> Alignment:
-    """Aligns the predictions of a batch by the ordinals that came back beside them.
+    """Aligns the predictions of a batch by the keys that came back beside them.
 
     Args:
-        keys: What came back, see `ordinals`.
-        count: Rows that were sent, with ordinals 0 … count - 1.
+        keys: What came back, see `rows_of`.
+        count: Rows that were sent.
 
-    >>> a = align(ordinals(np.array([2, 0, 7, 1, 1]), 4), 4)
+    >>> a = align(rows_of(np.array([3, 1, 0, 2, 2]), 4), 4)
     >>> a.places[[0, 2]].tolist(), a.missing.tolist(), a.repeated.tolist(), a.unknown
     ([1, 0], [3], [1], 1)
     """
@@ -46,20 +48,29 @@ def align(keys: Positions, count: int) -> Alignment:
     return Alignment(places, np.flatnonzero(times == 0), np.flatnonzero(times > 1), len(keys) - len(known))
 
 
-def ordinals(keys: npt.NDArray[Any], count: int) -> Positions:
-    """Keys as numbers of rows, `NO_ROW` where they are none.
+def ordinals(count: int) -> Positions:
+    """The keys of a batch: whole numbers from `FIRST` on.
+
+    Args:
+        count: Rows that are sent.
+    """
+    return np.arange(FIRST, FIRST + count)
+
+
+def rows_of(keys: npt.NDArray[Any], count: int) -> Positions:
+    """The rows that were sent with some ordinals, `NO_ROW` where a key is none of them.
 
     Args:
         keys: What came back: (predictions,) of any number type, or bytes objects.
         count: Rows that were sent.
     """
     if keys.dtype == object:
-        sent = pa.array([b"%d" % ordinal for ordinal in range(count)], pa.binary())
+        sent = pa.array([b"%d" % ordinal for ordinal in range(FIRST, FIRST + count)], pa.binary())
         found = pc.index_in(pa.array(keys, pa.binary()), value_set=sent)
         numbers: Positions = pc.fill_null(found, NO_ROW).to_numpy(zero_copy_only=False).astype(np.int64)
         return numbers
     if keys.dtype.kind not in "iu":
         keys = keys.astype(np.float64)  # NumPy's own rules are not those of bfloat16
-    ordinal: Mask = (keys >= 0) & (keys < count)  # never true for NaN
+    ordinal: Mask = (keys >= FIRST) & (keys <= FIRST - 1 + count)  # never true for NaN
     whole = ordinal & (np.floor(keys) == keys) if keys.dtype.kind == "f" else ordinal
-    return np.where(whole, keys, NO_ROW).astype(np.int64)
+    return np.where(whole, keys, FIRST + NO_ROW).astype(np.int64) - FIRST

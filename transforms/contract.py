@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from transforms.align import ordinals
 from transforms.errors import ModelError, UsageError
 from transforms.key_probe import ROWS, Asked, Found, each, find_key, made_up
 from transforms.model import Arrays, Contract, Model, Tensor, key_array, key_input
@@ -147,7 +148,7 @@ def _follow(called: Model, contract: Contract, arrays: Arrays, count: int) -> bo
     """
     fed = {name: np.resize(array, (count, *array.shape[1:])) for name, array in arrays.items()}
     if contract.key is not None:
-        fed[contract.key.name] = key_array(np.arange(count), contract.key)
+        fed[contract.key.name] = key_array(ordinals(count), contract.key)
     answer = called(fed)
     lengths = {name: len(array) if array.ndim else 1 for name, array in answer.items()}
     beside = [name for name, last_column in contract.echoes if not last_column] or list(dict(contract.echoes))

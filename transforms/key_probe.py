@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
+from transforms.align import ordinals
 from transforms.dtypes import STRING
 from transforms.echoes import column, rows_at, strange_keys
 from transforms.errors import ModelError, UsageError
@@ -16,19 +17,19 @@ from transforms.model import Arrays, Echo, Model, Tensor, key_array
 
 # Vectors of keys, the first as a run sends them. No output that holds numbers of classes, or of the rows of a call,
 # consists of keys of both.
-KEYS = (np.array([0, 1, 2, 3, 4, 5, 6]), np.array([53, 41, 61, 47, 59, 43, 37]))
+KEYS = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([53, 41, 61, 47, 59, 43, 37]))
 ROWS = len(KEYS[0])
 # Data to call with: an echo for one of them that is none for another is a computation.
 VALUES = ((0, 1, 20011, -30011, 40009), (0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
 ALONE = 4  # real rows that are tried alone where some together fail
 # Keys just below powers of two. Odd, so that no float rounds them; no two of them are equal in a narrower integer.
 BOUNDS = np.array([2**power - 1 - 2 * power for power in (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 24)])
-MOST = int(BOUNDS[-1]) + 1
+MOST = int(BOUNDS[-1])
 OWN = 3  # of the rows' own values
 OWN_ROWS = 96  # at most that are called with their own values; as many as a call of a run has at least
 OWN_CALLS = 16  # where each call of the run has one row
-# Keys of other sizes than those of `KEYS`, for models that look at a range of them only.
-SPREAD = (97, 257, 1009, 10007, 1000003, -7, -97, -1009, -10007)
+# Keys of other sizes than those of `KEYS`, even and odd, for models that look at a range of them only.
+SPREAD = (97, 258, 1009, 10006, 1000003, -8, -97, -1010, -10007)
 FRACTIONS = (0.25, 0.5, 0.75)
 NOISE = 30  # times that a difference has to be as large as that of two calls with the same keys
 # A prediction that stands in another place of its batch may differ by so many times its dtype's resolution.
@@ -218,10 +219,10 @@ def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
         for start in range(0, min(len(rows), OWN_CALLS * size if size == 1 else OWN_ROWS), size):
             some = rows[start : start + size]
             data = {name: array[some] for name, array in whole.items() if name != asked.key.name}
-            ordinals = np.arange(len(some))
+            sent = ordinals(len(some))
             with contextlib.suppress(ModelError):
-                answers = asked(data, ordinals), asked(data, own[some])
-                found.append(_Probe(data, answers, (ordinals, own[some])))
+                answers = asked(data, sent), asked(data, own[some])
+                found.append(_Probe(data, answers, (sent, own[some])))
         if found:
             return found
     return []
@@ -254,7 +255,7 @@ def _vote(probe: _Probe, echo: Echo) -> bool | None:
 
 
 def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
-    """How many keys, from 0 on, an echo holds at least: what is cast to uint16 on its way wraps around."""
+    """How many keys, from 1 on, an echo holds at least: what is cast to uint16 on its way wraps around."""
     if asked.rows == 1 or not probes:
         return MOST
     probe = probes[-1]
@@ -266,7 +267,7 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
             answer = asked({name: array[rows] for name, array in probe.data.items()}, keys)
             exact = rows_at(answer, echo, keys)
             if len(keys) > 1 or exact:
-                most = int(keys[max(exact)]) + 1 if exact else 0
+                most = int(keys[max(exact)]) if exact else 0
                 return most if answer[echo.output].size else MOST
     return MOST  # the model raises for all of them, as it will in the run
 

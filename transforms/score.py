@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transforms.align import Alignment, align, ordinals
+from transforms.align import Alignment, align, ordinals, rows_of
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
 from transforms.halves import Refused, Scored, score_halves
@@ -103,7 +103,7 @@ def _score_batch(
     count = end - first
     arrays = {t.name: _padded(inputs[t.name][first:end], sent) for t in contract.inputs}
     if contract.key is not None:
-        arrays[contract.key.name] = key_array(np.arange(sent), contract.key)
+        arrays[contract.key.name] = key_array(ordinals(sent), contract.key)
     answer = called(arrays, alone=alone)
     check_shapes(contract, answer)
     if contract.echoes:
@@ -134,7 +134,7 @@ def _take_keys(contract: Contract, answer: Arrays, sent: int) -> tuple[list[Posi
     keys, of, predictions = [], {}, {tensor.name: answer[tensor.name] for tensor in contract.outputs}
     for name, last_column in contract.echoes:
         values = predictions.pop(name)
-        keys.append(ordinals(values[:, -1] if last_column else values.reshape(-1), sent))
+        keys.append(rows_of(values[:, -1] if last_column else values.reshape(-1), sent))
         if last_column:
             predictions[name], of[name] = values[:, :-1], len(keys) - 1
     beside = [at for at, echo in enumerate(contract.echoes) if not echo.last_column]
