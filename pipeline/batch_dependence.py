@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pipeline.flags import REFUSE, WARN
 from pipeline.probe import ProbeError, probe
 from pipeline.warning import warn
-from transforms.differences import Difference, Scores, by_neighbours, by_order, compare
+from transforms.differences import Difference, Scores, by_neighbours, by_order, compare, exchanged
 from transforms.errors import CrashError, ModelError, RunError, TimeoutExceededError, UsageError
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays, Contract, Model
@@ -40,6 +40,7 @@ class Verdict(enum.Enum):
     VALUES = "depends on the batch"
     RANDOM = "differs from call to call"
     ORDER = "does not follow the order of the rows"
+    EXCHANGED = "does not follow its key"
 
 
 class Dependence(NamedTuple):
@@ -279,6 +280,8 @@ def _worst(
             verdict, difference = Verdict.VALUES, by_neighbours(output.name, alone, [same[0] for same in together])
         if difference is None:
             continue
+        if contract.key is not None and (of_another := exchanged(output.name, together)) is not None:
+            verdict, difference = Verdict.EXCHANGED, of_another
         again = _again(call, output.name, difference)
         if again is not None:
             verdict, difference = Verdict.RANDOM, again
@@ -315,6 +318,12 @@ def judge(dependence: Dependence, policy: str) -> None:
             f"the model takes no key, and its output {output} does not follow the rows: in two orders of the same "
             f"rows, one of them gets {expected} and {found}; fix the model so that row n of its output is of row n of "
             f"its input, or have it return each row's key beside its prediction, {SEE}"
+        )
+    if dependence.verdict is Verdict.EXCHANGED:
+        raise UsageError(
+            f"the model does not return each key beside its own row's output {output}: in two orders of the same rows, "
+            f"one of them gets {expected} and {found}, and all values are the same; fix the model so that it moves the "
+            f"key as it moves the rows, {SEE}"
         )
     if dependence.verdict is Verdict.RANDOM:
         text = (

@@ -176,7 +176,26 @@ def test_predictions_that_depend_on_the_batch_are_reported(tried: Callable[..., 
     assert f"is {kept['expected']}, in another one {kept['found']};" in done.err
 
 
-@pytest.mark.parametrize("compute", [tf.sort, tf.cumsum, tf.nn.softmax])
+EXCHANGED = {
+    "sorted": tf.sort,
+    "reversed": lambda x: x[::-1],
+    "shifted": lambda x: tf.roll(x, 1, 0),
+    "two exchanged": lambda x: tf.concat([x[1:2], x[:1], x[2:]], 0),
+    "strings": lambda x: tf.as_string(tf.sort(x)),
+    "wide": lambda x: tf.stack([x[::-1], 7.0 - x[::-1]], 1),
+}
+
+
+@pytest.mark.parametrize("policy", ["refuse", "warn", "allow"])
+@pytest.mark.parametrize("case", EXCHANGED)
+def test_a_model_that_moves_predictions_and_not_their_keys_is_refused(
+    tried: Callable[..., Result], case: str, policy: str
+) -> None:
+    done = tried(keyed(EXCHANGED[case]), f"--batch_dependence={policy}", command="check")
+    assert (done.code, "does not return each key beside its own row's output y" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("compute", [tf.cumsum, tf.nn.softmax])
 def test_with_a_key_another_order_is_a_matter_of_values(tried: Callable[..., Result], compute: Any) -> None:
     done = tried(keyed(compute))
     assert (done.code, "predictions depend on the other rows of the batch" in done.err) == (0, True), done.err

@@ -68,6 +68,31 @@ def by_neighbours(output: str, alone: Sequence[Scores], calls: Iterable[Scores])
     return _first(compare(output, reference, scores) for scores in calls)
 
 
+def exchanged(output: str, calls: Iterable[Sequence[Scores]]) -> Difference | None:
+    """The first row that gets another prediction at another place among the same rows, where all predictions stay.
+
+    So rows get those of others. What is computed from other rows changes a prediction, too, but gives other values.
+
+    Args:
+        output: The output.
+        calls: Calls with the same rows, in several orders.
+    """
+    for same in calls:
+        for scores in same[1:]:
+            one, other = (_ascending(each.outputs[output][each.scored]) for each in (same[0], scores))
+            difference = compare(output, same[0], scores)
+            if difference and one.shape == other.shape and not differs(one, other, _largest(one)).any():
+                return difference
+    return None
+
+
+def _ascending(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows of an array by their values, from the first column on."""
+    columns = values.reshape(len(values), -1).T[::-1]
+    order = sorted(range(len(values)), key=lambda row: tuple(columns[::-1, row]))
+    return values[np.lexsort(columns) if values.dtype.kind in "biuf" else np.array(order, np.int64)]
+
+
 def _first(found: Iterable[Difference | None]) -> Difference | None:
     return next((difference for difference in found if difference is not None), None)
 
