@@ -15,6 +15,7 @@ from pipeline.keras_export import KERAS, export_keras
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_tensorflow
 from pipeline.terminal import show
+from transforms.connect import connect, ensure_values
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY
 from transforms.model_ops import find, judge
@@ -106,10 +107,13 @@ def wrap(
         if os.path.isfile(model):
             export_keras(model, source := folder)
         saved = saved_model_graph.read(source)
+        graph = saved_model_graph.serving_graph(saved, model)
+        connect(graph, source)  # for each signature, and before the objects are hidden that say what to connect
         definition = saved_model_graph.add_key(saved, model, signature, style)
-        findings = find(saved_model_graph.serving_graph(saved, model), source, signature)
+        findings = find(graph, source, signature)
         judge(model, findings, model_ops)
         model_check.warn(model, findings, model_ops)
+        ensure_values(graph, source, signature)
         if source != folder:
             _copy(source, folder)
         left_out = _remove_stale(folder)

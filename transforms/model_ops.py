@@ -4,7 +4,7 @@ This is a check, not a sandbox: it reads what the model says that it will do, an
 """
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from transforms.errors import UsageError
@@ -61,7 +61,8 @@ def find(graph: Any, folder: str, signature: str) -> list[Finding]:
         What was found, the worst first; empty for a model that only computes.
     """
     walk = Walk(graph)
-    reached = [(part, *place) for part in _parts(graph, folder, signature) for place in walk.reach(part)]
+    parts = [signature_part(graph, signature), *loading_parts(graph, folder)]
+    reached = [(part, *place) for part in parts for place in walk.reach(part)]
     found: dict[tuple[Kind, str, str, tuple[str, ...]], Finding] = {}
     for part, scope, node in reached:
         files = walk.files(scope, node, part.fed)
@@ -101,23 +102,28 @@ def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
 def signature_part(graph: Any, signature: str) -> Part:
     """What a call of a signature runs."""
     definition = graph.signature_def[signature]
-    fed = {tensor(name): None for info in definition.inputs.values() for name in _names(info)}
-    return Part(SIGNATURE, [name for info in definition.outputs.values() for name in _names(info)], fed)
+    fed = {tensor(name): None for info in definition.inputs.values() for name in names_of(info)}
+    return Part(SIGNATURE, [name for info in definition.outputs.values() for name in names_of(info)], fed)
 
 
-def _parts(graph: Any, folder: str, signature: str) -> Iterator[Part]:
-    """What keyjoin runs of a model, as TensorFlow's `loader_impl` and `transforms.model` do it."""
-    yield signature_part(graph, signature)
-    first = [name for info in _init_outputs(graph) for name in _names(info)]
+def loading_parts(graph: Any, folder: str) -> list[Part]:
+    """What loading a model runs, as TensorFlow's `loader_impl` does it: it restores the checkpoint, and initializes.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        folder: The SavedModel's.
+    """
+    first = [name for info in _init_outputs(graph) for name in names_of(info)]
     for collection in INIT_COLLECTIONS:
         if collection in graph.collection_def:
             first += graph.collection_def[collection].node_list.value
-    yield Part(INITIALIZATION, first, _assets(graph, folder))
     saver = graph.saver_def
     own = os.path.join(folder, "variables", "variables")
-    yield Part(
-        RESTORE, [saver.restore_op_name] * bool(saver.restore_op_name), {tensor(saver.filename_tensor_name): own}
-    )
+    restored = [saver.restore_op_name] * bool(saver.restore_op_name)
+    return [
+        Part(INITIALIZATION, first, _assets(graph, folder)),
+        Part(RESTORE, restored, {tensor(saver.filename_tensor_name): own}),
+    ]
 
 
 def _init_outputs(graph: Any) -> Iterable[Any]:
@@ -131,13 +137,17 @@ def _assets(graph: Any, folder: str) -> Fed:
     return {tensor(name): os.fsdecode(path) for name, path in assets.items()}
 
 
-def _names(info: Any) -> list[str]:
-    """The tensors of an input or output, which is several of them where it is sparse or ragged."""
+def names_of(info: Any) -> list[str]:
+    """The tensors of an input or output, which is several of them where it is sparse or ragged.
+
+    Args:
+        info: TensorInfo proto.
+    """
     if info.WhichOneof("encoding") == "coo_sparse":
         sparse = info.coo_sparse
         return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
     if info.WhichOneof("encoding") == "composite_tensor":
-        return [name for component in info.composite_tensor.components for name in _names(component)]
+        return [name for component in info.composite_tensor.components for name in names_of(component)]
     return [info.name]
 
 

@@ -2,10 +2,8 @@
 
 import fnmatch
 import re
+from collections.abc import Iterable
 from typing import Any
-
-from transforms.model_ops import signature_part
-from transforms.model_walk import Walk
 
 # TensorFlow marks each of them as stateful. They make a handle, only read, keep their state for one call, or call
 # functions, whose ops are looked at as well. Whatever else is stateful may change something.
@@ -19,20 +17,21 @@ _READ_ONLY = """
 _PATTERN = re.compile("|".join(map(fnmatch.translate, _READ_ONLY.split())))
 
 
-def changes_state(graph: Any, signature: str) -> bool:
-    """Whether a signature reaches an op that changes state: of a variable, a table, a queue, a random generator.
+def changes_state(nodes: Iterable[Any]) -> bool:
+    """Whether an op among some nodes changes state: of a variable, a table, a queue, a random generator.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
-        signature: Name of a signature that the graph has.
+        nodes: NodeDef protos, those of called functions among them.
     """
-    walk = Walk(graph)
-    ops = {node.op for _, node in walk.reach(signature_part(graph, signature))}
-    return any(map(_changes, ops - walk.functions.keys()))
+    return any(map(changes, {node.op for node in nodes}))
 
 
-def _changes(op: str) -> bool:
-    """Whether an op changes state; one that takes a reference (TensorFlow 1) does, though it is not called stateful."""
+def changes(op: str) -> bool:
+    """Whether an op changes state; one that takes a reference (TensorFlow 1) does, though it is not called stateful.
+
+    Args:
+        op: Type of an op; the name of a function counts as an op that TensorFlow does not have.
+    """
     from tensorflow.python.framework import op_def_registry
 
     if _PATTERN.match(op):

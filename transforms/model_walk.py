@@ -49,6 +49,11 @@ def tensor(name: str) -> str:
     return name if ":" in name else f"{name}:0"
 
 
+def bare(name: str) -> str:
+    """The node of a tensor, or of what a node waits for."""
+    return name.lstrip("^").partition(":")[0]
+
+
 class Walk:
     """The graph and its functions, and who calls them."""
 
@@ -74,7 +79,7 @@ class Walk:
     def reach(self, part: Part) -> Iterator[tuple[str, Any]]:
         """The nodes that a part runs and no earlier one did, each with the function that it is in."""
         functions: list[str] = []
-        for node in self._needed(part):
+        for node in self.needed(part):
             functions += self._called(_Call("", node, None, part.fed))
             if ("", node.name) not in self.reached:
                 self.reached.add(("", node.name))
@@ -89,16 +94,20 @@ class Walk:
                 functions += self._called(_Call(name, node, None, part.fed))
                 yield name, node
 
-    def _needed(self, part: Part) -> Iterator[Any]:
-        """The nodes of the graph itself that lead to what is fetched."""
+    def needed(self, part: Part) -> Iterator[Any]:
+        """The nodes of the graph itself that lead to what a part fetches.
+
+        Args:
+            part: What is run.
+        """
         pending, seen = list(part.fetched), set()
         while pending:
             name = pending.pop()
-            bare = name.lstrip("^").partition(":")[0]
-            if bare in seen or (not name.startswith("^") and tensor(name) in part.fed):
+            source = bare(name)
+            if source in seen or (not name.startswith("^") and tensor(name) in part.fed):
                 continue
-            seen.add(bare)
-            if node := self.nodes("").get(bare):
+            seen.add(source)
+            if node := self.nodes("").get(source):
                 yield node
                 pending += node.input
 
@@ -135,7 +144,7 @@ class Walk:
         if op is None or op.file is None:
             return None
         if isinstance(op.file, int):
-            given = _inputs(node)[op.file : op.file + 1]
+            given = inputs_of(node)[op.file : op.file + 1]
             return self._origins(scope, given[0], fed) if given else {None}
         return texts(node, op.file)
 
@@ -150,7 +159,7 @@ class Walk:
             if (scope, name, id(fed)) in seen:
                 continue
             seen.add((scope, name, id(fed)))
-            node = self.nodes(scope).get(name.partition(":")[0])
+            node = self.nodes(scope).get(bare(name))
             if not scope and tensor(name) in fed:
                 found.add(fed[tensor(name)])
             elif node is not None and node.op in self.functions:
@@ -166,11 +175,11 @@ class Walk:
     def _sources(self, scope: str, name: str, node: Any, fed: Fed) -> Iterable[_Place]:
         """The tensors that a tensor of strings comes from; none if that cannot be told."""
         if node is None:
-            return self._arguments(scope, name.partition(":")[0])
+            return self._arguments(scope, bare(name))
         if node.op == "ReadVariableOp":
             return self.assigned
         if node.op in PASSING:
-            return [(scope, source, fed) for source in _inputs(node)[: 1 if node.op in FIRST else None]]
+            return [(scope, source, fed) for source in inputs_of(node)[: 1 if node.op in FIRST else None]]
         return ()
 
     def _arguments(self, scope: str, name: str) -> Iterable[_Place]:
@@ -180,7 +189,7 @@ class Walk:
         # A list is several inputs, and those after it are moved by as many.
         if at is None or any(argument.number_attr or argument.type_list_attr for argument in declared):
             return ()
-        found = [(call, _inputs(call.node)[at + (call.before or 0) :][:1]) for call in self.calls[scope]]
+        found = [(call, inputs_of(call.node)[at + (call.before or 0) :][:1]) for call in self.calls[scope]]
         if any(call.before is None or not given for call, given in found):
             return ()
         return [(call.scope, given[0], call.fed) for call, given in found]
@@ -201,8 +210,12 @@ def _handed_on(function: Any) -> Iterator[str]:
         pending += inner
 
 
-def _inputs(node: Any) -> list[str]:
-    """The tensors that a node takes."""
+def inputs_of(node: Any) -> list[str]:
+    """The tensors that a node takes.
+
+    Args:
+        node: NodeDef proto.
+    """
     return [name for name in node.input if not name.startswith("^")]
 
 

@@ -16,9 +16,11 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from transforms import model_ops, model_state
+from transforms.connect import ensure_values
 from transforms.dtypes import DTYPES
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model import Model, Tensor
+from transforms.model_walk import Walk
 from transforms.weights import weights
 
 # What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
@@ -74,15 +76,18 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     # The very graph that is loaded next, not the file again, which could be another one by then.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
-    stateful = model_state.changes_state(described, signature)
+    walk = Walk(described)
+    reached = [node for _, node in walk.reach(model_ops.signature_part(described, signature))]
+    stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
+    unfit = ensure_values(described, folder, signature, reached)
     graph = Graph()
     session = Session(graph=graph, config=ConfigProto(intra_op_parallelism_threads=loading.cores))
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     definition = signatures[signature]
     inputs = {name: _input(name, definition.inputs[name]) for name in sorted(definition.inputs)}
-    outputs, unfit = {}, {}
-    for name in sorted(definition.outputs):
+    outputs = {}
+    for name in sorted(definition.outputs.keys() - unfit.keys()):
         try:
             outputs[name] = _output(name, definition.outputs[name])
         except UnfitError as error:

@@ -1,0 +1,177 @@
+"""Finds which variables and tables of a SavedModel's graph have a value once the model is loaded.
+
+Restoring the checkpoint and running the initializers give values. A resource that a signature reads, and that neither
+of them changes, has no value: each call would fail.
+"""
+
+import fnmatch
+import functools
+import re
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from transforms.model_ops import loading_parts, names_of, signature_part
+from transforms.model_state import changes
+from transforms.model_walk import CALLS, Part, Walk, bare, inputs_of
+
+# Ops that make the handle of a resource which has no value until an op gives it one. Queues, mutable tables and others
+# can be read as soon as they exist.
+_EMPTY_WHEN_NEW = """
+    VarHandleOp Variable VariableV2 HashTable HashTableV2 Iterator IteratorV2
+    BoostedTreesEnsembleResourceHandleOp DecisionTreeEnsembleResourceHandleOp TreeEnsembleResourceHandleOp
+    SimpleMLCreateModelResource"""
+_EMPTY = frozenset(_EMPTY_WHEN_NEW.split())
+_MUTABLE = re.compile("|".join(map(fnmatch.translate, ("MutableHashTable*", "MutableDenseHashTable*"))))
+# Ops that hand on a handle.
+_PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
+RESOURCE = 20  # DT_RESOURCE in types.proto
+
+
+class Resource(NamedTuple):
+    """What a handle refers to: handles with the same three refer to the same variable or table.
+
+    Attributes:
+        op: Type of the op that makes the handle.
+        container: Of TensorFlow's resource manager, in which the name is unique.
+        name: In the container.
+    """
+
+    op: str
+    container: str
+    name: str
+
+
+def resource(node: Any) -> Resource | None:
+    """What the handle that a node makes refers to; None if the node makes none.
+
+    Args:
+        node: NodeDef proto.
+    """
+    if node.op not in _EMPTY and not _MUTABLE.match(node.op):
+        return None
+    return Resource(node.op, _text(node, "container"), _text(node, "shared_name") or node.name)
+
+
+def _text(node: Any, attribute: str) -> str:
+    # An attribute is looked for before it is read, which would add it to the graph that is then loaded.
+    return node.attr[attribute].s.decode(errors="surrogateescape") if attribute in node.attr else ""
+
+
+class Changes:
+    """Which resources the nodes of a graph change, also through the functions that they call."""
+
+    def __init__(self, walk: Walk) -> None:
+        """Takes the graph."""
+        self._walk = walk
+        self._running: set[str] = set()
+        self._arguments = functools.cache(self._function)
+        self.inside: set[Resource] = set()  # those whose handles are made in functions
+
+    def of(self, parts: Iterable[Part]) -> set[Resource]:
+        """The resources that some parts of the graph change.
+
+        Args:
+            parts: What is run.
+        """
+        nodes = [node for part in parts for node in self._walk.needed(part)]
+        makers = self._walk.nodes("")
+        changed = (makers.get(origin(makers, name)) for name in self._changed(nodes))
+        return {made for node in changed if node is not None and (made := resource(node))} | self.inside
+
+    def _changed(self, nodes: Iterable[Any]) -> Iterator[str]:
+        """The handles that nodes change, as they name them."""
+        for node in nodes:
+            inputs = inputs_of(node)
+            for name, before in called(self._walk, node):
+                yield from (inputs[before + at] for at in self._arguments(name) if before + at < len(inputs))
+            if node.op not in self._walk.functions and changes(node.op):
+                yield from _handles(node, inputs)
+
+    def _function(self, name: str) -> frozenset[int]:
+        """The positions of a function's arguments that it changes."""
+        if name in self._running:  # a function that calls itself
+            return frozenset()
+        self._running.add(name)
+        function, nodes = self._walk.functions[name], self._walk.nodes(name)
+        arguments = {argument.name: at for at, argument in enumerate(function.signature.input_arg)}
+        found = {origin(nodes, handle) for handle in self._changed(function.node_def)}
+        self.inside |= {made for handle in found if handle in nodes and (made := resource(nodes[handle]))}
+        self._running.discard(name)
+        return frozenset(arguments[handle] for handle in found if handle in arguments)
+
+
+def called(walk: Walk, node: Any) -> Iterator[tuple[str, int]]:
+    """The functions that a node calls with its inputs, and how many inputs come before their arguments.
+
+    Args:
+        walk: The graph.
+        node: NodeDef proto.
+    """
+    if node.op in walk.functions:
+        yield node.op, 0
+    for attribute in ("f", "then_branch", "else_branch", "branches", "cond", "body"):
+        if node.op in _CALLS and attribute in node.attr:
+            value = node.attr[attribute]
+            functions = value.list.func if value.WhichOneof("value") == "list" else [value.func]
+            yield from ((f.name, _CALLS[node.op]) for f in functions if f.name in walk.functions)
+
+
+_CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}
+
+
+def origin(nodes: Any, name: str) -> str:
+    """The node, or argument of a function, that a handle comes from.
+
+    Args:
+        nodes: Those of the graph or function, by name.
+        name: A tensor.
+    """
+    at, seen = bare(name), set()
+    while at in nodes and at not in seen and nodes[at].op in _PASSING:
+        seen.add(at)
+        at = bare(nodes[at].input[0])
+    return at
+
+
+def _handles(node: Any, inputs: list[str]) -> list[str]:
+    """The inputs of an op that may be handles."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(node.op)
+    if definition is None or any(taken.number_attr or taken.type_list_attr for taken in definition.input_arg):
+        return inputs
+    pairs = zip(inputs, definition.input_arg, strict=False)
+    return [name for name, taken in pairs if taken.type == RESOURCE or taken.is_ref]
+
+
+def empty(graph: Any, folder: str, signature: str, reached: Collection[Any]) -> set[Resource]:
+    """The variables and tables that a signature reads and that have no value once the model is loaded.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        folder: The SavedModel's.
+        signature: Its name.
+        reached: The nodes that the signature runs, those of functions among them.
+    """
+    read = {made for node in reached if node.op in _EMPTY and (made := resource(node))}
+    if not read:
+        return set()
+    changes_of = Changes(Walk(graph))
+    missing = read - changes_of.of(loading_parts(graph, folder))
+    return missing - changes_of.of([signature_part(graph, signature)]) if missing else missing
+
+
+def readers(graph: Any, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
+    """The outputs of a signature that need some variables or tables -> one of these.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        signature: Its name.
+        resources: The variables and tables.
+    """
+    part, found = signature_part(graph, signature), {}
+    for name, info in graph.signature_def[signature].outputs.items():
+        for _, node in Walk(graph).reach(part._replace(fetched=names_of(info))):
+            if node.op in _EMPTY and (made := resource(node)) in resources and made is not None:
+                found[name] = made
+    return found
