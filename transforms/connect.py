@@ -43,18 +43,21 @@ def ensure_values(graph: Any, folder: str, signature: str, reached: Collection[A
     Raises:
         UsageError: No output can be computed.
     """
+    part = signature_part(graph, signature)
     if reached is None:
-        reached = [node for _, node in Walk(graph).reach(signature_part(graph, signature))]
-    if not empty(graph, folder, signature, reached):
+        reached = [node for _, node in Walk(graph).reach(part)]
+    if not empty(graph, folder, reached):
         return {}
     connect(graph, folder)
-    if not (missing := empty(graph, folder, signature, reached)):
+    # What the signature changes itself may get its value there, before it is read.
+    missing = empty(graph, folder, reached) - Changes(Walk(graph)).of([part])
+    if not missing:
         return {}
     found = readers(graph, signature, missing)
     why = {name: f"reads the {_kind(made)} {made.name}, which has no value" for name, made in found.items()}
     if len(why) < len(graph.signature_def[signature].outputs):
         return why
-    name, made = min(found.items())
+    name = min(found)
     raise UsageError(
         f"{folder}: output {name} of the signature {signature} {why[name]}: neither the checkpoint nor an initializer "
         f"gives it one; {_REMEDY}"

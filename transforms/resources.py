@@ -144,21 +144,16 @@ def _handles(node: Any, inputs: list[str]) -> list[str]:
     return [name for name, taken in pairs if taken.type == RESOURCE or taken.is_ref]
 
 
-def empty(graph: Any, folder: str, signature: str, reached: Collection[Any]) -> set[Resource]:
-    """The variables and tables that a signature reads and that have no value once the model is loaded.
+def empty(graph: Any, folder: str, reached: Collection[Any]) -> set[Resource]:
+    """The variables and tables among some nodes that have no value once the model is loaded.
 
     Args:
         graph: MetaGraphDef proto, as it will be loaded.
         folder: The SavedModel's.
-        signature: Its name.
-        reached: The nodes that the signature runs, those of functions among them.
+        reached: The nodes that a signature runs, those of functions among them.
     """
     read = {made for node in reached if node.op in _EMPTY and (made := resource(node))}
-    if not read:
-        return set()
-    changes_of = Changes(Walk(graph))
-    missing = read - changes_of.of(loading_parts(graph, folder))
-    return missing - changes_of.of([signature_part(graph, signature)]) if missing else missing
+    return read - Changes(Walk(graph)).of(loading_parts(graph, folder)) if read else read
 
 
 def readers(graph: Any, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
