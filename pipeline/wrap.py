@@ -18,7 +18,8 @@ from pipeline.terminal import show
 from transforms.connect import connect, ensure_values
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY
-from transforms.model_ops import find, judge
+from transforms.model_ops import find, judge, signature_part
+from transforms.model_walk import Walk
 from transforms.paths import absolute
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
@@ -108,12 +109,13 @@ def wrap(
             export_keras(model, source := folder)
         saved = saved_model_graph.read(source)
         graph = saved_model_graph.serving_graph(saved, model)
-        connect(graph, source)  # for each signature, and before the objects are hidden that say what to connect
+        connect(Walk(graph), source)  # for each signature, and before the objects are hidden that say what to connect
         definition = saved_model_graph.add_key(saved, model, signature, style)
         findings = find(graph, source, signature)
         judge(model, findings, model_ops)
         model_check.warn(model, findings, model_ops)
-        ensure_values(graph, source, signature)
+        walk = Walk(graph)
+        ensure_values(walk, source, signature, [node for _, node in walk.reach(signature_part(graph, signature))])
         if source != folder:
             _copy(source, folder)
         left_out = _remove_stale(folder)

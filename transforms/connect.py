@@ -28,14 +28,14 @@ _REMEDY = (
 _VALUES = ("Identity", "Cast")  # between what is read from the checkpoint and what it is restored into
 
 
-def ensure_values(graph: Any, folder: str, signature: str, reached: Collection[Any] | None = None) -> dict[str, str]:
+def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[Any]) -> dict[str, str]:
     """Makes sure that what a signature reads has a value once the model is loaded.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded; handles in it are connected where that is needed.
+        walk: The graph, as it will be loaded; handles in it are connected where that is needed.
         folder: The SavedModel's, with its checkpoint.
         signature: Its name.
-        reached: The nodes that the signature runs, those of functions among them, if they are known already.
+        reached: The nodes that the signature runs, those of functions among them.
 
     Returns:
         Output that cannot be computed -> why.
@@ -43,19 +43,17 @@ def ensure_values(graph: Any, folder: str, signature: str, reached: Collection[A
     Raises:
         UsageError: No output can be computed.
     """
-    part = signature_part(graph, signature)
-    if reached is None:
-        reached = [node for _, node in Walk(graph).reach(part)]
-    if not empty(graph, folder, reached):
+    if not empty(walk, folder, reached):
         return {}
-    connect(graph, folder)
+    connect(walk, folder)
     # What the signature changes itself may get its value there, before it is read.
-    missing = empty(graph, folder, reached) - Changes(Walk(graph)).of([part])
+    changed = Changes(walk).of([signature_part(walk.meta_graph, signature)])
+    missing = empty(walk, folder, reached) - changed
     if not missing:
         return {}
-    found = readers(graph, signature, missing)
+    found = readers(walk, signature, missing)
     why = {name: f"reads the {_kind(made)} {made.name}, which has no value" for name, made in found.items()}
-    if len(why) < len(graph.signature_def[signature].outputs):
+    if len(why) < len(walk.meta_graph.signature_def[signature].outputs):
         return why
     name = min(found)
     raise UsageError(
@@ -68,25 +66,23 @@ def _kind(made: Resource) -> str:
     return "variable" if "Var" in made.op else "table" if "Table" in made.op else "resource"
 
 
-def connect(graph: Any, folder: str) -> None:
+def connect(walk: Walk, folder: str) -> None:
     """Gives each handle without a value the name of the handle of the same object that gets one, in place.
 
     A handle for which the SavedModel does not say that stays as it is.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
+        walk: The graph, as it will be loaded.
         folder: The SavedModel's, with its checkpoint.
     """
-    walk = Walk(graph)
-    loading = loading_parts(graph, folder)
+    objects = walk.meta_graph.object_graph_def
+    loading = loading_parts(walk.meta_graph, folder)
     given = Changes(walk).of(loading)
     handles = {name: it for name, node in walk.nodes("").items() if (it := resource(node))}
-    if given.issuperset(handles.values()) or not graph.object_graph_def.nodes:
+    if given.issuperset(handles.values()) or not objects.nodes:
         return
-    objects = _objects(walk, graph.object_graph_def)
-    restored = _restored(walk, loading)
-    of_checkpoint = _checkpoint_keys(graph.object_graph_def, folder)
-    for at, names in objects.items():
+    restored, of_checkpoint = _restored(walk, loading), _checkpoint_keys(objects, folder)
+    for at, names in _objects(walk, objects).items():
         values = [*names, *restored.get(of_checkpoint.get(at, frozenset()), ())]
         source = next((name for name in values if handles.get(name) in given), None)
         if source is not None:

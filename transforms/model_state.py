@@ -1,6 +1,7 @@
 """Whether calling a signature of a SavedModel can change what later calls of it give, as its graph says."""
 
 import fnmatch
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -26,6 +27,7 @@ def changes_state(nodes: Iterable[Any]) -> bool:
     return any(map(changes, {node.op for node in nodes}))
 
 
+@functools.cache
 def changes(op: str) -> bool:
     """Whether an op changes state; one that takes a reference (TensorFlow 1) does, though it is not called stateful.
 

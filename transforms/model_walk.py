@@ -59,7 +59,7 @@ class Walk:
 
     def __init__(self, graph: Any) -> None:
         library = graph.graph_def.library
-        self.graph = graph.graph_def
+        self.meta_graph, self.graph = graph, graph.graph_def
         self.functions = {function.signature.name: function for function in library.function}
         self.gradients = {gradient.function_name: gradient.gradient_func for gradient in library.gradient}
         self.alike: dict[bytes, list[str]] = collections.defaultdict(list)

@@ -144,27 +144,28 @@ def _handles(node: Any, inputs: list[str]) -> list[str]:
     return [name for name, taken in pairs if taken.type == RESOURCE or taken.is_ref]
 
 
-def empty(graph: Any, folder: str, reached: Collection[Any]) -> set[Resource]:
+def empty(walk: Walk, folder: str, reached: Collection[Any]) -> set[Resource]:
     """The variables and tables among some nodes that have no value once the model is loaded.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
+        walk: The graph, as it will be loaded.
         folder: The SavedModel's.
         reached: The nodes that a signature runs, those of functions among them.
     """
     read = {made for node in reached if node.op in _EMPTY and (made := resource(node))}
-    return read - Changes(Walk(graph)).of(loading_parts(graph, folder)) if read else read
+    return read - Changes(walk).of(loading_parts(walk.meta_graph, folder)) if read else read
 
 
-def readers(graph: Any, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
+def readers(walk: Walk, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
     """The outputs of a signature that need some variables or tables -> one of these.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
+        walk: The graph.
         signature: Its name.
         resources: The variables and tables.
     """
-    part, found = signature_part(graph, signature), {}
+    graph, found = walk.meta_graph, {}
+    part = signature_part(graph, signature)
     for name, info in graph.signature_def[signature].outputs.items():
         for _, node in Walk(graph).reach(part._replace(fetched=names_of(info))):
             if node.op in _EMPTY and (made := resource(node)) in resources and made is not None:

@@ -79,9 +79,11 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     walk = Walk(described)
     reached = [node for _, node in walk.reach(model_ops.signature_part(described, signature))]
     stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
-    unfit = ensure_values(described, folder, signature, reached)
+    unfit = ensure_values(walk, folder, signature, reached)
     graph = Graph()
-    session = Session(graph=graph, config=ConfigProto(intra_op_parallelism_threads=loading.cores))
+    # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
+    config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)
+    session = Session(graph=graph, config=config)
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     definition = signatures[signature]
