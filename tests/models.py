@@ -219,14 +219,26 @@ def one_value(folder: Path) -> str:
     return save(folder, lambda x: {"prediction": tf.reshape(tf.reduce_mean(x), [1])}, spec("x", 3))
 
 
-def uninitialized(folder: Path) -> str:
+def without_initializer(folder: Path) -> str:
     """Looks a value up in a table whose initializer is lost, as old exporters saved it."""
     graph = tf.Graph()
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
         table = tf.raw_ops.HashTableV2(key_dtype=tf.int64, value_dtype=tf.float32)
         found = tf.raw_ops.LookupTableFindV2(table_handle=table, keys=tf.cast(x[:, 0], tf.int64), default_value=0.0)
-        tf.compat.v1.saved_model.simple_save(session, str(folder), {"x": x}, {"prediction": found})
+        tf.compat.v1.saved_model.simple_save(session, str(folder), {"x": x}, {"prediction": found, "same": x[:, 0]})
+    return str(folder)
+
+
+def counting_from_nothing(folder: Path) -> str:
+    """Counts its calls in a variable that nothing gives a first value."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
+        calls = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], shared_name="calls")
+        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=calls, value=1.0)]):
+            counted = x[:, 0] + tf.raw_ops.ReadVariableOp(resource=calls, dtype=tf.float32)
+        tf.compat.v1.saved_model.simple_save(session, str(folder), {"x": x}, {"prediction": counted})
     return str(folder)
 
 

@@ -182,7 +182,7 @@ def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) 
     fixed = models.save(tmp_path / "fixed", lambda x: {"y": x}, tf.TensorSpec([4, 3], name="x"))
     assert "input x of shape [4, 3] has no free batch dimension" in refuse(f"--model={fixed}")
     scalar = models.save(tmp_path / "scalar", lambda x: {"y": tf.reduce_sum(x)}, models.spec("x", 3))
-    assert "output y is one value for all rows together: it is not one a row" in refuse(f"--model={scalar}")
+    assert "output y is one value for all rows together: it cannot be written" in refuse(f"--model={scalar}")
     complex_ = models.save(tmp_path / "complex", lambda x: {"y": tf.cast(x, tf.complex64)}, models.spec("x", 3))
     assert "output y has dtype complex64" in refuse(f"--model={complex_}")
 

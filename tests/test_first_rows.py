@@ -343,7 +343,7 @@ def test_a_model_that_ends_its_process_is_not_asked_row_by_row(
 @pytest.mark.parametrize(
     ("build", "says", "remedy"),
     [
-        (models.uninitialized, "FailedPreconditionError: ", "export the model with its initializer"),
+        (models.counting_from_nothing, "FailedPreconditionError: ", "export the model with its initializer"),
         (models.without_file, "NotFoundError: ", "copy the whole model folder"),
     ],
 )

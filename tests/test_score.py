@@ -167,7 +167,7 @@ def test_without_a_key_too_few_predictions_are_missing_and_too_many_repeated(mod
         contract = Contract("s", tuple(called.inputs.values()), tuple(called.outputs.values()))
         scored = score(called, contract, {"x": x}, 3, 96, keep_non_finite=False)
         assert [bad.reason for bad in scored.bad] == [reason] * 3
-        with pytest.raises(UsageError, match=r"output prediction has \d+ values for 5 rows: it is not one a row"):
+        with pytest.raises(UsageError, match=r"output prediction has \d+ values for 5 rows: it cannot be written"):
             find_contract(called, "s")
 
 

@@ -105,7 +105,7 @@ def _needed(model: Model, contract: Contract, wanted: Collection[str], *, alone:
 def _not_per_row(model: Model, name: str, why: str, bad: Collection[str]) -> UsageError:
     good = [other for other in model.outputs if other != name and other not in bad]
     leave_out = f", or leave it out of a run with --output_fields row,{','.join(good)}" if good else ""
-    return UsageError(f"output {name} {why}: it is not one a row; export the model without it{leave_out}")
+    return UsageError(f"output {name} {why}: it cannot be written; export the model without it{leave_out}")
 
 
 def _check_outputs(model: Model, contract: Contract, rows: Arrays | None, *, alone: bool) -> None:
