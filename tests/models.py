@@ -236,8 +236,9 @@ def counting_from_nothing(folder: Path) -> str:
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
         calls = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], shared_name="calls")
-        with tf.control_dependencies([tf.raw_ops.AssignAddVariableOp(resource=calls, value=1.0)]):
-            counted = x[:, 0] + tf.raw_ops.ReadVariableOp(resource=calls, dtype=tf.float32)
+        before = tf.raw_ops.ReadVariableOp(resource=calls, dtype=tf.float32)
+        with tf.control_dependencies([tf.raw_ops.AssignVariableOp(resource=calls, value=before + 1.0)]):
+            counted = x[:, 0] + before
         tf.compat.v1.saved_model.simple_save(session, str(folder), {"x": x}, {"prediction": counted})
     return str(folder)
 

@@ -17,7 +17,7 @@ from transforms.errors import UsageError
 from transforms.model_ops import loading_parts, signature_part
 from transforms.model_state import changes
 from transforms.model_walk import Part, Walk, bare, inputs_of
-from transforms.resources import Changes, Resource, called, empty, origin, readers, resource
+from transforms.resources import Given, Resource, called, empty, origin, readers, resource
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the checkpoint's tensor with its own object graph
 _TYPES = ("dtype", "key_dtype", "value_dtype")
@@ -46,9 +46,8 @@ def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[A
     if not empty(walk, folder, reached):
         return {}
     connect(walk, folder)
-    # What the signature changes itself may get its value there, before it is read.
-    changed = Changes(walk).of([signature_part(walk.meta_graph, signature)])
-    missing = empty(walk, folder, reached) - changed
+    # The signature may give a value, and then read it.
+    missing = empty(walk, folder, reached) - Given(walk).of([signature_part(walk.meta_graph, signature)])
     if not missing:
         return {}
     found = readers(walk, signature, missing)
@@ -77,7 +76,7 @@ def connect(walk: Walk, folder: str) -> None:
     """
     objects = walk.meta_graph.object_graph_def
     loading = loading_parts(walk.meta_graph, folder)
-    given = Changes(walk).of(loading)
+    given = Given(walk).of(loading)
     handles = {name: it for name, node in walk.nodes("").items() if (it := resource(node))}
     if given.issuperset(handles.values()) or not objects.nodes:
         return

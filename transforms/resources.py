@@ -22,6 +22,10 @@ _EMPTY_WHEN_NEW = """
     SimpleMLCreateModelResource"""
 _EMPTY = frozenset(_EMPTY_WHEN_NEW.split())
 _MUTABLE = re.compile("|".join(map(fnmatch.translate, ("MutableHashTable*", "MutableDenseHashTable*"))))
+# Ops that change a value that is there: they give none to a resource that is new.
+_NEED_A_VALUE = """
+    AssignAdd* AssignSub* CountUpTo Scatter* StridedSliceAssign Apply* SparseApply* Resource* Rng* Stateful*"""
+_NEEDS_A_VALUE = re.compile("|".join(map(fnmatch.translate, _NEED_A_VALUE.split())))
 # Ops that hand on a handle.
 _PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 RESOURCE = 20  # DT_RESOURCE in types.proto
@@ -57,8 +61,8 @@ def _text(node: Any, attribute: str) -> str:
     return node.attr[attribute].s.decode(errors="surrogateescape") if attribute in node.attr else ""
 
 
-class Changes:
-    """Which resources the nodes of a graph change, also through the functions that they call."""
+class Given:
+    """Which resources the nodes of a graph may give a value, also through the functions that they call."""
 
     def __init__(self, walk: Walk) -> None:
         """Takes the graph."""
@@ -68,33 +72,33 @@ class Changes:
         self.inside: set[Resource] = set()  # those whose handles are made in functions
 
     def of(self, parts: Iterable[Part]) -> set[Resource]:
-        """The resources that some parts of the graph change.
+        """The resources that some parts of the graph may give a value.
 
         Args:
             parts: What is run.
         """
         nodes = [node for part in parts for node in self._walk.needed(part)]
         makers = self._walk.nodes("")
-        changed = (makers.get(origin(makers, name)) for name in self._changed(nodes))
-        return {made for node in changed if node is not None and (made := resource(node))} | self.inside
+        given = (makers.get(origin(makers, name)) for name in self._given(nodes))
+        return {made for node in given if node is not None and (made := resource(node))} | self.inside
 
-    def _changed(self, nodes: Iterable[Any]) -> Iterator[str]:
-        """The handles that nodes change, as they name them."""
+    def _given(self, nodes: Iterable[Any]) -> Iterator[str]:
+        """The handles of what nodes give a value, as they name them."""
         for node in nodes:
             inputs = inputs_of(node)
             for name, before in called(self._walk, node):
                 yield from (inputs[before + at] for at in self._arguments(name) if before + at < len(inputs))
-            if node.op not in self._walk.functions and changes(node.op):
+            if node.op not in self._walk.functions and changes(node.op) and not _NEEDS_A_VALUE.match(node.op):
                 yield from _handles(node, inputs)
 
     def _function(self, name: str) -> frozenset[int]:
-        """The positions of a function's arguments that it changes."""
+        """The positions of a function's arguments that it gives a value."""
         if name in self._running:  # a function that calls itself
             return frozenset()
         self._running.add(name)
         function, nodes = self._walk.functions[name], self._walk.nodes(name)
         arguments = {argument.name: at for at, argument in enumerate(function.signature.input_arg)}
-        found = {origin(nodes, handle) for handle in self._changed(function.node_def)}
+        found = {origin(nodes, handle) for handle in self._given(function.node_def)}
         self.inside |= {made for handle in found if handle in nodes and (made := resource(nodes[handle]))}
         self._running.discard(name)
         return frozenset(arguments[handle] for handle in found if handle in arguments)
@@ -153,7 +157,7 @@ def empty(walk: Walk, folder: str, reached: Collection[Any]) -> set[Resource]:
         reached: The nodes that a signature runs, those of functions among them.
     """
     read = {made for node in reached if node.op in _EMPTY and (made := resource(node))}
-    return read - Changes(walk).of(loading_parts(walk.meta_graph, folder)) if read else read
+    return read - Given(walk).of(loading_parts(walk.meta_graph, folder)) if read else read
 
 
 def readers(walk: Walk, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
