@@ -84,7 +84,7 @@ def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
         UsageError: There is no such signature, it has a key, or its outputs do not fit the style.
     """
     graph = serving_graph(saved, model)
-    definition = _signature(graph, model, signature)
+    definition = find_signature(graph, model, signature)
     if style == "functional":
         prediction = _single_prediction(definition, model)
         nodes, key, echo = _concat_key(prediction, _free_scope(graph.graph_def.node))
@@ -109,7 +109,17 @@ def serving_graph(saved: Any, model: str) -> Any:
     return saved.meta_graphs[tags.index(["serve"])]
 
 
-def _signature(graph: Any, model: str, signature: str) -> Any:
+def find_signature(graph: Any, model: str, signature: str) -> Any:
+    """The SignatureDef that can get a key.
+
+    Args:
+        graph: MetaGraphDef proto.
+        model: Its path, for messages.
+        signature: Name of the signature.
+
+    Raises:
+        UsageError: There is no such signature, or it has a key.
+    """
     known = sorted(name for name in graph.signature_def if not name.startswith("__"))
     if signature not in known:
         raise UsageError(

@@ -109,18 +109,28 @@ def wrap(
             export_keras(model, source := folder)
         saved = saved_model_graph.read(source)
         graph = saved_model_graph.serving_graph(saved, model)
-        connect(Walk(graph), source)  # for each signature, and before the objects are hidden that say what to connect
+        saved_model_graph.find_signature(graph, model, signature)
+        _connect(graph, source, signature)  # before the objects are hidden that say what to connect
         definition = saved_model_graph.add_key(saved, model, signature, style)
         findings = find(graph, source, signature)
         judge(model, findings, model_ops)
         model_check.warn(model, findings, model_ops)
-        walk = Walk(graph)
-        ensure_values(walk, source, signature, [node for _, node in walk.reach(signature_part(graph, signature))])
         if source != folder:
             _copy(source, folder)
         left_out = _remove_stale(folder)
         saved_model_graph.write(saved, folder)
     return _summary(output, signature, definition) + left_out
+
+
+def _connect(graph: Any, folder: str, signature: str) -> None:
+    """Connects what the signatures read to what gets a value, so that the copy also loads without keyjoin.
+
+    Raises:
+        UsageError: What the signature that gets the key reads has no value.
+    """
+    walk = Walk(graph)
+    connect(walk, folder)
+    ensure_values(walk, folder, signature, [node for _, node in walk.reach(signature_part(graph, signature))])
 
 
 def _check_model(model: str) -> None:

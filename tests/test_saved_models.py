@@ -1,16 +1,37 @@
 """SavedModels of every kind, however they were saved, give what the model itself gives."""
 
+import json
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from pipeline import saved_model_graph
 from pipeline.wrap import wrap
-from tests.conftest import ROOT
-from tests.saved_models import KEYS, MATRIX, MODULE, SAVE, Arrays, Saved, tf_keras, v1
+from tests import models
+from tests.conftest import ROOT, Result
+from tests.saved_models import (
+    KEYS,
+    MATRIX,
+    MODULE,
+    RESOURCES,
+    ROWS,
+    SAVE,
+    Arrays,
+    Saved,
+    half_saved,
+    holding,
+    tf_keras,
+    v1,
+)
 from transforms import saved_model
 
 TF_KERAS = {
@@ -97,3 +118,115 @@ def test_wrapped_it_loads_anywhere_and_gives_the_same(
     expected = made.expected if len(made.expected) > 1 else {"prediction": next(iter(made.expected.values()))}
     for call in (call_in_session, call_in_plain_session, call_saved):
         assert_equal(call(folder, rows), {**expected, "key": KEYS})
+
+
+@given(st.lists(st.integers(0, len(RESOURCES) - 1), min_size=1, max_size=12), st.booleans())
+@settings(max_examples=12)
+def test_each_variable_and_table_keeps_its_own_value(kinds: list[int], nested: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = holding(Path(folder, "model"), kinds, nested=nested)
+        wrap(path, f"{folder}/keyed", "function")
+        x = np.arange(ROWS, dtype=np.float32)
+        expected = [(x + number).tolist() for number in range(1, len(kinds) + 1)]
+        answers = [call_in_session(path, {"x": x})]
+        answers += [call(f"{folder}/keyed", {"x": x, "key": KEYS}) for call in (call_in_plain_session, call_saved)]
+    for answer in answers:
+        answer.pop("key", None)
+        assert [answer[name].tolist() for name in sorted(answer)] == expected
+
+
+# What has no value is refused before the run
+
+
+def damage(folder: Path, source: str, how: str) -> str:
+    """Copies a model, and takes something from the copy."""
+    shutil.copytree(source, folder)
+    index = folder / "variables" / "variables.index"
+    if how == "no checkpoint":
+        index.unlink()
+    elif how == "damaged checkpoint":
+        index.write_bytes(b"x" * 100)
+    else:
+        saved = saved_model_graph.read(str(folder))
+        saved.meta_graphs[0].ClearField("object_graph_def")
+        saved_model_graph.write(saved, str(folder))
+    return str(folder)
+
+
+NO_VALUE = "the signature serving_default reads the variable .*, which neither the checkpoint nor an initializer gives a value; "
+DAMAGED = {
+    "no checkpoint": f"{NO_VALUE}there is no .*variables.index: copy the whole folder",
+    "damaged checkpoint": "the checkpoint .*variables cannot be read: .*; copy the whole folder",
+    "no object graph": f'{NO_VALUE}save the model again where it was made, a Keras model with model.export\\("FOLDER"\\)',
+}
+
+
+@pytest.mark.parametrize("how", DAMAGED)
+def test_a_variable_without_a_value_is_refused_by_name(
+    how: str, saved: Callable[[tuple[str, str]], Saved], keyjoin: Callable[..., Result], lines: Any, tmp_path: Path
+) -> None:
+    path = damage(tmp_path / "model", saved(TWICE[0]).path, how)
+    flags = (f"--model={path}", f"--input={lines({'x': [1, 2, 3]})}")
+    commands = [
+        ("inspect", flags[0]),
+        ("check", *flags),
+        ("run", *flags),
+        ("wrap", flags[0], f"--output={tmp_path / 'keyed'}"),
+    ]
+    for command in commands:
+        done = keyjoin(*command)
+        assert done.code == 2
+        assert re.search(DAMAGED[how], done.err)
+        assert len(done.err.splitlines()) == 1
+
+
+def test_a_table_without_an_initializer_is_refused_by_name(
+    keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    flags = (f"--model={model(models.without_initializer)}", f"--input={lines({'x': [1, 2, 3]})}")
+    for command in ("check", "run"):
+        done = keyjoin(command, *flags)
+        assert done.code == 2
+        assert "output prediction reads the table HashTableV2, which has no value" in done.err
+        assert not done.output.exists()
+    done = keyjoin("run", *flags, "--output_fields=row,same")
+    assert (done.code, done.rows()) == (0, [{"x": [1, 2, 3], "same": 1.0}])
+
+
+def test_outputs_that_can_be_computed_are_written(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    flags = (f"--model={model(half_saved)}", f"--input={lines({'x': 4})}")
+    done = keyjoin("run", *flags)
+    assert done.code == 2
+    assert "output z reads the variable lost, which has no value" in done.err
+    done = keyjoin("run", *flags, "--output_fields=row,y")
+    assert (done.code, done.rows()) == (0, [{"x": 4, "y": 8.0}])
+    assert "reads the variable lost" in keyjoin("inspect", flags[0]).out
+
+
+# The command line
+
+
+def test_every_command_takes_a_model_whose_graph_has_its_variables_twice(
+    saved: Callable[[tuple[str, str]], Saved], keyjoin: Callable[..., Result], lines: Any, tmp_path: Path
+) -> None:
+    made = saved(("a function that adds a key", MODULE))
+    rows = [{"features": row} for row in made.rows["features"].tolist()]
+    expected = made.expected["prediction"]
+    model = f"--model={made.path}"
+    assert "key echo" in keyjoin("inspect", model).out
+    for flags in ((), ("--isolate",)):
+        run = keyjoin("run", model, f"--input={lines(*rows, {'features': [1, 2]})}", "--max_bad_rows=1", *flags)
+        assert run.code == 0
+        np.testing.assert_allclose([row["prediction"] for row in run.rows()], expected, rtol=1e-5, atol=1e-6)
+    assert keyjoin("verify", f"--run={run.output}", model, "--rescore=6").code == 0
+    mended = tmp_path / "mended.jsonl"
+    key = run.dead()[0]["key"]
+    mended.write_text(json.dumps({"key": key, "row": json.dumps(rows[0])}) + "\n")
+    done = keyjoin("replay", f"--run={run.output}", model, f"--rows={mended}")
+    assert done.code == 0, done.err
+    request = tmp_path / "request.json"
+    instances = [{**row, "key": key} for row, key in zip(rows, made.rows["key"].tolist(), strict=True)]
+    request.write_text(json.dumps({"instances": instances}))
+    answer = json.loads(keyjoin("predict", model, f"--instances={request}").out)["predictions"]
+    assert [row["key"] for row in answer] == made.rows["key"].tolist()
+    np.testing.assert_allclose([row["prediction"] for row in answer], expected, rtol=1e-5, atol=1e-6)

@@ -17,14 +17,17 @@ from transforms.errors import UsageError
 from transforms.model_ops import loading_parts, signature_part
 from transforms.model_state import changes
 from transforms.model_walk import Part, Walk, bare, inputs_of
-from transforms.resources import Given, Resource, called, empty, origin, readers, resource
+from transforms.resources import Given, called, empty, maker, origin, readers, resource
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the checkpoint's tensor with its own object graph
-_TYPES = ("dtype", "key_dtype", "value_dtype")
-_REMEDY = (
-    "save the model again where it was made: a Keras model with model.export(FOLDER), a graph of TensorFlow 1 with "
-    "tf.compat.v1.saved_model.simple_save(…, legacy_init_op=tf.compat.v1.tables_initializer())"
-)
+_TYPES = ("dtype", "shape", "key_dtype", "value_dtype", "value_shape")
+_REMEDY = "save the model again where it was made"
+_REMEDIES = {
+    "VarHandleOp": f'{_REMEDY}, a Keras model with model.export("FOLDER")',
+    "HashTableV2": f"{_REMEDY}, in TensorFlow 1 with main_op=tf.compat.v1.tables_initializer()",
+}
+_COPY_REMEDY = "copy the whole folder of the model, or save the model again"
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _VALUES = ("Identity", "Cast")  # between what is read from the checkpoint and what it is restored into
 
 
@@ -51,18 +54,15 @@ def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[A
     if not missing:
         return {}
     found = readers(walk, signature, missing)
-    why = {name: f"reads the {_kind(made)} {made.name}, which has no value" for name, made in found.items()}
+    why = {name: f"reads the {made}, which has no value" for name, made in found.items()}
     if len(why) < len(walk.meta_graph.signature_def[signature].outputs):
         return why
-    name = min(found)
+    index, first = f"{_checkpoint(folder)}.index", min(missing)
+    remedy = _REMEDIES.get(first.op, _REMEDY) if os.path.exists(index) else f"there is no {index}: {_COPY_REMEDY}"
     raise UsageError(
-        f"{folder}: output {name} of the signature {signature} {why[name]}: neither the checkpoint nor an initializer "
-        f"gives it one; {_REMEDY}"
+        f"{folder}: the signature {signature} reads the {first}, which neither the checkpoint nor an initializer gives "
+        f"a value; {remedy}"
     )
-
-
-def _kind(made: Resource) -> str:
-    return "variable" if "Var" in made.op else "table" if "Table" in made.op else "resource"
 
 
 def connect(walk: Walk, folder: str) -> None:
@@ -104,13 +104,16 @@ def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:
     found: dict[int, list[str]] = collections.defaultdict(list)
     nodes = walk.nodes("")
     for node in nodes.values():
+        if node.op not in _CALLS:
+            continue
         for name, _ in called(walk, node):
             if name not in objects.concrete_functions:
                 continue
-            captured = objects.concrete_functions[name].bound_inputs
-            # The captured ones come last.
-            for at, handle in zip(captured, inputs_of(node)[-len(captured) :], strict=False):
-                found[at].append(origin(nodes, handle))
+            inputs, captured = inputs_of(node), objects.concrete_functions[name].bound_inputs
+            arguments = len(inputs) - len(captured)  # its own, which come before what it captures
+            if len(inputs) == len(walk.functions[name].signature.input_arg) and arguments >= 0:
+                for at, handle in zip(captured, inputs[arguments:], strict=True):
+                    found[at].append(maker(nodes, handle))
     return found
 
 
@@ -122,7 +125,8 @@ def _restored(walk: Walk, loading: Collection[Part]) -> dict[frozenset[str], lis
         for node in walk.needed(part):
             for name, before in called(walk, node):
                 for argument, keys in _restored_arguments(walk, name).items():
-                    found[frozenset(keys)].append(origin(nodes, inputs_of(node)[before + argument]))
+                    for handle in inputs_of(node)[before + argument :][:1]:
+                        found[frozenset(keys)].append(maker(nodes, handle))
     return found
 
 
@@ -137,24 +141,22 @@ def _restored_arguments(walk: Walk, name: str) -> Mapping[int, set[str]]:
         inputs = inputs_of(node)
         keys = {key for taken in inputs if (key := _key(nodes, taken)) is not None}
         for taken in inputs:
-            if keys and (argument := origin(nodes, taken)) in arguments:
+            if keys and (argument := maker(nodes, taken)) in arguments:
                 found[arguments[argument]] |= keys
     return found
 
 
 def _key(nodes: Mapping[str, Any], tensor: str) -> str | None:
     """The checkpoint's tensor that a tensor in a function is read from, if it is."""
-    from tensorflow.python.framework.tensor_util import MakeNdarray
-
-    while (node := nodes.get(bare(tensor))) is not None and node.op in _VALUES:
-        tensor = node.input[0]
-    if node is None or node.op != "RestoreV2":
+    read = origin(nodes, tensor, _VALUES)
+    node = nodes.get(bare(read))
+    if node is None or node.op != "RestoreV2" or len(node.input) <= 1:
         return None
-    names = nodes.get(bare(node.input[1]))
-    at = tensor.rpartition(":")[2]
+    names, at = nodes.get(bare(node.input[1])), read.rpartition(":")[2]
     if names is None or names.op != "Const" or not at.isdigit():
         return None
-    return str(MakeNdarray(names.attr["value"].tensor)[int(at)].decode(errors="surrogateescape"))
+    keys = names.attr["value"].tensor.string_val[int(at) :][:1]
+    return keys[0].decode(errors="surrogateescape") if keys else None
 
 
 def _checkpoint_keys(objects: Any, folder: str) -> dict[int, frozenset[str]]:
@@ -169,23 +171,36 @@ def _checkpoint_keys(objects: Any, folder: str) -> dict[int, frozenset[str]]:
         here, there = pending.pop()
         if keys := frozenset(value.checkpoint_key for value in kept[there].attributes):
             found[here] = keys
-        children = {child.local_name: child.node_id for child in kept[there].children}
+        children = {child.local_name: child.node_id for child in kept[there].children if child.node_id < len(kept)}
         for child in objects.nodes[here].children:
-            if child.local_name in children and child.node_id not in seen:
+            if child.local_name in children and child.node_id not in seen and child.node_id < len(objects.nodes):
                 seen.add(child.node_id)
                 pending.append((child.node_id, children[child.local_name]))
     return found
 
 
+def _checkpoint(folder: str) -> str:
+    return os.path.join(folder, "variables", "variables")
+
+
 def _checkpoint_objects(folder: str) -> Any:
-    """The nodes of the checkpoint's object graph; none if it has no such graph."""
+    """The nodes of the checkpoint's object graph; none if it has no such graph.
+
+    Raises:
+        UsageError: The checkpoint is damaged.
+    """
+    from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+    from tensorflow.python.framework.errors_impl import OpError
     from tensorflow.python.training.py_checkpoint_reader import NewCheckpointReader
 
-    path = os.path.join(folder, "variables", "variables")
+    path = _checkpoint(folder)
     if not os.path.exists(f"{path}.index"):
         return ()
-    reader = NewCheckpointReader(path)
-    if not reader.has_tensor(OBJECT_GRAPH):
-        return ()
-    return TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH)).nodes
+    try:
+        reader = NewCheckpointReader(path)
+        if not reader.has_tensor(OBJECT_GRAPH):
+            return ()
+        return TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH)).nodes
+    except (OpError, IndexError, RuntimeError, ValueError, DecodeError) as error:
+        raise UsageError(f"the checkpoint {path} cannot be read: {error}; {_COPY_REMEDY}") from error

@@ -7,27 +7,28 @@ of them changes, has no value: each call would fail.
 import fnmatch
 import functools
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from transforms.model_ops import loading_parts, names_of, signature_part
 from transforms.model_state import changes
 from transforms.model_walk import CALLS, Part, Walk, bare, inputs_of
 
-# Ops that make the handle of a resource which has no value until an op gives it one. Queues, mutable tables and others
-# can be read as soon as they exist.
-_EMPTY_WHEN_NEW = """
-    VarHandleOp Variable VariableV2 HashTable HashTableV2 Iterator IteratorV2
-    BoostedTreesEnsembleResourceHandleOp DecisionTreeEnsembleResourceHandleOp TreeEnsembleResourceHandleOp
-    SimpleMLCreateModelResource"""
-_EMPTY = frozenset(_EMPTY_WHEN_NEW.split())
+# Ops that make the handle of a resource which has no value until an op gives it one -> what they are called. Queues,
+# mutable tables and others can be read as soon as they exist.
+_EMPTY = {
+    **dict.fromkeys(("VarHandleOp", "Variable", "VariableV2"), "variable"),
+    **dict.fromkeys(("HashTable", "HashTableV2"), "table"),
+    **dict.fromkeys(("Iterator", "IteratorV2"), "iterator"),
+    **dict.fromkeys(("BoostedTreesEnsembleResourceHandleOp", "SimpleMLCreateModelResource"), "forest"),
+}
 _MUTABLE = re.compile("|".join(map(fnmatch.translate, ("MutableHashTable*", "MutableDenseHashTable*"))))
 # Ops that change a value that is there: they give none to a resource that is new.
 _NEED_A_VALUE = """
     AssignAdd* AssignSub* CountUpTo Scatter* StridedSliceAssign Apply* SparseApply* Resource* Rng* Stateful*"""
 _NEEDS_A_VALUE = re.compile("|".join(map(fnmatch.translate, _NEED_A_VALUE.split())))
 # Ops that hand on a handle.
-_PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
+PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 RESOURCE = 20  # DT_RESOURCE in types.proto
 
 
@@ -43,6 +44,10 @@ class Resource(NamedTuple):
     op: str
     container: str
     name: str
+
+    def __str__(self) -> str:
+        """What it is called in messages."""
+        return f"{_EMPTY.get(self.op, 'resource')} {self.name}"
 
 
 def resource(node: Any) -> Resource | None:
@@ -79,7 +84,7 @@ class Given:
         """
         nodes = [node for part in parts for node in self._walk.needed(part)]
         makers = self._walk.nodes("")
-        given = (makers.get(origin(makers, name)) for name in self._given(nodes))
+        given = (makers.get(maker(makers, name)) for name in self._given(nodes))
         return {made for node in given if node is not None and (made := resource(node))} | self.inside
 
     def _given(self, nodes: Iterable[Any]) -> Iterator[str]:
@@ -98,7 +103,7 @@ class Given:
         self._running.add(name)
         function, nodes = self._walk.functions[name], self._walk.nodes(name)
         arguments = {argument.name: at for at, argument in enumerate(function.signature.input_arg)}
-        found = {origin(nodes, handle) for handle in self._given(function.node_def)}
+        found = {maker(nodes, handle) for handle in self._given(function.node_def)}
         self.inside |= {made for handle in found if handle in nodes and (made := resource(nodes[handle]))}
         self._running.discard(name)
         return frozenset(arguments[handle] for handle in found if handle in arguments)
@@ -123,18 +128,29 @@ def called(walk: Walk, node: Any) -> Iterator[tuple[str, int]]:
 _CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}
 
 
-def origin(nodes: Any, name: str) -> str:
+def origin(nodes: Mapping[str, Any], tensor: str, passing: Container[str] = PASSING) -> str:
+    """The tensor, or argument of a function, that a tensor comes from unchanged.
+
+    Args:
+        nodes: Those of the graph or function, by name.
+        tensor: Its name.
+        passing: Ops that hand on what they are given.
+    """
+    seen: set[str] = set()
+    while (node := nodes.get(bare(tensor))) is not None and node.op in passing and node.input and node.name not in seen:
+        seen.add(node.name)
+        tensor = node.input[0]
+    return tensor
+
+
+def maker(nodes: Mapping[str, Any], handle: str) -> str:
     """The node, or argument of a function, that a handle comes from.
 
     Args:
         nodes: Those of the graph or function, by name.
-        name: A tensor.
+        handle: A tensor.
     """
-    at, seen = bare(name), set()
-    while at in nodes and at not in seen and nodes[at].op in _PASSING:
-        seen.add(at)
-        at = bare(nodes[at].input[0])
-    return at
+    return bare(origin(nodes, handle))
 
 
 def _handles(node: Any, inputs: list[str]) -> list[str]:

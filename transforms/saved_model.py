@@ -27,6 +27,7 @@ from transforms.weights import weights
 # blocks, which took a third more processor time, and last digits depended on the batch (docs/performance.md).
 ONE_CORE = 1
 ALL_CORES = 0
+GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
 MESSAGE = 300  # characters of a model's error that are kept
 
 
@@ -108,8 +109,18 @@ def _loading(folder: str) -> Iterator[None]:
         with quiet():
             yield
     except (OSError, RuntimeError, ValueError, OpError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{folder}: cannot be loaded: {first}; check it with saved_model_cli") from error
+        said = f"{folder}: cannot be loaded: {_first_line(error)}"
+        raise UsageError(f"{said}; copy the whole folder of the model again, or save the model again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong first, in one line: TensorFlow then tries other ways to restore, and fails in these, too."""
+    from tensorflow.python.framework.errors_impl import OpError
+
+    while isinstance(error.__context__, OpError):
+        error = error.__context__
+    lines = [line.strip() for line in str(error).removeprefix(GRAPH_ERROR).splitlines()]
+    return next(filter(None, lines), type(error).__name__)
 
 
 class _Session:
@@ -127,8 +138,7 @@ class _Session:
         try:
             answer: Sequence[npt.NDArray[Any]] = self._callable(fetched)(*arrays)
         except OpError as error:
-            # That a graph raised it goes without saying.
-            said = " ".join(error.message.removeprefix("Graph execution error:").split())
+            said = " ".join(error.message.removeprefix(GRAPH_ERROR).split())
             made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
             raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
         return answer
