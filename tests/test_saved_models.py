@@ -1,6 +1,7 @@
 """SavedModels of every kind, however they were saved, give what the model itself gives."""
 
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -230,3 +231,16 @@ def test_every_command_takes_a_model_whose_graph_has_its_variables_twice(
     answer = json.loads(keyjoin("predict", model, f"--instances={request}").out)["predictions"]
     assert [row["key"] for row in answer] == made.rows["key"].tolist()
     np.testing.assert_allclose([row["prediction"] for row in answer], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")
+def test_workers_of_a_remote_runner_take_it_too(
+    saved: Callable[[tuple[str, str]], Saved], keyjoin: Callable[..., Result], lines: Any
+) -> None:
+    made = saved(("a function that adds a key", SAVE))
+    rows = [{"features": row} for row in made.rows["features"].tolist()]
+    flags = (f"--model={made.path}", f"--input={lines(*rows)}")
+    prism = ("--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
+    here, there = keyjoin("run", *flags), keyjoin("run", *flags, *prism)
+    assert (here.code, there.code) == (0, 0), there.err
+    assert there.rows() == here.rows()
