@@ -1,5 +1,6 @@
 """A matrix of models: what they are made of, and how they are saved, each with rows and what the model itself gives."""
 
+import functools
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -51,6 +52,7 @@ def arrays(answer: Mapping[str, Any]) -> Arrays:
 # Models of Keras 3: name in the docs -> what makes the model and rows for it
 
 
+@functools.cache
 def sequential() -> tuple[keras.Model, Arrays]:
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)]
@@ -60,6 +62,7 @@ def sequential() -> tuple[keras.Model, Arrays]:
     return model, {"x": numbers(3)}
 
 
+@functools.cache
 def functional() -> tuple[keras.Model, Arrays]:
     """Two inputs, two outputs, a layer that is used twice."""
     x, z = keras.Input((3,), name="x"), keras.Input((2,), name="z")
@@ -84,18 +87,21 @@ class Own(keras.Model):
         return x
 
 
+@functools.cache
 def subclass() -> tuple[keras.Model, Arrays]:
     model = Own()
     model.build((None, 3))
     return model, {"x": numbers(3)}
 
 
+@functools.cache
 def normalization() -> tuple[keras.Model, Arrays]:
     normalize = layers.Normalization()
     normalize.adapt(numbers(3))
     return keras.Sequential([keras.Input((3,)), normalize, layers.Dense(1)]), {"x": numbers(3)}
 
 
+@functools.cache
 def lookup() -> tuple[keras.Model, Arrays]:
     words, index = keras.Input((1,), dtype="string", name="words"), layers.StringLookup()
     index.adapt(np.array(["a", "b", "a"]))
@@ -105,8 +111,9 @@ def lookup() -> tuple[keras.Model, Arrays]:
     return keras.Model({"words": words}, outputs), {"words": WORDS.reshape(-1, 1)}
 
 
+@functools.cache
 def lstm() -> tuple[keras.Model, Arrays]:
-    model = keras.Sequential([keras.Input((5, 3)), layers.Bidirectional(layers.LSTM(4)), layers.Dense(1)])
+    model = keras.Sequential([keras.Input((5, 3)), layers.LSTM(4), layers.Dense(1)])
     return model, {"x": numbers(5, 3)}
 
 
@@ -157,7 +164,6 @@ class Holder(tf.Module):
 
 def keras_3(name: str, way: str) -> Callable[[Path], Saved]:
     def make(folder: Path) -> Saved:
-        keras.utils.set_random_seed(5)
         model, rows = KERAS[name]()
         expected = arrays(call(model, {name: tf.constant(value) for name, value in rows.items()}))
         return Saved(save(model, rows, way, folder), rows, expected)
@@ -328,51 +334,13 @@ MATRIX: dict[tuple[str, str], Callable[[Path], Saved]] = {
 }
 
 
-# What can have a value, by number: each gives that number for the key "a"
-
-
-def own_variable(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
-    variable = tf.Variable([number])
-    return variable, lambda: variable[0]
-
-
-def keras_variable(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
-    variable = keras.Variable([number])
-    return variable, lambda: variable.value[0]
-
-
-def layer(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
-    made = layers.Dense(1, kernel_initializer=keras.initializers.Constant(number))
-    made.build((None, 1))
-    return made, lambda: made(tf.ones([1, 1]))[0, 0]
-
-
-def fixed_table(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
-    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [number]), -1.0)
-    return table, lambda: tf.reshape(table.lookup(tf.constant("a")), [])
-
-
-def open_table(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
-    table = tf.lookup.experimental.MutableHashTable(tf.string, tf.float32, -1.0)
-    table.insert(tf.constant("a"), tf.constant(number))
-    return table, lambda: tf.reshape(table.lookup(tf.constant("a")), [])
-
-
-RESOURCES = [own_variable, keras_variable, layer, fixed_table, open_table]
-
-
-def holding(folder: Path, kinds: list[int], *, nested: bool) -> str:
-    """Gives x plus the number of each of some variables and tables, which are 1, 2, 3 and so on."""
-    held, read = zip(*(RESOURCES[kind](number + 1.0) for number, kind in enumerate(kinds)), strict=True)
-    module = tf.Module()
-    module.held = {"first": held[0], "others": [*held[1:], held[0]]} if nested else list(held)
-
-    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {f"y{number:02}": x + value() for number, value in enumerate(read)}
-
-    module.serve = tf.function(serve, input_signature=[tf.TensorSpec([None], tf.float32, "x")])
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-    return str(folder)
+def two_signatures(folder: Path) -> Saved:
+    """Signature `other` gives three times the prediction; rows and values of that one."""
+    model, rows = normalization()
+    module = Holder(model, {"x": tf.TensorSpec([None, 3], name="x")})
+    other = tf.function(lambda x: {"z": model(x) * 3.0}).get_concrete_function(x=tf.TensorSpec([None, 3], name="x"))
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.signature, "other": other})
+    return Saved(str(folder), rows, {"z": np.asarray(model(rows["x"]) * 3.0)})
 
 
 # Models in which something has no value

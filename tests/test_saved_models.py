@@ -19,18 +19,18 @@ from pipeline import saved_model_graph
 from pipeline.wrap import wrap
 from tests import models
 from tests.conftest import ROOT, Result
+from tests.resources import RESOURCES, holding
 from tests.saved_models import (
     KEYS,
     MATRIX,
     MODULE,
-    RESOURCES,
     ROWS,
     SAVE,
     Arrays,
     Saved,
     half_saved,
-    holding,
     tf_keras,
+    two_signatures,
     v1,
 )
 from transforms import saved_model
@@ -100,10 +100,10 @@ def call_saved(folder: str, rows: Arrays) -> Arrays:
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def call_in_plain_session(folder: str, rows: Arrays) -> Arrays:
+def call_in_plain_session(folder: str, rows: Arrays, signature: str = "serving_default") -> Arrays:
     """Calls a signature in a session, as TensorFlow Serving does: nothing of keyjoin is between."""
     with v1.Session(graph=tf.Graph()) as session:
-        definition = v1.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
+        definition = v1.saved_model.load(session, ["serve"], folder).signature_def[signature]
         feed = {definition.inputs[name].name: value for name, value in rows.items()}
         return session.run({name: info.name for name, info in definition.outputs.items()}, feed)
 
@@ -121,8 +121,14 @@ def test_wrapped_it_loads_anywhere_and_gives_the_same(
         assert_equal(call(folder, rows), {**expected, "key": KEYS})
 
 
-@given(st.lists(st.integers(0, len(RESOURCES) - 1), min_size=1, max_size=12), st.booleans())
-@settings(max_examples=12)
+def test_the_other_signatures_of_a_wrapped_copy_load_anywhere_too(tmp_path: Path) -> None:
+    made, folder = two_signatures(tmp_path / "model"), str(tmp_path / "keyed")
+    wrap(made.path, folder, "function")
+    assert_equal(call_in_plain_session(folder, made.rows, "other"), made.expected)
+
+
+@given(st.lists(st.integers(0, len(RESOURCES) - 1), min_size=1, max_size=8), st.booleans())
+@settings(max_examples=8)
 def test_each_variable_and_table_keeps_its_own_value(kinds: list[int], nested: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = holding(Path(folder, "model"), kinds, nested=nested)
