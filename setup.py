@@ -41,8 +41,12 @@ setup(
             "pytest>=9.0",
             "pytest-timeout>=2.4",
             "ruff>=0.17",
+            # Register ops: for tests of --model_libraries.
+            "tensorflow-text==2.21.1",
             # Makes SavedModels as Keras 2 wrote them.
             "tf_keras==2.21.0",
+            "ydf==0.16.1",
+            "ydf-tf==2.21.0.post1",
         ],
     },
 )

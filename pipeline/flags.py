@@ -1,6 +1,7 @@
 """The flags of the commands, in groups."""
 
 import argparse
+import keyword
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -39,6 +40,16 @@ def names(text: str) -> tuple[str, ...]:
     found = tuple(name.strip() for name in text.split(","))
     if not all(found):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names with single commas between them")
+    return found
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    found = names(text)
+    for name in found:
+        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not the name of a Python module; write it as in an import, such as tensorflow_text"
+            )
     return found
 
 
@@ -101,6 +112,19 @@ def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model_sha256", type=_sha256, metavar="HEX", help="refuse any model but this one, see keyjoin inspect"
+    )
+    add_libraries_argument(parser)
+
+
+def add_libraries_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that loads a model."""
+    parser.add_argument(
+        "--model_libraries",
+        type=_modules,
+        default=(),
+        metavar="A,B",
+        help="Python modules that register the model's own ops, such as tensorflow_text; they are imported, which runs "
+        "their code",
     )
 
 

@@ -65,6 +65,7 @@ def settings(options: RunOptions, name: str) -> Settings:
         "keyjoin": VERSION,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
+        **_library_versions(options.model_libraries),
     }
     sha256 = model_check.identify(options.model, options.model_sha256)
     return Settings(
@@ -78,6 +79,15 @@ def _version(package: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         # The worker's image has TensorFlow without CUDA's kernels, which is a package of its own.
         return importlib.metadata.version(f"{package}-cpu")
+
+
+def _library_versions(modules: Sequence[str]) -> dict[str, str]:
+    """The versions of the packages that model libraries are in; a module outside of any package has none."""
+    if not modules:
+        return {}
+    packages = importlib.metadata.packages_distributions()
+    names = {name for module in modules for name in packages.get(module.partition(".")[0], ())}
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
 
 
 def with_contract(

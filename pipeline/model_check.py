@@ -25,7 +25,7 @@ def loading(options: ModelOptions | argparse.Namespace, cores: int = ONE_CORE) -
         options: The command's.
         cores: On how many a call may compute.
     """
-    return Loading(options.signature, options.model_ops, cores)
+    return Loading(options.signature, options.model_ops, cores, options.model_libraries)
 
 
 def identify(model: str, pinned: str | None) -> str:

@@ -20,6 +20,7 @@ class ModelOptions:
     key_input: str | None
     model_ops: str | None
     model_sha256: str | None
+    model_libraries: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> Exit:
     if options.model_sha256:
         model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
-        import_session()
+        import_session(options.model_libraries)
         loaded = saved_model.load(folder, model_check.loading(options))
     model_check.warn(options.model, loaded.findings, options.model_ops)
     contract = _contract(loaded, options.signature, options.key_input, instances)

@@ -176,6 +176,7 @@ def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOpti
         model=given.model or document.model.path,
         model_ops=given.model_ops,  # what an output folder says of it is not believed
         model_sha256=pinned,
+        model_libraries=given.model_libraries,  # the same: a library is code
         **{name: value for name, value in anew.items() if value},
     )
 

@@ -55,8 +55,8 @@ FREE = frozenset(
     {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
     | {"model_ops", "model_sha256", "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach"}
 )
-# Packages whose code the bytes of a part come from.
-COMPARED = ("keyjoin", "tensorflow", "pyarrow", "numpy")
+# All other versions are of code that the bytes of a part come from, model libraries among it.
+NOT_COMPARED = frozenset({"python", "apache-beam"})
 ANEW = "--overwrite starts anew"
 
 
@@ -248,7 +248,7 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
         if then[name] != model[name]:
             what = "the sha256 of the model's files" if name == "sha256" else f"the model's {name}"
             yield f"{what} was {_spelled(then[name])}, is now {_spelled(model[name])}"
-    for name in COMPARED:
+    for name in sorted((before.versions.keys() | now.versions.keys()) - NOT_COMPARED):
         old, new = before.versions.get(name), now.versions.get(name)
         if old != new:
             yield f"{name} was {old}, is now {new}"

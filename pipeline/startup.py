@@ -21,6 +21,7 @@ from types import MethodType, ModuleType
 from typing import Any, NoReturn
 
 from transforms.errors import UsageError
+from transforms.model_libraries import import_libraries
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # packages that Beam itself can do without
@@ -92,11 +93,19 @@ def import_tensorflow() -> None:
     collect_garbage()
 
 
-def import_session() -> None:
+def import_session(libraries: Sequence[str] = ()) -> None:
     """Imports of TensorFlow only what loads a graph and calls it: for a process that does no more than that.
+
+    Libraries import the rest of it.
 
     `import tensorflow` runs the package's `__init__`, which imports some 1,700 modules more and takes three
     times as long. The package stands there without it, so that its modules find each other.
+
+    Args:
+        libraries: Modules that register a model's own ops.
+
+    Raises:
+        UsageError: A library cannot be imported.
     """
     if "tensorflow" not in sys.modules:
         spec = importlib.util.find_spec("tensorflow")
@@ -106,6 +115,8 @@ def import_session() -> None:
     with _silence():
         from tensorflow.python.client import session  # noqa: F401
         from tensorflow.python.saved_model import loader_impl  # noqa: F401
+
+        import_libraries(libraries)
     collect_garbage()
 
 
@@ -193,6 +204,8 @@ def _silence() -> Iterator[None]:
         os.dup2(said.fileno(), 2)
         try:
             yield
+        except UsageError:  # which says all that there is to say
+            raise
         except BaseException:
             said.seek(0)
             os.write(kept, said.read())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.exits import Exit
 from pipeline.findings import Findings
-from pipeline.flags import Parser
+from pipeline.flags import Parser, add_libraries_argument
 from pipeline.lock import locked
 from pipeline.names import MANIFEST, SUCCESS
 from pipeline.options import command
@@ -36,6 +36,7 @@ def parser() -> Parser:
     )
     add("--rescore", type=int, metavar="N", help="also score so many rows again, each alone, with --model")
     add("--model", metavar="DIR", help="the model of the run, for --rescore")
+    add_libraries_argument(made)
     add(
         "--condemn",
         action="store_true",
@@ -110,7 +111,7 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
     if not record.proven:
         yield f"scored again: no rows, since {MANIFEST} is not the one of {SUCCESS}"
         return
-    counted = rescore_rows(run, given.model, given.rescore, document, findings)
+    counted = rescore_rows(run, given.model, given.model_libraries, given.rescore, document, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
     left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"

@@ -60,12 +60,15 @@ def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Pick
             yield Picked(part, rows)
 
 
-def rescore_rows(run: str, model: str, count: int, document: Manifest, findings: Findings) -> Counter[Agreement]:
+def rescore_rows(
+    run: str, model: str, libraries: tuple[str, ...], count: int, document: Manifest, findings: Findings
+) -> Counter[Agreement]:
     """Scores rows again and adds what differs to the findings.
 
     Args:
         run: The output folder.
         model: The model of that time.
+        libraries: Python modules that register its own ops; an output folder is not trusted to name code.
         count: How many rows.
         document: The manifest.
         findings: What was found so far; parts among them are left out.
@@ -80,8 +83,8 @@ def rescore_rows(run: str, model: str, count: int, document: Manifest, findings:
     counted: Counter[Agreement] = Counter()
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
     with model_folder(model) as folder:
-        import_session()  # the model is loaded here: no row waits for another one
-        called = saved_model.load(folder, model_check.loading(document.options))
+        import_session(libraries)  # the model is loaded here: no row waits for another one
+        called = saved_model.load(folder, model_check.loading(document.options)._replace(libraries=libraries))
         try:
             how = _scoring(called, document)
         except (KeyError, UsageError) as error:

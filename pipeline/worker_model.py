@@ -15,7 +15,7 @@ from pipeline.keras_export import KERAS
 from pipeline.names import MODEL, TEMP
 from pipeline.options import RunOptions
 from transforms import files
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.model import Model
 
 SHARED_BYTES = 1 << 30  # from here on, the processes of a worker share one model in memory
@@ -69,7 +69,11 @@ def find(options: RunOptions, folder: str) -> WorkerModel:
 
 
 def _load(place: str, sha256: str, load: Callable[[str], Model]) -> Model:
-    return load(fetch(place, sha256))
+    folder = fetch(place, sha256)
+    try:
+        return load(folder)
+    except UsageError as error:  # it could be loaded where the run was started
+        raise RunError(f"a worker cannot load the model: {error}") from error
 
 
 def fetch(place: str, sha256: str) -> str:

@@ -13,7 +13,7 @@ from pipeline.exits import Exit
 from pipeline.flags import Parser, add_trust_arguments
 from pipeline.keras_export import KERAS, export_keras
 from pipeline.saved_model_graph import Style
-from pipeline.startup import import_tensorflow
+from pipeline.startup import import_session, import_tensorflow
 from pipeline.terminal import show
 from transforms.connect import connect, ensure_values
 from transforms.errors import RunError, UsageError
@@ -75,6 +75,7 @@ def wrap(
     signature: str = "serving_default",
     model_ops: str | None = None,
     model_sha256: str | None = None,
+    model_libraries: Sequence[str] = (),
 ) -> str:
     """Adds a key to a signature of a model.
 
@@ -90,6 +91,7 @@ def wrap(
         signature: The signature that gets the key.
         model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
         model_sha256: What the model's sha256 has to be, if given.
+        model_libraries: Python modules that register the model's own ops.
 
     Returns:
         What was made, in one or two lines.
@@ -103,6 +105,7 @@ def wrap(
     if model_sha256:
         model_check.identify(model, model_sha256)
     import_tensorflow()
+    import_session(model_libraries)
     with _appearing(output) as folder:
         source = model
         if os.path.isfile(model):

@@ -62,6 +62,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         batch_size: int = 1024,
         prediction_prefix: str = "",
         model_ops: str | None = None,
+        model_libraries: Sequence[str] = (),
     ) -> None:
         """Loads the model once, to see that it fits.
 
@@ -74,12 +75,15 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             batch_size: Rows that a model call sees at most.
             prediction_prefix: Put before the names of the outputs.
             model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
+            model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`; workers
+                need them, too.
 
         Raises:
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        load = functools.partial(saved_model.load, model, Loading(signature, model_ops))
+        loading = Loading(signature, model_ops, libraries=tuple(model_libraries))
+        load = functools.partial(saved_model.load, model, loading)
         contract = find_contract(load(), signature, key_input)
         mapped = map_inputs(contract, [], features, input_map)
         self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole

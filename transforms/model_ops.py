@@ -8,8 +8,10 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from transforms.errors import UsageError
+from transforms.model_libraries import is_registered, remedy_for
 from transforms.model_walk import Fed, Part, Walk, tensor, texts
 from transforms.op_kinds import NO_FILES, OPS, Kind, Op, is_harmless
+from transforms.op_packages import find_package
 
 POLICIES = DENY, WARN, ALLOW = "deny", "warn", "allow"
 SIGNATURE, INITIALIZATION, RESTORE = "signature", "initialization", "restore"
@@ -93,7 +95,7 @@ def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
         return
     first, others = denied[0], f" (and {len(denied) - 1} more of what it must not do)" if len(denied) > 1 else ""
     if first.kind is Kind.UNKNOWN:
-        remedy = "export it without ops of other libraries"
+        remedy = remedy_for([f.op for f in denied if f.kind is Kind.UNKNOWN])
     else:
         remedy = "export it without that op, or, only where you trust whoever made it, give --model_ops=warn"
     raise UsageError(f"{model} is refused: {first}{others}; {remedy}")
@@ -153,21 +155,36 @@ def names_of(info: Any) -> list[str]:
 
 def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Container[str]) -> Kind | None:
     """What a node does besides computing, if anything."""
-    from tensorflow.python.framework import op_def_registry
-
     op = OPS.get(node.op)
-    if op is None and node.op in functions:
-        return None
     if op is None:
-        definition = op_def_registry.get(node.op)
-        if definition is None:
-            return Kind.UNKNOWN
-        return Kind.OPAQUE if definition.is_stateful and not is_harmless(node.op) else None
+        return None if node.op in functions else _kind_of(node.op)
+    if not _is_known(node.op):
+        return Kind.UNKNOWN
     if node.op == "PrintV2" and any(to is None or to.startswith("file:") for to in texts(node, "output_stream")):
         return Kind.WRITES
     if files is None or not _is_own(op, files, folder):
         return op.kind
     return None
+
+
+def _kind_of(op: str) -> Kind | None:
+    """What an op without an entry in the table does besides computing, if anything."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(op)
+    if definition is None:
+        return Kind.UNKNOWN
+    package = find_package(op)
+    if package is not None or is_registered(op):
+        return None if package is not None and package.computes else Kind.LIBRARY
+    return Kind.OPAQUE if definition.is_stateful and not is_harmless(op) else None
+
+
+def _is_known(op: str) -> bool:
+    """Whether TensorFlow knows an op; one of a package it does once that is imported."""
+    from tensorflow.python.framework import op_def_registry
+
+    return find_package(op) is None or op_def_registry.get(op) is not None
 
 
 def _is_own(op: Op, files: set[str | None], folder: str) -> bool:

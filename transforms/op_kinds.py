@@ -2,7 +2,7 @@
 
 Made from TensorFlow 2.21's own registry of ops and their kernels: of its 1,909 ops those with a file, a path,
 an address or a command among their inputs and attributes, and all 555 that it marks as stateful. An op that
-is neither named here nor stateful computes its outputs and nothing else.
+is neither named here nor stateful computes its outputs and nothing else. Two ops of ydf-tf read files as well.
 https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/ops
 """
 
@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     READS = ("reads", "reads files outside of the model's folder, or such that cannot be told before", False)
     PRINTS = ("prints", "prints what may be of the rows", False)
     OPAQUE = ("opaque", "has an effect that keyjoin cannot tell", False)
+    LIBRARY = ("library", "does what the code of a model library does, which keyjoin does not check", False)
     WRITES = ("writes", "writes files", True)
     PYTHON = ("python", "calls Python code", True)
     NETWORK = ("network", "talks to other machines or processes", True)
@@ -58,8 +59,11 @@ _INPUTS = {
         ReadFile MatchingFiles MatchingFilesDataset ExperimentalMatchingFilesDataset Restore RestoreSlice RestoreV2
         DTensorRestoreV2 LoadAndRemapMatrix TFRecordDataset TFRecordDatasetV2 TextLineDataset CSVDataset CSVDatasetV2
         ExperimentalCSVDataset FixedLengthRecordDataset FixedLengthRecordDatasetV2 LMDBDataset ExperimentalLMDBDataset
-        LoadDataset SnapshotDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset""",
-    (Kind.READS, 1): "InitializeTableFromTextFile InitializeTableFromTextFileV2 SqlDataset ExperimentalSqlDataset",
+        LoadDataset SnapshotDatasetReader SnapshotChunkDataset ListSnapshotChunksDataset
+        SimpleMLLoadModelFromPath""",
+    (Kind.READS, 1): """
+        InitializeTableFromTextFile InitializeTableFromTextFileV2 SqlDataset ExperimentalSqlDataset
+        SimpleMLLoadModelFromPathWithHandle""",
     (Kind.READS, None): """
         GenerateVocabRemapping SnapshotNestedDatasetReader WholeFileReader WholeFileReaderV2
         TextLineReader TextLineReaderV2 TFRecordReader TFRecordReaderV2

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from transforms.connect import ensure_values
 from transforms.dtypes import DTYPES
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model import Model, Tensor
+from transforms.model_libraries import import_libraries, remedy_for
 from transforms.model_walk import Walk
 from transforms.weights import weights
 
@@ -29,6 +31,7 @@ ONE_CORE = 1
 ALL_CORES = 0
 GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
 MESSAGE = 300  # characters of a model's error that are kept
+UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # as TensorFlow says it
 
 
 class Loading(NamedTuple):
@@ -38,11 +41,13 @@ class Loading(NamedTuple):
         signature: Name of the signature.
         policy: What happens to a model that does more than compute, see `model_ops.judge`.
         cores: On how many a call may compute; the first model that a process loads decides for all.
+        libraries: Python modules that register the model's own ops, see `model_libraries.import_libraries`.
     """
 
     signature: str = "serving_default"
     policy: str | None = None
     cores: int = ONE_CORE
+    libraries: tuple[str, ...] = ()
 
 
 DEFAULT = Loading()
@@ -56,9 +61,10 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         loading: How it is loaded.
 
     Raises:
-        UsageError: There is no SavedModel, no such signature, it does what it must not, or it has inputs or
-            outputs that rows cannot feed or hold.
+        UsageError: There is no SavedModel, no such signature, it does what it must not, a library is missing,
+            or it has inputs or outputs that rows cannot feed or hold.
     """
+    import_libraries(loading.libraries)
     from tensorflow.core.protobuf.config_pb2 import ConfigProto
     from tensorflow.python.client.session import Session
     from tensorflow.python.framework.ops import Graph
@@ -109,8 +115,10 @@ def _loading(folder: str) -> Iterator[None]:
         with quiet():
             yield
     except (OSError, RuntimeError, ValueError, OpError) as error:
-        said = f"{folder}: cannot be loaded: {_first_line(error)}"
-        raise UsageError(f"{said}; copy the whole folder of the model again, or save the model again") from error
+        first = _first_line(error)
+        unknown = UNKNOWN_OP.search(first)
+        remedy = remedy_for([unknown[1]]) if unknown else "copy the whole folder of the model again, or save it again"
+        raise UsageError(f"{folder}: cannot be loaded: {first}; {remedy}") from error
 
 
 def _first_line(error: BaseException) -> str:
