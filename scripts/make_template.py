@@ -21,6 +21,7 @@ DESCRIPTION = "Scores rows in bulk with a TensorFlow model and joins each predic
 # regular expressions, of the whole value; what they let through is checked again by keyjoin.
 CHECKS = {
     "names": "[^,]+(,[^,]+)*",
+    "_modules": "[^,]+(,[^,]+)*",
     "_pair": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*",
     "_positive": "0*[1-9][0-9]*",
     "_seconds": "[0-9.eE+_-]+",

@@ -58,9 +58,9 @@ def remedy_for(ops: Sequence[str]) -> str:
     if first.module in _imported:
         return f"the installed {first.name} has no such op: install another release, or export the model without it"
     needed = {p for p in map(find_package, ops) if p is not None and p.module and p.module not in _imported}
-    absent = " ".join(sorted(p.name for p in needed if not _is_installed(p.module)))
+    absent = sorted(p.name for p in needed if not _is_installed(p.module))
     named = ",".join([*_imported, *sorted(p.module for p in needed)])
-    return f"it is an op of {first.name}: {f'pip install {absent}, and ' if absent else ''}give {FLAG}={named}"
+    return f"it is an op of {first.name}: {f'{_install(absent)}, and ' if absent else ''}give {FLAG}={named}"
 
 
 def _is_installed(name: str) -> bool:
@@ -69,12 +69,18 @@ def _is_installed(name: str) -> bool:
     return first in sys.modules or importlib.util.find_spec(first) is not None
 
 
+def _install(packages: Sequence[str]) -> str:
+    """What to type for packages whose releases are numbered after TensorFlow's: a newer one would replace TensorFlow."""
+    minor = ".".join(_version().split(".")[:2])
+    return " ".join(["pip install", *(f"'{name}=={minor}.*'" for name in packages)])
+
+
 def _missing(name: str) -> str:
     said = f"{FLAG}: there is no module {name}"
     workers = "workers need it, too, see docs/image.md"
     known = {package.module: package.name for package in PACKAGES if package.module}
     if name in known:
-        return f"{said}; pip install {known[name]}; {workers}"
+        return f"{said}; {_install([known[name]])}; {workers}"
     # No guess at a package's name: anybody may have registered it.
     own = "install the package that has it, or name the folder of your own module in PYTHONPATH"
     return f"{said}{nearest(name, list(known))}; {own}; {workers}"
