@@ -70,7 +70,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _install(packages: Sequence[str]) -> str:
-    """What to type for packages whose releases are numbered after TensorFlow's: a newer one would replace TensorFlow."""
+    """What to type for packages that are numbered after TensorFlow's releases: a newer one would replace TensorFlow."""
     minor = ".".join(_version().split(".")[:2])
     return " ".join(["pip install", *(f"'{name}=={minor}.*'" for name in packages)])
 
