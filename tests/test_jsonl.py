@@ -180,7 +180,7 @@ BAD = [
     (b'{"x": [1, 2, 3]}', Reason.WRONG_SHAPE),
     (b'{"x": 1}', Reason.WRONG_SHAPE),
     (b'{"x": [[1], [2]]}', Reason.WRONG_SHAPE),
-    (b'{"x": [1, "2"]}', Reason.WRONG_TYPE),
+    (b'{"x": [1, "two"]}', Reason.WRONG_TYPE),
     (b'{"x": [1, true]}', Reason.WRONG_TYPE),
     (b'{"x": {"a": 1}}', Reason.WRONG_SHAPE),
     (b'{"x": [1e39, 1]}', Reason.OUT_OF_RANGE),
@@ -227,7 +227,7 @@ def test_an_odd_but_good_row_is_joined_as_it_is(line: bytes) -> None:
 
 
 def read_values(dtype: str, shape: tuple[int, ...], *rows: str) -> tuple[list, list[str]]:
-    feature = Feature("x", dtype, shape, ("x",))
+    feature = Feature("x", dtype, shape, ("x",), strict=True)
     data = "".join(f'{{"x": {row}}}\n' for row in rows).encode()
     inputs, bad = FORMAT.read(data, FORMAT.rows(data, first=True), [feature])
     return columns.to_array(inputs["x"], feature).tolist(), [b.reason for b in bad]

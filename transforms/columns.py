@@ -5,7 +5,7 @@ Shapes are nested fixed-size lists: an input of shape (n, 2, 3) is a column of n
 """
 
 import base64
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
@@ -14,12 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms import numbers
 from transforms.dtypes import STRING
 from transforms.errors import RunError
 from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
 LISTED = "listed"
+TEXT, WHOLE = "text", "whole"
 NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 # What a value is read as before it is checked and narrowed to the dtype of the model.
 READ_AS = {
@@ -41,7 +43,8 @@ READ_AS = {
 BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
 MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
-# How the values of a row are spelled where JSON leaves a choice: (field, B64 or LISTED) pairs.
+# How the values of a row are spelled where there is a choice: (field, B64, LISTED, TEXT or WHOLE) pairs. TEXT is a
+# number in a string, WHOLE a whole number with a point or an exponent.
 Spelling = frozenset[tuple[str, str]]
 # Bytes side by side, to be joined record by record: what is the same in all records is one scalar.
 Fragments = list[pa.Scalar | pa.Array]
@@ -51,13 +54,22 @@ def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
     """The types that the fields of rows so spelled are read as."""
     types = {}
     for feature in features:
-        leaf = READ_AS[feature.dtype]
         for field in feature.fields:
-            kind = pa.struct([(B64, pa.string())]) if (field, B64) in spelling else leaf
+            kind = READ_AS[feature.dtype]
+            if spelling:
+                kind = _leaf(feature, field, spelling)
             for _ in range(_depth(feature, field, spelling)):
                 kind = pa.list_(kind)
             types[field] = kind
     return pa.schema(list(types.items()))
+
+
+def _leaf(feature: Feature, field: str, spelling: Spelling) -> pa.DataType:
+    if (field, B64) in spelling:
+        return pa.struct([(B64, pa.string())])
+    if (field, TEXT) in spelling:
+        return pa.string()
+    return numbers.WHOLE if (field, WHOLE) in spelling else READ_AS[feature.dtype]
 
 
 def _depth(feature: Feature, field: str, spelling: Spelling) -> int:
@@ -81,21 +93,21 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
     """
     batches = [_empty(features)]
     unfit, first = [], 0
-    in_base64 = {field for f in features if f.is_base64 for field in f.fields}
     for table in tables:
-        table = _plain(table.combine_chunks(), in_base64)
+        table, texts = _plain(table.combine_chunks(), features)
         fitting = np.ones(table.num_rows, np.bool_)
         for feature in features:
             for field in feature.fields:
-                fitting &= fits(table[field], _dims(feature, table[field].type), feature.dtype)
+                dims = _dims(feature, table[field].type)
+                fitting &= fits(table[field], dims, feature.dtype, words=field in texts)
         if not fitting.all():
             unfit.append(first + np.flatnonzero(~fitting))
             table = table.filter(pa.array(fitting)).combine_chunks()
         first += len(fitting)
         arrays = [_input([_one(table[field]) for field in f.fields], f) for f in features]
         batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
-    numbers: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
-    return concatenate(batches, features), numbers
+    refused: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
+    return concatenate(batches, features), refused
 
 
 def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) -> pa.RecordBatch:
@@ -121,18 +133,38 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
     return array if isinstance(array, pa.Array) else array.chunk(0)
 
 
-def _plain(table: pa.Table, in_base64: Collection[str]) -> pa.Table:
-    """Strings as bytes, whether they were spelled as text or in base64 (null where that is wrong)."""
-    for at, field in enumerate(table.schema):
-        values = _one(table[field.name])
-        plain = _from_base64(values) if field.name in in_base64 else _decoded(values)
-        table = table.set_column(at, field.name, plain)
-    return table
+def retyped(kind: pa.DataType, old: pa.DataType, new: pa.DataType) -> pa.DataType:
+    """A type of nested lists with another type of their values, if that is the old one."""
+    if pa.types.is_list(kind):
+        return pa.list_(retyped(kind.value_type, old, new))
+    return new if kind == old else kind
 
 
-def _decoded(array: pa.Array) -> pa.Array:
+def _plain(table: pa.Table, features: Sequence[Feature]) -> tuple[pa.Table, set[str]]:
+    """Strings as bytes and numbers as numbers, however they were spelled (null where that is wrong).
+
+    Returns:
+        The table, and the fields that were not spelled as the inputs' own kind.
+    """
+    others = set[str]()
+    for feature in features:
+        kind = READ_AS[feature.dtype]
+        for field in feature.fields:
+            values = _one(table[field])
+            leaf = values.type
+            while pa.types.is_list(leaf):
+                leaf = leaf.value_type
+            if leaf == kind != pa.string():
+                continue
+            others.add(field)
+            plain = _from_base64(values) if feature.is_base64 else _decoded(values, kind)
+            table = table.set_column(table.schema.get_field_index(field), field, plain)
+    return table, others
+
+
+def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_list(array.type):
-        inner = _decoded(array.values)
+        inner = _decoded(array.values, kind)
         return (
             pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null())
             if len(array)
@@ -140,7 +172,9 @@ def _decoded(array: pa.Array) -> pa.Array:
         )
     if pa.types.is_struct(array.type):
         return _from_base64(array.field(B64))
-    return array.cast(pa.binary()) if pa.types.is_string(array.type) else array
+    if kind == pa.string():
+        return array.cast(pa.binary())
+    return numbers.from_decimals(array, kind) if array.type == numbers.WHOLE else numbers.from_text(array, kind)
 
 
 def _from_base64(array: pa.Array) -> pa.Array:
@@ -172,31 +206,37 @@ def _dims(feature: Feature, kind: pa.DataType) -> tuple[int, ...]:
     return feature.shape if pa.types.is_list(kind) else ()
 
 
-def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str) -> Mask:
-    """Which records hold a value of that shape, without nulls, that the dtype can hold."""
+def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str, *, words: bool = False) -> Mask:
+    """Which records hold a value of that shape, without nulls, that the dtype can hold; `words` as of `in_range`."""
     array = _one(column) if isinstance(column, pa.ChunkedArray) else column
     valid: Mask = np.ones(len(array), np.bool_)
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)
     if not dims:
-        return valid & in_range(array, dtype)
+        return valid & in_range(array, dtype, words=words)
     offsets = array.offsets.to_numpy()
     fitting: Mask = valid & (np.diff(offsets) == dims[0])
-    inner = fits(array.values, dims[1:], dtype)
+    inner = fits(array.values, dims[1:], dtype, words=words)
     if not inner.all():  # else that would be a sum a value, for nothing
         fitting &= np.diff(np.concatenate([[0], np.cumsum(~inner)])[offsets]) == 0
     return fitting
 
 
-def in_range(array: pa.Array, dtype: str) -> Mask:
-    """Which values the dtype can hold; a bool holds the integers 0 and 1, and no float NaN or infinity."""
+def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
+    """Which values the dtype can hold; a bool holds the integers 0 and 1.
+
+    Args:
+        array: Values.
+        dtype: The dtype.
+        words: Whether a float may be NaN or infinite, since the row said so in words, see `transforms.numbers`.
+    """
     if dtype == STRING or pa.types.is_boolean(array.type):
         return np.ones(len(array), np.bool_)
     values = (pc.fill_null(array, 0) if array.null_count else array).to_numpy(zero_copy_only=False)
     if dtype.startswith(("float", "bfloat")):
         with np.errstate(over="ignore"):
             finite: Mask = np.isfinite(values.astype(dtype, copy=False))
-        return finite
+        return finite | ~np.isfinite(values) if words else finite
     lowest, highest = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     within: Mask = (values >= lowest) & (values <= highest)
     return within

@@ -155,6 +155,7 @@ class Feature(NamedTuple):
         shape: Without the batch dimension; `()` is a scalar a row.
         fields: Fields of the row: one; several scalars, stacked; or none, for the row's whole bytes.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
+        strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Feature(NamedTuple):
     shape: tuple[int, ...]
     fields: tuple[str, ...]
     is_base64: bool = False
+    strict: bool = False
 
 
 class Features(NamedTuple):

@@ -13,17 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from transforms.columns import B64, LISTED, Spelling, unbase64
+from transforms import numbers
+from transforms.columns import B64, LISTED, TEXT, WHOLE, Spelling, unbase64
 from transforms.dtypes import STRING
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask
 
+LONG = "long"  # a number of more digits than Arrow's decimals have
 SHOWN = 40  # characters of a value in a message
-MAX_DIGITS = 20  # of any 64-bit integer, its sign included
 TOO_BIG = "too big to be stored in double"
 
-# What a value that can be read is made of: null is found later.
-NUMBERS, BOOLS, TEXTS = r"[-+0-9.eEnul]", r"[truefalsn]", r'(?:"(?:[^"\\]|\\.)*"|null)'
+# What a value that can be read is made of: null is found later. Numbers may be strings, NaN and Infinity among them.
+NUMBERS, BOOLS, TEXTS = r'[-+0-9.eEnul"NaIfity]', r"[truefalsn]", r'(?:"(?:[^"\\]|\\.)*"|null)'
 
 
 class DeepError(ValueError):
@@ -91,6 +92,74 @@ def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
             if feature.dtype == STRING and isinstance(value, Pairs):
                 found.add((field, B64))
     return frozenset(found)
+
+
+def number_spelling(lines: Sequence[bytes], features: Sequence[Feature]) -> Spelling | None:
+    """How numbers are spelled in lines that cannot be read as they mostly are.
+
+    Returns:
+        What the first value of each field says; None if one is spelled so that only `as_text` reads it.
+    """
+    open_ = {
+        field: feature
+        for feature in features
+        if feature.dtype not in ("bool", STRING) and not feature.strict
+        for field in feature.fields
+    }
+    found = set[tuple[str, str]]()
+    for line in lines:
+        if not open_:
+            break
+        row = _members(line)
+        for field in [name for name in open_ if row.get(name) is not None]:
+            seen = _number_kinds(row[field], open_.pop(field).dtype)
+            if LONG in seen or (TEXT in seen and len(seen) > 1):
+                return None
+            found.update((field, kind) for kind in seen if kind)
+    return frozenset(found)
+
+
+def _members(line: bytes) -> dict[str, Any]:
+    try:
+        return dict(parse(line))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _number_kinds(value: Any, dtype: str) -> set[str | None]:
+    """How the numbers of a value are spelled: TEXT, WHOLE, LONG, or None for the usual way."""
+    return {_number_kind(leaf, dtype) for leaf in _leaves(value) if isinstance(leaf, str)}
+
+
+def _number_kind(leaf: str, dtype: str) -> str | None:
+    if not isinstance(leaf, Number):
+        return TEXT
+    if "float" in dtype:
+        return None
+    if len(leaf) > numbers.DIGITS:
+        return LONG
+    # The reader takes not even -0 for an unsigned number.
+    return WHOLE if any(c in leaf for c in ".eE") or (dtype == "uint64" and leaf.startswith("-")) else None
+
+
+def as_text(lines: Sequence[bytes], features: Sequence[Feature]) -> tuple[bytes, Spelling]:
+    """Lines that say the same with all numbers as strings, and nothing that is not needed; how these are spelled."""
+    open_ = {field for f in features if f.dtype not in ("bool", STRING) and not f.strict for field in f.fields}
+    needed = {field for feature in features for field in feature.fields}
+    written = []
+    for line in lines:
+        members = [(name, value) for name, value in parse(line) if name in needed]
+        spelled = (f"{json.dumps(name)}: {_spelled(value, text=name in open_)}" for name, value in members)
+        written.append(f"{{{', '.join(spelled)}}}\n")
+    return "".join(written).encode(), frozenset((field, TEXT) for field in open_)
+
+
+def _spelled(value: Any, *, text: bool) -> str:
+    if isinstance(value, Pairs):
+        return f"{{{', '.join(f'{json.dumps(name)}: {_spelled(inner, text=False)}' for name, inner in value)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_spelled(item, text=text) for item in value)}]"
+    return str(value) if isinstance(value, Number) and not text else json.dumps(value)
 
 
 def kinds(line: bytes, features: Sequence[Feature]) -> tuple[Any, ...] | None:
@@ -199,7 +268,7 @@ def _explain_field(row: Pairs, field: str, feature: Feature) -> tuple[Reason, st
     shape = () if len(feature.fields) > 1 else feature.shape
     if shape == (1,) and not _is_list(values[0]):
         shape = ()
-    found = _explain_value(values[0], shape, feature.dtype)
+    found = _explain_value(values[0], shape, feature)
     if found is None and len({isinstance(leaf, Pairs) for leaf in _leaves(values[0])}) > 1:
         return Reason.WRONG_TYPE, "text and base64 in one list"
     return found
@@ -213,30 +282,40 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _explain_value(value: Any, shape: Sequence[int], dtype: str) -> tuple[Reason, str] | None:
+def _explain_value(value: Any, shape: Sequence[int], feature: Feature) -> tuple[Reason, str] | None:
     if value is None:
         return Reason.NULL, "null"
     if not shape:
         if _is_list(value):
             return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
-        return _explain_leaf(value, dtype)
+        return _explain_leaf(value, feature)
     if not _is_list(value):
         return Reason.WRONG_SHAPE, f"{_named(value)} where a list of {shape[0]} is expected"
     if len(value) != shape[0]:
         return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"
-    return next(filter(None, (_explain_value(v, shape[1:], dtype) for v in value)), None)
+    return next(filter(None, (_explain_value(v, shape[1:], feature) for v in value)), None)
 
 
-def _explain_leaf(value: Any, dtype: str) -> tuple[Reason, str] | None:
+def _explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:
+    dtype = feature.dtype
     if dtype == STRING:
         return None if isinstance(value, str) and not isinstance(value, Number) else _explain_bytes(value)
     if dtype == "bool":
         return None if isinstance(value, bool) else (Reason.WRONG_TYPE, f"{_named(value)}, not a bool")
+    if isinstance(value, str) and not isinstance(value, Number) and not feature.strict:
+        if "float" in dtype and value in numbers.WORDS:
+            return None
+        value = Number(value) if numbers.spells(value) else value
     if not isinstance(value, Number):
         return Reason.WRONG_TYPE, f"{_named(value)}, not a number"
-    if "float" not in dtype and any(c in value for c in ".eE"):
+    if "float" not in dtype and _has_fraction(value, strict=feature.strict):
         return Reason.FRACTION, f"{_shown(value)} for an {dtype} input"
-    return (Reason.OUT_OF_RANGE, f"{_shown(value)} does not fit {dtype}") if _beyond(value, dtype) else None
+    return (Reason.OUT_OF_RANGE, f"{_shown(value)} does not fit {dtype}") if _beyond(value, feature) else None
+
+
+def _has_fraction(number: Number, *, strict: bool) -> bool:
+    pointed = any(c in number for c in ".eE")
+    return pointed if strict else pointed and numbers.has_fraction(number)
 
 
 @functools.cache
@@ -245,17 +324,18 @@ def _limits(dtype: str) -> tuple[float, float]:
     return (float(limits.min), float(limits.max)) if "float" in dtype else (int(limits.min), int(limits.max))
 
 
-def _beyond(number: Number, dtype: str) -> bool:
+def _beyond(number: Number, feature: Feature) -> bool:
+    dtype = feature.dtype
     low, high = _limits(dtype)
     if "float" in dtype:
         if low <= float(number) <= high:
             return False
         with np.errstate(over="ignore"):  # what lies a little beyond may round to the limit
             return not np.isfinite(np.dtype(dtype).type(float(number)))
-    # Python refuses to read thousands of digits; and the reader refuses even -0 for an unsigned input.
-    if len(number) > MAX_DIGITS or (dtype.startswith("u") and number.startswith("-")):
-        return True
-    return not low <= int(number) <= high
+    if feature.strict and dtype == "uint64" and number.startswith("-"):
+        return True  # the reader refuses even -0
+    found = numbers.whole(number)
+    return found is None or not low <= found <= high
 
 
 def _explain_bytes(value: Any) -> tuple[Reason, str] | None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from transforms import columns, room
+from transforms import columns, numbers, room
+from transforms.columns import Spelling
 from transforms.dtypes import STRING
 from transforms.errors import RunError
 from transforms.formats import json_explain, json_lines, json_write, slices
@@ -253,8 +254,43 @@ def _pick(run: _Run, which: Any) -> _Run:
 
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:
-    """Reads lines as the first of them is spelled; None if one of them cannot be read so."""
-    schema = columns.schema(features, json_explain.spelling(lines[0].as_py(), features))
+    """Reads lines as the first of them are spelled; None if one of them cannot be read so."""
+    spelling = json_explain.spelling(lines[0].as_py(), features)
+    table = _read_spelled(lines, columns.schema(features, spelling))
+    if table is not None:
+        return table
+    firsts = lines[:SAMPLE_ROWS].to_pylist()
+    spelled = json_explain.number_spelling(firsts, features)
+    if spelled is None:
+        return _read_as_text(lines, features, spelling)
+    if not spelled:
+        return None
+    schema = columns.schema(features, spelling | spelled)
+    if any(kind == columns.WHOLE for _, kind in spelled):
+        # The reader takes strings of more kinds for decimals than there are numbers; for floats it takes none.
+        floats = pa.schema(
+            [field.with_type(columns.retyped(field.type, numbers.WHOLE, pa.float64())) for field in schema]
+        )
+        if _read_spelled(lines, floats) is None:
+            return None
+    return _read_spelled(lines, schema)
+
+
+def _read_as_text(lines: pa.LargeBinaryArray, features: Sequence[Feature], spelling: Spelling) -> pa.Table | None:
+    """Reads lines in which numbers are spelled in several ways."""
+    if _read_spelled(lines, pa.schema([])) is None:
+        return None
+    try:
+        text, spelled = json_explain.as_text(lines.to_pylist(), features)
+    except (ValueError, RecursionError):
+        return None
+    rows = json_lines.rows(text, first=False)
+    rewritten = columns.gather(text, rows.starts, rows.ends + 1)
+    return _read_spelled(rewritten, columns.schema(features, spelling | spelled))
+
+
+def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema) -> pa.Table | None:
+    """Reads lines by a schema; None if one of them cannot be read so."""
     text = columns.contents(lines)
     longest = int(columns.sizes(lines).max()) + 1
     block = min(max(BLOCK_BYTES, longest), text.size + 1)  # it has to hold the longest line, and is allocated whole
