@@ -186,6 +186,12 @@ def run_parser(prog: str) -> Parser:
     add("--format", type=formats.known, metavar="NAME", help="format of the input (default: by the files' names)")
     add_mapping_arguments(parser)
     add(
+        "--strict_types",
+        action="store_true",
+        help="take only JSON numbers, and for integers only those without a point and an exponent; by default numbers "
+        "may be strings and whole floats, as proto3's JSON mapping has them",
+    )
+    add(
         "--output_fields",
         type=names,
         default=("row",),

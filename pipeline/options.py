@@ -32,6 +32,7 @@ class RunOptions(ModelOptions):
     format: str | None
     features: tuple[str, ...]
     input_map: Mapping[str, str]
+    strict_types: bool
     output_fields: tuple[str, ...]
     key_field: str | None
     include_fields: tuple[str, ...]

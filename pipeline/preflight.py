@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline import batch_dependence, isolation, manifest, model_check, worker_model
@@ -194,8 +194,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
         own = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
-        fed = mapping.map_inputs(contract, sample.rows, features, own, is_example=sample.format.is_example)
-        return sample.arrays(fed, PROBED_ROWS)
+        return sample.arrays(_map(options, contract, sample, features, own), PROBED_ROWS)
 
     def example(contract: models.Contract) -> models.Arrays | None:
         return rows(contract, options.features) if sample.rows else None
@@ -220,8 +219,18 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
 
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
     renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
-    is_example = sample.format.is_example
-    return mapping.map_inputs(contract, sample.rows, options.features, renamed, is_example=is_example)
+    return _map(options, contract, sample, options.features, renamed)
+
+
+def _map(
+    options: RunOptions,
+    contract: models.Contract,
+    sample: Sample,
+    stacked: Sequence[str],
+    renamed: Mapping[str, str],
+) -> tuple[Feature, ...]:
+    is_example, strict = sample.format.is_example, options.strict_types
+    return mapping.map_inputs(contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict)
 
 
 def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:

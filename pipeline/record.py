@@ -55,15 +55,16 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     shape: tuple[Count, ...]
     fields: tuple[str, ...]
     is_base64: bool = False
+    strict: bool = False
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":
         """The record of a feature."""
-        return cls(dtype=feature.dtype, shape=feature.shape, fields=feature.fields, is_base64=feature.is_base64)
+        return cls(**{name: value for name, value in feature._asdict().items() if name != "name"})
 
     def feature(self, name: str) -> Feature:
         """The feature of an input."""
-        return Feature(name, self.dtype, self.shape, self.fields, self.is_base64)
+        return Feature(name, **msgspec.structs.asdict(self))
 
 
 class Op(_Strict, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from transforms import numbers
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
@@ -20,6 +21,7 @@ def map_inputs(
     renamed: Mapping[str, str] | None = None,
     *,
     is_example: bool = False,
+    strict: bool = False,
 ) -> tuple[Feature, ...]:
     """Finds what feeds each data input of a model.
 
@@ -34,6 +36,7 @@ def map_inputs(
         renamed: Input -> field.
         is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
             model by their own bytes.
+        strict: Whether numbers have to be JSON numbers of the input's own kind.
 
     Raises:
         UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
@@ -58,7 +61,9 @@ def map_inputs(
     for tensor in open_:
         if tensor.name not in fields:
             fields[tensor.name] = _field_of(contract, tensor, sample, is_example=is_example)
-    made = tuple(_feature(t, fields[t.name], sample, is_example=is_example) for t in contract.inputs)
+    made = tuple(
+        _feature(t, fields[t.name], sample, is_example=is_example)._replace(strict=strict) for t in contract.inputs
+    )
     for tensor, feature in zip(contract.inputs, made, strict=True):
         if 0 in feature.shape:
             raise UsageError(
@@ -178,8 +183,7 @@ def _fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
     elif tensor.dtype == "bool":
         kind = isinstance(leaf, bool) or (is_example and leaf in (0, 1))
     else:
-        floats = (int, float) if "float" in tensor.dtype else int
-        kind = isinstance(leaf, floats) and not isinstance(leaf, bool)
+        kind = _is_number(leaf, tensor.dtype, text=not is_example)
     if not kind or tensor.shape is None:
         return kind
     if is_example:
@@ -189,6 +193,15 @@ def _fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
     return len(shape) == len(tensor.shape) and all(
         size in (None, found) for size, found in zip(tensor.shape, shape, strict=True)
     )
+
+
+def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
+    """Whether a value feeds a number; strings and whole floats may, but in tf.Examples."""
+    if isinstance(leaf, str):
+        return text and (numbers.spells(leaf) if "float" in dtype else numbers.whole(leaf) is not None)
+    if isinstance(leaf, float):
+        return "float" in dtype or (text and leaf.is_integer())
+    return isinstance(leaf, int) and not isinstance(leaf, bool)
 
 
 def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:

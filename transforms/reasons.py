@@ -87,9 +87,9 @@ class Reason(enum.Enum):
     )
     FRACTION = (
         "fraction",
-        "not written as an integer",
-        "An integer input was given a number with a fraction or an exponent.",
-        "Write an integer, without a point and without an exponent.",
+        "not a whole number",
+        "An integer input was given a number with a fraction (with --strict_types, with a point or an exponent).",
+        "Write a whole number.",
     )
     OUT_OF_RANGE = (
         "out_of_range",
