@@ -20,7 +20,7 @@ from pipeline.place import Place
 from pipeline.record import LoadedSettings, Settings
 from pipeline.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.startup import collect_garbage, import_tensorflow
-from pipeline.sweep import MOST_ROWS, SMALL_INPUT, Sweep, sweep
+from pipeline.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
 from transforms import columns, files, formats, mapping, saved_model, sources
@@ -33,6 +33,7 @@ from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
+from transforms.score import filled_up_to
 from transforms.shapes import is_open
 
 PROBED_ROWS = 100  # some of them may be bad
@@ -170,12 +171,19 @@ def _handler(
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
     swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
+    if kept is None and (few := sample.arrays(features, ROWS_ALONE) if sample.rows else None):
+        swept = fit(loaded, contract, few, swept)
     contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
     if kept is None:
         row = row_bytes(contract.predictions)
         kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
     handler = KeyedChunkHandler(
-        functools.partial(load, folder), contract, features, kept.sweep.batch_size, options.non_finite == "keep"
+        functools.partial(load, folder),
+        contract,
+        features,
+        kept.sweep.batch_size,
+        options.non_finite == "keep",
+        loaded.weights,
     )
     if sample.rows:
         check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
@@ -276,7 +284,8 @@ def _look(
     """What predictions depend on, and the contract with the shapes that they have in the run."""
     dependence = Dependence(Verdict.UNKNOWN)
     if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
-        size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES)
+        multiple = filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights)
+        size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
     return contract, dependence

@@ -58,10 +58,10 @@ class Sample(NamedTuple):
             return None
         return min(MAX_BATCH, math.ceil(rows / THREADS / MULTIPLE) * MULTIPLE)
 
-    def call_rows(self, batch_size: int, chunk_bytes: int) -> int:
-        """Rows of the largest call of a run."""
+    def call_rows(self, batch_size: int, chunk_bytes: int, multiple: int) -> int:
+        """Rows of the largest call of a run, whose calls are filled up to a multiple of so many rows."""
         rows = math.ceil(min(chunk_bytes, self.largest) / self.row_bytes)
-        return min(batch_size, math.ceil(rows / MULTIPLE) * MULTIPLE)
+        return min(batch_size, math.ceil(rows / multiple) * multiple)
 
     def arrays(self, features: Sequence[Feature], count: int) -> Arrays | None:
         """The good ones among the first rows, as the model is called with them; None if there is none."""

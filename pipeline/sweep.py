@@ -10,9 +10,10 @@ import numpy as np
 
 from pipeline.probe import ProbeError, probe
 from transforms.columns import MAX_BATCH
-from transforms.errors import ModelError
+from transforms.errors import ModelError, RunError, SharedError, StoppedError
 from transforms.halves import MULTIPLE, Scored
 from transforms.model import Arrays, Contract, Model
+from transforms.records import BadRow
 from transforms.score import score
 from transforms.threads import THREADS
 
@@ -21,6 +22,7 @@ MOST_ROWS = BATCHES * MAX_BATCH
 STEP = 4  # between sizes
 FEW_ROWS = 2 * MULTIPLE  # of a batch that tells whether to go on
 BUDGET_SECONDS = 0.5
+ROWS_ALONE = 4  # that are tried alone, and in copies
 GAIN = 1.1  # less is noise
 SMALL_INPUT = 32 << 20  # bytes of input for which measuring would not pay
 
@@ -57,6 +59,39 @@ def sweep(model: Model, contract: Contract, rows: Arrays, usual: int, most: int)
             rates[size] = rate
     best = max(rates, key=rates.__getitem__, default=usual)
     return Sweep(best if best != usual and rates[best] > GAIN * rates.get(usual, math.inf) else usual, rates)
+
+
+def fit(model: Model, contract: Contract, rows: Arrays, swept: Sweep) -> Sweep:
+    """The batch size that was picked, or a smaller one where the model raises for copies of a row that it scores alone.
+
+    So a model that takes few rows a call is called with as many as it takes. A slow model is not called.
+
+    Args:
+        model: The model.
+        contract: What its signature takes and gives.
+        rows: Data input -> (rows, …), some real rows.
+        swept: What was picked.
+    """
+    tried = probe(model, SharedError)
+    size = min(swept.batch_size, MULTIPLE)
+    with contextlib.suppress(ProbeError):
+        for row in range(len(next(iter(rows.values())))):
+            with contextlib.suppress(StoppedError, RunError):
+                started = time.monotonic()
+                _score_copies(tried, contract, rows, row, 1)
+                if time.monotonic() - started < BUDGET_SECONDS / ROWS_ALONE:
+                    _score_copies(tried, contract, rows, row, size)
+                if not tried.room.copies_failed or tried.room.rows < size:
+                    break
+    return swept if tried.room.rows >= size else Sweep(tried.room.rows, {})
+
+
+def _score_copies(model: Model, contract: Contract, rows: Arrays, row: int, count: int) -> None:
+    def refused(_: BadRow) -> None:
+        raise StoppedError
+
+    copies = {name: np.repeat(array[row : row + 1], count, axis=0) for name, array in rows.items()}
+    score(model, contract, copies, count, count, keep_non_finite=True, refused=refused)
 
 
 def _measure(model: Model, contract: Contract, rows: Arrays, usual: int, most: int) -> Iterator[tuple[int, int]]:

@@ -214,6 +214,16 @@ def hungry(folder: Path, rows: int) -> str:
     return save(folder, call, spec("x", 3))
 
 
+def few(folder: Path, rows: int) -> str:
+    """Raises for more than so many rows at a time."""
+
+    def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(x)[0], rows)]):
+            return {"y": tf.reduce_sum(x, 1)}
+
+    return save(folder, call, spec("x", 3))
+
+
 def one_value(folder: Path) -> str:
     """One prediction a call, the mean of all that it gets."""
     return save(folder, lambda x: {"prediction": tf.reshape(tf.reduce_mean(x), [1])}, spec("x", 3))

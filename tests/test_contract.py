@@ -261,6 +261,12 @@ def test_keys_that_differ_from_output_to_output_are_never_guessed_at() -> None:
     assert len(contract.echoes) == 2
     x = np.array([1, 666, 2, 3, 4], np.float32)
     scored = score(model, contract, {"x": x}, 5, 5, keep_non_finite=False)
+    assert (scored.outputs["y"].tolist(), scored.bad) == ([1, 666, 2, 3, 4], [])  # in a call of one row they are alike
+
+    def strange(x: np.ndarray, key: np.ndarray) -> dict[str, np.ndarray]:
+        return {"y": x, "key": echo(key), "id": np.where(x == 666, key + 1, key)}
+
+    scored = score(found(strange)[1], contract, {"x": x}, 5, 5, keep_non_finite=False)
     assert scored.outputs["y"].tolist() == [1, 2, 3, 4]
     assert [(bad.row, bad.reason) for bad in scored.bad] == [(1, "model_error")]
     assert "outputs key and id give back different keys" in scored.bad[0].message

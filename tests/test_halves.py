@@ -133,7 +133,7 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
         raise ModelError("no")
 
     score(Model({"x": X}, {"y": Y}, call), KEYLESS, {"x": numbered(2)}, 2, 2, keep_non_finite=False)
-    assert sizes == [2, 2, 2]
+    assert sizes == [2, 1, 1]
 
 
 @given(
@@ -164,6 +164,83 @@ def test_rows_that_fail_take_a_call_each_and_are_told_of_once(
         assert len(sizes) <= rows + batches * (batch_size.bit_length() + 4)
 
 
+def limited(takes: Callable[[int], bool]) -> tuple[Model, list[int]]:
+    """A model that raises for calls of other sizes than it takes, and the sizes of its calls."""
+    sizes = list[int]()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        if not takes(len(x)) or GUILTY in x:
+            raise ModelError("it takes fewer rows")
+        return (x * 10,)
+
+    return Model({"x": X}, {"y": Y}, call), sizes
+
+
+@given(
+    most=st.integers(1, 100),
+    rows=st.integers(1, 400),
+    batch_size=st.integers(1, 400),
+    guilty=st.sets(st.integers(0, 399), max_size=4),
+)
+def test_a_model_that_takes_few_rows_loses_none(most: int, rows: int, batch_size: int, guilty: set[int]) -> None:
+    x = numbered(rows, guilty)
+    called, sizes = limited(lambda size: size <= most)
+    scored = score(called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False)
+    assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
+    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    failed = sum(size > most for size in sizes)
+    assert failed <= 40 + 20 * len(guilty)  # not once a batch
+
+
+@pytest.mark.parametrize(
+    "takes", [lambda size: size == 1, lambda size: size in (1, 32), lambda size: size % 8 == 0 or size == 1]
+)
+def test_the_size_that_a_model_takes_is_found_used_and_reported(
+    takes: Callable[[int], bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    called, sizes = limited(takes)
+    assert not score(called, KEYLESS, {"x": numbered(2_000)}, 2_000, 500, keep_non_finite=False).bad
+    assert takes(called.room.rows)
+    assert "from here on a call has" in caplog.text
+    sizes.clear()
+    assert not score(called, KEYLESS, {"x": numbered(2_000)}, 2_000, 500, keep_non_finite=False).bad
+    assert all(map(takes, sizes))
+
+
+def test_a_row_that_fails_beside_its_copies_makes_no_call_smaller() -> None:
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        if (x == GUILTY).sum() > 1:
+            raise ModelError("twice")
+        return (x * 10,)
+
+    called = Model({"x": X}, {"y": Y}, call)
+    scored = score(called, KEYLESS, {"x": numbered(200, {3})}, 200, 96, keep_non_finite=False)
+    assert (scored.bad, called.room.rows > 200) == ([], True)
+
+
+@pytest.mark.parametrize(
+    ("array", "weights", "sent"),
+    [
+        (np.zeros(5, np.float32), 0, 96),
+        (np.zeros((5, 10_000), np.float32), 0, 96),
+        (np.zeros((5, 20_000), np.float32), 0, 5),  # 95 copies of 80 kB
+        (np.array([b"x" * 99] * 5, object), 0, 5),
+        (np.zeros(5, np.float32), 1 << 25, 5),
+    ],
+)
+def test_calls_are_filled_up_where_that_costs_little(array: np.ndarray, weights: int, sent: int) -> None:
+    sizes = list[int]()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        return (np.zeros(len(x), np.float32),)
+
+    called = Model({"x": X}, {"y": Y}, call, weights=weights)
+    score(called, KEYLESS, {"x": array}, 5, 384, keep_non_finite=False)
+    assert sizes == [sent]
+
+
 def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
     def call(x: np.ndarray) -> tuple[np.ndarray]:
         sizes.append(len(x))
@@ -190,6 +267,23 @@ def test_a_model_without_memory_says_so(model: Callable[..., str]) -> None:
     assert [(bad.row, bad.reason) for bad in scored.bad] == [(3, "model_memory")]
     assert scored.bad[0].message.startswith("ResourceExhaustedError: OOM when allocating tensor")
     assert (len(scored.outputs["prediction"]), called.room.rows) == (499, 96)
+
+
+@pytest.mark.parametrize("most", [1, 32, 60])
+@pytest.mark.parametrize("rows", [1, 5, 300])
+def test_a_run_calls_a_model_with_as_many_rows_as_it_takes(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, caplog: Any, most: int, rows: int
+) -> None:
+    path = lines(*({"x": [row, 1, 2]} for row in range(rows)))
+    folder = model(models.few, most)
+    done = keyjoin("run", f"--input={path}", f"--model={folder}")
+    assert done.complete(), done.err
+    assert [row["y"] for row in done.rows()] == [row + 3 for row in range(rows)]
+    if rows > 1:
+        assert done.manifest()["model"]["batch_size"] in (most, 48)
+        assert "from here on a call has" in caplog.text
+    verified = keyjoin("verify", f"--run={done.output}", f"--rescore={rows}", f"--model={folder}")
+    assert verified.code == 0, verified
 
 
 def test_a_run_goes_on_with_smaller_batches(

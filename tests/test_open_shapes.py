@@ -174,7 +174,6 @@ OTHER_RANK = {
     "no rows": other_rank(lambda x: x[1:]),
     "key in a column": other_rank_with_key,
     "beside the key": beside_key,
-    "the key is a scalar": scalar_key,
 }
 
 
@@ -192,3 +191,13 @@ def test_an_output_of_another_rank_costs_its_row_alone(
     assert (done.code, done.complete()) == (0, True), done.err
     assert [row["x"] for row in done.rows()] == [row["x"] for row in rows if row["x"] < 1e6]
     assert [letter["reason"] for letter in done.dead()] in (["output_shape"], ["key_missing"])
+
+
+@pytest.mark.parametrize("first", [4, 60])
+def test_a_row_that_is_told_apart_in_a_call_of_its_own_gets_its_prediction(
+    keyjoin: Callable[..., Result], lines: Any, tmp_path: Path, first: int
+) -> None:
+    saved = models.save(tmp_path / "model", scalar_key, models.spec("x"), models.spec("key", dtype=tf.int64))
+    rows = [{"x": 2e6 if number == first else float(number)} for number in range(70)]
+    done = keyjoin("run", f"--input={lines(*rows)}", f"--model={saved}", "--max_bad_rows=1.0")
+    assert [row["y"] for row in done.rows()] == [row["x"] for row in rows]

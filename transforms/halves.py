@@ -1,6 +1,5 @@
 """Halves: a batch that fails is halved down to the rows that fail alone; what it had no memory for is remembered."""
 
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -35,89 +34,136 @@ ScoreBatch = Callable[[int, int, int, bool], Scored]
 Refused = Callable[[BadRow], None]
 
 
-def score_halves(
-    score_batch: ScoreBatch,
-    room: Room,
-    refused: Refused,
-    first: int,
-    end: int,
-    most: int,
-    *,
-    alone: bool = False,
-    fails: bool = False,
-) -> list[Scored]:
-    """Scores rows [first, end), in halves if they fail together.
+# What a call is filled up to where it may have few rows only.
+FEWER = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
-    Where each row of a half failed alone, the other half likely does: it is not called as a whole. So rows that
-    all fail take one call each, not two.
 
-    A failure that another call may have caused, which took the memory or ended the process, is no proof: the
-    rows are tried again, while no other call goes on, and so are their halves. Memory that is too small for
-    several calls at a time is from then on asked for by one at a time; a number of rows that is too large
-    though each of them fits is not tried again.
+class Bisection(NamedTuple):
+    """Scores batches, and bisects those that fail.
 
-    Args:
+    Attributes:
         score_batch: Scores rows [first, end) in one call of so many rows, alone or not.
-        room: What there is memory for; lowered here.
+        room: How many rows a call of the model may have; lowered here.
         refused: Called with each row that fails alone; may raise, which ends scoring.
-        first: First row.
-        end: One past the last row.
-        most: Rows of a call at most.
-        alone: Whether no other call may go on meanwhile.
-        fails: Whether the rows likely fail together, so that several are not called as a whole.
-
-    Returns:
-        The rows in order, in one piece or in several.
+        multiple: Calls are filled up to a multiple of so many rows with copies of the last one.
     """
-    most, alone = min(most, room.rows), alone or room.alone
-    pieces_of = functools.partial(_in_pieces, score_batch, room, refused, first, end)
-    if end - first > most:
-        return pieces_of(most, alone=alone)
-    if fails and end - first > 1:
-        return pieces_of(_half(end - first), alone=alone, most=most, fails=True)
-    sent = min(most, -(-(end - first) // MULTIPLE) * MULTIPLE)
-    try:
-        return [score_batch(first, end, sent, alone)]
-    except ModelError as error:
-        failed = error
-    if isinstance(failed, SharedError) and not alone:
-        if isinstance(failed, MemoryShortError) and not room.alone:
-            room.alone = True
-            _LOG.warning("the model ran out of memory: from here on it is called once at a time")
-        return score_halves(score_batch, room, refused, first, end, most, alone=True)
-    of_memory = isinstance(failed, MemoryShortError)
-    if (sent if of_memory else end - first) == 1:
-        bad = BadRow(first, "predict", failed.reason.value, str(failed))
-        refused(bad)
-        return [Scored({}, [bad])]
-    half = _half(sent if of_memory else end - first)
-    pieces = pieces_of(half, alone=alone, most=half if of_memory else most)
-    if of_memory and half < room.rows and not any(_lacked_memory(piece) for piece in pieces):
-        room.rows = half
-        _LOG.warning("the model ran out of memory with %d rows: from here on a call has %d at most", sent, half)
-    return pieces
 
+    score_batch: ScoreBatch
+    room: Room
+    refused: Refused
+    multiple: int = MULTIPLE
 
-def _in_pieces(
-    score_batch: ScoreBatch,
-    room: Room,
-    refused: Refused,
-    first: int,
-    end: int,
-    size: int,
-    *,
-    alone: bool,
-    most: int | None = None,
-    fails: bool = False,
-) -> list[Scored]:
-    done: list[Scored] = []
-    for at in range(first, end, size):
-        piece = score_halves(
-            score_batch, room, refused, at, min(at + size, end), most or size, alone=alone, fails=fails
-        )
-        fails = not any(scored.outputs for scored in piece)
-        done += piece
-    return done
+    def score(
+        self, first: int, end: int, most: int, *, alone: bool = False, fails: bool = False, part: bool = False
+    ) -> list[Scored]:
+        """Scores rows [first, end), in halves if they fail together.
+
+        Where each row of a half failed alone, the other half likely does: it is not called as a whole. So rows that
+        all fail take one call each, not two.
+
+        A failure that another call may have caused, which took the memory or ended the process, is no proof: the
+        rows are retried while no other call is running, and so are their halves. Memory that is too small for
+        several calls at a time is from then on asked for by one at a time. A number of rows that fails though its
+        rows do not, is not tried again.
+
+        Args:
+            first: First row.
+            end: One past the last row.
+            most: Rows of a call at most.
+            alone: Whether no other call may go on meanwhile.
+            fails: Whether the rows likely fail together, so that several are not called as a whole.
+            part: Whether they are a part of rows that failed together.
+
+        Returns:
+            The rows in order, in one piece or in several.
+        """
+        most, alone, rows = min(most, self.room.rows), alone or self.room.alone, end - first
+        if rows > most:
+            return self._in_pieces(first, end, most, alone=alone)
+        if fails and rows > 1:
+            return self._in_pieces(first, end, _half(rows), alone=alone, most=most, fails=True)
+        sent = self._filled(rows, most)
+        if rows == 1 and part and sent > 1:
+            return [self._score_one(first, most, alone=alone)]
+        try:
+            return [self.score_batch(first, end, sent, alone)]
+        except ModelError as error:
+            failed = error
+        if isinstance(failed, SharedError) and not alone:
+            if isinstance(failed, MemoryShortError) and not self.room.alone:
+                self.room.alone = True
+                _LOG.warning("the model ran out of memory: from here on it is called once at a time")
+            return self.score(first, end, most, alone=True, part=part)
+        of_memory = isinstance(failed, MemoryShortError)
+        if (sent if of_memory else rows) == 1:
+            return [self._score_one(first, most, alone=alone)] if sent > 1 else [self._bad(first, failed)]
+        half = _half(sent if of_memory else rows)
+        fewer = half if of_memory else self._filled(half, most)
+        pieces = self._in_pieces(first, end, half, alone=alone, most=half if of_memory else most, part=True)
+        if of_memory and half < self.room.rows and not any(_lacked_memory(piece) for piece in pieces):
+            self._lower(half, f"the model ran out of memory with {sent} rows")
+        elif not isinstance(failed, SharedError) and fewer < sent and not any(piece.bad for piece in pieces):
+            self._lower(fewer, f"the model fails with {sent} rows, and not with fewer")
+        return pieces
+
+    def _in_pieces(
+        self,
+        first: int,
+        end: int,
+        size: int,
+        *,
+        alone: bool,
+        most: int | None = None,
+        fails: bool = False,
+        part: bool = False,
+    ) -> list[Scored]:
+        done: list[Scored] = []
+        for at in range(first, end, size):
+            piece = self.score(at, min(at + size, end), most or size, alone=alone, fails=fails, part=part or fails)
+            fails = not any(scored.outputs for scored in piece)
+            done += piece
+        return done
+
+    def _filled(self, rows: int, most: int) -> int:
+        return min(most, -(-rows // self.multiple) * self.multiple)
+
+    def _score_one(self, row: int, most: int, *, alone: bool) -> Scored:
+        """Scores one row in a call by itself; one that is scored so gets what a call that is filled up gives it.
+
+        So its prediction does not depend on which rows failed beside it.
+        """
+        try:
+            found = self.score_batch(row, row + 1, 1, alone)
+        except SharedError as error:
+            return self._bad(row, error) if alone else self._score_one(row, most, alone=True)
+        except ModelError as error:
+            return self._bad(row, error)
+        sent = self._filled(1, most)
+        for size in (sent, *(size for size in FEWER if size < sent)):
+            try:
+                found = self.score_batch(row, row + 1, size, alone)
+            except ModelError as error:
+                if isinstance(error, SharedError) and not alone:
+                    return self._score_one(row, most, alone=True)
+                continue
+            break
+        else:
+            size = 1
+        # With one row only it may be the row: a model that divides by the spread of a batch fails for copies.
+        is_proven, self.room.copies_failed = self.room.copies_failed, self.room.copies_failed or size < sent
+        if size < sent and is_proven:
+            self._lower(size, f"the model fails with {sent} copies of a row, and not with {size}")
+        return found
+
+    def _bad(self, row: int, error: ModelError) -> Scored:
+        bad = BadRow(row, "predict", error.reason.value, str(error))
+        self.refused(bad)
+        return Scored({}, [bad])
+
+    def _lower(self, rows: int, why: str) -> None:
+        if rows < self.room.rows:
+            self.room.rows = rows
+            _LOG.warning("%s: from here on a call has %d at most", why, rows)
 
 
 def _half(rows: int) -> int:

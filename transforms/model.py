@@ -87,16 +87,17 @@ def _without_last_column(tensor: Tensor) -> Tensor:
 
 
 class Room:
-    """What a call of a model has memory for, as far as this process has found out.
+    """How many rows a call of a model may have, as far as this process has found out.
 
     Attributes:
         rows: Rows of a call.
         alone: Whether there is memory for one call at a time only.
+        copies_failed: Whether copies of a row failed that does not fail alone.
     """
 
     def __init__(self) -> None:
         """Begins without bounds."""
-        self.rows, self.alone = sys.maxsize, False
+        self.rows, self.alone, self.copies_failed = sys.maxsize, False, False
 
 
 class Model:
@@ -110,7 +111,7 @@ class Model:
         unfit: Output that no row can hold -> why.
         stateful: Whether a call may change what later ones give.
         weights: Bytes of the variables that take part in each row, see `transforms.weights`.
-        room: What it has memory for.
+        room: How many rows a call may have.
     """
 
     def __init__(

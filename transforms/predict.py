@@ -27,6 +27,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         features: What its inputs are fed with.
         batch_size: Rows that a model call sees at most.
         keep_non_finite: Whether NaN and infinity are predictions like others.
+        weights: Bytes of the model's variables that take part in each row.
         shared: Whether the processes of a worker have one model together: large ones, and those on an accelerator.
         refused: Called with a chunk's key, its rows and each of these that fails alone; may raise `StoppedError`.
     """
@@ -36,6 +37,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     features: tuple[Feature, ...]
     batch_size: int
     keep_non_finite: bool = False
+    weights: int = 0
     shared: bool = False
     refused: Callable[[str, int, BadRow], None] | None = None
     _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
@@ -74,7 +76,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         if inference_args:
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
         if self.shared:
-            model = self._elsewhere = self._elsewhere or _Elsewhere(model)
+            model = self._elsewhere = self._elsewhere or _Elsewhere(model, self.weights)
         return [PredictionResult(chunk, self._predict(chunk, model)) for chunk in batch]
 
     def _predict(self, chunk: Features, model: models.Model) -> Predictions | None:
@@ -103,8 +105,8 @@ def _nothing(_: BadRow) -> None:
 class _Elsewhere(models.Model):
     """A model that another process has: called there, while what it has memory for is known here."""
 
-    def __init__(self, there: Callable[..., models.Arrays]) -> None:
-        super().__init__({}, {}, lambda: ())
+    def __init__(self, there: Callable[..., models.Arrays], weights: int) -> None:
+        super().__init__({}, {}, lambda: (), weights=weights)
         self._there = there
 
     def __call__(self, arrays: models.Arrays, *, alone: bool = False) -> dict[str, Any]:

@@ -9,12 +9,16 @@ import numpy.typing as npt
 from transforms.align import Alignment, align, ordinals, rows_of
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
-from transforms.halves import Refused, Scored, score_halves
+from transforms.halves import MULTIPLE, Bisection, Refused, Scored
 from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
 from transforms.shapes import check_shapes
 from transforms.threads import in_threads
+
+# Calls are filled up with copies of a row only where these are cheap: bytes of a call, and of the model's weights.
+FILL_BYTES = 1 << 22
+FILL_WEIGHTS = 1 << 24
 
 
 class BatchError(ModelError):
@@ -62,10 +66,27 @@ def score(
         return scored if keep_non_finite else _finite(scored, first, end)
 
     def score_rows(first: int) -> list[Scored]:
-        return score_halves(score_batch, called.room, refused, first, min(first + batch_size, rows), batch_size)
+        return bisection.score(first, min(first + batch_size, rows), batch_size)
 
+    bisection = Bisection(score_batch, called.room, refused, filled_up_to(inputs, rows, called.weights))
     done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
     return _concatenate([_nothing(contract), *done])
+
+
+def filled_up_to(inputs: Arrays, rows: int, weights: int) -> int:
+    """The number of rows that calls are filled up to, or to a multiple of it: 1 where copies of a row cost much.
+
+    Args:
+        inputs: Data input -> (rows, …).
+        rows: How many there are.
+        weights: Bytes of the model's variables that take part in each row.
+    """
+    size = 0
+    for array in inputs.values():
+        if array.dtype == object:
+            return 1
+        size += array.nbytes
+    return MULTIPLE if size // max(rows, 1) * MULTIPLE <= FILL_BYTES and weights <= FILL_WEIGHTS else 1
 
 
 def _nothing(contract: Contract) -> Scored:
