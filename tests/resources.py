@@ -37,7 +37,22 @@ def open_table(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
     return table, lambda: tf.reshape(table.lookup(tf.constant("a")), [])
 
 
-RESOURCES = [own_variable, keras_variable, layer, fixed_table, open_table]
+class TwiceSaved(tf.lookup.experimental.MutableHashTable):
+    """Is saved as Keras 3 saves variables: one table is restored, another one is read."""
+
+    def _export_to_saved_model_graph(self, object_map: Any, tensor_map: Any, **options: Any) -> list[Any]:
+        handles: list[Any] = super()._export_to_saved_model_graph(object_map, tensor_map, **options)
+        tensor_map[self.resource_handle] = self._create_resource()
+        return handles
+
+
+def open_table_twice(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
+    table = TwiceSaved(tf.string, tf.float32, -1.0)
+    table.insert(tf.constant("a"), tf.constant(number))
+    return table, lambda: tf.reshape(table.lookup(tf.constant("a")), [])
+
+
+RESOURCES = [own_variable, keras_variable, layer, fixed_table, open_table, open_table_twice]
 
 
 def holding(folder: Path, kinds: list[int], *, nested: bool) -> str:

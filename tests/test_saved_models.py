@@ -127,6 +127,13 @@ def test_the_other_signatures_of_a_wrapped_copy_load_anywhere_too(tmp_path: Path
     assert_equal(call_in_plain_session(folder, made.rows, "other"), made.expected)
 
 
+@pytest.mark.parametrize("kind", range(len(RESOURCES)))
+def test_each_kind_alone(kind: int, tmp_path: Path) -> None:
+    x = np.arange(ROWS, dtype=np.float32)
+    answer = call_in_session(holding(tmp_path / "model", [kind, kind], nested=False), {"x": x})
+    assert [values.tolist() for _, values in sorted(answer.items())] == [(x + 1).tolist(), (x + 2).tolist()]
+
+
 @given(st.lists(st.integers(0, len(RESOURCES) - 1), min_size=1, max_size=8), st.booleans())
 @settings(max_examples=8)
 def test_each_variable_and_table_keeps_its_own_value(kinds: list[int], nested: bool) -> None:

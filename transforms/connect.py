@@ -17,7 +17,7 @@ from transforms.errors import UsageError
 from transforms.model_ops import loading_parts, signature_part
 from transforms.model_state import changes
 from transforms.model_walk import Part, Walk, bare, inputs_of
-from transforms.resources import Given, called, empty, maker, origin, readers, resource
+from transforms.resources import Given, called, maker, not_given, origin, readers, resource
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the checkpoint's tensor with its own object graph
 _TYPES = ("dtype", "shape", "key_dtype", "value_dtype", "value_shape")
@@ -46,11 +46,12 @@ def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[A
     Raises:
         UsageError: No output can be computed.
     """
-    if not empty(walk, folder, reached):
+    if not not_given(walk, folder, reached):
         return {}
     connect(walk, folder)
     # The signature may give a value, and then read it.
-    missing = empty(walk, folder, reached) - Given(walk).of([signature_part(walk.meta_graph, signature)])
+    given = Given(walk).of([signature_part(walk.meta_graph, signature)])
+    missing = {made for made in not_given(walk, folder, reached) - given if made.starts_empty}
     if not missing:
         return {}
     found = readers(walk, signature, missing)
@@ -95,8 +96,9 @@ def _share(node: Any, source: Any) -> None:
     made = resource(source)
     same = all(node.attr.get(key) == source.attr.get(key) for key in _TYPES)
     if made is not None and made.op == node.op and same:
-        node.attr["shared_name"].s = made.name.encode(errors="surrogateescape")
-        node.attr["container"].s = made.container.encode(errors="surrogateescape")
+        for handle in (node, source):  # a table without a shared name may be its own op's alone
+            handle.attr["shared_name"].s = made.name.encode(errors="surrogateescape")
+            handle.attr["container"].s = made.container.encode(errors="surrogateescape")
 
 
 def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:

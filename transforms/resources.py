@@ -1,7 +1,7 @@
 """Finds which variables and tables of a SavedModel's graph have a value once the model is loaded.
 
-Restoring the checkpoint and running the initializers give values. A resource that a signature reads, and that neither
-of them changes, has no value: each call would fail.
+Restoring the checkpoint and running the initializers give values. A signature that reads a variable without a value
+fails in each call; a table that can change is empty then.
 """
 
 import fnmatch
@@ -22,11 +22,12 @@ _EMPTY = {
     **dict.fromkeys(("Iterator", "IteratorV2"), "iterator"),
     **dict.fromkeys(("BoostedTreesEnsembleResourceHandleOp", "SimpleMLCreateModelResource"), "forest"),
 }
-_MUTABLE = re.compile("|".join(map(fnmatch.translate, ("MutableHashTable*", "MutableDenseHashTable*"))))
+_MUTABLE = re.compile("Mutable(Dense)?HashTable")
 # Ops that change a value that is there: they give none to a resource that is new.
-_NEED_A_VALUE = """
+_UPDATES = """
     AssignAdd* AssignSub* CountUpTo Scatter* StridedSliceAssign Apply* SparseApply* Resource* Rng* Stateful*"""
-_NEEDS_A_VALUE = re.compile("|".join(map(fnmatch.translate, _NEED_A_VALUE.split())))
+_UPDATE = re.compile("|".join(map(fnmatch.translate, _UPDATES.split())))
+_CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}  # how many inputs come before the arguments
 # Ops that hand on a handle.
 PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 RESOURCE = 20  # DT_RESOURCE in types.proto
@@ -44,6 +45,11 @@ class Resource(NamedTuple):
     op: str
     container: str
     name: str
+
+    @property
+    def starts_empty(self) -> bool:
+        """Whether it cannot be read until an op gives it a value."""
+        return self.op in _EMPTY
 
     def __str__(self) -> str:
         """What it is called in messages."""
@@ -93,7 +99,7 @@ class Given:
             inputs = inputs_of(node)
             for name, before in called(self._walk, node):
                 yield from (inputs[before + at] for at in self._arguments(name) if before + at < len(inputs))
-            if node.op not in self._walk.functions and changes(node.op) and not _NEEDS_A_VALUE.match(node.op):
+            if node.op not in self._walk.functions and changes(node.op) and not _UPDATE.match(node.op):
                 yield from _handles(node, inputs)
 
     def _function(self, name: str) -> frozenset[int]:
@@ -123,9 +129,6 @@ def called(walk: Walk, node: Any) -> Iterator[tuple[str, int]]:
             value = node.attr[attribute]
             functions = value.list.func if value.WhichOneof("value") == "list" else [value.func]
             yield from ((f.name, _CALLS[node.op]) for f in functions if f.name in walk.functions)
-
-
-_CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}
 
 
 def origin(nodes: Mapping[str, Any], tensor: str, passing: Container[str] = PASSING) -> str:
@@ -164,15 +167,15 @@ def _handles(node: Any, inputs: list[str]) -> list[str]:
     return [name for name, taken in pairs if taken.type == RESOURCE or taken.is_ref]
 
 
-def empty(walk: Walk, folder: str, reached: Collection[Any]) -> set[Resource]:
-    """The variables and tables among some nodes that have no value once the model is loaded.
+def not_given(walk: Walk, folder: str, reached: Collection[Any]) -> set[Resource]:
+    """The variables and tables among some nodes to which loading the model gives no value.
 
     Args:
         walk: The graph, as it will be loaded.
         folder: The SavedModel's.
         reached: The nodes that a signature runs, those of functions among them.
     """
-    read = {made for node in reached if node.op in _EMPTY and (made := resource(node))}
+    read = {made for node in reached if (made := resource(node))}
     return read - Given(walk).of(loading_parts(walk.meta_graph, folder)) if read else read
 
 
@@ -188,6 +191,6 @@ def readers(walk: Walk, signature: str, resources: Collection[Resource]) -> dict
     part = signature_part(graph, signature)
     for name, info in graph.signature_def[signature].outputs.items():
         for _, node in Walk(graph).reach(part._replace(fetched=names_of(info))):
-            if node.op in _EMPTY and (made := resource(node)) in resources and made is not None:
+            if (made := resource(node)) is not None and made in resources:
                 found[name] = made
     return found
