@@ -50,7 +50,8 @@ setup(
             # Makes SavedModels as Keras 2 wrote them.
             "tf_keras==2.21.0",
             "ydf==0.16.1",
-            "ydf-tf==2.21.0.post1",
+            # There are wheels of it for these, and for the newest macOS.
+            "ydf-tf==2.21.0.post1; sys_platform == 'linux' and platform_machine == 'x86_64'",
         ],
     },
 )

@@ -251,7 +251,7 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
     for name in sorted((before.versions.keys() | now.versions.keys()) - NOT_COMPARED):
         old, new = before.versions.get(name), now.versions.get(name)
         if old != new:
-            yield f"{name} was {old}, is now {new}"
+            yield f"{name} was {old or 'not recorded'}, is now {new or 'not recorded'}"
 
 
 def _spelled(value: Any) -> str:
