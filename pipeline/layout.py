@@ -5,8 +5,9 @@ from typing import Any
 
 from pipeline.options import RunOptions
 from transforms.errors import UsageError, nearest
+from transforms.formats.base import Format
 from transforms.model import KEY
-from transforms.records import Layout
+from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 
 ROW, ERROR = "row", "error"
 
@@ -23,18 +24,28 @@ def wanted(options: RunOptions, outputs: Collection[str]) -> list[str]:
     return [] if others else [known[name] for name in options.output_fields if name in known]
 
 
-def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> Layout:
+def make_layout(
+    options: RunOptions,
+    outputs: Sequence[str],
+    sample: Sequence[Mapping[str, Any]],
+    fmt: Format,
+    features: Sequence[Feature],
+) -> Layout:
     """What is written of a row.
 
     Args:
         options: What was asked for.
         outputs: The model's predictions, in order.
         sample: Some rows; may be empty.
+        fmt: The format of the rows.
+        features: What feeds the model.
 
     Raises:
         UsageError: A name is unknown, or would stand twice in an output row.
     """
-    asked = options.output_fields
+    asked, instance = options.output_fields, not fmt.is_example and not all(feature.fields for feature in features)
+    if instance:
+        _check_instance(options)
     known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
     for name in asked:
         if name not in known and name not in (ROW, KEY):
@@ -53,10 +64,29 @@ def make_layout(options: RunOptions, outputs: Sequence[str], sample: Sequence[Ma
         options.key_field,
         tuple((output, options.prediction_prefix + output) for output in written),
         (options.error_field or ERROR) if options.bad_rows == "null" else None,
+        instance,
     )
-    _check_sample(layout, sample)
+    if instance and len(written) == 1:
+        layout = layout._replace(predictions=((written[0], PREDICTION),))
+    if not instance:
+        _check_sample(layout, sample)
     _check_twice(layout, sample)
     return layout
+
+
+def _check_instance(options: RunOptions) -> None:
+    given = {
+        "--key_field": options.key_field,
+        "--include_fields": options.include_fields,
+        "--exclude_fields": options.exclude_fields,
+        "--prediction_prefix": options.prediction_prefix,
+    }
+    flag = next((flag for flag, value in given.items() if value), None)
+    if flag is not None:
+        raise UsageError(
+            f"{flag} is for rows with fields, and the rows are JSON values: each is written as "
+            f'{{"{INSTANCE}": …, "{PREDICTION}": …}}; leave the flag out'
+        )
 
 
 def _check_sample(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
@@ -68,11 +98,12 @@ def _check_sample(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
-    added = [*layout.added, *([layout.key_field] if layout.key_field else [])]
+    own = [INSTANCE] if layout.instance and layout.row else [layout.key_field] if layout.key_field else []
+    added = [*layout.added, *own]
     twice = next((name for name in added if added.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"two fields of an output row would be called {twice}; rename {_renaming(layout, twice)}")
-    if not layout.row:
+    if not layout.row or layout.instance:
         return
     for name in added:
         written = name in layout.include if layout.include else name not in layout.exclude

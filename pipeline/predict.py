@@ -61,15 +61,13 @@ def main(argv: Sequence[str]) -> Exit:
     return Exit.COMPLETE
 
 
-def _contract(
-    loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Mapping[str, Any]]
-) -> models.Contract:
+def _contract(loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any]) -> models.Contract:
     def example(contract: models.Contract) -> models.Arrays:
         rows = [mapping.named(contract.inputs, instance) for instance in instances]
         return _arrays(rows, mapping.map_inputs(contract, rows))
 
     def own_keys(key: models.Tensor) -> Any:
-        if not all(key.name in instance for instance in instances):
+        if not all(isinstance(instance, dict) and key.name in instance for instance in instances):
             return None
         return example(models.Contract(signature, (key,), ()))[key.name]
 
@@ -77,7 +75,7 @@ def _contract(
     return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
 
 
-def read_request(path: str) -> list[dict[str, Any]]:
+def read_request(path: str) -> list[Any]:
     """The instances of a request.
 
     Raises:
@@ -89,14 +87,12 @@ def read_request(path: str) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
     instances = request.get("instances") if isinstance(request, Mapping) else None
-    if not isinstance(instances, list) or not instances or not all(isinstance(i, dict) for i in instances):
-        raise UsageError(f"--instances {path}: no list of objects called instances in it; write {EXAMPLE}")
+    if not isinstance(instances, list) or not instances or None in instances:
+        raise UsageError(f"--instances {path}: no list of objects or values called instances in it; write {EXAMPLE}")
     return instances
 
 
-def predict(
-    called: models.Model, contract: models.Contract, instances: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def predict(called: models.Model, contract: models.Contract, instances: Sequence[Any]) -> list[dict[str, Any]]:
     """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
 
     Raises:
@@ -136,7 +132,7 @@ def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models
             )
 
 
-def _arrays(instances: Sequence[Mapping[str, Any]], features: Sequence[Feature]) -> models.Arrays:
+def _arrays(instances: Sequence[Any], features: Sequence[Feature]) -> models.Arrays:
     lines = b"".join(json.dumps(instance).encode() + b"\n" for instance in instances)
     inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), features)
     if bad:

@@ -139,7 +139,8 @@ def prepare(
         beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_model.find(options, folder)
         handler, (swept, chunk), loaded, dependence = _handler(options, folder, beginning, kept, model)
-        layout = make_layout(options, [t.name for t in handler.contract.predictions], sample)
+        outputs = [t.name for t in handler.contract.predictions]
+        layout = make_layout(options, outputs, sample, fmt, handler.features)
         if fmt.is_example and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)

@@ -79,7 +79,7 @@ def _print_slow_chunks(plan: Plan) -> None:
 def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
-    return ", ".join(feature.fields) if feature.fields else "the row's own bytes"
+    return ", ".join(feature.fields) if feature.fields else "the whole row"
 
 
 def say(what: str, text: str) -> None:

@@ -12,7 +12,7 @@ from pipeline.head import Head, read_heads
 from pipeline.options import RunOptions
 from transforms import columns
 from transforms.columns import MAX_BATCH
-from transforms.formats.base import Format
+from transforms.formats.base import Format, Instance
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays
 from transforms.predict import KeyedChunkHandler
@@ -44,7 +44,7 @@ class Sample(NamedTuple):
     @property
     def fields(self) -> set[str]:
         """Names of the rows' fields."""
-        return {name for row in self.rows for name in row}
+        return {name for row in self.rows if not isinstance(row, Instance) for name in row}
 
     @property
     def row_bytes(self) -> float:

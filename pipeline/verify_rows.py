@@ -129,9 +129,10 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
     outputs = tuple(t for t in called.outputs.values() if t.name in needed or not said.predictions)
     contract = models.Contract(options.signature, data, outputs, key, echoes)
     features = tuple(fed.feature(name) for name, fed in said.inputs.items())
-    layout = make_layout(options, [t.name for t in contract.predictions], [])
+    fmt = formats.load(document.format)
+    layout = make_layout(options, [t.name for t in contract.predictions], [], fmt, features)
     keep = options.non_finite == "keep"
-    return Scoring(formats.load(document.format), features, contract, said.batch_size, keep, layout)
+    return Scoring(fmt, features, contract, said.batch_size, keep, layout)
 
 
 def _rescore_part(

@@ -98,7 +98,6 @@ KINDS = {
     "array of long integers": ("a.json", text('[{"x": [1, 2, 3], "id": 9007199254740993}]'), "it is a JSON array"),
     "array, pretty": ("a.json", text(json.dumps([ROW, ROW], indent=2)), "it is a JSON array"),
     "objects, pretty": ("a.json", text("\n".join([json.dumps(ROW, indent=2)] * 2)), "it is JSON over several lines"),
-    "arrays": ("a.jsonl", text("[1.0, 2.0, 3.0]\n[4.0, 5.0, 6.0]\n"), "it is JSON arrays instead of objects"),
 }
 
 
@@ -144,7 +143,6 @@ def test_a_file_of_another_kind_is_told_with_a_command_that_converts_it(
         ("a.txt", b"x,z\n1,2\n", "it is CSV"),
         ("b.txt", b"x;z\n1;2\n", "it is CSV with semicolons"),
         ("c.txt", b"x\tz\n1\t2\n", "it is tab-separated text"),
-        ("d.txt", b"1\n2\n", "it is JSON values instead of objects"),
     ],
 )
 def test_delimited_text_is_told_too(

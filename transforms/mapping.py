@@ -1,5 +1,6 @@
 """Mapping: which fields of a row feed which input of the model, decided once, before the run."""
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,10 +9,12 @@ from transforms import numbers
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
+from transforms.formats.base import Instance
 from transforms.model import KEY, Contract, Tensor
-from transforms.records import Feature
+from transforms.records import INSTANCE, Feature
 
 Sample = Sequence[Mapping[str, Any]]
+SHOWN = 60  # characters of a row in a message
 
 
 def map_inputs(
@@ -42,6 +45,8 @@ def map_inputs(
         UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
     """
     renamed = renamed or {}
+    if sample and isinstance(sample[0], Instance):
+        return (_whole_value(contract, sample, [*stacked, *renamed])._replace(strict=strict),)
     known = [t.name for t in contract.inputs]
     for name in renamed:
         if name not in known:
@@ -72,6 +77,25 @@ def map_inputs(
             )
     _check_fields(made, sample)
     return made
+
+
+def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
+    """What feeds the only input of a model from rows that are JSON values."""
+    shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
+    names = [tensor.name for tensor in contract.inputs]
+    if asked:
+        raise UsageError(
+            f"--features and --input_map name fields ({', '.join(asked)}), and the rows are JSON values without any, "
+            f"such as {shown}; leave the flags out"
+        )
+    if len(names) != 1:
+        example = ", ".join(f"{json.dumps(name)}: …" for name in names)
+        raise UsageError(
+            f"the rows are JSON values, such as {shown}, which feed a model with one data input, and this one has "
+            f"{names}; write each row as an object, {{{example}}}"
+        )
+    (tensor,) = contract.inputs
+    return _feature(tensor, (INSTANCE,), sample, is_example=False)._replace(fields=())
 
 
 def resolve(pairs: Mapping[str, str], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str]:
@@ -111,9 +135,20 @@ def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
     return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
 
 
-def named(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The row; one that is the value of the only input becomes a field of the input's name."""
-    return {inputs[0].name: row} if takes_whole(inputs, row) else row
+def named(inputs: Sequence[Tensor], row: Any) -> Mapping[str, Any]:
+    """The row; one that is the value of the only input becomes a field of the input's name.
+
+    Raises:
+        UsageError: It is a value without a name, and the model has several inputs.
+    """
+    if isinstance(row, Mapping) and not takes_whole(inputs, row):
+        return row
+    if len(inputs) != 1:
+        raise UsageError(
+            f"{json.dumps(row)[:SHOWN]} is no object, and the model has the inputs {[t.name for t in inputs]}; write "
+            f"{{{', '.join(f'{json.dumps(t.name)}: …' for t in inputs)}}}"
+        )
+    return {inputs[0].name: row}
 
 
 def _names(sample: Sample) -> list[str]:

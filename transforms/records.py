@@ -4,7 +4,7 @@ Keys are plain `str`, `source#position`: `"data/a.jsonl#1048576"`. Values are Na
 changed after they are made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a row that is a JSON value
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 # What a record that was read from a file may have in these places, see `transforms.receipts.decode`.
@@ -153,7 +154,8 @@ class Feature(NamedTuple):
         name: The model's input.
         dtype: TensorFlow's name of its dtype, `float32`.
         shape: Without the batch dimension; `()` is a scalar a row.
-        fields: Fields of the row: one; several scalars, stacked; or none, for the row's whole bytes.
+        fields: Fields of the row: one; several scalars, stacked; or none, for the whole row: the bytes of an Example,
+            the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
     """
@@ -257,6 +259,8 @@ class Layout(NamedTuple):
         key_field: Name of the row's own field to write as its key, or None.
         predictions: (output of the model, name of the field) pairs.
         error: Name of the field that says why a row has no predictions, if bad rows are written as well; or None.
+        instance: Whether rows are JSON values: each is written as the field `instance`, and what is predicted for it
+            as the field `prediction`, an object if there are several predictions.
     """
 
     row: bool
@@ -266,6 +270,7 @@ class Layout(NamedTuple):
     key_field: str | None
     predictions: tuple[tuple[str, str], ...]
     error: str | None = None
+    instance: bool = False
 
     @property
     def whole_row(self) -> bool:
@@ -275,5 +280,19 @@ class Layout(NamedTuple):
     @property
     def added(self) -> tuple[str, ...]:
         """Names of the fields that keyjoin adds to a row."""
-        others = (self.error, self.key)
-        return tuple(name for _, name in self.predictions) + tuple(name for name in others if name)
+        return self.predicted + tuple(name for name in (self.error, self.key) if name)
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Names of the fields that hold predictions."""
+        return (PREDICTION,) if self.is_nested else tuple(name for _, name in self.predictions)
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether one field holds all predictions, as an object."""
+        return self.instance and len(self.predictions) > 1
+
+    def predictions_in(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The predictions by their names, of an output row."""
+        held = row.get(PREDICTION) if self.is_nested else row
+        return held if isinstance(held, Mapping) else {}

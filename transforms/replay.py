@@ -43,7 +43,7 @@ class Letter(NamedTuple):
 
 
 class _Line(msgspec.Struct):
-    """A line of a dead letter file, or one that stands for it: `row` is a text, or a JSON object as it is spelled."""
+    """A line of a dead letter file, or one that stands for it: `row` is a text, or an object or array as spelled."""
 
     key: str
     row: msgspec.Raw
@@ -56,7 +56,7 @@ _DECODE = msgspec.json.Decoder(_Line).decode
 
 def _row(line: _Line) -> bytes:
     spelled = bytes(line.row)
-    if spelled.startswith(b"{"):
+    if spelled.startswith((b"{", b"[")):
         return spelled
     text = msgspec.json.decode(spelled, type=str)
     if line.row_encoding == "utf-8":

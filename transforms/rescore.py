@@ -125,15 +125,16 @@ def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how:
     if bad:
         return Rescored(key, Agreement.OTHER, f"a dead letter ({bad[0].reason}: {bad[0].message})", "it is joined")
     close = False
+    predicted = how.layout.predictions_in(found)
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
-        agreement = agree(array, found.get(name), is_example=how.format.is_example)
+        agreement = agree(array, predicted.get(name), is_example=how.format.is_example)
         if agreement is Agreement.OTHER:
             return Rescored(
                 key,
                 agreement,
                 _named(name, array[0].tolist() if array.dtype != object else array[0]),
-                _named(name, found.get(name)),
+                _named(name, predicted.get(name)),
             )
         close |= agreement is Agreement.CLOSE
     return Rescored(key, Agreement.CLOSE if close else Agreement.EQUAL)

@@ -20,6 +20,10 @@ class Joined(NamedTuple):
     bad: list[BadRow]
 
 
+class Instance(dict[str, Any]):
+    """A sampled row that is a JSON value as a whole: `{"instance": value}`."""
+
+
 class Format(Protocol):
     """What keyjoin needs to know of a file format. Objects of it are pickled to workers."""
 

@@ -80,8 +80,6 @@ ARRAY = Kind(
     (),
     _python("import json, sys", 'for r in json.load(open(sys.argv[1], encoding="utf-8-sig"))'),
 )
-ARRAYS = Kind("JSON arrays instead of objects", (), """sed 's/.*/{{"values": &}}/' {file} > {new}""")
-VALUES = Kind("JSON values instead of objects", (), ARRAYS.command)
 PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
 
 _FIRST_BYTES = {
@@ -121,8 +119,8 @@ def by_bytes(head: bytes) -> Kind | None:
 def by_text(head: bytes) -> Kind | None:
     r"""The kind of a text of which no line is a JSON object, by its first lines; None if it is not known.
 
-    >>> by_text(b"age,city\n31,Bern\n").title, by_text(b"[1, 2]\n[3, 4]\n").title, by_text(b'[{"x": 1}]').title
-    ('CSV', 'JSON arrays instead of objects', 'a JSON array')
+    >>> by_text(b"age,city\n31,Bern\n").title, by_text(b'[{"x": 1}]').title, by_text(b"[1, 2]\n[3, 4]\n")
+    ('CSV', 'a JSON array', None)
     """
     text = _text(head)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -131,8 +129,8 @@ def by_text(head: bytes) -> Kind | None:
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(lines[0])
         if isinstance(value, list):
-            return ARRAY if value and isinstance(value[0], dict) else ARRAYS
-        return VALUES
+            return ARRAY if value and isinstance(value[0], dict) else None
+        return None
     if text.startswith("["):
         return ARRAY  # it goes on in the next line
     with contextlib.suppress(ValueError, RecursionError):

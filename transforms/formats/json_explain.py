@@ -143,13 +143,11 @@ def _number_kind(leaf: str, dtype: str) -> str | None:
 
 
 def as_text(lines: Sequence[bytes], features: Sequence[Feature]) -> tuple[bytes, Spelling]:
-    """Lines that say the same with all numbers as strings, and nothing that is not needed; how these are spelled."""
+    """Lines that say the same with all numbers that are needed as strings; how these are spelled."""
     open_ = {field for f in features if f.dtype not in ("bool", STRING) and not f.strict for field in f.fields}
-    needed = {field for feature in features for field in feature.fields}
     written = []
     for line in lines:
-        members = [(name, value) for name, value in parse(line) if name in needed]
-        spelled = (f"{json.dumps(name)}: {_spelled(value, text=name in open_)}" for name, value in members)
+        spelled = (f"{json.dumps(name)}: {_spelled(value, text=name in open_)}" for name, value in parse(line))
         written.append(f"{{{', '.join(spelled)}}}\n")
     return "".join(written).encode(), frozenset((field, TEXT) for field in open_)
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Sequence
 
 from transforms import letters
-from transforms.formats import json_explain, json_pick
+from transforms.formats import json_explain, json_pick, json_values
 from transforms.records import BadRow, Chunk, Layout, Rows
 
 
@@ -35,8 +35,9 @@ def _line(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow, layout: Layout, *,
     raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
     names = _names(raw) if is_object else None
     stays = layout.whole_row and names is not None and not set(names) & set(layout.added)
-    added = [_member(name, b"null") for _, name in layout.predictions]
-    added.append(_member(layout.error or "", letters.error(bad, None if stays or not layout.whole_row else raw)))
+    added = [_member(name, b"null") for name in layout.predicted]
+    row = json_values.inner(raw) if layout.instance else raw
+    added.append(_member(layout.error or "", letters.error(bad, None if stays or not layout.whole_row else row)))
     if layout.key:
         added.append(_member(layout.key, json.dumps(letters.key(chunk, rows, bad.row), ensure_ascii=False).encode()))
     if stays:

@@ -13,7 +13,7 @@ from transforms.columns import Fragments
 from transforms.formats import json_lines, json_null, json_pick, json_text, slices
 from transforms.formats.base import Joined
 from transforms.formats.json_text import text
-from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
+from transforms.records import PREDICTION, BadRow, Chunk, Layout, Positions, Rows, without
 from transforms.threads import in_threads
 
 
@@ -43,6 +43,8 @@ def write(
     def write_slice(first: int) -> list[Any]:
         part = slice(*np.searchsorted(numbers, [first, first + step]))
         members = [_member(name, json_text.fragments(predictions[part][output])) for output, name in layout.predictions]
+        if layout.is_nested:
+            members = [_member(PREDICTION, [text("{"), *_comma_joined(members), text("}")])]
         if layout.error:
             members.append(_member(layout.error, [text("null")]))
         if layout.key:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from transforms import columns, numbers, room
 from transforms.columns import Spelling
 from transforms.dtypes import STRING
 from transforms.errors import RunError
-from transforms.formats import json_explain, json_lines, json_write, slices
+from transforms.formats import json_explain, json_lines, json_values, json_write, slices
 from transforms.formats.base import Joined
 from transforms.formats.slices import Found, Why
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
@@ -62,10 +62,17 @@ class JsonLines:
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Parses the fields that the model needs; see `transforms.formats.base.Format`."""
-        return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
+        if all(feature.fields for feature in features):
+            return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
+        lines, places = json_values.wrapped(data, rows)
+        named = json_values.named(features)
+        inputs, bad = slices.read(lines, places, named, lambda part: _read_slice(lines, part, named, exact=True))
+        return inputs, [json_values.explain(lines[places.starts[b.row] : places.ends[b.row]], b) for b in bad]
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
+        if not all(feature.fields for feature in features):
+            return sum(map(_least_value, features)) + len("\n")
         members = {field: _least_value(feature) for feature in features for field in feature.fields}
         named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
         return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
@@ -80,27 +87,35 @@ class JsonLines:
         layout: Layout,
     ) -> Joined:
         """Splices predictions into their lines; see `transforms.formats.base.Format`."""
-        unreadable = self._unreadable(data, rows, bad) if layout.error else frozenset()
+        unreadable = self._unreadable(data, rows, bad, layout) if layout.error else frozenset()
+        if layout.instance:
+            data, rows = json_values.wrapped(data, rows)
         return json_write.write(chunk, data, rows, bad, unreadable, predictions, layout)
 
-    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow]) -> frozenset[int]:
-        """The bad rows that are not one object, whatever its fields, to the reader."""
+    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow], layout: Layout) -> frozenset[int]:
+        """The bad rows that are not one object, whatever its fields, to the reader; or not one value."""
+        if layout.instance:
+            pieces = ((one.row, data[rows.starts[one.row] : rows.ends[one.row]]) for one in bad)
+            return frozenset(row for row, piece in pieces if json_explain.syntax(piece) is not None)
         lines = b"\n".join(data[rows.starts[one.row] : rows.ends[one.row]] for one in bad)
         _, refused = self.read(lines, self.rows(lines, first=False), ())
         return frozenset(bad[one.row].row for one in refused)
 
     def sample(self, data: bytes) -> list[dict[str, Any]]:
-        """The objects among the first lines; the last one may be cut off, then it is none."""
+        """The objects among the first lines, or the values if most lines are; the last one may be cut off."""
         rows = self.rows(data, first=True)
-        found = []
+        found, values, others = [], [], 0
         for start, end in zip(rows.starts[:SAMPLE_ROWS], rows.ends[:SAMPLE_ROWS], strict=True):
             try:
                 row = json.loads(data[start:end].decode())
             except (ValueError, RecursionError):
+                others += end < len(data)
                 continue
             if isinstance(row, dict):
                 found.append(row)
-        return found
+            elif json_values.is_value(row):
+                values.append(row)
+        return json_values.instances(values) if len(values) > len(found) + others else found
 
 
 FORMAT = JsonLines()
@@ -115,13 +130,20 @@ def _least_value(feature: Feature) -> int:
     return size
 
 
-def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
-    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: bool = False) -> Found:
+    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why.
+
+    Args:
+        data: Bytes that hold the rows.
+        rows: Where they lie.
+        features: What the model needs.
+        exact: Whether a row has no other fields.
+    """
     suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
     # Row numbers: of what was not suspect, then of what could be read, then of what fits.
     tried = np.flatnonzero(~suspect)
     lines = columns.gather(data, rows.starts[tried], np.minimum(rows.ends[tried] + 1, len(data)))
-    parsed = _parse(lines, features)
+    parsed = _parse(lines, features, exact=exact)
     inputs, unfit = columns.to_inputs(parsed.tables, features)
     fitting = np.delete(tried[parsed.numbers], unfit)
     if (np.diff(fitting) < 0).any():
@@ -201,13 +223,13 @@ class _Parsed(NamedTuple):
     refused: dict[int, Why]
 
 
-def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> _Parsed:
+def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> _Parsed:
     """Parses lines that look like objects, cutting what does not parse down to the guilty lines."""
     tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
     refused: dict[int, Why] = {}
     while todo:
         run = todo.pop()
-        table = _read_json(run.lines, features) if len(run.lines) else None
+        table = _read_json(run.lines, features, exact=exact) if len(run.lines) else None
         if table is not None and table.num_rows == len(run.lines):
             tables.append(table)
             numbers.append(run.numbers)
@@ -253,16 +275,16 @@ def _pick(run: _Run, which: Any) -> _Run:
     return _Run(run.numbers[which], columns.pick(run.lines, which))
 
 
-def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Table | None:
+def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> pa.Table | None:
     """Reads lines as the first of them are spelled; None if one of them cannot be read so."""
     spelling = json_explain.spelling(lines[0].as_py(), features)
-    table = _read_spelled(lines, columns.schema(features, spelling))
+    table = _read_spelled(lines, columns.schema(features, spelling), exact=exact)
     if table is not None:
         return table
     firsts = lines[:SAMPLE_ROWS].to_pylist()
     spelled = json_explain.number_spelling(firsts, features)
     if spelled is None:
-        return _read_as_text(lines, features, spelling)
+        return _read_as_text(lines, features, spelling, exact=exact)
     if not spelled:
         return None
     schema = columns.schema(features, spelling | spelled)
@@ -271,27 +293,28 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> pa.Ta
         floats = pa.schema(
             [field.with_type(columns.retyped(field.type, numbers.WHOLE, pa.float64())) for field in schema]
         )
-        if _read_spelled(lines, floats) is None:
+        if _read_spelled(lines, floats, exact=exact) is None:
             return None
-    return _read_spelled(lines, schema)
+    return _read_spelled(lines, schema, exact=exact)
 
 
-def _read_as_text(lines: pa.LargeBinaryArray, features: Sequence[Feature], spelling: Spelling) -> pa.Table | None:
+def _read_as_text(
+    lines: pa.LargeBinaryArray, features: Sequence[Feature], spelling: Spelling, *, exact: bool
+) -> pa.Table | None:
     """Reads lines in which numbers are spelled in several ways."""
-    if _read_spelled(lines, pa.schema([])) is None:
-        return None
     try:
         text, spelled = json_explain.as_text(lines.to_pylist(), features)
     except (ValueError, RecursionError):
         return None
     rows = json_lines.rows(text, first=False)
     rewritten = columns.gather(text, rows.starts, rows.ends + 1)
-    return _read_spelled(rewritten, columns.schema(features, spelling | spelled))
+    return _read_spelled(rewritten, columns.schema(features, spelling | spelled), exact=exact)
 
 
-def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema) -> pa.Table | None:
+def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool) -> pa.Table | None:
     """Reads lines by a schema; None if one of them cannot be read so."""
     text = columns.contents(lines)
+    others: Literal["error", "ignore"] = "error" if exact else "ignore"
     longest = int(columns.sizes(lines).max()) + 1
     block = min(max(BLOCK_BYTES, longest), text.size + 1)  # it has to hold the longest line, and is allocated whole
     with _long_lines if longest > BLOCK_BYTES else contextlib.nullcontext():
@@ -300,7 +323,7 @@ def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema) -> pa.Table | N
             return pyarrow.json.read_json(
                 pa.BufferReader(text),
                 pyarrow.json.ReadOptions(use_threads=False, block_size=block),
-                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
             )
         except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
             return None
