@@ -105,7 +105,7 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
     """
     asked = probe(model, ModelError)
     call = functools.partial(_call, asked, contract, rows)
-    small = min(size, MULTIPLE)
+    small = size if contract.constant_rows else min(size, MULTIPLE)
     if _is_slow(call, small):
         small = 1
     alone = _alone(call, len(next(iter(rows.values()))), small)

@@ -42,10 +42,13 @@ def main(argv: Sequence[str]) -> Exit:
     contract = find_contract(loaded, options.signature, options.key_input, wanted=good)
     ops = model_check.document(loaded.findings, options.model_ops)
     document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract), "not_per_row": bad}
+    document["compiled"] = str(loaded.compiled) if loaded.compiled else None
     if options.json:
         show_json(json.dumps(document, indent=1))
     else:
         show(f"model      {visible(options.model)}\nsha256     {document['sha256']}")
+        if loaded.compiled:
+            show(f"compiled   {document['compiled']}")
         show(f"ops        {ops['verdict']}\nsignature  {visible(contract.signature)}\n")
         show(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract), *_unfit(bad)]))
     return Exit.COMPLETE

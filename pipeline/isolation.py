@@ -51,8 +51,7 @@ class Isolated:
         from transforms.model import Model
 
         loaded = self._running()
-        known = loaded.findings, loaded.unfit
-        return Model(loaded.inputs, loaded.outputs, self, *known, stateful=loaded.stateful, weights=loaded.weights)
+        return Model(loaded.inputs, loaded.outputs, self, loaded.findings, loaded.unfit, **loaded.traits)
 
     def __call__(
         self, *arrays: "npt.NDArray[Any]", outputs: Sequence[str] | None = None

@@ -121,8 +121,8 @@ class ModelProcess:
 
         with _connect(self.address) as connection:
             question = absolute(folder), loading
-            number, inputs, outputs, findings, unfit, known = _value(*_ask(connection, self.address, question))
-        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **known)
+            number, inputs, outputs, findings, unfit, traits = _value(*_ask(connection, self.address, question))
+        return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **traits)
 
     def unload(self) -> None:
         """Drops the models that it has loaded, with their state and memory; they must not be called any more.

@@ -69,8 +69,7 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
         model = load(which, what)
         number = next(_NUMBERS)
         models[number] = model
-        known = {"stateful": model.stateful, "weights": model.weights}
-        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, known)
+        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, model.traits)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except (MemoryShortError, MemoryError) as error:

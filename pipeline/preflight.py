@@ -27,6 +27,7 @@ from transforms import columns, files, formats, mapping, saved_model, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
+from transforms.compiled import check_accelerator
 from transforms.contract import find_contract
 from transforms.errors import UsageError
 from transforms.halves import MULTIPLE
@@ -167,6 +168,7 @@ def _handler(
     load = _loader(options, saved_model.ALL_CORES if most is None else saved_model.ONE_CORE)
     loaded = load(folder)
     model_check.warn(options.model, loaded.findings, options.model_ops)
+    check_accelerator(options.model, loaded.compiled, options.accelerator)
 
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
@@ -266,6 +268,9 @@ def _pick_batch_size(
             )
         return Sweep(min(options.batch_size, contract.most), {})
     bound = contract.most // MULTIPLE * MULTIPLE or contract.most
+    if contract.constant_rows:  # no larger than the input, since each call has so many rows
+        usual = columns.batch_rows(features) * (ACCELERATED if options.accelerator else 1)
+        return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES), {})
     if options.accelerator:  # what is fast on this machine says nothing about it
         return Sweep(min(columns.batch_rows(features) * ACCELERATED, bound), {})
     most = min(most, bound)

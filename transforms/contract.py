@@ -64,6 +64,7 @@ def find_contract(
         contract = Contract(signature, data, (), key, found.echoes, found.most)
     else:
         contract = Contract(signature, tuple(model.inputs.values()), (), why_data=found.why_data)
+    contract = contract._replace(constant_rows=model.compiled is not None)
     contract = contract._replace(outputs=_needed(model, contract, wanted or found.predictions, alone=alone))
     is_fed = bool(data) or key_name is None  # the only input of a model may be called key, and is data then
     if not contract.predictions or not is_fed:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms import model_ops
+from transforms.compiled import Compiled
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.gate import Gate
@@ -60,6 +61,8 @@ class Contract(NamedTuple):
         echoes: Where the key comes back; empty exactly if `key` is None.
         most: Rows of a call at most: so many keys are told apart when they come back.
         why_data: Why the input that could take the key is data; empty if there is no such input, or it takes the key.
+        constant_rows: Whether every call of a run has the same number of rows: the model is compiled anew for each
+            other number.
     """
 
     signature: str
@@ -69,6 +72,7 @@ class Contract(NamedTuple):
     echoes: tuple[Echo, ...] = ()
     most: int = sys.maxsize
     why_data: str = ""
+    constant_rows: bool = False
 
     @property
     def predictions(self) -> tuple[Tensor, ...]:
@@ -111,6 +115,7 @@ class Model:
         unfit: Output that no row can hold -> why.
         stateful: Whether a call may change what later ones give.
         weights: Bytes of the variables that take part in each row, see `transforms.weights`.
+        compiled: What XLA compiles of it, for each shape of its inputs; None if nothing.
         room: How many rows a call may have.
     """
 
@@ -124,9 +129,10 @@ class Model:
         *,
         stateful: bool = False,
         weights: int = 0,
+        compiled: Compiled | None = None,
     ) -> None:
         """Takes the attributes."""
-        self.weights = weights
+        self.weights, self.compiled = weights, compiled
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
         self.unfit, self.stateful = dict(unfit or {}), stateful
         self.room, self._gate = Room(), Gate()
@@ -158,8 +164,12 @@ class Model:
         if chosen.keys() == self.outputs.keys():
             return self
         call = functools.partial(self.call, outputs=tuple(chosen))
-        known = self.findings, self.unfit
-        return Model(self.inputs, chosen, call, *known, stateful=self.stateful, weights=self.weights)
+        return Model(self.inputs, chosen, call, self.findings, self.unfit, **self.traits)
+
+    @property
+    def traits(self) -> dict[str, Any]:
+        """What its graph says of it, as keywords of a model that is called in another way."""
+        return {"stateful": self.stateful, "weights": self.weights, "compiled": self.compiled}
 
 
 def key_input(model: Model, name: str | None) -> Tensor | None:

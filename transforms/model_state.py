@@ -9,7 +9,8 @@ from typing import Any
 # TensorFlow marks each of them as stateful. They make a handle, only read, keep their state for one call, or call
 # functions, whose ops are looked at as well. Whatever else is stateful may change something.
 _READ_ONLY = """
-    Assert CheckNumerics* Empty GuaranteeConst DeviceIndex If While Case StatefulPartitionedCall XlaLaunch
+    Assert CheckNumerics* Empty GuaranteeConst DeviceIndex If While Case StatefulPartitionedCall
+    XlaLaunch XlaLaunchV2 XlaCallModule
     VarHandleOp VarIsInitializedOp VariableShape ReadVariableOp ResourceGather ResourceGatherNd DisableCopyOnRead
     Variable VariableV2 IsVariableInitialized Ref*
     HashTable HashTableV2 AnonymousHashTable LookupTableFind LookupTableFindV2 LookupTableSize LookupTableSizeV2

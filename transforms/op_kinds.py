@@ -32,6 +32,11 @@ class Kind(enum.Enum):
 
     READS = ("reads", "reads files outside of the model's folder, or such that cannot be told before", False)
     PRINTS = ("prints", "prints what may be of the rows", False)
+    COMPILED = (
+        "compiled",
+        "holds a program that XLA compiles (exported from JAX or torch), which keyjoin does not look into",
+        False,
+    )
     OPAQUE = ("opaque", "has an effect that keyjoin cannot tell", False)
     LIBRARY = ("library", "does what the code of a model library does, which keyjoin does not check", False)
     WRITES = ("writes", "writes files", True)
@@ -90,6 +95,7 @@ _INPUTS = {
         CollectiveBcastSend CollectiveBcastSendV2 CollectiveGather CollectiveGatherV2 CollectiveInitializeCommunicator
         CollectivePermute CollectiveReduce CollectiveReduceScatterV2 CollectiveReduceV2 CollectiveReduceV3""",
     (Kind.GRAPH, None): "DatasetFromGraph DeserializeIterator",
+    (Kind.COMPILED, None): "XlaCallModule",
     # A program inside of a string, or the end of the process.
     (Kind.OPAQUE, None): "XlaCustomCall XlaCustomCallV2 Abort",
 }

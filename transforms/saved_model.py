@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from transforms import model_ops, model_state
+from transforms import compiled, model_ops, model_state
 from transforms.connect import ensure_values
 from transforms.dtypes import DTYPES
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
@@ -84,13 +84,17 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
     walk = Walk(described)
-    reached = [node for _, node in walk.reach(model_ops.signature_part(described, signature))]
+    places = list(walk.reach(model_ops.signature_part(described, signature)))
+    reached = [node for _, node in places]
     stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
     unfit = ensure_values(walk, folder, signature, reached)
     graph = Graph()
     # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
     config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)
     session = Session(graph=graph, config=config)
+    program = compiled.find(places, walk.functions)
+    if program:
+        compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     definition = signatures[signature]
@@ -103,7 +107,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
             unfit[name] = str(error)
     size = weights(described.graph_def, [t.tensor for t in outputs.values()])
     call = _Session(session, inputs, outputs)
-    return Model(inputs, outputs, call, findings, unfit, stateful=stateful, weights=size)
+    return Model(inputs, outputs, call, findings, unfit, stateful=stateful, weights=size, compiled=program)
 
 
 @contextlib.contextmanager

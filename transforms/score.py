@@ -60,6 +60,7 @@ def score(
         refused: Called with each row that fails alone; may raise, which ends scoring.
     """
     batch_size = min(batch_size, contract.most)
+    multiple = batch_size if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
 
     def score_batch(first: int, end: int, sent: int, alone: bool) -> Scored:
         scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
@@ -68,7 +69,7 @@ def score(
     def score_rows(first: int) -> list[Scored]:
         return bisection.score(first, min(first + batch_size, rows), batch_size)
 
-    bisection = Bisection(score_batch, called.room, refused, filled_up_to(inputs, rows, called.weights))
+    bisection = Bisection(score_batch, called.room, refused, multiple)
     done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
     return _concatenate([_nothing(contract), *done])
 
