@@ -205,7 +205,7 @@ def test_the_policy_decides(kind: Kind) -> None:
         UsageError, match=r"m is refused: Op .* when the model is called: node node of the function f; (export|name)"
     ):
         judge("m", [finding(kind)], DENY)
-    if kind in (Kind.READS, Kind.PRINTS, Kind.OPAQUE, Kind.LIBRARY):
+    if kind in (Kind.READS, Kind.PRINTS, Kind.COMPILED, Kind.OPAQUE, Kind.LIBRARY):
         judge("m", [finding(kind)], None)
     else:
         with pytest.raises(UsageError, match="m is refused"):
