@@ -270,7 +270,7 @@ def _pick_batch_size(
     bound = contract.most // MULTIPLE * MULTIPLE or contract.most
     if contract.constant_rows:  # no larger than the input, since each call has so many rows
         usual = columns.batch_rows(features) * (ACCELERATED if options.accelerator else 1)
-        return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES), {})
+        return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES, MULTIPLE), {})
     if options.accelerator:  # what is fast on this machine says nothing about it
         return Sweep(min(columns.batch_rows(features) * ACCELERATED, bound), {})
     most = min(most, bound)
@@ -290,7 +290,9 @@ def _look(
     """What predictions depend on, and the contract with the shapes that they have in the run."""
     dependence = Dependence(Verdict.UNKNOWN)
     if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
-        multiple = filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights)
+        multiple = (
+            batch_size if contract.constant_rows else filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights)
+        )
         size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
