@@ -1,11 +1,12 @@
 """`keyjoin predict`: online prediction's request and response, from a file or standard input.
 
 The request and response are those of TensorFlow Serving's REST API in row format,
-https://www.tensorflow.org/tfx/serving/api_rest, which AI Platform's online prediction shares.
+https://www.tensorflow.org/tfx/serving/api_rest, which the online predictions of AI Platform and Vertex AI share.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from transforms import model as models
 from transforms.contract import find_contract
 from transforms.dtypes import STRING
 from transforms.echoes import strange_keys
-from transforms.errors import ModelError, RunError, UsageError
+from transforms.errors import ModelError, RunError, UsageError, nearest
 from transforms.formats import json_text, jsonl
 from transforms.records import Feature
+from transforms.saved_model import DEFAULT
 
+MEMBERS = ("instances", "signature_name", "parameters")
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> Exit:
         RunError: The model raised.
     """
     options = parser().parse_args(argv)
-    instances = read_request(options.instances)
+    instances, options.signature = read_request(options.instances, options.signature)
     if options.model_sha256:
         model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
@@ -75,21 +78,55 @@ def _contract(loaded: models.Model, signature: str, key_input: str | None, insta
     return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
 
 
-def read_request(path: str) -> list[Any]:
-    """The instances of a request.
+def read_request(path: str, signature: str) -> tuple[list[Any], str]:
+    """The instances of a request, and the signature that is called for them.
+
+    Args:
+        path: The file; `-` is standard input.
+        signature: The signature of the command line; a request may name another one instead of the default.
 
     Raises:
-        UsageError: The file cannot be read, or is no request.
+        UsageError: The file cannot be read, or is no request, or the two name different signatures.
     """
     try:
         # Bytes, of which JSON's encoding is detected, whatever the locale is.
-        request = json.loads(sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes())
+        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        request = json.loads(text, object_pairs_hook=_members)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
-    instances = request.get("instances") if isinstance(request, Mapping) else None
+    request = request if isinstance(request, dict) else {}
+    _check_members(path, request)
+    instances = request.get("instances")
     if not isinstance(instances, list) or not instances or None in instances:
         raise UsageError(f"--instances {path}: no list of objects or values called instances in it; write {EXAMPLE}")
-    return instances
+    return instances, _signature(path, request.get("signature_name", signature), signature)
+
+
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the name {name} is {count} times in an object")
+    return dict(pairs)
+
+
+def _check_members(path: str, request: Mapping[str, Any]) -> None:
+    for name in request:
+        if name == "inputs":
+            raise UsageError(
+                f"--instances {path}: inputs is the columnar format, and keyjoin takes rows; write {EXAMPLE}"
+            )
+        if name not in MEMBERS:
+            raise UsageError(f"--instances {path}: unknown {name} in it{nearest(name, MEMBERS)}; write {EXAMPLE}")
+    if request.get("parameters"):
+        raise UsageError(f"--instances {path}: a SavedModel takes no parameters; remove parameters from the request")
+
+
+def _signature(path: str, named: Any, signature: str) -> str:
+    if not isinstance(named, str):
+        raise UsageError(f'--instances {path}: signature_name is no text; write {{"signature_name": "{signature}", …}}')
+    if signature not in (DEFAULT.signature, named):
+        raise UsageError(f"--signature={signature}: the request's signature_name is {named}; remove one of them")
+    return named
 
 
 def predict(called: models.Model, contract: models.Contract, instances: Sequence[Any]) -> list[dict[str, Any]]:

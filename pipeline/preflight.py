@@ -29,7 +29,7 @@ from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.compiled import check_accelerator
 from transforms.contract import find_contract
-from transforms.errors import UsageError
+from transforms.errors import UnfitOutputError, UsageError
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
@@ -217,15 +217,19 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
             found = rows(models.Contract(options.signature, (key,), ()))
             return found and found[key.name]
 
-    return find_contract(
-        loaded,
-        options.signature,
-        options.key_input,
-        example,
-        own_keys,
-        wanted=wanted(options, [*loaded.outputs, *loaded.unfit]),
-        alone=options.batch_size == 1,
-    )
+    try:
+        return find_contract(
+            loaded,
+            options.signature,
+            options.key_input,
+            example,
+            own_keys,
+            wanted=wanted(options, [*loaded.outputs, *loaded.unfit]),
+            alone=options.batch_size == 1,
+        )
+    except UnfitOutputError as error:
+        leave_out = f", or leave it out with --output_fields row,{','.join(error.others)}" if error.others else ""
+        raise UsageError(f"{error}{leave_out}") from error
 
 
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.align import ordinals
-from transforms.errors import ModelError, UsageError
+from transforms.errors import ModelError, UnfitOutputError, UsageError
 from transforms.key_probe import ROWS, Asked, Found, each, find_key, made_up
 from transforms.model import Arrays, Contract, Model, Tensor, key_array, key_input
 
@@ -99,14 +99,14 @@ def _needed(model: Model, contract: Contract, wanted: Collection[str], *, alone:
         wanted = [*model.outputs, *model.unfit]
     for name in wanted:
         if name in bad:
-            raise _not_per_row(model, name, bad[name], bad)
+            raise _not_per_row(model, contract, name, bad[name], bad)
     return tuple(tensor for name, tensor in model.outputs.items() if name in wanted or name in echoes)
 
 
-def _not_per_row(model: Model, name: str, why: str, bad: Collection[str]) -> UsageError:
-    good = [other for other in model.outputs if other != name and other not in bad]
-    leave_out = f", or leave it out of a run with --output_fields row,{','.join(good)}" if good else ""
-    return UsageError(f"output {name} {why}: it cannot be written; export the model without it{leave_out}")
+def _not_per_row(model: Model, contract: Contract, name: str, why: str, bad: Collection[str]) -> UnfitOutputError:
+    has_prediction = dict(contract.echoes)
+    others = [o for o in model.outputs if o != name and o not in bad and has_prediction.get(o, True)]
+    return UnfitOutputError(f"output {name} {why}: it cannot be written; export the model without it", others)
 
 
 def _check_outputs(model: Model, contract: Contract, rows: Arrays | None, *, alone: bool) -> None:
@@ -156,5 +156,5 @@ def _follow(called: Model, contract: Contract, arrays: Arrays, count: int) -> bo
     expected = lengths[beside[0]] if beside else count
     for name, length in lengths.items():
         if length and length != expected:
-            raise _not_per_row(called, name, f"has {length} values for {expected} rows", [name])
+            raise _not_per_row(called, contract, name, f"has {length} values for {expected} rows", [name])
     return all(lengths.values())

@@ -13,6 +13,18 @@ class UsageError(ValueError):
     """
 
 
+class UnfitOutputError(UsageError):
+    """An output is not one value a row.
+
+    Attributes:
+        others: The outputs that can be written without it.
+    """
+
+    def __init__(self, message: str, others: Sequence[str]) -> None:
+        super().__init__(message)
+        self.others = others
+
+
 class RunError(RuntimeError):
     """The run itself failed: a source changed, a file ended early, the ledger does not add up."""
 
