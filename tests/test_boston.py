@@ -99,9 +99,9 @@ def test_the_tutorials_online_call(
     [
         ("{", "Expecting property name"),
         ("[" * 100_000, "maximum recursion depth"),
-        ("[]", "no list of objects called instances"),
-        ('{"instances": []}', "no list of objects called instances"),
-        ('{"instances": [[1, 2]]}', "no list of objects called instances"),
+        ("[]", "no list of objects or values called instances"),
+        ('{"instances": []}', "no list of objects or values called instances"),
+        ('{"instances": [[1, 2]]}', "a list of 2 where 13 are expected (wrong_shape)"),
         ('{"instances": [{"feature": [1]}]}', "(did you mean feature?)"),
         (
             '{"instances": [{"features": [1, 2]}]}',
