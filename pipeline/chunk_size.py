@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transforms.columns import STRING_BYTES
+from transforms.columns import OPEN_SIZE, STRING_BYTES
 from transforms.dtypes import STRING
 from transforms.formats.base import Format
 from transforms.halves import MULTIPLE
@@ -19,7 +19,6 @@ from transforms.records import Feature
 CHUNK_BYTES = 64 << 20
 PREDICTION_BYTES = 32 << 20  # of a chunk, at most: a run holds several times as much (docs/performance.md)
 WEIGHT_BYTES = 1 << 40  # that the rows of a chunk are computed with, at most: minutes, where each counts a few times
-OPEN_SIZE = 256  # a guess, where neither the signature nor a sampled row has the size: there are no rows then
 
 
 class ChunkSize(NamedTuple):

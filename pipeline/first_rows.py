@@ -13,10 +13,10 @@ from pipeline.head import Head
 from pipeline.probe import ProbeError, probe
 from pipeline.terminal import visible
 from pipeline.warning import warn
-from transforms import columns
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import GZIP, foreign
 from transforms.formats.base import Format
+from transforms.groups import by_shape
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays, Model
 from transforms.predict import KeyedChunkHandler
@@ -117,9 +117,15 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
         found = fmt.rows(head.data, first=True)
         first = Rows(found.starts[:ROWS], found.ends[:ROWS])
         inputs, unread = fmt.read(head.data, first, features)
-        arrays = {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else {}
-        count, refused = scored(arrays) if arrays else (0, [])
-        if arrays and not count:
+        count, refused = 0, list[BadRow]()
+        for group in by_shape(inputs, features) if inputs.num_rows else ():
+            arrays = group.arrays
+            some, failed = scored(arrays)
+            if not some:
+                break
+            count += some
+            refused += [one._replace(row=int(group.numbers[one.row])) for one in failed]
+        if inputs.num_rows and not count:
             return Looked(0, [], "", False, {})
         good = without(len(first.starts), unread)
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])

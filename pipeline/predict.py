@@ -8,10 +8,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline import model_check
 from pipeline.exits import Exit
@@ -26,8 +28,10 @@ from transforms.dtypes import STRING
 from transforms.echoes import strange_keys
 from transforms.errors import ModelError, RunError, UsageError, nearest
 from transforms.formats import json_text, jsonl
+from transforms.groups import by_shape, largest
 from transforms.records import Feature
 from transforms.saved_model import DEFAULT
+from transforms.shapes import is_open
 
 MEMBERS = ("instances", "signature_name", "parameters")
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
@@ -65,14 +69,17 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 def _contract(loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any]) -> models.Contract:
-    def example(contract: models.Contract) -> models.Arrays:
+    def example(contract: models.Contract) -> models.Arrays | None:
         rows = [mapping.named(contract.inputs, instance) for instance in instances]
-        return _arrays(rows, mapping.map_inputs(contract, rows))
+        features = mapping.map_inputs(contract, rows)
+        group = largest(_inputs(rows, features), features)
+        return group and group.arrays
 
     def own_keys(key: models.Tensor) -> Any:
         if not all(isinstance(instance, dict) and key.name in instance for instance in instances):
             return None
-        return example(models.Contract(signature, (key,), ()))[key.name]
+        found = example(models.Contract(signature, (key,), ()))
+        return found and found[key.name]
 
     every = [*loaded.outputs, *loaded.unfit]
     return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
@@ -143,18 +150,31 @@ def predict(called: models.Model, contract: models.Contract, instances: Sequence
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
     whole = contract._replace(inputs=tensors, key=None, echoes=())
     features = mapping.map_inputs(whole, instances)
-    arrays = _arrays(instances, features)
+    found = [
+        (int(number), answer)
+        for group in by_shape(_inputs(instances, features), features)
+        for number, answer in zip(group.numbers, _call(called, contract, group.arrays), strict=True)
+    ]
+    return [answer for _, answer in sorted(found, key=itemgetter(0))]
+
+
+def _call(called: models.Model, contract: models.Contract, arrays: models.Arrays) -> list[dict[str, Any]]:
+    """All outputs of the signature for rows with inputs of the same shapes."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    rows = len(next(iter(arrays.values())))
     try:
         answer = called(arrays)
     except ModelError as error:
         raise RunError(f"the model raised: {error}; look at the instances") from error
-    if any(array.ndim == 0 or len(array) != len(instances) for array in answer.values()):
+    if any(array.ndim == 0 or len(array) != rows for array in answer.values()):
         raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
     _check_keys(contract, answer, arrays)
-    texts = {name: json_text.encode(columns.from_array(array)).to_pylist() for name, array in answer.items()}
+    open_ = {tensor.name for tensor in contract.outputs if is_open(tensor)}
+    made = {name: columns.from_array(array, is_open=name in open_) for name, array in answer.items()}
+    texts = {name: json_text.encode(column).to_pylist() for name, column in made.items()}
     echoes = [echo.output for echo in contract.echoes]
     ordered = [t.name for t in contract.outputs if t.name not in echoes] + echoes
-    return [{name: json.loads(texts[name][row]) for name in ordered} for row in range(len(instances))]
+    return [{name: json.loads(texts[name][row]) for name in ordered} for row in range(rows)]
 
 
 def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models.Arrays) -> None:
@@ -169,10 +189,9 @@ def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models
             )
 
 
-def _arrays(instances: Sequence[Any], features: Sequence[Feature]) -> models.Arrays:
+def _inputs(instances: Sequence[Any], features: Sequence[Feature]) -> pa.RecordBatch:
     lines = b"".join(json.dumps(instance).encode() + b"\n" for instance in instances)
     inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), features)
     if bad:
         raise UsageError(f"instance {bad[0].row}: {bad[0].message} ({bad[0].reason}); see `keyjoin inspect`")
-    arrays = {f.name: columns.to_array(inputs[f.name], f) for f in features}
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    return inputs

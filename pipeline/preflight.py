@@ -35,7 +35,7 @@ from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
 from transforms.score import filled_up_to
-from transforms.shapes import is_open
+from transforms.shapes import is_open, reopened
 
 PROBED_ROWS = 100  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
@@ -139,7 +139,7 @@ def prepare(
         sizes = [source.size for source in matched.sources]
         beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_model.find(options, folder)
-        handler, (swept, chunk), loaded, dependence = _handler(options, folder, beginning, kept, model)
+        handler, (swept, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, outputs, sample, fmt, handler.features)
         if fmt.is_example and not layout.whole_row:
@@ -150,7 +150,7 @@ def prepare(
         with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
             if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
                 isolation.renew()
-            row = RowSize(beginning.row_bytes, row_bytes(handler.contract.predictions))
+            row = RowSize(beginning.row_bytes, predicted)
             expected = expect(chunk, row, beginning.largest, swept.rates)
             yield Plan(job, *matched, swept, settings, loaded.findings, expected, model)
 
@@ -162,7 +162,8 @@ def _check_copy(model: str, folder: str, sha256: str) -> None:
 
 def _handler(
     options: RunOptions, folder: str, sample: Sample, kept: manifest.Kept | None, model: WorkerModel | None
-) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence]:
+) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence, int]:
+    """How the model is called; the sizes of batches and chunks; the model; and bytes of a sampled row's predictions."""
     # A worker's own processes share its cores, whatever they are called with.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
     load = _loader(options, saved_model.ALL_CORES if most is None else saved_model.ONE_CORE)
@@ -176,9 +177,10 @@ def _handler(
     swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
     if kept is None and (few := sample.arrays(features, ROWS_ALONE) if sample.rows else None):
         swept = fit(loaded, contract, few, swept)
-    contract, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
+    sizes, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
+    contract = reopened(contract, sizes) if any(f.is_open for f in features) else sizes
+    row = row_bytes(sizes.predictions)
     if kept is None:
-        row = row_bytes(contract.predictions)
         kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
     handler = KeyedChunkHandler(
         functools.partial(load, folder),
@@ -190,14 +192,14 @@ def _handler(
     )
     if sample.rows:
         check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
-    _check_shapes(contract, sample)
+    _check_shapes(contract, features, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
             load = functools.partial(saved_model.load, loading=model_check.loading(options))
         handler.load = model.loader(load)
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
-    return handler, kept, loaded, dependence
+    return handler, kept, loaded, dependence, row
 
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
@@ -276,10 +278,10 @@ def _pick_batch_size(
         usual = columns.batch_rows(features) * (ACCELERATED if options.accelerator else 1)
         return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES, MULTIPLE), {})
     if options.accelerator:  # what is fast on this machine says nothing about it
-        return Sweep(min(columns.batch_rows(features) * ACCELERATED, bound), {})
+        return Sweep(min(columns.batch_rows(sample.typical(features)) * ACCELERATED, bound), {})
     most = min(most, bound)
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    usual = min(columns.batch_rows(features), most)
+    usual = min(columns.batch_rows(sample.typical(features)), most)
     return sweep(loaded, contract, rows, usual, most) if rows else Sweep(usual, {})
 
 
@@ -291,7 +293,7 @@ def _look(
     features: Sequence[Feature],
     batch_size: int,
 ) -> tuple[models.Contract, Dependence]:
-    """What predictions depend on, and the contract with the shapes that they have in the run."""
+    """What predictions depend on, and the contract with the shapes that they have for sampled rows of one shape."""
     dependence = Dependence(Verdict.UNKNOWN)
     if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
         multiple = (
@@ -303,8 +305,15 @@ def _look(
     return contract, dependence
 
 
-def _check_shapes(contract: models.Contract, sample: Sample) -> None:
-    open_output = next(filter(is_open, contract.predictions), None)
+def _check_shapes(contract: models.Contract, features: Sequence[Feature], sample: Sample) -> None:
+    """Refuses outputs whose shapes are not known; the sizes of one may follow those of its row.
+
+    Raises:
+        UsageError: There is such an output.
+    """
+    follows = any(feature.is_open for feature in features)
+    unknown = (t for t in contract.predictions if (t.shape is None if follows else is_open(t)))
+    open_output = next(unknown, None)
     if open_output is not None and sample.size:
         raise UsageError(
             f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "

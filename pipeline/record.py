@@ -52,7 +52,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     """What feeds a model input, see `transforms.records.Feature`."""
 
     dtype: str
-    shape: tuple[Count, ...]
+    shape: tuple[Count | None, ...]
     fields: tuple[str, ...]
     is_base64: bool = False
     strict: bool = False

@@ -79,7 +79,8 @@ def _print_slow_chunks(plan: Plan) -> None:
 def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
-    return ", ".join(feature.fields) if feature.fields else "the whole row"
+    fields = ", ".join(feature.fields) if feature.fields else "the whole row"
+    return f"{fields}, rows grouped by shape" if feature.is_open else fields
 
 
 def say(what: str, text: str) -> None:

@@ -10,9 +10,9 @@ from pipeline import memory
 from pipeline.chunk_size import ChunkSize
 from pipeline.head import Head, read_heads
 from pipeline.options import RunOptions
-from transforms import columns
 from transforms.columns import MAX_BATCH
 from transforms.formats.base import Format, Instance
+from transforms.groups import largest
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays
 from transforms.predict import KeyedChunkHandler
@@ -64,11 +64,20 @@ class Sample(NamedTuple):
         return min(batch_size, math.ceil(rows / multiple) * multiple)
 
     def arrays(self, features: Sequence[Feature], count: int) -> Arrays | None:
-        """The good ones among the first rows, as the model is called with them; None if there is none."""
+        """The good ones among the first rows, as the model is called with them; None if there is none.
+
+        Of rows whose inputs have different shapes, those of the most frequent shape.
+        """
         rows = self.format.rows(self.data, first=True)
         first = Rows(rows.starts[:count], rows.ends[:count])
         inputs, _ = self.format.read(self.data, first, features)
-        return {f.name: columns.to_array(inputs[f.name], f) for f in features} if inputs.num_rows else None
+        group = largest(inputs, features) if inputs.num_rows else None
+        return group and group.arrays
+
+    def typical(self, features: Sequence[Feature]) -> tuple[Feature, ...]:
+        """The features with the sizes that the first rows have where a feature leaves one open, as far as known."""
+        rows = self.arrays(features, SMALL_SAMPLE) if self.rows and any(f.is_open for f in features) else None
+        return tuple(f._replace(shape=rows[f.name].shape[1:]) for f in features) if rows else tuple(features)
 
     def bounded(
         self, options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler, size: int

@@ -1,12 +1,14 @@
 """Columns: between Arrow arrays, as formats read and write them, and NumPy arrays, as models do.
 
 Shapes are nested fixed-size lists: an input of shape (n, 2, 3) is a column of n records of
-`fixed_size_list<fixed_size_list<float, 3>, 2>`.
+`fixed_size_list<fixed_size_list<float, 3>, 2>`. An input that leaves a size open, of shape (n, None, 3), is a
+column of `list<list<float>>`: each row has a size of its own.
 """
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
 import numpy as np
@@ -43,6 +45,7 @@ READ_AS = {
 BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
 MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
+OPEN_SIZE = 256  # a guess, for a size that neither the signature nor a sampled row has
 # How the values of a row are spelled where there is a choice: (field, B64, LISTED, TEXT or WHOLE) pairs. TEXT is a
 # number in a string, WHOLE a whole number with a point or an exponent.
 Spelling = frozenset[tuple[str, str]]
@@ -100,6 +103,8 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
             for field in feature.fields:
                 dims = _dims(feature, table[field].type)
                 fitting &= fits(table[field], dims, feature.dtype, words=field in texts)
+            if feature.is_open:
+                fitting &= row_shapes(_one(table[feature.fields[0]]), feature.shape).regular
         if not fitting.all():
             unfit.append(first + np.flatnonzero(~fitting))
             table = table.filter(pa.array(fitting)).combine_chunks()
@@ -121,10 +126,10 @@ def _empty(features: Sequence[Feature]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], pa.schema(kinds))
 
 
-def _kind(leaf: pa.DataType, shape: Sequence[int]) -> pa.DataType:
+def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
     kind = pa.binary() if leaf == pa.string() else leaf
     for size in reversed(shape):
-        kind = pa.list_(kind, size)
+        kind = pa.list_(kind) if size is None or None in shape else pa.list_(kind, size)
     return kind
 
 
@@ -202,12 +207,15 @@ def unbase64(text: str) -> bytes:
     return base64.b64decode(kept + padding, validate=True)
 
 
-def _dims(feature: Feature, kind: pa.DataType) -> tuple[int, ...]:
+def _dims(feature: Feature, kind: pa.DataType) -> tuple[int | None, ...]:
     return feature.shape if pa.types.is_list(kind) else ()
 
 
-def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str, *, words: bool = False) -> Mask:
-    """Which records hold a value of that shape, without nulls, that the dtype can hold; `words` as of `in_range`."""
+def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int | None], dtype: str, *, words: bool = False) -> Mask:
+    """Which records hold a value of that shape (None is any size), without nulls, that the dtype can hold.
+
+    `words` as of `in_range`.
+    """
     array = _one(column) if isinstance(column, pa.ChunkedArray) else column
     valid: Mask = np.ones(len(array), np.bool_)
     if array.null_count:
@@ -215,11 +223,44 @@ def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int], dtype: str, *,
     if not dims:
         return valid & in_range(array, dtype, words=words)
     offsets = array.offsets.to_numpy()
-    fitting: Mask = valid & (np.diff(offsets) == dims[0])
+    fitting: Mask = valid if dims[0] is None else valid & (np.diff(offsets) == dims[0])
     inner = fits(array.values, dims[1:], dtype, words=words)
     if not inner.all():  # else that would be a sum a value, for nothing
         fitting &= np.diff(np.concatenate([[0], np.cumsum(~inner)])[offsets]) == 0
     return fitting
+
+
+class RowShapes(NamedTuple):
+    """The shape of each record of nested lists.
+
+    Attributes:
+        shapes: int64, (records, dimensions).
+        regular: Which records are regular: all of their lists of one level have one length.
+    """
+
+    shapes: Positions
+    regular: Mask
+
+
+def row_shapes(array: pa.Array, dims: Sequence[int | None]) -> RowShapes:
+    """The shapes of records that are as many lists deep as there are dimensions.
+
+    Args:
+        array: Nested lists of variable size.
+        dims: What the sizes are where a record has no list to tell it; None is 0 then.
+    """
+    bounds = np.arange(len(array) + 1)
+    shapes: Positions = np.zeros((len(array), len(dims)), np.int64)
+    regular: Mask = np.ones(len(array), np.bool_)
+    for level, size in enumerate(dims):
+        offsets = array.offsets.to_numpy()
+        lengths, counts = np.diff(offsets), np.diff(bounds)
+        shapes[:, level] = np.where(counts > 0, np.append(lengths, 0)[bounds[:-1]], size or 0)
+        if level:
+            differ = lengths[bounds[0] : bounds[-1]] != np.repeat(shapes[:, level], counts)
+            regular &= np.diff(np.append(0, np.cumsum(differ))[bounds - bounds[0]]) == 0
+        bounds, array = offsets[bounds], array.values
+    return RowShapes(shapes, regular)
 
 
 def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
@@ -244,6 +285,8 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
 
 def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
     """One column of the model's shape, from fields that fit."""
+    if feature.is_open:
+        return fields[0]
     if len(fields) > 1:
         stacked = np.column_stack([_numpy(field) for field in fields]).reshape(-1)
         flat = _arrow(stacked, READ_AS[feature.dtype])
@@ -251,7 +294,12 @@ def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
         flat = fields[0]
         while pa.types.is_list(flat.type):
             flat = flat.flatten()
-    return nested(flat, feature.shape)
+    return nested(flat, fixed(feature))
+
+
+def fixed(feature: Feature) -> tuple[int, ...]:
+    """The shape of a feature that leaves no size open."""
+    return tuple(size for size in feature.shape if size is not None)
 
 
 def nested(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
@@ -278,25 +326,40 @@ def _arrow(values: npt.NDArray[Any], leaf: pa.DataType) -> pa.Array:
 
 def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
     """What the model is called with: (n, *shape) in the dtype of its input; strings are objects."""
-    while pa.types.is_fixed_size_list(column.type):
+    return values(column, feature).reshape(-1, *fixed(feature))
+
+
+def values(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
+    """The values of a column of inputs one after the other, in the dtype of the model's input."""
+    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         column = column.flatten()
     dtype = object if feature.dtype == STRING else feature.dtype
-    return _numpy(column).astype(dtype, copy=False).reshape(-1, *feature.shape)
+    return _numpy(column).astype(dtype, copy=False)
+
+
+def row_bytes(features: Sequence[Feature]) -> int:
+    """Bytes that the model is given for a row; a string counts as `STRING_BYTES`, an open size as `OPEN_SIZE`."""
+    return sum(
+        math.prod(OPEN_SIZE if size is None else size for size in f.shape)
+        * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize)
+        for f in features
+    )
 
 
 def batch_rows(features: Sequence[Feature]) -> int:
     """Rows of a batch of about `BATCH_BYTES`: large batches of small rows, small ones of images."""
-    row = sum(
-        int(np.prod(f.shape)) * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize) for f in features
-    )
-    size = MAX_BATCH
+    row, size = row_bytes(features), MAX_BATCH
     while size > MIN_BATCH and size * row > BATCH_BYTES:
         size //= 2
     return size
 
 
-def from_array(values: npt.NDArray[Any]) -> pa.Array:
+def from_array(values: npt.NDArray[Any], *, is_open: bool = False) -> pa.Array:
     """A column of a model's output, (n, *shape): halves become float32, strings binary.
+
+    Args:
+        values: The output.
+        is_open: Whether rows of other calls may have other sizes: lists are of variable size then.
 
     Raises:
         RunError: The shape has no values.
@@ -308,7 +371,23 @@ def from_array(values: npt.NDArray[Any]) -> pa.Array:
         leaf = pa.array(flat.astype(np.float32))
     else:
         leaf = pa.array(flat)
-    return nested(leaf, values.shape[1:])
+    return lists(leaf, values.shape) if is_open else nested(leaf, values.shape[1:])
+
+
+def lists(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
+    """Folds values into lists of variable size, here all alike.
+
+    Args:
+        flat: The values.
+        shape: How many records there are, and the shape of each.
+
+    >>> lists(pa.array([1, 2, 3, 4]), (2, 1, 2)).to_pylist()
+    [[[1, 2]], [[3, 4]]]
+    """
+    for level in range(len(shape) - 1, 0, -1):
+        offsets = np.arange(math.prod(shape[:level]) + 1, dtype=np.int32) * np.int32(shape[level])
+        flat = pa.ListArray.from_arrays(pa.array(offsets), flat)
+    return flat
 
 
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:

@@ -30,7 +30,8 @@ def map_inputs(
 
     Named fields come first. Rows that are `{"b64": …}` as a whole are the value of the only input, as in TensorFlow
     Serving. Then an input takes the field of its own name; then the only input left takes the only field that fits
-    it. Sizes that the model leaves open are those of most of the first rows.
+    it. A size that the model leaves open stays open: each row has its own. The number of dimensions of an input of
+    any shape is that of most of the first rows.
 
     Args:
         contract: What the signature takes.
@@ -69,12 +70,6 @@ def map_inputs(
     made = tuple(
         _feature(t, fields[t.name], sample, is_example=is_example)._replace(strict=strict) for t in contract.inputs
     )
-    for tensor, feature in zip(contract.inputs, made, strict=True):
-        if 0 in feature.shape:
-            raise UsageError(
-                f"the model's input {tensor.name} ({describe(tensor)}) would get no values: its shape, as most of the "
-                f"first rows have it, is {list(feature.shape)}; mend the rows, or export the model without that input"
-            )
     _check_fields(made, sample)
     return made
 
@@ -260,21 +255,41 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_exam
         return Feature(tensor.name, tensor.dtype, (len(fields),), fields)
     if not fields:
         return Feature(tensor.name, tensor.dtype, (), fields)
-    fixed = tuple(size for size in tensor.shape or () if size is not None)
-    if tensor.shape is None or len(fixed) < len(tensor.shape):
-        fixed = _told_by_sample(tensor, fields[0], sample, is_example=is_example)
-    return Feature(tensor.name, tensor.dtype, fixed, fields)
+    shape = tensor.shape
+    if shape is None or None in shape:
+        shapes = [_settled(row[fields[0]], tensor, is_example) for row in sample if row.get(fields[0]) is not None]
+        shape = _open_shape(tensor, fields[0], shapes, is_example=is_example)
+    if 0 in shape:
+        raise _no_values(tensor, fields[0], shape)
+    return Feature(tensor.name, tensor.dtype, shape, fields)
 
 
-def _told_by_sample(tensor: Tensor, field: str, sample: Sample, *, is_example: bool) -> tuple[int, ...]:
-    shapes = Counter(_settled(row[field], tensor, is_example) for row in sample if row.get(field) is not None)
-    shapes.pop(None, None)
-    shape = shapes.most_common(1)[0][0] if shapes else None
-    if shape is None:
+def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> UsageError:
+    return UsageError(
+        f"the model's input {tensor.name} ({describe(tensor)}) would get no values: the rows' field {field} gives it "
+        f"the shape {list(shape)}; fix the rows, or export the model without that input"
+    )
+
+
+def _open_shape(
+    tensor: Tensor, field: str, shapes: Sequence[tuple[int, ...] | None], *, is_example: bool
+) -> tuple[int | None, ...]:
+    """The shape of an input that leaves sizes open, by the shapes that rows give it; None does not fit.
+
+    Raises:
+        UsageError: The rows do not settle the number of dimensions, or hold no values.
+    """
+    known = [shape for shape in shapes if shape is not None]
+    shape = tensor.shape
+    if shape is None and known:
+        shape = (None,) * Counter(map(len, known)).most_common(1)[0][0]
+    if shape is None or (is_example and shape.count(None) > 1) or (shapes and not known):
         raise UsageError(
             f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first rows' field {field} "
             "does not settle it; export the model with a fixed shape"
         )
+    if known and all(0 in found for found in known):
+        raise _no_values(tensor, field, known[0])
     return shape
 
 

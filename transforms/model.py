@@ -97,11 +97,13 @@ class Room:
         rows: Rows of a call.
         alone: Whether there is memory for one call at a time only.
         copies_failed: Whether copies of a row failed that does not fail alone.
+        sizes: Shapes of inputs -> prediction -> the shape that it has for them.
     """
 
     def __init__(self) -> None:
         """Begins without bounds."""
         self.rows, self.alone, self.copies_failed = sys.maxsize, False, False
+        self.sizes: dict[Any, dict[str, tuple[int, ...]]] = {}
 
 
 class Model:

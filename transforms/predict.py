@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 from transforms import columns
 from transforms import model as models
 from transforms.errors import StoppedError
+from transforms.groups import by_shape
 from transforms.records import BadRow, Feature, Features, Predictions, pack_bad
-from transforms.score import score
-from transforms.shapes import WidthError
+from transforms.score import Piece, nothing, score, score_groups
+from transforms.shapes import WidthError, is_open
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -89,13 +91,40 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
 
     def _score(self, chunk: Features, model: models.Model) -> Predictions:
         inputs, rows = chunk.inputs, chunk.inputs.num_rows
-        arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
         refused = functools.partial(self.refused, chunk.key, rows) if self.refused else _nothing
-        keep = self.keep_non_finite
-        scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=keep, refused=refused)
-        made = {name: columns.from_array(array) for name, array in scored.outputs.items()}
+        keep, groups = self.keep_non_finite, by_shape(inputs, self.features)
+        if any(feature.is_open for feature in self.features):
+            pieces = score_groups(model, self.contract, groups, self.batch_size, keep_non_finite=keep, refused=refused)
+            made, bad = in_order(list(pieces), self.contract)
+        else:
+            arrays = next(groups).arrays
+            scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=keep, refused=refused)
+            made, bad = {name: columns.from_array(array) for name, array in scored.outputs.items()}, scored.bad
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
-        return Predictions(to_ipc(batch), rows, pack_bad(scored.bad))
+        return Predictions(to_ipc(batch), rows, pack_bad(bad))
+
+
+def in_order(pieces: Sequence[Piece], contract: models.Contract) -> tuple[dict[str, pa.Array], list[BadRow]]:
+    """The predictions of rows that were scored in groups, in the order of the rows.
+
+    Args:
+        pieces: The rows.
+        contract: What the model gives.
+
+    Returns:
+        Prediction -> a column of all scored rows, lists of variable size where the contract leaves one open; and the
+        bad rows.
+    """
+    bad = sorted(one for piece in pieces for one in piece.bad)
+    pieces = [piece for piece in pieces if len(piece.numbers)] or [
+        Piece(np.zeros(0, np.int64), nothing(contract).outputs, [])
+    ]
+    order = np.argsort(np.concatenate([piece.numbers for piece in pieces]))
+    made = {}
+    for tensor in contract.predictions:
+        arrays = [columns.from_array(piece.outputs[tensor.name], is_open=is_open(tensor)) for piece in pieces]
+        made[tensor.name] = pa.concat_arrays(arrays).take(pa.array(order))
+    return made, bad
 
 
 def _nothing(_: BadRow) -> None:

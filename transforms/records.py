@@ -153,7 +153,7 @@ class Feature(NamedTuple):
     Attributes:
         name: The model's input.
         dtype: TensorFlow's name of its dtype, `float32`.
-        shape: Without the batch dimension; `()` is a scalar a row.
+        shape: Without the batch dimension; `()` is a scalar a row. None is a size that each row has for itself.
         fields: Fields of the row: one; several scalars, stacked; or none, for the whole row: the bytes of an Example,
             the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
@@ -162,10 +162,15 @@ class Feature(NamedTuple):
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     fields: tuple[str, ...]
     is_base64: bool = False
     strict: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether rows may have different sizes."""
+        return None in self.shape
 
 
 class Features(NamedTuple):
@@ -173,7 +178,7 @@ class Features(NamedTuple):
 
     Attributes:
         key: The chunk's key.
-        inputs: A column a `Feature`, a record a good row, in input order.
+        inputs: A column a `Feature`, a record a good row, in input order; lists of lists where a feature is open.
         payload: Travels along untouched, for `KeyedPredict`.
     """
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from transforms import columns
 from transforms.errors import RunError
 from transforms.formats.base import Format
+from transforms.groups import by_shape
 from transforms.model import Contract, Model
 from transforms.records import Chunk, Feature, Layout, Rows
 from transforms.score import score
@@ -118,8 +119,8 @@ def _other_row(
 
 def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
     inputs, bad = how.format.read(data, alone, how.features)
-    arrays = {f.name: columns.to_array(inputs[f.name], f) for f in how.features}
     if not bad:
+        arrays = next(by_shape(inputs, how.features)).arrays
         scored = score(called, how.contract, arrays, 1, how.batch_size, keep_non_finite=how.keep_non_finite)
         bad = scored.bad
     if bad:

@@ -1,7 +1,7 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,12 @@ import numpy.typing as npt
 from transforms.align import Alignment, align, ordinals, rows_of
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
+from transforms.groups import Group
 from transforms.halves import MULTIPLE, Bisection, Refused, Scored
 from transforms.model import Arrays, Contract, Model, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
-from transforms.shapes import check_shapes
+from transforms.shapes import check_same_sizes, check_shapes
 from transforms.threads import in_threads
 
 # Calls are filled up with copies of a row only where these are cheap: bytes of a call, and of the model's weights.
@@ -60,18 +61,89 @@ def score(
         refused: Called with each row that fails alone; may raise, which ends scoring.
     """
     batch_size = min(batch_size, contract.most)
-    multiple = batch_size if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
+
+    def score_rows(first: int) -> list[Scored]:
+        return bisection.score(first, min(first + batch_size, rows), batch_size)
+
+    bisection = _bisection(called, contract, inputs, rows, batch_size, refused, keep_non_finite=keep_non_finite)
+    done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
+    return _concatenate([nothing(contract), *done])
+
+
+class Piece(NamedTuple):
+    """Some rows of a group after the model.
+
+    Attributes:
+        numbers: The numbers of the scored rows among all rows, ascending.
+        outputs: Prediction -> (scored rows, …).
+        bad: The rows without a prediction, by their numbers among all rows.
+    """
+
+    numbers: Positions
+    outputs: dict[str, npt.NDArray[Any]]
+    bad: list[BadRow]
+
+
+def score_groups(
+    called: Model,
+    contract: Contract,
+    groups: Iterable[Group],
+    batch_size: int,
+    *,
+    keep_non_finite: bool,
+    refused: Refused = lambda _: None,
+) -> Iterator[Piece]:
+    """Scores rows that are grouped by the shapes of their inputs, as `score` does, in batches of one group each.
+
+    Args:
+        called: The model.
+        contract: What its signature takes and gives.
+        groups: The rows.
+        batch_size: Rows that a model call sees at most.
+        keep_non_finite: Whether NaN and infinity are predictions like others.
+        refused: Called with each row that fails alone; may raise, which ends scoring.
+
+    Raises:
+        WidthError: An output has another size than for other rows with inputs of the same shapes.
+    """
+    most, known = min(batch_size, contract.most), called.room.sizes
+
+    def batches() -> Iterator[tuple[Group, int, int]]:
+        for group in groups:
+            rows, size = len(group.numbers), min(most, group.most)
+            yield from ((group, first, min(first + size, rows)) for first in range(0, rows, size))
+
+    def score_batch(batch: tuple[Group, int, int]) -> Piece:
+        group, first, end = batch
+
+        def numbered(bad: BadRow) -> BadRow:
+            return bad._replace(row=int(group.numbers[bad.row]))
+
+        def refuse(bad: BadRow) -> None:
+            refused(numbered(bad))
+
+        rows, size = len(group.numbers), min(most, group.most)
+        bisection = _bisection(called, contract, group.arrays, rows, size, refuse, keep_non_finite=keep_non_finite)
+        scored = _concatenate([nothing(contract), *bisection.score(first, end, size)])
+        good = np.delete(group.numbers[first:end], [bad.row - first for bad in scored.bad])
+        if len(good):
+            check_same_sizes(known.setdefault(group.shapes, {}), scored.outputs)
+        return Piece(good, scored.outputs, [numbered(bad) for bad in scored.bad])
+
+    return in_threads(score_batch, batches())
+
+
+def _bisection(
+    called: Model, contract: Contract, inputs: Arrays, rows: int, most: int, refused: Refused, *, keep_non_finite: bool
+) -> Bisection:
+    """Scores batches of some rows, of so many at most; see `score`."""
 
     def score_batch(first: int, end: int, sent: int, alone: bool) -> Scored:
         scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
         return scored if keep_non_finite else _finite(scored, first, end)
 
-    def score_rows(first: int) -> list[Scored]:
-        return bisection.score(first, min(first + batch_size, rows), batch_size)
-
-    bisection = Bisection(score_batch, called.room, refused, multiple)
-    done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
-    return _concatenate([_nothing(contract), *done])
+    multiple = most if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
+    return Bisection(score_batch, called.room, refused, multiple)
 
 
 def filled_up_to(inputs: Arrays, rows: int, weights: int) -> int:
@@ -90,7 +162,7 @@ def filled_up_to(inputs: Arrays, rows: int, weights: int) -> int:
     return MULTIPLE if size // max(rows, 1) * MULTIPLE <= FILL_BYTES and weights <= FILL_WEIGHTS else 1
 
 
-def _nothing(contract: Contract) -> Scored:
+def nothing(contract: Contract) -> Scored:
     """No rows, in the right dtypes and shapes (an open size is 1 then): what a chunk without a good row gives."""
     empty = {}
     for output in contract.predictions:

@@ -37,6 +37,23 @@ def settled(contract: Contract, shapes: dict[str, tuple[int, ...]]) -> Contract:
     return contract._replace(outputs=tuple(map(settle, contract.outputs)))
 
 
+def reopened(contract: Contract, sizes: Contract) -> Contract:
+    """A contract whose outputs follow the sizes of each row: of settled shapes only the number of dimensions is kept.
+
+    Args:
+        contract: What the signature says.
+        sizes: The same with the shapes of some rows, see `settled`.
+    """
+
+    def reopen(output: Tensor, settled: Tensor) -> Tensor:
+        if output.shape is not None or settled.shape is None:
+            return output
+        return output._replace(shape=(None,) * len(settled.shape))
+
+    outputs = tuple(map(reopen, contract.outputs, sizes.outputs))
+    return contract._replace(outputs=outputs)
+
+
 def check_shapes(contract: Contract, answer: Arrays) -> None:
     """Checks what a call of the model gave against the contract.
 
@@ -60,6 +77,26 @@ def check_shapes(contract: Contract, answer: Arrays) -> None:
                 f"output {output.name} has the shape {list(found[1:])} a row in one batch, and {list(shape)} in the "
                 "sampled rows: its size depends on the rows of the batch; fix its size in the model, or leave it out "
                 "with --output_fields"
+            )
+
+
+def check_same_sizes(known: dict[str, tuple[int, ...]], outputs: Arrays) -> None:
+    """Checks that rows with inputs of the same shapes get outputs of the same shapes, whatever rows are beside them.
+
+    Args:
+        known: Prediction -> its shape so far, for inputs of these shapes; new ones are added.
+        outputs: Prediction -> (rows, …), at least one row.
+
+    Raises:
+        WidthError: An output has another shape.
+    """
+    for name, array in outputs.items():
+        shape = known.setdefault(name, array.shape[1:])
+        if shape != array.shape[1:]:
+            raise WidthError(
+                f"output {name} has the shape {list(array.shape[1:])} a row in one batch, and {list(shape)} in another "
+                "one, for inputs of the same shapes: its size depends on the rows of the batch; fix its size in the "
+                "model, or leave it out with --output_fields"
             )
 
 

@@ -80,7 +80,7 @@ class _Block(NamedTuple):
 
     Attributes:
         read: Numbers of the records that are Examples, with no field of a wrong kind.
-        lists: Field -> a list of values for each of them, null or empty where there is none.
+        lists: Field -> a list of values for each of them, null where there is none.
     """
 
     read: Positions
@@ -146,38 +146,58 @@ def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
 
 
 def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
-    """A list of values a record; an empty one, which fits no input either, where there is none."""
+    """A list of values a record, null where there is none."""
     empty = np.zeros(0, _numpy(leaf))
     given = [empty if values is None else values for values in found]
     flat = np.concatenate([empty, *given], dtype=empty.dtype, casting="unsafe")
     offsets = np.cumsum([0, *map(len, given)], dtype=np.int64)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf))
+    missing = pa.array([values is None for values in found], pa.bool_())
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf), mask=missing)
 
 
 def value_count(feature: Feature) -> int:
-    """Values that an input takes of each of its fields."""
-    return math.prod(feature.shape) if len(feature.fields) == 1 else 1
+    """Values that an input takes of each of its fields; of an open size, values for each one of it."""
+    return math.prod(columns.fixed(feature)) if len(feature.fields) == 1 else 1
 
 
 def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]) -> Mask:
     fitting = np.ones(count, np.bool_)
     for feature in features:
         for field in feature.fields:
-            fitting &= columns.fits(lists[field], (value_count(feature),), feature.dtype)
+            dims = None if feature.is_open else value_count(feature)
+            fitting &= columns.fits(lists[field], (dims,), feature.dtype)
+            if feature.is_open:
+                fitting &= np.diff(lists[field].offsets.to_numpy()) % value_count(feature) == 0
     return fitting
 
 
 def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes]) -> pa.Array:
     """One input's column: of lists that fit, or of the whole records where no field feeds it."""
     if not feature.fields:
-        return columns.from_array(np.array(whole, object).reshape(-1, *feature.shape))
+        return columns.from_array(np.array(whole, object).reshape(-1, *columns.fixed(feature)))
+    if feature.is_open:
+        return _open_input(feature, lists[feature.fields[0]])
     flat = [lists[field].flatten() for field in feature.fields]
     if len(flat) == 1 and feature.dtype == STRING:
-        return columns.nested(flat[0].cast(pa.binary()), feature.shape)
+        return columns.nested(flat[0].cast(pa.binary()), columns.fixed(feature))
     kind = _numpy(columns.READ_AS[feature.dtype])
     parts = [values.to_numpy(zero_copy_only=False).astype(kind, copy=False) for values in flat]
     stacked = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
-    return columns.from_array(stacked.reshape(-1, *feature.shape))
+    return columns.from_array(stacked.reshape(-1, *columns.fixed(feature)))
+
+
+def _open_input(feature: Feature, lists: pa.Array) -> pa.Array:
+    """A column of nested lists, from flat lists that settle the one open size."""
+    counts = np.diff(lists.offsets.to_numpy()) // value_count(feature)
+    kind = columns.READ_AS[feature.dtype]
+    nested = lists.flatten().cast(pa.binary() if feature.dtype == STRING else kind)
+    sizes = list(feature.shape)
+    for level in range(len(sizes) - 1, -1, -1):
+        each = np.array([math.prod(size for size in sizes[:level] if size is not None)] * len(counts), np.int64)
+        each *= counts if None in sizes[:level] else 1
+        lengths = np.repeat(counts, each) if sizes[level] is None else np.full(each.sum(), sizes[level])
+        nested = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32)), nested)
+    return nested
 
 
 def _numpy(kind: pa.DataType) -> npt.DTypeLike:
@@ -196,20 +216,23 @@ def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
         for field in feature.fields:
             if field not in example:
                 return Reason.MISSING.value, f"field {field}: not in the row"
-            found = _explain_values(example[field], value_count(feature), feature.dtype)
+            found = _explain_values(example[field], feature)
             if found:
                 return found[0].value, f"field {field}: {found[1]}"
     return Reason.NOT_EXAMPLE.value, "tfx_bsl's ExamplesToRecordBatchDecoder does not read it"
 
 
-def _explain_values(values: Values | None, count: int, dtype: str) -> tuple[Reason, str] | None:
+def _explain_values(values: Values | None, feature: Feature) -> tuple[Reason, str] | None:
+    count, dtype = value_count(feature), feature.dtype
     if values is None:
         return Reason.NULL, "a feature of no kind, which holds no values"
     kinds, kind = _kinds(dtype), values.dtype.kind
     if kind not in kinds:
         wanted = " or ".join(LIST_NAMES[k] for k in kinds)
         return Reason.WRONG_TYPE, f"{LIST_NAMES[kind]} where {wanted} is expected"
-    if len(values) != count:
+    if feature.is_open and len(values) % count:
+        return Reason.WRONG_SHAPE, f"{len(values)} values where a multiple of {count} is expected"
+    if not feature.is_open and len(values) != count:
         expected = "1 is" if count == 1 else f"{count} are"
         return Reason.WRONG_SHAPE, f"{len(values)} values where {expected} expected"
     beyond = np.flatnonzero(~columns.in_range(pa.array(values), dtype))

@@ -92,9 +92,9 @@ def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
         flat = pc.cast(flat, pa.float32(), safe=False)
     elif not pa.types.is_binary(flat.type):
         flat = flat.cast(pa.int64())
-    offsets = np.linspace(0, len(flat), len(column) + 1, dtype=np.int64)
-    lists = pa.LargeListArray.from_arrays(pa.array(offsets), flat)
-    if flat.type == pa.float32() and len(lists):
+    bounds = _bounds(column)
+    lists = pa.LargeListArray.from_arrays(pa.array(bounds), flat)
+    if flat.type == pa.float32() and len(lists) and (np.diff(bounds) == bounds[1]).all():
         alike = example_alike.with_floats(_encode(name, lists[:1])[0], name, lists)
         if alike is not None:
             return alike
@@ -107,9 +107,23 @@ def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:
 
 
 def _flat(column: pa.Array) -> pa.Array:
-    while pa.types.is_fixed_size_list(column.type):
+    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         column = column.flatten()
     return column
+
+
+def _bounds(column: pa.Array) -> Positions:
+    """Where the values of each record begin and end among those of all: int64, (records + 1,)."""
+    bounds: Positions = np.arange(len(column) + 1)
+    while True:
+        if pa.types.is_fixed_size_list(column.type):
+            bounds = bounds * column.type.list_size
+        elif pa.types.is_list(column.type):
+            offsets = column.offsets.to_numpy().astype(np.int64)
+            bounds = (offsets - offsets[0])[bounds]
+        else:
+            return bounds
+        column = column.flatten()
 
 
 class Refusal(NamedTuple):
@@ -134,7 +148,8 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
             continue
         for at in np.flatnonzero(beyond).tolist():
             message = f"prediction {name}: {values[at]} does not fit {kind}"
-            found.setdefault(at * len(predictions) // len(flat), Refusal(Reason.OUT_OF_RANGE, message))
+            record = int(np.searchsorted(_bounds(predictions[output]), at, side="right")) - 1
+            found.setdefault(record, Refusal(Reason.OUT_OF_RANGE, message))
     return found
 
 

@@ -266,10 +266,21 @@ def _explain_field(row: Pairs, field: str, feature: Feature) -> tuple[Reason, st
     shape = () if len(feature.fields) > 1 else feature.shape
     if shape == (1,) and not _is_list(values[0]):
         shape = ()
-    found = _explain_value(values[0], shape, feature)
+    found = _explain_value(values[0], shape, feature) or _explain_lengths(values[0], len(shape))
     if found is None and len({isinstance(leaf, Pairs) for leaf in _leaves(values[0])}) > 1:
         return Reason.WRONG_TYPE, "text and base64 in one list"
     return found
+
+
+def _explain_lengths(value: Any, depth: int) -> tuple[Reason, str] | None:
+    """Why lists are no array: those of one level have different lengths."""
+    level = [value]
+    for _ in range(depth):
+        lengths = {len(item): None for item in level}
+        if len(lengths) > 1:
+            return Reason.WRONG_SHAPE, f"lists of {' and '.join(map(str, list(lengths)[:2]))} where all are as long"
+        level = [inner for item in level for inner in item]
+    return None
 
 
 def _leaves(value: Any) -> Iterator[Any]:
@@ -280,7 +291,7 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _explain_value(value: Any, shape: Sequence[int], feature: Feature) -> tuple[Reason, str] | None:
+def _explain_value(value: Any, shape: Sequence[int | None], feature: Feature) -> tuple[Reason, str] | None:
     if value is None:
         return Reason.NULL, "null"
     if not shape:
@@ -288,10 +299,14 @@ def _explain_value(value: Any, shape: Sequence[int], feature: Feature) -> tuple[
             return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
         return _explain_leaf(value, feature)
     if not _is_list(value):
-        return Reason.WRONG_SHAPE, f"{_named(value)} where a list of {shape[0]} is expected"
-    if len(value) != shape[0]:
+        return Reason.WRONG_SHAPE, f"{_named(value)} where a list{_of(shape[0])} is expected"
+    if shape[0] is not None and len(value) != shape[0]:
         return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"
     return next(filter(None, (_explain_value(v, shape[1:], feature) for v in value)), None)
+
+
+def _of(size: int | None) -> str:
+    return "" if size is None else f" of {size}"
 
 
 def _explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:

@@ -29,6 +29,11 @@ def fragments(column: pa.Array) -> Fragments:
     """The same in fragments, so that what follows can be joined along in one go."""
     if pa.types.is_fixed_size_list(column.type):
         return [text("["), *_items(column.flatten(), column.type.list_size, len(column)), text("]")]
+    if pa.types.is_list(column.type):
+        offsets = column.offsets.cast(pa.int64()).to_numpy()
+        items = encode(column.flatten())
+        joined = pc.binary_join(pa.LargeListArray.from_arrays(pa.array(offsets - offsets[0]), items), text(", "))
+        return [text("["), joined, text("]")]
     if pa.types.is_floating(column.type):
         return [_floats(column)]
     if pa.types.is_binary(column.type):

@@ -126,7 +126,8 @@ def _least_value(feature: Feature) -> int:
     size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
     if len(feature.fields) == 1 and feature.shape != (1,):  # one value may be spelled without a list
         for count in reversed(feature.shape):
-            size = len("[]") + count * size + len(",") * max(0, count - 1)
+            known = count or 0  # a list of an open size may be empty
+            size = len("[]") + known * size + len(",") * max(0, known - 1)
     return size
 
 
