@@ -103,7 +103,7 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
             for field in feature.fields:
                 dims = _dims(feature, table[field].type)
                 fitting &= fits(table[field], dims, feature.dtype, words=field in texts)
-            if feature.is_open:
+            if None in feature.shape:
                 fitting &= row_shapes(_one(table[feature.fields[0]]), feature.shape).regular
         if not fitting.all():
             unfit.append(first + np.flatnonzero(~fitting))
@@ -285,7 +285,7 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
 
 def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
     """One column of the model's shape, from fields that fit."""
-    if feature.is_open:
+    if None in feature.shape:
         return fields[0]
     if len(fields) > 1:
         stacked = np.column_stack([_numpy(field) for field in fields]).reshape(-1)
@@ -294,7 +294,8 @@ def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
         flat = fields[0]
         while pa.types.is_list(flat.type):
             flat = flat.flatten()
-    return nested(flat, fixed(feature))
+    shape: Any = feature.shape
+    return nested(flat, shape)
 
 
 def fixed(feature: Feature) -> tuple[int, ...]:
@@ -326,7 +327,8 @@ def _arrow(values: npt.NDArray[Any], leaf: pa.DataType) -> pa.Array:
 
 def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
     """What the model is called with: (n, *shape) in the dtype of its input; strings are objects."""
-    return values(column, feature).reshape(-1, *fixed(feature))
+    shape: Any = feature.shape
+    return values(column, feature).reshape(-1, *shape)
 
 
 def values(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:

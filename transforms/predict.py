@@ -92,12 +92,13 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     def _score(self, chunk: Features, model: models.Model) -> Predictions:
         inputs, rows = chunk.inputs, chunk.inputs.num_rows
         refused = functools.partial(self.refused, chunk.key, rows) if self.refused else _nothing
-        keep, groups = self.keep_non_finite, by_shape(inputs, self.features)
-        if any(feature.is_open for feature in self.features):
+        keep = self.keep_non_finite
+        if [feature for feature in self.features if None in feature.shape]:
+            groups = by_shape(inputs, self.features)
             pieces = score_groups(model, self.contract, groups, self.batch_size, keep_non_finite=keep, refused=refused)
             made, bad = in_order(list(pieces), self.contract)
         else:
-            arrays = next(groups).arrays
+            arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
             scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=keep, refused=refused)
             made, bad = {name: columns.from_array(array) for name, array in scored.outputs.items()}, scored.bad
         batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
