@@ -25,6 +25,7 @@ from transforms.formats.base import Format
 from transforms.formats.json_text import encode
 from transforms.keyed import KeyedPredict
 from transforms.model import Contract, Model, Tensor
+from transforms.nested import row_shapes
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad
 
@@ -145,7 +146,7 @@ def test_rows_of_one_shape_are_called_together_wherever_they_stand(count: int) -
 @given(st.lists(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3), max_size=9), st.integers(0, 4))
 def test_shapes_of_nested_lists_are_those_of_their_rows(rows: list[list[list[int]]], skipped: int) -> None:
     array = pa.array(rows, pa.list_(pa.list_(pa.int64())))[skipped:]
-    found = columns.row_shapes(array, (None, None))
+    found = row_shapes(array, (None, None))
     for row, shape, regular in zip(rows[skipped:], found.shapes.tolist(), found.regular, strict=True):
         lengths = {len(inner) for inner in row}
         assert regular == (len(lengths) <= 1)

@@ -8,7 +8,7 @@ column of `list<list<float>>`: each row has a size of its own.
 import base64
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from transforms import numbers
 from transforms.dtypes import STRING
 from transforms.errors import RunError
+from transforms.nested import lists, row_shapes
 from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
@@ -230,39 +231,6 @@ def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int | None], dtype: 
     return fitting
 
 
-class RowShapes(NamedTuple):
-    """The shape of each record of nested lists.
-
-    Attributes:
-        shapes: int64, (records, dimensions).
-        regular: Which records are regular: all of their lists of one level have one length.
-    """
-
-    shapes: Positions
-    regular: Mask
-
-
-def row_shapes(array: pa.Array, dims: Sequence[int | None]) -> RowShapes:
-    """The shapes of records that are as many lists deep as there are dimensions.
-
-    Args:
-        array: Nested lists of variable size.
-        dims: What the sizes are where a record has no list to tell it; None is 0 then.
-    """
-    bounds = np.arange(len(array) + 1)
-    shapes: Positions = np.zeros((len(array), len(dims)), np.int64)
-    regular: Mask = np.ones(len(array), np.bool_)
-    for level, size in enumerate(dims):
-        offsets = array.offsets.to_numpy()
-        lengths, counts = np.diff(offsets), np.diff(bounds)
-        shapes[:, level] = np.where(counts > 0, np.append(lengths, 0)[bounds[:-1]], size or 0)
-        if level:
-            differ = lengths[bounds[0] : bounds[-1]] != np.repeat(shapes[:, level], counts)
-            regular &= np.diff(np.append(0, np.cumsum(differ))[bounds - bounds[0]]) == 0
-        bounds, array = offsets[bounds], array.values
-    return RowShapes(shapes, regular)
-
-
 def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
     """Which values the dtype can hold; a bool holds the integers 0 and 1.
 
@@ -326,17 +294,17 @@ def _arrow(values: npt.NDArray[Any], leaf: pa.DataType) -> pa.Array:
 
 
 def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
-    """What the model is called with: (n, *shape) in the dtype of its input; strings are objects."""
-    shape: Any = feature.shape
-    return values(column, feature).reshape(-1, *shape)
+    """What the model is called with: (n, *shape) in the dtype of its input; strings are objects.
 
-
-def values(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
-    """The values of a column of inputs one after the other, in the dtype of the model's input."""
+    Args:
+        column: Nested lists, all of the feature's shape.
+        feature: What is fed; it leaves no size open.
+    """
+    shape: Any = (len(column), *feature.shape)
     while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         column = column.flatten()
     dtype = object if feature.dtype == STRING else feature.dtype
-    return _numpy(column).astype(dtype, copy=False)
+    return _numpy(column).astype(dtype, copy=False).reshape(shape)
 
 
 def row_bytes(features: Sequence[Feature]) -> int:
@@ -374,22 +342,6 @@ def from_array(values: npt.NDArray[Any], *, is_open: bool = False) -> pa.Array:
     else:
         leaf = pa.array(flat)
     return lists(leaf, values.shape) if is_open else nested(leaf, values.shape[1:])
-
-
-def lists(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    """Folds values into lists of variable size, here all alike.
-
-    Args:
-        flat: The values.
-        shape: How many records there are, and the shape of each.
-
-    >>> lists(pa.array([1, 2, 3, 4]), (2, 1, 2)).to_pylist()
-    [[[1, 2]], [[3, 4]]]
-    """
-    for level in range(len(shape) - 1, 0, -1):
-        offsets = np.arange(math.prod(shape[:level]) + 1, dtype=np.int32) * np.int32(shape[level])
-        flat = pa.ListArray.from_arrays(pa.array(offsets), flat)
-    return flat
 
 
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:

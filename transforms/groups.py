@@ -11,6 +11,7 @@ from transforms import columns
 from transforms.columns import MIN_BATCH
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays
+from transforms.nested import row_shapes
 from transforms.records import Feature, Positions
 
 CALL_BYTES = 32 << 20  # that the inputs of one call take at most, where rows have sizes of their own
@@ -46,7 +47,7 @@ def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Gr
         whole = {f.name: columns.to_array(inputs[f.name], f) for f in features}
         yield Group(np.arange(inputs.num_rows), whole)
         return
-    shapes = np.concatenate([columns.row_shapes(inputs[f.name], f.shape).shapes for f in open_], axis=1)
+    shapes = np.concatenate([row_shapes(inputs[f.name], f.shape).shapes for f in open_], axis=1)
     _, firsts, group_of = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(group_of.reshape(-1), kind="stable")
     ends = np.cumsum(np.bincount(group_of.reshape(-1), minlength=len(firsts)))
@@ -74,6 +75,6 @@ def _group(rows: pa.RecordBatch, numbers: Positions, features: Sequence[Feature]
         rank = len(feature.shape) if feature.is_open else 0
         shaped.append(feature._replace(shape=tuple(left[:rank])) if rank else feature)
         left = left[rank:]
-    arrays = {f.name: columns.values(rows[f.name], f).reshape(len(numbers), *columns.fixed(f)) for f in shaped}
+    arrays = {f.name: columns.to_array(rows[f.name], f) for f in shaped}
     most = CALL_BYTES // max(1, columns.row_bytes(shaped)) // MULTIPLE * MULTIPLE or MIN_BATCH
     return Group(numbers, arrays, most, tuple(sizes.tolist()))
