@@ -42,6 +42,7 @@ setup(
             "matplotlib>=3.10",
             "mypy>=2.0",
             "nbclient>=0.10",
+            "nbformat>=5.10",
             "pytest>=9.0",
             "pytest-timeout>=2.4",
             "ruff>=0.17",
@@ -49,6 +50,7 @@ setup(
             "tensorflow-text==2.21.1",
             # Makes SavedModels as Keras 2 wrote them.
             "tf_keras==2.21.0",
+            "traitlets>=5.14",
             "ydf==0.16.1",
             # There are wheels of it for these, and for the newest macOS.
             "ydf-tf==2.21.0.post1; sys_platform == 'linux' and platform_machine == 'x86_64'",
