@@ -1,6 +1,7 @@
 """`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -36,9 +37,10 @@ def _run(argv: Sequence[str]) -> Exit:
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts there while Beam does here
     startup.import_beam(argv)
+    from pipeline.model_folder import newest_version
     from pipeline.run import run
 
-    return run(options, beam_args, started)
+    return run(dataclasses.replace(options, model=newest_version(options.model)), beam_args, started)
 
 
 def _check(argv: Sequence[str]) -> Exit:
@@ -47,9 +49,10 @@ def _check(argv: Sequence[str]) -> Exit:
     options, beam_args = parse_run(argv, "keyjoin check")
     model_process.process()
     startup.import_beam(argv)
+    from pipeline.model_folder import newest_version
     from pipeline.run import check
 
-    return check(options, beam_args)
+    return check(dataclasses.replace(options, model=newest_version(options.model)), beam_args)
 
 
 def _inspect(argv: Sequence[str]) -> Exit:

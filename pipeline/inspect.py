@@ -7,7 +7,7 @@ from typing import Any
 from pipeline import model_check
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_model_arguments
-from pipeline.model_folder import model_folder
+from pipeline.model_folder import model_folder, newest_version
 from pipeline.report import table
 from pipeline.startup import import_session
 from pipeline.terminal import show, show_json, visible
@@ -32,6 +32,7 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag or the model is wrong.
     """
     options = parser().parse_args(argv)
+    options.model = newest_version(options.model)
     sha256 = model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model) as folder:
         import_session(options.model_libraries)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from pipeline import warning
+from pipeline.keras_export import KERAS
 from pipeline.options import ModelOptions
 from transforms import files
 from transforms.errors import RunError, UsageError
@@ -38,7 +39,7 @@ def identify(model: str, pinned: str | None) -> str:
     Raises:
         UsageError: It is another model, none, or cannot be read.
     """
-    if files.is_local(model) and not os.path.isfile(model):
+    if files.is_local(model) and not (model.endswith(KERAS) and os.path.isfile(model)):
         check_folder(model)  # before all of some other folder is read
     try:
         found = fingerprint(model)

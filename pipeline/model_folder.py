@@ -7,7 +7,31 @@ from collections.abc import Iterator
 
 from pipeline import model_check
 from pipeline.keras_export import KERAS, export_keras
-from transforms import files
+from pipeline.terminal import show_error
+from transforms import files, model_paths
+
+
+def newest_version(model: str) -> str:
+    """The model, or the newest of its versions where a folder has one version a folder, which is reported.
+
+    Args:
+        model: What was given as a model.
+    """
+    if files.is_local(model):
+        names = os.listdir(model) if os.path.isdir(model) else []
+        below = [name for name in names if os.path.isfile(os.path.join(model, name, model_paths.SAVED_MODEL[0]))]
+    elif model.endswith(KERAS):
+        return model
+    else:
+        stored = list(files.list_below(model))
+        names = [name for name in stored if "/" not in name]
+        below = [name.split("/")[0] for name in stored if name.split("/")[1:] == [model_paths.SAVED_MODEL[0]]]
+    version = None if model_paths.is_saved_model(names) else model_paths.newest(below)
+    if version is None:
+        return model
+    chosen = files.join(model, version)
+    show_error(f"keyjoin: {model} holds versions of a model; the newest is used, {chosen}")
+    return chosen
 
 
 @contextlib.contextmanager

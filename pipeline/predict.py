@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline import model_check
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_model_arguments
-from pipeline.model_folder import model_folder
+from pipeline.model_folder import model_folder, newest_version
 from pipeline.startup import import_session
 from pipeline.terminal import show_json
 from transforms import columns, mapping, saved_model
@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> Exit:
         RunError: The model raised.
     """
     options = parser().parse_args(argv)
+    options.model = newest_version(options.model)
     instances, options.signature = read_request(options.instances, options.signature)
     if options.model_sha256:
         model_check.identify(options.model, options.model_sha256)

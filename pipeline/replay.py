@@ -18,6 +18,7 @@ from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_mapping_arguments, add_trust_arguments, pairs_of
 from pipeline.lock import locked
+from pipeline.model_folder import newest_version
 from pipeline.names import JOB, MANIFEST, PARTS
 from pipeline.options import RunOptions, command
 from pipeline.output_folder import check_files
@@ -72,6 +73,7 @@ def main(argv: Sequence[str]) -> Exit:
             since still too many rows are bad.
     """
     given = parser().parse_args(argv)
+    given.model = given.model and newest_version(given.model)
     collect_garbage()
     quiet_beam()
     run: str = given.run

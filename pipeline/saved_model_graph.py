@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from transforms import model_paths
 from transforms.errors import UsageError, nearest
 from transforms.model import KEY
 
@@ -36,10 +37,7 @@ def read(folder: str) -> Any:
 
     found = [name for name in FILES if os.path.isfile(os.path.join(folder, name))]
     if not found:
-        raise UsageError(
-            f"{folder} is not a SavedModel: it has no saved_model.pb; give the folder that has one"
-            f"{_versions(folder)}, or a .keras file"
-        )
+        raise UsageError(model_paths.refusal(folder))
     path, saved = os.path.join(folder, found[0]), saved_model_pb2.SavedModel()
     try:
         with open(path, "rb") as file:
@@ -51,12 +49,6 @@ def read(folder: str) -> Any:
     except (OSError, UnicodeDecodeError, message.DecodeError, text_format.ParseError) as error:
         raise UsageError(f"{path} cannot be read: {error}; export the model again") from error
     return saved
-
-
-def _versions(folder: str) -> str:
-    """A hint for a base folder as TensorFlow Serving has them, with a folder a version in it."""
-    numbers = [name for name in os.listdir(folder) if name.isdigit()]
-    return f", such as {os.path.join(folder, max(numbers, key=int))}" if numbers else ""
 
 
 def write(saved: Any, folder: str) -> None:

@@ -8,6 +8,7 @@ from pipeline.exits import Exit
 from pipeline.findings import Findings
 from pipeline.flags import Parser, add_libraries_argument
 from pipeline.lock import locked
+from pipeline.model_folder import newest_version
 from pipeline.names import MANIFEST, SUCCESS
 from pipeline.options import command
 from pipeline.startup import collect_garbage
@@ -65,6 +66,7 @@ def main(argv: Sequence[str]) -> Exit:
     """
     given = parser().parse_args(argv)
     _check_flags(given)
+    given.model = given.model and newest_version(given.model)
     collect_garbage()
     findings = Findings()
     record, found = read_record(given.run)

@@ -12,6 +12,7 @@ from pipeline import model_check, saved_model_graph
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_trust_arguments
 from pipeline.keras_export import KERAS, export_keras
+from pipeline.model_folder import newest_version
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_session, import_tensorflow
 from pipeline.terminal import show
@@ -21,6 +22,7 @@ from transforms.model import KEY
 from transforms.model_ops import find, judge, signature_part
 from transforms.model_walk import Walk
 from transforms.paths import absolute
+from transforms.saved_model import check_folder
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # A checksum, and what Keras 2 makes its objects of.
@@ -64,7 +66,9 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag, the model or the output folder is wrong.
         RunError: The output cannot be written.
     """
-    show(wrap(**vars(parser().parse_args(argv))))
+    given = parser().parse_args(argv)
+    given.model = newest_version(given.model)
+    show(wrap(**vars(given)))
     return Exit.COMPLETE
 
 
@@ -139,16 +143,8 @@ def _connect(graph: Any, folder: str, signature: str) -> None:
 def _check_model(model: str) -> None:
     if "://" in model:
         raise UsageError(f"{model} is not on this machine; copy the model to a local folder and give that")
-    if not os.path.exists(model):
-        raise UsageError(f"no model at {model}; give a {KERAS} file or the folder of a SavedModel")
-    if os.path.isdir(model) or model.endswith(KERAS):
-        return
-    if os.path.basename(model) in saved_model_graph.FILES:
-        raise UsageError(f"{model} is a file of a SavedModel; give its folder, {os.path.dirname(model) or '.'}")
-    raise UsageError(
-        f"{model} is neither a {KERAS} file nor the folder of a SavedModel; load it where it was made, and "
-        f"save it with model.save as a {KERAS} file"
-    )
+    if not model.endswith(KERAS) or not os.path.isfile(model):
+        check_folder(model)
 
 
 def _check_output(model: str, output: str) -> None:

@@ -50,7 +50,7 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--input=/nowhere/*.jsonl"], "no file matches /nowhere/*.jsonl"),
         (["--input=/nowhere"], "no file matches /nowhere"),
         (["--model=/nowhere"], "no model at /nowhere"),
-        (["--signature=serving_defualt"], "no signature serving_defualt (did you mean serving_default?); it has ['serving_default']"),
+        (["--signature=serving_defualt"], "no signature serving_defualt (did you mean serving_default?); name one with --signature: serving_default"),
         (["--key_input=k"], "the model has no input k"),
         (["--inptu=x"], "neither keyjoin nor Beam knows --inptu=x (did you mean --input?)"),
         (["--projct=x"], "neither keyjoin nor Beam knows --projct=x (did you mean --project?)"),
@@ -171,8 +171,9 @@ def test_an_interrupted_command_says_so(monkeypatch: Any, capsys: Any) -> None:
 def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     (empty / "7").mkdir(parents=True)
-    assert f"{empty} is not a SavedModel: it has no saved_model.pb; give one of its versions, {empty}/7" in refuse(
-        f"--model={empty}"
+    assert (
+        f"{empty} is not a SavedModel: it has no saved_model.pb; give the folder that holds saved_model.pb, or a .keras file"
+        in refuse(f"--model={empty}")
     )
     (empty / "saved_model.pb").write_bytes(b"nonsense")
     assert f"{empty}: cannot be loaded" in refuse(f"--model={empty}")

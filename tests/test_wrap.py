@@ -248,11 +248,17 @@ def other_tags(folder: Path) -> str:
 
 
 WRONG_MODELS = {
-    "missing": (lambda f: str(f / "none"), "no model at .*/none; give a .keras file"),
+    "missing": (
+        lambda f: str(f / "none"),
+        "no model at .*/none; give the folder that holds saved_model.pb, or a .keras file",
+    ),
     "missing .keras": (lambda f: str(f / "no.keras"), "no model at .*/no.keras; give"),
     "remote": (lambda _: "gs://bucket/model", "gs://bucket/model is not on this machine; copy"),
-    "h5": (lambda f: str(written(f, "model.h5")), "model.h5 is neither .* save it with model.save"),
-    "the file": (lambda f: str(written(f, "saved_model.pb")), "is a file of a SavedModel; give its folder"),
+    "h5": (
+        lambda f: str(written(f, "model.h5")),
+        "model.h5 is not a SavedModel: it is a Keras model in HDF5; convert it: ",
+    ),
+    "the file": (lambda f: str(written(f, "saved_model.pb")), "it is a file of one; give its folder"),
     "no SavedModel": (lambda f: str(f), "is not a SavedModel: it has no saved_model.pb; give the folder"),
     "versions": (
         lambda f: (
@@ -260,7 +266,7 @@ WRONG_MODELS = {
             if written(f, "m/readme") and not (f / "m/9").mkdir()
             else ""
         ),
-        "has one, such as .*/m/9,",
+        "give one of the folders in it, such as .*/m/9",
     ),
     "damaged": (lambda f: str(written(f, "m/saved_model.pb", b"\xff").parent), "cannot be read: .*; export"),
     "other tags": (other_tags, "with the tag serve; it has .*'tpu'.*; export"),

@@ -70,6 +70,9 @@ def map_inputs(
     made = tuple(
         _feature(t, fields[t.name], sample, is_example=is_example)._replace(strict=strict) for t in contract.inputs
     )
+    for tensor, feature in zip(contract.inputs, made, strict=True):
+        if tensor.is_parsed and feature.fields and not is_example:
+            _check_parsed(tensor, feature.fields[0], sample)
     _check_fields(made, sample)
     return made
 
@@ -90,7 +93,23 @@ def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Fe
             f"{names}; write each row as an object, {{{example}}}"
         )
     (tensor,) = contract.inputs
+    if tensor.is_parsed:
+        _check_parsed(tensor, INSTANCE, sample)
     return _feature(tensor, (INSTANCE,), sample, is_example=False)._replace(fields=())
+
+
+def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
+    """Refuses text for an input that takes serialized tf.Examples: some texts are Examples by chance, without a value.
+
+    Raises:
+        UsageError: Most of the first rows have text.
+    """
+    if _most(isinstance(_leaf(row.get(field)), str) for row in sample):
+        raise UsageError(
+            f"the model's input {tensor.name} takes serialized tf.Examples, and the rows' field {field} holds text; "
+            "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
+            f'bytes of Examples in JSON are written {{"{field}": {{"{B64}": …}}}}'
+        )
 
 
 def resolve(pairs: Mapping[str, str], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str]:

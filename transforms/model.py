@@ -29,6 +29,7 @@ class Tensor(NamedTuple):
         shape: Without the batch dimension; None for a size that is not fixed, and for an unknown rank.
         tensor: Name in the graph.
         fixed_rows: The first size of an output, where the signature fixes it: it does not follow the rows of a call.
+        is_parsed: Whether an input holds serialized tf.Examples, which the model parses.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Tensor(NamedTuple):
     shape: tuple[int | None, ...] | None
     tensor: str
     fixed_rows: int | None = None
+    is_parsed: bool = False
 
 
 class Echo(NamedTuple):

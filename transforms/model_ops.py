@@ -96,6 +96,8 @@ def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
     first, others = denied[0], f" (and {len(denied) - 1} more of what it must not do)" if len(denied) > 1 else ""
     if first.kind is Kind.UNKNOWN:
         remedy = remedy_for([f.op for f in denied if f.kind is Kind.UNKNOWN])
+    elif first.kind is Kind.PYTHON:
+        remedy = "a SavedModel does not hold the Python function; export it with TensorFlow ops in its place"
     else:
         remedy = "export it without that op, or, only where you trust whoever made it, give --model_ops=warn"
     raise UsageError(f"{model} is refused: {first}{others}; {remedy}")

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from transforms import compiled, model_ops, model_state
+from transforms import compiled, model_ops, model_paths, model_state
 from transforms.connect import ensure_values
-from transforms.dtypes import DTYPES
+from transforms.dtypes import DTYPES, STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model import Model, Tensor
 from transforms.model_libraries import import_libraries, remedy_for
@@ -31,6 +31,7 @@ ONE_CORE = 1
 ALL_CORES = 0
 GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
 MESSAGE = 300  # characters of a model's error that are kept
+PARSE_EXAMPLE = ("ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample")
 UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # as TensorFlow says it
 
 
@@ -79,7 +80,12 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     signatures = described.signature_def
     if signature not in signatures:
         known = sorted(name for name in signatures if not name.startswith("__"))
-        raise UsageError(f"{folder} has no signature {signature}{nearest(signature, known)}; it has {known}")
+        if not known:
+            raise UsageError(model_paths.unsigned(folder))
+        raise UsageError(
+            f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
+            f"{', '.join(known)}"
+        )
     # The very graph that is loaded next, not the file again, which could be another one by then.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
@@ -99,6 +105,9 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         loader.load(session, tags)
     definition = signatures[signature]
     inputs = {name: _input(name, definition.inputs[name]) for name in sorted(definition.inputs)}
+    texts = [name for name, tensor in inputs.items() if tensor.dtype == STRING]
+    if len(texts) == 1 and any(node.op in PARSE_EXAMPLE for node in reached):
+        inputs[texts[0]] = inputs[texts[0]]._replace(is_parsed=True)
     outputs = {}
     for name in sorted(definition.outputs.keys() - unfit.keys()):
         try:
@@ -174,17 +183,8 @@ def check_folder(folder: str) -> None:
     Raises:
         UsageError: It is not, or not there.
     """
-    if not os.path.exists(folder):
-        raise UsageError(f"no model at {folder}; give the folder that holds saved_model.pb, or a .keras file")
-    if any(os.path.isfile(os.path.join(folder, f"saved_model.{kind}")) for kind in ("pb", "pbtxt", "cpb")):
-        return
-    versions = sorted(int(v) for v in os.listdir(folder) if v.isdigit()) if os.path.isdir(folder) else []
-    hint = (
-        f"give one of its versions, {os.path.join(folder, str(versions[-1]))}"
-        if versions
-        else ("give the folder that holds saved_model.pb, or a .keras file")
-    )
-    raise UsageError(f"{folder} is not a SavedModel: it has no saved_model.pb; {hint}")
+    if not os.path.isdir(folder) or not model_paths.is_saved_model(os.listdir(folder)):
+        raise UsageError(model_paths.refusal(folder))
 
 
 class UnfitError(ValueError):

@@ -51,16 +51,18 @@ SUFFIXES = {
 
 
 def split_suffix(path: str) -> tuple[str, str]:
-    """Cuts the suffix of a known format, and that of gzip, off a name.
+    """Cuts the suffix of a known format, and that of gzip, off a name; it is given back in small letters.
 
     >>> split_suffix("a/b.jsonl.gz")
     ('a/b', '.jsonl.gz')
     >>> split_suffix("part-0001"), split_suffix("part-0001.gz")
     (('part-0001', ''), ('part-0001', '.gz'))
+    >>> split_suffix("A.JSONL.GZ")
+    ('A', '.jsonl.gz')
     """
-    plain, gzip = (path[: -len(GZIP)], GZIP) if path.endswith(GZIP) else (path, "")
+    plain, gzip = (path[: -len(GZIP)], GZIP) if path.lower().endswith(GZIP) else (path, "")
     for suffix in SUFFIXES:
-        if plain.endswith(suffix):
+        if plain.lower().endswith(suffix):
             return plain[: -len(suffix)], suffix + gzip
     return plain, gzip
 

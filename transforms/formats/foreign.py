@@ -165,7 +165,7 @@ def _delimited_by(lines: list[str]) -> Kind | None:
 
 def by_name(path: str) -> Kind | None:
     """The kind of file that a name tells, `.gz` aside."""
-    return _NAMED.get(posixpath.splitext(path.removesuffix(GZIP))[1].lower())
+    return _NAMED.get(posixpath.splitext(path.lower().removesuffix(GZIP))[1])
 
 
 def refusal(kind: Kind, path: str, *, packed: bool) -> str:
