@@ -19,6 +19,7 @@ from transforms.differences import Difference, Scores, by_neighbours, by_order, 
 from transforms.errors import CrashError, ModelError, RunError, TimeoutExceededError, UsageError
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays, Contract, Model
+from transforms.padding import Padded
 from transforms.records import Positions
 from transforms.score import score
 from transforms.shapes import WidthError, is_open, settled
@@ -78,7 +79,11 @@ def pick(rows: Arrays, most: int = ROWS) -> Arrays:
         firsts.setdefault(text, number)
     unlike = np.array(list(firsts.values()))
     taken = unlike[np.linspace(0, len(unlike) - 1, min(most, len(unlike))).astype(np.int64)]
-    return {name: array[taken] for name, array in rows.items()}
+    return {name: _take(array, taken) for name, array in rows.items()}
+
+
+def _take(array: Any, which: Positions) -> Any:
+    return array.take(which) if isinstance(array, Padded) else array[which]
 
 
 def _text(row: npt.NDArray[Any]) -> Any:
@@ -246,7 +251,8 @@ def vary(rows: Arrays) -> Arrays:
         Data input -> (`ROWS`, …).
     """
     numbers = np.random.default_rng(0).permutation(ROWS)
-    return {name: _with(np.resize(array, (ROWS, *array.shape[1:])), numbers) for name, array in rows.items()}
+    whole = {name: array[:] for name, array in rows.items()}
+    return {name: _with(np.resize(array, (ROWS, *array.shape[1:])), numbers) for name, array in whole.items()}
 
 
 def _with(array: npt.NDArray[Any], numbers: Positions) -> npt.NDArray[Any]:

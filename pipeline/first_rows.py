@@ -119,8 +119,8 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
         inputs, unread = fmt.read(head.data, first, features)
         count, refused = 0, list[BadRow]()
         for group in by_shape(inputs, features) if inputs.num_rows else ():
-            arrays = group.arrays
-            some, failed = scored(arrays)
+            arrays = group.whole
+            some, failed = scored(group.arrays)
             if not some:
                 break
             count += some

@@ -149,6 +149,26 @@ def add_mapping_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pad_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag that says what rows of different lengths are padded with."""
+    parser.add_argument(
+        "--pad",
+        type=_padding,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT=VALUE",
+        help="pads a model input whose size is open to the longest row of each call, with this value (default: rows of "
+        "one shape are called together, and nothing is padded)",
+    )
+
+
+def _padding(text: str) -> str:
+    if text.find("=", 1) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
+    return text
+
+
 def pairs_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """What `--input_map` says.
 
@@ -185,6 +205,7 @@ def run_parser(prog: str) -> Parser:
     add("--incremental", action="store_true", help="score files that are new since an earlier run, and add their parts")
     add("--format", type=formats.known, metavar="NAME", help="format of the input (default: by the files' names)")
     add_mapping_arguments(parser)
+    add_pad_argument(parser)
     add(
         "--strict_types",
         action="store_true",

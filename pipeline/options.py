@@ -32,6 +32,7 @@ class RunOptions(ModelOptions):
     format: str | None
     features: tuple[str, ...]
     input_map: Mapping[str, str]
+    pad: tuple[str, ...]
     strict_types: bool
     output_fields: tuple[str, ...]
     key_field: str | None
@@ -114,7 +115,12 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     known, beam_args = parser.parse_known_args(argv)
     given = vars(known)
     pairs = pairs_of(given["input_map"])
-    given |= {"input": tuple(given["input"]), "input_map": pairs, "max_bad_rows": Budget.parse(given["max_bad_rows"])}
+    given |= {
+        "input": tuple(given["input"]),
+        "pad": tuple(given["pad"]),
+        "input_map": pairs,
+        "max_bad_rows": Budget.parse(given["max_bad_rows"]),
+    }
     return RunOptions(**given), beam_args
 
 
@@ -134,7 +140,11 @@ def command(options: RunOptions, output: str) -> list[str]:
 
 
 NOT_REPEATED = ("overwrite", "incremental")
-_DEFAULTS: dict[str, Any] = {"input_map": {}, "max_bad_rows": Budget.parse([])}  # where the parser's are lists
+_DEFAULTS: dict[str, Any] = {
+    "input_map": {},
+    "pad": (),
+    "max_bad_rows": Budget.parse([]),
+}  # where the parser's are lists
 
 
 def _texts(action: argparse.Action, value: Any) -> list[str]:

@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from pipeline import model_check
 from pipeline.exits import Exit
-from pipeline.flags import Parser, add_model_arguments
+from pipeline.flags import Parser, add_model_arguments, add_pad_argument
 from pipeline.model_folder import model_folder, newest_version
 from pipeline.startup import import_session
 from pipeline.terminal import show_json
-from transforms import columns, mapping, saved_model
+from transforms import columns, mapping, padding, saved_model
 from transforms import model as models
 from transforms.contract import find_contract
 from transforms.dtypes import STRING
@@ -43,6 +43,7 @@ def parser() -> Parser:
         prog="keyjoin predict", allow_abbrev=False, description='Answers {"instances": […]} with {"predictions": […]}.'
     )
     add_model_arguments(made)
+    add_pad_argument(made)
     made.add_argument("--instances", default="-", metavar="FILE", help="the request; - is standard input (default)")
     return made
 
@@ -63,18 +64,21 @@ def main(argv: Sequence[str]) -> Exit:
         import_session(options.model_libraries)
         loaded = saved_model.load(folder, model_check.loading(options))
     model_check.warn(options.model, loaded.findings, options.model_ops)
-    contract = _contract(loaded, options.signature, options.key_input, instances)
-    answer = {"predictions": predict(loaded, contract, instances)}
+    pads = padding.resolve(options.pad, list(loaded.inputs))
+    contract = _contract(loaded, options.signature, options.key_input, instances, pads)
+    answer = {"predictions": predict(loaded, contract, instances, pads)}
     show_json(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
     return Exit.COMPLETE
 
 
-def _contract(loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any]) -> models.Contract:
+def _contract(
+    loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any], pads: Mapping[str, str]
+) -> models.Contract:
     def example(contract: models.Contract) -> models.Arrays | None:
         rows = [mapping.named(contract.inputs, instance) for instance in instances]
-        features = mapping.map_inputs(contract, rows)
+        features = padding.with_padding(mapping.map_inputs(contract, rows), pads)
         group = largest(_inputs(rows, features), features)
-        return group and group.arrays
+        return group and group.whole
 
     def own_keys(key: models.Tensor) -> Any:
         if not all(isinstance(instance, dict) and key.name in instance for instance in instances):
@@ -137,7 +141,9 @@ def _signature(path: str, named: Any, signature: str) -> str:
     return named
 
 
-def predict(called: models.Model, contract: models.Contract, instances: Sequence[Any]) -> list[dict[str, Any]]:
+def predict(
+    called: models.Model, contract: models.Contract, instances: Sequence[Any], pads: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
 
     Raises:
@@ -150,11 +156,11 @@ def predict(called: models.Model, contract: models.Contract, instances: Sequence
         instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
     whole = contract._replace(inputs=tensors, key=None, echoes=())
-    features = mapping.map_inputs(whole, instances)
+    features = padding.with_padding(mapping.map_inputs(whole, instances), pads)
     found = [
         (int(number), answer)
         for group in by_shape(_inputs(instances, features), features)
-        for number, answer in zip(group.numbers, _call(called, contract, group.arrays), strict=True)
+        for number, answer in zip(group.numbers, _call(called, contract, group.whole), strict=True)
     ]
     return [answer for _, answer in sorted(found, key=itemgetter(0))]
 

@@ -23,7 +23,7 @@ from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, mapping, saved_model, sources
+from transforms import columns, files, formats, mapping, padding, saved_model, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
@@ -178,7 +178,7 @@ def _handler(
     if kept is None and (few := sample.arrays(features, ROWS_ALONE) if sample.rows else None):
         swept = fit(loaded, contract, few, swept)
     sizes, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
-    contract = reopened(contract, sizes) if any(f.is_open for f in features) else sizes
+    contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
     row = row_bytes(sizes.predictions)
     if kept is None:
         kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
@@ -204,10 +204,11 @@ def _handler(
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
     renamed = mapping.resolve(options.input_map, list(loaded.inputs), sample.fields)
+    pads = padding.resolve(options.pad, list(loaded.inputs))
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
         own = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
-        return sample.arrays(_map(options, contract, sample, features, own), PROBED_ROWS)
+        return sample.arrays(_map(options, contract, sample, features, own, pads), PROBED_ROWS)
 
     def example(contract: models.Contract) -> models.Arrays | None:
         return rows(contract, options.features) if sample.rows else None
@@ -236,7 +237,8 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
 
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
     renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
-    return _map(options, contract, sample, options.features, renamed)
+    pads = padding.resolve(options.pad, [t.name for t in contract.inputs])
+    return _map(options, contract, sample, options.features, renamed, pads)
 
 
 def _map(
@@ -245,9 +247,11 @@ def _map(
     sample: Sample,
     stacked: Sequence[str],
     renamed: Mapping[str, str],
+    pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
     is_example, strict = sample.format.is_example, options.strict_types
-    return mapping.map_inputs(contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict)
+    mapped = mapping.map_inputs(contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict)
+    return padding.with_padding(mapped, pads)
 
 
 def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
@@ -295,7 +299,8 @@ def _look(
 ) -> tuple[models.Contract, Dependence]:
     """What predictions depend on, and the contract with the shapes that they have for sampled rows of one shape."""
     dependence = Dependence(Verdict.UNKNOWN)
-    if rows := sample.arrays(features, SMALL_SAMPLE) if sample.rows else None:
+    if group := sample.group(features, SMALL_SAMPLE) if sample.rows else None:
+        rows = group.arrays
         multiple = (
             batch_size if contract.constant_rows else filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights)
         )
@@ -311,7 +316,7 @@ def _check_shapes(contract: models.Contract, features: Sequence[Feature], sample
     Raises:
         UsageError: There is such an output.
     """
-    follows = any(feature.is_open for feature in features)
+    follows = any(feature.is_open and feature.pad is None for feature in features)
     unknown = (t for t in contract.predictions if (t.shape is None if follows else is_open(t)))
     open_output = next(unknown, None)
     if open_output is not None and sample.size:

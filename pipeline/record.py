@@ -56,6 +56,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     fields: tuple[str, ...]
     is_base64: bool = False
     strict: bool = False
+    pad: str | None = None
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":

@@ -80,6 +80,8 @@ def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
     fields = ", ".join(feature.fields) if feature.fields else "the whole row"
+    if feature.pad is not None:
+        return f"{fields}, rows padded with {feature.pad or 'empty strings'} to the longest of a call"
     return f"{fields}, rows grouped by shape" if feature.is_open else fields
 
 

@@ -12,7 +12,7 @@ from pipeline.head import Head, read_heads
 from pipeline.options import RunOptions
 from transforms.columns import MAX_BATCH
 from transforms.formats.base import Format, Instance
-from transforms.groups import largest
+from transforms.groups import Group, largest
 from transforms.halves import MULTIPLE
 from transforms.model import Arrays
 from transforms.predict import KeyedChunkHandler
@@ -68,11 +68,15 @@ class Sample(NamedTuple):
 
         Of rows whose inputs have different shapes, those of the most frequent shape.
         """
+        group = self.group(features, count)
+        return group and group.whole
+
+    def group(self, features: Sequence[Feature], count: int) -> Group | None:
+        """The same, where rows that are padded are as long as they are."""
         rows = self.format.rows(self.data, first=True)
         first = Rows(rows.starts[:count], rows.ends[:count])
         inputs, _ = self.format.read(self.data, first, features)
-        group = largest(inputs, features) if inputs.num_rows else None
-        return group and group.arrays
+        return largest(inputs, features) if inputs.num_rows else None
 
     def typical(self, features: Sequence[Feature]) -> tuple[Feature, ...]:
         """The features with the sizes that the first rows have where a feature leaves one open, as far as known."""

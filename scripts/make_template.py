@@ -23,6 +23,7 @@ CHECKS = {
     "names": "[^,]+(,[^,]+)*",
     "_modules": "[^,]+(,[^,]+)*",
     "_pair": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*",
+    "_padding": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*",
     "_positive": "0*[1-9][0-9]*",
     "_seconds": "[0-9.eE+_-]+",
     "_sha256": "[0-9a-fA-F]{64}",
@@ -37,6 +38,7 @@ PATHS = {
 MORE_HELP = {
     "input": "Several have spaces between them; in place of a space in a name, write ?.",
     "input_map": "Several have spaces between them.",
+    "pad": "Several have spaces between them.",
 }
 
 

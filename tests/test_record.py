@@ -51,7 +51,7 @@ VALUES: dict[str, Any] = {
     "input_map": st.dictionaries(
         names.filter(lambda n: not n.startswith("=")), names.map(lambda n: n.replace("=", "")).filter(bool), max_size=2
     ),
-    "output_fields": lists, "strict_types": st.booleans(), "key_field": optional, "include_fields": lists | st.just(()),
+    "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "key_field": optional, "include_fields": lists | st.just(()),
     "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
     "isolate": st.booleans(), "batch_timeout": st.none() | st.floats(0.01, 1e6), "chunk_bytes": st.integers(1, 1 << 30),
     "wave_bytes": st.integers(1, 1 << 62), "max_memory": st.none() | st.integers(1, 1 << 62),

@@ -12,8 +12,10 @@ from apache_beam.ml.inference.base import RunInference
 
 from transforms import saved_model
 from transforms.contract import find_contract
+from transforms.errors import UsageError
 from transforms.formats import jsonl
 from transforms.mapping import map_inputs, named
+from transforms.padding import with_padding
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
 from transforms.records import BadRow, Features, unpack_bad
@@ -57,6 +59,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         *,
         features: Sequence[str] = (),
         input_map: Mapping[str, str] | None = None,
+        pad: Mapping[str, str | float] | None = None,
         signature: str = "serving_default",
         key_input: str | None = None,
         batch_size: int = 1024,
@@ -70,6 +73,8 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             model: Folder of a SavedModel.
             features: Scalar fields that make up the input, as a matrix.
             input_map: Input of the model -> field; without it, inputs are fed by name.
+            pad: Input of the model -> the value that its rows are padded with to the longest of a call; rows of other
+                inputs whose size is open are grouped by shape.
             signature: The signature to call.
             key_input: The input that takes the key, if it is not called `key`.
             batch_size: Rows that a model call sees at most.
@@ -85,7 +90,10 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         loading = Loading(signature, model_ops, libraries=tuple(model_libraries))
         load = functools.partial(saved_model.load, model, loading)
         contract = find_contract(load(), signature, key_input)
-        mapped = map_inputs(contract, [], features, input_map)
+        pads = {name: str(value) for name, value in (pad or {}).items()}
+        if unknown := sorted(pads.keys() - {tensor.name for tensor in contract.inputs}):
+            raise UsageError(f"pad names {unknown[0]}, but the model's inputs are {[t.name for t in contract.inputs]}")
+        mapped = with_padding(map_inputs(contract, [], features, input_map), pads)
         self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
         self.handler = KeyedChunkHandler(load, contract, mapped, min(batch_size, contract.most))
         self.prefix = prediction_prefix

@@ -158,6 +158,7 @@ class Feature(NamedTuple):
             the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
+        pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
     """
 
     name: str
@@ -166,6 +167,7 @@ class Feature(NamedTuple):
     fields: tuple[str, ...]
     is_base64: bool = False
     strict: bool = False
+    pad: str | None = None
 
     @property
     def is_open(self) -> bool:

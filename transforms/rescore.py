@@ -120,7 +120,7 @@ def _other_row(
 def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
     inputs, bad = how.format.read(data, alone, how.features)
     if not bad:
-        arrays = next(by_shape(inputs, how.features)).arrays
+        arrays = next(by_shape(inputs, how.features)).whole
         scored = score(called, how.contract, arrays, 1, how.batch_size, keep_non_finite=how.keep_non_finite)
         bad = scored.bad
     if bad:

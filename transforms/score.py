@@ -74,7 +74,7 @@ class Piece(NamedTuple):
     """Some rows of a group after the model.
 
     Attributes:
-        numbers: The numbers of the scored rows among all rows, ascending.
+        numbers: The numbers of the scored rows among all rows.
         outputs: Prediction -> (scored rows, …).
         bad: The rows without a prediction, by their numbers among all rows.
     """
@@ -109,9 +109,7 @@ def score_groups(
     most, known = min(batch_size, contract.most), called.room.sizes
 
     def batches() -> Iterator[tuple[Group, int, int]]:
-        for group in groups:
-            rows, size = len(group.numbers), min(most, group.most)
-            yield from ((group, first, min(first + size, rows)) for first in range(0, rows, size))
+        return ((group, first, end) for group in groups for first, end in group.batches(most))
 
     def score_batch(batch: tuple[Group, int, int]) -> Piece:
         group, first, end = batch
@@ -122,9 +120,9 @@ def score_groups(
         def refuse(bad: BadRow) -> None:
             refused(numbered(bad))
 
-        rows, size = len(group.numbers), min(most, group.most)
-        bisection = _bisection(called, contract, group.arrays, rows, size, refuse, keep_non_finite=keep_non_finite)
-        scored = _concatenate([nothing(contract), *bisection.score(first, end, size)])
+        rows = len(group.numbers)
+        bisection = _bisection(called, contract, group.arrays, rows, most, refuse, keep_non_finite=keep_non_finite)
+        scored = _concatenate([nothing(contract), *bisection.score(first, end, most)])
         good = np.delete(group.numbers[first:end], [bad.row - first for bad in scored.bad])
         if len(good):
             check_same_sizes(known.setdefault(group.shapes, {}), scored.outputs)
