@@ -3,16 +3,17 @@
 import argparse
 import keyword
 import re
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from pipeline.terminal import show
-from transforms import formats
+from transforms import formats, spelling
 from transforms.errors import UsageError
 from transforms.model_ops import POLICIES
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
+Parsed = TypeVar("Parsed")
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
 
 
@@ -35,16 +36,12 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """A comma-separated list."""
-    found = tuple(name.strip() for name in text.split(","))
-    if not all(found):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; write names with single commas between them")
-    return found
+def _names(text: str) -> tuple[str, ...]:
+    return _parsed(spelling.names, text)
 
 
 def _modules(text: str) -> tuple[str, ...]:
-    found = names(text)
+    found = _names(text)
     for name in found:
         if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
             raise argparse.ArgumentTypeError(
@@ -53,11 +50,15 @@ def _modules(text: str) -> tuple[str, ...]:
     return found
 
 
-def _pair(text: str) -> tuple[str, str]:
-    at = text.rfind("=", 1, -1)  # of several; which one it is depends on the model, see `mapping.resolve`
-    if at < 0 or text.startswith("="):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODEL_INPUT=ROW_FIELD")
-    return text[:at], text[at + 1 :]
+def _pairs(text: str) -> list[tuple[str, str | spelling.Path]]:
+    return _parsed(spelling.pairs, text)
+
+
+def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(limit: int | None = None) -> type[int]:
@@ -133,19 +134,20 @@ def add_mapping_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--features",
-        type=names,
+        type=_names,
         default=(),
         metavar="A,B,C",
         help="scalar fields of the row that make up one matrix input",
     )
     add(
         "--input_map",
-        type=_pair,
+        type=_pairs,
         nargs="+",
         action="extend",
         default=[],
         metavar="INPUT=FIELD",
-        help="feeds a model input from a row field of another name",
+        help="feeds a model input from a row field of another name, or from a.b.c inside of objects; or a JSON object, "
+        '{"INPUT": "FIELD", "OTHER": ["a", "b.c"]}',
     )
 
 
@@ -169,12 +171,13 @@ def _padding(text: str) -> str:
     return text
 
 
-def pairs_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def pairs_of(given: Sequence[Sequence[tuple[str, str | spelling.Path]]]) -> dict[str, str | spelling.Path]:
     """What `--input_map` says.
 
     Raises:
         UsageError: It names an input twice.
     """
+    pairs = [pair for some in given for pair in some]
     found = dict(pairs)
     if len(found) < len(pairs):
         raise UsageError("--input_map names a model input twice; name it once")
@@ -214,14 +217,14 @@ def run_parser(prog: str) -> Parser:
     )
     add(
         "--output_fields",
-        type=names,
+        type=_names,
         default=("row",),
         metavar="NAMES",
         help="what is written: row (the whole row and all predictions), key, names of predictions (default: row)",
     )
     add("--key_field", metavar="FIELD", help="the rows' own key, written for key in --output_fields")
-    add("--include_fields", type=names, default=(), metavar="A,B", help="write only these of the row's fields")
-    add("--exclude_fields", type=names, default=(), metavar="A,B", help="write all of the row's fields but these")
+    add("--include_fields", type=_names, default=(), metavar="A,B", help="write only these of the row's fields")
+    add("--exclude_fields", type=_names, default=(), metavar="A,B", help="write all of the row's fields but these")
     add(
         "--prediction_prefix",
         default="",

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.budget import Budget
 from pipeline.flags import Parser, pairs_of, run_parser
+from transforms import spelling
 from transforms.errors import UsageError
 
 
@@ -31,7 +32,7 @@ class RunOptions(ModelOptions):
     output: str
     format: str | None
     features: tuple[str, ...]
-    input_map: Mapping[str, str]
+    input_map: Mapping[str, str | spelling.Path]
     pad: tuple[str, ...]
     strict_types: bool
     output_fields: tuple[str, ...]
@@ -152,7 +153,7 @@ def _texts(action: argparse.Action, value: Any) -> list[str]:
     if isinstance(value, Budget):
         return [",".join(Budget.items(value.texts()))]
     if isinstance(value, Mapping):
-        return [f"{name}={field}" for name, field in value.items()]
+        return spelling.pairs_texts(list(value.items()))
     if isinstance(value, tuple):
-        return list(value) if action.nargs == "+" else [",".join(value)]
+        return list(value) if action.nargs == "+" else [spelling.names_text(value)]
     return [str(value)]

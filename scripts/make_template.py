@@ -20,10 +20,10 @@ DESCRIPTION = "Scores rows in bulk with a TensorFlow model and joins each predic
 # What the service refuses before anything is started, by the function that reads the flag. They are POSIX's extended
 # regular expressions, of the whole value; what they let through is checked again by keyjoin.
 CHECKS = {
-    "names": "[^,]+(,[^,]+)*",
+    "_names": "[^,]+(,[^,]+)*|\\[.+\\]",
     "_modules": "[^,]+(,[^,]+)*",
-    "_pair": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*",
     "_padding": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*",
+    "_pairs": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*|\\{.+\\}",
     "_positive": "0*[1-9][0-9]*",
     "_seconds": "[0-9.eE+_-]+",
     "_sha256": "[0-9a-fA-F]{64}",
@@ -37,8 +37,8 @@ PATHS = {
 }
 MORE_HELP = {
     "input": "Several have spaces between them; in place of a space in a name, write ?.",
-    "input_map": "Several have spaces between them.",
     "pad": "Several have spaces between them.",
+    "input_map": "Several have spaces between them; JSON has none.",
 }
 
 

@@ -41,7 +41,7 @@ TRICKY = [
 texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
 texts = texts.filter(lambda text: text != "--")  # which is no value
 names = texts.map(lambda text: text.replace(",", "").strip()).filter(bool)
-lists = st.lists(names, min_size=1, max_size=2).map(tuple)
+lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
 optional = st.none() | texts
 VALUES: dict[str, Any] = {
     "model": texts, "signature": texts, "key_input": optional, "model_ops": st.sampled_from([None, "deny", "warn"]),
@@ -49,7 +49,9 @@ VALUES: dict[str, Any] = {
     "model_sha256": st.sampled_from([None, "0" * 64]), "input": st.lists(texts, min_size=1, max_size=2).map(tuple),
     "output": texts, "format": st.sampled_from([None, *FORMATS]), "features": lists | st.just(()),
     "input_map": st.dictionaries(
-        names.filter(lambda n: not n.startswith("=")), names.map(lambda n: n.replace("=", "")).filter(bool), max_size=2
+        names.filter(lambda n: n[0] not in "={" and "," not in n),
+        names.map(lambda n: n.replace("=", "").replace(",", "")).filter(bool) | st.lists(texts, min_size=1).map(tuple),
+        max_size=2,
     ),
     "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "key_field": optional, "include_fields": lists | st.just(()),
     "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
@@ -170,7 +172,7 @@ SHAPES = {
     "an option out of range": set_in("options", "chunk_bytes", to=-1),
     "an option that there is not": set_in("options", "later", to=True),
     "an option with a NUL": set_in("options", "key_field", to="\0"),
-    "options that no command gives": set_in("options", "features", to=["a,b"]),
+    "options that no command gives": set_in("options", "features", to=["a", ""]),
     "a limit that is none": set_in("options", "max_bad_rows", to={"all": 1}),
     "limits without all": set_in("options", "max_bad_rows", to=["0.5"]),
     "versions are a list": set_in("versions", to=[]),
