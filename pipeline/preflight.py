@@ -23,7 +23,7 @@ from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, mapping, padding, saved_model, sources
+from transforms import columns, files, formats, mapping, padding, row_paths, saved_model, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
@@ -36,6 +36,7 @@ from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
 from transforms.score import filled_up_to
 from transforms.shapes import is_open, reopened
+from transforms.spelling import Path
 
 PROBED_ROWS = 100  # some of them may be bad
 ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
@@ -207,14 +208,14 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
     pads = padding.resolve(options.pad, list(loaded.inputs))
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
-        own = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
+        own: dict[str, str | Path] = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
         return sample.arrays(_map(options, contract, sample, features, own, pads), PROBED_ROWS)
 
     def example(contract: models.Contract) -> models.Arrays | None:
         return rows(contract, options.features) if sample.rows else None
 
     def own_keys(key: models.Tensor) -> Any:
-        if renamed.get(key.name, key.name) not in sample.fields:
+        if row_paths.find(key.name, renamed.get(key.name, key.name), sample.rows)[0] not in sample.fields:
             return None
         with contextlib.suppress(UsageError):  # the field is of another kind
             found = rows(models.Contract(options.signature, (key,), ()))
@@ -246,7 +247,7 @@ def _map(
     contract: models.Contract,
     sample: Sample,
     stacked: Sequence[str],
-    renamed: Mapping[str, str],
+    renamed: Mapping[str, str | Path],
     pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
     is_example, strict = sample.format.is_example, options.strict_types

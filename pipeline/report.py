@@ -79,7 +79,7 @@ def _print_slow_chunks(plan: Plan) -> None:
 def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
-    fields = ", ".join(feature.fields) if feature.fields else "the whole row"
+    fields = ", ".join(".".join((field, *feature.path)) for field in feature.fields) or "the whole row"
     if feature.pad is not None:
         return f"{fields}, rows padded with {feature.pad or 'empty strings'} to the longest of a call"
     return f"{fields}, rows grouped by shape" if feature.is_open else fields

@@ -1,17 +1,20 @@
 """Mapping: which fields of a row feed which input of the model, decided once, before the run."""
 
+import itertools
 import json
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from transforms import numbers
+from transforms import numbers, row_paths
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import Instance
 from transforms.model import KEY, Contract, Tensor
 from transforms.records import INSTANCE, Feature
+from transforms.spelling import FORM, Path, names_text
 
 Sample = Sequence[Mapping[str, Any]]
 SHOWN = 60  # characters of a row in a message
@@ -21,7 +24,7 @@ def map_inputs(
     contract: Contract,
     sample: Sample,
     stacked: Sequence[str] = (),
-    renamed: Mapping[str, str] | None = None,
+    renamed: Mapping[str, str | Path] | None = None,
     *,
     is_example: bool = False,
     strict: bool = False,
@@ -37,7 +40,7 @@ def map_inputs(
         contract: What the signature takes.
         sample: Some rows; may be empty, then inputs are fed by name.
         stacked: Scalar fields that make up one input, as a matrix.
-        renamed: Input -> field.
+        renamed: Input -> field, which may be inside of objects, see `transforms.row_paths`.
         is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
             model by their own bytes.
         strict: Whether numbers have to be JSON numbers of the input's own kind.
@@ -53,7 +56,8 @@ def map_inputs(
         if name not in known:
             raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
     open_ = [t for t in contract.inputs if t.name not in renamed]
-    fields: dict[str, tuple[str, ...]] = {t.name: (renamed[t.name],) for t in contract.inputs if t.name in renamed}
+    paths = {name: _path(name, field, sample, is_example=is_example) for name, field in renamed.items()}
+    fields = {name: path[:1] for name, path in paths.items()}
     if stacked:
         if len(open_) != 1:
             raise UsageError(
@@ -64,17 +68,44 @@ def map_inputs(
     if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
+    unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample))]
+    unfed += [error for name in stacked if (error := _absent(open_[0].name, (name,), sample))]
     for tensor in open_:
         if tensor.name not in fields:
-            fields[tensor.name] = _field_of(contract, tensor, sample, is_example=is_example)
-    made = tuple(
-        _feature(t, fields[t.name], sample, is_example=is_example)._replace(strict=strict) for t in contract.inputs
-    )
-    for tensor, feature in zip(contract.inputs, made, strict=True):
+            try:
+                fields[tensor.name] = _field_of(contract, tensor, sample, is_example=is_example)
+            except UsageError as error:
+                unfed.append(str(error))
+    if unfed:
+        raise UsageError("; ".join(unfed))
+    made = []
+    for tensor in contract.inputs:
+        path = paths.get(tensor.name, ())
+        rows = [{path[0]: row_paths.at(row, path)} for row in sample] if path[1:] else sample
+        feature = _feature(tensor, fields[tensor.name], rows, is_example=is_example)
         if tensor.is_parsed and feature.fields and not is_example:
-            _check_parsed(tensor, feature.fields[0], sample)
-    _check_fields(made, sample)
-    return made
+            _check_parsed(tensor, feature.fields[0], rows)
+        made.append(feature._replace(strict=strict, path=path[1:]))
+    _check_fields(made)
+    return tuple(made)
+
+
+def _path(name: str, field: str | Path, sample: Sample, *, is_example: bool) -> Path:
+    path = row_paths.find(name, field, () if is_example else sample)
+    if is_example and len(path) > 1:
+        raise UsageError(f"--input_map leads {name} into {path[0]}, and tf.Examples have no objects; name a feature")
+    return path
+
+
+def _absent(name: str, path: Path, sample: Sample) -> str | None:
+    """That no row has a field that is to feed an input."""
+    if not sample or any(row_paths.leads(row, path) for row in sample):
+        return None
+    names, field = _names(sample), ".".join(path)
+    return (
+        f"the rows have no field {field}{nearest(field, names)} to feed the model's input {name}; they have {names}: "
+        "name another with --features or --input_map"
+    )
 
 
 def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
@@ -112,11 +143,11 @@ def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
         )
 
 
-def resolve(pairs: Mapping[str, str], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str]:
+def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
     """Reads `--input_map` by the model's inputs: where a name holds an equals sign, the text alone does not tell.
 
     Args:
-        pairs: Input -> field, split at any of the equals signs.
+        pairs: Input -> field, split at any of the equals signs; with a path instead of a field, nothing is read.
         inputs: Names of the model's inputs.
         fields: Names of the rows' fields.
 
@@ -126,17 +157,18 @@ def resolve(pairs: Mapping[str, str], inputs: Sequence[str], fields: Collection[
     Raises:
         UsageError: A pair can be read in two ways, or an input is named twice.
     """
-    found: dict[str, str] = {}
-    for given in pairs.items():
-        text = "=".join(given)
+    found: dict[str, str | Path] = {}
+    for given, to in pairs.items():
+        text = "=".join([given, *([to] if isinstance(to, str) else to)])
         ways = [(name, text[len(name) + 1 :]) for name in inputs if text.startswith(f"{name}=") and text != f"{name}="]
+        ways = ways if isinstance(to, str) else []
         likely = [way for way in ways if way[1] in fields] if len(ways) > 1 else ways
         if len(ways) > 1 and len(likely) != 1:
             raise UsageError(
                 f"--input_map {text} can be read in {len(ways)} ways, as the model has the inputs "
-                f"{[name for name, _ in ways]}; rename the field"
+                f"{[name for name, _ in ways]}; write {FORM}"
             )
-        name, field = likely[0] if likely else given
+        name, field = likely[0] if likely else (given, to)
         if name in found:
             raise UsageError(f"--input_map names the model input {name} twice; name it once")
         found[name] = field
@@ -191,10 +223,30 @@ def _field_of(contract: Contract, tensor: Tensor, sample: Sample, *, is_example:
     if alone and len(fitting) == 1:
         return (fitting[0],)
     why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"
+    if alone and not is_example and (columns := _stackable(tensor, sample)):
+        raise UsageError(
+            f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; {columns}"
+        )
     raise UsageError(
         f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
         f"map one with --input_map {tensor.name}=FIELD{_why_data(contract) if tensor.name == KEY else ''}"
     )
+
+
+def _stackable(tensor: Tensor, sample: Sample) -> str:
+    """The flag that makes an input of as many numbers out of flat columns; empty if there are not enough."""
+    shape = tensor.shape
+    if tensor.dtype in (STRING, "bool") or shape is None or len(shape) != 1 or shape == (1,):
+        return ""
+    named = dict.fromkeys(name for row in sample for name in row)  # as the rows have them, not sorted
+    scalar = tensor._replace(shape=())
+    columns = [name for name in named if _most(name in row and _fits(row[name], scalar, False) for row in sample)]
+    if len(columns) < (shape[0] or 2):
+        return ""
+    flag = f"--features={shlex.quote(names_text(columns))}"
+    if shape[0] in (None, len(columns)):
+        return f"make it of the rows' {len(columns)} numbers, in this order, with {flag}"
+    return f"make it of {shape[0]} of the rows' {len(columns)} numbers; remove the others from {flag}"
 
 
 def _most(votes: Iterable[bool]) -> bool:
@@ -323,18 +375,19 @@ def _settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | 
     return shape if fits else None
 
 
-def _check_fields(features: Sequence[Feature], sample: Sample) -> None:
-    names = _names(sample)
-    read_as: dict[str, Any] = {}
+def _check_fields(features: Sequence[Feature]) -> None:
+    read_as: dict[Path, Any] = {}
     for feature in features:
         for field in feature.fields:
-            if sample and field not in names:
-                raise UsageError(
-                    f"the rows have no field {field}{nearest(field, names)} to feed the model's input {feature.name}; "
-                    f"they have {names}: name another with --features or --input_map"
-                )
+            slot, shown = (field, *feature.path), ".".join((field, *feature.path))
             kind = (READ_AS[feature.dtype], feature.shape if len(feature.fields) == 1 else ())
-            if read_as.setdefault(field, kind) != kind:
+            if read_as.setdefault(slot, kind) != kind:
                 raise UsageError(
-                    f"field {field} feeds inputs of different dtypes or shapes; give each a field of its own"
+                    f"field {shown} feeds inputs of different dtypes or shapes; give each a field of its own"
                 )
+    for path, other in itertools.permutations(read_as, 2):
+        if other[: len(path)] == path:
+            raise UsageError(
+                f"field {'.'.join(path)} feeds an input, and so does {'.'.join(other)} inside of it; map one of "
+                "them to another field with --input_map"
+            )

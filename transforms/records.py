@@ -157,6 +157,7 @@ class Feature(NamedTuple):
         fields: Fields of the row: one; several scalars, stacked; or none, for the whole row: the bytes of an Example,
             the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
+        path: Names of the fields inside of the field, where it is an object, down to the value.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
         pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
     """
@@ -168,6 +169,7 @@ class Feature(NamedTuple):
     is_base64: bool = False
     strict: bool = False
     pad: str | None = None
+    path: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
