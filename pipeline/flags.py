@@ -54,6 +54,10 @@ def _pairs(text: str) -> list[tuple[str, str | spelling.Path]]:
     return _parsed(spelling.pairs, text)
 
 
+def _values(text: str) -> list[tuple[str, str]]:
+    return _parsed(spelling.values, text)
+
+
 def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
     try:
         return parse(text)
@@ -149,6 +153,29 @@ def add_mapping_arguments(parser: argparse.ArgumentParser) -> None:
         help="feeds a model input from a row field of another name, or from a.b.c inside of objects; or a JSON object, "
         '{"INPUT": "FIELD", "OTHER": ["a", "b.c"]}',
     )
+    add(
+        "--missing",
+        type=_values,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="gives a value, such as 0 or nan, to a field that is missing or null; or a JSON object of such values "
+        "(default: such a row is a dead letter)",
+    )
+
+
+def missing_of(given: Sequence[Sequence[tuple[str, str]]]) -> dict[str, str]:
+    """What `--missing` says.
+
+    Raises:
+        UsageError: It names a field twice.
+    """
+    values = [pair for some in given for pair in some]
+    found = dict(values)
+    if len(found) < len(values):
+        raise UsageError("--missing names a field twice; name it once")
+    return found
 
 
 def add_pad_argument(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.budget import Budget
-from pipeline.flags import Parser, pairs_of, run_parser
+from pipeline.flags import Parser, missing_of, pairs_of, run_parser
 from transforms import spelling
 from transforms.errors import UsageError
 
@@ -34,6 +34,7 @@ class RunOptions(ModelOptions):
     features: tuple[str, ...]
     input_map: Mapping[str, str | spelling.Path]
     pad: tuple[str, ...]
+    missing: Mapping[str, str]
     strict_types: bool
     output_fields: tuple[str, ...]
     key_field: str | None
@@ -115,11 +116,11 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     _check_spelling(parser, argv)
     known, beam_args = parser.parse_known_args(argv)
     given = vars(known)
-    pairs = pairs_of(given["input_map"])
     given |= {
         "input": tuple(given["input"]),
         "pad": tuple(given["pad"]),
-        "input_map": pairs,
+        "input_map": pairs_of(given["input_map"]),
+        "missing": missing_of(given["missing"]),
         "max_bad_rows": Budget.parse(given["max_bad_rows"]),
     }
     return RunOptions(**given), beam_args
@@ -144,6 +145,7 @@ NOT_REPEATED = ("overwrite", "incremental")
 _DEFAULTS: dict[str, Any] = {
     "input_map": {},
     "pad": (),
+    "missing": {},
     "max_bad_rows": Budget.parse([]),
 }  # where the parser's are lists
 
@@ -153,6 +155,8 @@ def _texts(action: argparse.Action, value: Any) -> list[str]:
     if isinstance(value, Budget):
         return [",".join(Budget.items(value.texts()))]
     if isinstance(value, Mapping):
+        if action.dest == "missing":
+            return [spelling.values_text(value)]
         return spelling.pairs_texts(list(value.items()))
     if isinstance(value, tuple):
         return list(value) if action.nargs == "+" else [spelling.names_text(value)]

@@ -239,7 +239,9 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
     renamed = mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
     pads = padding.resolve(options.pad, [t.name for t in contract.inputs])
-    return _map(options, contract, sample, options.features, renamed, pads)
+    features = _map(options, contract, sample, options.features, renamed, pads)
+    mapping.check_missing(features, options.missing)
+    return features
 
 
 def _map(
@@ -251,7 +253,9 @@ def _map(
     pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
     is_example, strict = sample.format.is_example, options.strict_types
-    mapped = mapping.map_inputs(contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict)
+    mapped = mapping.map_inputs(
+        contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict, missing=options.missing
+    )
     return padding.with_padding(mapped, pads)
 
 

@@ -16,7 +16,7 @@ import msgspec
 from pipeline import ledger, manifest, record, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
-from pipeline.flags import Parser, add_mapping_arguments, add_trust_arguments, pairs_of
+from pipeline.flags import Parser, add_mapping_arguments, add_trust_arguments, missing_of, pairs_of
 from pipeline.lock import locked
 from pipeline.model_folder import newest_version
 from pipeline.names import JOB, MANIFEST, PARTS
@@ -171,7 +171,7 @@ def _check_parts(run: str, document: Manifest) -> None:
 def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOptions:
     """The run's options, but for what is given anew."""
     pinned = given.model_sha256 or (None if given.model else document.model.sha256)
-    anew = {"features": given.features, "input_map": pairs_of(given.input_map)}
+    anew = {"features": given.features, "input_map": pairs_of(given.input_map), "missing": missing_of(given.missing)}
     return dataclasses.replace(
         document.options,
         output=run,

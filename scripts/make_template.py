@@ -24,6 +24,7 @@ CHECKS = {
     "_modules": "[^,]+(,[^,]+)*",
     "_padding": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*",
     "_pairs": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*|\\{.+\\}",
+    "_values": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*|\\{.+\\}",
     "_positive": "0*[1-9][0-9]*",
     "_seconds": "[0-9.eE+_-]+",
     "_sha256": "[0-9a-fA-F]{64}",
@@ -38,6 +39,7 @@ PATHS = {
 MORE_HELP = {
     "input": "Several have spaces between them; in place of a space in a name, write ?.",
     "pad": "Several have spaces between them.",
+    "missing": "Several have spaces between them; JSON has none.",
     "input_map": "Several have spaces between them; JSON has none.",
 }
 

@@ -266,7 +266,7 @@ def test_three_bad_rows_are_told_of_different_reasons_with_keys_values_and_remed
     assert 'the string "a"' in done.err
     assert "missing: field x: not in the row; " in done.err
     assert "Write the value in the type that `keyjoin inspect` shows." in done.err
-    assert "Add the field, or map the input to another one with --input_map." in done.err
+    assert "Add the field, map the input to another one with --input_map, or give a value with --missing." in done.err
     assert done.err.endswith("; or allow them all with --max_bad_rows=1.0\n")
     assert done.err.count("\n") == 1
 

@@ -96,7 +96,8 @@ def test_every_command(keyjoin: Callable[..., Result], folder: Path, tmp_path: P
     assert ended is not None
     again = shlex.split(shlex.join(command(ended.options, ended.options.output)))
     assert parse_run(again[2:], "run") == parse_run(flags, "run")
-    replayed = keyjoin("replay", f"--run={done.output}", "--input_map", f"{FIELD}=ïd")
+    pair = json.dumps({FIELD: "ïd"})  # as text it may be several pairs
+    replayed = keyjoin("replay", f"--run={done.output}", "--input_map", pair)
     assert replayed.code == 0, replayed.err
     assert done.rows()[-1][PREFIX + OUTPUT] == 5.0
 

@@ -53,7 +53,7 @@ VALUES: dict[str, Any] = {
         names.map(lambda n: n.replace("=", "").replace(",", "")).filter(bool) | st.lists(texts, min_size=1).map(tuple),
         max_size=2,
     ),
-    "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "key_field": optional, "include_fields": lists | st.just(()),
+    "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "missing": st.dictionaries(texts.filter(bool), texts, max_size=2), "key_field": optional, "include_fields": lists | st.just(()),
     "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
     "isolate": st.booleans(), "batch_timeout": st.none() | st.floats(0.01, 1e6), "chunk_bytes": st.integers(1, 1 << 30),
     "wave_bytes": st.integers(1, 1 << 62), "max_memory": st.none() | st.integers(1, 1 << 62),

@@ -7,7 +7,7 @@ column of `list<list<float>>`: each row has a size of its own.
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes  # noqa: F401  registers bfloat16 with NumPy
@@ -16,15 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms import numbers
 from transforms.dtypes import STRING
 from transforms.errors import RunError
-from transforms.nested import lists, row_shapes
+from transforms.nested import lists
 from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
-LISTED = "listed"
-TEXT, WHOLE = "text", "whole"
 NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
 # What a value is read as before it is checked and narrowed to the dtype of the model.
 READ_AS = {
@@ -47,82 +44,18 @@ BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small
 MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 OPEN_SIZE = 256  # a guess, for a size that neither the signature nor a sampled row has
-# How the values of a row are spelled where there is a choice: (field, B64, LISTED, TEXT or WHOLE) pairs. TEXT is a
-# number in a string, WHOLE a whole number with a point or an exponent.
-Spelling = frozenset[tuple[str, str]]
 # Bytes side by side, to be joined record by record: what is the same in all records is one scalar.
 Fragments = list[pa.Scalar | pa.Array]
 
 
-def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
-    """The types that the fields of rows so spelled are read as."""
-    types = {}
-    for feature in features:
-        for field in feature.fields:
-            kind = READ_AS[feature.dtype]
-            if spelling:
-                kind = _leaf(feature, field, spelling)
-            for _ in range(_depth(feature, field, spelling)):
-                kind = pa.list_(kind)
-            types[field] = kind
-    return pa.schema(list(types.items()))
-
-
-def _leaf(feature: Feature, field: str, spelling: Spelling) -> pa.DataType:
-    if (field, B64) in spelling:
-        return pa.struct([(B64, pa.string())])
-    if (field, TEXT) in spelling:
-        return pa.string()
-    return numbers.WHOLE if (field, WHOLE) in spelling else READ_AS[feature.dtype]
-
-
-def _depth(feature: Feature, field: str, spelling: Spelling) -> int:
-    if len(feature.fields) > 1 or feature.is_base64:
-        return 0
-    if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
-        return int((field, LISTED) in spelling)
-    return len(feature.shape)
-
-
-def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[pa.RecordBatch, Positions]:
-    """Checks what was read and makes the model's inputs of it.
-
-    Args:
-        tables: Rows in order, in tables as of `schema`.
-        features: What the model needs.
-
-    Returns:
-        The inputs of the rows that fit, and the numbers of the rows that do not: nulls, lists of another
-        length, numbers beyond the dtype.
-    """
-    batches = [_empty(features)]
-    unfit, first = [], 0
-    for table in tables:
-        table, texts = _plain(table.combine_chunks(), features)
-        fitting = np.ones(table.num_rows, np.bool_)
-        for feature in features:
-            for field in feature.fields:
-                dims = _dims(feature, table[field].type)
-                fitting &= fits(table[field], dims, feature.dtype, words=field in texts)
-            if None in feature.shape:
-                fitting &= row_shapes(_one(table[feature.fields[0]]), feature.shape).regular
-        if not fitting.all():
-            unfit.append(first + np.flatnonzero(~fitting))
-            table = table.filter(pa.array(fitting)).combine_chunks()
-        first += len(fitting)
-        arrays = [_input([_one(table[field]) for field in f.fields], f) for f in features]
-        batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
-    refused: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
-    return concatenate(batches, features), refused
-
-
 def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) -> pa.RecordBatch:
     """The model's inputs of several runs of rows, as one batch."""
-    whole = pa.Table.from_batches(batches, _empty(features).schema).combine_chunks().to_batches()
-    return whole[0] if whole else _empty(features)
+    whole = pa.Table.from_batches(batches, empty(features).schema).combine_chunks().to_batches()
+    return whole[0] if whole else empty(features)
 
 
-def _empty(features: Sequence[Feature]) -> pa.RecordBatch:
+def empty(features: Sequence[Feature]) -> pa.RecordBatch:
+    """The model's inputs of no rows."""
     kinds = [(f.name, _kind(READ_AS[f.dtype], f.shape)) for f in features]
     return pa.RecordBatch.from_pylist([], pa.schema(kinds))
 
@@ -134,64 +67,10 @@ def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
     return kind
 
 
-def _one(column: pa.ChunkedArray) -> pa.Array:
+def one(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array."""
     array = column.combine_chunks()
     return array if isinstance(array, pa.Array) else array.chunk(0)
-
-
-def retyped(kind: pa.DataType, old: pa.DataType, new: pa.DataType) -> pa.DataType:
-    """A type of nested lists with another type of their values, if that is the old one."""
-    if pa.types.is_list(kind):
-        return pa.list_(retyped(kind.value_type, old, new))
-    return new if kind == old else kind
-
-
-def _plain(table: pa.Table, features: Sequence[Feature]) -> tuple[pa.Table, set[str]]:
-    """Strings as bytes and numbers as numbers, however they were spelled (null where that is wrong).
-
-    Returns:
-        The table, and the fields that were not spelled as the inputs' own kind.
-    """
-    others = set[str]()
-    for feature in features:
-        kind = READ_AS[feature.dtype]
-        for field in feature.fields:
-            values = _one(table[field])
-            leaf = values.type
-            while pa.types.is_list(leaf):
-                leaf = leaf.value_type
-            if leaf == kind != pa.string():
-                continue
-            others.add(field)
-            plain = _from_base64(values) if feature.is_base64 else _decoded(values, kind)
-            table = table.set_column(table.schema.get_field_index(field), field, plain)
-    return table, others
-
-
-def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    if pa.types.is_list(array.type):
-        inner = _decoded(array.values, kind)
-        return (
-            pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null())
-            if len(array)
-            else (pa.array([], pa.list_(inner.type)))
-        )
-    if pa.types.is_struct(array.type):
-        return _from_base64(array.field(B64))
-    if kind == pa.string():
-        return array.cast(pa.binary())
-    return numbers.from_decimals(array, kind) if array.type == numbers.WHOLE else numbers.from_text(array, kind)
-
-
-def _from_base64(array: pa.Array) -> pa.Array:
-    return pa.array(map(_bytes_or_none, array.to_pylist()), pa.binary())
-
-
-def _bytes_or_none(text: str | None) -> bytes | None:
-    try:
-        return None if text is None else unbase64(text)
-    except ValueError:
-        return None
 
 
 def unbase64(text: str) -> bytes:
@@ -208,16 +87,12 @@ def unbase64(text: str) -> bytes:
     return base64.b64decode(kept + padding, validate=True)
 
 
-def _dims(feature: Feature, kind: pa.DataType) -> tuple[int | None, ...]:
-    return feature.shape if pa.types.is_list(kind) else ()
-
-
 def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int | None], dtype: str, *, words: bool = False) -> Mask:
     """Which records hold a value of that shape (None is any size), without nulls, that the dtype can hold.
 
     `words` as of `in_range`.
     """
-    array = _one(column) if isinstance(column, pa.ChunkedArray) else column
+    array = one(column) if isinstance(column, pa.ChunkedArray) else column
     valid: Mask = np.ones(len(array), np.bool_)
     if array.null_count:
         valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -251,7 +126,7 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
     return within
 
 
-def _input(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
+def input_of(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
     """One column of the model's shape, from fields that fit."""
     if None in feature.shape:
         return fields[0]

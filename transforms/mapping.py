@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from transforms import numbers, row_paths
+from transforms import defaults, fitting, row_paths
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
@@ -28,6 +28,7 @@ def map_inputs(
     *,
     is_example: bool = False,
     strict: bool = False,
+    missing: Mapping[str, str] | None = None,
 ) -> tuple[Feature, ...]:
     """Finds what feeds each data input of a model.
 
@@ -44,13 +45,15 @@ def map_inputs(
         is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
             model by their own bytes.
         strict: Whether numbers have to be JSON numbers of the input's own kind.
+        missing: Field -> the text of its value where it is missing or null. What feeds no input is not looked at, see
+            `check_missing`.
 
     Raises:
         UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
     """
-    renamed = renamed or {}
+    renamed, missing = renamed or {}, missing or {}
     if sample and isinstance(sample[0], Instance):
-        return (_whole_value(contract, sample, [*stacked, *renamed])._replace(strict=strict),)
+        return (_whole_value(contract, sample, [*stacked, *renamed, *missing])._replace(strict=strict),)
     known = [t.name for t in contract.inputs]
     for name in renamed:
         if name not in known:
@@ -68,12 +71,13 @@ def map_inputs(
     if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
-    unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample))]
-    unfed += [error for name in stacked if (error := _absent(open_[0].name, (name,), sample))]
+    unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample, missing))]
+    unfed += [error for name in stacked if (error := _absent(open_[0].name, (name,), sample, missing))]
     for tensor in open_:
         if tensor.name not in fields:
             try:
-                fields[tensor.name] = _field_of(contract, tensor, sample, is_example=is_example)
+                known_names = {*_names(sample), *missing}
+                fields[tensor.name] = _field_of(contract, tensor, sample, known_names, is_example=is_example)
             except UsageError as error:
                 unfed.append(str(error))
     if unfed:
@@ -85,7 +89,7 @@ def map_inputs(
         feature = _feature(tensor, fields[tensor.name], rows, is_example=is_example)
         if tensor.is_parsed and feature.fields and not is_example:
             _check_parsed(tensor, feature.fields[0], rows)
-        made.append(feature._replace(strict=strict, path=path[1:]))
+        made.append(_with_missing(feature._replace(strict=strict, path=path[1:]), missing))
     _check_fields(made)
     return tuple(made)
 
@@ -97,9 +101,47 @@ def _path(name: str, field: str | Path, sample: Sample, *, is_example: bool) -> 
     return path
 
 
-def _absent(name: str, path: Path, sample: Sample) -> str | None:
+def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
+    """A feature with the defaults of its fields.
+
+    Raises:
+        UsageError: One is none that the input takes.
+    """
+    texts = tuple(missing.get(".".join((field, *feature.path))) for field in feature.fields)
+    if not any(text is not None for text in texts):
+        return feature
+    shape = feature.shape if len(texts) == 1 else ()
+    for field, text in zip(feature.fields, texts, strict=True):
+        try:
+            if text is not None:
+                defaults.value(text, feature.dtype, shape)
+        except ValueError as error:
+            told = describe(Tensor(feature.name, feature.dtype, shape, ""))
+            raise UsageError(
+                f"--missing gives the field {field} a value that the model's input {feature.name} ({told}) does not "
+                f"take: {error}; give one of that dtype, or a JSON list of that shape"
+            ) from error
+    return feature._replace(missing=texts)
+
+
+def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> None:
+    """Refuses defaults of fields that feed nothing.
+
+    Raises:
+        UsageError: There is one.
+    """
+    fed = [".".join((field, *feature.path)) for feature in features for field in feature.fields]
+    strange = next((field for field in missing if field not in fed), None)
+    if strange is not None:
+        raise UsageError(
+            f"--missing names the field {strange}, which feeds no input of the model{nearest(strange, fed)}; name one "
+            f"of {fed}"
+        )
+
+
+def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -> str | None:
     """That no row has a field that is to feed an input."""
-    if not sample or any(row_paths.leads(row, path) for row in sample):
+    if not sample or ".".join(path) in missing or any(row_paths.leads(row, path) for row in sample):
         return None
     names, field = _names(sample), ".".join(path)
     return (
@@ -114,8 +156,8 @@ def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Fe
     names = [tensor.name for tensor in contract.inputs]
     if asked:
         raise UsageError(
-            f"--features and --input_map name fields ({', '.join(asked)}), and the rows are JSON values without any, "
-            f"such as {shown}; leave the flags out"
+            f"--features, --input_map and --missing name fields ({', '.join(asked)}), and the rows are JSON values "
+            f"without any, such as {shown}; leave the flags out"
         )
     if len(names) != 1:
         example = ", ".join(f"{json.dumps(name)}: …" for name in names)
@@ -205,24 +247,26 @@ def _why_data(contract: Contract) -> str:
     return f" ({contract.why_data}, so that it is data)" if contract.why_data else ""
 
 
-def _field_of(contract: Contract, tensor: Tensor, sample: Sample, *, is_example: bool) -> tuple[str, ...]:
+def _field_of(
+    contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, is_example: bool
+) -> tuple[str, ...]:
     alone, names = len(contract.inputs) == 1, _names(sample)
-    if tensor.name in names:
+    if tensor.name in known:
         return (tensor.name,)
     if is_example and alone and tensor.dtype == STRING and tensor.shape == ():
         return ()
     if not sample:
         return (tensor.name,)
-    fitting = [n for n in names if _most(n in row and _fits(row[n], tensor, is_example) for row in sample)]
-    if fitting == [B64] and alone and not is_example:
+    fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, is_example) for row in sample)]
+    if fit == [B64] and alone and not is_example:
         raise UsageError(
             f"the rows' field {B64} may be text or base64, and its rows have other fields: {names}; give its text to "
             f"the model's input {tensor.name} with --input_map {tensor.name}={B64}, or write "
             f'{{"{tensor.name}": {{"{B64}": …}}}} for base64'
         )
-    if alone and len(fitting) == 1:
-        return (fitting[0],)
-    why = f"; {fitting} all fit" if alone and fitting else f"; the rows have {names}{nearest(tensor.name, names)}"
+    if alone and len(fit) == 1:
+        return (fit[0],)
+    why = f"; {fit} all fit" if alone and fit else f"; the rows have {names}{nearest(tensor.name, names)}"
     if alone and not is_example and (columns := _stackable(tensor, sample)):
         raise UsageError(
             f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; {columns}"
@@ -240,7 +284,9 @@ def _stackable(tensor: Tensor, sample: Sample) -> str:
         return ""
     named = dict.fromkeys(name for row in sample for name in row)  # as the rows have them, not sorted
     scalar = tensor._replace(shape=())
-    columns = [name for name in named if _most(name in row and _fits(row[name], scalar, False) for row in sample)]
+    columns = [
+        name for name in named if _most(name in row and fitting.fits(row[name], scalar, False) for row in sample)
+    ]
     if len(columns) < (shape[0] or 2):
         return ""
     flag = f"--features={shlex.quote(names_text(columns))}"
@@ -266,56 +312,6 @@ def describe(tensor: Tensor) -> str:
     return f"{tensor.dtype} [{', '.join(['N', *('?' if s is None else str(s) for s in tensor.shape)])}]"
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    """The shape of a value: that of its first elements."""
-    return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
-
-
-def _leaf(value: Any) -> Any:
-    while isinstance(value, list) and value:
-        value = value[0]
-    return value
-
-
-def _fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
-    leaf, shape = _leaf(value), _shape(value)
-    if tensor.dtype == STRING:
-        kind = isinstance(leaf, (str, bytes)) or (isinstance(leaf, dict) and set(leaf) == {B64})
-    elif tensor.dtype == "bool":
-        kind = isinstance(leaf, bool) or (is_example and leaf in (0, 1))
-    else:
-        kind = _is_number(leaf, tensor.dtype, text=not is_example)
-    if not kind or tensor.shape is None:
-        return kind
-    if is_example:
-        return _open_size(tensor.shape, shape[0]) is not None
-    if tensor.shape == (1,) and shape == ():
-        return True
-    return len(shape) == len(tensor.shape) and all(
-        size in (None, found) for size, found in zip(tensor.shape, shape, strict=True)
-    )
-
-
-def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
-    """Whether a value feeds a number; strings and whole floats may, but in tf.Examples."""
-    if isinstance(leaf, str):
-        return text and (numbers.spells(leaf) if "float" in dtype else numbers.whole(leaf) is not None)
-    if isinstance(leaf, float):
-        return "float" in dtype or (text and leaf.is_integer())
-    return isinstance(leaf, int) and not isinstance(leaf, bool)
-
-
-def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:
-    """The shape that makes up `count` values, if at most one of its sizes is open."""
-    known = 1
-    for size in shape:
-        known *= 1 if size is None else size
-    free = sum(size is None for size in shape)
-    if free > 1 or (free == 0 and known != count) or (known and count % known):
-        return None
-    return tuple(count // known if size is None else size for size in shape)
-
-
 def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_example: bool) -> Feature:
     if len(fields) > 1:
         if tensor.shape not in ((len(fields),), (None,), None):
@@ -328,7 +324,9 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_exam
         return Feature(tensor.name, tensor.dtype, (), fields)
     shape = tensor.shape
     if shape is None or None in shape:
-        shapes = [_settled(row[fields[0]], tensor, is_example) for row in sample if row.get(fields[0]) is not None]
+        shapes = [
+            fitting.settled(row[fields[0]], tensor, is_example) for row in sample if row.get(fields[0]) is not None
+        ]
         shape = _open_shape(tensor, fields[0], shapes, is_example=is_example)
     if 0 in shape:
         raise _no_values(tensor, fields[0], shape)
@@ -362,17 +360,6 @@ def _open_shape(
     if known and all(0 in found for found in known):
         raise _no_values(tensor, field, known[0])
     return shape
-
-
-def _settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | None:
-    """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
-    shape = _shape(value)
-    if is_example:
-        return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])
-    if tensor.shape is None:
-        return shape
-    fits = len(shape) == len(tensor.shape) and all(s in (None, f) for s, f in zip(tensor.shape, shape, strict=True))
-    return shape if fits else None
 
 
 def _check_fields(features: Sequence[Feature]) -> None:

@@ -65,13 +65,13 @@ class Reason(enum.Enum):
         "missing",
         "field missing",
         "The row lacks a field that the model needs.",
-        "Add the field, or map the input to another one with --input_map.",
+        "Add the field, map the input to another one with --input_map, or give a value with --missing.",
     )
     NULL = (
         "null",
         "null value",
         "A field that the model needs is null, or holds a null.",
-        "Fill the value in; keyjoin makes up no defaults.",
+        "Fill the value in, or give one with --missing.",
     )
     WRONG_TYPE = (
         "wrong_type",

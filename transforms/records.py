@@ -158,6 +158,8 @@ class Feature(NamedTuple):
             the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
         path: Names of the fields inside of the field, where it is an object, down to the value.
+        missing: For each field the text of the value that it has where it is missing or null, see
+            `transforms.defaults`; None for none, and empty if no field has one.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
         pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
     """
@@ -170,6 +172,7 @@ class Feature(NamedTuple):
     strict: bool = False
     pad: str | None = None
     path: tuple[str, ...] = ()
+    missing: tuple[str | None, ...] = ()
 
     @property
     def is_open(self) -> bool:

@@ -1,7 +1,7 @@
 """Lists of names and pairs of names as texts of a command line, and back."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Path = tuple[str, ...]  # a field of a row, and the fields inside of it down to a value
@@ -68,6 +68,43 @@ def pairs_texts(found: Sequence[tuple[str, str | Path]]) -> list[str]:
     plain = [f"{name}={field}" for name, field in found if isinstance(field, str)]
     paths = {name: list(field) for name, field in found if not isinstance(field, str)}
     return [*plain, *([json.dumps(paths, ensure_ascii=False)] if paths else [])]
+
+
+def values(text: str) -> list[tuple[str, str]]:
+    """Values of fields: `FIELD=VALUE`, or a JSON object of them.
+
+    Returns:
+        Field and text of the value: as it was given, or JSON that is no string.
+
+    Raises:
+        ValueError: It is neither, or may be several pairs.
+
+    >>> values("age=0"), values('{"a=b": 1, "city": "Bern", "x": [0, 1]}')
+    ([('age', '0')], [('a=b', '1'), ('city', 'Bern'), ('x', '[0, 1]')])
+    """
+    if text.startswith("{"):
+        return [(name, _value(value, text)) for name, value in members(text)]
+    at = text.find("=", 1)
+    if at < 0 or text.startswith("=") or ("," in text and text.count("=") > 1):
+        raise ValueError(
+            f"{text!r} is not one FIELD=VALUE; write several, or names and values with = and , as JSON: "
+            """--missing '{"FIELD": 0, "OTHER": "a=b"}'"""
+        )
+    return [(text[:at], text[at + 1 :])]
+
+
+def values_text(found: Mapping[str, str]) -> str:
+    """The text of values, of which `values` makes the same ones."""
+    return json.dumps(dict(found), ensure_ascii=False)
+
+
+def _value(value: Any, text: str) -> str:
+    if value is None or isinstance(value, _Members):
+        raise ValueError(f"{text!r} gives a field a value that is none; write a number, a string, a bool or a list")
+    spelled = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if "Infinity" in spelled and "Infinity" not in text:
+        raise ValueError(f"{text!r} holds a number that is too large")
+    return spelled
 
 
 def members(text: str) -> list[tuple[str, Any]]:

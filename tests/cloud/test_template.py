@@ -30,7 +30,7 @@ LAUNCHED = (
     "--template_location=gs://b/staging/job_object",
     '--labels={"a":"b"}',
 )
-TYPES = {name: getattr(flags, name) for name in ("_names", "_pairs", "_seconds", "_sha256")} | {
+TYPES = {name: getattr(flags, name) for name in ("_names", "_pairs", "_values", "_seconds", "_sha256")} | {
     "_positive": flags._positive(1 << 24)
 }
 

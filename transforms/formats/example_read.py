@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
-from transforms import columns
+from transforms import columns, defaults
 from transforms.dtypes import STRING
 from transforms.formats import example_alike
 from transforms.formats.example_parse import BYTES, FLOATS, INTS, LIST_NAMES, Values, parse
@@ -48,7 +48,7 @@ def decode(
     if not fitting.all():
         lists = {field: column.filter(pa.array(fitting)) for field, column in lists.items()}
     whole = records.take(pa.array(good)).to_pylist() if any(not f.fields for f in features) else []
-    arrays = [_input(feature, lists, whole) for feature in features]
+    arrays = [_input(feature, _filled(feature, lists), whole) for feature in features]
     refused = np.ones(len(records), np.bool_)
     refused[good] = False
     unfit = np.flatnonzero(refused).tolist()
@@ -165,10 +165,37 @@ def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]
     for feature in features:
         for field in feature.fields:
             dims = None if feature.is_open else value_count(feature)
-            fitting &= columns.fits(lists[field], (dims,), feature.dtype)
+            fits = columns.fits(lists[field], (dims,), feature.dtype)
             if feature.is_open:
-                fitting &= np.diff(lists[field].offsets.to_numpy()) % value_count(feature) == 0
+                fits &= np.diff(lists[field].offsets.to_numpy()) % value_count(feature) == 0
+            if _default_of(feature, field) is not None:
+                fits |= _empty(lists[field])
+            fitting &= fits
     return fitting
+
+
+def _default_of(feature: Feature, field: str) -> str | None:
+    """The text of a field's value where the field is missing; None for none."""
+    return feature.missing[feature.fields.index(field)] if feature.missing else None
+
+
+def _empty(lists: pa.Array) -> Mask:
+    """Which records have no values: no such feature, one of no kind, or an empty list."""
+    mask: Mask = (np.diff(lists.offsets.to_numpy()) == 0) | lists.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def _filled(feature: Feature, lists: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Lists with the defaults of a feature's fields in place of empty ones."""
+    made = {}
+    for field, text in zip(feature.fields, feature.missing, strict=True) if feature.missing else ():
+        if text is None or not (empty := _empty(lists[field])).any():
+            continue
+        shape = feature.shape if len(feature.fields) == 1 else ()
+        flat = np.array(defaults.value(text, feature.dtype, shape), object).reshape(-1).tolist()
+        default = pa.scalar(flat, lists[field].type)
+        made[field] = pc.if_else(pa.array(empty), default, lists[field])
+    return {**lists, **made} if made else lists
 
 
 def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes]) -> pa.Array:
@@ -214,6 +241,9 @@ def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
         return Reason.NOT_EXAMPLE.value, f"its {len(record)} bytes do not parse as a tf.train.Example"
     for feature in features:
         for field in feature.fields:
+            values = example.get(field)
+            if _default_of(feature, field) is not None and (values is None or not len(values)):
+                continue
             if field not in example:
                 return Reason.MISSING.value, f"field {field}: not in the row"
             found = _explain_values(example[field], feature)

@@ -2,29 +2,22 @@
 
 import functools
 import json
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import ml_dtypes
-import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 from transforms import numbers
-from transforms.columns import B64, LISTED, TEXT, WHOLE, Spelling, unbase64
+from transforms.columns import B64, unbase64
 from transforms.dtypes import STRING
 from transforms.reasons import Reason
-from transforms.records import Feature, Mask
+from transforms.records import Feature
 
-LONG = "long"  # a number of more digits than Arrow's decimals have
 SHOWN = 40  # characters of a value in a message
 TOO_BIG = "too big to be stored in double"
-
-# What a value that can be read is made of: null is found later. Numbers may be strings, NaN and Infinity among them.
-NUMBERS, BOOLS, TEXTS = r'[-+0-9.eEnul"NaIfity]', r"[truefalsn]", r'(?:"(?:[^"\\]|\\.)*"|null)'
 
 
 class DeepError(ValueError):
@@ -72,129 +65,6 @@ def syntax(line: bytes) -> str | None:
     return None
 
 
-def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
-    """How the values of this line are spelled where there is a choice."""
-    open_ = [f for f in features if (f.dtype == STRING or f.shape == (1,)) and not f.is_base64]
-    if not open_:
-        return frozenset()
-    try:
-        row = dict(parse(line))
-    except (ValueError, TypeError):
-        return frozenset()
-    found = set()
-    for feature in open_:
-        for field in feature.fields:
-            value = row.get(field)
-            if feature.shape == (1,) and _is_list(value):
-                found.add((field, LISTED))
-            while _is_list(value) and value:
-                value = value[0]
-            if feature.dtype == STRING and isinstance(value, Pairs):
-                found.add((field, B64))
-    return frozenset(found)
-
-
-def number_spelling(lines: Sequence[bytes], features: Sequence[Feature]) -> Spelling | None:
-    """How numbers are spelled in lines that cannot be read as they mostly are.
-
-    Returns:
-        What the first value of each field says; None if one is spelled so that only `as_text` reads it.
-    """
-    open_ = {
-        field: feature
-        for feature in features
-        if feature.dtype not in ("bool", STRING) and not feature.strict
-        for field in feature.fields
-    }
-    found = set[tuple[str, str]]()
-    for line in lines:
-        if not open_:
-            break
-        row = _members(line)
-        for field in [name for name in open_ if row.get(name) is not None]:
-            seen = _number_kinds(row[field], open_.pop(field).dtype)
-            if LONG in seen or (TEXT in seen and len(seen) > 1):
-                return None
-            found.update((field, kind) for kind in seen if kind)
-    return frozenset(found)
-
-
-def _members(line: bytes) -> dict[str, Any]:
-    try:
-        return dict(parse(line))
-    except (ValueError, TypeError):
-        return {}
-
-
-def _number_kinds(value: Any, dtype: str) -> set[str | None]:
-    """How the numbers of a value are spelled: TEXT, WHOLE, LONG, or None for the usual way."""
-    return {_number_kind(leaf, dtype) for leaf in _leaves(value) if isinstance(leaf, str)}
-
-
-def _number_kind(leaf: str, dtype: str) -> str | None:
-    if not isinstance(leaf, Number):
-        return TEXT
-    if "float" in dtype:
-        return None
-    if len(leaf) > numbers.DIGITS:
-        return LONG
-    # The reader takes not even -0 for an unsigned number.
-    return WHOLE if any(c in leaf for c in ".eE") or (dtype == "uint64" and leaf.startswith("-")) else None
-
-
-def as_text(lines: Sequence[bytes], features: Sequence[Feature]) -> tuple[bytes, Spelling]:
-    """Lines that say the same with all numbers that are needed as strings; how these are spelled."""
-    open_ = {field for f in features if f.dtype not in ("bool", STRING) and not f.strict for field in f.fields}
-    written = []
-    for line in lines:
-        spelled = (f"{json.dumps(name)}: {_spelled(value, text=name in open_)}" for name, value in parse(line))
-        written.append(f"{{{', '.join(spelled)}}}\n")
-    return "".join(written).encode(), frozenset((field, TEXT) for field in open_)
-
-
-def _spelled(value: Any, *, text: bool) -> str:
-    if isinstance(value, Pairs):
-        return f"{{{', '.join(f'{json.dumps(name)}: {_spelled(inner, text=False)}' for name, inner in value)}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(_spelled(item, text=text) for item in value)}]"
-    return str(value) if isinstance(value, Number) and not text else json.dumps(value)
-
-
-def kinds(line: bytes, features: Sequence[Feature]) -> tuple[Any, ...] | None:
-    """Of what kinds the needed values are: what lines have in common that can be parsed together.
-
-    None if the line is not JSON. Quick rather than exact: it only decides what is tried first.
-    """
-    try:
-        row = msgspec.json.decode(line)
-        return tuple(_kind(row.get(field)) for feature in features for field in feature.fields)
-    except (msgspec.MsgspecError, AttributeError, RecursionError):
-        return None
-
-
-def _kind(value: Any) -> Any:
-    return frozenset(map(_kind, value)) if isinstance(value, list | dict) else type(value)
-
-
-def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
-    """Which lines look as if the needed fields could be read; a guess, at the speed of Arrow."""
-    mask = np.ones(len(lines), np.bool_)
-    for feature in features:
-        for field in feature.fields:
-            name = re.escape(json.dumps(field, ensure_ascii=False))
-            found = pc.match_substring_regex(lines, rf"{name}\s*:\s*{_likely_value(feature)}\s*[,}}]")
-            mask &= found.to_numpy(zero_copy_only=False)
-    return mask
-
-
-def _likely_value(feature: Feature) -> str:
-    """A pattern (RE2) for a value of a feature."""
-    leaf = {"bool": BOOLS, STRING: TEXTS}.get(feature.dtype, NUMBERS)
-    depth = 0 if len(feature.fields) > 1 else len(feature.shape)
-    listed = rf"\[(?:{leaf}|[,\s\[\]])*" + r"\]\s*" * depth
-    return rf"(?:{leaf}+|{listed})" if feature.shape in ((), (1,)) or not depth else listed
-
-
 def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
     """The reason code and message for a line that could not be read."""
     found = find(line, features)
@@ -222,7 +92,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
         for field in feature.fields:
             found = _explain_field(row, field, feature)
             if found:
-                return found[0].value, f"field {field}: {found[1]}"
+                return found[0].value, f"field {'.'.join((field, *feature.path))}: {found[1]}"
     return None
 
 
@@ -236,7 +106,8 @@ def _reader_says(line: bytes) -> str:
     return "not one row to the JSON reader"
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
+    """Whether a value of `parse` is a list."""
     return isinstance(value, list) and not isinstance(value, Pairs)
 
 
@@ -255,19 +126,28 @@ def _shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _explain_field(row: Pairs, field: str, feature: Feature) -> tuple[Reason, str] | None:
-    values = [value for name, value in row if name == field]
-    if not values:
-        return Reason.MISSING, "not in the row"
-    if len(values) > 1:
-        return Reason.DUPLICATE_NAME, f"given {len(values)} times"
+def _explain_field(row: Any, field: str, feature: Feature) -> tuple[Reason, str] | None:
+    value, has_default = row, bool(feature.missing) and feature.missing[feature.fields.index(field)] is not None
+    for name in (field, *feature.path):
+        if value is None:
+            return None if has_default else (Reason.NULL, f"null where an object with {name} is expected")
+        if not isinstance(value, Pairs):
+            return Reason.WRONG_TYPE, f"{_named(value)} where an object with {name} is expected"
+        values = [inner for other, inner in value if other == name]
+        if not values:
+            return None if has_default else (Reason.MISSING, "not in the row")
+        if len(values) > 1:
+            return Reason.DUPLICATE_NAME, f"given {len(values)} times"
+        (value,) = values
+    if value is None and has_default:
+        return None
     if feature.is_base64:
-        return _explain_bytes(Pairs([(B64, values[0])]))
+        return _explain_bytes(Pairs([(B64, value)]))
     shape = () if len(feature.fields) > 1 else feature.shape
-    if shape == (1,) and not _is_list(values[0]):
+    if shape == (1,) and not is_list(value):
         shape = ()
-    found = _explain_value(values[0], shape, feature) or _explain_lengths(values[0], len(shape))
-    if found is None and len({isinstance(leaf, Pairs) for leaf in _leaves(values[0])}) > 1:
+    found = _explain_value(value, shape, feature) or _explain_lengths(value, len(shape))
+    if found is None and len({isinstance(leaf, Pairs) for leaf in leaves(value)}) > 1:
         return Reason.WRONG_TYPE, "text and base64 in one list"
     return found
 
@@ -283,10 +163,11 @@ def _explain_lengths(value: Any, depth: int) -> tuple[Reason, str] | None:
     return None
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    if _is_list(value):
+def leaves(value: Any) -> Iterator[Any]:
+    """The values in nested lists."""
+    if is_list(value):
         for item in value:
-            yield from _leaves(item)
+            yield from leaves(item)
     else:
         yield value
 
@@ -295,10 +176,10 @@ def _explain_value(value: Any, shape: Sequence[int | None], feature: Feature) ->
     if value is None:
         return Reason.NULL, "null"
     if not shape:
-        if _is_list(value):
+        if is_list(value):
             return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
         return _explain_leaf(value, feature)
-    if not _is_list(value):
+    if not is_list(value):
         return Reason.WRONG_SHAPE, f"{_named(value)} where a list{_of(shape[0])} is expected"
     if shape[0] is not None and len(value) != shape[0]:
         return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from transforms import columns, numbers, room
-from transforms.columns import Spelling
+from transforms import columns, room
 from transforms.dtypes import STRING
 from transforms.errors import RunError
-from transforms.formats import json_explain, json_lines, json_values, json_write, slices
+from transforms.formats import json_columns, json_explain, json_lines, json_spelling, json_values, json_write, slices
 from transforms.formats.base import Joined
+from transforms.formats.json_columns import Spelling
 from transforms.formats.slices import Found, Why
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 
@@ -145,7 +145,7 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: 
     tried = np.flatnonzero(~suspect)
     lines = columns.gather(data, rows.starts[tried], np.minimum(rows.ends[tried] + 1, len(data)))
     parsed = _parse(lines, features, exact=exact)
-    inputs, unfit = columns.to_inputs(parsed.tables, features)
+    inputs, unfit = json_columns.to_inputs(parsed.tables, features)
     fitting = np.delete(tried[parsed.numbers], unfit)
     if (np.diff(fitting) < 0).any():
         inputs = inputs.take(pa.array(np.argsort(fitting)))
@@ -214,7 +214,7 @@ class _Parsed(NamedTuple):
 
     Attributes:
         tables: The rows that were read; their schemas may differ: a value may be spelled in several ways, see
-            `json_explain.spelling`.
+            `json_spelling.spelling`.
         numbers: Of each of these rows the number of its line.
         refused: Number of a line -> why it is bad, as far as that is known by now.
     """
@@ -244,7 +244,7 @@ def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> lis
 
     Which lines belong together is a guess that only saves time: all are parsed again, in the end alone.
     """
-    likely = json_explain.likely(run.lines, features)
+    likely = json_spelling.likely(run.lines, features)
     if 0 < likely.sum() < len(likely):
         return [_pick(run, np.flatnonzero(likely)), _pick(run, np.flatnonzero(~likely))]
     if len(likely) > CUT_ROWS:
@@ -267,7 +267,7 @@ def _group(lines: Sequence[bytes], features: Sequence[Feature]) -> list[list[int
     """The numbers of lines that are spelled alike."""
     groups: dict[Any, list[int]] = {}
     for at, line in enumerate(lines):
-        groups.setdefault(json_explain.kinds(line, features), []).append(at)
+        groups.setdefault(json_spelling.kinds(line, features), []).append(at)
     return list(groups.values())
 
 
@@ -278,22 +278,20 @@ def _pick(run: _Run, which: Any) -> _Run:
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> pa.Table | None:
     """Reads lines as the first of them are spelled; None if one of them cannot be read so."""
-    spelling = json_explain.spelling(lines[0].as_py(), features)
-    table = _read_spelled(lines, columns.schema(features, spelling), exact=exact)
+    spelling = json_spelling.spelling(lines[0].as_py(), features)
+    table = _read_spelled(lines, json_columns.schema(features, spelling), exact=exact)
     if table is not None:
         return table
     firsts = lines[:SAMPLE_ROWS].to_pylist()
-    spelled = json_explain.number_spelling(firsts, features)
+    spelled = json_spelling.number_spelling(firsts, features)
     if spelled is None:
         return _read_as_text(lines, features, spelling, exact=exact)
     if not spelled:
         return None
-    schema = columns.schema(features, spelling | spelled)
-    if any(kind == columns.WHOLE for _, kind in spelled):
+    schema = json_columns.schema(features, spelling | spelled)
+    if any(kind == json_columns.WHOLE for _, kind in spelled):
         # The reader takes strings of more kinds for decimals than there are numbers; for floats it takes none.
-        floats = pa.schema(
-            [field.with_type(columns.retyped(field.type, numbers.WHOLE, pa.float64())) for field in schema]
-        )
+        floats = pa.schema([field.with_type(json_columns.as_floats(field.type)) for field in schema])
         if _read_spelled(lines, floats, exact=exact) is None:
             return None
     return _read_spelled(lines, schema, exact=exact)
@@ -304,12 +302,12 @@ def _read_as_text(
 ) -> pa.Table | None:
     """Reads lines in which numbers are spelled in several ways."""
     try:
-        text, spelled = json_explain.as_text(lines.to_pylist(), features)
+        text, spelled = json_spelling.as_text(lines.to_pylist(), features)
     except (ValueError, RecursionError):
         return None
     rows = json_lines.rows(text, first=False)
     rewritten = columns.gather(text, rows.starts, rows.ends + 1)
-    return _read_spelled(rewritten, columns.schema(features, spelling | spelled), exact=exact)
+    return _read_spelled(rewritten, json_columns.schema(features, spelling | spelled), exact=exact)
 
 
 def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool) -> pa.Table | None:
