@@ -11,13 +11,13 @@ from transforms.model import Tensor
 
 def fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
     """Whether a value has the dtype and the shape of a tensor; in tf.Examples shapes are flat."""
-    leaf, shape = _leaf(value), _shape(value)
+    first, shape = leaf(value), _shape(value)
     if tensor.dtype == STRING:
-        kind = isinstance(leaf, (str, bytes)) or (isinstance(leaf, dict) and set(leaf) == {B64})
+        kind = isinstance(first, (str, bytes)) or (isinstance(first, dict) and set(first) == {B64})
     elif tensor.dtype == "bool":
-        kind = isinstance(leaf, bool) or (is_example and leaf in (0, 1))
+        kind = isinstance(first, bool) or (is_example and first in (0, 1))
     else:
-        kind = _is_number(leaf, tensor.dtype, text=not is_example)
+        kind = _is_number(first, tensor.dtype, text=not is_example)
     if not kind or tensor.shape is None:
         return kind
     if is_example:
@@ -32,7 +32,9 @@ def fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
 def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
     """Whether a value feeds a number; strings and whole floats may, but in tf.Examples."""
     if isinstance(leaf, str):
-        return text and (numbers.spells(leaf) if "float" in dtype else numbers.whole(leaf) is not None)
+        return text and (
+            numbers.spells(leaf) or leaf in numbers.WORDS if "float" in dtype else numbers.whole(leaf) is not None
+        )
     if isinstance(leaf, float):
         return "float" in dtype or (text and leaf.is_integer())
     return isinstance(leaf, int) and not isinstance(leaf, bool)
@@ -65,7 +67,8 @@ def _shape(value: Any) -> tuple[int, ...]:
     return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
 
 
-def _leaf(value: Any) -> Any:
+def leaf(value: Any) -> Any:
+    """The first value in nested lists."""
     while isinstance(value, list) and value:
         value = value[0]
     return value

@@ -177,7 +177,7 @@ def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
     Raises:
         UsageError: Most of the first rows have text.
     """
-    if _most(isinstance(_leaf(row.get(field)), str) for row in sample):
+    if _most(isinstance(fitting.leaf(row.get(field)), str) for row in sample):
         raise UsageError(
             f"the model's input {tensor.name} takes serialized tf.Examples, and the rows' field {field} holds text; "
             "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
