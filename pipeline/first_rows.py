@@ -45,7 +45,7 @@ class Bad(NamedTuple):
     """A bad row.
 
     Attributes:
-        key: Its key.
+        key: Its key, and the number of its line.
         reason: A `Reason` value.
         message: What was found.
     """
@@ -129,7 +129,7 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
             return Looked(0, [], "", False, {})
         good = without(len(first.starts), unread)
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
-        bad += [Bad(f"{head.source.path}#{first.starts[one.row]}", one.reason, one.message) for one in fresh]
+        bad += [Bad(_place(head, int(first.starts[one.row]), fmt), one.reason, one.message) for one in fresh]
         rows += len(unread) + count
         if fresh and not fmt.is_example and not advice:
             document = foreign.is_document(head.data)
@@ -137,6 +137,12 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
         if len(bad) < rows:
             return Looked(rows, bad, advice, document, {})
     return Looked(rows, bad, advice, document, arrays)
+
+
+def _place(head: Head, start: int, fmt: Format) -> str:
+    """A row's key, and the number of its line in a text."""
+    line = f" (line {head.data.count(fmt.row_end, 0, start) + 1})" if fmt.row_end else ""
+    return f"{head.source.path}#{start}{line}"
 
 
 def _advice(head: Head) -> str:

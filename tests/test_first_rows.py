@@ -262,13 +262,20 @@ def test_three_bad_rows_are_told_of_different_reasons_with_keys_values_and_remed
     path = lines({"x": ["a", 2, 3]}, {"x": ["b", 2, 3]}, {"y": 1}, REFUSED, b"{]", {"x": ["c", 2, 3]})
     done = keyjoin("check", f"--input={path}", f"--model={model(models.raising)}")
     assert done.code == 2
-    assert f"{path}#0 wrong_type: field x: " in done.err
+    assert f"{path}#0 (line 1) wrong_type: field x: " in done.err
     assert 'the string "a"' in done.err
     assert "missing: field x: not in the row; " in done.err
     assert "Write the value in the type that `keyjoin inspect` shows." in done.err
     assert "Add the field, map the input to another one with --input_map, or give a value with --missing." in done.err
     assert done.err.endswith("; or allow them all with --max_bad_rows=1.0\n")
     assert done.err.count("\n") == 1
+
+
+def test_a_line_is_counted_with_blank_ones(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    path = lines(ROW, b"", b"  ", ROW, b"no row", ROW)
+    start = len(Path(path).read_bytes().split(b"no row")[0])
+    done = keyjoin("check", f"--input={path}", f"--model={model(models.raising)}")
+    assert f"{path}#{start} (line 5) not_json: " in done.err
 
 
 def test_a_bad_file_before_good_ones_is_warned_of(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
@@ -278,7 +285,7 @@ def test_a_bad_file_before_good_ones_is_warned_of(keyjoin: Callable[..., Result]
     done = keyjoin("check", f"--input={folder}", f"--model={model(models.raising)}")
     assert done.code == 0
     assert "warning: 8 of the first 58 rows are bad, and --max_bad_rows=0.01 allows fewer" in done.err
-    assert f"{folder}/0.jsonl#0 not_json: " in done.err
+    assert f"{folder}/0.jsonl#0 (line 1) not_json: " in done.err
     assert f"{folder}/0.jsonl: it is CSV, which keyjoin does not read; convert it: " in done.err
     assert keyjoin("check", f"--input={folder}", f"--model={model(models.raising)}", "--max_bad_rows=0.14").err == ""
 
@@ -293,7 +300,7 @@ def test_numbers_as_other_tools_spell_them_are_told_with_the_value(
         command, f"--input={path}", f"--model={model(models.echoing, tf.int64)}", "--input_map=x=age", "--strict_types"
     )
     assert done.code == 2
-    assert f"{path}#0 {age}: field age: {'31.0' if '.' in text else 'the string'}" in done.err
+    assert f"{path}#0 (line 1) {age}: field age: {'31.0' if '.' in text else 'the string'}" in done.err
 
 
 def test_the_last_row_of_what_is_sampled_may_be_cut_off(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
