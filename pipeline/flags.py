@@ -118,11 +118,11 @@ def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model_sha256", type=_sha256, metavar="HEX", help="refuse any model but this one, see keyjoin inspect"
     )
-    add_libraries_argument(parser)
+    add_code_arguments(parser)
 
 
-def add_libraries_argument(parser: argparse.ArgumentParser) -> None:
-    """The flag of every command that loads a model."""
+def add_code_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of every command that loads a model: they name code."""
     parser.add_argument(
         "--model_libraries",
         type=_modules,
@@ -130,6 +130,14 @@ def add_libraries_argument(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="Python modules that register the model's own ops, such as tensorflow_text; they are imported, which runs "
         "their code",
+    )
+    parser.add_argument(
+        "--custom_objects",
+        type=_modules,
+        default=(),
+        metavar="A,B",
+        help="Python modules that define own layers of a .keras file, also in the current folder; they are imported, "
+        "which runs their code",
     )
 
 

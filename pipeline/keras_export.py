@@ -4,9 +4,10 @@ Loading such a file makes Python objects of what it says. Keras's safe mode refu
 more than once, so what it may use up is limited besides. The process is no sandbox: it is this user's.
 """
 
+import importlib
+import inspect
 import json
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -14,12 +15,12 @@ import sys
 import tempfile
 import textwrap
 import threading
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from pipeline import startup
+from pipeline.keras_errors import FLAG, explain
 from transforms.errors import UsageError
 from transforms.paths import absolute
 
@@ -30,17 +31,6 @@ OLDEST = (3, 15, 1) if sys.version_info >= (3, 11) else (3, 12, 4)
 CHILD = "import sys; sys.path[0] = sys.argv[1]; from pipeline.keras_export import main; main()"
 LOG, ANSWER = "log", "answer"
 REFUSED = 2
-CONFIGURATION = "config.json"  # in a `.keras` file
-# How safe mode says what it refuses: a word of that -> what stands in the layer's configuration.
-REQUESTED = re.compile("Requested the (?P<what>.*?) ?[.] This carries a potential risk")
-FILE = re.compile("Vocabulary file: '(.*?)'")
-MARKS = {
-    "lambda": '"__lambda__"',
-    "TFSMLayer": '"TFSMLayer"',
-    "vocabulary": '"vocabulary": "',
-    "torch.nn.Module": '"TorchModuleWrapper"',
-}
-GRAPH_NODE = re.compile(r"\{\{.*?\}\}")  # where TensorFlow says that an error is from
 
 
 class Limits(NamedTuple):
@@ -64,29 +54,31 @@ class Limits(NamedTuple):
         return cls(1800, 3600, (8 << 30) + 16 * size, (1 << 30) + 4 * size)
 
 
-def export_keras(path: str, folder: str, limits: Limits | None = None) -> None:
+def export_keras(path: str, folder: str, custom_objects: Sequence[str] = (), *, limits: Limits | None = None) -> None:
     """Writes the SavedModel of a `.keras` file.
 
     Args:
         path: The file.
         folder: Where to, not there yet.
+        custom_objects: Modules that define layers of the model's own; they are imported, also from the current folder.
         limits: What that may use up; by default as much as a file of its size may.
 
     Raises:
         UsageError: The file is missing, damaged, holds code, has layers that Keras does not know, or takes more
-            than the limits allow.
+            than the limits allow; or a module cannot be imported.
     """
     if not os.path.isfile(path):
         raise UsageError(f"no model at {path}; give a {KERAS} file or the folder of a SavedModel")
     limits = limits or Limits.of(os.path.getsize(path))
     root = str(Path(__file__).resolve().parents[1])
     with tempfile.TemporaryDirectory(prefix="keyjoin-keras-") as work:
-        given = json.dumps([path, absolute(path), absolute(folder), *limits])
+        given = json.dumps([path, absolute(path), absolute(folder), absolute("."), custom_objects, *limits])
         with open(os.path.join(work, LOG), "wb") as log:
             child = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-c", CHILD, root, given],
                 cwd=work,  # what the file names by a relative path is not the user's
-                env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+                # Not the backend and the other settings of ~/.keras/keras.json: the file alone decides.
+                env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERAS_HOME": work},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -101,6 +93,23 @@ def export_keras(path: str, folder: str, limits: Limits | None = None) -> None:
             child.communicate()
         if code:
             raise UsageError(_said(path, code, work, limits))
+
+
+def check_custom_objects(model: str, modules: Sequence[str]) -> None:
+    """Refuses modules for the layers of a model that has none.
+
+    Args:
+        model: Its path.
+        modules: What `--custom_objects` names.
+
+    Raises:
+        UsageError: They are given for a SavedModel.
+    """
+    if modules and not model.endswith(KERAS):
+        raise UsageError(
+            f"{FLAG}={','.join(modules)} is for the layers of a {KERAS} file, and {model} is none; leave it out, or "
+            "name modules that register ops with --model_libraries"
+        )
 
 
 def _said(path: str, code: int, work: str, limits: Limits) -> str:
@@ -128,12 +137,12 @@ def _exceeded(path: str, limit: str) -> str:
 
 def main() -> NoReturn:
     """The process, from its arguments: its limits, the file, and where to."""
-    shown, path, folder, _, *limits = json.loads(sys.argv[2])
+    shown, path, folder, current, custom_objects, _, *limits = json.loads(sys.argv[2])
     _limit(*limits)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     startup.begin()
     try:
-        _export(shown, path, folder)
+        _export(shown, path, folder, current, custom_objects)
     except UsageError as error:
         Path(ANSWER).write_text(str(error), encoding="utf-8", errors="backslashreplace")
         os._exit(REFUSED)
@@ -163,7 +172,7 @@ def _limit(cpu_seconds: int, memory: int, file: int) -> None:
         resource.setrlimit(kind, (least, later))
 
 
-def _export(shown: str, path: str, folder: str) -> None:
+def _export(shown: str, path: str, folder: str, current: str = "", custom_objects: Sequence[str] = ()) -> None:
     startup.import_tensorflow()
     import keras
 
@@ -174,53 +183,36 @@ def _export(shown: str, path: str, folder: str) -> None:
         raise UsageError(
             f"Keras {keras.__version__} loads {KERAS} files less safely than {oldest}; install keras>={oldest}"
         )
+    known = _import(custom_objects, current)
     try:
         with quiet():
             # Not compiled, because predicting needs neither optimizer nor loss, which may be the user's own.
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
+            model = keras.models.load_model(path, known, compile=False, safe_mode=True)
             model.export(folder, format="tf_saved_model", verbose=False)
     except Exception as error:  # Keras raises whatever the file's content leads it to.
-        raise UsageError(_unsafe(shown, path, error) or _keras_message(shown, error)) from error
+        raise UsageError(explain(shown, path, error, custom_objects)) from error
 
 
-def _unsafe(shown: str, path: str, error: Exception) -> str | None:
-    """What Keras's safe mode refuses, and in which layer; None if the error is another one."""
-    refused = REQUESTED.search(" ".join(str(error).split()))
-    if refused is None:
-        return None
-    what, file = refused["what"].replace("`", ""), FILE.search(str(error))
-    if file:
-        what += f", {file[1]!r}"
-    mark = next((mark for word, mark in MARKS.items() if word in what), None)
-    return (
-        f"{shown} is refused by Keras's safe mode{_layer_with(path, mark) if mark else ''}, because of the {what}; "
-        "where you trust the file, export it yourself with model.export(FOLDER) and give that folder"
-    )
+def _import(modules: Sequence[str], current: str) -> dict[str, Any]:
+    """The classes and functions that modules define, by name; those that are registered Keras finds by itself.
 
-
-def _layer_with(path: str, mark: str) -> str:
-    """The innermost layer in whose configuration a text is, as a part of a sentence."""
-    with zipfile.ZipFile(path) as archive:
-        configuration = json.loads(archive.read(CONFIGURATION))
-    for layer in _layers(configuration):
-        if mark in json.dumps(layer):
-            return f" for the layer {layer['config'].get('name')!r} ({layer.get('class_name')})"
-    return ""
-
-
-def _layers(value: Any) -> Iterator[dict[str, Any]]:
-    """The layers of a configuration, those inside of a layer before it."""
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _layers(inner)
-    if isinstance(value, dict) and isinstance(value.get("config"), dict) and "name" in value["config"]:
-        yield value
-
-
-def _keras_message(path: str, error: Exception) -> str:
-    # Keras puts the whole configuration before the cause.
-    cause = GRAPH_NODE.sub("", str(error).rpartition("Exception encountered:")[2])
-    cause = " ".join(cause.split()) or type(error).__name__
-    return (
-        f"{path} cannot be exported: {textwrap.shorten(cause, 200, placeholder='…').rstrip('.')}; check the "
-        "file, or export the model with model.export(FOLDER) where its layers are defined and give the folder"
-    )
+    Raises:
+        UsageError: A module cannot be imported.
+    """
+    if modules:
+        sys.path.append(current)  # last, so that no other import finds something there
+    found: dict[str, Any] = {}
+    for name in modules:
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # its own code raises what it likes
+            said = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder="…")
+            raise UsageError(
+                f"{FLAG}: {name} cannot be imported: {said}; run keyjoin in the folder that holds the module, or "
+                "install the package that has it"
+            ) from error
+        for key, value in vars(module).items():
+            own = f"{getattr(value, '__module__', '')}.".startswith(f"{name}.")
+            if own and (inspect.isclass(value) or inspect.isfunction(value)):
+                found[key] = value
+    return found

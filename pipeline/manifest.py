@@ -65,7 +65,7 @@ def settings(options: RunOptions, name: str) -> Settings:
         "keyjoin": VERSION,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
-        **_library_versions(options.model_libraries),
+        **_module_versions((*options.model_libraries, *options.custom_objects)),
     }
     sha256 = model_check.identify(options.model, options.model_sha256)
     return Settings(
@@ -81,8 +81,8 @@ def _version(package: str) -> str:
         return importlib.metadata.version(f"{package}-cpu")
 
 
-def _library_versions(modules: Sequence[str]) -> dict[str, str]:
-    """The versions of the packages that model libraries are in; a module outside of any package has none."""
+def _module_versions(modules: Sequence[str]) -> dict[str, str]:
+    """The versions of the packages that modules are in; a module outside of any package has none."""
     if not modules:
         return {}
     packages = importlib.metadata.packages_distributions()

@@ -3,10 +3,10 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pipeline import model_check
-from pipeline.keras_export import KERAS, export_keras
+from pipeline.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.terminal import show_error
 from transforms import files, model_paths
 
@@ -35,22 +35,30 @@ def newest_version(model: str) -> str:
 
 
 @contextlib.contextmanager
-def model_folder(model: str) -> Iterator[str]:
+def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str]:
     """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile.
 
     A model in an object store is copied first: TensorFlow reads few of them.
+
+    Args:
+        model: SavedModel folder or `.keras` file.
+        custom_objects: Modules that define layers of a `.keras` file's own.
+
+    Raises:
+        UsageError: There is no such model, or it cannot be exported.
     """
     if not files.is_local(model):
         with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
             here = os.path.join(folder, os.path.basename(model.rstrip("/")))
             model_check.copy(model, here)
-            with model_folder(here) as found:
+            with model_folder(here, custom_objects) as found:
                 yield found
         return
     if not model.endswith(KERAS):
+        check_custom_objects(model, custom_objects)
         yield model
         return
     with tempfile.TemporaryDirectory(prefix="keyjoin-model-", ignore_cleanup_errors=True) as folder:
         exported = os.path.join(folder, "model")
-        export_keras(model, exported)
+        export_keras(model, exported, custom_objects)
         yield exported

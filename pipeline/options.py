@@ -22,6 +22,7 @@ class ModelOptions:
     model_ops: str | None
     model_sha256: str | None
     model_libraries: tuple[str, ...]
+    custom_objects: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> Exit:
     instances, options.signature = read_request(options.instances, options.signature)
     if options.model_sha256:
         model_check.identify(options.model, options.model_sha256)
-    with model_folder(options.model) as folder:
+    with model_folder(options.model, options.custom_objects) as folder:
         import_session(options.model_libraries)
         loaded = saved_model.load(folder, model_check.loading(options))
     model_check.warn(options.model, loaded.findings, options.model_ops)

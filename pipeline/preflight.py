@@ -134,7 +134,7 @@ def prepare(
     if readable is None and check_rows:
         check_unreadable(heads, fmt, options.max_bad_rows)
     data, sample = (readable.data, readable.rows) if readable else (b"", [])
-    with model_folder(options.model) as folder:
+    with model_folder(options.model, options.custom_objects) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]

@@ -179,6 +179,7 @@ def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOpti
         model_ops=given.model_ops,  # what an output folder says of it is not believed
         model_sha256=pinned,
         model_libraries=given.model_libraries,  # the same: a library is code
+        custom_objects=given.custom_objects,
         **{name: value for name, value in anew.items() if value},
     )
 

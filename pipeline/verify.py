@@ -1,12 +1,13 @@
 """`keyjoin verify`: whether an output is still what its run wrote, and what to type where it is not."""
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.exits import Exit
 from pipeline.findings import Findings
-from pipeline.flags import Parser, add_libraries_argument
+from pipeline.flags import Parser, add_code_arguments
 from pipeline.lock import locked
 from pipeline.model_folder import newest_version
 from pipeline.names import MANIFEST, SUCCESS
@@ -37,7 +38,7 @@ def parser() -> Parser:
     )
     add("--rescore", type=int, metavar="N", help="also score so many rows again, each alone, with --model")
     add("--model", metavar="DIR", help="the model of the run, for --rescore")
-    add_libraries_argument(made)
+    add_code_arguments(made)
     add(
         "--condemn",
         action="store_true",
@@ -113,7 +114,9 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
     if not record.proven:
         yield f"scored again: no rows, since {MANIFEST} is not the one of {SUCCESS}"
         return
-    counted = rescore_rows(run, given.model, given.model_libraries, given.rescore, document, findings)
+    code = {"model_libraries": given.model_libraries, "custom_objects": given.custom_objects}
+    options = dataclasses.replace(document.options, model=given.model, **code)
+    counted = rescore_rows(run, options, given.rescore, document, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
     left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"

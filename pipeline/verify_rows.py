@@ -12,6 +12,7 @@ from pipeline.findings import Cure, Finding, Findings
 from pipeline.layout import make_layout
 from pipeline.model_folder import model_folder
 from pipeline.names import MANIFEST, PARTS, SOURCES
+from pipeline.options import RunOptions
 from pipeline.record import Manifest
 from pipeline.startup import import_session
 from pipeline.verify_files import check_source, compare
@@ -61,14 +62,14 @@ def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Pick
 
 
 def rescore_rows(
-    run: str, model: str, libraries: tuple[str, ...], count: int, document: Manifest, findings: Findings
+    run: str, options: RunOptions, count: int, document: Manifest, findings: Findings
 ) -> Counter[Agreement]:
     """Scores rows again and adds what differs to the findings.
 
     Args:
         run: The output folder.
-        model: The model of that time.
-        libraries: Python modules that register its own ops; an output folder is not trusted to name code.
+        options: The run's, with the model of that time and the Python modules that it needs as they are given now:
+            an output folder is not trusted to name code.
         count: How many rows.
         document: The manifest.
         findings: What was found so far; parts among them are left out.
@@ -79,16 +80,16 @@ def rescore_rows(
     Raises:
         UsageError: The model is another one, or cannot be loaded.
     """
-    _check_model(model, document)
+    _check_model(options.model, document)
     counted: Counter[Agreement] = Counter()
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
-    with model_folder(model) as folder:
-        import_session(libraries)  # the model is loaded here: no row waits for another one
-        called = saved_model.load(folder, model_check.loading(document.options)._replace(libraries=libraries))
+    with model_folder(options.model, options.custom_objects) as folder:
+        import_session(options.model_libraries)  # the model is loaded here: no row waits for another one
+        called = saved_model.load(folder, model_check.loading(options))
         try:
             how = _scoring(called, document)
         except (KeyError, UsageError) as error:
-            raise UsageError(f"{run}: the model in {MANIFEST} does not fit {model}: {error!r}") from error
+            raise UsageError(f"{run}: the model in {MANIFEST} does not fit {options.model}: {error!r}") from error
         called = called.only([tensor.name for tensor in how.contract.outputs])
         for picked in pick(_not_replayed(run), sum(part.joined for part in _not_replayed(run)), count):
             for found in _rescore_part(run, picked, sources, how, called, findings):

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import model_check, saved_model_graph
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_trust_arguments
-from pipeline.keras_export import KERAS, export_keras
+from pipeline.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.model_folder import newest_version
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_session, import_tensorflow
@@ -80,6 +80,7 @@ def wrap(
     model_ops: str | None = None,
     model_sha256: str | None = None,
     model_libraries: Sequence[str] = (),
+    custom_objects: Sequence[str] = (),
 ) -> str:
     """Adds a key to a signature of a model.
 
@@ -96,6 +97,7 @@ def wrap(
         model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
         model_sha256: What the model's sha256 has to be, if given.
         model_libraries: Python modules that register the model's own ops.
+        custom_objects: Python modules that define the own layers of a `.keras` file.
 
     Returns:
         What was made, in one or two lines.
@@ -110,10 +112,11 @@ def wrap(
         model_check.identify(model, model_sha256)
     import_tensorflow()
     import_session(model_libraries)
+    check_custom_objects(model, custom_objects)
     with _appearing(output) as folder:
         source = model
         if os.path.isfile(model):
-            export_keras(model, source := folder)
+            export_keras(model, source := folder, custom_objects)
         saved = saved_model_graph.read(source)
         graph = saved_model_graph.serving_graph(saved, model)
         saved_model_graph.find_signature(graph, model, signature)

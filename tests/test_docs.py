@@ -34,6 +34,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").symlink_to(BOSTON / "data")
     for name in ("model", "model.keras", "tutorial.jsonl"):
         (tmp_path / name).symlink_to(BOSTON / name)
+    (tmp_path / "own_layers.py").write_text("")
     rows = ",".join((BOSTON / "tutorial.jsonl").read_text().splitlines())
     (tmp_path / "request.json").write_text(f'{{"instances": [{rows}]}}')
     monkeypatch.chdir(tmp_path)

@@ -34,7 +34,7 @@ ENOUGH = Limits.of(1)
 )
 def test_a_file_that_takes_too_much_is_refused_in_one_line(limits: Limits, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"model.keras cannot be exported: {message}") as caught:
-        export_keras(MODEL, str(tmp_path / "model"), limits)
+        export_keras(MODEL, str(tmp_path / "model"), limits=limits)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "model" / "saved_model.pb").exists()
 
