@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Result
+from transforms import mapping
 from transforms.columns import to_array
 from transforms.formats import json_explain, jsonl
+from transforms.model import Contract, Tensor
 from transforms.records import Feature
 
 ARRAYS = [b"[1.0, 2, 3]", b" [4, 5, 6.50]\r", b"[7, 8]", b"", b'{"x": [1, 2, 3]}', b"null", b'["1", 2, 3]']
@@ -166,3 +168,48 @@ def test_values_of_a_model_with_several_inputs_are_refused_with_the_form_to_writ
     done = keyjoin("check", f"--input={arrays}", f"--model={tmp_path / 'two'}")
     assert done.code == 2
     assert """['a', 'b']; write each row as an object, {"a": …, "b": …}""" in done.err
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "lines", "found"),
+    [
+        ("string", (), '"a"\n{"b64": "/w=="}\n"\\u00e9"\n', [b"a", b"\xff", "é".encode()]),
+        ("string", (1,), '"a"\n["b"]\n"c"\n', [[b"a"], [b"b"], [b"c"]]),
+        ("bool", (), "true\nfalse\n", [True, False]),
+        ("int64", (), '31\n"9007199254740993"\n3.1e1\n', [31, 9007199254740993, 31]),
+        ("float32", (2, 1), "[[1], [2]]\n", [[[1.0], [2.0]]]),
+        ("float32", (None,), "[1]\n[1, 2]\n", [[1.0], [1.0, 2.0]]),
+    ],
+)
+def test_values_of_all_dtypes_and_shapes_feed_the_only_input(
+    dtype: str, shape: tuple[int | None, ...], lines: str, found: list[Any]
+) -> None:
+    data = lines.encode()
+    contract = Contract("s", (Tensor("x", dtype, shape, "x:0"),), ())
+    (feature,) = mapping.map_inputs(contract, jsonl.FORMAT.sample(data))
+    assert feature.fields == ()
+    inputs, bad = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), [feature])
+    assert (inputs["x"].to_pylist(), bad) == (found, [])
+    assert jsonl.FORMAT.least_bytes([feature]) <= min(map(len, lines.splitlines())) + 1
+
+
+def test_values_go_through_models_with_a_key_and_join_later_files(
+    keyjoin: Callable[..., Result], tmp_path: Path
+) -> None:
+    specs = [tf.TensorSpec([None, 2], tf.float32, "x"), tf.TensorSpec([None], tf.int64, "key")]
+    module = tf.Module()
+    module.call = tf.function(lambda x, key: {"y": tf.reduce_sum(x, 1), "key": key}, input_signature=specs)
+    model, rows = str(tmp_path / "keyed"), tmp_path / "in"
+    tf.saved_model.save(module, model, signatures=module.call)
+    rows.mkdir()
+    (rows / "a.jsonl").write_text("[1, 2]\n[3, 4]\n")
+    done = keyjoin("run", f"--input={rows}", f"--model={model}")
+    assert done.code == 0, done.err
+    (rows / "b.jsonl").write_text("[5, 6]\n")
+    more = keyjoin("run", f"--input={rows}", f"--model={model}", f"--output={done.output}", "--incremental")
+    assert more.code == 0, more.err
+    assert parts(done) == [
+        b'{"instance": [1, 2], "prediction": 3.0}',
+        b'{"instance": [3, 4], "prediction": 7.0}',
+        b'{"instance": [5, 6], "prediction": 11.0}',
+    ]

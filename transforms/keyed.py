@@ -20,6 +20,7 @@ from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
 from transforms.records import BadRow, Features, unpack_bad
 from transforms.saved_model import Loading
+from transforms.spelling import Path
 
 DEAD: Final = "dead_letters"
 
@@ -58,7 +59,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         model: str,
         *,
         features: Sequence[str] = (),
-        input_map: Mapping[str, str] | None = None,
+        input_map: Mapping[str, str | Path] | None = None,
         pad: Mapping[str, str | float] | None = None,
         signature: str = "serving_default",
         key_input: str | None = None,
@@ -72,7 +73,8 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         Args:
             model: Folder of a SavedModel.
             features: Scalar fields that make up the input, as a matrix.
-            input_map: Input of the model -> field; without it, inputs are fed by name.
+            input_map: Input of the model -> field, or the fields that lead into objects as a tuple, `("a", "b")`;
+                without it, inputs are fed by name.
             pad: Input of the model -> the value that its rows are padded with to the longest of a call; rows of other
                 inputs whose size is open are grouped by shape.
             signature: The signature to call.
