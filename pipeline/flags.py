@@ -65,6 +65,13 @@ def _parsed(parse: Callable[[str], Parsed], text: str) -> Parsed:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _constant(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")  # the first of several, see `constants.resolve`
+    if not sign or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
+    return name, value
+
+
 def _positive(limit: int | None = None) -> type[int]:
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < 1 or (limit and int(text) > limit):
@@ -104,7 +111,21 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="model input that takes the key (default: the one called key, if it comes back and no prediction changes "
         "with it)",
     )
+    add_constant_argument(parser)
     add_trust_arguments(parser)
+
+
+def add_constant_argument(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that calls a model, for inputs that are the same for all rows."""
+    parser.add_argument(
+        "--constant",
+        type=_constant,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="INPUT=VALUE",
+        help="feeds a model input the same value for all rows: a number, true, false, text, or a JSON list",
+    )
 
 
 def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,6 +237,18 @@ def pairs_of(given: Sequence[Sequence[tuple[str, str | spelling.Path]]]) -> dict
     found = dict(pairs)
     if len(found) < len(pairs):
         raise UsageError("--input_map names a model input twice; name it once")
+    return found
+
+
+def constants_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What `--constant` says.
+
+    Raises:
+        UsageError: It names an input twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise UsageError("--constant names a model input twice; name it once")
     return found
 
 

@@ -8,11 +8,12 @@ from pipeline import model_check
 from pipeline.exits import Exit
 from pipeline.flags import Parser, add_model_arguments
 from pipeline.model_folder import model_folder, newest_version
-from pipeline.report import table
+from pipeline.report import rows_a_call, table
 from pipeline.startup import import_session
 from pipeline.terminal import show, show_json, visible
 from transforms import model as models
 from transforms import saved_model
+from transforms.constants import Constant
 from transforms.contract import find_contract, unfit
 from transforms.mapping import describe
 
@@ -42,16 +43,22 @@ def main(argv: Sequence[str]) -> Exit:
     good = [name for name in loaded.outputs if name not in bad] if bad else ()
     contract = find_contract(loaded, options.signature, options.key_input, wanted=good)
     ops = model_check.document(loaded.findings, options.model_ops)
+    constants = [_constant(one) for one in loaded.constants]
     document = {"model": options.model, "sha256": sha256, "ops": ops, **describe_contract(contract), "not_per_row": bad}
     document["compiled"] = str(loaded.compiled) if loaded.compiled else None
+    document |= {"constants": constants, "rows_per_call": loaded.rows}
     if options.json:
         show_json(json.dumps(document, indent=1))
     else:
         show(f"model      {visible(options.model)}\nsha256     {document['sha256']}")
         if loaded.compiled:
             show(f"compiled   {document['compiled']}")
-        show(f"ops        {ops['verdict']}\nsignature  {visible(contract.signature)}\n")
-        show(table([("", "NAME", "TYPE", "ROWS' FIELD"), *_lines(contract), *_unfit(bad)]))
+        show(f"ops        {ops['verdict']}\nsignature  {visible(contract.signature)}")
+        if loaded.rows:
+            show(f"batch      {rows_a_call(loaded.rows)}")
+        lines = [*_lines(contract), *map(_constant_line, loaded.constants), *_unfit(bad)]
+        show("")
+        show(table([("", "NAME", "TYPE", "ROWS' FIELD"), *lines]))
     return Exit.COMPLETE
 
 
@@ -71,6 +78,17 @@ def describe_contract(contract: models.Contract) -> dict[str, Any]:
         "no_key": contract.why_data or None,
         "row": {tensor.name: describe(tensor) for tensor in contract.inputs},
     }
+
+
+def _constant(constant: Constant) -> dict[str, Any]:
+    sizes = None if constant.sizes is None else list(constant.sizes)
+    said = {"value": constant.value, "has_default": constant.has_default}
+    return {"name": constant.name, "dtype": constant.dtype, "shape": sizes, **said}
+
+
+def _constant_line(constant: Constant) -> tuple[str, str, str, str]:
+    lacking = f"none: give it with --constant {constant.name}=VALUE"
+    return "constant", constant.name, str(constant), lacking if constant.is_lacking else constant.source
 
 
 def _unfit(bad: Mapping[str, str]) -> list[tuple[str, str, str, str]]:

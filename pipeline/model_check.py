@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from pipeline import warning
@@ -26,7 +26,8 @@ def loading(options: ModelOptions | argparse.Namespace, cores: int = ONE_CORE) -
         options: The command's.
         cores: On how many a call may compute.
     """
-    return Loading(options.signature, options.model_ops, cores, options.model_libraries)
+    given = options.constant.items() if isinstance(options.constant, Mapping) else options.constant
+    return Loading(options.signature, options.model_ops, cores, options.model_libraries, tuple(given))
 
 
 def identify(model: str, pinned: str | None) -> str:

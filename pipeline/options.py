@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.budget import Budget
-from pipeline.flags import Parser, missing_of, pairs_of, run_parser
+from pipeline.flags import Parser, constants_of, missing_of, pairs_of, run_parser
 from transforms import spelling
 from transforms.errors import UsageError
 
@@ -19,6 +19,7 @@ class ModelOptions:
     model: str
     signature: str
     key_input: str | None
+    constant: Mapping[str, str]
     model_ops: str | None
     model_sha256: str | None
     model_libraries: tuple[str, ...]
@@ -122,6 +123,7 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
         "pad": tuple(given["pad"]),
         "input_map": pairs_of(given["input_map"]),
         "missing": missing_of(given["missing"]),
+        "constant": constants_of(given["constant"]),
         "max_bad_rows": Budget.parse(given["max_bad_rows"]),
     }
     return RunOptions(**given), beam_args
@@ -147,6 +149,7 @@ _DEFAULTS: dict[str, Any] = {
     "input_map": {},
     "pad": (),
     "missing": {},
+    "constant": {},
     "max_bad_rows": Budget.parse([]),
 }  # where the parser's are lists
 
@@ -158,6 +161,8 @@ def _texts(action: argparse.Action, value: Any) -> list[str]:
     if isinstance(value, Mapping):
         if action.dest == "missing":
             return [spelling.values_text(value)]
+        if action.dest == "constant":
+            return [f"{name}={text}" for name, text in value.items()]
         return spelling.pairs_texts(list(value.items()))
     if isinstance(value, tuple):
         return list(value) if action.nargs == "+" else [spelling.names_text(value)]

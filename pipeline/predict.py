@@ -7,7 +7,7 @@ https://www.tensorflow.org/tfx/serving/api_rest, which the online predictions of
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from pipeline.flags import Parser, add_model_arguments, add_pad_argument
 from pipeline.model_folder import model_folder, newest_version
 from pipeline.startup import import_session
 from pipeline.terminal import show_json
-from transforms import columns, mapping, padding, saved_model
+from transforms import columns, constants, mapping, padding, saved_model
 from transforms import model as models
 from transforms.contract import find_contract
 from transforms.dtypes import STRING
 from transforms.echoes import strange_keys
 from transforms.errors import ModelError, RunError, UsageError, nearest
 from transforms.formats import json_text, jsonl
-from transforms.groups import by_shape, largest
+from transforms.groups import Group, by_shape, largest
 from transforms.records import Feature
 from transforms.saved_model import DEFAULT
 from transforms.shapes import is_open
@@ -62,7 +62,12 @@ def main(argv: Sequence[str]) -> Exit:
         model_check.identify(options.model, options.model_sha256)
     with model_folder(options.model, options.custom_objects) as folder:
         import_session(options.model_libraries)
-        loaded = saved_model.load(folder, model_check.loading(options))
+        loading = model_check.loading(options)
+        loaded = saved_model.load(folder, loading)
+        fields = {name for instance in instances if isinstance(instance, dict) for name in instance}
+        constants.check(loaded.constants, fields, instances[0])
+        if left := constants.defaults(loaded.inputs, fields):
+            loaded = saved_model.load(folder, loading.with_constants(left))
     model_check.warn(options.model, loaded.findings, options.model_ops)
     pads = padding.resolve(options.pad, list(loaded.inputs))
     contract = _contract(loaded, options.signature, options.key_input, instances, pads)
@@ -160,9 +165,18 @@ def predict(
     found = [
         (int(number), answer)
         for group in by_shape(_inputs(instances, features), features)
-        for number, answer in zip(group.numbers, _call(called, contract, group.whole), strict=True)
+        for some in _calls(group, contract.rows)
+        for number, answer in zip(some.numbers, _call(called, contract, some.arrays), strict=True)
     ]
     return [answer for _, answer in sorted(found, key=itemgetter(0))]
+
+
+def _calls(group: Group, rows: int | None) -> Iterator[Group]:
+    """The rows of a group, call by call where the signature fixes the rows of a call."""
+    size = rows or len(group.numbers)
+    for start in range(0, len(group.numbers), size):
+        arrays = {name: array[start : start + size] for name, array in group.arrays.items()}
+        yield group._replace(numbers=group.numbers[start : start + size], arrays=arrays)
 
 
 def _call(called: models.Model, contract: models.Contract, arrays: models.Arrays) -> list[dict[str, Any]]:

@@ -23,17 +23,19 @@ from pipeline.startup import collect_garbage, import_tensorflow
 from pipeline.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
 from pipeline.warning import warn
 from pipeline.worker_model import SHARED_BYTES, WorkerModel
-from transforms import columns, files, formats, mapping, padding, row_paths, saved_model, sources
+from transforms import columns, constants, files, formats, mapping, padding, row_paths, saved_model, sources
 from transforms import model as models
 from transforms.chunks import most_bytes
 from transforms.columns import MAX_BATCH
 from transforms.compiled import check_accelerator
+from transforms.constants import Constant
 from transforms.contract import find_contract
 from transforms.errors import UnfitOutputError, UsageError
 from transforms.halves import MULTIPLE
 from transforms.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
+from transforms.saved_model import Loading
 from transforms.score import filled_up_to
 from transforms.shapes import is_open, reopened
 from transforms.spelling import Path
@@ -69,6 +71,7 @@ class Plan(NamedTuple):
         findings: What the model does besides computing.
         expected: What the sampled rows let expect.
         model: The model as workers find it; None if the job runs on this machine.
+        constants: The inputs that no row feeds, and whether the rows have a field of that name.
     """
 
     job: Job
@@ -80,6 +83,7 @@ class Plan(NamedTuple):
     findings: Sequence[Finding]
     expected: Expected
     model: WorkerModel | None
+    constants: Sequence[tuple[Constant, bool]] = ()
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -153,7 +157,8 @@ def prepare(
                 isolation.renew()
             row = RowSize(beginning.row_bytes, predicted)
             expected = expect(chunk, row, beginning.largest, swept.rates)
-            yield Plan(job, *matched, swept, settings, loaded.findings, expected, model)
+            fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
+            yield Plan(job, *matched, swept, settings, loaded.findings, expected, model, fixed)
 
 
 def _check_copy(model: str, folder: str, sha256: str) -> None:
@@ -167,8 +172,8 @@ def _handler(
     """How the model is called; the sizes of batches and chunks; the model; and bytes of a sampled row's predictions."""
     # A worker's own processes share its cores, whatever they are called with.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
-    load = _loader(options, saved_model.ALL_CORES if most is None else saved_model.ONE_CORE)
-    loaded = load(folder)
+    loading, loaded = _load(options, folder, sample, saved_model.ALL_CORES if most is None else saved_model.ONE_CORE)
+    load = _loader(options, loading)
     model_check.warn(options.model, loaded.findings, options.model_ops)
     check_accelerator(options.model, loaded.compiled, options.accelerator)
 
@@ -192,11 +197,12 @@ def _handler(
         loaded.weights,
     )
     if sample.rows:
-        check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
+        with _hinting(contract):
+            check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
     _check_shapes(contract, features, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
-            load = functools.partial(saved_model.load, loading=model_check.loading(options))
+            load = functools.partial(saved_model.load, loading=loading._replace(cores=saved_model.ONE_CORE))
         handler.load = model.loader(load)
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
@@ -259,9 +265,39 @@ def _map(
     return padding.with_padding(mapped, pads)
 
 
-def _loader(options: RunOptions, cores: int) -> Callable[[str], models.Model]:
+def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple[Loading, models.Model]:
+    """How the model is loaded, and the model; inputs with a default that no field feeds are left to it.
+
+    Raises:
+        UsageError: An input that is one value for all rows has none.
+    """
     isolation.forget()
     loading = model_check.loading(options, cores)
+    loaded = _loader(options, loading)(folder)
+    fields = sample.fields | mapping.resolve(options.input_map, list(loaded.inputs), sample.fields).keys()
+    constants.check(loaded.constants, fields, sample.rows[0] if sample.rows else None)
+    if left := constants.defaults(loaded.inputs, fields) if sample.rows else ():
+        loading = loading.with_constants(left)
+        loaded = _loader(options, loading)(folder)
+    return loading, loaded
+
+
+@contextlib.contextmanager
+def _hinting(contract: models.Contract) -> Iterator[None]:
+    """Adds to a refusal that an input of any shape may be one value for all rows."""
+    try:
+        yield
+    except UsageError as error:
+        name = next((tensor.name for tensor in contract.inputs if tensor.shape is None), None)
+        if name is None:
+            raise
+        raise UsageError(
+            f"{error}; the model's input {name} is of any shape: if it is one value for all rows, give it with "
+            f"--constant {name}=VALUE"
+        ) from error
+
+
+def _loader(options: RunOptions, loading: Loading) -> Callable[[str], models.Model]:
     if options.isolate:
         return functools.partial(isolation.isolated, loading=loading, timeout=options.batch_timeout)
     return functools.partial(isolation.shared, loading=loading)
@@ -275,6 +311,10 @@ def _pick_batch_size(
     features: Sequence[Feature],
     most: int,
 ) -> Sweep:
+    if contract.rows:
+        if options.batch_size not in (None, contract.rows):
+            warn(f"--batch_size={options.batch_size} has no effect: the signature fixes its batch to {contract.rows}")
+        return Sweep(contract.rows, {})
     if options.batch_size:
         if options.batch_size > contract.most:
             warn(

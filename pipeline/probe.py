@@ -24,4 +24,4 @@ def probe(model: Model, ends: type[ModelError]) -> Model:
         except ends as error:
             raise ProbeError from error
 
-    return Model(model.inputs, model.outputs, call, weights=model.weights)
+    return Model(model.inputs, model.outputs, call, **model.traits)

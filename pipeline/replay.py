@@ -16,7 +16,15 @@ import msgspec
 from pipeline import ledger, manifest, record, resume
 from pipeline.commit import commit, over_budget
 from pipeline.exits import Exit
-from pipeline.flags import Parser, add_mapping_arguments, add_trust_arguments, missing_of, pairs_of
+from pipeline.flags import (
+    Parser,
+    add_constant_argument,
+    add_mapping_arguments,
+    add_trust_arguments,
+    constants_of,
+    missing_of,
+    pairs_of,
+)
 from pipeline.lock import locked
 from pipeline.model_folder import newest_version
 from pipeline.names import JOB, MANIFEST, PARTS
@@ -59,6 +67,7 @@ def parser() -> Parser:
         help="mended rows by key: lines like those of dead letters, of which key and row count",
     )
     add("--model", metavar="DIR", help="another model with the same predictions (default: the run's own, unchanged)")
+    add_constant_argument(made)
     add_trust_arguments(made)
     add_mapping_arguments(made)
     return made
@@ -172,6 +181,7 @@ def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOpti
     """The run's options, but for what is given anew."""
     pinned = given.model_sha256 or (None if given.model else document.model.sha256)
     anew = {"features": given.features, "input_map": pairs_of(given.input_map), "missing": missing_of(given.missing)}
+    anew["constant"] = constants_of(given.constant)
     return dataclasses.replace(
         document.options,
         output=run,

@@ -44,9 +44,16 @@ def print_plan(plan: Plan, start: Start) -> None:
         say("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
     for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
         say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
+    for constant, has_field in plan.constants:
+        beside = "; the rows' field of that name does not feed it" * has_field
+        say("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
     say("key", _key_of(handler.contract))
     measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
-    say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
+    fixed = handler.contract.rows
+    if fixed:
+        say("batch", rows_a_call(fixed))
+    else:
+        say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
     _print_slow_chunks(plan)
     if plan.job.layout.error:
         say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
@@ -54,6 +61,13 @@ def print_plan(plan: Plan, start: Start) -> None:
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
             say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def rows_a_call(rows: int) -> str:
+    """How a model is called whose batch has a fixed number of rows."""
+    if rows == 1:
+        return "1 row a call: the signature fixes its batch to 1"
+    return f"{rows} rows a call: the signature fixes its batch; the last call is filled up with copies of a row"
 
 
 def _key_of(contract: Contract) -> str:

@@ -16,7 +16,7 @@ from pipeline.options import RunOptions
 from pipeline.record import Manifest
 from pipeline.startup import import_session
 from pipeline.verify_files import check_source, compare
-from transforms import files, formats, saved_model
+from transforms import constants, files, formats, saved_model
 from transforms import model as models
 from transforms.chunks import open_plain
 from transforms.errors import UsageError
@@ -85,7 +85,11 @@ def rescore_rows(
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
     with model_folder(options.model, options.custom_objects) as folder:
         import_session(options.model_libraries)  # the model is loaded here: no row waits for another one
-        called = saved_model.load(folder, model_check.loading(options))
+        loading = model_check.loading(options)
+        called = saved_model.load(folder, loading)
+        fed = {*document.model.inputs, document.model.key_input}
+        if left := constants.defaults(called.inputs, fed):
+            called = saved_model.load(folder, loading.with_constants(left))
         try:
             how = _scoring(called, document)
         except (KeyError, UsageError) as error:

@@ -25,6 +25,7 @@ CHECKS = {
     "_padding": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*",
     "_pairs": "[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*|\\{.+\\}",
     "_values": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*|\\{.+\\}",
+    "_constant": "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*",
     "_positive": "0*[1-9][0-9]*",
     "_seconds": "[0-9.eE+_-]+",
     "_sha256": "[0-9a-fA-F]{64}",
@@ -41,6 +42,7 @@ MORE_HELP = {
     "pad": "Several have spaces between them.",
     "missing": "Several have spaces between them; JSON has none.",
     "input_map": "Several have spaces between them; JSON has none.",
+    "constant": "Several have spaces between them.",
 }
 
 

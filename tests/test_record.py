@@ -54,6 +54,7 @@ VALUES: dict[str, Any] = {
         names.map(lambda n: n.replace("=", "").replace(",", "")).filter(bool) | st.lists(texts, min_size=1).map(tuple),
         max_size=2,
     ),
+    "constant": st.dictionaries(names.map(lambda n: n.replace("=", "")).filter(bool), texts, max_size=2),
     "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "missing": st.dictionaries(texts.filter(bool), texts, max_size=2), "key_field": optional, "include_fields": lists | st.just(()),
     "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
     "isolate": st.booleans(), "batch_timeout": st.none() | st.floats(0.01, 1e6), "chunk_bytes": st.integers(1, 1 << 30),

@@ -48,6 +48,7 @@ def find_contract(
     Raises:
         UsageError: The named input is data, an output is not one value a row, or the model gives no prediction.
     """
+    alone = alone or model.rows == 1
     key = key_input(model, key_name)
     data = tuple(t for t in model.inputs.values() if t != key)
     found = Found()
@@ -61,16 +62,32 @@ def find_contract(
     if key_name is not None and found.why_data:
         raise UsageError(f"--key_input={key_name}: {found.why_data}; {found.remedy}")
     if found.echoes and key is not None:
+        _check_rows(model)
         contract = Contract(signature, data, (), key, found.echoes, found.most)
     else:
         contract = Contract(signature, tuple(model.inputs.values()), (), why_data=found.why_data)
-    contract = contract._replace(constant_rows=model.compiled is not None)
+    constant_rows = model.compiled is not None or (model.rows or 1) > 1
+    contract = contract._replace(constant_rows=constant_rows)
+    contract = contract._replace(rows=model.rows, most=min(contract.most, model.rows or contract.most))
     contract = contract._replace(outputs=_needed(model, contract, wanted or found.predictions, alone=alone))
     is_fed = bool(data) or key_name is None  # the only input of a model may be called key, and is data then
     if not contract.predictions or not is_fed:
         raise UsageError(f"signature {signature} has no {'predictions' if is_fed else 'data inputs'} besides its key")
     _check_outputs(model, contract, example(contract), alone=alone)
     return contract
+
+
+def _check_rows(model: Model) -> None:
+    """Refuses a model with a key whose batch is fixed to several rows: copies of a row would have its key.
+
+    Raises:
+        UsageError: It is such a model.
+    """
+    if model.rows not in (None, 1):
+        raise UsageError(
+            f"the model takes a key, and its signature fixes its batch to {model.rows} rows, so that a call would be "
+            "filled up with rows of the same key; export the model with a free batch dimension, or without the key"
+        )
 
 
 def unfit(model: Model, *, alone: bool = False) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
 from transforms import saved_model
+from transforms.constants import check as check_constants
 from transforms.contract import find_contract
 from transforms.errors import UsageError
 from transforms.formats import jsonl
@@ -67,6 +68,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         prediction_prefix: str = "",
         model_ops: str | None = None,
         model_libraries: Sequence[str] = (),
+        constants: Mapping[str, Any] | None = None,
     ) -> None:
         """Loads the model once, to see that it fits.
 
@@ -84,14 +86,21 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             model_ops: What happens to a model that does more than compute, see `transforms.model_ops.judge`.
             model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`; workers
                 need them, too.
+            constants: Input of the model -> the value that it has for all rows.
 
         Raises:
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        loading = Loading(signature, model_ops, libraries=tuple(model_libraries))
+        given = tuple(
+            (name, value if isinstance(value, str) else json.dumps(value, default=_plain))
+            for name, value in (constants or {}).items()
+        )
+        loading = Loading(signature, model_ops, libraries=tuple(model_libraries), constants=given)
         load = functools.partial(saved_model.load, model, loading)
-        contract = find_contract(load(), signature, key_input)
+        loaded = load()
+        check_constants(loaded.constants, (input_map or {}).keys(), in_python=True)
+        contract = find_contract(loaded, signature, key_input)
         pads = {name: str(value) for name, value in (pad or {}).items()}
         if unknown := sorted(pads.keys() - {tensor.name for tensor in contract.inputs}):
             raise UsageError(f"pad names {unknown[0]}, but the model's inputs are {[t.name for t in contract.inputs]}")

@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from transforms import model_ops
 from transforms.compiled import Compiled
+from transforms.constants import Constant
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.gate import Gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Call = Callable[..., Sequence[npt.NDArray[Any]]]  # see `Model.call`
 
 KEY = "key"
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
@@ -30,6 +32,7 @@ class Tensor(NamedTuple):
         tensor: Name in the graph.
         fixed_rows: The first size of an output, where the signature fixes it: it does not follow the rows of a call.
         is_parsed: Whether an input holds serialized tf.Examples, which the model parses.
+        has_default: Whether the graph has a value for an input that is not fed.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Tensor(NamedTuple):
     tensor: str
     fixed_rows: int | None = None
     is_parsed: bool = False
+    has_default: bool = False
 
 
 class Echo(NamedTuple):
@@ -65,6 +69,7 @@ class Contract(NamedTuple):
         why_data: Why the input that could take the key is data; empty if there is no such input, or it takes the key.
         constant_rows: Whether every call of a run has the same number of rows: the model is compiled anew for each
             other number.
+        rows: Rows of each call, where the signature fixes them.
     """
 
     signature: str
@@ -75,6 +80,7 @@ class Contract(NamedTuple):
     most: int = sys.maxsize
     why_data: str = ""
     constant_rows: bool = False
+    rows: int | None = None
 
     @property
     def predictions(self) -> tuple[Tensor, ...]:
@@ -120,6 +126,8 @@ class Model:
         stateful: Whether a call may change what later ones give.
         weights: Bytes of the variables that take part in each row, see `transforms.weights`.
         compiled: What XLA compiles of it, for each shape of its inputs; None if nothing.
+        rows: Rows of each call, where the signature fixes them.
+        constants: The inputs that no row feeds.
         room: How many rows a call may have.
     """
 
@@ -127,16 +135,18 @@ class Model:
         self,
         inputs: Mapping[str, Tensor],
         outputs: Mapping[str, Tensor],
-        call: Callable[..., Sequence[npt.NDArray[Any]]],
+        call: Call,
         findings: Sequence[model_ops.Finding] = (),
         unfit: Mapping[str, str] | None = None,
         *,
         stateful: bool = False,
         weights: int = 0,
         compiled: Compiled | None = None,
+        rows: int | None = None,
+        constants: Sequence[Constant] = (),
     ) -> None:
         """Takes the attributes."""
-        self.weights, self.compiled = weights, compiled
+        self.weights, self.compiled, self.rows, self.constants = weights, compiled, rows, tuple(constants)
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
         self.unfit, self.stateful = dict(unfit or {}), stateful
         self.room, self._gate = Room(), Gate()
@@ -173,7 +183,8 @@ class Model:
     @property
     def traits(self) -> dict[str, Any]:
         """What its graph says of it, as keywords of a model that is called in another way."""
-        return {"stateful": self.stateful, "weights": self.weights, "compiled": self.compiled}
+        names = ("stateful", "weights", "compiled", "rows", "constants")
+        return {name: getattr(self, name) for name in names}
 
 
 def key_input(model: Model, name: str | None) -> Tensor | None:

@@ -18,11 +18,15 @@ import numpy.typing as npt
 
 from transforms import compiled, model_ops, model_paths, model_state
 from transforms.connect import ensure_values
-from transforms.dtypes import DTYPES, STRING
+from transforms.constants import Constant, WithConstants, fed
+from transforms.dtypes import STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
-from transforms.model import Model, Tensor
+from transforms.fixed_batch import FixedBatch
+from transforms.model import Call, Model, Tensor
 from transforms.model_libraries import import_libraries, remedy_for
 from transforms.model_walk import Walk
+from transforms.signature import Signature
+from transforms.signature import read as read_signature
 from transforms.weights import weights
 
 # What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
@@ -43,12 +47,19 @@ class Loading(NamedTuple):
         policy: What happens to a model that does more than compute, see `model_ops.judge`.
         cores: On how many a call may compute; the first model that a process loads decides for all.
         libraries: Python modules that register the model's own ops, see `model_libraries.import_libraries`.
+        constants: (input, value) pairs: the value of an input that is the same for all rows, as text; None for one
+            that is left to its default.
     """
 
     signature: str = "serving_default"
     policy: str | None = None
     cores: int = ONE_CORE
     libraries: tuple[str, ...] = ()
+    constants: tuple[tuple[str, str | None], ...] = ()
+
+    def with_constants(self, more: Sequence[tuple[str, str | None]]) -> "Loading":
+        """The same, with more constants."""
+        return self._replace(constants=(*self.constants, *more))
 
 
 DEFAULT = Loading()
@@ -103,20 +114,27 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
-    definition = signatures[signature]
-    inputs = {name: _input(name, definition.inputs[name]) for name in sorted(definition.inputs)}
-    texts = [name for name, tensor in inputs.items() if tensor.dtype == STRING]
+    read = read_signature(signatures[signature], loading.constants, unfit, functools.partial(_has_default, graph))
+    texts = [name for name, tensor in read.inputs.items() if tensor.dtype == STRING]
     if len(texts) == 1 and any(node.op in PARSE_EXAMPLE for node in reached):
-        inputs[texts[0]] = inputs[texts[0]]._replace(is_parsed=True)
-    outputs = {}
-    for name in sorted(definition.outputs.keys() - unfit.keys()):
-        try:
-            outputs[name] = _output(name, definition.outputs[name])
-        except UnfitError as error:
-            unfit[name] = str(error)
-    size = weights(described.graph_def, [t.tensor for t in outputs.values()])
-    call = _Session(session, inputs, outputs)
-    return Model(inputs, outputs, call, findings, unfit, stateful=stateful, weights=size, compiled=program)
+        read.inputs[texts[0]] = read.inputs[texts[0]]._replace(is_parsed=True)
+    size = weights(described.graph_def, [t.tensor for t in read.outputs.values()])
+    traits: dict[str, Any] = {"stateful": stateful, "weights": size, "compiled": program}
+    traits |= {"rows": read.rows, "constants": read.constants}
+    return Model(read.inputs, read.outputs, _call(session, read), findings, read.unfit, **traits)
+
+
+def _has_default(graph: Any, tensor: str) -> bool:
+    return bool(graph.get_tensor_by_name(tensor).op.type == "PlaceholderWithDefault")
+
+
+def _call(session: Any, read: Signature) -> Call:
+    """What calls a signature, see `Model.call`."""
+    given = [constant for constant in read.constants if constant.value is not None]
+    call: Call = _Session(session, [*read.inputs.values(), *given], read.outputs)
+    if given:
+        call = WithConstants(call, [fed(constant) for constant in given])
+    return FixedBatch(call, read.rows, list(read.outputs), read.whole) if read.rows else call
 
 
 @contextlib.contextmanager
@@ -147,9 +165,9 @@ def _first_line(error: BaseException) -> str:
 class _Session:
     """Calls a signature of a graph in a session. Thread-safe."""
 
-    def __init__(self, session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, session: Any, inputs: Sequence[Tensor | Constant], outputs: Mapping[str, Tensor]) -> None:
         self._fetched = {name: tensor.tensor for name, tensor in outputs.items()}
-        self._fed = [tensor.tensor for tensor in inputs.values()]
+        self._fed = [tensor.tensor for tensor in inputs]
         self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))
 
     def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
@@ -185,48 +203,3 @@ def check_folder(folder: str) -> None:
     """
     if not os.path.isdir(folder) or not model_paths.is_saved_model(os.listdir(folder)):
         raise UsageError(model_paths.refusal(folder))
-
-
-class UnfitError(ValueError):
-    """No row can hold a tensor; the message says why."""
-
-
-def _input(name: str, info: Any) -> Tensor:
-    try:
-        dtype, sizes = _type(info)
-    except UnfitError as error:
-        raise UsageError(f"input {name} {error}; wrap the model") from error
-    if sizes is not None and (not sizes or sizes[0] is not None):
-        raise UsageError(f"input {name} of shape {sizes} has no free batch dimension; export the model with one")
-    return Tensor(name, dtype, None if sizes is None else tuple(sizes[1:]), info.name)
-
-
-def _output(name: str, info: Any) -> Tensor:
-    """An output.
-
-    Raises:
-        UnfitError: No row can hold it.
-    """
-    dtype, sizes = _type(info)
-    if sizes is None:
-        return Tensor(name, dtype, None, info.name)
-    if not sizes:
-        raise UnfitError("is one value for all rows together")
-    return Tensor(name, dtype, tuple(sizes[1:]), info.name, sizes[0])
-
-
-def _type(info: Any) -> tuple[str, list[int | None] | None]:
-    """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
-    from tensorflow.python.framework.dtypes import as_dtype
-
-    if info.WhichOneof("encoding") != "name":
-        raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
-    dtype = as_dtype(info.dtype).name
-    if dtype not in DTYPES:
-        raise UnfitError(f"has dtype {dtype}, which a row cannot hold")
-    if info.tensor_shape.unknown_rank:
-        return dtype, None
-    sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
-    if 0 in sizes:
-        raise UnfitError(f"of shape {sizes} holds no values")
-    return dtype, sizes

@@ -120,6 +120,7 @@ FILLED = {
     "isolate": "true", "batch_timeout": "2.5", "chunk_bytes": "1000", "max_bad_rows": "0.01,model_error=0",
     "bad_rows": "null", "error_field": "why", "non_finite": "keep", "prediction_prefix": "p_",
     "model_libraries": "tensorflow_text,ydf_tf", "custom_objects": "own.layers",
+    "constant": "keep_prob=0.5 training=false",
 }  # fmt: skip
 
 
@@ -129,6 +130,7 @@ def test_what_is_filled_in_reaches_keyjoin() -> None:
     got = parsed(*(f"--{name}={value}" for name, value in FILLED.items()), *LAUNCHED)
     assert got.input == ("gs://b/1.jsonl", "gs://b/2?.jsonl")
     assert got.input_map == {"x": "a", "y": "b"}
+    assert got.constant == {"keep_prob": "0.5", "training": "false"}
     assert (got.overwrite, got.isolate, got.incremental) == (True, True, False)
     assert (got.batch_size, got.batch_timeout, got.chunk_bytes) == (64, 2.5, 1000)
     assert (got.features, got.output_fields) == (("a", "b"), ("key", "score"))
