@@ -13,11 +13,11 @@ from tests import models
 from tests.conftest import Result
 from transforms.contract import find_contract
 from transforms.errors import MemoryShortError, ModelError, StoppedError
-from transforms.halves import MULTIPLE, Scored
-from transforms.model import Contract, Model, Tensor
+from transforms.halves import FEWER, MULTIPLE, Scored
+from transforms.model import SEARCHES, Contract, Model, Tensor
 from transforms.records import BadRow
 from transforms.saved_model import load
-from transforms.score import score
+from transforms.score import FILL_WEIGHTS, score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
 KEYLESS = Contract("s", (X,), (Y,))
@@ -133,7 +133,7 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
         raise ModelError("no")
 
     score(Model({"x": X}, {"y": Y}, call), KEYLESS, {"x": numbered(2)}, 2, 2, keep_non_finite=False)
-    assert sizes == [2, 1, 1]
+    assert sizes == [2, 1, 2, 1, 2]  # of a model that has never taken a single row, copies of one are tried
 
 
 @given(
@@ -159,9 +159,10 @@ def test_rows_that_fail_take_a_call_each_and_are_told_of_once(
     assert [one.row for one in scored.bad] == bad == sorted(told)
     assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
     batches = -(-rows // batch_size)
-    assert len(sizes) <= batches + 2 * len(bad) * min(batch_size, 400).bit_length() + 4 * len(bad)
+    copies = (len(FEWER) + 1) * (SEARCHES + rows.bit_length())
+    assert len(sizes) <= copies + batches + 2 * len(bad) * min(batch_size, 400).bit_length() + 4 * len(bad)
     if all_:
-        assert len(sizes) <= rows + batches * (batch_size.bit_length() + 4)
+        assert len(sizes) <= copies + rows + batches * (batch_size.bit_length() + 4)
 
 
 def limited(takes: Callable[[int], bool]) -> tuple[Model, list[int]]:
@@ -294,3 +295,51 @@ def test_a_run_goes_on_with_smaller_batches(
     assert done.complete(), done.err
     assert [-row["x"][0] for row in done.rows()] == list(range(1000))
     assert sum("from here on a call has 96 at most" in record.getMessage() for record in caplog.records) == 1
+
+
+ACCEPTS: dict[str, Callable[[int], bool]] = {
+    "at most 1": lambda rows: rows == 1,
+    "at most 4": lambda rows: rows <= 4,
+    "at most 49": lambda rows: rows <= 49,
+    "at most 5000": lambda rows: rows <= 5000,
+    "at least 2": lambda rows: rows >= 2,
+    "an even number": lambda rows: rows % 2 == 0,
+    "a multiple of 8": lambda rows: rows % 8 == 0,
+    "exactly 32": lambda rows: rows == 32,
+}
+
+
+@pytest.mark.parametrize("accepts", ACCEPTS)
+@given(
+    rows=st.integers(1, 250),
+    batch_size=st.integers(32, 300),
+    guilty=st.sets(st.integers(0, 249), max_size=4),
+    filled=st.booleans(),
+)
+def test_whatever_number_of_rows_a_model_takes_no_good_row_is_lost(
+    accepts: str, rows: int, batch_size: int, guilty: set[int], filled: bool
+) -> None:
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        if not ACCEPTS[accepts](len(x)) or GUILTY in x:
+            raise ModelError("no")
+        return (x * 10,)
+
+    x = numbered(rows, guilty)
+    called = Model({"x": X}, {"y": Y}, call, weights=0 if filled else FILL_WEIGHTS + 1)
+    for _ in range(2):  # with what was learned, too
+        scored = score(called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False)
+        assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
+        assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+
+
+def test_copies_are_tried_for_few_rows_of_a_model_that_always_fails() -> None:
+    sizes = list[int]()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        raise ModelError("no")
+
+    called = Model({"x": X}, {"y": Y}, call, weights=FILL_WEIGHTS + 1)
+    score(called, KEYLESS, {"x": numbered(5_000)}, 5_000, 960, keep_non_finite=False)
+    assert sizes.count(1) == 5_000
+    assert len(sizes) < 5_500

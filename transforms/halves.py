@@ -46,12 +46,14 @@ class Bisection(NamedTuple):
         room: How many rows a call of the model may have; lowered here.
         refused: Called with each row that fails alone; may raise, which ends scoring.
         multiple: Calls are filled up to a multiple of so many rows with copies of the last one.
+        copies: How many copies of a row a call may have at most, by the row's number.
     """
 
     score_batch: ScoreBatch
     room: Room
     refused: Refused
     multiple: int = MULTIPLE
+    copies: Callable[[int], int] = lambda _: MULTIPLE
 
     def score(
         self, first: int, end: int, most: int, *, alone: bool = False, fails: bool = False, part: bool = False
@@ -86,9 +88,12 @@ class Bisection(NamedTuple):
         if rows == 1 and part and sent > 1:
             return [self._score_one(first, most, alone=alone)]
         try:
-            return [self.score_batch(first, end, sent, alone)]
+            found = self.score_batch(first, end, sent, alone)
         except ModelError as error:
             failed = error
+        else:
+            self.room.takes_one = self.room.takes_one or sent == 1
+            return [found]
         if isinstance(failed, SharedError) and not alone:
             if isinstance(failed, MemoryShortError) and not self.room.alone:
                 self.room.alone = True
@@ -96,13 +101,15 @@ class Bisection(NamedTuple):
             return self.score(first, end, most, alone=True, part=part)
         of_memory = isinstance(failed, MemoryShortError)
         if (sent if of_memory else rows) == 1:
-            return [self._score_one(first, most, alone=alone)] if sent > 1 else [self._bad(first, failed)]
+            if sent == 1:
+                return [self._score_copies(first, most, failed, alone=alone)]
+            return [self._score_one(first, most, alone=alone)]
         half = _half(sent if of_memory else rows)
         fewer = half if of_memory else self._filled(half, most)
         pieces = self._in_pieces(first, end, half, alone=alone, most=half if of_memory else most, part=True)
         if of_memory and half < self.room.rows and not any(_lacked_memory(piece) for piece in pieces):
             self._lower(half, f"the model ran out of memory with {sent} rows")
-        elif not isinstance(failed, SharedError) and fewer < sent and not any(piece.bad for piece in pieces):
+        elif fewer < sent and not (isinstance(failed, SharedError) or self.room.needs_copies or _lacks_rows(pieces)):
             self._lower(fewer, f"the model fails with {sent} rows, and not with fewer")
         return pieces
 
@@ -137,7 +144,8 @@ class Bisection(NamedTuple):
         except SharedError as error:
             return self._bad(row, error) if alone else self._score_one(row, most, alone=True)
         except ModelError as error:
-            return self._bad(row, error)
+            return self._score_copies(row, most, error, alone=alone)
+        self.room.takes_one = True
         sent = self._filled(1, most)
         for size in (sent, *(size for size in FEWER if size < sent)):
             try:
@@ -154,6 +162,29 @@ class Bisection(NamedTuple):
         if size < sent and is_proven:
             self._lower(size, f"the model fails with {sent} copies of a row, and not with {size}")
         return found
+
+    def _score_copies(self, row: int, most: int, error: ModelError, *, alone: bool) -> Scored:
+        """Scores a row that fails by itself in a call with copies of it: some models take no single row.
+
+        Where the model has taken a single row before, it is the row that fails. Where it has not, fewer and fewer
+        rows are tried so, since it may take none at all.
+        """
+        room = self.room
+        if not (room.takes_one or isinstance(error, SharedError)) and room.is_searched():
+            sizes = [size for size in (MULTIPLE, *FEWER) if size <= min(most, self.copies(row))]
+            for size in sizes:
+                try:
+                    found = self.score_batch(row, row + 1, size, alone)
+                except SharedError:  # each costs much, and none is proof
+                    break
+                except ModelError:
+                    continue
+                room.needs_copies = True
+                if size < sizes[0] and room.copies_failed:
+                    self._lower(size, f"the model fails with {sizes[0]} copies of a row, and not with {size}")
+                room.copies_failed = room.copies_failed or size < sizes[0]
+                return found
+        return self._bad(row, error)
 
     def _bad(self, row: int, error: ModelError) -> Scored:
         bad = BadRow(row, "predict", error.reason.value, str(error))
@@ -173,6 +204,10 @@ def _half(rows: int) -> int:
     (192, 48, 2)
     """
     return rows // 2 // MULTIPLE * MULTIPLE or -(-rows // 2)
+
+
+def _lacks_rows(pieces: list[Scored]) -> bool:
+    return any(piece.bad for piece in pieces)
 
 
 def _lacked_memory(piece: Scored) -> bool:

@@ -19,6 +19,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Call = Callable[..., Sequence[npt.NDArray[Any]]]  # see `Model.call`
 
 KEY = "key"
+SEARCHES = 8  # rows that fail alone and of which copies are tried
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
 
 
@@ -104,14 +105,22 @@ class Room:
     Attributes:
         rows: Rows of a call.
         alone: Whether there is memory for one call at a time only.
-        copies_failed: Whether copies of a row failed that does not fail alone.
+        copies_failed: Whether so many copies of a row failed that does not fail alone, or with fewer.
+        takes_one: Whether a call of one row did not fail.
+        needs_copies: Whether a row that fails alone did not fail with copies of it.
         sizes: Shapes of inputs -> prediction -> the shape that it has for them.
     """
 
     def __init__(self) -> None:
         """Begins without bounds."""
         self.rows, self.alone, self.copies_failed = sys.maxsize, False, False
+        self.takes_one, self.needs_copies, self._searches = False, False, 0
         self.sizes: dict[Any, dict[str, tuple[int, ...]]] = {}
+
+    def is_searched(self) -> bool:
+        """Whether copies of one more row that fails alone are worth a try: the first few are, then fewer and fewer."""
+        self._searches += not self.needs_copies
+        return self._searches <= SEARCHES or self._searches & (self._searches - 1) == 0
 
 
 class Model:

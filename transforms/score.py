@@ -1,5 +1,6 @@
 """Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from transforms.threads import in_threads
 
 # Calls are filled up with copies of a row only where these are cheap: bytes of a call, and of the model's weights.
 FILL_BYTES = 1 << 22
+COPIES_BYTES = 1 << 26  # of a call with copies of a row that fails alone
 FILL_WEIGHTS = 1 << 24
 
 
@@ -141,7 +143,14 @@ def _bisection(
         return scored if keep_non_finite else _finite(scored, first, end)
 
     multiple = most if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
-    return Bisection(score_batch, called.room, refused, multiple)
+    return Bisection(score_batch, called.room, refused, multiple, functools.partial(_copies, inputs))
+
+
+def _copies(inputs: Arrays, row: int) -> int:
+    """How many copies of a row a call may have at most."""
+    found = [array[row : row + 1] for array in inputs.values()]
+    size = sum(sum(map(len, array.flat)) if array.dtype == object else array.nbytes for array in found)
+    return max(2, COPIES_BYTES // max(size, 1))
 
 
 def filled_up_to(inputs: Arrays, rows: int, weights: int) -> int:
