@@ -239,7 +239,8 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
         )
     except UnfitOutputError as error:
         leave_out = f", or leave it out with --output_fields row,{','.join(error.others)}" if error.others else ""
-        raise UsageError(f"{error}{leave_out}") from error
+        one_by_one = ", or have the model called with one row at a time by --batch_size 1" if error.is_single else ""
+        raise UsageError(f"{error}{one_by_one}{leave_out}") from error
 
 
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:

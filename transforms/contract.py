@@ -116,14 +116,18 @@ def _needed(model: Model, contract: Contract, wanted: Collection[str], *, alone:
         wanted = [*model.outputs, *model.unfit]
     for name in wanted:
         if name in bad:
-            raise _not_per_row(model, contract, name, bad[name], bad)
+            is_single = name in model.outputs and model.outputs[name].fixed_rows == 1
+            raise _not_per_row(model, contract, name, bad[name], bad, is_single=is_single)
     return tuple(tensor for name, tensor in model.outputs.items() if name in wanted or name in echoes)
 
 
-def _not_per_row(model: Model, contract: Contract, name: str, why: str, bad: Collection[str]) -> UnfitOutputError:
+def _not_per_row(
+    model: Model, contract: Contract, name: str, why: str, bad: Collection[str], *, is_single: bool
+) -> UnfitOutputError:
     has_prediction = dict(contract.echoes)
     others = [o for o in model.outputs if o != name and o not in bad and has_prediction.get(o, True)]
-    return UnfitOutputError(f"output {name} {why}: it cannot be written; export the model without it", others)
+    message = f"output {name} {why}: it cannot be written; export the model without it"
+    return UnfitOutputError(message, others, is_single=is_single)
 
 
 def _check_outputs(model: Model, contract: Contract, rows: Arrays | None, *, alone: bool) -> None:
@@ -173,5 +177,7 @@ def _follow(called: Model, contract: Contract, arrays: Arrays, count: int) -> bo
     expected = lengths[beside[0]] if beside else count
     for name, length in lengths.items():
         if length and length != expected:
-            raise _not_per_row(called, contract, name, f"has {length} values for {expected} rows", [name])
+            raise _not_per_row(
+                called, contract, name, f"has {length} values for {expected} rows", [name], is_single=length == 1
+            )
     return all(lengths.values())

@@ -18,11 +18,12 @@ class UnfitOutputError(UsageError):
 
     Attributes:
         others: The outputs that can be written without it.
+        is_single: Whether it has one value, so that a call of one row can be written.
     """
 
-    def __init__(self, message: str, others: Sequence[str]) -> None:
+    def __init__(self, message: str, others: Sequence[str], *, is_single: bool) -> None:
         super().__init__(message)
-        self.others = others
+        self.others, self.is_single = others, is_single
 
 
 class RunError(RuntimeError):
