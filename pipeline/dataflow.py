@@ -18,7 +18,8 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineState
 
-from pipeline import VERSION
+from pipeline import VERSION, accelerators
+from pipeline.accelerators import Hint, Machine
 from pipeline.options import RunOptions
 from pipeline.preflight import Plan
 from pipeline.record import Run
@@ -41,14 +42,6 @@ BYTES_A_MODEL_BYTE = 2  # its graph and its variables while it is loaded
 USABLE = 0.8  # of a machine's memory
 WORKER_INPUT = 4 * GIGABYTE  # what a worker should have to do at least: 64 chunks
 MOST_WORKERS = 1_000
-
-
-class Machine(NamedTuple):
-    """A type of Compute Engine's machines: https://cloud.google.com/compute/docs/general-purpose-machines."""
-
-    name: str
-    cpus: int
-    gigabytes: int
 
 
 MACHINES = (
@@ -74,7 +67,7 @@ def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
     """Checks what can be told of a command line without asking anybody.
 
     Raises:
-        UsageError: Something is missing, or lies where no worker can reach it.
+        UsageError: Something is missing, lies where no worker can reach it, or contradicts another option.
     """
     cloud = beam_options.view_as(GoogleCloudOptions)
     given = {"project": cloud.project, "region": cloud.region, "temp_location": cloud.temp_location}
@@ -83,6 +76,8 @@ def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
         raise UsageError(f"{' and '.join(missing)} must be given on Dataflow; ./run_dataflow.sh does so")
     here = [("--output", options.output), *(("--input", path) for path in options.input)]
     here += [(f"--{name}", getattr(cloud, name)) for name in ("temp_location", "staging_location")]
+    if options.accelerator:
+        accelerators.check(options.accelerator, beam_options.view_as(WorkerOptions).machine_type)
     for flag, path in here:
         if path and files.is_local(path):
             raise UsageError(f"{flag} {path} is on this machine, where no worker can reach it; give a gs:// path")
@@ -102,21 +97,35 @@ def job_name(output: str) -> str:
     return "-".join(filter(None, ("keyjoin", stem, digest)))
 
 
-def settle(plan: Plan, options: PipelineOptions) -> None:
+def settle(plan: Plan, options: PipelineOptions) -> Plan:
     """Fills in what was not given: workers, image, labels.
 
     Args:
         plan: What will run.
         options: Beam's; changed here.
+
+    Returns:
+        The plan, whose hint names the machine of the workers that predict.
     """
     workers = options.view_as(WorkerOptions)
-    machine = machine_for(plan)
-    workers.machine_type = workers.machine_type or machine.name
+    plan = plan._replace(job=plan.job._replace(accelerator=_hint(plan, workers.machine_type)))
+    workers.machine_type = workers.machine_type or machine_for(plan).name
     workers.autoscaling_algorithm = workers.autoscaling_algorithm or "THROUGHPUT_BASED"
     size = sum(source.size for source in plan.sources)
     if workers.max_num_workers is None:
         workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
     _settle_others(options, plan.settings.run)
+    return plan
+
+
+def _hint(plan: Plan, machine_type: str | None) -> str | None:
+    """What the workers that predict have: the hint that was given, with the machine that it is for."""
+    if plan.job.accelerator is None:
+        return None
+    hint = Hint.of(plan.job.accelerator)
+    if hint.machine:
+        return hint.text
+    return hint.with_machine(machine_type or machine_for(plan, accelerators.MACHINES[hint.type][hint.number]).name)
 
 
 def settle_smallest(options: PipelineOptions) -> None:
@@ -151,14 +160,14 @@ def image(project: str, region: str) -> str:
     return f"{region}-docker.pkg.dev/{project.replace(':', '/')}/keyjoin/worker:{VERSION}"
 
 
-def machine_for(plan: Plan) -> Machine:
-    """The smallest machine with the memory for a process a processor, each with a chunk, and for the model."""
+def machine_for(plan: Plan, machines: Sequence[Machine] = MACHINES) -> Machine:
+    """The smallest of some machines with the memory for a process a processor, each with a chunk, and for the model."""
     model = BYTES_A_MODEL_BYTE * (plan.model.bytes if plan.model else 0)
     predictions = plan.expected.predictions * plan.expected.chunk_bytes
     process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes + BYTES_A_PREDICTION_BYTE * predictions
     shared = plan.job.handler.shared
-    need = {m: m.cpus * (process + (0 if shared else model)) + (model if shared else 0) for m in MACHINES}
-    return next((m for m in MACHINES if need[m] <= USABLE * m.gigabytes * GIGABYTE), MACHINES[-1])
+    need = {m: m.cpus * (process + (0 if shared else model)) + (model if shared else 0) for m in machines}
+    return next((m for m in machines if need[m] <= USABLE * m.gigabytes * GIGABYTE), machines[-1])
 
 
 def most_workers(size: int) -> int:

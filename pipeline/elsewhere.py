@@ -81,7 +81,7 @@ def run_elsewhere(
             job_id = running.id
         else:
             with begun() as (plan, place), told(place.work), service.submitting():
-                dataflow.settle(plan, beam_options)
+                plan = dataflow.settle(plan, beam_options)
                 started, resumed = _start(plan, place, beam_options), plan.job.resume
                 if not dataflow.is_template(beam_options):
                     job_id = started.job_id()

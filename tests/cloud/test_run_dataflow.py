@@ -276,6 +276,9 @@ class TestNotWell:
             (("--input=data/",), "--input data/ is on this machine"),
             (("--staging_location=/tmp/o",), "--staging_location /tmp/o is on this machine"),
             (("--accelerator=nvidia-l4",), "not of the form type:nvidia-l4;count:1"),
+            ((HINT, "--machine_type=n2-standard-4"), "--machine_type=n2-standard-4 cannot have 1 of nvidia-l4"),
+            ((HINT, "--worker_machine_type=n1-standard-4"), "--machine_type=n1-standard-4 cannot have 1 of nvidia-l4"),
+            ((f"{HINT};machine_type:n2-standard-4",), "its machine_type=n2-standard-4 cannot have 1 of nvidia-l4"),
         ],
     )
     def test_wrong_usage(
@@ -299,7 +302,9 @@ class TestAccelerator:
             for name, environment in graph.environments.items()
             if environment.resource_hints
         }
-        assert [list(hints.values()) for hints in hinted.values()] == [[b"type:nvidia-l4;count:1"]]
+        assert [list(hints.values()) for hints in hinted.values()] == [
+            [b"type:nvidia-l4;count:1;machine_type:g2-standard-4"]
+        ]
         leaves = [t for t in graph.transforms.values() if not t.subtransforms and t.environment_id]
         on_it = {t.unique_name.split("/")[0] for t in leaves if t.environment_id in hinted}
         beside = {t.unique_name.split("/")[0] for t in leaves if t.environment_id not in hinted}

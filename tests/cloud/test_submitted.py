@@ -80,7 +80,7 @@ def test_only_prediction_asks_for_an_accelerator(sent: Sent) -> None:
         if ACCELERATOR in environments[step.environment_id].resource_hints
     }
     assert "Predict/RunInference/BeamML_RunInference" in hinted
-    assert set(hinted.values()) == {HINT.encode()}
+    assert set(hinted.values()) == {f"{HINT};machine_type:g2-standard-4".encode()}
     assert not [name for name in hinted if not name.startswith("Predict/")]
 
 
