@@ -93,7 +93,7 @@ def test_a_model_that_parses_examples_gets_their_bytes(
     path = write(tmp_path / "in.tfrecord", [*RECORDS, example(y=[1.0]), *RECORDS])
     done = keyjoin("run", f"--input={path}", f"--model={model(parsing)}", "--max_bad_rows=1")
     assert done.code == 0, done.err
-    assert "examples (string [N]) <- the row's own bytes" in done.out
+    assert "examples (string [N]) <- the whole row" in done.out
     assert [r.features.feature["prediction"].float_list.value[0] for _, r in read(done)] == [
         i + 5.0 for i in range(40)
     ] * 2

@@ -199,12 +199,12 @@ def test_a_mended_row_that_is_still_bad_says_what_is_wrong_with_it_now(
     keyjoin: Callable[..., Result], ran: Result
 ) -> None:
     letter = ran.dead()[0]
-    Path("mended.jsonl").write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 2, "3"]}}))
+    Path("mended.jsonl").write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 2, "three"]}}))
     done = keyjoin("replay", "--run=out", "--rows=mended.jsonl")
     assert (done.code, "joined now   0 rows" in done.out) == (0, True)
     now = next(one for one in ran.dead() if one["key"] == letter["key"])
     assert now["message"] != letter["message"]
-    assert json.loads(now["row"]) == {"x": [1, 2, "3"]}
+    assert json.loads(now["row"]) == {"x": [1, 2, "three"]}
     assert keyjoin("verify", "--run=out", "--read_data=100%").code == 0
 
 

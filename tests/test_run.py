@@ -125,7 +125,7 @@ BAD_LINES = [
     (b'{"n": 1}', "missing"),
     (b'{"x": null}', "null"),
     (b'{"x": [1, 2]}', "wrong_shape"),
-    (b'{"x": ["1", 2, 3]}', "wrong_type"),
+    (b'{"x": ["one", 2, 3]}', "wrong_type"),
     (b'{"x": [1, 2, 3], "x": [1, 2, 3]}', "duplicate_name"),
     (b'{"x": [1, 2, 3], "n": "\xff"}', "not_utf8"),
     (b'{"x": [1, 2, 3], "prediction": 0}', "collision"),
