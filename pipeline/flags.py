@@ -112,6 +112,12 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "with it)",
     )
     add_constant_argument(parser)
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="let a GPU round the factors of float32 products to 10 bits, as TensorFlow does by default; faster, and "
+        "less exact",
+    )
     add_trust_arguments(parser)
 
 

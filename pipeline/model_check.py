@@ -27,7 +27,8 @@ def loading(options: ModelOptions | argparse.Namespace, cores: int = ONE_CORE) -
         cores: On how many a call may compute.
     """
     given = options.constant.items() if isinstance(options.constant, Mapping) else options.constant
-    return Loading(options.signature, options.model_ops, cores, options.model_libraries, tuple(given))
+    libraries, constants = options.model_libraries, tuple(given)
+    return Loading(options.signature, options.model_ops, cores, libraries, constants, options.tf32)
 
 
 def identify(model: str, pinned: str | None) -> str:

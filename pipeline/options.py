@@ -24,6 +24,7 @@ class ModelOptions:
     model_sha256: str | None
     model_libraries: tuple[str, ...]
     custom_objects: tuple[str, ...]
+    tf32: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
 optional = st.none() | texts
 VALUES: dict[str, Any] = {
     "model": texts, "signature": texts, "key_input": optional, "model_ops": st.sampled_from([None, "deny", "warn"]),
-    "custom_objects": st.sampled_from([(), ("layers",), ("a.b", "c")]),
+    "tf32": st.booleans(), "custom_objects": st.sampled_from([(), ("layers",), ("a.b", "c")]),
     "model_libraries": st.sampled_from([(), ("tensorflow_text",), ("a.b", "ydf_tf")]),
     "model_sha256": st.sampled_from([None, "0" * 64]), "input": st.lists(texts, min_size=1, max_size=2).map(tuple),
     "output": texts, "format": st.sampled_from([None, *FORMATS]), "features": lists | st.just(()),

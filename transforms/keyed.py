@@ -69,6 +69,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         model_ops: str | None = None,
         model_libraries: Sequence[str] = (),
         constants: Mapping[str, Any] | None = None,
+        tf32: bool = False,
     ) -> None:
         """Loads the model once, to see that it fits.
 
@@ -87,6 +88,8 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`; workers
                 need them, too.
             constants: Input of the model -> the value that it has for all rows.
+            tf32: Whether a GPU may round the factors of float32 products to 10 bits. TensorFlow keeps one such setting
+                for all models of a process; loading this one sets it.
 
         Raises:
             UsageError: The model cannot be loaded, or an input is fed by nothing.
@@ -96,7 +99,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             (name, value if isinstance(value, str) else json.dumps(value, default=_plain))
             for name, value in (constants or {}).items()
         )
-        loading = Loading(signature, model_ops, libraries=tuple(model_libraries), constants=given)
+        loading = Loading(signature, model_ops, libraries=tuple(model_libraries), constants=given, tf32=tf32)
         load = functools.partial(saved_model.load, model, loading)
         loaded = load()
         check_constants(loaded.constants, (input_map or {}).keys(), in_python=True)

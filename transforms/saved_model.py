@@ -49,6 +49,8 @@ class Loading(NamedTuple):
         libraries: Python modules that register the model's own ops, see `model_libraries.import_libraries`.
         constants: (input, value) pairs: the value of an input that is the same for all rows, as text; None for one
             that is left to its default.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits (TF32), which TensorFlow does by
+            default; for all models of the process.
     """
 
     signature: str = "serving_default"
@@ -56,6 +58,7 @@ class Loading(NamedTuple):
     cores: int = ONE_CORE
     libraries: tuple[str, ...] = ()
     constants: tuple[tuple[str, str | None], ...] = ()
+    tf32: bool = False
 
     def with_constants(self, more: Sequence[tuple[str, str | None]]) -> "Loading":
         """The same, with more constants."""
@@ -81,6 +84,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     from tensorflow.python.client.session import Session
     from tensorflow.python.framework.ops import Graph
     from tensorflow.python.saved_model import loader_impl, tag_constants
+    from tensorflow.python.util import _pywrap_tensor_float_32_execution
 
     signature = loading.signature
     check_folder(folder)
@@ -105,6 +109,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     reached = [node for _, node in places]
     stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
     unfit = ensure_values(walk, folder, signature, reached)
+    _pywrap_tensor_float_32_execution.enable(loading.tf32)  # a setting of the process; kernels read it at each call
     graph = Graph()
     # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
     config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)

@@ -119,7 +119,7 @@ FILLED = {
     "features": "a,b", "input_map": "x=a y=b", "output_fields": "key,score", "key_field": "id", "batch_size": "64",
     "isolate": "true", "batch_timeout": "2.5", "chunk_bytes": "1000", "max_bad_rows": "0.01,model_error=0",
     "bad_rows": "null", "error_field": "why", "non_finite": "keep", "prediction_prefix": "p_",
-    "model_libraries": "tensorflow_text,ydf_tf", "custom_objects": "own.layers",
+    "model_libraries": "tensorflow_text,ydf_tf", "custom_objects": "own.layers", "tf32": "true",
     "constant": "keep_prob=0.5 training=false",
 }  # fmt: skip
 
@@ -135,6 +135,7 @@ def test_what_is_filled_in_reaches_keyjoin() -> None:
     assert (got.batch_size, got.batch_timeout, got.chunk_bytes) == (64, 2.5, 1000)
     assert (got.features, got.output_fields) == (("a", "b"), ("key", "score"))
     assert (got.model_libraries, got.custom_objects) == (("tensorflow_text", "ydf_tf"), ("own.layers",))
+    assert got.tf32
     texts = ("model", "signature", "key_input", "model_ops", "model_sha256", "format", "bad_rows", "non_finite")
     assert all(getattr(got, name) == FILLED[name] for name in (*texts, "key_field", "error_field", "prediction_prefix"))
 
