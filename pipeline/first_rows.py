@@ -117,8 +117,10 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
         found = fmt.rows(head.data, first=True)
         first = Rows(found.starts[:ROWS], found.ends[:ROWS])
         inputs, unread = fmt.read(head.data, first, features)
-        count, refused = 0, list[BadRow]()
+        count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
+            if count >= FEWEST_ROWS and time.monotonic() > ends:
+                break  # rows of many shapes are many calls
             arrays = group.whole
             some, failed = scored(group.arrays)
             if not some:

@@ -262,3 +262,18 @@ def test_an_output_without_values_of_a_fixed_size_is_refused_as_ever() -> None:
     with pytest.raises(RunError, match="has no values"):
         columns.from_array(np.zeros((3, 0), np.float32))
     assert columns.from_array(np.zeros((3, 0), np.float32), is_open=True).to_pylist() == [[], [], []]
+
+
+def test_strings_of_any_length_in_text_and_base64_are_grouped(
+    keyjoin: Callable[..., Result], lines: Any, tmp_path: Path
+) -> None:
+    def join(words: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"joined": tf.strings.reduce_join(words, 1, separator="-"), "sizes": tf.strings.length(words)}
+
+    saved = models.save(tmp_path / "model", join, models.spec("words", None, dtype=tf.string))
+    rows: list[list[Any]] = [["a", "bc"], [], [{"b64": "ZGVm"}], ["\u00e9"], [{"b64": "YQ=="}, {"b64": "YmM="}]] * 30
+    done = keyjoin("run", f"--input={lines(*[{'words': row} for row in rows])}", f"--model={saved}")
+    assert (done.code, done.dead()) == (0, []), done.err
+    assert [row["words"] for row in done.rows()] == rows
+    assert [row["joined"] for row in done.rows()] == ["a-bc", "", "def", "\u00e9", "a-bc"] * 30
+    assert [row["sizes"] for row in done.rows()] == [[1, 2], [], [3], [2], [1, 2]] * 30
