@@ -325,14 +325,20 @@ def _pick_batch_size(
         return Sweep(min(options.batch_size, contract.most), {})
     bound = contract.most // MULTIPLE * MULTIPLE or contract.most
     if contract.constant_rows:  # no larger than the input, since each call has so many rows
-        usual = columns.batch_rows(features) * (ACCELERATED if options.accelerator else 1)
+        usual = columns.batch_rows(sample.typical(features)) * (ACCELERATED if options.accelerator else 1)
         return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES, MULTIPLE), {})
     if options.accelerator:  # what is fast on this machine says nothing about it
         return Sweep(min(columns.batch_rows(sample.typical(features)) * ACCELERATED, bound), {})
     most = min(most, bound)
     rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
     usual = min(columns.batch_rows(sample.typical(features)), most)
-    return sweep(loaded, contract, rows, usual, most) if rows else Sweep(usual, {})
+    if rows is None:
+        return Sweep(usual, {})
+    if filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights) > 1:  # rows are small
+        return sweep(loaded, contract, rows, usual, most)
+    called = sample.call_rows(usual, options.chunk_bytes or CHUNK_BYTES, 1)
+    swept = sweep(loaded, contract, rows, called, most if called == usual else called)
+    return Sweep(usual, swept.rates) if swept.batch_size == called else swept
 
 
 def _look(

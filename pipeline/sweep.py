@@ -14,7 +14,7 @@ from transforms.errors import ModelError, RunError, SharedError, StoppedError
 from transforms.halves import MULTIPLE, Scored
 from transforms.model import Arrays, Contract, Model
 from transforms.records import BadRow
-from transforms.score import score
+from transforms.score import most_copies, score
 from transforms.threads import THREADS
 
 BATCHES = max(2, THREADS)  # of each size
@@ -73,9 +73,10 @@ def fit(model: Model, contract: Contract, rows: Arrays, swept: Sweep) -> Sweep:
         swept: What was picked.
     """
     tried = probe(model, SharedError)
-    size = min(swept.batch_size, MULTIPLE)
+    count = len(next(iter(rows.values())))
+    size = min(swept.batch_size, MULTIPLE, *(most_copies(rows, row) for row in range(count)))
     with contextlib.suppress(ProbeError):
-        for row in range(len(next(iter(rows.values())))):
+        for row in range(count):
             with contextlib.suppress(StoppedError, RunError):
                 started = time.monotonic()
                 _score_copies(tried, contract, rows, row, 1)

@@ -1,5 +1,6 @@
 """The batch size: the usual one, or a clearly faster one that gives the same bits, told by a clock that the model itself turns."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -9,12 +10,16 @@ import pytest
 from tensorflow.python.client import session
 
 from pipeline import preflight, sample, sweep
+from pipeline.batch_dependence import Verdict
 from pipeline.model_process import ModelProcess
+from pipeline.options import parse_run
 from tests import models
 from tests.conftest import Result
 from transforms.columns import MAX_BATCH
 from transforms.errors import ModelError
+from transforms.formats import jsonl
 from transforms.model import Contract, Model, Tensor
+from transforms.records import Feature
 from transforms.saved_model import ALL_CORES, ONE_CORE, Loading, load
 
 X = Tensor("x", "float32", (2,), "x:0")
@@ -160,3 +165,29 @@ def test_what_was_measured_is_in_the_manifest(
     monkeypatch.setattr(preflight, "SMALL_INPUT", 1 << 20)
     small = keyjoin("run", f"--input={path}", f"--model={folder}").manifest()["model"]
     assert (small["batch_size"], small["rows_per_second_by_batch_size"]) == (12_288, {})
+
+
+def test_no_call_before_a_run_has_more_large_rows_than_the_run_s_own_calls() -> None:
+    """Four rows of a megabyte: 96 copies of one, or two batches of 192 rows, would be a hundred times the input."""
+    sizes = list[int]()
+
+    def call(x: np.ndarray) -> tuple[np.ndarray]:
+        sizes.append(len(x))
+        return (np.array([len(text) for text in x]),)
+
+    x, y = Tensor("x", "string", (), ""), Tensor("n", "int64", (), "")
+    called, contract = Model({"x": x}, {"n": y}, call), Contract("s", (x,), (y,))
+    rows = [{"x": chr(97 + row) * (1 << 20)} for row in range(4)]
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    beginning = sample.Sample(jsonl.FORMAT, data, rows, sweep.SMALL_INPUT, len(data), ())
+    options, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
+    features = (Feature("x", "string", (), ("x",)),)
+    swept = preflight._pick_batch_size(options, beginning, called, contract, features, 12_288)
+    few = beginning.arrays(features, 4)
+    assert few is not None
+    assert sweep.fit(called, contract, few, swept).batch_size == swept.batch_size == 6_144
+    assert (
+        preflight._look(options, beginning, called, contract, features, swept.batch_size)[1].verdict
+        is Verdict.INDEPENDENT
+    )
+    assert max(sizes) <= 64

@@ -143,11 +143,16 @@ def _bisection(
         return scored if keep_non_finite else _finite(scored, first, end)
 
     multiple = most if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
-    return Bisection(score_batch, called.room, refused, multiple, functools.partial(_copies, inputs))
+    return Bisection(score_batch, called.room, refused, multiple, functools.partial(most_copies, inputs))
 
 
-def _copies(inputs: Arrays, row: int) -> int:
-    """How many copies of a row a call may have at most."""
+def most_copies(inputs: Arrays, row: int) -> int:
+    """How many copies of a row a call may have at most, so that they take `COPIES_BYTES`, or are two.
+
+    Args:
+        inputs: Data input -> (rows, …).
+        row: The row's number.
+    """
     found = [array[row : row + 1] for array in inputs.values()]
     size = sum(sum(map(len, array.flat)) if array.dtype == object else array.nbytes for array in found)
     return max(2, COPIES_BYTES // max(size, 1))
