@@ -189,7 +189,8 @@ def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> Non
         reason: The reason code.
     """
     for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
-        show_error(visible(f"{letter['key']}  {reason}: {_shortened(letter['message'])}"))
+        place = letter["key"] if letter["line"] is None else f"{letter['key']} (line {letter['line']:,})"
+        show_error(visible(f"{place}  {reason}: {_shortened(letter['message'])}"))
 
 
 def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:

@@ -34,31 +34,38 @@ class Picked(NamedTuple):
     Attributes:
         part: Its receipt.
         rows: Which of its joined rows.
+        lines: How many lines stand before its chunk, if rows are lines.
     """
 
     part: PartReceipt
     rows: list[int]
+    lines: int
 
 
 def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Picked]:
     """Spreads rows to score again evenly over all joined rows: always the same ones.
 
     Args:
-        parts: The parts.
-        joined: The rows in them.
+        parts: The parts, those of a source in order. A part with replayed rows is skipped: not all of its rows came of
+            their source and of the run's own model.
+        joined: The rows in the others.
         count: How many to pick; all, if there are not as many.
     """
     count = min(count, joined)
     numbers = ((2 * n + 1) * joined // (2 * count) for n in range(count))
-    number, first = next(numbers, None), 0
+    number, first, lines = next(numbers, None), 0, 0
     for part in parts:
+        before = lines if part.chunk.number else 0
+        lines = before + part.rows + part.blank
+        if part.replayed:
+            continue
         rows = []
         while number is not None and number < first + part.joined:
             rows.append(number - first)
             number = next(numbers, None)
         first += part.joined
         if rows:
-            yield Picked(part, rows)
+            yield Picked(part, rows, before)
 
 
 def rescore_rows(
@@ -95,18 +102,18 @@ def rescore_rows(
         except (KeyError, UsageError) as error:
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {options.model}: {error!r}") from error
         called = called.only([tensor.name for tensor in how.contract.outputs])
-        for picked in pick(_not_replayed(run), sum(part.joined for part in _not_replayed(run)), count):
+        for picked in pick(_parts(run), sum(part.joined for part in _parts(run) if not part.replayed), count):
             for found in _rescore_part(run, picked, sources, how, called, findings):
                 counted[found.agreement] += 1
                 if found.agreement is Agreement.OTHER:
                     said = f"its part has {found.found}"
-                    findings.add(Finding(Exit.DIFFERING, found.key, found.expected, said, Cure.MODEL))
+                    line = "" if found.line is None else f" (line {picked.lines + found.line + 1:,})"
+                    findings.add(Finding(Exit.DIFFERING, found.key + line, found.expected, said, Cure.MODEL))
     return counted
 
 
-def _not_replayed(run: str) -> Iterator[PartReceipt]:
-    """Parts all of whose rows came of their source and of the run's own model."""
-    return (part for part in read_list(files.join(run, PARTS)) if not part.replayed)
+def _parts(run: str) -> Iterator[PartReceipt]:
+    return read_list(files.join(run, PARTS))
 
 
 def _check_model(model: str, document: Manifest) -> None:

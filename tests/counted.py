@@ -11,6 +11,7 @@ from benchmarks import rows as made
 from tests.examples import example, floats, texts, written
 from transforms import columns, formats
 from transforms.formats import json_lines, slices
+from transforms.lines import Lines
 from transforms.model import Contract, Echo, Model, Tensor
 from transforms.predict import KeyedChunkHandler
 from transforms.read import read_chunk
@@ -115,7 +116,13 @@ class Passage:
 
     def write(self) -> PartReceipt:
         return write_part(
-            self.receipt, self.predictions, self.format, self.work.layout, self.output, f"{self.output}/_temp"
+            self.receipt,
+            self.predictions,
+            self.format,
+            self.work.layout,
+            self.output,
+            f"{self.output}/_temp",
+            Lines(self.format.row_end),
         )
 
     def slices(self, step: str) -> int:

@@ -1,6 +1,7 @@
 """`keyjoin verify --rescore`: rows that are scored again, alone."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ class TestRescore:
         assert done.code == Exit.DIFFERING, done.out
         differing = [line for line in done.out.splitlines() if line.startswith("differing  ")]
         assert len(differing) == len(lines)
-        assert "a.jsonl#" in differing[0]
+        for said in differing:
+            path, position, line = re.findall(r"differing  (.*a\.jsonl)#(\d+) \(line (\d+)\): ", said)[0]
+            assert Path(path).read_bytes()[: int(position)].count(b"\n") == int(line) - 1
         assert "expected prediction [" in differing[0]
         assert "; its part has prediction [" in differing[0]
         assert f"scored again: {48 - len(lines)} equal, {len(lines)} differing" in done.out

@@ -4,6 +4,7 @@ import base64
 import json
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from hypothesis import example, given
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from pipeline import ledger
 from tests.test_jsonl import BOM, WHOLE, split_lines, texts
+from transforms import lines as line_numbers
 from transforms.chunks import split_source
 from transforms.formats.jsonl import FORMAT
 from transforms.join import join_chunk
+from transforms.lines import Lines
 from transforms.model import Contract, Model, Tensor
 from transforms.predict import KeyedChunkHandler
 from transforms.read import read_chunk
@@ -34,7 +37,7 @@ HANDLER = KeyedChunkHandler(lambda: MODEL, Contract("s", (X,), (Y,)), FED, 96)
 
 
 def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
-    parts = []
+    parts, lines = [], Lines(FORMAT.row_end)
     for chunk in split_source(source, source.path, source.size, FORMAT, chunk_bytes):
         features, receipt = read_chunk(chunk, FORMAT, HANDLER.features)
         (scored,) = HANDLER.run_inference([features], HANDLER.load_model())
@@ -45,6 +48,7 @@ def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
                 WHOLE,
                 str(output),
                 f"{output.parent}/temp",
+                lines,
             )
         )
     return parts
@@ -55,7 +59,7 @@ def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
 @example(data=BOM + b"\n\n", chunk_bytes=1)
 @example(data=b'{"x": [3, 4]}\n' * 3 + b"\xff\n" + b'{"x": [1, 2]}', chunk_bytes=14)
 def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_bytes: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(line_numbers, "BLOCK_BYTES", 5):
         path, output = Path(folder, "in.jsonl"), Path(folder, "out")
         path.write_bytes(data)
         source = Source(str(path), len(data), "in", ".jsonl")
@@ -71,6 +75,7 @@ def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_
                 row = letter["row"]
                 raw = row.encode() if letter["row_encoding"] == "utf-8" else base64.b64decode(row)
                 assert data[letter["position"] :].startswith(raw)
+                assert letter["line"] == 1 + data[: letter["position"]].count(b"\n")
                 found.append((letter["position"], raw))
             rest = iter((output / part.chunk.part).read_bytes().splitlines(keepends=True))
             lost = {position for position, _ in found}

@@ -14,20 +14,24 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 rows = st.lists(st.binary() | texts.map(str.encode), max_size=5)
 
 
-@given(lines=rows, source=texts, message=texts, start=st.integers(0, 1 << 50))
-def test_a_letter_is_the_json_that_python_writes(lines: list[bytes], source: str, message: str, start: int) -> None:
+@given(lines=rows, source=texts, message=texts, start=st.integers(0, 1 << 50), first=st.none() | st.integers(1))
+def test_a_letter_is_the_json_that_python_writes(
+    lines: list[bytes], source: str, message: str, start: int, first: int | None
+) -> None:
     ends = np.cumsum([0, *map(len, lines)])
     dead = [BadRow(at, "read", "null", message) for at in range(len(lines))]
-    found = list(letters(Chunk(source, source, start, 0, 0, 1, "p"), b"".join(lines), Rows(ends[:-1], ends[1:]), dead))
+    numbers = [first and first + at for at in range(len(lines))]
+    places = Rows(ends[:-1], ends[1:])
+    found = list(letters(Chunk(source, source, start, 0, 0, 1, "p"), b"".join(lines), places, dead, numbers))
     assert len(found) == len(lines)
-    for letter, line, position in zip(found, lines, (start + ends).tolist(), strict=False):
+    for letter, line, number, position in zip(found, lines, numbers, (start + ends).tolist(), strict=False):
         try:
             row, encoding = line.decode(), "utf-8"
         except UnicodeDecodeError:
             row, encoding = base64.b64encode(line).decode(), "base64"
         fields = {
-            "key": f"{source}#{position}", "source": source, "position": position, "stage": "read", "reason": "null",
-            "message": message, "row": row, "row_encoding": encoding,
+            "key": f"{source}#{position}", "source": source, "position": position, "line": number, "stage": "read",
+            "reason": "null", "message": message, "row": row, "row_encoding": encoding,
         }  # fmt: skip
         assert letter == json.dumps(fields, ensure_ascii=False).encode()
 

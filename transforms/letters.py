@@ -16,21 +16,32 @@ def key(chunk: Chunk, rows: Rows, row: int) -> str:
     return f"{chunk.source}#{chunk.start + int(rows.places[row])}"
 
 
-def letters(chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow]) -> Iterator[bytes]:
-    """The dead letters of rows, each a line without its newline."""
+def letters(
+    chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow], lines: Sequence[int | None]
+) -> Iterator[bytes]:
+    """The dead letters of rows, each a line without its newline.
+
+    Args:
+        chunk: The chunk.
+        data: Bytes that hold the rows.
+        rows: Where they lie.
+        dead: The bad ones among them.
+        lines: The line of its source at which each of these begins; None where that is not known.
+    """
     numbers = [bad.row for bad in dead]
     source = _TEXT(chunk.source)
     bounds = rows.starts[numbers], rows.ends[numbers], rows.places[numbers] + chunk.start
-    for bad, start, end, position in zip(dead, *(places.tolist() for places in bounds), strict=True):
+    for bad, line, start, end, position in zip(dead, lines, *(places.tolist() for places in bounds), strict=True):
         row = _row(data[start:end])
         yield (
-            b'{"key": %b#%d", "source": %b, "position": %d, "stage": %b, "reason": %b, "message": %b, '
+            b'{"key": %b#%d", "source": %b, "position": %d, "line": %b, "stage": %b, "reason": %b, "message": %b, '
             b'"row": %b, "row_encoding": %b}'
             % (
                 source[:-1],
                 position,
                 source,
                 position,
+                b"null" if line is None else b"%d" % line,
                 _TEXT(bad.stage),
                 _TEXT(bad.reason),
                 _TEXT(bad.message),

@@ -35,11 +35,13 @@ class Letter(NamedTuple):
         key: The row's key.
         position: Where the row begins in its source (of a gzip file, after decompression).
         row: Its bytes.
+        line: The line at which it begins; None where that is not known.
     """
 
     key: str
     position: int
     row: bytes
+    line: int | None = None
 
 
 class _Line(msgspec.Struct):
@@ -49,6 +51,7 @@ class _Line(msgspec.Struct):
     row: msgspec.Raw
     position: Count | None = None
     row_encoding: str = "utf-8"
+    line: Count | None = None
 
 
 _DECODE = msgspec.json.Decoder(_Line).decode
@@ -86,7 +89,7 @@ def _letter_lines(part: PartReceipt, output: str) -> bytes:
 def _letters(part: PartReceipt, text: bytes) -> list[Letter]:
     try:
         lines = [_DECODE(line) for line in text.split(b"\n") if line]
-        return [Letter(line.key, line.position or 0, _row(line)) for line in lines]
+        return [Letter(line.key, line.position or 0, _row(line), line.line) for line in lines]
     except (ValueError, binascii.Error, RecursionError) as error:
         name = letters_name(part.chunk.part)
         raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
@@ -206,7 +209,7 @@ def replay_part(
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(chunk, text, tried, unread, scored.inference, fmt, layout)
     made = b"".join(bytes(memoryview(block)) for block in joined.blocks)
-    lines = list(letters(chunk, text, tried, joined.bad))
+    lines = list(letters(chunk, text, tried, joined.bad, [again[one.row].line for one in joined.bad]))
     if b"".join(files.in_blocks(lines)) == before:
         return None
 

@@ -59,12 +59,14 @@ class Rescored(NamedTuple):
         agreement: How what stands in the part compares.
         expected: What should stand there, if it is another.
         found: What stands there.
+        line: The line of its chunk at which it begins, from 0, if another stands there and rows are lines.
     """
 
     key: str
     agreement: Agreement
     expected: str = ""
     found: str = ""
+    line: int | None = None
 
 
 def rescore(
@@ -92,16 +94,21 @@ def rescore(
     # A part has the joined rows, or in a left join all rows.
     places = numbers if len(written.starts) == len(rows.starts) else np.arange(len(numbers))
     for number, place in zip(numbers[list(wanted)].tolist(), places[list(wanted)].tolist(), strict=True):
-        key = f"{chunk.source}#{chunk.start + int(rows.starts[number])}"
+        start = int(rows.starts[number])
+        key = f"{chunk.source}#{chunk.start + start}"
         alone = Rows(rows.starts[[number]], rows.ends[[number]])
         found = (
             how.format.sample(part[written.starts[place] : written.ends[place]]) if place < len(written.starts) else []
         )
         if not found:
-            yield Rescored(key, Agreement.OTHER, "its row in the part", "there is none")
-            continue
-        other = _other_row(how.format.sample(data[alone.starts[0] : alone.ends[0]]), found[0], key, how.layout)
-        yield Rescored(key, Agreement.OTHER, *other) if other else _rescore_row(key, data, alone, found[0], how, called)
+            made = Rescored(key, Agreement.OTHER, "its row in the part", "there is none")
+        elif other := _other_row(how.format.sample(data[start : alone.ends[0]]), found[0], key, how.layout):
+            made = Rescored(key, Agreement.OTHER, *other)
+        else:
+            made = _rescore_row(key, data, alone, found[0], how, called)
+        if made.agreement is Agreement.OTHER and how.format.row_end:
+            made = made._replace(line=data.count(how.format.row_end, 0, start))
+        yield made
 
 
 def _other_row(

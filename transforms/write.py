@@ -19,6 +19,7 @@ from transforms.errors import RunError
 from transforms.formats import GZIP
 from transforms.formats.base import Format, Joined
 from transforms.letters import letters
+from transforms.lines import Lines
 from transforms.predict import from_ipc
 from transforms.reasons import DEAD_LETTERS
 from transforms.receipts import write_receipt
@@ -29,7 +30,7 @@ AT_ONCE = 2  # parts: while one waits for the disk, the next one is made
 
 
 def write_part(
-    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str, temp: str
+    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str, temp: str, lines: Lines
 ) -> PartReceipt:
     """Writes a chunk's part, its dead letters if there are any, then the receipt of both, which proves them.
 
@@ -43,6 +44,7 @@ def write_part(
         layout: What stands in an output row.
         output: Output folder.
         temp: Folder for what is gone after the run: the receipt goes there.
+        lines: Counts the lines of sources.
 
     Raises:
         RunError: The source is not what it was when it was read, or a file cannot be written.
@@ -55,7 +57,9 @@ def write_part(
     unread = unpack_bad(receipt.bad)
     joined = join_rows(chunk, data, rows, unread, predictions, fmt, layout)
     dead = joined.bad
-    part, lettered = write_files(output, chunk, joined.blocks, letters(chunk, data, rows, dead), dead=bool(dead))
+    numbers = lines.numbers(chunk, data, rows.starts[[one.row for one in dead]]) if dead else ()
+    written = letters(chunk, data, rows, dead, numbers)
+    part, lettered = write_files(output, chunk, joined.blocks, written, dead=bool(dead))
     made = PartReceipt(
         chunk,
         receipt.checksum,
@@ -172,12 +176,15 @@ class _Write(beam.DoFn):
         self.joined = Metrics.counter("ledger", "rows_joined")
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
+    def setup(self) -> None:
+        self.lines = Lines(self.format.row_end)
+
     def start_bundle(self) -> None:
         self.ahead = Ahead(self._write, AT_ONCE)
 
     def _write(self, element: tuple[Receipt, Predictions]) -> PartReceipt:
         receipt, predictions = element
-        return write_part(receipt, predictions, self.format, self.layout, self.output, self.temp)
+        return write_part(receipt, predictions, self.format, self.layout, self.output, self.temp, self.lines)
 
     def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
         yield from map(self._counted, self.ahead.put(element))
