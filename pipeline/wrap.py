@@ -16,6 +16,7 @@ from pipeline.model_folder import newest_version
 from pipeline.saved_model_graph import Style
 from pipeline.startup import import_session, import_tensorflow
 from pipeline.terminal import show
+from transforms.composites import check_parts
 from transforms.connect import connect, ensure_values
 from transforms.errors import RunError, UsageError
 from transforms.model import KEY
@@ -120,6 +121,7 @@ def wrap(
         saved = saved_model_graph.read(source)
         graph = saved_model_graph.serving_graph(saved, model)
         saved_model_graph.find_signature(graph, model, signature)
+        check_parts(graph, model, signature)
         _connect(graph, source, signature)  # before the objects are hidden that say what to connect
         definition = saved_model_graph.add_key(saved, model, signature, style)
         findings = find(graph, source, signature)

@@ -274,6 +274,18 @@ def _field_of(
     raise UsageError(
         f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
         f"map one with --input_map {tensor.name}=FIELD{_why_data(contract) if tensor.name == KEY else ''}"
+        f"{_part_of(contract, tensor)}"
+    )
+
+
+def _part_of(contract: Contract, tensor: Tensor) -> str:
+    """What to do if an input is a part of a ragged or sparse one, of which the model does not say what it is."""
+    name, _, number = tensor.name.rpartition("_")
+    if not number.isdecimal() or name not in [t.name for t in contract.inputs]:
+        return ""
+    return (
+        f"; if {name} is a ragged or sparse input and {tensor.name} a part of it, save the model with its function as "
+        "an attribute of the saved object (module.call = function), which says so"
     )
 
 
@@ -307,6 +319,8 @@ def describe(tensor: Tensor) -> str:
     >>> describe(Tensor("x", "float32", (13, None), "x:0"))
     'float32 [N, 13, ?]'
     """
+    if tensor.kind:
+        return f"{tensor.kind} {describe(tensor._replace(kind=''))}"
     if tensor.shape is None:
         return f"{tensor.dtype} of any shape"
     return f"{tensor.dtype} [{', '.join(['N', *('?' if s is None else str(s) for s in tensor.shape)])}]"

@@ -34,6 +34,7 @@ class Tensor(NamedTuple):
         fixed_rows: The first size of an output, where the signature fixes it: it does not follow the rows of a call.
         is_parsed: Whether an input holds serialized tf.Examples, which the model parses.
         has_default: Whether the graph has a value for an input that is not fed.
+        kind: `ragged` or `sparse` for an input that is; empty for a dense tensor.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Tensor(NamedTuple):
     fixed_rows: int | None = None
     is_parsed: bool = False
     has_default: bool = False
+    kind: str = ""
 
 
 class Echo(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from transforms import compiled, model_ops, model_paths, model_state
+from transforms.composites import Composite, Part, WithComposites
 from transforms.connect import ensure_values
 from transforms.constants import Constant, WithConstants, fed
 from transforms.dtypes import STRING
@@ -119,7 +120,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
-    read = read_signature(signatures[signature], loading.constants, unfit, functools.partial(_has_default, graph))
+    read = read_signature(described, signature, loading.constants, unfit, functools.partial(_has_default, graph))
     texts = [name for name, tensor in read.inputs.items() if tensor.dtype == STRING]
     if len(texts) == 1 and any(node.op in PARSE_EXAMPLE for node in reached):
         read.inputs[texts[0]] = read.inputs[texts[0]]._replace(is_parsed=True)
@@ -133,10 +134,17 @@ def _has_default(graph: Any, tensor: str) -> bool:
     return bool(graph.get_tensor_by_name(tensor).op.type == "PlaceholderWithDefault")
 
 
+def _parts(composite: Composite | None, tensor: Tensor) -> Sequence[Tensor | Part]:
+    return [tensor] if composite is None else composite.parts
+
+
 def _call(session: Any, read: Signature) -> Call:
     """What calls a signature, see `Model.call`."""
     given = [constant for constant in read.constants if constant.value is not None]
-    call: Call = _Session(session, [*read.inputs.values(), *given], read.outputs)
+    parts = [part for name, one in read.inputs.items() for part in _parts(read.composites.get(name), one)]
+    call: Call = _Session(session, [*parts, *given], read.outputs)
+    if read.composites:
+        call = WithComposites(call, [read.composites.get(name) for name in read.inputs])
     if given:
         call = WithConstants(call, [fed(constant) for constant in given])
     return FixedBatch(call, read.rows, list(read.outputs), read.whole) if read.rows else call
@@ -170,7 +178,7 @@ def _first_line(error: BaseException) -> str:
 class _Session:
     """Calls a signature of a graph in a session. Thread-safe."""
 
-    def __init__(self, session: Any, inputs: Sequence[Tensor | Constant], outputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, session: Any, inputs: Sequence[Tensor | Part | Constant], outputs: Mapping[str, Tensor]) -> None:
         self._fetched = {name: tensor.tensor for name, tensor in outputs.items()}
         self._fed = [tensor.tensor for tensor in inputs]
         self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))

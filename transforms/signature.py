@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from transforms import constants, fixed_batch
+from transforms import composites, constants, fixed_batch
+from transforms.composites import Composite
 from transforms.constants import Constant
 from transforms.dtypes import DTYPES
 from transforms.errors import UsageError
@@ -24,6 +25,7 @@ class Signature(NamedTuple):
         unfit: Other output -> why no row can hold it.
         rows: Rows of each call, where the signature fixes them.
         whole: Outputs without a batch dimension; with one row a call, each is of that row.
+        composites: What ragged and sparse inputs are, by name.
     """
 
     inputs: dict[str, Tensor]
@@ -32,10 +34,12 @@ class Signature(NamedTuple):
     unfit: dict[str, str]
     rows: int | None
     whole: frozenset[str]
+    composites: dict[str, Composite]
 
 
 def read(
-    definition: Any,
+    graph: Any,
+    signature: str,
     values: Iterable[tuple[str, str | None]],
     unfit: Mapping[str, str],
     has_default: Callable[[str], bool],
@@ -43,7 +47,8 @@ def read(
     """Reads a signature.
 
     Args:
-        definition: The `SignatureDef`, https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/meta_graph.proto.
+        graph: The `MetaGraphDef`, https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/meta_graph.proto.
+        signature: Name of the signature.
         values: (input, value) pairs of those that are constant, see `constants.resolve`.
         unfit: Outputs that are known to be unfit -> why.
         has_default: Tells of a tensor of the graph whether it has a value if it is not fed.
@@ -51,11 +56,20 @@ def read(
     Raises:
         UsageError: An input is one that nothing can feed, or there is no input of that name.
     """
-    given = constants.resolve(values, sorted(definition.inputs))
-    types = {name: _input_type(name, definition.inputs[name]) for name in sorted(definition.inputs)}
-    rows = fixed_batch.rows_of({name: sizes for name, (_, sizes) in types.items() if name not in given})
+    definition = graph.signature_def[signature]
+    made = {composite.name: composite for composite in composites.find(graph, signature)}
+    parts = {name for composite in made.values() for name in composite.inputs}
+    names = sorted((definition.inputs.keys() - parts) | made.keys())
+    given = constants.resolve(values, names)
+    types = {name: _input_type(name, definition.inputs[name]) for name in names if name not in made}
+    sizes_of = {name: sizes for name, (_, sizes) in types.items() if name not in given}
+    rows = fixed_batch.rows_of(sizes_of | {name: list(composite.sizes) for name, composite in made.items()})
     inputs, kept = {}, []
-    for name, (dtype, sizes) in types.items():
+    for name in names:
+        if name in made:
+            inputs[name] = _composite(made[name], given)
+            continue
+        dtype, sizes = types[name]
         tensor, default = definition.inputs[name].name, has_default(definition.inputs[name].name)
         if name not in given and fixed_batch.is_per_row(sizes, rows):
             shape = None if sizes is None else tuple(sizes[1:])
@@ -63,6 +77,23 @@ def read(
         else:
             whole = None if sizes is None else tuple(sizes)
             kept.append(Constant(name, dtype, whole, tensor, default, given.get(name)))
+    outputs, bad, whole_outputs = _outputs(definition, unfit, rows)
+    return Signature(inputs, tuple(kept), outputs, bad, rows, whole_outputs, made)
+
+
+def _composite(composite: Composite, given: Mapping[str, str | None]) -> Tensor:
+    if composite.name in given:
+        raise UsageError(
+            f"--constant {composite.name}: that input is {composite.kind}, and no constant can feed it; give rows a "
+            "field of that name"
+        )
+    return Tensor(composite.name, composite.dtype, composite.sizes[1:], composite.parts[0].tensor, kind=composite.kind)
+
+
+def _outputs(
+    definition: Any, unfit: Mapping[str, str], rows: int | None
+) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
+    """The outputs that rows can hold, why they cannot hold others, and which have no batch dimension."""
     outputs, bad, alone = {}, dict(unfit), set()
     for name in sorted(definition.outputs.keys() - unfit.keys()):
         try:
@@ -71,7 +102,7 @@ def read(
             bad[name] = str(error)
         else:
             alone |= {name} if is_whole else set()
-    return Signature(inputs, tuple(kept), outputs, bad, rows, frozenset(alone))
+    return outputs, bad, frozenset(alone)
 
 
 def _input_type(name: str, info: Any) -> tuple[str, list[int | None] | None]:
