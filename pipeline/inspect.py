@@ -100,7 +100,7 @@ def _document(tensor: models.Tensor) -> dict[str, Any]:
         "name": tensor.name,
         "dtype": tensor.dtype,
         "shape": None if tensor.shape is None else [None, *tensor.shape],
-        "kind": tensor.kind or None,
+        **({"kind": tensor.kind} if tensor.kind else {}),
     }
 
 

@@ -115,7 +115,11 @@ def test_several_kinds_beside_each_other(keyjoin: Any, lines: Any, model: Any) -
         {"scale": 1, "more_nested": [[1, 2], [3]], "more": [["x", "y"]]},  # no rectangle
     ]
     found = json.loads(keyjoin("inspect", "--json", f"--model={model(mixed)}").out)
-    assert {one["name"]: one["kind"] for one in found["inputs"]} == {"more": RAGGED, "more_3": RAGGED, "scale": None}
+    assert {one["name"]: one.get("kind") for one in found["inputs"]} == {
+        "more": RAGGED,
+        "more_3": RAGGED,
+        "scale": None,
+    }
     names = {one["dtype"]: one["name"] for one in found["inputs"]}
     flags = ("--input_map", f"{names['int64']}=more_nested", f"{names['string']}=more", "--max_bad_rows=1")
     done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(mixed)}", *flags)
@@ -168,7 +172,12 @@ def test_a_constant_is_no_list(model: Any) -> None:
         saved_model.load(model(ragged), loading)
 
 
-@given(arrays.arrays("float32", arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)), st.data())
+SHAPES = arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
+# TensorFlow takes subnormal numbers for zeros, and NaN is not equal to itself.
+VALUES = {"allow_nan": False, "allow_subnormal": False, "width": 32}
+
+
+@given(arrays.arrays("float32", SHAPES, elements=VALUES), st.data())
 def test_the_parts_are_those_of_tensorflow(rows: Any, data: st.DataObject) -> None:
     rank = data.draw(st.integers(1, rows.ndim - 1))
     parts = (Part("", "float32"), *[Part("", "int64")] * rank)
