@@ -174,7 +174,7 @@ def test_a_constant_is_no_list(model: Any) -> None:
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
 # TensorFlow takes subnormal numbers for zeros, and NaN is not equal to itself.
-VALUES = {"allow_nan": False, "allow_subnormal": False, "width": 32}
+VALUES = {"allow_nan": False, "allow_subnormal": False}
 
 
 @given(arrays.arrays("float32", SHAPES, elements=VALUES), st.data())
