@@ -72,7 +72,7 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--format=csv"], "keyjoin does not read csv, it reads jsonl and tfrecord; convert the files first: "),
         (["--format=text"], "keyjoin does not read text, it reads jsonl and tfrecord; convert the files first; see"),
         (["--features=a,,b"], "'a,,b' has an empty name"),
-        (["--input_map", "x"], "'x' is not of the form MODEL_INPUT=ROW_FIELD"),
+        (["--input_map", "x"], "'x' is not of the form INPUT=FIELD"),
         (["--input_map", "x=a", "x=b"], "--input_map names a model input twice"),
         (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['x']"),
         (["--input_map", "x=m"], "the rows have no field m"),
