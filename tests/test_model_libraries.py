@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import manifest, resume
-from pipeline.flags import Parser, add_libraries_argument
+from pipeline.flags import Parser, add_code_arguments
 from tests import commands, models
 from tests.conftest import ROOT, Result
 from tests.library_models import FOREST_ROWS, TEXTS
@@ -310,7 +310,7 @@ def test_an_unknown_op_that_nothing_runs_has_the_same_remedy(tmp_path: Path, mon
 @given(st.text() | st.lists(st.sampled_from([".", "a", "class", "_b1", "é", " ", "\n", "-", "1"])).map("".join))
 def test_a_name_is_a_module_or_refused(text: str) -> None:
     parser = Parser()
-    add_libraries_argument(parser)
+    add_code_arguments(parser)
     try:
         found = parser.parse_args([f"--model_libraries={text}"]).model_libraries
     except UsageError:
