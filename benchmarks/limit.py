@@ -52,7 +52,7 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     model = saved_model.load(options.model, model_check.loading(options))
     contract = find_contract(model, options.signature, options.key_input)
     features = mapping.map_inputs(contract, sample, options.features, options.input_map)
-    layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample)
+    layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample, fmt, features)
     batch_size = options.batch_size or columns.batch_rows(features)
 
     def write(chunk: Chunk) -> list[Any]:

@@ -334,7 +334,7 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     assert len(begun) < 10
     assert len(samples) == 3
     for letter, sample in zip(done.dead(), samples, strict=False):
-        assert sample.startswith(f"{letter['key']}  model_error: ")
+        assert sample.startswith(f"{letter['key']} (line {letter['line']:,})  model_error: ")
     assert not (done.output / "_manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done.parts()}
     again = keyjoin("run", *flags, "--max_bad_rows=1.0", f"--output={done.output}")
@@ -371,7 +371,7 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     assert done.err.startswith("keyjoin: warning: 4 of the first 100 rows are bad")
     assert "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; see" in done.err
     assert all(c.isprintable() or c == "\n" for c in done.err)
-    assert f"/\\x1b[2J\\u202eé.jsonl#{17 * 96}  wrong_shape: field x: a list of 2 where 3 are expected\n" in done.err
+    assert f"/\\x1b[2J\\u202eé.jsonl#{17 * 96} (line 97)  wrong_shape: field x: a list of 2 where 3 are expected\n" in done.err
     manifest = done.manifest()
     assert manifest["status"] == "over budget"
     assert manifest["options"]["max_bad_rows"] == {"all": "0.5", "wrong_shape": "0.03", "missing": "0"}

@@ -1,8 +1,13 @@
 """What keyjoin does, as one would write it down first: a line at a time, nothing kept, nothing fast."""
 
 import json
+import re
 
 import numpy as np
+
+
+# A number in a string, as proto3's JSON mapping takes it for a float.
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class BadRowError(Exception):
@@ -25,6 +30,8 @@ def predict(raw: bytes) -> np.float32:
     if names.count("x") != 1 or "prediction" in names:
         raise BadRowError("x is missing or ambiguous, or there is a prediction already")
     x = dict(pairs)["x"]
+    if isinstance(x, list):
+        x = [float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value for value in x]
     if not isinstance(x, list) or len(x) != 3 or any(type(value) not in (int, float) for value in x):
         raise BadRowError("x is not a list of three numbers")
     with np.errstate(over="ignore"):
