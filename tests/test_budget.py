@@ -371,7 +371,10 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     assert done.err.startswith("keyjoin: warning: 4 of the first 100 rows are bad")
     assert "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; see" in done.err
     assert all(c.isprintable() or c == "\n" for c in done.err)
-    assert f"/\\x1b[2J\\u202eé.jsonl#{17 * 96} (line 97)  wrong_shape: field x: a list of 2 where 3 are expected\n" in done.err
+    assert (
+        f"/\\x1b[2J\\u202eé.jsonl#{17 * 96} (line 97)  wrong_shape: field x: a list of 2 where 3 are expected\n"
+        in done.err
+    )
     manifest = done.manifest()
     assert manifest["status"] == "over budget"
     assert manifest["options"]["max_bad_rows"] == {"all": "0.5", "wrong_shape": "0.03", "missing": "0"}

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 
-
 # A number in a string, as proto3's JSON mapping takes it for a float.
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
