@@ -353,9 +353,9 @@ def test_a_transform_takes_libraries(model: Any, own: Callable[[str, str], str],
 
 
 def test_versions_of_libraries_are_recorded_and_compared() -> None:
-    found = manifest._library_versions(("tensorflow_text.python.ops", "json", "hypothesis"))
+    found = manifest._module_versions(("tensorflow_text.python.ops", "json", "hypothesis"))
     assert found == {name: importlib.metadata.version(name) for name in ("hypothesis", "tensorflow-text")}
-    assert manifest._library_versions(()) == {}
+    assert manifest._module_versions(()) == {}
     assert not {*found} & resume.NOT_COMPARED
 
 
