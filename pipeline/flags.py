@@ -1,9 +1,10 @@
 """The flags of the commands, in groups."""
 
 import argparse
+import itertools
 import keyword
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pipeline.terminal import show
@@ -200,19 +201,6 @@ def add_mapping_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def missing_of(given: Sequence[Sequence[tuple[str, str]]]) -> dict[str, str]:
-    """What `--missing` says.
-
-    Raises:
-        UsageError: It names a field twice.
-    """
-    values = [pair for some in given for pair in some]
-    found = dict(values)
-    if len(found) < len(values):
-        raise UsageError("--missing names a field twice; name it once")
-    return found
-
-
 def add_pad_argument(parser: argparse.ArgumentParser) -> None:
     """The flag that says what rows of different lengths are padded with."""
     parser.add_argument(
@@ -233,28 +221,29 @@ def _padding(text: str) -> str:
     return text
 
 
-def pairs_of(given: Sequence[Sequence[tuple[str, str | spelling.Path]]]) -> dict[str, str | spelling.Path]:
-    """What `--input_map` says.
+def pairs_of(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the flags of pairs say: `--input_map`, `--missing` and `--constant`.
+
+    Args:
+        given: Flag without its hyphens -> what the parser made of it.
 
     Raises:
-        UsageError: It names an input twice.
+        UsageError: One of them names an input or a field twice.
     """
-    pairs = [pair for some in given for pair in some]
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise UsageError("--input_map names a model input twice; name it once")
-    return found
+    flatten = itertools.chain.from_iterable
+    return {
+        "input_map": _once("--input_map", "model input", flatten(given["input_map"])),
+        "missing": _once("--missing", "field", flatten(given["missing"])),
+        "constant": _once("--constant", "model input", given["constant"]),
+    }
 
 
-def constants_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """What `--constant` says.
-
-    Raises:
-        UsageError: It names an input twice.
-    """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise UsageError("--constant names a model input twice; name it once")
+def _once(flag: str, what: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(f"{flag} names a {what} twice; name it once")
+        found[name] = value
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.budget import Budget
-from pipeline.flags import Parser, constants_of, missing_of, pairs_of, run_parser
+from pipeline.flags import Parser, pairs_of, run_parser
 from transforms import spelling
 from transforms.errors import UsageError
 
@@ -122,9 +122,7 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     given |= {
         "input": tuple(given["input"]),
         "pad": tuple(given["pad"]),
-        "input_map": pairs_of(given["input_map"]),
-        "missing": missing_of(given["missing"]),
-        "constant": constants_of(given["constant"]),
+        **pairs_of(given),
         "max_bad_rows": Budget.parse(given["max_bad_rows"]),
     }
     return RunOptions(**given), beam_args

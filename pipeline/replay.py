@@ -21,8 +21,6 @@ from pipeline.flags import (
     add_constant_argument,
     add_mapping_arguments,
     add_trust_arguments,
-    constants_of,
-    missing_of,
     pairs_of,
 )
 from pipeline.lock import locked
@@ -180,8 +178,7 @@ def _check_parts(run: str, document: Manifest) -> None:
 def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOptions:
     """The run's options, but for what is given anew."""
     pinned = given.model_sha256 or (None if given.model else document.model.sha256)
-    anew = {"features": given.features, "input_map": pairs_of(given.input_map), "missing": missing_of(given.missing)}
-    anew["constant"] = constants_of(given.constant)
+    anew = {"features": given.features, **pairs_of(vars(given))}
     return dataclasses.replace(
         document.options,
         output=run,
