@@ -334,7 +334,7 @@ def _pick_batch_size(
     usual = min(columns.batch_rows(sample.typical(features)), most)
     if rows is None:
         return Sweep(usual, {})
-    if filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights) > 1:  # rows are small
+    if filled_up_to(contract, rows, usual, loaded.weights) > 1:  # rows are small
         return sweep(loaded, contract, rows, usual, most)
     called = sample.call_rows(usual, options.chunk_bytes or CHUNK_BYTES, 1)
     swept = sweep(loaded, contract, rows, called, most if called == usual else called)
@@ -353,9 +353,7 @@ def _look(
     dependence = Dependence(Verdict.UNKNOWN)
     if group := sample.group(features, SMALL_SAMPLE) if sample.rows else None:
         rows = group.arrays
-        multiple = (
-            batch_size if contract.constant_rows else filled_up_to(rows, len(next(iter(rows.values()))), loaded.weights)
-        )
+        multiple = filled_up_to(contract, rows, batch_size, loaded.weights)
         size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
         contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)

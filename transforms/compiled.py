@@ -14,7 +14,6 @@ LAUNCHES = ("XlaLaunch", "XlaLaunchV2")
 MUST_COMPILE = "_XlaMustCompile"  # on a function that was made with jit_compile=True, and on nodes that call it
 UNCHECKED = b"platform"  # among a program's `disabled_checks`: it runs on any device
 CPU, CUDA = "CPU", "CUDA"
-DEVICES = {"CPU": CPU, "GPU": CUDA}  # TensorFlow's name of a kind of device -> XLA's
 _REMEDY = (
     "export it again for both: a Keras model with "
     'model.export(FOLDER, jax2tf_kwargs={"native_serialization_platforms": ("cpu", "cuda")}), any other with '

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.errors import ModelError, UsageError
-from transforms.model import KEY
+from transforms.model import KEY, filled_up
 
 Sizes = Sequence[int | None] | None
 
@@ -86,10 +86,8 @@ class FixedBatch:
     def _call_once(
         self, arrays: Sequence[npt.NDArray[Any]], names: Sequence[str], outputs: Sequence[str] | None, start: int
     ) -> list[npt.NDArray[Any]]:
-        some = [array[start : start + self._rows] for array in arrays]
-        count = len(some[0])
-        if count < self._rows:
-            some = [np.concatenate([a, np.repeat(a[-1:], self._rows - count, axis=0)]) for a in some]
+        count = len(arrays[0][start : start + self._rows])
+        some = [filled_up(array[start : start + self._rows], self._rows) for array in arrays]
         made = []
         for name, array in zip(names, self._call(*some, outputs=outputs), strict=True):
             answer = array[None] if name in self._whole else array

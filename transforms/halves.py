@@ -14,6 +14,8 @@ from transforms.records import BadRow
 # Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
 # whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
 MULTIPLE = 96
+# What a call is filled up to where it may have few rows only.
+FEWER = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,10 +36,6 @@ ScoreBatch = Callable[[int, int, int, bool], Scored]
 Refused = Callable[[BadRow], None]
 
 
-# What a call is filled up to where it may have few rows only.
-FEWER = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
-
-
 class Bisection(NamedTuple):
     """Scores batches, and bisects those that fail.
 
@@ -52,8 +50,8 @@ class Bisection(NamedTuple):
     score_batch: ScoreBatch
     room: Room
     refused: Refused
-    multiple: int = MULTIPLE
-    copies: Callable[[int], int] = lambda _: MULTIPLE
+    multiple: int
+    copies: Callable[[int], int]
 
     def score(
         self, first: int, end: int, most: int, *, alone: bool = False, fails: bool = False, part: bool = False

@@ -226,3 +226,15 @@ def key_array(keys: npt.NDArray[Any], key: Tensor) -> npt.NDArray[Any]:
     else:
         made = keys.astype(key.dtype)
     return made.reshape(-1, 1) if key.shape == (1,) else made
+
+
+def filled_up(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Rows filled up with copies of the last one: its values are valid for the model, zeros may not be.
+
+    Args:
+        array: At least one row and at most so many: (…, …).
+        rows: How many there are to be.
+    """
+    if len(array) == rows:
+        return array
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])

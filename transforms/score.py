@@ -12,7 +12,7 @@ from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError
 from transforms.groups import Group
 from transforms.halves import MULTIPLE, Bisection, Refused, Scored
-from transforms.model import Arrays, Contract, Model, key_array
+from transforms.model import Arrays, Contract, Model, filled_up, key_array
 from transforms.reasons import Reason
 from transforms.records import BadRow, Mask, Positions
 from transforms.shapes import check_same_sizes, check_shapes
@@ -67,7 +67,7 @@ def score(
     def score_rows(first: int) -> list[Scored]:
         return bisection.score(first, min(first + batch_size, rows), batch_size)
 
-    bisection = _bisection(called, contract, inputs, rows, batch_size, refused, keep_non_finite=keep_non_finite)
+    bisection = _bisection(called, contract, inputs, batch_size, refused, keep_non_finite=keep_non_finite)
     done = [scored for batch in in_threads(score_rows, range(0, rows, batch_size)) for scored in batch]
     return _concatenate([nothing(contract), *done])
 
@@ -122,8 +122,7 @@ def score_groups(
         def refuse(bad: BadRow) -> None:
             refused(numbered(bad))
 
-        rows = len(group.numbers)
-        bisection = _bisection(called, contract, group.arrays, rows, most, refuse, keep_non_finite=keep_non_finite)
+        bisection = _bisection(called, contract, group.arrays, most, refuse, keep_non_finite=keep_non_finite)
         scored = _concatenate([nothing(contract), *bisection.score(first, end, most)])
         good = np.delete(group.numbers[first:end], [bad.row - first for bad in scored.bad])
         if len(good):
@@ -134,7 +133,7 @@ def score_groups(
 
 
 def _bisection(
-    called: Model, contract: Contract, inputs: Arrays, rows: int, most: int, refused: Refused, *, keep_non_finite: bool
+    called: Model, contract: Contract, inputs: Arrays, most: int, refused: Refused, *, keep_non_finite: bool
 ) -> Bisection:
     """Scores batches of some rows, of so many at most; see `score`."""
 
@@ -142,7 +141,7 @@ def _bisection(
         scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
         return scored if keep_non_finite else _finite(scored, first, end)
 
-    multiple = most if contract.constant_rows else filled_up_to(inputs, rows, called.weights)
+    multiple = filled_up_to(contract, inputs, most, called.weights)
     return Bisection(score_batch, called.room, refused, multiple, functools.partial(most_copies, inputs))
 
 
@@ -158,19 +157,23 @@ def most_copies(inputs: Arrays, row: int) -> int:
     return max(2, COPIES_BYTES // max(size, 1))
 
 
-def filled_up_to(inputs: Arrays, rows: int, weights: int) -> int:
+def filled_up_to(contract: Contract, inputs: Arrays, most: int, weights: int) -> int:
     """The number of rows that calls are filled up to, or to a multiple of it: 1 where copies of a row cost much.
 
     Args:
+        contract: What the signature takes and gives.
         inputs: Data input -> (rows, …).
-        rows: How many there are.
+        most: Rows of a call at most, which all calls have if the contract has constant rows.
         weights: Bytes of the model's variables that take part in each row.
     """
+    if contract.constant_rows:
+        return most
     size = 0
     for array in inputs.values():
         if array.dtype == object:
             return 1
         size += array.nbytes
+    rows = len(next(iter(inputs.values()), ()))
     return MULTIPLE if size // max(rows, 1) * MULTIPLE <= FILL_BYTES and weights <= FILL_WEIGHTS else 1
 
 
@@ -207,7 +210,7 @@ def _score_batch(
         BatchError: Without a key, the number of predictions is not that of the rows.
     """
     count = end - first
-    arrays = {t.name: _padded(inputs[t.name][first:end], sent) for t in contract.inputs}
+    arrays = {t.name: filled_up(inputs[t.name][first:end], sent) for t in contract.inputs}
     if contract.key is not None:
         arrays[contract.key.name] = key_array(ordinals(sent), contract.key)
     answer = called(arrays, alone=alone)
@@ -219,13 +222,6 @@ def _score_batch(
         if array.ndim == 0 or len(array) != sent:
             raise BatchError(name, array.shape[0] if array.ndim else 0, sent)
     return Scored({name: array[:count] for name, array in predictions.items()}, [])
-
-
-def _padded(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Rows filled up with copies of the last one: its values are valid for the model, zeros may not be."""
-    if len(array) == count:
-        return array
-    return np.concatenate([array, np.repeat(array[-1:], count - len(array), axis=0)])
 
 
 def _take_keys(contract: Contract, answer: Arrays, sent: int) -> tuple[list[Positions], dict[str, int], Arrays]:
