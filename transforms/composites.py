@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import UsageError
+from transforms.model_walk import PLAIN_CALLS
 
 RAGGED, SPARSE = "ragged", "sparse"
-CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 class Part(NamedTuple):
@@ -188,7 +188,7 @@ def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
     by_tensor = {info.name.partition(":")[0]: name for name, info in graph.signature_def[signature].inputs.items()}
     traced = graph.object_graph_def.concrete_functions
     for outer in graph.graph_def.node:
-        wrapper = functions.get(outer.attr["f"].func.name) if outer.op in CALLS else None
+        wrapper = functions.get(outer.attr["f"].func.name) if outer.op in PLAIN_CALLS else None
         if wrapper is None:
             continue
         # The signature's function hands its own arguments on, in the order of the function that it was made of.
@@ -198,7 +198,7 @@ def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
         if not any(given):  # it is another signature's
             continue
         for inner in wrapper.node_def:
-            if inner.op in CALLS and inner.attr["f"].func.name in traced:
+            if inner.op in PLAIN_CALLS and inner.attr["f"].func.name in traced:
                 specs = list(_specs(traced[inner.attr["f"].func.name].canonicalized_input_signature))
                 names = [own.get(name.partition(":")[0]) for name in inner.input]
                 yield from _grouped(specs, names)

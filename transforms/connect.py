@@ -16,7 +16,7 @@ from typing import Any
 from transforms.errors import UsageError
 from transforms.model_ops import loading_parts, signature_part
 from transforms.model_state import changes
-from transforms.model_walk import Part, Walk, bare, inputs_of
+from transforms.model_walk import PLAIN_CALLS, Part, Walk, bare, inputs_of
 from transforms.resources import Given, called, maker, not_given, origin, readers, resource
 
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the checkpoint's tensor with its own object graph
@@ -27,7 +27,6 @@ _REMEDIES = {
     "HashTableV2": f"{_REMEDY}, in TensorFlow 1 with main_op=tf.compat.v1.tables_initializer()",
 }
 _COPY_REMEDY = "copy the whole folder of the model, or save the model again"
-_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _VALUES = ("Identity", "Cast")  # between what is read from the checkpoint and what it is restored into
 
 
@@ -106,7 +105,7 @@ def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:
     found: dict[int, list[str]] = collections.defaultdict(list)
     nodes = walk.nodes("")
     for node in nodes.values():
-        if node.op not in _CALLS:
+        if node.op not in PLAIN_CALLS:
             continue
         for name, _ in called(walk, node):
             if name not in objects.concrete_functions:

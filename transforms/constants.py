@@ -150,7 +150,7 @@ def parse(text: str, dtype: str, sizes: Sequence[int | None] | None) -> npt.NDAr
     shape = _shape(found)
     if sizes is not None:
         expected = [tuple(sizes), tuple(sizes[1:])] if sizes else [()]
-        if not any(_agree(shape, one) for one in expected):
+        if not any(agree(shape, one) for one in expected):
             raise ValueError(f"it has the shape {list(shape)}")
     leaves = [_leaf(value, dtype) for value in _leaves(found)]
     array = np.empty(len(leaves), object if dtype == STRING else dtype)
@@ -184,7 +184,8 @@ def _leaves(value: Any) -> Iterable[Any]:
     return [leaf for item in value for leaf in _leaves(item)]
 
 
-def _agree(shape: Sequence[int], sizes: Sequence[int | None]) -> bool:
+def agree(shape: Sequence[int], sizes: Sequence[int | None]) -> bool:
+    """Whether a shape has these sizes, of which None is any."""
     return len(shape) == len(sizes) and all(size in (None, found) for found, size in zip(shape, sizes, strict=True))
 
 

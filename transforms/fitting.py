@@ -5,6 +5,7 @@ from typing import Any
 
 from transforms import numbers
 from transforms.columns import B64
+from transforms.constants import agree
 from transforms.dtypes import STRING
 from transforms.model import Tensor
 
@@ -24,9 +25,7 @@ def fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
         return _open_size(tensor.shape, shape[0]) is not None
     if tensor.shape == (1,) and shape == ():
         return True
-    return len(shape) == len(tensor.shape) and all(
-        size in (None, found) for size, found in zip(tensor.shape, shape, strict=True)
-    )
+    return agree(shape, tensor.shape)
 
 
 def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
@@ -47,8 +46,7 @@ def settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | N
         return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])
     if tensor.shape is None:
         return shape
-    fits = len(shape) == len(tensor.shape) and all(s in (None, f) for s, f in zip(tensor.shape, shape, strict=True))
-    return shape if fits else None
+    return shape if agree(shape, tensor.shape) else None
 
 
 def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ PASSING = ("Identity", "IdentityN", "PlaceholderWithDefault", "Reshape", "Expand
 FIRST = ("Reshape", "ExpandDims")
 # Ops that call the functions in these attributes -> how many of their inputs come before the function's arguments.
 CALLS = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
+PLAIN_CALLS = ("PartitionedCall", "StatefulPartitionedCall")  # those whose inputs are all arguments
 CALLED = ("f", "then_branch", "else_branch", "branches")
 # TensorFlow may run any one of the functions that say that they implement the same, whichever is called.
 IMPLEMENTS = ("api_implements", "experimental_api_implements", "_implements")
