@@ -62,13 +62,21 @@ def _leaf(text: str, dtype: str) -> Any:
     if dtype == "bool":
         found = {"true": True, "false": False}.get(text)
     else:
-        spelled = "NaN" if text == "nan" else text
-        made = numbers.from_text(pa.array([spelled]), columns.READ_AS[dtype])
-        fits = not made.null_count and columns.in_range(made, dtype, words=True).all()
-        found = made[0].as_py() if fits else None
+        found = number("NaN" if text == "nan" else text, dtype)
     if found is None:
         raise ValueError(f"{text!r} is no {dtype}")
     return found
+
+
+def number(text: str, dtype: str) -> Any:
+    """The number that a text spells; None if it spells none that the dtype holds.
+
+    >>> number("31", "int8"), number("310", "int8"), number("1.5", "float32")
+    (31, None, 1.5)
+    """
+    made = numbers.from_text(pa.array([text]), columns.READ_AS[dtype])
+    fits = not made.null_count and columns.in_range(made, dtype, words=True).all()
+    return made[0].as_py() if fits else None
 
 
 def fill(values: pa.Array, text: str, feature: Feature) -> pa.Array:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms import columns, numbers
+from transforms import columns
+from transforms.defaults import number
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.nested import row_shapes
@@ -79,10 +80,8 @@ def value(feature: Feature) -> Any:
     text, dtype = feature.pad or "", feature.dtype
     if dtype == STRING:
         return text.encode()
-    found = (
-        BOOLS.get(text) if dtype == "bool" else numbers.from_text(pa.array([text]), columns.READ_AS[dtype])[0].as_py()
-    )
-    if found is None or not columns.in_range(pa.array([found], columns.READ_AS[dtype]), dtype, words=True)[0]:
+    found = BOOLS.get(text) if dtype == "bool" else number(text, dtype)
+    if found is None:
         raise UsageError(
             f"--pad {feature.name}={text}: {text!r} is no {dtype}, the dtype of the input; give another value"
         )
