@@ -19,7 +19,7 @@ MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises instead of leaving, so that every error is told in one way."""
+    """A parser that raises instead of leaving, so that all errors are reported in one way."""
 
     def print_help(self, file: object = None) -> None:  # noqa: ARG002
         """Prints the help, or raises an OSError where standard output does not take it."""

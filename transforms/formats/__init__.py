@@ -51,7 +51,7 @@ SUFFIXES = {
 
 
 def split_suffix(path: str) -> tuple[str, str]:
-    """Cuts the suffix of a known format, and that of gzip, off a name; it is given back in small letters.
+    """Cuts the suffix of a known format, and that of gzip, off a name. The suffix is in lower case.
 
     >>> split_suffix("a/b.jsonl.gz")
     ('a/b', '.jsonl.gz')
