@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.budget import FLAG, Breach, Budget
 from pipeline.head import Head
 from pipeline.probe import ProbeError, probe
-from pipeline.terminal import visible
+from pipeline.terminal import at_line, visible
 from pipeline.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import GZIP, foreign
@@ -143,8 +143,8 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
 
 def _place(head: Head, start: int, fmt: Format) -> str:
     """A row's key, and the number of its line in a text."""
-    line = f" (line {head.data.count(fmt.row_end, 0, start) + 1})" if fmt.row_end else ""
-    return f"{head.source.path}#{start}{line}"
+    line = head.data.count(fmt.row_end, 0, start) + 1 if fmt.row_end else None
+    return at_line(f"{head.source.path}#{start}", line)
 
 
 def _advice(head: Head) -> str:

@@ -9,7 +9,7 @@ from pipeline.ledger import Totals
 from pipeline.names import PARTS
 from pipeline.preflight import Plan
 from pipeline.resume import Start
-from pipeline.terminal import show, show_error, visible
+from pipeline.terminal import at_line, show, show_error, visible
 from transforms import files, formats
 from transforms.formats import GZIP
 from transforms.mapping import describe
@@ -189,8 +189,7 @@ def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> Non
         reason: The reason code.
     """
     for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
-        place = letter["key"] if letter["line"] is None else f"{letter['key']} (line {letter['line']:,})"
-        show_error(visible(f"{place}  {reason}: {_shortened(letter['message'])}"))
+        show_error(visible(f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'])}"))
 
 
 def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:

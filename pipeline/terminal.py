@@ -55,6 +55,15 @@ def _octal(character: str) -> str:
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", errors))
 
 
+def at_line(key: str, line: int | None) -> str:
+    """A row's key, and the number of its line where that is known.
+
+    >>> at_line("a.jsonl#1024", 43), at_line("a.tfrecord#16", None)
+    ('a.jsonl#1024 (line 43)', 'a.tfrecord#16')
+    """
+    return key if line is None else f"{key} (line {line:,})"
+
+
 def show(text: str = "") -> None:
     """Prints text to standard output, at once.
 

@@ -15,6 +15,7 @@ from pipeline.names import MANIFEST, PARTS, SOURCES
 from pipeline.options import RunOptions
 from pipeline.record import Manifest
 from pipeline.startup import import_session
+from pipeline.terminal import at_line
 from pipeline.verify_files import check_source, compare
 from transforms import constants, files, formats, saved_model
 from transforms import model as models
@@ -107,8 +108,9 @@ def rescore_rows(
                 counted[found.agreement] += 1
                 if found.agreement is Agreement.OTHER:
                     said = f"its part has {found.found}"
-                    line = "" if found.line is None else f" (line {picked.lines + found.line + 1:,})"
-                    findings.add(Finding(Exit.DIFFERING, found.key + line, found.expected, said, Cure.MODEL))
+                    line = None if found.line is None else picked.lines + found.line + 1
+                    place = at_line(found.key, line)
+                    findings.add(Finding(Exit.DIFFERING, place, found.expected, said, Cure.MODEL))
     return counted
 
 
