@@ -1,7 +1,7 @@
 """Memory: a batch that does not fit is halved, the size is remembered, and a row that does not fit alone is bad."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.model_process import ModelProcess, process
 from tests import models
 from tests.conftest import Result
 from transforms.contract import find_contract
@@ -16,7 +17,7 @@ from transforms.errors import MemoryShortError, ModelError, StoppedError
 from transforms.halves import FEWER, MULTIPLE, Scored
 from transforms.model import SEARCHES, Contract, Model, Tensor
 from transforms.records import BadRow
-from transforms.saved_model import load
+from transforms.saved_model import DEFAULT
 from transforms.score import FILL_WEIGHTS, score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
@@ -259,8 +260,18 @@ def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
     assert 1 <= len(told) < 100
 
 
-def test_a_model_without_memory_says_so(model: Callable[..., str]) -> None:
-    called = load(model(models.hungry, 100))
+@pytest.fixture(scope="module")
+def prompt_process() -> Iterator[ModelProcess]:
+    """The model's process, in which an allocation fails at once: that of oneDNN's kernels waits 10 seconds before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+        process().restart()
+    yield process()
+    process().restart()
+
+
+def test_a_model_without_memory_says_so(model: Callable[..., str], prompt_process: ModelProcess) -> None:
+    called = prompt_process.load(model(models.hungry, 100), DEFAULT)
     x = np.ones((500, 3), np.float32)
     x[3] = 666
     contract = find_contract(called, "serving_default")
@@ -287,6 +298,7 @@ def test_a_run_calls_a_model_with_as_many_rows_as_it_takes(
     assert verified.code == 0, verified
 
 
+@pytest.mark.usefixtures("prompt_process")
 def test_a_run_goes_on_with_smaller_batches(
     keyjoin: Callable[..., Result], lines: Any, model: Any, caplog: Any
 ) -> None:
