@@ -1,5 +1,6 @@
 """What a model does besides computing is found wherever it hides, and stops it before it is loaded."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tests.conftest import BOSTON, ROOT, Result
 from tests.models import save, spec
 from transforms import KeyedPredict, op_kinds, saved_model
 from transforms.errors import UsageError
-from transforms.model_ops import ALLOW, DENY, WARN, Finding, find, judge
+from transforms.model_ops import ALLOW, DENY, POLICIES, WARN, Finding, find, judge
 from transforms.op_kinds import Kind
 from transforms.op_packages import find_package
 
@@ -198,8 +199,9 @@ def finding(kind: Kind) -> Finding:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_the_policy_decides(kind: Kind) -> None:
-    judge("m", [finding(kind)], ALLOW)
-    judge("m", [finding(kind)], WARN)
+    for policy in (ALLOW, WARN):
+        with pytest.raises(UsageError) if kind is Kind.PYTHON else contextlib.nullcontext():
+            judge("m", [finding(kind)], policy)
     judge("m", [], DENY)
     with pytest.raises(
         UsageError,
@@ -211,6 +213,14 @@ def test_the_policy_decides(kind: Kind) -> None:
     else:
         with pytest.raises(UsageError, match="m is refused"):
             judge("m", [finding(kind)], None)
+
+
+@given(st.lists(st.sampled_from(Kind), max_size=4), st.sampled_from([None, *POLICIES]))
+def test_no_flag_is_offered_for_a_model_that_calls_python(others: list[Kind], policy: str | None) -> None:
+    found = sorted(map(finding, [*others, Kind.PYTHON]), key=lambda one: -list(Kind).index(one.kind))
+    with pytest.raises(UsageError, match="calls Python code") as caught:
+        judge("m", found, policy)
+    assert "--" not in str(caught.value)
 
 
 BYTES = (BOSTON / "model" / "saved_model.pb").read_bytes()

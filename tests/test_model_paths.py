@@ -133,12 +133,28 @@ def test_a_model_without_signatures_says_what_its_save_call_lacks(
     assert (done.code, "save it again with one: tf.saved_model.save(module, " in done.err) == (2, True), done.err
 
 
-def test_a_python_function_is_offered_no_flag(keyjoin: Callable[..., Result], tmp_path: Path) -> None:
-    saved = models.save(
-        tmp_path / "m", lambda x: {"y": tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), [-1])}, models.spec("x")
-    )
-    done = keyjoin("inspect", f"--model={saved}")
-    assert (done.code, "does not hold the Python function" in done.err, "--model_ops" in done.err) == (2, True, False)
+PYTHON: dict[str, tuple[Callable[[tf.Tensor], tf.Tensor], str]] = {
+    "numpy_function": (lambda x: tf.numpy_function(np.sin, [x], tf.float32), "PyFunc"),
+    "py_function": (lambda x: tf.py_function(np.sin, [x], tf.float32), "EagerPyFunc"),
+    "in a branch": (
+        lambda x: tf.cond(tf.size(x) > 1, lambda: tf.numpy_function(np.sin, [x], tf.float32), lambda: x),
+        "PyFunc",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PYTHON)
+@pytest.mark.parametrize("policy", ["", "--model_ops=allow", "--model_ops=warn", "--model_ops=deny"])
+def test_a_python_function_is_refused_by_its_op_whatever_the_policy(
+    keyjoin: Callable[..., Result], lines: Any, tmp_path: Path, case: str, policy: str
+) -> None:
+    function, op = PYTHON[case]
+    saved = models.save(tmp_path / "m", lambda x: {"y": tf.reshape(function(x), [-1])}, models.spec("x"))
+    for command in (("inspect",), ("run", f"--input={lines({'x': 1.0})}"), ("wrap", f"--output={tmp_path / 'new'}")):
+        done = keyjoin(*command, f"--model={saved}", *filter(None, [policy]))
+        found = done.code, f"{op} calls Python code" in done.err, "--model_ops" in done.err, done.output.exists()
+        assert found == (2, True, False, False), (command, done.err)
+        assert "does not hold the Python function" in done.err
 
 
 def test_text_is_not_taken_for_serialized_examples(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> None:

@@ -82,22 +82,30 @@ def find(graph: Any, folder: str, signature: str) -> list[Finding]:
 def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
     """Refuses a model for what it does.
 
+    A call of a Python function is refused under every policy: the graph holds a number that names the function in
+    the process that saved the model, see `func` in
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/ops/script_ops.py.
+
     Args:
         model: Its path, for the message.
         findings: What it does.
-        policy: `deny` refuses every finding; `warn` and `allow` none; None those of the kinds that are denied.
+        policy: `deny` refuses every finding; `warn` and `allow` only Python functions; None the kinds that are denied.
 
     Raises:
         UsageError: It does what it must not.
     """
-    denied = [f for f in findings if policy == DENY or (policy is None and f.kind.denied)]
+    denied = [f for f in findings if f.kind is Kind.PYTHON]  # first of all: a flag that is offered would be of no use
+    denied = denied or [f for f in findings if policy == DENY or (policy is None and f.kind.denied)]
     if not denied:
         return
     first, others = denied[0], f" (and {len(denied) - 1} more of what it must not do)" if len(denied) > 1 else ""
     if first.kind is Kind.UNKNOWN:
         remedy = remedy_for([f.op for f in denied if f.kind is Kind.UNKNOWN])
     elif first.kind is Kind.PYTHON:
-        remedy = "a SavedModel does not hold the Python function; export it with TensorFlow ops in its place"
+        remedy = (
+            "a SavedModel does not hold the Python function, which exists only in the process that saved it; export "
+            "the model with TensorFlow ops in its place"
+        )
     else:
         remedy = "export it without that op, or, only where you trust whoever made it, give --model_ops=warn"
     raise UsageError(f"{model} is refused: {first}{others}; {remedy}")
