@@ -193,11 +193,11 @@ def read(path: str) -> bytes | None:
     return None if blob is None else blob.download_as_bytes()
 
 
-def over_budget(output: str, before: str | None = None) -> str | None:
+def over_error_limit(output: str, before: str | None = None) -> str | None:
     """What a run says that had more bad rows than it may; None of any other, and of the one before it."""
     manifest = read(f"{output}/_manifest.json") or b"{}"
     found = json.loads(manifest)
-    if found.get("status") != "over budget" or hashlib.sha256(manifest).hexdigest() == before:
+    if found.get("status") != "over the error limit" or hashlib.sha256(manifest).hexdigest() == before:
         return None
     totals = found["totals"]
     return (
@@ -220,7 +220,8 @@ def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
     if success is None or manifest is None:
         missing = "_SUCCESS" if success is None else "_manifest.json"
         raise AirflowFailException(
-            over_budget(output) or f"{output} has no {missing}: the run is not complete; clear score, and it goes on"
+            over_error_limit(output)
+            or f"{output} has no {missing}: the run is not complete; clear score, and it goes on"
         )
     digest = hashlib.sha256(manifest).hexdigest()
     if digest.encode() not in success:
@@ -320,7 +321,7 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
 
     def _fail(self, message: str, before: str | None) -> None:
         """Fails for good where another try would find the same rows as bad."""
-        too_bad = over_budget(self.body["launchParameter"]["parameters"]["output"], before)
+        too_bad = over_error_limit(self.body["launchParameter"]["parameters"]["output"], before)
         if too_bad:
             raise AirflowFailException(f"{message}: {too_bad}")
         raise AirflowException(message)

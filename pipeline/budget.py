@@ -1,4 +1,4 @@
-"""The budget of bad rows: how many of them a complete run may have, in all and by reason."""
+"""Error limits: how many bad rows a complete run may have, in all and by reason."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ class Limit(NamedTuple):
         return bad <= (self.value * rows if self.is_ratio else self.value)
 
 
-class Breach(NamedTuple):
+class ExceededLimit(NamedTuple):
     """A limit that is exceeded.
 
     Attributes:
@@ -78,7 +78,7 @@ class Breach(NamedTuple):
         )
 
 
-class Budget:
+class ErrorLimits:
     """Limits that must all be kept.
 
     Attributes:
@@ -91,13 +91,13 @@ class Budget:
 
     def __eq__(self, other: object) -> bool:
         """Whether the limits are the same, in the same spelling."""
-        return isinstance(other, Budget) and self.limits == other.limits
+        return isinstance(other, ErrorLimits) and self.limits == other.limits
 
     @classmethod
-    def parse(cls, texts: Sequence[str]) -> "Budget":
+    def parse(cls, texts: Sequence[str]) -> "ErrorLimits":
         """Reads what was given.
 
-        >>> Budget.parse(["0.1,model_error=0", "null=5"]).texts()
+        >>> ErrorLimits.parse(["0.1,model_error=0", "null=5"]).texts()
         {'all': '0.1', 'model_error': '0', 'null': '5'}
 
         Args:
@@ -124,8 +124,8 @@ class Budget:
         return cls(limits)
 
     @classmethod
-    def recorded(cls, texts: Mapping[str, str]) -> "Budget":
-        """The budget whose limits a manifest has, see `texts`."""
+    def recorded(cls, texts: Mapping[str, str]) -> "ErrorLimits":
+        """The error limits of a manifest, see `texts`."""
         return cls.parse(cls.items(texts))
 
     @staticmethod
@@ -137,10 +137,10 @@ class Budget:
         """The limits as given, for the manifest."""
         return {name: limit.text for name, limit in self.limits.items()}
 
-    def breach(self, dead: Mapping[str, int], rows: int, good_to_come: int | None = None) -> Breach | None:
+    def exceeded(self, dead: Mapping[str, int], rows: int, good_to_come: int | None = None) -> ExceededLimit | None:
         """The limit that is exceeded, whatever is still to come; limits of a reason are looked at first.
 
-        A run that would end within its budget has none at any time.
+        A run that would end within its error limits has none at any time.
 
         Args:
             dead: Bad rows by reason, so far.
@@ -155,7 +155,7 @@ class Budget:
                 continue
             if not limit.allows(count, most or 0):
                 often = name if name != ALL else max(dead, key=lambda reason: dead[reason])
-                return Breach(name, limit, count, rows, often, good_to_come is not None)
+                return ExceededLimit(name, limit, count, rows, often, good_to_come is not None)
         return None
 
     def _most_rows(self, good: int) -> Fraction | None:

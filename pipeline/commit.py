@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from pipeline import ledger, manifest, report
-from pipeline.budget import Breach
+from pipeline.budget import ExceededLimit
 from pipeline.names import TEMP, is_part, is_unfinished
 from pipeline.output_folder import of_sources
 from pipeline.place import Place
@@ -67,23 +67,23 @@ def look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
 
-def over_budget(place: Place, breach: Breach) -> RunError:
-    """Says that too many rows are bad, and what can be done about it."""
+def over_error_limit(place: Place, exceeded: ExceededLimit) -> RunError:
+    """The error of a run with more bad rows than a limit allows: what was exceeded, and what to do."""
     output, dead = place.output, files.join(place.work, DEAD_LETTERS)
     if place.is_staged:
         return RunError(
-            f"{breach}; see {dead}, then raise the limit and give the same command again, which resumes, or fix model "
-            f"or rows; {output} is still the complete output that it was before"
+            f"{exceeded}; see {dead}, then raise the error limit and give the same command again, which resumes the "
+            f"run, or fix model or rows; {output} is still the complete output that it was before"
         )
-    if breach.example:
+    if exceeded.example:
         return RunError(
-            f"{breach}; repair model or rows and start anew with --overwrite, or raise {breach.flag} and give the "
+            f"{exceeded}; repair model or rows and start anew with --overwrite, or raise {exceeded.flag} and give the "
             "command again, which resumes the run; no _SUCCESS was written"
         )
     replay = quoted(["keyjoin", "replay", f"--run={output}"])
     return RunError(
-        f"{breach}; see {dead}, then raise the budget and give the run's command again, "
-        f"which goes on from here, or mend model or rows, see {replay} --help; no _SUCCESS was written"
+        f"{exceeded}; see {dead}, then raise the error limit and give the run's command again, "
+        f"which resumes the run, or fix model or rows, see {replay} --help; no _SUCCESS was written"
     )
 
 

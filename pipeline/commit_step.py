@@ -12,7 +12,7 @@ import apache_beam as beam
 
 from pipeline import ledger, manifest, record, replace
 from pipeline.claim import is_done, own_job
-from pipeline.commit import commit, look_again, over_budget
+from pipeline.commit import commit, look_again, over_error_limit
 from pipeline.place import Place
 from transforms import files
 from transforms.errors import RunError
@@ -117,7 +117,7 @@ def _commit(place: Place, run: str, lists: int, seconds: float) -> None:
         )
     now = look_again(job.options.input, sources)
     totals = ledger.total(read_receipts(temp))
-    breach = job.options.max_bad_rows.breach(totals.dead, totals.rows)
-    commit(place, job, sources, now, totals, seconds, success=breach is None, keep=True)
-    if breach is not None:
-        raise over_budget(place, breach)
+    exceeded = job.options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    commit(place, job, sources, now, totals, seconds, success=exceeded is None, keep=True)
+    if exceeded is not None:
+        raise over_error_limit(place, exceeded)

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOption
 from pipeline import dataflow, manifest, record, report, resume
 from pipeline.beam_flags import is_local
 from pipeline.cause import told
-from pipeline.commit import over_budget
+from pipeline.commit import over_error_limit
 from pipeline.commit_step import CommitRun, check_complete
 from pipeline.job import build
 from pipeline.lock import locked
@@ -208,13 +208,13 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
         failed = error
     document = record.read(place.work, record.Manifest)
     # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
-    if document is not None and document.status == record.OVER_BUDGET:
+    if document is not None and document.status == record.OVER_ERROR_LIMIT:
         totals = document.totals
-        breach = options.max_bad_rows.breach(totals.dead, totals.rows)
-        if breach is not None:
+        exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
+        if exceeded is not None:
             with only_told("no bad rows can be shown"):
-                report.print_samples(place.work, read_receipts(place.temp), breach.reason)
-            raise over_budget(place, breach) from failed
+                report.print_samples(place.work, read_receipts(place.temp), exceeded.reason)
+            raise over_error_limit(place, exceeded) from failed
     if failed is not None:
         raise failed
     document = record.read(output, record.Manifest)

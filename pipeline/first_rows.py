@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.budget import FLAG, Breach, Budget
+from pipeline.budget import FLAG, ErrorLimits, ExceededLimit
 from pipeline.head import Head
 from pipeline.probe import ProbeError, probe
 from pipeline.terminal import at_line, visible
@@ -72,12 +72,12 @@ class Looked(NamedTuple):
     document: bool
     arrays: Arrays
 
-    def breach(self, budget: Budget) -> Breach | None:
+    def exceeded(self, limits: ErrorLimits) -> ExceededLimit | None:
         """The limit that would be exceeded if there were no other rows."""
-        return budget.breach(Counter(one.reason for one in self.bad), self.rows)
+        return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
 
-def check_unreadable(heads: Iterable[Head], fmt: Format, budget: Budget) -> None:
+def check_unreadable(heads: Iterable[Head], fmt: Format, limits: ErrorLimits) -> None:
     """Refuses an input of which no first row is an object or an Example, before anything is known of the model.
 
     Raises:
@@ -85,18 +85,18 @@ def check_unreadable(heads: Iterable[Head], fmt: Format, budget: Budget) -> None
     """
     looked = _look(heads, fmt, (), lambda _: (0, []))
     if len(looked.bad) == looked.rows:
-        _judge(looked, budget)
+        _judge(looked, limits)
 
 
 def check_first_rows(
-    heads: Iterable[Head], fmt: Format, budget: Budget, model: Model, handler: KeyedChunkHandler
+    heads: Iterable[Head], fmt: Format, limits: ErrorLimits, model: Model, handler: KeyedChunkHandler
 ) -> None:
     """Scores the first rows as the run will.
 
     Args:
         heads: The beginnings of sources: one after the other is looked at until one has a good row.
         fmt: Their format.
-        budget: How many rows may be bad.
+        limits: How many rows may be bad.
         model: The model.
         handler: How it is called.
 
@@ -106,7 +106,7 @@ def check_first_rows(
     looked = _look(heads, fmt, handler.features, lambda arrays: _score(model, handler, arrays))
     if looked.arrays and len(looked.bad) == looked.rows:
         _check_model(model, handler, looked)
-    _judge(looked, budget)
+    _judge(looked, limits)
 
 
 def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], scored: Scorer) -> Looked:
@@ -209,20 +209,20 @@ def _made_up(arrays: Arrays) -> Iterator[Arrays]:
         }
 
 
-def _judge(looked: Looked, budget: Budget) -> None:
+def _judge(looked: Looked, limits: ErrorLimits) -> None:
     """Refuses rows that all fail, and warns where more of them fail than the limits allow.
 
     Raises:
         UsageError: All fail, and the limits do not allow that.
     """
-    breach, all_bad = looked.breach(budget), len(looked.bad) == looked.rows
-    if not looked.bad or not (breach or all_bad):
+    exceeded, all_bad = looked.exceeded(limits), len(looked.bad) == looked.rows
+    if not looked.bad or not (exceeded or all_bad):
         return
     text = f"{len(looked.bad)} of the first {looked.rows} rows are bad"
-    if breach is None:
+    if exceeded is None:
         warn(f"{text}, which {FLAG} allows: {_reasons(looked)}")
         return
-    text = f"{text}, and {breach.flag} allows fewer: {_reasons(looked)}"
+    text = f"{text}, and {exceeded.flag} allows fewer: {_reasons(looked)}"
     if all_bad or looked.document:
         raise UsageError(text if looked.advice else f"{text}; or allow them all with {FLAG}=1.0")
     warn(f"{text}; the run goes on, since the rows after these may be good")

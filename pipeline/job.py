@@ -101,7 +101,7 @@ def build_chunks(
     """
     fmt = formats.load(job.format)
     if watch:
-        chunks |= "WhileInBudget" >> beam.Filter(watch.begins).with_output_types(Chunk)
+        chunks |= "WhileWithinErrorLimit" >> beam.Filter(watch.begins).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
     handler = dataclasses.replace(job.handler, refused=watch.refused) if watch else job.handler
     predict: beam.PTransform[Any, Any] = Predict(handler)

@@ -185,7 +185,7 @@ def commit(
     listed = {name: Listed(bytes=made.bytes, crc32c=f"{made.checksum:08x}") for name, made in written.items()}
     document = Manifest(
         **_fields(settings),
-        status=record.COMPLETE if success else record.OVER_BUDGET,
+        status=record.COMPLETE if success else record.OVER_ERROR_LIMIT,
         totals=totals,
         files=Lists(parts=listed[PARTS], sources=listed[SOURCES]),
         skipped=tuple(skipped),

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.budget import Budget
+from pipeline.budget import ErrorLimits
 from pipeline.flags import Parser, pairs_of, run_parser
 from transforms import spelling
 from transforms.errors import UsageError
@@ -51,7 +51,7 @@ class RunOptions(ModelOptions):
     chunk_bytes: int | None
     wave_bytes: int
     max_memory: int | None
-    max_bad_rows: Budget
+    max_bad_rows: ErrorLimits
     bad_rows: str
     error_field: str | None
     non_finite: str
@@ -123,7 +123,7 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
         "input": tuple(given["input"]),
         "pad": tuple(given["pad"]),
         **pairs_of(given),
-        "max_bad_rows": Budget.parse(given["max_bad_rows"]),
+        "max_bad_rows": ErrorLimits.parse(given["max_bad_rows"]),
     }
     return RunOptions(**given), beam_args
 
@@ -149,14 +149,14 @@ _DEFAULTS: dict[str, Any] = {
     "pad": (),
     "missing": {},
     "constant": {},
-    "max_bad_rows": Budget.parse([]),
+    "max_bad_rows": ErrorLimits.parse([]),
 }  # where the parser's are lists
 
 
 def _texts(action: argparse.Action, value: Any) -> list[str]:
     """What to give for a flag, once or several times."""
-    if isinstance(value, Budget):
-        return [",".join(Budget.items(value.texts()))]
+    if isinstance(value, ErrorLimits):
+        return [",".join(ErrorLimits.items(value.texts()))]
     if isinstance(value, Mapping):
         if action.dest == "missing":
             return [spelling.values_text(value)]

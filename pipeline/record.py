@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import msgspec
 
 from pipeline.batch_dependence import Verdict
-from pipeline.budget import Budget
+from pipeline.budget import ErrorLimits
 from pipeline.flags import MAX_CHUNK_BYTES
 from pipeline.ledger import Totals
 from pipeline.names import JOB, MANIFEST, PARTS, SOURCES
@@ -32,8 +32,8 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
 Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-Status = Literal["complete", "over budget"]
-OVER_BUDGET: Status = "over budget"  # more bad rows than the limit; there is no `_SUCCESS`
+Status = Literal["complete", "over the error limit"]
+OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit; there is no `_SUCCESS`
 COMPLETE: Status = "complete"
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
@@ -226,7 +226,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
     """`_manifest.json`: a run that has ended.
 
     Attributes:
-        status: `complete`, or `over budget` for a run with more bad rows than its limit.
+        status: `complete`, or `over the error limit` for a run with more bad rows than its limit.
         totals: The ledger.
         files: The lists.
         skipped: Files that are no data by their names.
@@ -327,12 +327,12 @@ def _check_words(words: Sequence[str]) -> None:
 
 
 def _encode_other(value: Any) -> Any:
-    if isinstance(value, Budget):
+    if isinstance(value, ErrorLimits):
         return value.texts()
     raise NotImplementedError(type(value))
 
 
 def _decode_other(kind: type, value: Any) -> Any:
-    if kind is Budget:
-        return Budget.recorded(msgspec.convert(value, dict[str, str]))
+    if kind is ErrorLimits:
+        return ErrorLimits.recorded(msgspec.convert(value, dict[str, str]))
     raise NotImplementedError(kind)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from pipeline import ledger, manifest, record, resume
-from pipeline.commit import commit, over_budget
+from pipeline.commit import commit, over_error_limit
 from pipeline.exits import Exit
 from pipeline.flags import (
     Parser,
@@ -112,9 +112,9 @@ def main(argv: Sequence[str]) -> Exit:
                 manifest.clear(run)
     with only_told(f"{run} is written, and could not be shown"):
         _print_result(run, joined, totals)
-    breach = options.max_bad_rows.breach(totals.dead, totals.rows)
-    if breach is not None:
-        raise over_budget(in_place(run), breach)
+    exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None:
+        raise over_error_limit(in_place(run), exceeded)
     return Exit.COMPLETE
 
 
@@ -125,7 +125,7 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
         UsageError: It has not ended, or a new run is to replace it.
     """
     earlier = _look(run)
-    if isinstance(earlier.record, Job) and _is_over_budget(run, earlier.record):
+    if isinstance(earlier.record, Job) and _is_over_error_limit(run, earlier.record):
         # What another runner than the local one leaves to go on with: it ends here.
         manifest.clear(run)
         earlier = _look(run)
@@ -155,10 +155,10 @@ def _look(run: str) -> Earlier:
     return earlier
 
 
-def _is_over_budget(run: str, job: Job) -> bool:
+def _is_over_error_limit(run: str, job: Job) -> bool:
     """Whether a run has a manifest already, and that is the one of its `_job.json`."""
     made = record.read(run, Manifest)
-    return made is not None and made.status == record.OVER_BUDGET and made.settings() == job.settings()
+    return made is not None and made.status == record.OVER_ERROR_LIMIT and made.settings() == job.settings()
 
 
 def _check_parts(run: str, document: Manifest) -> None:
@@ -309,12 +309,12 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: record.Replay)
     place, sources = staged(run), earlier.sources or ()
     settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
     totals = ledger.total(read_receipts(place.temp))
-    breach = document.options.max_bad_rows.breach(totals.dead, totals.rows)
-    if breach is not None and earlier.stage is Stage.COMPLETE:
-        raise RunError(f"{breach}; {run} is still the complete output that it was before: mend model or rows")
+    exceeded = document.options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None and earlier.stage is Stage.COMPLETE:
+        raise RunError(f"{exceeded}; {run} is still the complete output that it was before: fix model or rows")
     # The sources need not be there any more: what was read of them is on record.
     read = Matched(list(sources), list(document.skipped))
-    commit(place, settings, sources, read, totals, document.seconds, success=breach is None, mark=True, keep=True)
+    commit(place, settings, sources, read, totals, document.seconds, success=exceeded is None, mark=True, keep=True)
     return totals
 
 

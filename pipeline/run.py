@@ -10,9 +10,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline import ledger, manifest, report, resume
 from pipeline.beam_flags import is_local, pipeline_options
-from pipeline.budget import Breach
+from pipeline.budget import ExceededLimit
 from pipeline.cause import told
-from pipeline.commit import commit, look_again, over_budget
+from pipeline.commit import commit, look_again, over_error_limit
 from pipeline.dataflow import is_template
 from pipeline.elsewhere import check_place, new_run, run_elsewhere, write_nothing
 from pipeline.exits import Exit
@@ -71,22 +71,22 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
         with _begun(options, inputs, beam_options) as (plan, place):
             stopped = _execute(plan, beam_options, options)
         totals = ledger.total(read_receipts(plan.job.temp))
-        breach = stopped or options.max_bad_rows.breach(totals.dead, totals.rows)
-        if breach is not None:
+        exceeded = stopped or options.max_bad_rows.exceeded(totals.dead, totals.rows)
+        if exceeded is not None:
             with only_told("no bad rows can be shown"):
-                report.print_samples(place.work, read_receipts(plan.job.temp), breach.reason)
+                report.print_samples(place.work, read_receipts(plan.job.temp), exceeded.reason)
         if stopped is None:
             prove_lock()
             now, seconds = look_again(options.input, plan.sources), time.monotonic() - started
-            keep = place.is_staged and breach is None
-            commit(place, plan.settings, plan.sources, now, totals, seconds, success=breach is None, keep=keep)
+            keep = place.is_staged and exceeded is None
+            commit(place, plan.settings, plan.sources, now, totals, seconds, success=exceeded is None, keep=keep)
             if keep:
                 finish(options.output, prove_lock)
-        if stopped is None and (breach is None or not place.is_staged):
+        if stopped is None and (exceeded is None or not place.is_staged):
             with only_told(f"{options.output} is written, and could not be shown"):
                 report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
-    if breach is not None:
-        raise over_budget(place, breach)
+    if exceeded is not None:
+        raise over_error_limit(place, exceeded)
 
 
 @contextlib.contextmanager
@@ -134,7 +134,7 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
     if resume.check(earlier, options, inputs):
         return False
     totals = earlier.record.totals
-    if options.max_bad_rows.breach(totals.dead, totals.rows) is not None:
+    if options.max_bad_rows.exceeded(totals.dead, totals.rows) is not None:
         return False
     lost = resume.lost_parts(options.output)
     report.print_complete(options.output, totals, lost)
@@ -167,7 +167,7 @@ def _prepared(
         yield plan, start, there
 
 
-def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> Breach | None:
+def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
     """Runs the pipelines on this machine; why they stopped early, if they did."""
     fmt = formats.load(plan.job.format)
     least = fmt.least_bytes(plan.job.handler.features)

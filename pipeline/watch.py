@@ -1,4 +1,4 @@
-"""The watch over a local run: what its chunks come to, and no more of them once the budget of bad rows is gone."""
+"""Watches a local run: adds up its chunks, and starts no new one once an error limit must be exceeded."""
 
 import functools
 import itertools
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.budget import Breach, Budget
+from pipeline.budget import ErrorLimits, ExceededLimit
 from transforms import files
 from transforms.chunks import most_bytes
 from transforms.errors import StoppedError
@@ -66,7 +66,7 @@ class Watch:
 
     def __init__(
         self,
-        budget: Budget,
+        limits: ErrorLimits,
         sources: Sequence[Source],
         least: int,
         row_end: bytes = b"",
@@ -76,14 +76,14 @@ class Watch:
         """Begins to count.
 
         Args:
-            budget: What is allowed.
+            limits: What is allowed.
             sources: All input files.
             least: Bytes that a good row takes at least.
             row_end: What ends each row; empty if nothing does.
             bytes_a_second: How much input is scored in a second at most; None if that is not known.
             clock: Seconds.
         """
-        self._budget, self._least, self._clock = budget, least, clock
+        self._limits, self._least, self._clock = limits, least, clock
         # One more each for the end of a last line, which may lack its newline.
         self._bytes = most_bytes(sources) + len(sources)
         self._written, self._scored = _Count(), _Count()
@@ -130,10 +130,10 @@ class Watch:
 
     def goes_on(self) -> bool:
         """Whether another chunk may be begun."""
-        self._stopped = self._stopped or self.breach() is not None
+        self._stopped = self._stopped or self.exceeded() is not None
         return not self._stopped
 
-    def breach(self) -> Breach | None:
+    def exceeded(self) -> ExceededLimit | None:
         """The limit that is exceeded, whatever is still to come."""
         with self._changing:
             counts, failing = (self._written, self._scored), self._failing.values()
@@ -142,7 +142,7 @@ class Watch:
             bad = sum(one.dead.total() for one in failing)
             rows = sum(count.rows for count in counts) + bad
             good = (self._bytes - known) // self._least + sum(one.rows for one in failing) - bad
-            return self._budget.breach(dead, rows, min(good, self._most_rows - rows))
+            return self._limits.exceeded(dead, rows, min(good, self._most_rows - rows))
 
     def _count_rows(self) -> None:
         """Finds how many rows the input has at most: what its bytes could hold is several times as much."""
@@ -170,10 +170,10 @@ class Watch:
                 self._example = bad.message
                 raise StoppedError
 
-    def stopped(self) -> Breach | None:
+    def stopped(self) -> ExceededLimit | None:
         """Why the run stopped before its end; None if it did not."""
-        breach = self.breach() if self._stopped else None
-        return breach and breach._replace(example=self._example)
+        exceeded = self.exceeded() if self._stopped else None
+        return exceeded and exceeded._replace(example=self._example)
 
     def read(self, element: tuple[str, Receipt]) -> tuple[str, Receipt]:
         """Sees what was read of a chunk, and hands it on."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline.budget import Breach
+from pipeline.budget import ExceededLimit
 from pipeline.job import Job, build_chunks
 from pipeline.memory import wave_size
 from pipeline.preflight import Plan
@@ -24,7 +24,7 @@ from transforms.records import Chunk, PartReceipt
 from transforms.threads import in_threads
 
 
-def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch: Watch) -> Breach | None:
+def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch: Watch) -> ExceededLimit | None:
     """Runs the job on this machine, to its end or until more rows are bad than may be.
 
     Args:

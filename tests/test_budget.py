@@ -1,4 +1,4 @@
-"""Budgets of bad rows: what a command line says, when a run is over, and when that is certain before its end."""
+"""Error limits: what a command line says, when a run is over, and when that is certain before its end."""
 
 import collections
 import contextlib
@@ -15,7 +15,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline import waves
-from pipeline.budget import ALL, Budget, Limit
+from pipeline.budget import ALL, ErrorLimits, Limit
 from pipeline.watch import Watch
 from tests import models
 from tests.conftest import Result
@@ -46,12 +46,12 @@ def test_limits_are_read_as_given_in_any_order_and_number_of_flags(
     items = data.draw(st.permutations([whole, *(f"{name}={text}" for name, text in reasons.items())]))
     flags = data.draw(st.integers(1, len(items)))
     texts = [",".join(items[at::flags]) for at in range(flags)]
-    assert Budget.parse(texts).texts() == {ALL: whole, **reasons}
+    assert ErrorLimits.parse(texts).texts() == {ALL: whole, **reasons}
 
 
 def test_without_a_limit_for_all_it_is_one_in_a_hundred() -> None:
-    assert Budget.parse([]).texts() == {"all": "0.01"}
-    assert Budget.parse(["null=0"]).texts() == {"null": "0", "all": "0.01"}
+    assert ErrorLimits.parse([]).texts() == {"all": "0.01"}
+    assert ErrorLimits.parse(["null=0"]).texts() == {"null": "0", "all": "0.01"}
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_without_a_limit_for_all_it_is_one_in_a_hundred() -> None:
         (["3,null=4"], "null=4 has no effect"),
     ],
 )  # fmt: skip
-def test_what_is_no_budget_is_refused(texts: list[str], message: str) -> None:
+def test_what_is_no_limit_is_refused(texts: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Budget.parse(texts)
+        ErrorLimits.parse(texts)
     assert message in str(caught.value)
 
 
@@ -95,15 +95,15 @@ def test_ratios_are_exact(millionths: int, millions: int) -> None:
 
 
 def test_each_limit_holds_by_itself_and_a_reasons_is_told_first() -> None:
-    budget = Budget.parse(["0.5,model_error=0,null=3"])
-    assert budget.breach({"null": 3, "missing": 2}, 10) is None
-    assert str(budget.breach({"null": 4, "missing": 1}, 10)) == (
+    limits = ErrorLimits.parse(["0.5,model_error=0,null=3"])
+    assert limits.exceeded({"null": 3, "missing": 2}, 10) is None
+    assert str(limits.exceeded({"null": 4, "missing": 1}, 10)) == (
         "4 of 10 rows are null, more than --max_bad_rows null=3 allows"
     )
-    assert str(budget.breach({"null": 3, "missing": 4, "model_error": 1}, 20)) == (
+    assert str(limits.exceeded({"null": 3, "missing": 4, "model_error": 1}, 20)) == (
         "1 of 20 rows are model_error, more than --max_bad_rows model_error=0 allows"
     )
-    assert str(budget.breach({"null": 2, "missing": 4}, 10)) == (
+    assert str(limits.exceeded({"null": 2, "missing": 4}, 10)) == (
         "6 of 10 rows are bad, more than --max_bad_rows=0.5 allows, most often missing"
     )
 
@@ -111,12 +111,12 @@ def test_each_limit_holds_by_itself_and_a_reasons_is_told_first() -> None:
 # When that is certain
 
 rows_of_a_chunk = st.tuples(st.integers(0, 200), st.dictionaries(st.sampled_from(CODES[:3]), st.integers(0, 30)))
-budgets = st.tuples(limits, st.dictionaries(st.sampled_from(CODES[:3]), limits))
+error_limits = st.tuples(limits, st.dictionaries(st.sampled_from(CODES[:3]), limits))
 
 
-def budget_of(whole: str, reasons: dict[str, str]) -> Budget:
+def limits_of(whole: str, reasons: dict[str, str]) -> ErrorLimits:
     items = [whole, *(f"{name}={text}" for name, text in reasons.items() if has_effect(text, whole))]
-    return Budget.parse([",".join(items)])
+    return ErrorLimits.parse([",".join(items)])
 
 
 def total_of(chunks: list[tuple[int, dict[str, int]]]) -> collections.Counter[str]:
@@ -126,15 +126,15 @@ def total_of(chunks: list[tuple[int, dict[str, int]]]) -> collections.Counter[st
     return total
 
 
-@given(budgets, st.lists(rows_of_a_chunk, max_size=8), st.integers(2, 40), st.data())
-def test_a_run_that_ends_within_its_budget_is_never_stopped(
+@given(error_limits, st.lists(rows_of_a_chunk, max_size=8), st.integers(2, 40), st.data())
+def test_a_run_that_ends_within_its_error_limits_is_never_stopped(
     given_limits: tuple[str, dict[str, str]], chunks: list[tuple[int, dict[str, int]]], least: int, data: st.DataObject
 ) -> None:
-    budget, total = budget_of(*given_limits), total_of(chunks)
-    assume(budget.breach(total, sum(good + sum(dead.values()) for good, dead in chunks)) is None)
+    limits, total = limits_of(*given_limits), total_of(chunks)
+    assume(limits.exceeded(total, sum(good + sum(dead.values()) for good, dead in chunks)) is None)
     # Good rows take `least` bytes or more; bad ones may be shorter.
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
-    watch = Watch(budget, [Source("s", sum(sizes), "s", "")], least)
+    watch = Watch(limits, [Source("s", sum(sizes), "s", "")], least)
     at = 0
     for size, (good, dead) in zip(sizes, chunks, strict=True):
         assert watch.goes_on()
@@ -155,14 +155,14 @@ def pass_by(watch: Watch, chunk: Chunk, good: int, dead: dict[str, int]) -> None
         assert (watch.scored(element[1]), watch.read(element[0])) == element[::-1]
 
 
-@given(budgets, st.lists(rows_of_a_chunk, min_size=1, max_size=8), st.integers(2, 40), st.data())
+@given(error_limits, st.lists(rows_of_a_chunk, min_size=1, max_size=8), st.integers(2, 40), st.data())
 def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
     given_limits: tuple[str, dict[str, str]], chunks: list[tuple[int, dict[str, int]]], least: int, data: st.DataObject
 ) -> None:
-    budget, total = budget_of(*given_limits), total_of(chunks)
-    over = budget.breach(total, sum(good + sum(dead.values()) for good, dead in chunks)) is not None
+    limits, total = limits_of(*given_limits), total_of(chunks)
+    over = limits.exceeded(total, sum(good + sum(dead.values()) for good, dead in chunks)) is not None
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
-    watch = Watch(budget, [Source("s", sum(sizes), "s", "")], least)
+    watch = Watch(limits, [Source("s", sum(sizes), "s", "")], least)
     # Several chunks are in work at a time; all of their bad rows fail in the model.
     work, at = [], 0
     for size, (good, dead) in zip(sizes, chunks, strict=True):
@@ -186,7 +186,7 @@ def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
 
 @given(st.integers(0, 300))
 def test_a_number_stops_scoring_at_the_first_row_beyond_it_and_beyond_a_hundred(number: int) -> None:
-    watch = Watch(Budget.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
+    watch = Watch(ErrorLimits.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
     for _ in range(max(number, 100)):
         watch.refused("s#0", 1 << 30, BadRow(0, "predict", "null", ""))
     with pytest.raises(StoppedError):
@@ -195,7 +195,7 @@ def test_a_number_stops_scoring_at_the_first_row_beyond_it_and_beyond_a_hundred(
 
 def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
     """A chunk of all 1,000 rows, of which a tenth may be bad: the bytes alone would allow three times as many."""
-    watch = Watch(Budget.parse(["0.1"]), [Source("s", 100_000, "s", "")], 34)
+    watch = Watch(ErrorLimits.parse(["0.1"]), [Source("s", 100_000, "s", "")], 34)
     watch.begins(Chunk("s", "s", 0, 100_000, 0, 1, "p"))
     for number in range(100):
         watch.refused("s#0", 1_000, BadRow(number, "predict", "model_error", ""))
@@ -211,7 +211,7 @@ def test_how_many_rows_a_source_has_is_counted_once_many_fail(
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * 9 + b"\n" + (b"x" * 99 + b"\n") * 19_998 + b"no newline")
     source = Source(str(path), path.stat().st_size, "a", suffix)
-    watch = Watch(Budget.parse(["0.1"]), [source], 34, end)
+    watch = Watch(ErrorLimits.parse(["0.1"]), [source], 34, end)
     for number in range(last):
         watch.refused("s#0", 3_000, BadRow(number, "predict", "model_error", ""))
     with pytest.raises(StoppedError) if last == 2_000 else contextlib.nullcontext():
@@ -220,7 +220,7 @@ def test_how_many_rows_a_source_has_is_counted_once_many_fail(
 
 @given(st.integers(1, 50), st.lists(st.integers(0, 20), min_size=1, max_size=10))
 def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int]) -> None:
-    watch = Watch(Budget.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
+    watch = Watch(ErrorLimits.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
     count = 0
     for at, more in enumerate(bad):
         assert watch.goes_on() is (count <= number)
@@ -232,7 +232,7 @@ def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int
 
 def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None:
     """Rows of 100 bytes, of which the model needs 34: a hundredth is certain to be passed after a 34th."""
-    watch = Watch(Budget.parse(["0.01"]), [Source("s", 100 * 10_000, "s", "")], 34)
+    watch = Watch(ErrorLimits.parse(["0.01"]), [Source("s", 100 * 10_000, "s", "")], 34)
     begun = 0
     while watch.goes_on():
         pass_by(watch, Chunk("s", "s", begun * 10_000, (begun + 1) * 10_000, 0, 100, "p"), 0, {"null": 100})
@@ -246,7 +246,7 @@ def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None
 def test_of_a_gzip_source_far_more_may_follow() -> None:
     for suffix, stops in ((".jsonl", True), (".jsonl.gz", False)):
         name = "s" + suffix
-        watch = Watch(Budget.parse(["0.5"]), [Source(name, 1000, "s", suffix)], 10)
+        watch = Watch(ErrorLimits.parse(["0.5"]), [Source(name, 1000, "s", suffix)], 10)
         pass_by(watch, Chunk(name, "data", 0, 900, 0, 2, "p"), 0, {"null": 90})
         assert watch.goes_on() is not stops
     pass_by(watch, Chunk(name, "data", 900, 1000 * DEFLATE, 1, 2, "p"), 89, {})
@@ -254,15 +254,15 @@ def test_of_a_gzip_source_far_more_may_follow() -> None:
 
 
 def test_what_parts_say_counts_instead_once_they_are_written() -> None:
-    watch = Watch(Budget.parse(["1.0,collision=1,null=1"]), [Source("s", 1000, "s", "")], 10)
+    watch = Watch(ErrorLimits.parse(["1.0,collision=1,null=1"]), [Source("s", 1000, "s", "")], 10)
     chunk = Chunk("s", "s", 0, 100, 0, 9, "p")
     pass_by(watch, chunk, 9, {"null": 1})
     part = PartReceipt(chunk, 0, 10, 0, 7, {"null": 1, "collision": 2}, 0, 0, 0, 0, 0)
     assert watch.wrote(part) is part
     watch.end_wave()
-    breach = watch.breach()
-    assert breach is not None
-    assert (breach.name, breach.bad, breach.rows) == ("collision", 2, 10)
+    exceeded = watch.exceeded()
+    assert exceeded is not None
+    assert (exceeded.name, exceeded.bad, exceeded.rows) == ("collision", 2, 10)
     assert pickle.loads(pickle.dumps(watch)) is watch  # noqa: S301
 
 
@@ -324,7 +324,7 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     assert "10 of the first 40 rows are bad, and --max_bad_rows model_error=2 allows fewer" in warned
     assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
     assert (
-        f"see {done.output}/_dead_letter, then raise the budget and give the run's command again, which goes on"
+        f"see {done.output}/_dead_letter, then raise the error limit and give the run's command again, which resumes"
         in error
     )
     # Dead letters and receipts of all chunks that were begun are there, and nothing is half there.
@@ -376,7 +376,7 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
         in done.err
     )
     manifest = done.manifest()
-    assert manifest["status"] == "over budget"
+    assert manifest["status"] == "over the error limit"
     assert manifest["options"]["max_bad_rows"] == {"all": "0.5", "wrong_shape": "0.03", "missing": "0"}
     kept = [path.stat().st_mtime_ns for path in done.parts()]
     again = keyjoin("run", *flags, "--max_bad_rows=0.5", f"--output={done.output}")

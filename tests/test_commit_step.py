@@ -28,10 +28,10 @@ GOOD = [{"x": [n, 1, 2]} for n in range(30)]
 def left(lines: Any, model: Any, tmp_path: Path) -> Callable[..., tuple[Path, int]]:
     """The folder of a job that has written all of its parts, and how many lists of receipts it has."""
 
-    def make(*rows: Any, budget: str = "1") -> tuple[Path, int]:
+    def make(*rows: Any, limits: str = "1") -> tuple[Path, int]:
         output = tmp_path / "out"
         argv = [f"--input={lines(*rows)}", f"--model={model(models.keyed)}", f"--output={output}", "--chunk_bytes=100"]
-        options, _ = parse_run([*argv, f"--max_bad_rows={budget}"], "keyjoin run")
+        options, _ = parse_run([*argv, f"--max_bad_rows={limits}"], "keyjoin run")
         with prepare(options, find_inputs(options), local=False) as plan, beam.Pipeline("FnApiRunner") as root:
             build(root, plan.job, begin(plan))
         return output, len(list(output.glob("_temp/lists/*/*")))
@@ -77,11 +77,11 @@ def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjo
 
 
 def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Callable[..., tuple[Path, int]]) -> None:
-    output, lists = left(*GOOD, b"bad", budget="0")
+    output, lists = left(*GOOD, b"bad", limits="0")
     for _ in range(2):
         with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
             commit_folder(in_place(str(output)), RUN, lists, 1.0)
-    assert json.loads((output / "_manifest.json").read_text())["status"] == "over budget"
+    assert json.loads((output / "_manifest.json").read_text())["status"] == "over the error limit"
     assert not (output / "_SUCCESS").exists()
     assert (output / "_job.json").exists()
 
@@ -115,11 +115,11 @@ class TestReplacing:
         """A graph that has written all of its parts beside a complete output of other rows, up to its commit."""
         output = tmp_path / "out"
 
-        def make(budget: str = "1") -> tuple[Place, int]:
+        def make(limits: str = "1") -> tuple[Place, int]:
             argv = [f"--model={model(models.keyed)}", f"--output={output}", "--chunk_bytes=100"]
             former, new = lines(*GOOD, name="in-1/a.jsonl"), lines(*GOOD[:9], b"bad", name="in-2/a.jsonl")
             assert keyjoin("run", f"--input={former}", *argv).code == 0
-            again = [f"--input={new}", *argv, f"--max_bad_rows={budget}", "--overwrite"]
+            again = [f"--input={new}", *argv, f"--max_bad_rows={limits}", "--overwrite"]
             options, _ = parse_run(again, "keyjoin run")
             inputs = find_inputs(options)
             place, earlier, _ = resume.start(options, inputs)

@@ -18,7 +18,7 @@ from apache_beam.metrics import monitoring_infos
 
 from pipeline import waves
 from pipeline.beam_flags import pipeline_options
-from pipeline.budget import Budget
+from pipeline.budget import ErrorLimits
 from pipeline.job import build_chunks
 from pipeline.options import parse_run
 from pipeline.preflight import Plan, find_inputs, prepare
@@ -252,7 +252,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         size = sum(source.size for source in planned.sources)
         tracemalloc.start()
         try:
-            waves.run_waves(planned, pipeline_options([]), size // 5, Watch(Budget.parse([]), planned.sources, 1))
+            waves.run_waves(planned, pipeline_options([]), size // 5, Watch(ErrorLimits.parse([]), planned.sources, 1))
         finally:
             tracemalloc.stop()
     assert len(held) == 5

@@ -203,7 +203,7 @@ class TestCommit:
         listed = {name: Path(options.output, name).read_bytes() for name in written[:2]}
         assert json.loads(text) == {
             "schema_version": record.SCHEMA_VERSION,
-            "status": "complete" if success else "over budget",
+            "status": "complete" if success else "over the error limit",
             **record.to_json(done.settings),
             "totals": record.to_json(self.TOTALS),
             "files": {n: {"bytes": len(t), "crc32c": f"{google_crc32c.value(t):08x}"} for n, t in listed.items()},

@@ -219,7 +219,7 @@ def test_another_feature_feeds_the_model(keyjoin: Callable[..., Result], lines: 
     assert "no dead letters" in keyjoin("replay", f"--run={done.output}").out
 
 
-def test_a_run_over_its_budget_gets_its_success(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+def test_a_run_over_its_error_limit_gets_its_success(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
     path = lines(*[{"x": [n, 0, 1]} for n in range(9)], {"x": 1}, {"x": 2})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--max_bad_rows=1", "--chunk_bytes=1000")
     assert (done.code, done.complete()) == (1, False)
@@ -234,7 +234,7 @@ def test_a_run_over_its_budget_gets_its_success(keyjoin: Callable[..., Result], 
     assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
 
 
-def test_a_run_over_its_budget_on_another_runner_is_replayed_too(
+def test_a_run_over_its_error_limit_on_another_runner_is_replayed_too(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
     path = lines(*[{"x": [n, 0, 1]} for n in range(9)], {"x": 1})

@@ -236,7 +236,7 @@ class TestAFinishedOutput:
         assert seen == [bad.name]
         assert content(done.output) == expected
 
-    def test_a_larger_budget_scores_nothing_again_and_a_smaller_one_counts(
+    def test_a_larger_error_limit_scores_nothing_again_and_a_smaller_one_counts(
         self, keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         over = keyjoin("run", *flags[:-1], "--max_bad_rows=1")

@@ -311,7 +311,7 @@ class TestWithoutSuccess:
     ) -> None:
         over = keyjoin("run", *made[:-2], "--chunk_bytes=100000", "--wave_bytes=1000000", "--max_bad_rows=1")
         done = verify(over.output)
-        assert (done.code, "ended without _SUCCESS: over budget" in done.err) == (Exit.FAILED, True)
+        assert (done.code, "ended without _SUCCESS: over the error limit" in done.err) == (Exit.FAILED, True)
 
     def test_no_run_at_all(self, verify: Callable[..., Result], tmp_path: Path, out: Path) -> None:
         assert "holds no run of keyjoin" in verify(tmp_path / "nothing").err

@@ -128,7 +128,7 @@ class TestCheckFolder:
 class TestCheck:
     """What a run may go on from."""
 
-    @pytest.fixture(params=["unfinished", "over budget", "complete"])
+    @pytest.fixture(params=["unfinished", "over the error limit", "complete"])
     def left(self, request: Any, folder: Folder) -> Folder:
         if request.param != "unfinished":
             return finished(folder, success=request.param == "complete")

@@ -252,7 +252,7 @@ class TestNotWell:
         assert f"gs://{BUCKET}/in/b.jsonl#0" in done.err
         assert only(cloud).current_state == client.JobState.JOB_STATE_FAILED
         left = cloud.store.objects("out/")
-        assert json.loads(left["_manifest.json"])["status"] == "over budget"
+        assert json.loads(left["_manifest.json"])["status"] == "over the error limit"
         assert "_SUCCESS" not in left
         again = run("--max_bad_rows=0.1")
         assert (again.code, "_SUCCESS" in cloud.store.objects("out/")) == (0, True), again.err

@@ -121,11 +121,11 @@ def test_a_job_that_fails_again_fails_the_run(airflow: Airflow, cloud: Cloud, de
 def test_too_many_bad_rows_are_not_scored_again(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
     document = json.loads(cloud.output["_manifest.json"])
     document["totals"].update(rows=110, dead={"missing": 8})
-    document["status"] = "over budget"
+    document["status"] = "over the error limit"
 
     def run(_: dataflow.Job) -> None:
         cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
-        raise RuntimeError("over budget")
+        raise RuntimeError("over the error limit")
 
     cloud.api.run = run
     done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
@@ -140,7 +140,7 @@ def test_a_job_that_fails_is_tried_again_though_one_before_it_had_too_many_bad_r
     airflow: Airflow, cloud: Cloud, deferrable: str
 ) -> None:
     document = json.loads(cloud.output["_manifest.json"])
-    document["status"] = "over budget"
+    document["status"] = "over the error limit"
     cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
 
     def run(_: dataflow.Job) -> None:
