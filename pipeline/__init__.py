@@ -1,3 +1,3 @@
 """keyjoin's command line: what is run, where and with which options."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

@@ -1,9 +1,9 @@
-"""Mutation testing: changes a module in one place after another, and says which changes no test notices.
+"""Mutation testing: changes a module in one place after another, and prints the changes that no test detects.
 
     python -m scripts.mutate transforms/align.py tests/test_align.py tests/test_score.py [--every N]
 
-Each change is tried in a process of its own that is forked when all that is large has been imported. What survives
-is printed, with its line; docs/testing.md says which of these are left and why.
+Each change is tried in a fork of a process that has imported the large libraries. A change that survives is printed
+with its line. See docs/development/testing.md.
 """
 
 import argparse

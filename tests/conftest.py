@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = terminalreporter.config.stash[COUNTS].lines()
     if lines:
-        terminalreporter.section("faults (docs/testing.md)")
+        terminalreporter.section("faults that were tried (docs/development/testing.md)")
         for line in lines:
             terminalreporter.write_line(line)
 

@@ -1,26 +1,22 @@
-"""The figures that the suite counts: told at its end, and held in docs/testing.md, which has to be current."""
-
-import re
-from pathlib import Path
-
-PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
-LINE = re.compile(r"^\| ([^|]+?) \| ([\d,]+) \|$", re.MULTILINE)
+"""Counts what the fault tests tried; the suite prints the figures at its end."""
 
 
 class Counts:
-    """What was counted so far, by name."""
+    """Figures by name.
+
+    Attributes:
+        soak: Whether this session tries all faults instead of a sample.
+        found: Name -> number.
+    """
 
     def __init__(self, *, soak: bool) -> None:
         self.soak = soak
         self.found: dict[str, int] = {}
-        self._documented = {name: int(number.replace(",", "")) for name, number in LINE.findall(PAGE.read_text())}
 
     def __call__(self, name: str, number: int) -> None:
-        """Keeps a figure; a soak has others than the page."""
+        """Keeps a figure. A test that injected no fault proves nothing, so 0 fails it."""
+        assert number > 0, f"{name}: none was tried"
         self.found[name] = number
-        if not self.soak:
-            held = self._documented.get(name)
-            assert held == number, f"docs/testing.md has {held} for {name!r}, counted were {number}: correct it there"
 
     def lines(self) -> list[str]:
         width = max(map(len, self.found), default=0)

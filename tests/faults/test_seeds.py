@@ -124,9 +124,6 @@ def test_a_seed_decides_everything(tmp_path: Path, count: Counts, pytestconfig: 
     found = side_by_side(one, range(SOAK_SEEDS if count.soak else SEEDS))
     count("seeds", len(found))
     assert sum(failures for _, failures in found) > len(found) / 4
-    count("rows lost", sum(compared.lost for compared, _ in found))
-    count("rows doubled", sum(compared.doubled for compared, _ in found))
-    count("rows with another prediction", sum(compared.other for compared, _ in found))
 
 
 def test_many_awkward_rows_are_those_of_the_naive_script(tmp_path: Path, count: Counts) -> None:
@@ -136,5 +133,5 @@ def test_many_awkward_rows_are_those_of_the_naive_script(tmp_path: Path, count: 
     done = job.run(shuffle=0)
     assert done.code == 0, done.said
     found = compare(job)
-    count("rows compared with the naive script's", found.rows)
     assert found[1:] == (0, 0, 0), found
+    count("rows compared with the naive script's", found.rows)
