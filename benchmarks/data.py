@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import rows
 from benchmarks.programs import MODEL
 from benchmarks.workloads import TFRECORD, Workload
-from pipeline import startup
+from pipeline.compat import startup
 
 BLOCK_ROWS = 10_000
 

@@ -20,11 +20,12 @@ import google_crc32c
 import msgspec
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
-from pipeline import ledger, manifest, startup
-from pipeline.names import PARTS
-from transforms import files
-from transforms.receipts import LISTS, SHARDS, encode, read_receipts
+from pipeline.compat import startup
+from pipeline.run_folder import ledger, manifest
+from pipeline.run_folder.names import PARTS
 from transforms.records import Chunk, PartReceipt, Source
+from transforms.storage import files
+from transforms.write_receipts import LISTS, SHARDS, encode, read_receipts
 
 CHUNKS = 1_000  # of a source
 CHUNK_BYTES = 64 << 20
@@ -120,7 +121,7 @@ class MadeFileSystem(FileSystem):
 
 
 def receipts(count: int) -> dict[str, Any]:
-    """Takes the steps of `pipeline.run` after the graph has run, on so many receipts."""
+    """Takes the steps of `pipeline.commands.run` after the graph has run, on so many receipts."""
     with tempfile.TemporaryDirectory(prefix="keyjoin-end-") as folder:
         write(Path(folder), count)
         planned = list(sources(count))

@@ -13,15 +13,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import model_check, startup
-from pipeline.chunk_size import CHUNK_BYTES
-from pipeline.layout import make_layout
-from pipeline.options import RunOptions, parse_run
-from transforms import columns, formats, mapping, saved_model
-from transforms.contract import find_contract
+from pipeline.compat import startup
+from pipeline.model import check_model
+from pipeline.options.run_options import RunOptions, parse_run
+from pipeline.plan.chunk_size import CHUNK_BYTES
+from pipeline.plan.layout import make_layout
+from transforms import columns, formats
 from transforms.formats.base import Format
+from transforms.mapping import feature_mapping
 from transforms.records import Chunk
-from transforms.score import score
+from transforms.saved_model import loader
+from transforms.saved_model.contract import find_contract
+from transforms.scoring.score import score
 
 SAMPLE_BYTES = 1 << 20
 
@@ -49,9 +52,9 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     """
     with open(source, "rb") as file:
         sample = fmt.sample(file.read(SAMPLE_BYTES))
-    model = saved_model.load(options.model, model_check.loading(options))
+    model = loader.load(options.model, check_model.loading(options))
     contract = find_contract(model, options.signature, options.key_input)
-    features = mapping.map_inputs(contract, sample, options.features, options.input_map)
+    features = feature_mapping.map_inputs(contract, sample, options.features, options.input_map)
     layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample, fmt, features)
     batch_size = options.batch_size or columns.batch_rows(features)
 

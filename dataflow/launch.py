@@ -2,7 +2,8 @@
 
 import sys
 
-from pipeline import cli, flex
+from pipeline import cli
+from pipeline.options import flex
 
 if __name__ == "__main__":
     sys.argv[1:] = flex.command_line(sys.argv[1:])

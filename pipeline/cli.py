@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline import model_process, signals, startup
-from pipeline.exits import Exit
-from pipeline.names import SUCCESS
-from pipeline.terminal import flush_output, open_streams, quoted, show, show_error
+from pipeline.compat import startup
+from pipeline.model import model_process
+from pipeline.run_folder.names import SUCCESS
+from pipeline.terminal import signals
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import flush_output, open_streams, quoted, show, show_error
 from transforms.errors import RunError, UsageError, notes_of
 from transforms.reasons import Reason
 
@@ -31,44 +33,44 @@ class Command(NamedTuple):
 
 def _run(argv: Sequence[str]) -> Exit:
     started = time.monotonic()  # the imports are part of what a user waits for
-    from pipeline.options import parse_run
+    from pipeline.options.run_options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin run")
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts there while Beam does here
     startup.import_beam(argv)
-    from pipeline.model_folder import newest_version
-    from pipeline.run import run
+    from pipeline.commands.run import run
+    from pipeline.model.model_folder import newest_version
 
     return run(dataclasses.replace(options, model=newest_version(options.model)), beam_args, started)
 
 
 def _check(argv: Sequence[str]) -> Exit:
-    from pipeline.options import parse_run
+    from pipeline.options.run_options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin check")
     model_process.process()
     startup.import_beam(argv)
-    from pipeline.model_folder import newest_version
-    from pipeline.run import check
+    from pipeline.commands.run import check
+    from pipeline.model.model_folder import newest_version
 
     return check(dataclasses.replace(options, model=newest_version(options.model)), beam_args)
 
 
 def _inspect(argv: Sequence[str]) -> Exit:
-    from pipeline.inspect import main
+    from pipeline.commands.inspect import main
 
     return main(argv)
 
 
 def _wrap(argv: Sequence[str]) -> Exit:
-    from pipeline.wrap import main
+    from pipeline.commands.wrap import main
 
     return main(argv)
 
 
 def _predict(argv: Sequence[str]) -> Exit:
-    from pipeline.predict import main
+    from pipeline.commands.predict import main
 
     return main(argv)
 
@@ -76,7 +78,7 @@ def _predict(argv: Sequence[str]) -> Exit:
 def _replay(argv: Sequence[str]) -> Exit:
     if not {"-h", "--help"} & set(argv):
         model_process.process()
-    from pipeline.replay import main
+    from pipeline.commands.replay import main
 
     return main(argv)
 
@@ -84,7 +86,7 @@ def _replay(argv: Sequence[str]) -> Exit:
 def _verify(argv: Sequence[str]) -> Exit:
     if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
         startup.import_beam(argv)  # sources, which may lie elsewhere than the output, are not read
-    from pipeline.verify import main
+    from pipeline.commands.verify import main
 
     return main(argv)
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline import inspect, predict, replay, verify, wrap
 from pipeline.cli import COMMANDS
-from pipeline.exits import Exit
-from pipeline.flags import Parser, run_parser
+from pipeline.commands import inspect, predict, replay, verify, wrap
+from pipeline.options.flags import Parser, run_parser
+from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.flags import run_parser
-from pipeline.flex import LEFT_OUT
+from pipeline.options.flags import run_parser
+from pipeline.options.flex import LEFT_OUT
 from transforms.formats import FORMATS
 
 METADATA = Path(__file__).parents[1] / "dataflow" / "metadata.json"

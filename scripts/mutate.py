@@ -1,6 +1,6 @@
 """Mutation testing: changes a module in one place after another, and prints the changes that no test detects.
 
-    python -m scripts.mutate transforms/align.py tests/test_align.py tests/test_score.py [--every N]
+    python -m scripts.mutate transforms/scoring/align.py tests/transforms/scoring/test_align.py [--every N]
 
 Each change is tried in a fork of a process that has imported the large libraries. A change that survives is printed
 with its line. See docs/development/testing.md.

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import settings
 
 from pipeline.cli import main
-from pipeline.startup import import_tensorflow
+from pipeline.compat.startup import import_tensorflow
 from tests.faults.counts import Counts
 
-pytest_plugins = ("tests.left", "tests.processes", "tests.resumed", "tests.verified")
+pytest_plugins = ("tests.support.left", "tests.support.processes", "tests.support.resumed", "tests.support.verified")
 
 import_tensorflow()
 
@@ -58,7 +58,7 @@ def count(pytestconfig: pytest.Config) -> Counts:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Makes a model of `tests.models` in a folder, once for each set of arguments."""
+    """Makes a model of `tests.support.models` in a folder, once for each set of arguments."""
     made: dict[Any, str] = {}
 
     def make(build: Callable[..., str], *arguments: Any) -> str:

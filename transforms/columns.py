@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from transforms.dtypes import STRING
 from transforms.errors import RunError
-from transforms.nested import lists
+from transforms.mapping.nested import lists
 from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
@@ -112,7 +112,7 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
     Args:
         array: Values.
         dtype: The dtype.
-        words: Whether a float may be NaN or infinite, since the row said so in words, see `transforms.numbers`.
+        words: Whether a float may be NaN or infinite, since the row said so in words, see `transforms.mapping.numbers`.
     """
     if dtype == STRING or pa.types.is_boolean(array.type):
         return np.ones(len(array), np.bool_)

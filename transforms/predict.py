@@ -11,12 +11,12 @@ import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
 from transforms import columns
-from transforms import model as models
 from transforms.errors import StoppedError
-from transforms.groups import by_shape
 from transforms.records import BadRow, Feature, Features, Predictions, pack_bad
-from transforms.score import Piece, nothing, score, score_groups
-from transforms.shapes import WidthError, is_open
+from transforms.saved_model import model as models
+from transforms.saved_model.output_shapes import WidthError, is_open
+from transforms.scoring.groups import by_shape
+from transforms.scoring.score import Piece, nothing, score, score_groups
 
 
 @dataclasses.dataclass(eq=False, repr=False)

@@ -15,7 +15,7 @@ import pyarrow as pa
 INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a row that is a JSON value
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-# What a record that was read from a file may have in these places, see `transforms.receipts.decode`.
+# What a record that was read from a file may have in these places, see `transforms.write_receipts.decode`.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]
 
@@ -159,8 +159,8 @@ class Feature(NamedTuple):
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
         path: Names of the fields inside of the field, where it is an object, down to the value.
         missing: For each field the text of the value that it has where it is missing or null, see
-            `transforms.defaults`; None for none, and empty if no field has one.
-        strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.numbers`.
+            `transforms.mapping.defaults`; None for none, and empty if no field has one.
+        strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
         pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
     """
 
@@ -229,7 +229,7 @@ class Predictions(NamedTuple):
 class PartReceipt(NamedTuple):
     """What WritePart wrote for one chunk: a line of the ledger.
 
-    As JSON it is an object of these names, see `transforms.receipts.encode`.
+    As JSON it is an object of these names, see `transforms.write_receipts.encode`.
 
     Attributes:
         chunk: The chunk.

@@ -14,14 +14,14 @@ from typing import NamedTuple
 import google_crc32c
 import pytest
 
-from pipeline import dataflow
 from pipeline.cli import main
-from tests import models
+from pipeline.job import dataflow
 from tests.cloud.image import copy_project, make_image
 from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.stand_ins import Cloud, running_cloud
-from tests.store import BUCKET
-from transforms.write import letters_name
+from tests.support import models
+from tests.support.store import BUCKET
+from transforms.write_part import letters_name
 
 NEEDED = ("KEYJOIN_PRISM", "KEYJOIN_BOOT")
 ready = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from apache_beam.portability.api import beam_runner_api_pb2 as api
 from google.cloud import dataflow
 from google.protobuf import json_format, struct_pb2
 
-from tests.store import BUCKET, Store
+from tests.support.store import BUCKET, Store
 
 PICKLED = "beam:dofn:pickled_python_info:v1"
 

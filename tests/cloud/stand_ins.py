@@ -9,7 +9,7 @@ from apache_beam.io.gcp import gcsio
 from apache_beam.runners.dataflow.internal import apiclient
 
 from tests.cloud.dataflow_api import DataflowApi
-from tests.store import BUCKET, Store, running
+from tests.support.store import BUCKET, Store, running
 
 PROJECT, REGION = "my-project", "europe-west1"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from tests.cloud.stand_ins import Cloud
 from tests.cloud.test_run_dataflow import cloud, stand_ins
 from tests.conftest import Result
-from tests.store import BUCKET
-from tests.test_odd_names import FIELD, OTHER, OUTPUT, PREFIX, SIGNATURE, named
+from tests.end_to_end.test_odd_names import FIELD, OTHER, OUTPUT, PREFIX, SIGNATURE, named
+from tests.support.store import BUCKET
 
 __all__ = ("cloud", "stand_ins")
 

@@ -20,8 +20,8 @@ from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline import manifest
-from pipeline.options import parse_run
+from pipeline.options.run_options import parse_run
+from pipeline.run_folder import manifest
 from scripts import make_sbom
 from tests.conftest import BOSTON, ROOT
 
@@ -140,7 +140,7 @@ def test_the_image_installs_as_the_bill_of_materials_was_made() -> None:
 
 def test_what_the_build_tries_is_what_it_has_installed() -> None:
     """The checkout is in the folder, and must not stand for the installed package."""
-    (tried,) = [value for value in steps("RUN") if "pipeline.run" in value]
+    (tried,) = [value for value in steps("RUN") if "pipeline.commands.run" in value]
     assert "python -I -c" in tried
 
 

@@ -11,15 +11,17 @@ import msgspec
 import pytest
 from google.cloud import dataflow as client
 
-from pipeline import claim, commit_step, record
-from pipeline.place import in_place
+from pipeline.job import claim_run, commit_run
+from pipeline.run_folder import records
+from pipeline.run_folder.place import in_place
 from tests.cloud.in_process import runs
 from tests.cloud.stand_ins import REGION, Cloud, running_cloud
 from tests.cloud.test_run_dataflow import OUT, ROWS, cloud, only, run
 from tests.conftest import Result
-from tests.store import BUCKET, running
-from transforms import once, read, write
+from tests.support.store import BUCKET, running
+from transforms import read_chunk, write_part
 from transforms.errors import RunError
+from transforms.storage import once
 
 __all__ = ["cloud", "run"]
 State = client.JobState
@@ -101,14 +103,14 @@ class TestATemplateThatIsStartedTwice:
         self, cloud: Cloud, start: Callable[..., client.Job], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         others: list[client.Job] = []
-        real, first = write.write_part, threading.Lock()
+        real, first = write_part.write_part, threading.Lock()
 
         def meanwhile(*given: Any) -> Any:
             if first.acquire(blocking=False):
                 others.append(start("cloned"))
             return real(*given)
 
-        monkeypatch.setattr(write, "write_part", meanwhile)
+        monkeypatch.setattr(write_part, "write_part", meanwhile)
         assert start().current_state == State.JOB_STATE_DONE
         (other,) = others
         assert other.current_state == State.JOB_STATE_FAILED
@@ -131,7 +133,7 @@ class TestATemplateThatIsStartedTwice:
         self, cloud: Cloud, run: Callable[..., Result], start: Callable[..., client.Job], monkeypatch: Any
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(write, "write_files", lambda *_, **__: 1 / 0)
+            patch.setattr(write_part, "write_files", lambda *_, **__: 1 / 0)
             assert start().current_state == State.JOB_STATE_FAILED
         refused = start()
         assert refused.current_state == State.JOB_STATE_FAILED
@@ -151,8 +153,8 @@ def test_a_job_that_was_overtaken_neither_commits_nor_removes_anything(
     assert run("--detach").code == 0
     before = out(cloud)
     with pytest.raises(RunError, match="this job is of an earlier command"):
-        commit_step.commit_folder(in_place(OUT), first.labels["keyjoin-run"], 1, 1.0)
-    commit_step.clear_folder(in_place(OUT), first.labels["keyjoin-run"], 1)
+        commit_run.commit_folder(in_place(OUT), first.labels["keyjoin-run"], 1, 1.0)
+    commit_run.clear_folder(in_place(OUT), first.labels["keyjoin-run"], 1)
     with pytest.raises(BaseException, match="this job is of an earlier command"):
         runs(cloud)(first)
     assert out(cloud) == before
@@ -161,16 +163,16 @@ def test_a_job_that_was_overtaken_neither_commits_nor_removes_anything(
 def test_a_job_that_is_overtaken_on_its_way_writes_no_more_parts(
     cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = read.read_chunk
+    real = read_chunk.read_chunk
 
     def overtaken(*given: Any) -> Any:
-        begun = record.read(OUT, record.Job)
+        begun = records.read(OUT, records.Job)
         assert begun is not None
-        other = msgspec.structs.replace(begun, run=record.Run(id=12 * "f"))
-        cloud.store.put("out/_job.json", record.encode(other))
+        other = msgspec.structs.replace(begun, run=records.Run(id=12 * "f"))
+        cloud.store.put("out/_job.json", records.encode(other))
         return real(*given)
 
-    monkeypatch.setattr(read, "read_chunk", overtaken)
+    monkeypatch.setattr(read_chunk, "read_chunk", overtaken)
     done = run()
     assert (done.code, "this job is of an earlier command" in done.err) == (1, True), done.err
     assert not [name for name in out(cloud) if not name.startswith("_")]
@@ -322,14 +324,14 @@ def test_of_many_jobs_one_claims_a_run(place: str, tmp_path: Path, monkeypatch: 
 
 def test_a_job_may_claim_its_run_again(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a bundle is tried again, or delivered twice."""
-    real, first = claim.claim, threading.Lock()
+    real, first = claim_run.claim, threading.Lock()
 
     def twice(*given: Any) -> Any:
         if first.acquire(blocking=False):
             assert real(*given) == real(*given) != []
         return real(*given)
 
-    monkeypatch.setattr(claim, "claim", twice)
+    monkeypatch.setattr(claim_run, "claim", twice)
     done = run()
     assert done.code == 0, done.err
     assert first.locked()

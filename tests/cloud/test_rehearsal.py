@@ -11,7 +11,7 @@ from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Place, Told, command, kept, left, ready
 from tests.faults.counts import Counts
-from tests.store import LOST, REFUSED, Request
+from tests.support.store import LOST, REFUSED, Request
 
 pytestmark = ready
 # Where files are written.
@@ -107,7 +107,7 @@ def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: d
 
     def each_once(request: Request, before: int) -> str | None:
         if before or rehearsal.workers is None:
-            return None  # what comes before the job runs: see tests/test_store.py
+            return None  # what comes before the job runs: see tests/transforms/storage/test_object_store.py
         fault = next((fault for fault, kind in sorted(to_come) if kind == request.kind), None)
         to_come.discard((fault or "", request.kind))
         return fault

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from google.cloud import dataflow as client
 
-from pipeline import VERSION, dataflow
-from tests import models
+from pipeline import VERSION
+from pipeline.job import dataflow
 from tests.cloud.dataflow_api import SEVERITIES, Request
 from tests.cloud.in_process import runs, staged
 from tests.cloud.stand_ins import PROJECT, REGION, Cloud, running_cloud
 from tests.conftest import ROOT, Result
-from tests.store import BUCKET
+from tests.support import models
+from tests.support.store import BUCKET
 from transforms.errors import RunError
 
 ROWS = [json.dumps({"x": [n, 0.5, -n], "n": n}) for n in range(20)]

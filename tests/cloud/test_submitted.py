@@ -15,7 +15,7 @@ from tests.cloud import staged
 from tests.cloud.rehearsed import CLOUD_FLAGS, IMAGE, Place, command, fill
 from tests.cloud.stand_ins import PROJECT, REGION, Cloud
 from tests.conftest import ROOT
-from tests.store import BUCKET
+from tests.support.store import BUCKET
 
 SECRET = "a-token-that-nobody-may-see"  # noqa: S105  it is none
 HINT = "type:nvidia-l4;count:1"

@@ -14,9 +14,9 @@ from google.cloud import dataflow
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import flags, flex
-from pipeline.flags import run_parser
-from pipeline.options import RunOptions, parse_run
+from pipeline.options import flags, flex
+from pipeline.options.flags import run_parser
+from pipeline.options.run_options import RunOptions, parse_run
 from scripts import make_template
 from tests.conftest import ROOT
 from transforms.errors import UsageError

@@ -10,7 +10,7 @@ from tests.cloud.dataflow_api import DataflowApi
 from tests.composer import endpoint, running_airflow
 from tests.composer.running_airflow import VERSIONS, Airflow
 from tests.conftest import BOSTON
-from tests.store import BUCKET, Store, running
+from tests.support.store import BUCKET, Store, running
 
 DAY = "2026-11-22"  # what a run scores that is due on the next day
 OUTPUT = f"output/{DAY}/"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import environments
 from tests.conftest import ROOT
-from tests.store import BUCKET
+from tests.support.store import BUCKET
 
 PROJECT, REGION = "demo", "europe-west1"
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import dataflow
+from pipeline.job import dataflow
 from tests.composer.conftest import DAY, Cloud
 from tests.composer.running_airflow import Airflow
 from tests.conftest import BOSTON, ROOT, Result

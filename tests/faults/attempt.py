@@ -21,17 +21,19 @@ import numpy as np
 import pyarrow.json  # noqa: F401
 from apache_beam.transforms import core
 
-import pipeline.run
-from pipeline import cli, isolation, model_process, startup
+import pipeline.commands.run
+from pipeline import cli
+from pipeline.compat import startup
+from pipeline.model import isolation, model_process
 from tests.faults import hooks
 from tests.faults.disk import Disk, Fault
 from tests.faults.objects import ObjectStore
-from transforms import formats, write
+from transforms import formats, write_part
 from transforms.errors import ModelError
-from transforms.model import Model, Tensor
+from transforms.saved_model.model import Model, Tensor
 
 formats.load("jsonl")
-importlib.import_module("transforms.formats.json_explain")
+importlib.import_module("transforms.formats.jsonl.diagnose")
 startup.collect_garbage()
 
 WEIGHTS = np.array([0.5, -1.25, 3.0], np.float32)
@@ -62,7 +64,7 @@ class Attempt(NamedTuple):
     shuffle: int | None = None
     hook: tuple[str, Sequence[Any]] | None = None
     environment: Mapping[str, str] = {}
-    at_once: int = write.AT_ONCE
+    at_once: int = write_part.AT_ONCE
 
 
 def linear(x: Any) -> Any:
@@ -119,7 +121,7 @@ def run(attempt: Attempt) -> None:
         time.tzset()
     stands_in = functools.cache(lambda: _Stub(attempt.shuffle))
     model_process.process = isolation.process = stands_in  # type: ignore[assignment]
-    write.AT_ONCE = attempt.at_once
+    write_part.AT_ONCE = attempt.at_once
     disk = Disk(attempt.folder, attempt.disk)
     store = ObjectStore.serve(f"{attempt.folder}/objects", attempt.store)
     if attempt.hook is not None:
@@ -138,4 +140,4 @@ def run(attempt: Attempt) -> None:
 
 assert apache_beam.runners.portability.fn_api_runner.fn_runner
 assert core
-assert pipeline.run
+assert pipeline.commands.run

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.faults import disk
-from transforms import join, read, write
+from transforms import join_predictions, read_chunk, write_part
 
 SEEN: dict[str, int] = {}
 LATE: list[Callable[[], Any]] = []  # called once the command has ended
@@ -25,7 +25,7 @@ def _count(name: str) -> int:
 
 def twice() -> None:
     """Every chunk is written twice, by two threads at once, as by a worker and its replacement."""
-    original = write.write_part
+    original = write_part.write_part
 
     def both(*arguments: Any) -> Any:
         _count("written twice")
@@ -37,25 +37,25 @@ def twice() -> None:
         assert made == [own]
         return own
 
-    write.write_part = both
+    write_part.write_part = both
 
 
 def zombie() -> None:
     """All that was written is written again after the commit, as by a worker that nobody heard of any more."""
-    original = write.write_part
+    original = write_part.write_part
 
     def keeping(*arguments: Any) -> Any:
         _count("written after the commit")
         LATE.append(lambda: original(*arguments))
         return original(*arguments)
 
-    write.write_part = keeping
+    write_part.write_part = keeping
 
 
 def flaky(seed: int) -> None:
     """Some step fails once: before it, or after it was done."""
     chosen = random.Random(seed)
-    module, name = chosen.choice([(write, "write_part"), (join, "join_chunk")])
+    module, name = chosen.choice([(write_part, "write_part"), (join_predictions, "join_chunk")])
     at, late = chosen.randrange(1, 4), chosen.random() < 0.5
     original = getattr(module, name)
 
@@ -71,14 +71,14 @@ def flaky(seed: int) -> None:
 
 def between(command: str) -> None:
     """Another process changes a source after it was read, and before its rows are written."""
-    original = join.join_chunk
+    original = join_predictions.join_chunk
 
     def after(*arguments: Any) -> Any:
         if _count("calls") == 1:
             subprocess.run(["sh", "-c", command], check=True)
         return original(*arguments)
 
-    join.join_chunk = after
+    join_predictions.join_chunk = after
 
 
 def limited(name: str, value: int) -> None:
@@ -100,13 +100,13 @@ def nobody() -> None:
 
 def jumping() -> None:
     """From the first chunk on, the wall clock jumps by up to a year, either way, whenever it is looked at."""
-    jumps, now, original = random.Random(0), time.time, read.read_chunk
+    jumps, now, original = random.Random(0), time.time, read_chunk.read_chunk
 
     def then(*arguments: Any) -> Any:
         time.time = lambda: now() + jumps.uniform(-1, 1) * 31_536_000
         return original(*arguments)
 
-    read.read_chunk = then
+    read_chunk.read_chunk = then
 
 
 def umask(mask: int) -> None:
@@ -115,7 +115,7 @@ def umask(mask: int) -> None:
 
 def held(call: int, said: str) -> None:
     """Waits for ever before a part is written, and says so by making a file."""
-    original = write.write_part
+    original = write_part.write_part
 
     def wait(*arguments: Any) -> Any:
         if _count("calls") == call:
@@ -123,7 +123,7 @@ def held(call: int, said: str) -> None:
             threading.Event().wait()
         return original(*arguments)
 
-    write.write_part = wait
+    write_part.write_part = wait
 
 
 def full(size: int) -> None:

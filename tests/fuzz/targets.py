@@ -18,11 +18,12 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 
-from transforms import chunks
+from transforms import split_into_chunks
 from transforms.errors import RunError
-from transforms.formats import example_alike, jsonl, tfrecord
 from transforms.formats.base import Format
-from transforms.formats.json_lines import BOM
+from transforms.formats.jsonl import jsonl
+from transforms.formats.jsonl.split import BOM
+from transforms.formats.tfrecord import same_layout, tfrecord
 from transforms.records import Chunk, Feature, Layout, Source
 
 FEATURES = (
@@ -186,7 +187,7 @@ def _check_alike(data: bytes) -> None:
     """Records that are laid out alike, be they as few and short as they may, are read as the parser reads them."""
     read = []
     for misses in (0, 9):
-        with mock.patch.multiple(example_alike, LEAST_RECORDS=1, LEAST_BYTES=0, MISSES=misses):
+        with mock.patch.multiple(same_layout, LEAST_RECORDS=1, LEAST_BYTES=0, MISSES=misses):
             inputs, bad = tfrecord.FORMAT.read(data, tfrecord.FORMAT.rows(data, first=True), FEATURES)
         read.append((repr(inputs.to_pylist()), bad))
     assert read[0] == read[1]
@@ -221,7 +222,7 @@ def packed(data: bytes) -> None:
         except (OSError, EOFError, zlib.error):
             expected = None
         source = Source(str(path), len(data), "a", ".jsonl.gz")
-        spilled = _or_error(lambda: chunks.spill(source, f"{folder}/spill"))
+        spilled = _or_error(lambda: split_into_chunks.spill(source, f"{folder}/spill"))
         if isinstance(spilled, RunError):
             assert expected is None, spilled
             assert not list(Path(folder).glob("spill/*")), "half a file"

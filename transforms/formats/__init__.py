@@ -17,7 +17,7 @@ from transforms.formats.foreign import GZIP as GZIP
 if TYPE_CHECKING:
     from transforms.formats.base import Format
 
-FORMATS = {"jsonl": "transforms.formats.jsonl", "tfrecord": "transforms.formats.tfrecord"}
+FORMATS = {"jsonl": "transforms.formats.jsonl.jsonl", "tfrecord": "transforms.formats.tfrecord.tfrecord"}
 
 
 def known(name: str) -> str:

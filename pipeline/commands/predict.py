@@ -1,0 +1,221 @@
+"""`keyjoin predict`: online prediction's request and response, from a file or standard input.
+
+The request and response are those of TensorFlow Serving's REST API in row format,
+https://www.tensorflow.org/tfx/serving/api_rest, which the online predictions of AI Platform and Vertex AI share.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.compat.startup import import_session
+from pipeline.model import check_model
+from pipeline.model.model_folder import model_folder, newest_version
+from pipeline.options.flags import Parser, add_model_arguments, add_pad_argument
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import show_json
+from transforms import columns
+from transforms.dtypes import STRING
+from transforms.errors import ModelError, RunError, UsageError, nearest
+from transforms.formats.jsonl import encode, jsonl
+from transforms.mapping import feature_mapping
+from transforms.records import Feature
+from transforms.saved_model import constants, loader
+from transforms.saved_model import model as models
+from transforms.saved_model.contract import find_contract
+from transforms.saved_model.echoed_keys import strange_keys
+from transforms.saved_model.loader import DEFAULT
+from transforms.saved_model.output_shapes import is_open
+from transforms.scoring import padding
+from transforms.scoring.groups import Group, by_shape, largest
+
+MEMBERS = ("instances", "signature_name", "parameters")
+EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
+
+
+def parser() -> Parser:
+    """The parser of `predict`."""
+    made = Parser(
+        prog="keyjoin predict", allow_abbrev=False, description='Answers {"instances": […]} with {"predictions": […]}.'
+    )
+    add_model_arguments(made)
+    add_pad_argument(made)
+    made.add_argument("--instances", default="-", metavar="FILE", help="the request; - is standard input (default)")
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag, the model or an instance is wrong.
+        RunError: The model raised.
+    """
+    options = parser().parse_args(argv)
+    options.model = newest_version(options.model)
+    instances, options.signature = read_request(options.instances, options.signature)
+    if options.model_sha256:
+        check_model.identify(options.model, options.model_sha256)
+    with model_folder(options.model, options.custom_objects) as folder:
+        import_session(options.model_libraries)
+        loading = check_model.loading(options)
+        loaded = loader.load(folder, loading)
+        fields = {name for instance in instances if isinstance(instance, dict) for name in instance}
+        constants.check(loaded.constants, fields, instances[0])
+        if left := constants.defaults(loaded.inputs, fields):
+            loaded = loader.load(folder, loading.with_constants(left))
+    check_model.warn(options.model, loaded.findings, options.model_ops)
+    pads = padding.resolve(options.pad, list(loaded.inputs))
+    contract = _contract(loaded, options.signature, options.key_input, instances, pads)
+    answer = {"predictions": predict(loaded, contract, instances, pads)}
+    show_json(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+    return Exit.COMPLETE
+
+
+def _contract(
+    loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any], pads: Mapping[str, str]
+) -> models.Contract:
+    def example(contract: models.Contract) -> models.Arrays | None:
+        rows = [feature_mapping.named(contract.inputs, instance) for instance in instances]
+        features = padding.with_padding(feature_mapping.map_inputs(contract, rows), pads)
+        group = largest(_inputs(rows, features), features)
+        return group and group.whole
+
+    def own_keys(key: models.Tensor) -> Any:
+        if not all(isinstance(instance, dict) and key.name in instance for instance in instances):
+            return None
+        found = example(models.Contract(signature, (key,), ()))
+        return found and found[key.name]
+
+    every = [*loaded.outputs, *loaded.unfit]
+    return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
+
+
+def read_request(path: str, signature: str) -> tuple[list[Any], str]:
+    """The instances of a request, and the signature that is called for them.
+
+    Args:
+        path: The file; `-` is standard input.
+        signature: The signature of the command line; a request may name another one instead of the default.
+
+    Raises:
+        UsageError: The file cannot be read, or is no request, or the two name different signatures.
+    """
+    try:
+        # Bytes, of which JSON's encoding is detected, whatever the locale is.
+        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        request = json.loads(text, object_pairs_hook=_members)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"--instances {path}: {error}; give a file such as {EXAMPLE}") from error
+    request = request if isinstance(request, dict) else {}
+    _check_members(path, request)
+    instances = request.get("instances")
+    if not isinstance(instances, list) or not instances or None in instances:
+        raise UsageError(f"--instances {path}: no list of objects or values called instances in it; write {EXAMPLE}")
+    return instances, _signature(path, request.get("signature_name", signature), signature)
+
+
+def _members(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the name {name} is {count} times in an object")
+    return dict(pairs)
+
+
+def _check_members(path: str, request: Mapping[str, Any]) -> None:
+    for name in request:
+        if name == "inputs":
+            raise UsageError(
+                f"--instances {path}: inputs is the columnar format, and keyjoin takes rows; write {EXAMPLE}"
+            )
+        if name not in MEMBERS:
+            raise UsageError(f"--instances {path}: unknown {name} in it{nearest(name, MEMBERS)}; write {EXAMPLE}")
+    if request.get("parameters"):
+        raise UsageError(f"--instances {path}: a SavedModel takes no parameters; remove parameters from the request")
+
+
+def _signature(path: str, named: Any, signature: str) -> str:
+    if not isinstance(named, str):
+        raise UsageError(f'--instances {path}: signature_name is no text; write {{"signature_name": "{signature}", …}}')
+    if signature not in (DEFAULT.signature, named):
+        raise UsageError(f"--signature={signature}: the request's signature_name is {named}; remove one of them")
+    return named
+
+
+def predict(
+    called: models.Model, contract: models.Contract, instances: Sequence[Any], pads: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
+
+    Raises:
+        UsageError: An instance does not fit the model.
+        RunError: The model raised.
+    """
+    instances = [feature_mapping.named(contract.inputs, instance) for instance in instances]
+    if contract.key is not None:
+        name = contract.key.name
+        instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]
+    tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
+    whole = contract._replace(inputs=tensors, key=None, echoes=())
+    features = padding.with_padding(feature_mapping.map_inputs(whole, instances), pads)
+    found = [
+        (int(number), answer)
+        for group in by_shape(_inputs(instances, features), features)
+        for some in _calls(group, contract.rows)
+        for number, answer in zip(some.numbers, _call(called, contract, some.arrays), strict=True)
+    ]
+    return [answer for _, answer in sorted(found, key=itemgetter(0))]
+
+
+def _calls(group: Group, rows: int | None) -> Iterator[Group]:
+    """The rows of a group, call by call where the signature fixes the rows of a call."""
+    size = rows or len(group.numbers)
+    for start in range(0, len(group.numbers), size):
+        arrays = {name: array[start : start + size] for name, array in group.arrays.items()}
+        yield group._replace(numbers=group.numbers[start : start + size], arrays=arrays)
+
+
+def _call(called: models.Model, contract: models.Contract, arrays: models.Arrays) -> list[dict[str, Any]]:
+    """All outputs of the signature for rows with inputs of the same shapes."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    rows = len(next(iter(arrays.values())))
+    try:
+        answer = called(arrays)
+    except ModelError as error:
+        raise RunError(f"the model raised: {error}; look at the instances") from error
+    if any(array.ndim == 0 or len(array) != rows for array in answer.values()):
+        raise RunError("the model's outputs are not one a row; inspect it with `keyjoin inspect`")
+    _check_keys(contract, answer, arrays)
+    open_ = {tensor.name for tensor in contract.outputs if is_open(tensor)}
+    made = {name: columns.from_array(array, is_open=name in open_) for name, array in answer.items()}
+    texts = {name: encode.encode(column).to_pylist() for name, column in made.items()}
+    echoes = [echo.output for echo in contract.echoes]
+    ordered = [t.name for t in contract.outputs if t.name not in echoes] + echoes
+    return [{name: json.loads(texts[name][row]) for name in ordered} for row in range(rows)]
+
+
+def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models.Arrays) -> None:
+    if contract.key is None:
+        return
+    for echo in contract.echoes:
+        strange = strange_keys(answer, echo, arrays[contract.key.name].reshape(-1))
+        if strange:
+            raise RunError(
+                f"output {echo.output} gives back the key {strange[0]}, which no instance has: it cannot hold all of "
+                f"their keys; give keys below {contract.most}"
+            )
+
+
+def _inputs(instances: Sequence[Any], features: Sequence[Feature]) -> pa.RecordBatch:
+    lines = b"".join(json.dumps(instance).encode() + b"\n" for instance in instances)
+    inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), features)
+    if bad:
+        raise UsageError(f"instance {bad[0].row}: {bad[0].message} ({bad[0].reason}); see `keyjoin inspect`")
+    return inputs

@@ -1,0 +1,321 @@
+"""`keyjoin replay`: scores the dead letters of a run again, and puts the rows that succeed now into their places.
+
+Parts that change are written to a folder of their own, and put in place when all of them are whole, see
+`pipeline.run_folder.replace`. Killed before that, nothing has changed; killed later, any command on the output
+does the rest.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from pipeline.compat.startup import collect_garbage, quiet_beam
+from pipeline.model.model_folder import newest_version
+from pipeline.options.flags import Parser, add_constant_argument, add_mapping_arguments, add_trust_arguments, pairs_of
+from pipeline.options.run_options import RunOptions, command
+from pipeline.plan.preflight import Inputs, Plan, prepare
+from pipeline.run_folder import ledger, manifest, records, resume
+from pipeline.run_folder.commit import commit, over_error_limit
+from pipeline.run_folder.lock import locked
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS
+from pipeline.run_folder.place import in_place, staged
+from pipeline.run_folder.records import Job, Manifest
+from pipeline.run_folder.replace import finish, is_ready
+from pipeline.run_folder.resume import Earlier, Stage
+from pipeline.run_folder.unexpected_files import check_files
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import quoted, show, visible
+from pipeline.terminal.report import say
+from pipeline.terminal.signals import in_the_background
+from pipeline.terminal.warning import only_told
+from transforms import formats
+from transforms.errors import RunError, UsageError
+from transforms.reasons import DEAD_LETTERS
+from transforms.records import PartReceipt, Source
+from transforms.replay_part import NOTHING_MENDED, Mended, keys, read_rows, replay_part
+from transforms.split_into_chunks import open_plain
+from transforms.storage import files
+from transforms.storage.sources import Matched
+from transforms.threads import in_threads
+from transforms.write_part import written_of
+from transforms.write_receipts import LISTED, read_list, read_receipts, receipt_path, write_list
+
+
+def parser() -> Parser:
+    """The parser of `replay`."""
+    made = Parser(
+        prog="keyjoin replay",
+        allow_abbrev=False,
+        description="Scores the dead letters of a run again, and puts the rows that succeed now into their places.",
+    )
+    add = made.add_argument
+    add("--run", required=True, metavar="DIR", help="the --output of the run")
+    add(
+        "--rows",
+        metavar="FILE",
+        help="mended rows by key: lines like those of dead letters, of which key and row count",
+    )
+    add("--model", metavar="DIR", help="another model with the same predictions (default: the run's own, unchanged)")
+    add_constant_argument(made)
+    add_trust_arguments(made)
+    add_mapping_arguments(made)
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag is wrong, there is no run that has ended, or the model does not fit; nothing was changed.
+        RunError: Something is not what the run wrote or read, a file cannot be written, or there is no `_SUCCESS`
+            since still too many rows are bad.
+    """
+    given = parser().parse_args(argv)
+    given.model = given.model and newest_version(given.model)
+    collect_garbage()
+    quiet_beam()
+    run: str = given.run
+    if not files.names_in(run) & {JOB, MANIFEST}:
+        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+    check_files(run)
+    with locked(run) as prove_lock:
+        if is_ready(run):
+            say("resumes", "an interrupted command, whose new result is put in place")
+            finish(run, prove_lock)
+        earlier, document = _ended(run)
+        options = _options(run, document, given)
+        if not document.totals.dead:
+            show(f"{visible(run)} has no dead letters; there is nothing to do")
+            return Exit.COMPLETE
+        if earlier.stage is not Stage.COMPLETE:
+            _check_parts(run, document)
+        mended = read_rows(given.rows, formats.load(document.format)) if given.rows else NOTHING_MENDED
+        _check_keys(run, earlier, given.rows, mended.rows)
+        with _prepared(options, earlier, document) as plan:
+            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
+        prove_lock()
+        if changed or earlier.stage is not Stage.COMPLETE:
+            totals = _commit(run, earlier, document, _record(plan, mended, document, joined))
+            finish(run, prove_lock)
+        else:
+            totals = document.totals
+            with only_told(f"{run} is as it was, and could not be cleaned up"):
+                manifest.clear(run)
+    with only_told(f"{run} is written, and could not be shown"):
+        _print_result(run, joined, totals)
+    exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None:
+        raise over_error_limit(in_place(run), exceeded)
+    return Exit.COMPLETE
+
+
+def _ended(run: str) -> tuple[Earlier, Manifest]:
+    """The run and its manifest.
+
+    Raises:
+        UsageError: It has not ended, or a new run is to replace it.
+    """
+    earlier = _look(run)
+    if isinstance(earlier.record, Job) and _is_over_error_limit(run, earlier.record):
+        # What another runner than the local one leaves to go on with: it ends here.
+        manifest.clear(run)
+        earlier = _look(run)
+    ended = earlier.record
+    if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
+        again = quoted(command(ended.options, run))
+        raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; let it go on first: {again}")
+    new, begun = staged(run).work, resume.unfinished(run)
+    if begun is not None and earlier.stage is Stage.COMPLETE:
+        again = quoted([*command(begun.record.options, run), *_replacing(begun)])
+        raise UsageError(
+            f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
+        )
+    manifest.clear(run)  # what a run that was killed after its commit has left
+    return earlier, ended
+
+
+def _replacing(begun: Earlier) -> list[str]:
+    asked = begun.record.options
+    return ["--overwrite"] * asked.overwrite + ["--incremental"] * asked.incremental
+
+
+def _look(run: str) -> Earlier:
+    earlier = resume.look(run)
+    if earlier is None:
+        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+    return earlier
+
+
+def _is_over_error_limit(run: str, job: Job) -> bool:
+    """Whether a run has a manifest already, and that is the one of its `_job.json`."""
+    made = records.read(run, Manifest)
+    return made is not None and made.status == records.OVER_ERROR_LIMIT and made.settings() == job.settings()
+
+
+def _check_parts(run: str, document: Manifest) -> None:
+    """Reads back all parts of a run without `_SUCCESS`, which may have been taken away because one is damaged.
+
+    Raises:
+        RunError: One is.
+    """
+    pairs = (pair for part in read_list(files.join(run, PARTS)) for pair in written_of(part))
+    whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
+    damaged = next((name for name, is_whole in whole if not is_whole), None)
+    if damaged is not None:
+        again = quoted(command(document.options, run))
+        raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
+
+
+def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOptions:
+    """The run's options, but for what is given anew."""
+    pinned = given.model_sha256 or (None if given.model else document.model.sha256)
+    anew = {"features": given.features, **pairs_of(vars(given))}
+    return dataclasses.replace(
+        document.options,
+        output=run,
+        model=given.model or document.model.path,
+        model_ops=given.model_ops,  # what an output folder says of it is not believed
+        model_sha256=pinned,
+        model_libraries=given.model_libraries,  # the same: a library is code
+        custom_objects=given.custom_objects,
+        **{name: value for name, value in anew.items() if value},
+    )
+
+
+def _check_keys(run: str, earlier: Earlier, path: str, mended: Mapping[str, bytes]) -> None:
+    """Tells which mended rows have no dead letter, so that they change nothing.
+
+    Raises:
+        UsageError: One of them is of a source that the run has not read.
+    """
+    known = {source.path for source in earlier.sources or ()}
+    strange = next((key for key in mended if key.rpartition("#")[0] not in known), None)
+    if strange is not None:
+        raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
+    without = mended.keys() - set(keys(_dead(run), run)) if mended else ()
+    if without:
+        say("left out", f"{len(without):,} mended rows that have no dead letter (any more): {min(without)}")
+
+
+def _dead(run: str) -> Iterator[PartReceipt]:
+    return (part for part in read_list(files.join(run, PARTS)) if part.dead)
+
+
+@contextlib.contextmanager
+def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iterator[Plan]:
+    """The model and what feeds it, as for a run over the same sources.
+
+    Raises:
+        UsageError: Something is wrong with the model, or its predictions are others.
+    """
+    settings = manifest.settings(options, document.format)
+    inputs = Inputs(document.format, Matched(list(earlier.sources or ()), []), settings)
+    with prepare(options, inputs, local=True, kept=manifest.kept_of(document.model), check_rows=False) as plan:
+        before, now = document.model.predictions, plan.settings.model.predictions
+        if before != now:
+            raise UsageError(
+                f"{options.model} gives the predictions {list(now)}, the run's model gave {list(before)}, and a part "
+                "cannot hold both; give a model with the same ones, or run again with --overwrite"
+            )
+        shapes, other = document.model.output_shapes, plan.settings.model.output_shapes
+        if shapes != other:
+            raise UsageError(
+                f"{options.model} gives predictions of the shapes {other}, the run's model gave {shapes}, and a part "
+                "cannot hold both; give a model with the same ones, or run again with --overwrite"
+            )
+        yield plan
+
+
+def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) -> tuple[bool, int]:
+    """Scores dead letters again, and writes the parts that change, and the lists of receipts.
+
+    Returns:
+        Whether a part changes; and how many rows succeed now.
+
+    Raises:
+        RunError: A source, a part or its dead letters are not what they were.
+    """
+    job, joined, changed, place = plan.job, 0, False, staged(run)
+    fmt, model = formats.load(job.format), job.handler.load_model()
+    sources = {source.path: source for source in earlier.sources or ()}
+    for path, parts in ledger.by_source(_dead(run)):
+        for part, data in _with_data(sources[path], parts):
+            made = replay_part(part, data, mended, fmt, job.handler, model, job.layout, run, place.work, place.temp)
+            if made is not None:
+                changed, joined = True, joined + made.joined - part.joined
+    _list_receipts(run, place.temp)
+    return changed, joined
+
+
+def _list_receipts(run: str, temp: str) -> None:
+    """Writes the lists of all receipts: those of parts that change, and the former ones of all others."""
+
+    def now(part: PartReceipt) -> PartReceipt:
+        path = receipt_path(temp, part.chunk.part)
+        return next(read_list(path)) if part.dead and files.read_small(path) is not None else part
+
+    receipts = map(now, read_list(files.join(run, PARTS)))
+    for number in itertools.count():
+        some = list(itertools.islice(receipts, LISTED))
+        if not some:
+            return
+        write_list(temp, 0, f"{number:04d}", some)
+
+
+def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[PartReceipt, bytes]]:
+    """Parts of a source, each with the bytes of its chunk."""
+    try:
+        with open_plain(source) as file:
+            for part in parts:
+                file.seek(part.chunk.start)
+                yield part, file.read(part.chunk.end - part.chunk.start)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RunError(
+            f"{source.path} cannot be read: {error}; rows find their places by it: put it back, or give the command "
+            "where the run was started"
+        ) from error
+
+
+def _record(plan: Plan, mended: Mended, document: Manifest, joined: int) -> records.Replay:
+    """What the manifest says of a replay."""
+    used = plan.settings.model
+    return records.Replay(
+        model=records.UsedModel(path=used.path, sha256=used.sha256, inputs=used.inputs),
+        versions=plan.settings.versions,
+        rows_sha256=mended.sha256,
+        dead_letters=document.totals.bad,
+        joined=joined,
+    )
+
+
+def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay) -> ledger.Totals:
+    """Writes the lists and the manifest of the new result.
+
+    Returns:
+        The ledger.
+
+    Raises:
+        RunError: The ledger does not add up, or a complete output would be none any more.
+    """
+    place, sources = staged(run), earlier.sources or ()
+    settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
+    totals = ledger.total(read_receipts(place.temp))
+    exceeded = document.options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None and earlier.stage is Stage.COMPLETE:
+        raise RunError(f"{exceeded}; {run} is still the complete output that it was before: fix model or rows")
+    # The sources need not be there any more: what was read of them is on record.
+    read = Matched(list(sources), list(document.skipped))
+    commit(place, settings, sources, read, totals, document.seconds, success=exceeded is None, mark=True, keep=True)
+    return totals
+
+
+def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:
+    bad = ", ".join(f"{code} {count:,}" for code, count in totals.dead.items())
+    say("joined now", f"{joined:,} row{'s' * (joined != 1)}")
+    say("still bad", f"{totals.bad:,} row{'s' * (totals.bad != 1)}{f' ({bad})' if bad else ''}")
+    say("output", run)

@@ -1,0 +1,178 @@
+"""`keyjoin run`: checks, runs the job or what is left of it, and calls it complete only when the ledger adds up."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipeline.compat.startup import quiet_beam
+from pipeline.job.dataflow import is_template
+from pipeline.job.progress import reported
+from pipeline.job.remote import check_place, new_run, run_elsewhere, write_nothing
+from pipeline.job.root_cause import told
+from pipeline.job.stop_early import Watch
+from pipeline.job.waves import run_waves
+from pipeline.options.beam_flags import is_local, pipeline_options
+from pipeline.options.error_limits import ExceededLimit
+from pipeline.options.run_options import RunOptions
+from pipeline.plan.check_output import check_writable
+from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
+from pipeline.run_folder import ledger, manifest, resume
+from pipeline.run_folder.commit import commit, look_again, over_error_limit
+from pipeline.run_folder.lock import locked
+from pipeline.run_folder.place import Place
+from pipeline.run_folder.records import Manifest
+from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
+from pipeline.run_folder.unexpected_files import check_folder
+from pipeline.terminal import report
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.signals import in_the_background
+from pipeline.terminal.warning import only_told
+from transforms import formats
+from transforms.storage import files
+from transforms.write_receipts import read_receipts
+
+
+def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
+    """Runs the job and prints what came of it.
+
+    Args:
+        options: What to run.
+        beam_args: Flags for Beam.
+        started: When the command was, by `time.monotonic`.
+
+    Raises:
+        UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
+        RunError: The run failed; there is no `_SUCCESS`.
+    """
+    quiet_beam()
+    beam_options = pipeline_options(beam_args)
+    check_place(options, beam_options)
+    inputs = find_inputs(options)
+    if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
+        options = dataclasses.replace(options, overwrite=False)  # which is done
+    if _is_complete(options, inputs):
+        with only_told(f"{options.output} is complete, and could not be cleaned up"):
+            resume.clean(options.output)
+        if is_template(beam_options):
+            write_nothing(options, beam_options)
+        return Exit.COMPLETE
+    check_writable(options.output)
+    if is_local(beam_options):
+        _run_here(options, beam_options, inputs, started)
+    else:
+        run_elsewhere(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options))
+    return Exit.COMPLETE
+
+
+def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, started: float) -> None:
+    with locked(options.output) as prove_lock:
+        with _begun(options, inputs, beam_options) as (plan, place):
+            stopped = _execute(plan, beam_options, options)
+        totals = ledger.total(read_receipts(plan.job.temp))
+        exceeded = stopped or options.max_bad_rows.exceeded(totals.dead, totals.rows)
+        if exceeded is not None:
+            with only_told("no bad rows can be shown"):
+                report.print_samples(place.work, read_receipts(plan.job.temp), exceeded.reason)
+        if stopped is None:
+            prove_lock()
+            now, seconds = look_again(options.input, plan.sources), time.monotonic() - started
+            keep = place.is_staged and exceeded is None
+            commit(place, plan.settings, plan.sources, now, totals, seconds, success=exceeded is None, keep=keep)
+            if keep:
+                finish(options.output, prove_lock)
+        if stopped is None and (exceeded is None or not place.is_staged):
+            with only_told(f"{options.output} is written, and could not be shown"):
+                report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
+    if exceeded is not None:
+        raise over_error_limit(place, exceeded)
+
+
+@contextlib.contextmanager
+def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[tuple[Plan, Place]]:
+    """A plan, told and written down: from here on the folder says what is going on in it."""
+    with _prepared(options, inputs, beam_options) as (plan, start, there):
+        report.print_plan(plan, start)
+        # The id also tells the record of a new result from that of the former one, which may be the same otherwise.
+        if start.place.is_staged or not is_local(beam_options):
+            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, run=new_run(beam_options)))
+        if start.place.is_staged:
+            there = files.list_below(start.place.work)
+        resume.begin(start.place, plan.settings, plan.sources, start.earlier, there, overwrite=options.overwrite)
+        yield plan, start.place
+
+
+def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
+    """`keyjoin check`: all of the checks, and the plan that they give; nothing is written.
+
+    Raises:
+        UsageError: Something is wrong.
+    """
+    quiet_beam()
+    beam_options = pipeline_options(beam_args)
+    check_place(options, beam_options)
+    inputs = find_inputs(options)
+    if is_ready(options.output):
+        report.say("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
+    elif not _is_complete(options, inputs):
+        check_writable(options.output)
+        with _prepared(options, inputs, beam_options) as (plan, start, _):
+            report.print_plan(plan, start)
+    return Exit.COMPLETE
+
+
+def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
+    """Whether an earlier run has done all that is asked for; says so, or what it lacks.
+
+    Raises:
+        UsageError: It was a run of something else.
+    """
+    earlier = None if options.overwrite else resume.start(options, inputs).earlier
+    if earlier is None or not isinstance(earlier.record, Manifest) or earlier.stage is not resume.Stage.COMPLETE:
+        return False
+    if resume.check(earlier, options, inputs):
+        return False
+    totals = earlier.record.totals
+    if options.max_bad_rows.exceeded(totals.dead, totals.rows) is not None:
+        return False
+    lost = resume.lost_parts(options.output)
+    report.print_complete(options.output, totals, lost)
+    return not lost
+
+
+@contextlib.contextmanager
+def _prepared(
+    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions
+) -> Iterator[tuple[Plan, resume.Start, Mapping[str, int]]]:
+    """A plan, how it starts, and the files in the output: in an object store they take minutes to list.
+
+    Raises:
+        UsageError: Something is wrong with the model, or with what the output folder holds.
+    """
+    start = resume.start(options, inputs)
+    place, earlier, before = start
+    known = [*inputs.matched.sources, *before]
+    there = files.list_below(options.output)
+    check_folder(options, there, known, is_resumed=earlier is not None)
+    kept = None
+    if earlier is not None:
+        resume.check(earlier, options, inputs)
+        kept = manifest.kept_of(earlier.record.model)
+    local = is_local(beam_options)
+    with prepare(options, inputs, local=local, place=place, resume=earlier is not None, kept=kept) as plan:
+        if earlier is not None:
+            resume.check_settings(earlier, options, plan.settings)
+            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, replays=earlier.record.replays))
+        yield plan, start, there
+
+
+def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
+    """Runs the pipelines on this machine; why they stopped early, if they did."""
+    fmt = formats.load(plan.job.format)
+    least = fmt.least_bytes(plan.job.handler.features)
+    watch = Watch(options.max_bad_rows, plan.sources, least, fmt.row_end, plan.expected.bytes_a_second)
+    with reported(plan.job.temp, watch.parts), told(plan.job.output):
+        return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

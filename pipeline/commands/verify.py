@@ -1,0 +1,145 @@
+"""`keyjoin verify`: whether an output is still what its run wrote, and what to type where it is not."""
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+
+from pipeline.compat.startup import collect_garbage
+from pipeline.model.model_folder import newest_version
+from pipeline.options.flags import Parser, add_code_arguments
+from pipeline.options.run_options import command
+from pipeline.run_folder.lock import locked
+from pipeline.run_folder.names import MANIFEST, SUCCESS
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import quoted, show, visible
+from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
+from pipeline.verification.check_rows import rescore_rows
+from pipeline.verification.findings import Findings
+from transforms.errors import UsageError
+from transforms.scoring.rescore import Agreement
+from transforms.storage import files
+
+
+def parser() -> Parser:
+    """The parser of `verify`."""
+    made = Parser(
+        prog="keyjoin verify",
+        allow_abbrev=False,
+        description="Finds out whether an output is still what its run wrote; reads only, but for --condemn.",
+    )
+    add = made.add_argument
+    add("--run", required=True, metavar="DIR", help="the --output of the run")
+    add(
+        "--read_data",
+        type=_share,
+        metavar="PERCENT",
+        help="also read so much of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
+    )
+    add("--rescore", type=int, metavar="N", help="also score so many rows again, each alone, with --model")
+    add("--model", metavar="DIR", help="the model of the run, for --rescore")
+    add_code_arguments(made)
+    add(
+        "--condemn",
+        action="store_true",
+        help=f"take {SUCCESS} away if files of the output are missing or altered: keyjoin run then reads all of them "
+        "back, and rebuilds what is wrong",
+    )
+    return made
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0
+    except ValueError:
+        share = 0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a percentage such as 5% or 100%")
+    return share
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag is wrong, there is no run, or --model is not the model of it.
+        RunError: The run is not complete, or a file cannot be read.
+    """
+    given = parser().parse_args(argv)
+    _check_flags(given)
+    given.model = given.model and newest_version(given.model)
+    collect_garbage()
+    findings = Findings()
+    record, found = read_record(given.run)
+    findings.extend(found)
+    lines = []
+    if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
+        lines = list(_check_rest(given, record, findings))
+    findings.print_more()
+    for line in (_result(given.run, record, findings), *lines):
+        show(visible(line))
+    condemned = given.condemn and findings.in_output
+    if condemned:
+        with locked(given.run):
+            files.delete_tree(files.join(given.run, SUCCESS))
+        show(f"{SUCCESS} is taken away: nobody takes {visible(given.run)} for a result until it is written again")
+    again = command(record.manifest.options, given.run) if record is not None and record.proven else None
+    for advice in findings.advice(given.run, again, "" if condemned else _condemning(given)):
+        show(advice)
+    return findings.code
+
+
+def _check_flags(given: argparse.Namespace) -> None:
+    if given.rescore is None and given.model is not None:
+        raise UsageError("--model is for --rescore=N; give it, too")
+    if given.rescore is not None and given.model is None:
+        raise UsageError("--rescore calls the model of the run, and a model is code: name it with --model=DIR")
+    if given.rescore is not None and given.rescore < 1:
+        raise UsageError(f"--rescore={given.rescore} is no number of rows from 1 on")
+
+
+def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -> Iterator[str]:
+    """All that the lists prove: names and sizes, contents, rows; says how much of it was checked."""
+    run, document = given.run, record.manifest
+    findings.extend(check_names(run))
+    parts = document.totals.parts
+    if given.read_data is None:
+        yield "contents were not read; --read_data=100% does"
+    else:
+        findings.extend(check_content(run, sample(run, given.read_data), findings.names))
+        count = math.ceil(given.read_data * parts)
+        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
+    if given.rescore is None:
+        return
+    if not record.proven:
+        yield f"scored again: no rows, since {MANIFEST} is not the one of {SUCCESS}"
+        return
+    code = {"model_libraries": given.model_libraries, "custom_objects": given.custom_objects}
+    options = dataclasses.replace(document.options, model=given.model, **code)
+    counted = rescore_rows(run, options, given.rescore, document, findings)
+    said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
+    left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
+    yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
+
+
+def _result(run: str, record: Record | None, findings: Findings) -> str:
+    if findings.kinds or record is None:
+        return f"{run} is not what was written: {findings.counted()}"
+    totals = record.manifest.totals
+    counts = {"part": totals.parts, "row": totals.joined, "dead letter": totals.bad}
+    return f"{run} is what was written: {', '.join(_counted(count, what) for what, count in counts.items())}"
+
+
+def _counted(count: int, what: str) -> str:
+    """A number of things.
+
+    >>> _counted(1, "part"), _counted(2000, "row")
+    ('1 part', '2,000 rows')
+    """
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def _condemning(given: argparse.Namespace) -> str:
+    """The command that takes `_SUCCESS` away for what this one has found."""
+    share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
+    return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--condemn"])

@@ -1,0 +1,203 @@
+"""`keyjoin wrap`: adds a key to a trained model, a `.keras` file or a SavedModel."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pipeline.compat.startup import import_session, import_tensorflow
+from pipeline.model import add_key, check_model
+from pipeline.model.add_key import Style
+from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
+from pipeline.model.model_folder import newest_version
+from pipeline.options.flags import Parser, add_trust_arguments
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import show
+from transforms.errors import RunError, UsageError
+from transforms.model_safety.graph_walk import Walk
+from transforms.model_safety.model_ops import find, judge, signature_part
+from transforms.saved_model.composites import check_parts
+from transforms.saved_model.connect import connect, ensure_values
+from transforms.saved_model.loader import check_folder
+from transforms.saved_model.model import KEY
+from transforms.storage.paths import absolute
+
+WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
+# A checksum, and what Keras 2 makes its objects of.
+STALE = ("fingerprint.pb", "keras_metadata.pb")
+
+
+def parser() -> Parser:
+    """The parser of `wrap`."""
+    made = Parser(
+        prog="keyjoin wrap",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Adds a key to a trained model. The other signatures stay as they are.",
+        epilog="styles:\n"
+        "  function    a further output `key`; a single other output is called `prediction`\n"
+        "  functional  one output `prediction_with_key`, whose last column is the key in float32",
+    )
+    add = made.add_argument
+    add("--model", required=True, metavar="IN", help="SavedModel folder, or a .keras file")
+    add("--output", required=True, metavar="OUT", help="folder for the SavedModel with the key; new or empty")
+    add(
+        "--style",
+        choices=("function", "functional"),
+        default="function",
+        help="how the key comes back (default: %(default)s)",
+    )
+    add(
+        "--signature",
+        default="serving_default",
+        metavar="NAME",
+        help="signature that gets the key (default: %(default)s)",
+    )
+    add_trust_arguments(made)
+    return made
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Raises:
+        UsageError: A flag, the model or the output folder is wrong.
+        RunError: The output cannot be written.
+    """
+    given = parser().parse_args(argv)
+    given.model = newest_version(given.model)
+    show(wrap(**vars(given)))
+    return Exit.COMPLETE
+
+
+def wrap(
+    model: str,
+    output: str,
+    style: Style,
+    signature: str = "serving_default",
+    model_ops: str | None = None,
+    model_sha256: str | None = None,
+    model_libraries: Sequence[str] = (),
+    custom_objects: Sequence[str] = (),
+) -> str:
+    """Adds a key to a signature of a model.
+
+    The copy gives the same predictions, bit for bit. What it gives up are the objects around the
+    signatures: Keras no longer loads it as a Keras model, and `tf.saved_model.save` cannot save again
+    what `tf.saved_model.load` makes of it. Keep the original for that.
+
+    Args:
+        model: `.keras` file or SavedModel folder.
+        output: Folder for the SavedModel with the key, new or empty.
+        style: `function` gives a further output `key`, and calls a single other output `prediction`;
+            `functional` gives one output `prediction_with_key`, whose last column is the key in float32.
+        signature: The signature that gets the key.
+        model_ops: What happens to a model that does more than compute, see `transforms.model_safety.model_ops.judge`.
+        model_sha256: What the model's sha256 has to be, if given.
+        model_libraries: Python modules that register the model's own ops.
+        custom_objects: Python modules that define the own layers of a `.keras` file.
+
+    Returns:
+        What was made, in one or two lines.
+
+    Raises:
+        UsageError: The model, the signature or the output folder is wrong; nothing was written.
+        RunError: The output cannot be written.
+    """
+    _check_model(model)
+    _check_output(model, output)
+    if model_sha256:
+        check_model.identify(model, model_sha256)
+    import_tensorflow()
+    import_session(model_libraries)
+    check_custom_objects(model, custom_objects)
+    with _appearing(output) as folder:
+        source = model
+        if os.path.isfile(model):
+            export_keras(model, source := folder, custom_objects)
+        saved = add_key.read(source)
+        graph = add_key.serving_graph(saved, model)
+        add_key.find_signature(graph, model, signature)
+        check_parts(graph, model, signature)
+        _connect(graph, source, signature)  # before the objects are hidden that say what to connect
+        definition = add_key.add_key(saved, model, signature, style)
+        findings = find(graph, source, signature)
+        judge(model, findings, model_ops)
+        check_model.warn(model, findings, model_ops)
+        if source != folder:
+            _copy(source, folder)
+        left_out = _remove_stale(folder)
+        add_key.write(saved, folder)
+    return _summary(output, signature, definition) + left_out
+
+
+def _connect(graph: Any, folder: str, signature: str) -> None:
+    """Connects what the signatures read to what gets a value, so that the copy also loads without keyjoin.
+
+    Raises:
+        UsageError: What the signature that gets the key reads has no value.
+    """
+    walk = Walk(graph)
+    connect(walk, folder)
+    ensure_values(walk, folder, signature, [node for _, node in walk.reach(signature_part(graph, signature))])
+
+
+def _check_model(model: str) -> None:
+    if "://" in model:
+        raise UsageError(f"{model} is not on this machine; copy the model to a local folder and give that")
+    if not model.endswith(KERAS) or not os.path.isfile(model):
+        check_folder(model)
+
+
+def _check_output(model: str, output: str) -> None:
+    if "://" in output:
+        raise UsageError(f"{output} is not on this machine; give a local folder, and copy it there afterwards")
+    if os.path.exists(output) and not (os.path.isdir(output) and not os.listdir(output)):
+        raise UsageError(f"{output} exists and is not an empty folder; choose another folder")
+    if os.path.isdir(model):
+        inside = os.path.realpath(model)
+        if os.path.commonpath([inside, os.path.realpath(output)]) == inside:
+            raise UsageError(f"{output} lies in the model's own folder; choose a folder outside of {model}")
+
+
+@contextlib.contextmanager
+def _appearing(output: str) -> Iterator[str]:
+    """The path of a folder to make, which takes its place as the output once it is complete."""
+    parent, name = os.path.split(absolute(output))
+    temporary = os.path.join(parent, f"_{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        os.makedirs(parent, exist_ok=True)
+        yield temporary
+        os.rename(temporary, os.path.join(parent, name))
+    except OSError as error:
+        raise RunError(f"cannot write {output}: {error}; free the space or the permission and run again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copies a folder's content without its permissions: of a read-only model, too, the copy is changed."""
+    for folder, _, names in os.walk(source, followlinks=True):
+        below = os.path.normpath(os.path.join(target, os.path.relpath(folder, source)))
+        os.makedirs(below)
+        for name in names:
+            shutil.copyfile(os.path.join(folder, name), os.path.join(below, name))
+
+
+def _remove_stale(folder: str) -> str:
+    """Removes what is true of the original alone; says so, on a line of its own, where it is the user's."""
+    found = [name for name in (*STALE, WARM_UP) if os.path.exists(os.path.join(folder, name))]
+    for name in found:
+        os.unlink(os.path.join(folder, name))
+    return f"\n{WARM_UP} was left out: its requests have no key" if WARM_UP in found else ""
+
+
+def _summary(output: str, signature: str, definition: Any) -> str:
+    inputs, outputs = (
+        ", ".join(sorted(names, key=lambda name: (name == KEY, name)))
+        for names in (definition.inputs, definition.outputs)
+    )
+    return f"{output}: {signature} takes {inputs} and returns {outputs}"

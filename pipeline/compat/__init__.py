@@ -1,0 +1,1 @@
+"""Uses of what Beam, TensorFlow and other libraries do not document."""

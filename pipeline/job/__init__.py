@@ -1,0 +1,1 @@
+"""The job: its graph, local waves, remote runners, Dataflow, stopping early."""

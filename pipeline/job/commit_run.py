@@ -1,0 +1,123 @@
+"""CommitRun: the last steps of a graph that nobody has to wait for.
+
+Beam may run a step again, also while another attempt at it goes on. So what is committed is made of the folder's
+`_job.json`, the receipts and one time alone, which every attempt sees: all of them write the same bytes. What they
+need is removed by a step of its own, after one of them has ended.
+"""
+
+import dataclasses
+import time
+
+import apache_beam as beam
+
+from pipeline.job.claim_run import is_done, own_job
+from pipeline.run_folder import ledger, manifest, records, replace
+from pipeline.run_folder.commit import commit, look_again, over_error_limit
+from pipeline.run_folder.place import Place
+from transforms.errors import RunError
+from transforms.storage import files
+from transforms.write_receipts import LISTS, read_receipts
+
+
+@dataclasses.dataclass(eq=False)
+class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
+    """Commits the run of an output folder, once the lists of all receipts are written.
+
+    Input:  PCollection[str], the lists, see `WriteReceipts`
+    Output: PCollection[str], the folder
+
+    Attributes:
+        place: Where the run writes, with its `_job.json`.
+        run: The id of the run.
+        started: When the run was, in seconds since 1970.
+    """
+
+    place: Place
+    run: str
+    started: float
+
+    def expand(self, lists: beam.PCollection[str]) -> beam.PCollection[str]:
+        """Wires the steps."""
+        return (
+            lists
+            | "CountLists" >> beam.combiners.Count.Globally()
+            | "WithSeconds" >> beam.Map(self._with_seconds).with_output_types(tuple[int, float])
+            # Another attempt at what follows gets the same time.
+            | "KeepSeconds" >> beam.Reshuffle()
+            | "Commit" >> beam.MapTuple(self._commit).with_output_types(int)
+            | "AfterCommit" >> beam.Reshuffle()
+            | "Clear" >> beam.Map(self._clear).with_output_types(str)
+        )
+
+    def _with_seconds(self, lists: int) -> tuple[int, float]:
+        return lists, time.time() - self.started
+
+    def _commit(self, lists: int, seconds: float) -> int:
+        commit_folder(self.place, self.run, lists, seconds)
+        return lists
+
+    def _clear(self, lists: int) -> str:
+        clear_folder(self.place, self.run, lists)
+        return self.place.output
+
+
+def check_complete(output: str) -> str:
+    """The whole work of a job for an output that was complete already.
+
+    Raises:
+        RunError: It is not complete any more.
+    """
+    if not manifest.is_complete(output):
+        raise RunError(f"{output} was complete when this job was made, and is not any more; give the command again")
+    return output
+
+
+def clear_folder(place: Place, run: str, lists: int) -> None:
+    """Removes what a run needed; does nothing if another job had done it, or the folder is another run's now.
+
+    Args:
+        place: Where the run writes.
+        run: The id of the run.
+        lists: How many lists of receipts this job wrote.
+    """
+    begun = records.read(place.work, records.Job)
+    if lists and (begun is None or (begun.run is not None and begun.run.id == run)):
+        replace.clear(place.output) if place.is_staged else manifest.clear(place.output)
+
+
+def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
+    """Commits the run that a folder's `_job.json` tells of; does nothing if that was done.
+
+    Args:
+        place: Where the run writes.
+        run: The id of the run.
+        lists: How many lists of receipts were written.
+        seconds: What the run took.
+
+    Raises:
+        RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
+    """
+    if is_done(place.output, run):
+        return
+    if not (place.is_staged and is_done(place.work, run, place.mark)):
+        _commit(place, run, lists, seconds)
+    if place.is_staged:
+        replace.put(place.output)
+
+
+def _commit(place: Place, run: str, lists: int, seconds: float) -> None:
+    temp = place.temp
+    job = own_job(place.work, run)
+    sources = manifest.read_planned(temp, job)
+    found = len(files.list_below(files.join(temp, LISTS)))
+    if sources is None or found != lists:
+        raise RunError(
+            f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
+            "has removed them; give the same command again, which goes on from here"
+        )
+    now = look_again(job.options.input, sources)
+    totals = ledger.total(read_receipts(temp))
+    exceeded = job.options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    commit(place, job, sources, now, totals, seconds, success=exceeded is None, keep=True)
+    if exceeded is not None:
+        raise over_error_limit(place, exceeded)

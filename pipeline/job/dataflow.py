@@ -1,0 +1,386 @@
+"""Dataflow: what a job needs to be submitted, its name, which no two jobs for an output share, and following it."""
+
+import contextlib
+import hashlib
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+from apache_beam.runners.runner import PipelineState
+
+from pipeline import VERSION
+from pipeline.job import accelerators
+from pipeline.job.accelerators import Hint, Machine
+from pipeline.options.run_options import RunOptions
+from pipeline.plan.preflight import Plan
+from pipeline.run_folder.records import Run
+from pipeline.terminal.report import say
+from pipeline.terminal.warning import warn
+from transforms.errors import RunError, UsageError
+from transforms.storage import files
+
+RUN_LABEL = "keyjoin-run"
+RUNNER = "DataflowRunner"
+CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
+POLL_SECONDS = 10.0
+# Why a job has failed is told after it has: https://beam.apache.org, `DataflowRunner.poll_for_job_completion`.
+ERROR_SECONDS = 60.0
+GIGABYTE = 1 << 30
+PROCESS_BYTES = 600_000_000  # a worker's process, with TensorFlow and without a model (docs/scale.md)
+BYTES_A_CHUNK_BYTE = 2  # as measured there
+BYTES_A_PREDICTION_BYTE = 9  # measured on a worker of Prism, before parts were written in smaller pieces
+BYTES_A_MODEL_BYTE = 2  # its graph and its variables while it is loaded
+USABLE = 0.8  # of a machine's memory
+WORKER_INPUT = 4 * GIGABYTE  # what a worker should have to do at least: 64 chunks
+MOST_WORKERS = 1_000
+
+
+MACHINES = (
+    Machine("n2-standard-4", 4, 16),
+    Machine("n2-highmem-4", 4, 32),
+    Machine("n2-highmem-8", 8, 64),
+    Machine("n2-highmem-16", 16, 128),
+    Machine("n2-highmem-32", 32, 256),
+)
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether Beam's options name it."""
+    return bool(options.view_as(StandardOptions).runner == RUNNER)
+
+
+def is_template(options: PipelineOptions) -> bool:
+    """Whether Beam's options have a template written, of which somebody else makes a job."""
+    return is_dataflow(options) and bool(options.view_as(GoogleCloudOptions).template_location)
+
+
+def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
+    """Checks what can be told of a command line without asking anybody.
+
+    Raises:
+        UsageError: Something is missing, lies where no worker can reach it, or contradicts another option.
+    """
+    cloud = beam_options.view_as(GoogleCloudOptions)
+    given = {"project": cloud.project, "region": cloud.region, "temp_location": cloud.temp_location}
+    missing = [f"--{name}" for name, value in given.items() if not value]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given on Dataflow; ./run_dataflow.sh does so")
+    here = [("--output", options.output), *(("--input", path) for path in options.input)]
+    here += [(f"--{name}", getattr(cloud, name)) for name in ("temp_location", "staging_location")]
+    if options.accelerator:
+        accelerators.check(options.accelerator, beam_options.view_as(WorkerOptions).machine_type)
+    for flag, path in here:
+        if path and files.is_local(path):
+            raise UsageError(f"{flag} {path} is on this machine, where no worker can reach it; give a gs:// path")
+
+
+def job_name(output: str) -> str:
+    """The name of the job that writes to a folder.
+
+    Dataflow runs no two jobs of one name at a time, so there is one for each folder.
+
+    >>> job_name("gs://bucket/out/Day_1/"), job_name("gs://bucket/out/Day_1") == job_name("gs://bucket/out/Day_1/")
+    ('keyjoin-day-1-8d41a51bf73c', True)
+    """
+    folder = output.rstrip("/")
+    digest = hashlib.sha256(folder.encode()).hexdigest()[:12]
+    stem = re.sub("[^a-z0-9]+", "-", folder.rpartition("/")[2].lower()).strip("-")[:32].strip("-")
+    return "-".join(filter(None, ("keyjoin", stem, digest)))
+
+
+def settle(plan: Plan, options: PipelineOptions) -> Plan:
+    """Fills in what was not given: workers, image, labels.
+
+    Args:
+        plan: What will run.
+        options: Beam's; changed here.
+
+    Returns:
+        The plan, whose hint names the machine of the workers that predict.
+    """
+    workers = options.view_as(WorkerOptions)
+    plan = plan._replace(job=plan.job._replace(accelerator=_hint(plan, workers.machine_type)))
+    workers.machine_type = workers.machine_type or machine_for(plan).name
+    workers.autoscaling_algorithm = workers.autoscaling_algorithm or "THROUGHPUT_BASED"
+    size = sum(source.size for source in plan.sources)
+    if workers.max_num_workers is None:
+        workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
+    _settle_others(options, plan.settings.run)
+    return plan
+
+
+def _hint(plan: Plan, machine_type: str | None) -> str | None:
+    """What the workers that predict have: the hint that was given, with the machine that it is for."""
+    if plan.job.accelerator is None:
+        return None
+    hint = Hint.of(plan.job.accelerator)
+    if hint.machine:
+        return hint.text
+    return hint.with_machine(machine_type or machine_for(plan, accelerators.MACHINES[hint.type][hint.number]).name)
+
+
+def settle_smallest(options: PipelineOptions) -> None:
+    """Fills in what was not given, for a job that has nothing to do but to end.
+
+    Args:
+        options: Beam's; changed here.
+    """
+    workers = options.view_as(WorkerOptions)
+    workers.machine_type = workers.machine_type or MACHINES[0].name
+    workers.max_num_workers = workers.num_workers = 1
+    _settle_others(options, None)
+
+
+def _settle_others(options: PipelineOptions, run: Run | None) -> None:
+    debug = options.view_as(DebugOptions)
+    if debug.number_of_worker_harness_threads is None:
+        # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
+        debug.number_of_worker_harness_threads = 1
+    workers = options.view_as(WorkerOptions)
+    cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
+    if not workers.sdk_container_image:
+        workers.sdk_container_image = image(cloud.project, cloud.region)
+    if setup.sdk_location == "default":
+        setup.sdk_location = "container"
+    ours = {"keyjoin-version": VERSION.replace(".", "-"), **({RUN_LABEL: run.id} if run else {})}
+    cloud.labels = [*(cloud.labels or ()), *(f"{name}={value}" for name, value in ours.items())]
+
+
+def image(project: str, region: str) -> str:
+    """The worker image that is taken where none is given; docs/dataflow.md says how it is built."""
+    return f"{region}-docker.pkg.dev/{project.replace(':', '/')}/keyjoin/worker:{VERSION}"
+
+
+def machine_for(plan: Plan, machines: Sequence[Machine] = MACHINES) -> Machine:
+    """The smallest of some machines with the memory for a process a processor, each with a chunk, and for the model."""
+    model = BYTES_A_MODEL_BYTE * (plan.model.bytes if plan.model else 0)
+    predictions = plan.expected.predictions * plan.expected.chunk_bytes
+    process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes + BYTES_A_PREDICTION_BYTE * predictions
+    shared = plan.job.handler.shared
+    need = {m: m.cpus * (process + (0 if shared else model)) + (model if shared else 0) for m in machines}
+    return next((m for m in machines if need[m] <= USABLE * m.gigabytes * GIGABYTE), machines[-1])
+
+
+def most_workers(size: int) -> int:
+    """How many workers so many bytes of input are worth.
+
+    >>> most_workers(0), most_workers(10**12), most_workers(10**15)
+    (1, 233, 1000)
+    """
+    return min(max(1, math.ceil(size / WORKER_INPUT)), MOST_WORKERS)
+
+
+class Running(NamedTuple):
+    """A job that has not ended."""
+
+    id: str
+    name: str
+    project: str
+    region: str
+
+    @property
+    def link(self) -> str:
+        """Where it is shown."""
+        return f"{CONSOLE}/{self.region}/{self.id}?project={self.project}"
+
+
+class JobError(Exception):
+    """What a job that failed says."""
+
+
+class Service:
+    """The Dataflow service, as far as a run needs it.
+
+    Attributes:
+        name: Of the job for the run's output.
+    """
+
+    def __init__(self, options: PipelineOptions, output: str) -> None:
+        """Connects to it.
+
+        Args:
+            options: Beam's; the job's name is filled in here if none was given.
+            output: Output folder.
+        """
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+
+        self._cloud = options.view_as(GoogleCloudOptions)
+        self.name = self._cloud.job_name = self._cloud.job_name or job_name(output)
+        with _asked():
+            self._client = DataflowApplicationClient(options)
+
+    def find(self, recorded: Sequence[Run]) -> Running | None:
+        """The job that has not ended and writes the output.
+
+        It is the job of a run that is recorded in the output, wherever that is and whatever it is called. Without a
+        template it is also the job of this name; with one, that name is the one of the job that is being launched.
+
+        Args:
+            recorded: The runs that the output's `_job.json` tell of.
+
+        Raises:
+            RunError: The service does not say.
+        """
+        here = self._cloud.project, self._cloud.region
+        places = {here}
+        places |= {(run.project, run.region) for run in recorded if run.project and run.region}
+        for project, region in sorted(places):
+            for job in self._active(project, region):
+                by_name = not self._cloud.template_location and (project, region) == here and job.name == self.name
+                if by_name or any(self._run_of(job, run, project, region) == run.id for run in recorded):
+                    return Running(str(job.id), job.name, project, region)
+        return None
+
+    def _active(self, project: str, region: str) -> Iterator[Any]:
+        from google.cloud import dataflow
+
+        active = dataflow.ListJobsRequest.Filter.ACTIVE
+        request = dataflow.ListJobsRequest(project_id=project, location=region, filter=active)
+        with _asked():
+            # Beam's own look-up by name never ends where there is no such job.
+            yield from self._client._jobs_client.list_jobs(request)
+
+    def _run_of(self, job: Any, recorded: Run, project: str, region: str) -> str | None:
+        """The run that a job's label names; lists may leave labels out, so one of the run's name is looked at."""
+        from google.cloud import dataflow
+
+        if not job.labels and job.name == recorded.name:
+            where = {"project_id": project, "location": region, "job_id": job.id}
+            with _asked():
+                job = self._client._jobs_client.get_job(
+                    dataflow.GetJobRequest(**where, view=dataflow.JobView.JOB_VIEW_ALL)
+                )
+        found: str | None = dict(job.labels).get(RUN_LABEL)
+        return found
+
+    def is_here(self, job: Running) -> bool:
+        """Whether a job is where this command's own would be."""
+        return (job.project, job.region) == (self._cloud.project, self._cloud.region)
+
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Says in one line that somebody else has just started a job of this name.
+
+        Raises:
+            RunError: Somebody has.
+        """
+        from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
+
+        try:
+            yield
+        except DataflowJobAlreadyExistsError as error:
+            raise RunError(
+                f"a job {self.name} was started meanwhile: {error}; give the same command again, which follows it"
+            ) from error
+
+    def link(self, job_id: str) -> str:
+        """Where a job is shown."""
+        return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
+
+    def follow(self, job_id: str) -> None:
+        """Prints states, warnings and the ledger's counters until a job has ended.
+
+        Raises:
+            JobError: It failed; what it says of it.
+            RunError: It was cancelled, or the service does not answer.
+        """
+        state, told, errors, patience = "", "", _Messages(), ERROR_SECONDS
+        while True:
+            with _asked():
+                job = self._client.get_job(job_id)
+                errors.print_new(self._client, job_id)
+                counted = self._counters(job_id)
+            if job.current_state.name != state:
+                state = job.current_state.name
+                say("state", state.removeprefix("JOB_STATE_").lower().replace("_", " "))
+            if counted and counted != told:
+                told = counted
+                say("so far", told)
+            ended = _state(job)
+            if ended == PipelineState.FAILED and errors.last is None and patience > 0:
+                patience -= 1
+                time.sleep(min(1.0, POLL_SECONDS))
+            elif PipelineState.is_terminal(ended):
+                break
+            else:
+                time.sleep(POLL_SECONDS)
+        if ended == PipelineState.FAILED:
+            raise JobError(errors.last or f"the service does not say why; see {self.link(job_id)}")
+        if ended != PipelineState.DONE:
+            raise RunError(f"the job was {ended.lower()}; give the same command again, which goes on from there")
+
+    def _counters(self, job_id: str) -> str:
+        """The ledger so far, as far as bundles are committed."""
+        from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
+
+        found: Mapping[str, Any] = {
+            metric.key.metric.name: metric.committed
+            for metric in DataflowMetrics(self._client).all_metrics(job_id)
+            if metric.key.metric.namespace == "ledger" and metric.committed is not None
+        }
+        names = {"rows_read": "rows read", "rows_joined": "joined", "rows_dead_lettered": "dead letters"}
+        return ", ".join(f"{text} {found[name]:,}" for name, text in names.items() if name in found)
+
+
+class _Messages:
+    """A job's messages.
+
+    Attributes:
+        last: The last error of those that tell most.
+    """
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+        self._seen: set[str] = set()
+        self._from: Any = None
+
+    def print_new(self, client: Any, job_id: str) -> None:
+        """Prints new warnings, and keeps errors."""
+        page = None
+        while True:
+            messages, page = client.list_messages(job_id, start_time=self._from, page_token=page)
+            for message in messages:
+                if message.id not in self._seen:
+                    self._seen.add(message.id)
+                    self._from = max(self._from or message.time, message.time)
+                    self._take(message.message_importance.name, message.message_text)
+            if not page:
+                return
+
+    def _take(self, importance: str, text: str) -> None:
+        if importance.endswith("_WARNING"):
+            warn((text.strip().splitlines() or [""])[0])
+        # What a step raised says more than what the service makes of it afterwards.
+        if importance.endswith("_ERROR") and ("Traceback" in text or "Traceback" not in (self.last or "")):
+            self.last = text
+
+
+def _state(job: Any) -> str:
+    from apache_beam.runners.dataflow.dataflow_runner import DataflowPipelineResult
+
+    return str(DataflowPipelineResult.api_jobstate_to_pipeline_state(job.current_state))
+
+
+@contextlib.contextmanager
+def _asked() -> Iterator[None]:
+    """Turns what the service's client raises into one line."""
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise RunError(
+            f"Dataflow cannot be asked: {error}; see that it can be reached, that its API is enabled and that you may "
+            "use it, and give the same command again, which finds a job that runs"
+        ) from error

@@ -1,0 +1,226 @@
+"""A run on another runner than the one in this process: started, followed, and judged by what it leaves."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions
+
+from pipeline.job import dataflow
+from pipeline.job.commit_run import CommitRun, check_complete
+from pipeline.job.graph import build
+from pipeline.job.pickles import leave_out_folders
+from pipeline.job.progress import reported
+from pipeline.job.root_cause import told
+from pipeline.options.beam_flags import is_local
+from pipeline.options.run_options import RunOptions
+from pipeline.plan.preflight import Inputs, Plan
+from pipeline.run_folder import manifest, records, resume
+from pipeline.run_folder.commit import over_error_limit
+from pipeline.run_folder.lock import locked
+from pipeline.run_folder.place import Place, in_place, staged
+from pipeline.terminal import report
+from pipeline.terminal.report import say
+from pipeline.terminal.signals import in_the_background
+from pipeline.terminal.warning import only_told
+from transforms.errors import RunError, UsageError, add_note
+from transforms.write_receipts import read_receipts
+
+
+def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
+    """Checks that the options are for the runner.
+
+    Raises:
+        UsageError: One of them is not, or lacks another.
+    """
+    if dataflow.is_dataflow(beam_options):
+        dataflow.check_options(options, beam_options)
+    elif options.detach:
+        raise UsageError("--detach is for Dataflow, where a job goes on by itself; leave it out")
+    if options.accelerator and is_local(beam_options):
+        raise UsageError(
+            f"--accelerator={options.accelerator} is for workers elsewhere; leave it out: a run on this machine takes "
+            "the devices that TensorFlow finds"
+        )
+
+
+def run_elsewhere(
+    options: RunOptions,
+    beam_options: PipelineOptions,
+    inputs: Inputs,
+    begun: Callable[[], AbstractContextManager[tuple[Plan, Place]]],
+) -> None:
+    """Starts the job, or finds the one that was started before, and waits for its end.
+
+    Args:
+        options: What to run.
+        beam_options: Where.
+        inputs: What it is about.
+        begun: Makes the plan, and the folder ready for it.
+
+    Raises:
+        UsageError: Something is wrong; nothing was started.
+        RunError: The run failed, or its job cannot be followed.
+    """
+    if not dataflow.is_dataflow(beam_options):
+        with locked(options.output), begun() as (plan, place):
+            _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), resumed=plan.job.resume)
+        return
+    service = dataflow.Service(beam_options, options.output)
+    resumed: bool | None = None
+    job_id: str | None = None
+    # Held until the job is there: from then on it is the one of its name, which nobody else can start.
+    with locked(options.output):
+        running = service.find(_recorded(options.output))
+        if running is not None:
+            is_template = dataflow.is_template(beam_options)
+            place = _check_same(options, inputs, running, is_here=service.is_here(running), is_template=is_template)
+            say("found", f"the job {running.name} is running")
+            job_id = running.id
+        else:
+            with begun() as (plan, place), told(place.work), service.submitting():
+                plan = dataflow.settle(plan, beam_options)
+                started, resumed = _start(plan, place, beam_options), plan.job.resume
+                if not dataflow.is_template(beam_options):
+                    job_id = started.job_id()
+    if job_id is None:
+        say("template", "is written; the job that is made of it commits by itself")
+        return
+    say("job", service.link(job_id))
+    if options.detach:
+        say("detached", "the job commits by itself; the same command follows it, or tells what came of it")
+        return
+    _judge(options, place, lambda: _follow(service, job_id), resumed=resumed)
+
+
+def new_run(beam_options: PipelineOptions) -> records.Run:
+    """What will tell this run from others of its folder."""
+    found = uuid.uuid4().hex[:12]
+    if not dataflow.is_dataflow(beam_options):
+        return records.Run(id=found)
+    cloud = beam_options.view_as(GoogleCloudOptions)
+    return records.Run(id=found, name=cloud.job_name, project=cloud.project, region=cloud.region)
+
+
+def write_nothing(options: RunOptions, beam_options: PipelineOptions) -> None:
+    """Writes a template whose job finds the output complete, and ends: who launches it waits for a job.
+
+    Raises:
+        RunError: The service cannot be asked.
+    """
+    dataflow.Service(beam_options, options.output)
+    dataflow.settle_smallest(beam_options)
+    root = _pipeline(beam_options)
+    root | "CreateFolder" >> beam.Create([options.output]) | "CheckComplete" >> beam.Map(check_complete)
+    root.run()
+    say("template", "is written; the job that is made of it changes nothing")
+
+
+def _recorded(output: str) -> list[records.Run]:
+    """The runs that have begun in an output; a damaged record is refused later, unless the run overwrites it."""
+    found = []
+    for place in (in_place(output), staged(output)):
+        with contextlib.suppress(RunError):
+            begun = records.read(place.work, records.Job)
+            found += [begun.run] if begun is not None and begun.run is not None else []
+    return found
+
+
+def _check_same(
+    options: RunOptions, inputs: Inputs, running: dataflow.Running, *, is_here: bool, is_template: bool
+) -> Place:
+    """Refuses a running job that is not the one that was asked for, or that this command cannot follow.
+
+    Returns:
+        Where the job writes.
+    """
+    place, earlier, _ = resume.start(options, inputs)
+    if earlier is None or earlier.folder != place.work or is_template:
+        raise UsageError(
+            f"--output {options.output} is being written by {running.link}; wait for it, or cancel it first"
+        )
+    if not is_here:
+        raise UsageError(
+            f"--output {options.output} is being written by {running.link}; to follow it, give --project="
+            f"{running.project} --region={running.region}"
+        )
+    resume.check(earlier, options, inputs)
+    return place
+
+
+def _start(
+    plan: Plan, place: Place, beam_options: PipelineOptions
+) -> Any:  # a PipelineResult, of the runner's own kind
+    if plan.model is not None:
+        plan.model.stage()
+    if plan.settings.run is None:
+        raise ValueError("a run on another runner has an id")
+    root, run = _pipeline(beam_options), plan.settings.run.id
+    build(root, plan.job, run) | "CommitRun" >> CommitRun(place, run, time.time())
+    return root.run()
+
+
+def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
+    leave_out_folders()
+    # Else Beam has workers log what is installed here, and where.
+    beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
+    return beam.Pipeline(options=beam_options)
+
+
+def _wait(running: Any) -> None:
+    try:
+        in_the_background(running.wait_until_finish)
+    except KeyboardInterrupt:
+        # Elsewhere a job goes on without who started it. Whether it can be stopped is the runner's affair.
+        with contextlib.suppress(Exception):
+            running.cancel()
+        raise
+
+
+def _follow(service: dataflow.Service, job_id: str) -> None:
+    try:
+        in_the_background(lambda: service.follow(job_id))
+    except KeyboardInterrupt as stopped:
+        say("goes on", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
+        add_note(stopped, "the job goes on, and the same command follows it")
+        raise
+
+
+def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resumed: bool | None) -> None:
+    """Waits for the end, and tells what the job has left.
+
+    Args:
+        options: What was asked for.
+        place: Where the job writes.
+        ended: Waits.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+
+    Raises:
+        RunError: The job failed, more rows are bad than may be, or it has left no `_SUCCESS`.
+    """
+    output, failed = options.output, None
+    try:
+        with reported(place.temp), told(place.work):
+            ended()
+    except RunError as error:
+        failed = error
+    document = records.read(place.work, records.Manifest)
+    # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
+    if document is not None and document.status == records.OVER_ERROR_LIMIT:
+        totals = document.totals
+        exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
+        if exceeded is not None:
+            with only_told("no bad rows can be shown"):
+                report.print_samples(place.work, read_receipts(place.temp), exceeded.reason)
+            raise over_error_limit(place, exceeded) from failed
+    if failed is not None:
+        raise failed
+    document = records.read(output, records.Manifest)
+    if document is None or not manifest.is_complete(output):
+        raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
+    with only_told(f"{output} is written, and could not be shown"):
+        report.print_result(output, document.format, document.totals, document.seconds, resumed=resumed)

@@ -1,0 +1,65 @@
+"""The SavedModel of a path, on this machine."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from pipeline.model import check_model
+from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
+from pipeline.terminal.messages import show_error
+from transforms.saved_model import model_paths
+from transforms.storage import files
+
+
+def newest_version(model: str) -> str:
+    """The model, or the newest of its versions where a folder has one version a folder, which is reported.
+
+    Args:
+        model: What was given as a model.
+    """
+    if files.is_local(model):
+        names = os.listdir(model) if os.path.isdir(model) else []
+        below = [name for name in names if os.path.isfile(os.path.join(model, name, model_paths.SAVED_MODEL[0]))]
+    elif model.endswith(KERAS):
+        return model
+    else:
+        stored = list(files.list_below(model))
+        names = [name for name in stored if "/" not in name]
+        below = [name.split("/")[0] for name in stored if name.split("/")[1:] == [model_paths.SAVED_MODEL[0]]]
+    version = None if model_paths.is_saved_model(names) else model_paths.newest(below)
+    if version is None:
+        return model
+    chosen = files.join(model, version)
+    show_error(f"keyjoin: {model} holds versions of a model; the newest is used, {chosen}")
+    return chosen
+
+
+@contextlib.contextmanager
+def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str]:
+    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile.
+
+    A model in an object store is copied first: TensorFlow reads few of them.
+
+    Args:
+        model: SavedModel folder or `.keras` file.
+        custom_objects: Modules that define layers of a `.keras` file's own.
+
+    Raises:
+        UsageError: There is no such model, or it cannot be exported.
+    """
+    if not files.is_local(model):
+        with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
+            here = os.path.join(folder, os.path.basename(model.rstrip("/")))
+            check_model.copy(model, here)
+            with model_folder(here, custom_objects) as found:
+                yield found
+        return
+    if not model.endswith(KERAS):
+        check_custom_objects(model, custom_objects)
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="keyjoin-model-", ignore_cleanup_errors=True) as folder:
+        exported = os.path.join(folder, "model")
+        export_keras(model, exported, custom_objects)
+        yield exported

@@ -1,0 +1,1 @@
+"""From flags to a checked plan: sources, sample, feature mapping, output layout, memory."""

@@ -1,0 +1,36 @@
+"""Refuses input files that cannot be read, as far as that shows without reading them."""
+
+import os
+from collections.abc import Sequence
+
+from transforms.errors import UsageError
+from transforms.formats import GZIP
+from transforms.records import Source
+from transforms.storage import files
+from transforms.storage.objects import Stored
+
+
+def check_not_empty(found: Sequence[Source]) -> None:
+    """Refuses gzip files of no bytes, which a failed copy leaves; other empty files are files without rows.
+
+    Raises:
+        UsageError: There is one.
+    """
+    empty = next((source.path for source in found if source.suffix.endswith(GZIP) and not source.size), None)
+    if empty is not None:
+        raise UsageError(f"{empty} has no bytes, so it is not a whole gzip file; copy it again, or leave it out")
+
+
+def check_readable(file: Stored) -> None:
+    """Refuses what this process may not read, and what is no file.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    path = file.path
+    if not files.is_local(path):
+        return
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"{path} cannot be read; give yourself the permission, or leave it out")
+    if not file.size_in_bytes and not os.path.isfile(path):
+        raise UsageError(f"{path} is no file but a pipe or a device; write what it gives to a file, and give that")

@@ -1,0 +1,121 @@
+"""From the options to the layout: what stands in an output row, and that no name stands there twice."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pipeline.options.run_options import RunOptions
+from transforms.errors import UsageError, nearest
+from transforms.formats.base import Format
+from transforms.records import INSTANCE, PREDICTION, Feature, Layout
+from transforms.saved_model.model import KEY
+
+ROW, ERROR = "row", "error"
+
+
+def wanted(options: RunOptions, outputs: Collection[str]) -> list[str]:
+    """The outputs that `--output_fields` names; none if it names none of them, or what is no output.
+
+    Args:
+        options: What was asked for.
+        outputs: All outputs of the model.
+    """
+    known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
+    others = [name for name in options.output_fields if name not in (*known, ROW, KEY)]
+    return [] if others else [known[name] for name in options.output_fields if name in known]
+
+
+def make_layout(
+    options: RunOptions,
+    outputs: Sequence[str],
+    sample: Sequence[Mapping[str, Any]],
+    fmt: Format,
+    features: Sequence[Feature],
+) -> Layout:
+    """What is written of a row.
+
+    Args:
+        options: What was asked for.
+        outputs: The model's predictions, in order.
+        sample: Some rows; may be empty.
+        fmt: The format of the rows.
+        features: What feeds the model.
+
+    Raises:
+        UsageError: A name is unknown, or would stand twice in an output row.
+    """
+    asked, instance = options.output_fields, not fmt.is_example and not all(feature.fields for feature in features)
+    if instance:
+        _check_instance(options)
+    known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
+    for name in asked:
+        if name not in known and name not in (ROW, KEY):
+            raise UsageError(
+                f"--output_fields names {name}, which is neither row, nor key, nor a prediction of "
+                f"{list(outputs)}{nearest(name, [*known, ROW, KEY])}"
+            )
+    named = [known[name] for name in asked if name in known]
+    written = named or (outputs if ROW in asked else [])
+    own_key = KEY in asked and KEY not in named and options.key_field is None
+    layout = Layout(
+        ROW in asked,
+        options.include_fields,
+        options.exclude_fields,
+        KEY if own_key else None,
+        options.key_field,
+        tuple((output, options.prediction_prefix + output) for output in written),
+        (options.error_field or ERROR) if options.bad_rows == "null" else None,
+        instance,
+    )
+    if instance and len(written) == 1:
+        layout = layout._replace(predictions=((written[0], PREDICTION),))
+    if not instance:
+        _check_sample(layout, sample)
+    _check_twice(layout, sample)
+    return layout
+
+
+def _check_instance(options: RunOptions) -> None:
+    given = {
+        "--key_field": options.key_field,
+        "--include_fields": options.include_fields,
+        "--exclude_fields": options.exclude_fields,
+        "--prediction_prefix": options.prediction_prefix,
+    }
+    flag = next((flag for flag, value in given.items() if value), None)
+    if flag is not None:
+        raise UsageError(
+            f"{flag} is for rows with fields, and the rows are JSON values: each is written as "
+            f'{{"{INSTANCE}": …, "{PREDICTION}": …}}; leave the flag out'
+        )
+
+
+def _check_sample(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
+    fields = sorted({name for row in sample for name in row})
+    own = (layout.key_field,) if layout.key_field else ()
+    for name in (*layout.include, *layout.exclude, *own):
+        if sample and name not in fields:
+            raise UsageError(f"the rows have no field {name}{nearest(name, fields)}; they have {fields}")
+
+
+def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
+    own = [INSTANCE] if layout.instance and layout.row else [layout.key_field] if layout.key_field else []
+    added = [*layout.added, *own]
+    twice = next((name for name in added if added.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two fields of an output row would be called {twice}; rename {_renaming(layout, twice)}")
+    if not layout.row or layout.instance:
+        return
+    for name in added:
+        written = name in layout.include if layout.include else name not in layout.exclude
+        # A few such rows become dead letters; where most have it, that is how the data is.
+        if written and 2 * sum(name in row for row in sample) > len(sample):
+            raise UsageError(
+                f"the rows already have a field {name}; rename {_renaming(layout, name)}, "
+                f"or leave the field out with --exclude_fields={name}"
+            )
+
+
+def _renaming(layout: Layout, name: str) -> str:
+    if name == layout.error:
+        return "what says why a row is bad with --error_field=NAME"
+    return "predictions with --prediction_prefix=TEXT"

@@ -1,0 +1,382 @@
+"""Preflight: everything that can be found out without running the job, and the job that comes of it."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.compat.startup import collect_garbage, import_tensorflow
+from pipeline.job.graph import Job
+from pipeline.model import check_model, isolation, worker_copy
+from pipeline.model.keras_export import KERAS
+from pipeline.model.model_folder import model_folder
+from pipeline.model.worker_copy import SHARED_BYTES, WorkerModel
+from pipeline.options.run_options import RunOptions
+from pipeline.plan import batch_dependence
+from pipeline.plan.batch_dependence import Dependence, Verdict
+from pipeline.plan.check_input import check_not_empty, check_readable
+from pipeline.plan.check_output import check_output
+from pipeline.plan.chunk_size import CHUNK_BYTES, Expected, RowSize, choose, expect, row_bytes
+from pipeline.plan.layout import make_layout, wanted
+from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
+from pipeline.plan.score_sample import check_first_rows, check_unreadable
+from pipeline.plan.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
+from pipeline.run_folder import manifest
+from pipeline.run_folder.place import Place
+from pipeline.run_folder.records import LoadedSettings, Settings
+from pipeline.terminal.warning import warn
+from transforms import columns, formats
+from transforms.columns import MAX_BATCH
+from transforms.errors import UnfitOutputError, UsageError
+from transforms.mapping import feature_mapping, row_paths
+from transforms.mapping.name_lists import Path
+from transforms.model_safety.model_ops import Finding
+from transforms.predict import KeyedChunkHandler
+from transforms.records import Feature, Source
+from transforms.saved_model import constants, loader
+from transforms.saved_model import model as models
+from transforms.saved_model.compiled import check_accelerator
+from transforms.saved_model.constants import Constant
+from transforms.saved_model.contract import find_contract
+from transforms.saved_model.loader import Loading
+from transforms.saved_model.output_shapes import is_open, reopened
+from transforms.scoring import padding
+from transforms.scoring.bisect import MULTIPLE
+from transforms.scoring.score import filled_up_to
+from transforms.split_into_chunks import most_bytes
+from transforms.storage import files, sources
+
+PROBED_ROWS = 100  # some of them may be bad
+ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
+
+
+class Inputs(NamedTuple):
+    """What a run is about, as far as it is known without the model.
+
+    Attributes:
+        format: Name of the input's format.
+        matched: The input files.
+        settings: All else that the output comes of, see `manifest.settings`.
+    """
+
+    format: str
+    matched: sources.Matched
+    settings: Settings
+
+
+class Plan(NamedTuple):
+    """A checked run.
+
+    Attributes:
+        job: What will run.
+        sources: The input files, as they are now.
+        skipped: Files of input folders that are not data by their names.
+        twins: Other names of input files, see `sources.Matched`.
+        sweep: How the batch size was picked.
+        settings: All else that the output comes of, see `manifest.with_contract`.
+        findings: What the model does besides computing.
+        expected: What the sampled rows let expect.
+        model: The model as workers find it; None if the job runs on this machine.
+        constants: The inputs that no row feeds, and whether the rows have a field of that name.
+    """
+
+    job: Job
+    sources: list[Source]
+    skipped: list[str]
+    twins: Sequence[tuple[str, str]]
+    sweep: Sweep
+    settings: LoadedSettings
+    findings: Sequence[Finding]
+    expected: Expected
+    model: WorkerModel | None
+    constants: Sequence[tuple[Constant, bool]] = ()
+
+
+def find_inputs(options: RunOptions) -> Inputs:
+    """Looks up the input, and checks what can be checked without the model.
+
+    Raises:
+        UsageError: Something is wrong; nothing was written.
+    """
+    collect_garbage()
+    found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
+    for file in found.files:
+        check_readable(file)
+    name = options.format or formats.name_of([file.path for file in found.files])
+    matched = sources.name_sources(found, formats.default_suffix(name))
+    check_not_empty(matched.sources)
+    check_output(options, matched.sources)
+    return Inputs(name, matched, manifest.settings(options, name))
+
+
+@contextlib.contextmanager
+def prepare(
+    options: RunOptions,
+    inputs: Inputs,
+    *,
+    local: bool,
+    place: Place | None = None,
+    resume: bool = False,
+    kept: manifest.Kept | None = None,
+    check_rows: bool = True,
+) -> Iterator[Plan]:
+    """Checks inputs and model, and settles what feeds and what is written.
+
+    A `.keras` model is exported to a folder which is there as long as the context.
+
+    Args:
+        options: What to check.
+        inputs: What they are about.
+        local: Whether the job will run on this machine, and finds its model in the model process.
+        place: Where the run writes; None for the output itself.
+        resume: Whether chunks may be done already.
+        kept: What was chosen when these were begun.
+        check_rows: Whether the first rows must not all fail; dead letters that are scored again may.
+
+    Raises:
+        UsageError: Something is wrong; nothing was written.
+    """
+    name, matched = inputs.format, inputs.matched
+    fmt = formats.load(name)
+    if options.max_memory and not local:
+        raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
+    readable, heads = read_sample(matched.sources, fmt)
+    if readable is None and check_rows:
+        check_unreadable(heads, fmt, options.max_bad_rows)
+    data, sample = (readable.data, readable.rows) if readable else (b"", [])
+    with model_folder(options.model, options.custom_objects) as folder:
+        if not files.is_local(options.model):
+            _check_copy(options.model, folder, inputs.settings.model.sha256)
+        sizes = [source.size for source in matched.sources]
+        beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
+        model = None if local else worker_copy.find(options, folder)
+        handler, (swept, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
+        outputs = [t.name for t in handler.contract.predictions]
+        layout = make_layout(options, outputs, sample, fmt, handler.features)
+        if fmt.is_example and not layout.whole_row:
+            import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
+        work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
+        job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
+        settings = manifest.with_contract(inputs.settings, handler, layout, swept, chunk, loaded.findings, dependence)
+        with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
+            if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
+                isolation.renew()
+            row = RowSize(beginning.row_bytes, predicted)
+            expected = expect(chunk, row, beginning.largest, swept.rates)
+            fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
+            yield Plan(job, *matched, swept, settings, loaded.findings, expected, model, fixed)
+
+
+def _check_copy(model: str, folder: str, sha256: str) -> None:
+    if not model.endswith(KERAS) and check_model.fingerprint(folder) != sha256:
+        raise UsageError(f"the model {model} was replaced by another one just now; run again")
+
+
+def _handler(
+    options: RunOptions, folder: str, sample: Sample, kept: manifest.Kept | None, model: WorkerModel | None
+) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence, int]:
+    """How the model is called; the sizes of batches and chunks; the model; and bytes of a sampled row's predictions."""
+    # A worker's own processes share its cores, whatever they are called with.
+    most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
+    loading, loaded = _load(options, folder, sample, loader.ALL_CORES if most is None else loader.ONE_CORE)
+    load = _loader(options, loading)
+    check_model.warn(options.model, loaded.findings, options.model_ops)
+    check_accelerator(options.model, loaded.compiled, options.accelerator)
+
+    contract = _find_contract(options, loaded, sample)
+    loaded = loaded.only([tensor.name for tensor in contract.outputs])
+    features = _features(options, contract, sample)
+    swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
+    if kept is None and (few := sample.arrays(features, ROWS_ALONE) if sample.rows else None):
+        swept = fit(loaded, contract, few, swept)
+    sizes, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
+    contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
+    row = row_bytes(sizes.predictions)
+    if kept is None:
+        kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
+    handler = KeyedChunkHandler(
+        functools.partial(load, folder),
+        contract,
+        features,
+        kept.sweep.batch_size,
+        options.non_finite == "keep",
+        loaded.weights,
+    )
+    if sample.rows:
+        with _hinting(contract):
+            check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
+    _check_shapes(contract, features, sample)
+    if model is not None:
+        if not options.isolate:  # a worker is a process of the model's own
+            load = functools.partial(loader.load, loading=loading._replace(cores=loader.ONE_CORE))
+        handler.load = model.loader(load)
+        # A model on an accelerator takes all of its memory: there is room for one.
+        handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
+    return handler, kept, loaded, dependence, row
+
+
+def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
+    renamed = feature_mapping.resolve(options.input_map, list(loaded.inputs), sample.fields)
+    pads = padding.resolve(options.pad, list(loaded.inputs))
+
+    def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
+        own: dict[str, str | Path] = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
+        return sample.arrays(_map(options, contract, sample, features, own, pads), PROBED_ROWS)
+
+    def example(contract: models.Contract) -> models.Arrays | None:
+        return rows(contract, options.features) if sample.rows else None
+
+    def own_keys(key: models.Tensor) -> Any:
+        if row_paths.find(key.name, renamed.get(key.name, key.name), sample.rows)[0] not in sample.fields:
+            return None
+        with contextlib.suppress(UsageError):  # the field is of another kind
+            found = rows(models.Contract(options.signature, (key,), ()))
+            return found and found[key.name]
+
+    try:
+        return find_contract(
+            loaded,
+            options.signature,
+            options.key_input,
+            example,
+            own_keys,
+            wanted=wanted(options, [*loaded.outputs, *loaded.unfit]),
+            alone=options.batch_size == 1,
+        )
+    except UnfitOutputError as error:
+        leave_out = f", or leave it out with --output_fields row,{','.join(error.others)}" if error.others else ""
+        one_by_one = ", or have the model called with one row at a time by --batch_size 1" if error.is_single else ""
+        raise UsageError(f"{error}{one_by_one}{leave_out}") from error
+
+
+def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
+    renamed = feature_mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
+    pads = padding.resolve(options.pad, [t.name for t in contract.inputs])
+    features = _map(options, contract, sample, options.features, renamed, pads)
+    feature_mapping.check_missing(features, options.missing)
+    return features
+
+
+def _map(
+    options: RunOptions,
+    contract: models.Contract,
+    sample: Sample,
+    stacked: Sequence[str],
+    renamed: Mapping[str, str | Path],
+    pads: Mapping[str, str],
+) -> tuple[Feature, ...]:
+    is_example, strict = sample.format.is_example, options.strict_types
+    mapped = feature_mapping.map_inputs(
+        contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict, missing=options.missing
+    )
+    return padding.with_padding(mapped, pads)
+
+
+def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple[Loading, models.Model]:
+    """How the model is loaded, and the model; inputs with a default that no field feeds are left to it.
+
+    Raises:
+        UsageError: An input that is one value for all rows has none.
+    """
+    isolation.forget()
+    loading = check_model.loading(options, cores)
+    loaded = _loader(options, loading)(folder)
+    fields = sample.fields | feature_mapping.resolve(options.input_map, list(loaded.inputs), sample.fields).keys()
+    constants.check(loaded.constants, fields, sample.rows[0] if sample.rows else None)
+    if left := constants.defaults(loaded.inputs, fields) if sample.rows else ():
+        loading = loading.with_constants(left)
+        loaded = _loader(options, loading)(folder)
+    return loading, loaded
+
+
+@contextlib.contextmanager
+def _hinting(contract: models.Contract) -> Iterator[None]:
+    """Adds to a refusal that an input of any shape may be one value for all rows."""
+    try:
+        yield
+    except UsageError as error:
+        name = next((tensor.name for tensor in contract.inputs if tensor.shape is None), None)
+        if name is None:
+            raise
+        raise UsageError(
+            f"{error}; the model's input {name} is of any shape: if it is one value for all rows, give it with "
+            f"--constant {name}=VALUE"
+        ) from error
+
+
+def _loader(options: RunOptions, loading: Loading) -> Callable[[str], models.Model]:
+    if options.isolate:
+        return functools.partial(isolation.isolated, loading=loading, timeout=options.batch_timeout)
+    return functools.partial(isolation.shared, loading=loading)
+
+
+def _pick_batch_size(
+    options: RunOptions,
+    sample: Sample,
+    loaded: models.Model,
+    contract: models.Contract,
+    features: Sequence[Feature],
+    most: int,
+) -> Sweep:
+    if contract.rows:
+        if options.batch_size not in (None, contract.rows):
+            warn(f"--batch_size={options.batch_size} has no effect: the signature fixes its batch to {contract.rows}")
+        return Sweep(contract.rows, {})
+    if options.batch_size:
+        if options.batch_size > contract.most:
+            warn(
+                f"--batch_size={options.batch_size} is lowered to {contract.most}: the model gives back only so many "
+                f"keys, as output {' or '.join(echo.output for echo in contract.echoes)}"
+            )
+        return Sweep(min(options.batch_size, contract.most), {})
+    bound = contract.most // MULTIPLE * MULTIPLE or contract.most
+    if contract.constant_rows:  # no larger than the input, since each call has so many rows
+        usual = columns.batch_rows(sample.typical(features)) * (ACCELERATED if options.accelerator else 1)
+        return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES, MULTIPLE), {})
+    if options.accelerator:  # what is fast on this machine says nothing about it
+        return Sweep(min(columns.batch_rows(sample.typical(features)) * ACCELERATED, bound), {})
+    most = min(most, bound)
+    rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
+    usual = min(columns.batch_rows(sample.typical(features)), most)
+    if rows is None:
+        return Sweep(usual, {})
+    if filled_up_to(contract, rows, usual, loaded.weights) > 1:  # rows are small
+        return sweep(loaded, contract, rows, usual, most)
+    called = sample.call_rows(usual, options.chunk_bytes or CHUNK_BYTES, 1)
+    swept = sweep(loaded, contract, rows, called, most if called == usual else called)
+    return Sweep(usual, swept.rates) if swept.batch_size == called else swept
+
+
+def _look(
+    options: RunOptions,
+    sample: Sample,
+    loaded: models.Model,
+    contract: models.Contract,
+    features: Sequence[Feature],
+    batch_size: int,
+) -> tuple[models.Contract, Dependence]:
+    """What predictions depend on, and the contract with the shapes that they have for sampled rows of one shape."""
+    dependence = Dependence(Verdict.UNKNOWN)
+    if group := sample.group(features, SMALL_SAMPLE) if sample.rows else None:
+        rows = group.arrays
+        multiple = filled_up_to(contract, rows, batch_size, loaded.weights)
+        size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
+        contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
+        batch_dependence.judge(dependence, options.batch_dependence)
+    return contract, dependence
+
+
+def _check_shapes(contract: models.Contract, features: Sequence[Feature], sample: Sample) -> None:
+    """Refuses outputs whose shapes are not known; the sizes of one may follow those of its row.
+
+    Raises:
+        UsageError: There is such an output.
+    """
+    follows = any(feature.is_open and feature.pad is None for feature in features)
+    unknown = (t for t in contract.predictions if (t.shape is None if follows else is_open(t)))
+    open_output = next(unknown, None)
+    if open_output is not None and sample.size:
+        raise UsageError(
+            f"output {open_output.name} has no fixed size, and none of the first rows can be scored to see it; fix its "
+            "size in the model, leave it out with --output_fields, or begin with a file that has good rows"
+        )

@@ -1,0 +1,1 @@
+"""The output folder: file names, lock, records, ledger, resume, commit."""

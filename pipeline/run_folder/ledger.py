@@ -1,0 +1,121 @@
+"""The ledger: the counts that must add up before a run is called complete."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from transforms.formats import GZIP
+from transforms.records import Code, Count, PartReceipt, Source
+from transforms.write_part import written_of
+
+
+class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Sums over parts.
+
+    Attributes:
+        rows: Rows read.
+        joined: Rows in parts.
+        dead: Dead letters by reason code.
+        blank: Lines that are not rows.
+        read_bytes: Bytes of the sources, decompressed.
+        written_bytes: Bytes of the parts.
+        parts: Parts.
+        shuffled_bytes: Bytes that crossed the join: receipts and predictions.
+        replayed: Rows in parts that were dead letters until they were replayed.
+    """
+
+    rows: Count
+    joined: Count
+    dead: dict[Code, Count]
+    blank: Count
+    read_bytes: Count
+    written_bytes: Count
+    parts: Count
+    shuffled_bytes: Count
+    replayed: Count
+
+    @property
+    def bad(self) -> int:
+        """Dead letters."""
+        return sum(self.dead.values())
+
+
+def total(parts: Iterable[PartReceipt]) -> Totals:
+    """Adds up receipts."""
+    dead: Counter[str] = Counter()
+    rows = joined = blank = read = written = count = shuffled = replayed = 0
+    for part in parts:
+        if part.dead:
+            dead.update(part.dead)
+        rows += part.rows
+        joined += part.joined
+        blank += part.blank
+        read += part.chunk.end - part.chunk.start
+        written += part.bytes
+        count += 1
+        shuffled += part.shuffled
+        replayed += part.replayed
+    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled, replayed)
+
+
+def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:
+    """Sources and their receipts, in order of position.
+
+    Args:
+        parts: Receipts; those of a source follow each other.
+    """
+    for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
+        yield path, sorted(receipts, key=lambda part: part.chunk.number)
+
+
+def problems(
+    planned: Sequence[Source], now: Mapping[str, Source], parts: Iterable[PartReceipt], written: Mapping[str, int]
+) -> Iterator[str]:
+    """Why a run is not complete; nothing if it is.
+
+    Args:
+        planned: The sources as they were before the run.
+        now: The sources as they are after it, by path.
+        parts: The receipts, those of a source following each other.
+        written: Sizes of the files in the output folder, by name.
+    """
+    before = {source.path: source for source in planned}
+    unread = dict(before)
+    for path, receipts in by_source(parts):
+        unread.pop(path, None)
+        yield from gaps(path, receipts)
+        yield from _changed(path, before.get(path), now.get(path), receipts[-1].chunk.end)
+        for part in receipts:
+            for name, made in written_of(part):
+                if written.get(name) != made.bytes:
+                    yield f"{name} has {written.get(name, 'no')} bytes, {made.bytes} were written"
+            if part.rows != part.joined + sum(part.dead.values()):
+                yield f"{part.chunk.part}: {part.rows} rows read, {part.joined} joined and {part.dead} dead letters"
+    yield from (f"{path} was not read at all" for path in unread)
+
+
+def _changed(path: str, before: Source | None, now: Source | None, read: int) -> Iterator[str]:
+    if before is None:
+        yield f"{path} was read and not planned"
+    elif now is None:
+        yield f"{path} disappeared during the run"
+    elif before.size != now.size or (not path.lower().endswith(GZIP) and read != now.size):
+        yield f"{path} changed during the run: {read} bytes were read, it has {now.size} now"
+    elif before.written != now.written:
+        yield f"{path} changed during the run: it was written again, touched or replaced"
+
+
+def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+    """Where the chunks of a source do not follow each other; nothing if they do."""
+    chunks = [part.chunk for part in receipts]
+    numbers = [chunk.number for chunk in chunks]
+    if numbers != list(range(chunks[0].parts)):
+        return [f"{path}: chunks {numbers} of {chunks[0].parts} were written"]
+    position = 0
+    for chunk in chunks:
+        if chunk.start != position:
+            return [f"{path}: bytes {position} to {chunk.start} were read by no chunk, or by two"]
+        position = chunk.end
+    return []

@@ -1,0 +1,294 @@
+"""One run at a time in an output folder.
+
+On this machine's file systems the system itself holds the lock, and lets go when its holder dies, however that
+happens. In Google Cloud Storage an object stands for it, which its holder changes every minute.
+"""
+
+import _thread
+import contextlib
+import datetime
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import fasteners
+
+from pipeline.run_folder.names import LOCK
+from pipeline.terminal.warning import only_told, warn
+from transforms.errors import RunError, UsageError
+from transforms.storage import files, objects
+
+BEAT_SECONDS = 60.0
+HOLDER = b'{"host": '  # what the text of a holder begins with
+DEAD = datetime.timedelta(minutes=10)  # without a beat, by the store's clock and that of who looks
+
+
+@contextlib.contextmanager
+def locked(output: str) -> Iterator[Callable[[], None]]:
+    """Holds a folder as long as the context; makes the folder, and takes it away again where it stayed empty.
+
+    Gives a function for who is about to call the folder's content a result: it raises a RunError if another run has
+    taken the folder over, or if that cannot be found out.
+
+    Args:
+        output: A folder, here or in Google Cloud Storage. Elsewhere nothing is held.
+
+    Raises:
+        UsageError: Another run holds it; says which.
+    """
+    if files.is_local(output):
+        with _made(output):
+            path = os.path.join(output, LOCK)
+            lock = _take(path, output)
+            try:
+                yield lambda: None
+            finally:
+                with only_told(f"{path} stays, and is in nobody's way"):
+                    _let_go(lock, path)
+    elif output.startswith("gs://"):
+        with _object(output) as prove:
+            yield prove
+    else:
+        yield lambda: None
+
+
+@contextlib.contextmanager
+def _made(folder: str) -> Iterator[None]:
+    made = []
+    at = files.absolute(folder)
+    while at and not os.path.lexists(at):
+        made.append(at)
+        at = os.path.dirname(at)
+    os.makedirs(folder, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # something was written there
+            for empty in made:
+                os.rmdir(empty)
+
+
+def _take(path: str, output: str) -> Any:
+    while True:
+        lock = fasteners.InterProcessLock(path)
+        lock.lockfile = _open(path)  # else it follows links
+        try:
+            if not lock.acquire(blocking=False):
+                lock.lockfile.close()
+                holder = files.read_small(path)
+                if holder is None:
+                    continue  # it has just ended
+                raise _refused(output, holder.decode(errors="replace"))
+        except threading.ThreadError as error:
+            raise UsageError(f"--output {output} cannot be locked: {error}; choose another file system") from error
+        # Who held it before may have taken the file away in between: then this is a lock on nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.lockfile.fileno()), os.stat(path)):
+                break
+        lock.lockfile.close()
+    if not _is_ours(lock.lockfile):
+        lock.lockfile.close()
+        raise UsageError(f"{path} was not written by keyjoin, which keeps its lock there; move it away, and run again")
+    lock.lockfile.truncate(0)
+    lock.lockfile.write(_holder().encode())
+    lock.lockfile.flush()
+    return lock
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return files.open_own(path, "a+b")
+    except RunError as error:
+        raise UsageError(f"{error}") from error
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    """Whether a lock is empty or begins as a holder's text does, and has no other name: else it is not overwritten."""
+    file.seek(0)
+    found = file.read(len(HOLDER))
+    return os.fstat(file.fileno()).st_nlink == 1 and found.strip(b"\0") == HOLDER[: len(found.strip(b"\0"))]
+
+
+def _let_go(lock: Any, path: str) -> None:
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # while it is held, see `_take`
+    finally:
+        lock.lockfile.close()  # which unlocks it
+
+
+@contextlib.contextmanager
+def _object(output: str) -> Iterator[Callable[[], None]]:
+    """An object that is made only if there is none: https://cloud.google.com/storage/docs/request-preconditions."""
+    from apache_beam.io.gcp import gcsio
+
+    path = files.join(output, LOCK)
+    try:
+        with objects.as_os_errors(path):
+            bucket, name = gcsio.parse_gcs_path(path)
+            blob = gcsio.GcsIO().client.bucket(bucket).blob(name)
+            held = _Held(blob, path)
+            held.take(output)
+    except OSError as error:
+        raise UsageError(f"--output {output} cannot be locked: {error}; check the path and your permissions") from error
+    try:
+        with held.beating():
+            yield held.prove
+    finally:
+        with only_told(f"{path} was not removed; it counts as dead in {DEAD.seconds // 60} minutes"):
+            held.release()
+
+
+class _LostError(RunError):
+    """Another run has the lock now."""
+
+
+class _Held:
+    """The object of a lock. Its holder changes its metadata every minute: that its time shows, and makes no new object.
+
+    All is done to the generation that was made here; so who has taken the lock over is left alone, and its former
+    holder finds out.
+    """
+
+    def __init__(self, blob: Any, path: str) -> None:
+        self._blob, self._path = blob, path
+        self._beats = 0
+        self._one_at_a_time = threading.Lock()
+
+    def take(self, output: str) -> None:
+        """Makes the object, or takes over that of a dead holder.
+
+        Raises:
+            UsageError: Its holder is alive.
+        """
+        mine = _holder()
+        while (found := self._write(mine, 0)) is None:
+            pass  # who had it has just ended
+        if found != mine and _is_dead(found, self._blob.updated):
+            # Of several who find it dead one succeeds, and none if it has just given a sign of life.
+            found = self._write(mine, self._blob.generation, self._blob.metageneration)
+        if found != mine:
+            until = (self._blob.updated + DEAD).isoformat(timespec="seconds")
+            raise _refused(
+                output,
+                found or "",
+                f"; it counts as dead if it gives no sign of life until {until}; where you know that it is, delete "
+                f"{self._path}",
+            )
+
+    def _write(self, mine: str, generation: int, metageneration: int | None = None) -> str | None:
+        """Writes the object if it is still that one; what it holds then, None if it is gone."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        try:
+            self._blob.upload_from_string(mine, if_generation_match=generation, if_metageneration_match=metageneration)
+        except PreconditionFailed:
+            try:
+                self._blob.reload()
+                return str(self._blob.download_as_text())  # our own, if an answer was lost and the client asked again
+            except NotFound:
+                return None
+        return mine
+
+    def prove(self) -> None:
+        """Shows others that the holder is alive, and the holder that the lock is still its own.
+
+        Raises:
+            RunError: It is not, or the store cannot be asked.
+        """
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        try:
+            with self._one_at_a_time, objects.as_os_errors(self._path):
+                self._beats += 1
+                self._blob.metadata = {"beats": str(self._beats)}
+                self._blob.patch(if_generation_match=self._blob.generation, retry=DEFAULT_RETRY)
+        except OSError as error:
+            if isinstance(error.__cause__, (NotFound, PreconditionFailed)):
+                raise _LostError(
+                    f"{self._path} is not this run's any more: somebody deleted it, or another run took it for dead; "
+                    "see that no other run is on, and run again"
+                ) from error
+            raise RunError(f"{self._path} cannot be renewed: {error}; {files.remedy(error)}, and run again") from error
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Proves it every minute; what cannot be proven is told, and a lock that is lost ends the run."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_SECONDS):
+                try:
+                    self.prove()
+                except RunError as error:
+                    warn(f"{error}")
+                    if isinstance(error, _LostError) and not ended.is_set():
+                        _thread.interrupt_main()  # as Ctrl-C would
+
+        thread = threading.Thread(target=beat, name="keyjoin-lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def release(self) -> None:
+        """Takes the object away, if it is this run's still.
+
+        Raises:
+            OSError: The store cannot be asked.
+        """
+        from google.api_core.exceptions import PreconditionFailed
+
+        with contextlib.suppress(FileNotFoundError), objects.as_os_errors(self._path):
+            try:
+                self._blob.delete(if_generation_match=self._blob.generation)
+            except PreconditionFailed:
+                self._blob.reload()  # which finds none of this generation, where only the answer was lost
+                raise
+
+
+def _holder() -> str:
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    run = uuid.uuid4().hex  # tells two runs of one process apart
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now, "run": run})
+
+
+def _is_dead(holder: str, updated: datetime.datetime) -> bool:
+    if datetime.datetime.now(datetime.timezone.utc) - updated > DEAD:
+        return True
+    try:
+        found = json.loads(holder)
+        return bool(found["host"] == socket.gethostname()) and not _is_alive(found["pid"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _who(holder: str) -> str:
+    try:
+        found = json.loads(holder)
+        return f"process {found['pid']} on {found['host']}, since {found['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that is just starting" if holder else "one that has just begun or ended"
+
+
+def _refused(output: str, holder: str, remedy: str = "") -> UsageError:
+    return UsageError(
+        f"--output {output} is in use by another run: {_who(holder)}; wait for it, or choose another folder{remedy}"
+    )

@@ -1,0 +1,338 @@
+"""The records of a run, `_job.json` and `_manifest.json`, as types: they are encoded and decoded here alone.
+
+Decoding is strict: a file in an output folder may have been edited, cut, or written by somebody else. What is not
+exactly a record of this version raises a ValueError, so no field is looked up by its name anywhere else.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import msgspec
+
+from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.flags import MAX_CHUNK_BYTES
+from pipeline.options.run_options import RunOptions, command, parse_run
+from pipeline.plan.batch_dependence import Verdict
+from pipeline.run_folder.ledger import Totals
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES
+from transforms.errors import RunError
+from transforms.formats import FORMATS
+from transforms.model_safety.op_kinds import Kind
+from transforms.records import Count, Feature
+from transforms.storage import files
+from transforms.storage.files import Written
+
+SCHEMA_VERSION = 5
+VERSION_FIELD = "schema_version"
+
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
+Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Status = Literal["complete", "over the error limit"]
+OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit; there is no `_SUCCESS`
+COMPLETE: Status = "complete"
+BatchSize = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
+ChunkRows = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
+
+
+class OtherVersionError(ValueError):
+    """A record of another version of keyjoin."""
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all records have in common."""
+
+
+class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
+    """What feeds a model input, see `transforms.records.Feature`."""
+
+    dtype: str
+    shape: tuple[Count | None, ...]
+    fields: tuple[str, ...]
+    is_base64: bool = False
+    strict: bool = False
+    pad: str | None = None
+    path: tuple[str, ...] = ()
+    missing: tuple[str | None, ...] = ()
+
+    @classmethod
+    def of(cls, feature: Feature) -> "Fed":
+        """The record of a feature."""
+        return cls(**{name: value for name, value in feature._asdict().items() if name != "name"})
+
+    def feature(self, name: str) -> Feature:
+        """The feature of an input."""
+        return Feature(name, **msgspec.structs.asdict(self))
+
+
+class Op(_Strict, frozen=True, kw_only=True):
+    """An op that does more than compute, see `transforms.model_safety.model_ops.Finding`."""
+
+    kind: Kind
+    op: str
+    node: str
+    function: str
+    part: str
+    files: tuple[str, ...]
+    times: Count
+
+
+class Ops(_Strict, frozen=True, kw_only=True):
+    """What a model does besides computing."""
+
+    verdict: Literal["computes only", "allowed", "warned"]
+    policy: Literal["deny", "warn", "allow"] | None
+    findings: tuple[Op, ...]
+
+
+class BatchDependence(_Strict, frozen=True, kw_only=True):
+    """What predictions depend on besides their own row, see `pipeline.plan.batch_dependence.Dependence`."""
+
+    verdict: Verdict
+    output: str | None
+    expected: str | None
+    found: str | None
+    rows: tuple[Count, ...]
+
+
+class ModelFiles(_Strict, frozen=True, kw_only=True):
+    """Which model it is."""
+
+    path: str
+    sha256: Sha256
+
+
+class UsedModel(ModelFiles, frozen=True, kw_only=True):
+    """A model, and what feeds it."""
+
+    inputs: dict[str, Fed]
+
+
+class LoadedModel(UsedModel, frozen=True, kw_only=True):
+    """A model, and how it is called.
+
+    Attributes:
+        ops: What it does besides computing.
+        signature: Its signature.
+        key_input: The input that takes the key, or None.
+        key_outputs: Output that gives the key back -> whether only its last column does.
+        predictions: Output -> field.
+        batch_size: Rows that a model call sees at most.
+        rows_per_second_by_batch_size: What was measured.
+    """
+
+    ops: Ops
+    signature: str
+    key_input: str | None
+    key_outputs: dict[str, bool]
+    predictions: dict[str, str]
+    output_shapes: dict[str, tuple[Count | None, ...] | None]
+    batch_dependence: BatchDependence
+    batch_size: BatchSize
+    rows_per_second_by_batch_size: dict[BatchSize, Count]
+    chunk_bytes: ChunkBytes
+    chunk_rows: ChunkRows | None
+
+
+class Run(_Strict, frozen=True, kw_only=True):
+    """What tells a run on another runner from other runs of its folder.
+
+    Attributes:
+        id: Also in the graph of the run, and a label of its job.
+        name: Of its job, on Dataflow.
+        project: Where the job is, on Dataflow.
+        region: The same.
+    """
+
+    id: RunId
+    name: str | None = None
+    project: str | None = None
+    region: str | None = None
+
+
+class Replay(_Strict, frozen=True, kw_only=True):
+    """One replay of a run."""
+
+    model: UsedModel
+    versions: dict[str, str]
+    rows_sha256: Sha256 | None
+    dead_letters: Count
+    joined: Count
+
+
+class Settings(_Strict, frozen=True, kw_only=True):
+    """All that an output depends on except its sources, as far as it is known before the model is loaded.
+
+    Attributes:
+        options: The options of the run.
+        format: The format of the input.
+        model: The model.
+        versions: keyjoin, Python, and the packages that the output depends on.
+    """
+
+    options: RunOptions
+    format: str
+    model: ModelFiles
+    versions: dict[str, str]
+
+
+class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
+    """The settings once the model is loaded, the replays so far, and which run it is if another runner runs it."""
+
+    model: LoadedModel
+    run: Run | None = None
+    replays: tuple[Replay, ...] = ()
+
+    def settings(self) -> "LoadedSettings":
+        """Nothing but the settings of a record."""
+        return LoadedSettings(**{name: getattr(self, name) for name in LoadedSettings.__struct_fields__})
+
+
+class Job(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
+    """`_job.json`: a run that has begun.
+
+    Attributes:
+        sources_sha256: Of the list of planned sources, which also names the list.
+    """
+
+    sources_sha256: Sha256
+
+
+class Listed(_Strict, frozen=True, kw_only=True):
+    """Size and crc32c of a list."""
+
+    bytes: Count
+    crc32c: Crc32c
+
+
+class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources": SOURCES}):
+    """The lists beside a manifest."""
+
+    parts: Listed
+    sources: Listed
+
+    def items(self) -> Iterator[tuple[str, Written]]:
+        """Their names, and what was written."""
+        for name, listed in ((PARTS, self.parts), (SOURCES, self.sources)):
+            yield name, Written(listed.bytes, int(listed.crc32c, 16))
+
+
+class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
+    """`_manifest.json`: a run that has ended.
+
+    Attributes:
+        status: `complete`, or `over the error limit` for a run with more bad rows than its limit.
+        totals: The ledger.
+        files: The lists.
+        skipped: Files that are no data by their names.
+        seconds: Duration of the run.
+    """
+
+    status: Status
+    totals: Totals
+    files: Lists
+    skipped: tuple[str, ...]
+    seconds: Seconds
+
+
+Record = TypeVar("Record", Job, Manifest)
+
+
+def to_json(value: Any) -> Any:
+    """A record, or a part of one, as dicts, lists and plain values."""
+    return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)))
+
+
+def encode(record: Job | Manifest) -> bytes:
+    """The text of a record's file."""
+    return as_text({VERSION_FIELD: SCHEMA_VERSION, **to_json(record)})
+
+
+def as_text(document: dict[str, Any]) -> bytes:
+    """JSON as keyjoin writes it into files of their own."""
+    return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def decode(text: bytes, kind: type[Record]) -> Record:
+    """The record of a text.
+
+    Raises:
+        OtherVersionError: It is a record of another version of keyjoin.
+        ValueError: It is none.
+    """
+    try:
+        document = json.loads(text, parse_constant=_refuse)
+        version = document.pop(VERSION_FIELD, None) if isinstance(document, dict) else None
+        if type(version) is not int:  # nor a bool
+            raise ValueError(f"it has no {VERSION_FIELD}")
+        if version != SCHEMA_VERSION:
+            raise OtherVersionError(f"it has {VERSION_FIELD} {version}, not {SCHEMA_VERSION}")
+        found: Record = msgspec.convert(document, kind, str_keys=True, dec_hook=_decode_other)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    _check_options(found.options, document["options"])
+    for path in (found.model.path, *(replay.model.path for replay in found.replays)):
+        _check_words([path])
+    if found.format not in FORMATS:
+        raise ValueError(f"there is no format {found.format!r}")
+    if (found.model.key_input is None) != (not found.model.key_outputs):
+        raise ValueError("it has a key_input or key_outputs without the other")
+    return found
+
+
+_NAMES: Mapping[type, str] = {Job: JOB, Manifest: MANIFEST}
+
+
+def read(output: str, kind: type[Record]) -> Record | None:
+    """The record of an output folder, None if there is none.
+
+    Raises:
+        RunError: It is damaged, or of another version of keyjoin.
+    """
+    path = files.join(output, _NAMES[kind])
+    text = files.read_small(path)
+    try:
+        return None if text is None else decode(text, kind)
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); run again with --overwrite") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_options(options: RunOptions, given: dict[str, Any]) -> None:
+    """Refuses options that no command line gives: of the right types, but out of range or in another spelling."""
+    unknown = given.keys() - {field.name for field in dataclasses.fields(RunOptions)}
+    if unknown:
+        raise ValueError(f"there is no option {min(unknown)}")
+    alike = dataclasses.replace(options, overwrite=False, incremental=False)
+    words = command(options, options.output)
+    _check_words(words)
+    if parse_run(words[2:], "keyjoin run") != (alike, []):
+        raise ValueError("no command line gives its options")
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuses what cannot be a word of a command line, and so no path."""
+    for word in words:
+        if "\0" in word:
+            raise ValueError(f"{word!r} has a NUL character")
+        os.fsencode(word)
+
+
+def _encode_other(value: Any) -> Any:
+    if isinstance(value, ErrorLimits):
+        return value.texts()
+    raise NotImplementedError(type(value))
+
+
+def _decode_other(kind: type, value: Any) -> Any:
+    if kind is ErrorLimits:
+        return ErrorLimits.recorded(msgspec.convert(value, dict[str, str]))
+    raise NotImplementedError(kind)

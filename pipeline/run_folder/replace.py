@@ -1,0 +1,149 @@
+"""Replaces an output: a new result is written to a folder of its own, and put in place once it is whole.
+
+What is complete stays complete meanwhile. Only the folder `_temp/next` changes; it holds the files that the output
+will have and does not have yet, beside lists and a manifest of all files that it will have. `_READY` is written there
+last. From then on every command on the output first does the rest, as often as need be:
+
+    `_SUCCESS` goes -> files are put in place -> those that only the former result lists go -> lists, manifest
+                    -> `_SUCCESS` -> `_READY` and the temporary folder go
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from pipeline.run_folder import manifest, records
+from pipeline.run_folder.lock import locked
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_inside, is_unfinished
+from pipeline.run_folder.place import staged
+from pipeline.run_folder.unexpected_files import leftovers
+from pipeline.terminal.report import say
+from pipeline.terminal.warning import only_told
+from transforms.errors import RunError
+from transforms.storage import files
+from transforms.threads import in_threads
+from transforms.write_part import written_of
+from transforms.write_receipts import read_list
+
+
+def is_ready(output: str) -> bool:
+    """Whether a new result is whole, and has to be put in place."""
+    return manifest.is_complete(staged(output).work, READY)
+
+
+class LostError(RunError):
+    """A file of a new result is not there any more."""
+
+
+def finish_if_ready(output: str, *, overwrite: bool) -> bool:
+    """Puts a new result in place if an earlier command was killed meanwhile.
+
+    Args:
+        output: The output folder.
+        overwrite: Whether a new result that has lost a file is given up, since a run starts anew.
+
+    Returns:
+        Whether there was something to put in place.
+
+    Raises:
+        UsageError: Another run holds the folder.
+        RunError: A file of the new result is lost, or cannot be written.
+    """
+    if is_ready(output):
+        with locked(output) as prove_lock:
+            if is_ready(output):  # still, now that nobody else can be at it
+                say("resumes", "an interrupted command, whose new result is put in place")
+                try:
+                    return finish(output, prove_lock)
+                except LostError:
+                    if not overwrite:
+                        raise
+                    files.delete_tree(files.join(staged(output).work, READY))
+    return False
+
+
+def finish(output: str, prove_lock: Callable[[], None]) -> bool:
+    """Puts a new result in place, and removes what was needed for that.
+
+    Args:
+        output: The output folder.
+        prove_lock: Raises a RunError if another run has taken the folder over.
+
+    Returns:
+        Whether there was something to put in place.
+
+    Raises:
+        RunError: A file of the new result is lost, or cannot be written.
+    """
+    changed = put(output, prove_lock)
+    # The result stands whether or not they go.
+    with only_told(f"{output} keeps {TEMP} or unfinished files, which the same command removes"):
+        # Nobody else is at it: they are of an attempt that was killed.
+        there = [name for name in files.list_below(output) if is_unfinished(name)]
+        ours = leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else []
+        files.delete_files(output, ours)
+        clear(output)
+    return changed
+
+
+def put(output: str, prove_lock: Callable[[], None] = lambda: None) -> bool:
+    """Puts a new result in place; several may do so, one after another or at once, and nothing is removed for them.
+
+    Returns:
+        Whether it was not in place.
+
+    Raises:
+        RunError: A file of the new result is lost, or cannot be written.
+    """
+    work = staged(output).work
+    made, text = records.read(work, records.Manifest), files.read_small(files.join(work, MANIFEST))
+    if made is None or text is None:
+        raise RunError(f"{work} has no {MANIFEST} any more: another run works there; wait for it, and run again")
+    success, path = manifest.success_of(text), files.join(output, SUCCESS)
+    if files.read_small(path) == success:
+        return False
+    prove_lock()
+    files.delete_tree(path)
+    _put_files(output, work)
+    for name in (PARTS, SOURCES, MANIFEST):
+        with files.open_own(files.join(work, name)) as file:
+            files.write_whole(files.join(output, name), iter(lambda: file.read(files.READ_BYTES), b""))
+    prove_lock()
+    if made.status == records.COMPLETE:
+        manifest.write_mark(path, success)
+    return True
+
+
+def clear(output: str) -> None:
+    """Removes what was needed to put a new result in place."""
+    for name in (JOB, READY):  # in this order: without either nothing is there to resume
+        files.delete_tree(files.join(staged(output).work, name))
+    manifest.clear(output)
+
+
+def _put_files(output: str, work: str) -> None:
+    """Puts parts and dead letters in place, and deletes those that only the former result lists."""
+    new, there = files.list_below(work), files.list_below(output)
+
+    def put_one(pair: tuple[str, files.Written]) -> str:
+        name, written = pair
+        source, target = files.below(work, name), files.below(output, name)
+        moved = name in new and files.move(source, target)
+        size = _size(target) if files.is_local(target) else written.bytes if moved else there.get(name)
+        if size != written.bytes:
+            raise LostError(f"{output}: {name} is lost; run again with --overwrite")
+        return name
+
+    listed = (pair for part in read_list(files.join(work, PARTS)) for pair in written_of(part))
+    named = set(in_threads(put_one, listed))
+    if PARTS in there:
+        # No run wrote a part of another name: somebody has changed the list.
+        parts = (part for part in read_list(files.join(output, PARTS)) if is_inside(part.chunk.part))
+        former = (name for part in parts for name, _ in written_of(part))
+        files.delete_files(output, (name for name in former if name not in named))
+
+
+def _size(path: str) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return os.lstat(path).st_size
+    return None

@@ -1,0 +1,283 @@
+"""Refuses an output folder before a run if something in it, or around it, is not keyjoin's to read or to replace."""
+
+import itertools
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from pipeline.options.run_options import RunOptions
+from pipeline.run_folder.names import (
+    JOB,
+    MANIFEST,
+    MODEL,
+    NEXT,
+    PLANNED,
+    RESERVED,
+    SUCCESS,
+    TEMP,
+    is_nothing,
+    is_ours,
+    is_part,
+    is_unfinished,
+    whole_name,
+    without_number,
+)
+from transforms.errors import RunError, UsageError
+from transforms.formats import GZIP
+from transforms.reasons import DEAD_LETTERS
+from transforms.records import Source
+from transforms.split_into_chunks import SPILL, most_bytes
+from transforms.storage import files, objects
+from transforms.storage.regular import kind_of, not_regular
+from transforms.write_part import letters_name
+from transforms.write_receipts import LISTS, RECEIPTS
+
+FOLDERS = (TEMP, DEAD_LETTERS, *(f"{TEMP}/{name}" for name in (PLANNED, NEXT, MODEL, RECEIPTS, LISTS, SPILL)))
+MARKS = (JOB, MANIFEST, SUCCESS)
+SMALL_CHUNK = 1 << 16  # bytes; chunks that are smaller than this and than --chunk_bytes are not reckoned with
+OBJECT_NAME = 1024  # bytes: https://cloud.google.com/storage/docs/objects#naming
+
+
+def check_folder(options: RunOptions, there: Iterable[str], sources: Sequence[Source], *, is_resumed: bool) -> None:
+    """Refuses a folder that holds what keyjoin did not write.
+
+    Args:
+        options: What was asked for.
+        there: Names of the files in the output folder.
+        sources: What will be read, and what earlier runs have read.
+        is_resumed: Whether an earlier run is resumed or added to.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    check_alone(options.output, there)
+    names = [name for name in there if not is_nothing(name)]
+    if names == [JOB]:  # of a run that had not begun, if it is not whole
+        return
+    if names and not is_resumed and not options.overwrite:
+        raise UsageError(
+            f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
+        )
+    parts = [name for name in names if is_part(name) and name.split("/")[0] != TEMP]
+    ours = of_sources(parts, sources)
+    foreign = [name for name in names if not is_ours(name)] or [name for name in parts if name not in ours]
+    if foreign:
+        raise UsageError(
+            f"--output {options.output} holds {foreign[0]}, which keyjoin did not write; move it, or choose another "
+            "folder"
+        )
+    if names and not {JOB, MANIFEST} & set(names):
+        raise UsageError(
+            f"--output {options.output} holds {names[0]} and neither {JOB} nor {MANIFEST}, so it is not known which "
+            "files are of a run; move them, or choose another folder"
+        )
+
+
+def check_alone(output: str, there: Iterable[str]) -> None:
+    """Refuses an output that lies in the output of another run, or that holds one.
+
+    Each of the two would take files of the other for its own.
+
+    Args:
+        output: Output folder.
+        there: Names of the files in it and below.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    for name in there:
+        folder, _, base = name.rpartition("/")
+        if folder and base in MARKS and folder.split("/")[0] != TEMP:
+            raise UsageError(
+                f"--output {output} holds the output of another run, {files.join(output, folder)}; choose another one"
+            )
+    for folder in _above(output):
+        found = next((name for name in MARKS if _is_there(files.join(folder, name))), None)
+        if found is not None:
+            raise UsageError(
+                f"--output {output} lies in the output of another run, {folder}, which has {found}; choose another one"
+            )
+
+
+def _above(output: str) -> Iterator[str]:
+    """The folders that an output lies in."""
+    if files.is_local(output):
+        at = os.path.realpath(output)
+        while (above := os.path.dirname(at)) != at:
+            yield (at := above)
+        return
+    scheme, _, path = output.rstrip("/").partition("://")
+    while (path := path.rpartition("/")[0]) != "":
+        yield f"{scheme}://{path}"
+
+
+def _is_there(path: str) -> bool:
+    if files.is_local(path):
+        return os.path.lexists(path)
+    try:
+        return bool(files.stored(objects.look_up, objects.literal(path)))
+    except RunError:  # who may not look there may still have the folder itself
+        return False
+
+
+def of_sources(names: Collection[str], sources: Iterable[Source]) -> set[str]:
+    """Picks the files that are parts or dead letters of sources, whatever their number, finished or not.
+
+    Args:
+        names: Files, relative to the output folder.
+        sources: The sources of a run.
+    """
+    if not names:
+        return set()
+    known = {f"{source.stem}{source.suffix}" for source in sources}
+    return {name for name in names if known & _made_from(name)}
+
+
+def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
+    """Picks the unfinished files of a run whose process was killed.
+
+    Args:
+        names: Files, relative to the output folder.
+        sources: The sources of the run.
+    """
+    unfinished = [name for name in names if is_unfinished(name)]
+    ours = of_sources(unfinished, sources)
+    return [name for name in unfinished if name in ours or whole_name(name).split("/")[0] in RESERVED]
+
+
+def _made_from(name: str) -> set[str]:
+    """Names of the sources (stem and suffix) whose part or dead letters a file can be."""
+    whole = whole_name(name)
+    if not is_part(whole):
+        return set()
+    plain = without_number(whole)
+    lettered = plain.removeprefix(f"{DEAD_LETTERS}/")
+    return {plain} if lettered == plain else {lettered, lettered.removesuffix(".jsonl")}
+
+
+def check_files(output: str) -> set[str]:
+    """Refuses links, pipes, sockets and devices, and folders in the place of files, under any name that keyjoin uses.
+
+    A folder that holds one is refused as a whole, so that no command follows a link or waits for a pipe.
+
+    Returns:
+        The folders below the output, relative to it; none in an object store.
+
+    Raises:
+        UsageError: There is one, or a folder cannot be listed.
+    """
+    folders: set[str] = set()
+    if not files.is_local(output):
+        return folders
+    for folder, name in itertools.product((output, os.path.join(output, TEMP, NEXT)), (*RESERVED, *FOLDERS)):
+        path = os.path.join(folder, name)
+        if os.path.lexists(path) and (kind_of(path) == "a folder") != (name in FOLDERS):
+            raise UsageError(not_regular(path))
+    for name, entry in _scan(output):
+        if entry.is_dir(follow_symlinks=False):
+            folders.add(name)
+        elif is_ours(name) and not entry.is_file(follow_symlinks=False):
+            raise UsageError(not_regular(entry.path))
+    return folders
+
+
+def _scan(folder: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """All that is in a folder and below: names relative to the folder. Links are not followed."""
+    left = [""]
+    while left:
+        below = left.pop()
+        try:
+            with os.scandir(os.path.join(folder, below)) as entries:
+                found = list(entries)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UsageError(f"{error.filename} cannot be listed: {error}; {files.remedy(error)}") from error
+        for entry in found:
+            name = os.path.join(below, entry.name)
+            yield name, entry
+            if entry.is_dir(follow_symlinks=False):
+                left.append(name)
+
+
+def check_names(output: str, sources: Sequence[Source], chunk_bytes: int, folders: Collection[str]) -> None:
+    """Refuses sources whose parts, receipts, dead letters or temporary files could not all be written.
+
+    Args:
+        output: Output folder.
+        sources: What will be read.
+        chunk_bytes: About how large a chunk is.
+        folders: The folders below the output, see `check_files`.
+
+    Raises:
+        UsageError: A name or path would be too long, or a file would have the name of a folder.
+    """
+    _check_clashes(output, sources, folders)
+    name_limit, path_limit, place = _limits(output)
+    for source in sources:
+        for name in _longest(source, chunk_bytes):
+            base, path = os.path.basename(name), files.join(place, name)
+            if len(os.fsencode(base)) > name_limit:
+                size = f"{len(os.fsencode(base))} bytes, the file system of --output {output} allows {name_limit}"
+                raise UsageError(f"{source.path}: the name is too long: a file made from it has {size}; rename it")
+            if len(os.fsencode(path)) > path_limit:
+                size = f"{len(os.fsencode(path))} bytes, {path_limit} are allowed"
+                raise UsageError(
+                    f"{source.path}: the path of a file made from it in --output {output} has {size}; choose an output "
+                    "with a shorter path"
+                )
+
+
+def _longest(source: Source, chunk_bytes: int) -> Iterator[str]:
+    """The longest names that a source leads to, relative to the output folder: while its files are written."""
+    chunks = most_bytes([source]) // min(chunk_bytes, SMALL_CHUNK) + 1
+    part = f"{source.stem}-{chunks:05d}-of-{chunks:05d}{source.suffix}"
+    for name in (f"{TEMP}/{RECEIPTS}/{part}.json", letters_name(part)):
+        yield files.temporary_of(f"{TEMP}/{NEXT}/{name}")
+
+
+def _limits(output: str) -> tuple[int, int, str]:
+    """How many bytes the name of a file and a path may have, and the output as such a path begins."""
+    if not files.is_local(output):
+        return OBJECT_NAME, OBJECT_NAME, output.partition("://")[2].partition("/")[2]
+    there = os.path.realpath(output)
+    place = there
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    # The limit of a path counts the zero at its end.
+    return os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX") - 1, place
+
+
+def _check_clashes(output: str, sources: Sequence[Source], folders: Collection[str]) -> None:
+    read = _folders(sources)
+    there = set(map(_without_root, folders))
+    numbered = {without_number(folder): folder for folder in read | there if is_part(folder)}
+    for source in sources:
+        part = f"{source.stem}{source.suffix}"
+        made = (part, f"{part}.json", letters_name(part).removeprefix(f"{DEAD_LETTERS}/"))
+        folder = next((numbered[name] for name in made if name in numbered), None)
+        unpacked = part.removesuffix(GZIP)
+        if folder is None and unpacked != part and unpacked in read:
+            folder = unpacked
+        if folder is not None:
+            what = "the input has a folder" if folder in read else f"--output {output} has a folder"
+            raise UsageError(
+                f"{source.path}: {what} {folder}, and a file that is made from this source can have the same name; "
+                "rename one of them, or move it away"
+            )
+
+
+def _folders(sources: Iterable[Source]) -> set[str]:
+    """The folders that sources lie in, as the output has them too."""
+    found: set[str] = set()
+    for folder in {os.path.dirname(source.stem) for source in sources}:
+        while folder and folder not in found:
+            found.add(folder)
+            folder = os.path.dirname(folder)
+    return found
+
+
+def _without_root(folder: str) -> str:
+    """A folder below an output, relative to where the folders of its sources begin."""
+    name = folder.removeprefix(f"{TEMP}/{NEXT}/")
+    roots = (f"{TEMP}/{RECEIPTS}/", f"{DEAD_LETTERS}/")
+    return next((name[len(root) :] for root in roots if name.startswith(root)), name)

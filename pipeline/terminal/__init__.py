@@ -1,0 +1,1 @@
+"""The terminal: messages, reports, exit codes, signals."""

@@ -1,0 +1,220 @@
+"""What a run prints: the plan before it, and the summary after it."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pipeline.plan.preflight import Plan
+from pipeline.run_folder.ledger import Totals
+from pipeline.run_folder.names import PARTS
+from pipeline.run_folder.resume import Start
+from pipeline.terminal.messages import at_line, show, show_error, visible
+from transforms import formats
+from transforms.formats import GZIP
+from transforms.mapping.feature_mapping import describe
+from transforms.reasons import Reason
+from transforms.records import Feature, PartReceipt
+from transforms.saved_model.model import Contract
+from transforms.storage import files
+from transforms.write_part import letters_name
+from transforms.write_receipts import decode
+
+SHOWN_ROWS = 3
+SHOWN_PARTS = 100
+SHOWN_BYTES = 1 << 20
+WIDTH = 110
+SLOW_SECONDS = 600.0  # for a chunk
+
+
+def print_plan(plan: Plan, start: Start) -> None:
+    """Prints what will be read, what feeds the model, what is written, and what an earlier run has left to do."""
+    handler, sources = plan.job.handler, plan.sources
+    if start.earlier is not None:
+        stage = start.earlier.stage.value
+        say("goes on", f"from a run that {stage}: what it wrote is read back, the rest is scored")
+    if start.place.is_staged:
+        say("replaces", f"{start.place.output}, which stays complete until the new result is")
+    size = sum(source.size for source in sources)
+    say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
+    skipped = [f"{path} (its name marks it as no data)" for path in plan.skipped]
+    skipped += [f"{path} (it is the file {source}, which is read once)" for path, source in plan.twins]
+    for said in skipped[:SHOWN_ROWS]:
+        say("skipped", said)
+    if len(skipped) > SHOWN_ROWS:
+        say("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
+    for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
+        say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
+    for constant, has_field in plan.constants:
+        beside = "; the rows' field of that name does not feed it" * has_field
+        say("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
+    say("key", _key_of(handler.contract))
+    measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
+    fixed = handler.contract.rows
+    if fixed:
+        say("batch", rows_a_call(fixed))
+    else:
+        say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
+    _print_slow_chunks(plan)
+    if plan.job.layout.error:
+        say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
+    predictions = dict(plan.job.layout.predictions)
+    for tensor in handler.contract.predictions:
+        if tensor.name in predictions:
+            say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def rows_a_call(rows: int) -> str:
+    """How a model is called whose batch has a fixed number of rows."""
+    if rows == 1:
+        return "1 row a call: the signature fixes its batch to 1"
+    return f"{rows} rows a call: the signature fixes its batch; the last call is filled up with copies of a row"
+
+
+def _key_of(contract: Contract) -> str:
+    if contract.key is None:
+        why = f"none, since {contract.why_data}" if contract.why_data else "the model takes none"
+        return f"{why}: predictions are matched by place, their number checked in each batch"
+    where = [f"{'last column of' if echo.last_column else 'output'} {echo.output}" for echo in contract.echoes]
+    return f"input {contract.key.name} ({contract.key.dtype}), comes back as {' and '.join(where)}"
+
+
+def _print_slow_chunks(plan: Plan) -> None:
+    """Prints how long a chunk takes where that is long."""
+    size, rate = plan.expected.chunk_bytes, plan.expected.bytes_a_second
+    if rate and size > SLOW_SECONDS * rate:
+        smaller = max(1, round(rate * SLOW_SECONDS / 2))
+        say(
+            "chunks",
+            f"take about {size / rate / 60:,.0f} minutes each, at the measured rate, and a run that is stopped loses "
+            f"the last one; --chunk_bytes={smaller} makes that {SLOW_SECONDS / 120:.0f} minutes",
+        )
+
+
+def _fed_by(feature: Feature) -> str:
+    if feature.is_base64:
+        return 'the row itself, {"b64": …}'
+    fields = ", ".join(".".join((field, *feature.path)) for field in feature.fields) or "the whole row"
+    if feature.pad is not None:
+        return f"{fields}, rows padded with {feature.pad or 'empty strings'} to the longest of a call"
+    return f"{fields}, rows grouped by shape" if feature.is_open else fields
+
+
+def say(what: str, text: str) -> None:
+    """Prints a line of two columns."""
+    show(f"{what:<12} {visible(text)}")
+
+
+def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
+    """Prints that there is nothing to do, or what a complete run has lost since."""
+    if not lost:
+        say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
+        return
+    for name in lost[:SHOWN_ROWS]:
+        say("lost", f"{name} is not there as it was written; it will be written again")
+    if len(lost) > SHOWN_ROWS:
+        say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
+
+
+def print_unnamed(names: Sequence[str]) -> None:
+    """Prints what an earlier attempt left and is deleted."""
+    for name in names[:SHOWN_ROWS]:
+        say("deleted", f"{name}, which an earlier attempt left")
+    if len(names) > SHOWN_ROWS:
+        say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
+
+
+def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
+    """Prints where the output is, the summary, and a few joined rows.
+
+    Args:
+        output: Output folder.
+        format_name: What the rows are.
+        totals: The ledger.
+        seconds: What the run took.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+    """
+    show()
+    say("output", output)
+    show()
+    rows: list[tuple[str, str]] = [
+        ("rows read", f"{totals.rows:,}"),
+        ("joined", f"{totals.joined:,}"),
+        ("dead letters", f"{totals.bad:,}"),
+        *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
+        ("blank lines", f"{totals.blank:,}"),
+        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
+        # Nobody knows how long the rows of earlier attempts took.
+        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
+    ]
+    for name, value in rows:
+        show(f"{name:<18}{value}")
+    shown = list(_first_rows(output, format_name))
+    if shown:
+        show()
+    for row in shown:
+        show(visible(_shortened(row.rstrip("\r"))))
+
+
+def _title(code: str) -> str:
+    return next((reason.title for reason in Reason if reason.value == code), "")
+
+
+def _first_rows(output: str, format_name: str) -> Iterator[str]:
+    """The first rows of the output, as text."""
+    left = SHOWN_ROWS
+    fmt = formats.load(format_name)
+    # From the list of parts, not from the folder, which may hold a million of them.
+    with files.open_own(files.join(output, PARTS)) as listed:
+        parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
+    for part in parts:
+        if not part.bytes or part.chunk.part.endswith(GZIP):
+            continue
+        data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
+        if fmt.is_example:
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
+        else:
+            rows = data.decode("utf-8", "replace").split("\n")[:-1]
+        yield from rows[:left]
+        left -= len(rows[:left])
+        if not left:
+            return
+
+
+def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> None:
+    """Prints the keys and messages of a few dead letters of a reason, to standard error, a line each.
+
+    Args:
+        output: The output folder.
+        parts: What was written there.
+        reason: The reason code.
+    """
+    for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
+        show_error(visible(f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'])}"))
+
+
+def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
+    for part in parts:
+        if reason in part.dead:
+            with files.open_own(files.below(output, letters_name(part.chunk.part))) as listed:
+                yield from (letter for letter in map(json.loads, listed) if letter["reason"] == reason)
+
+
+def _shortened(row: str) -> str:
+    """A row on one line; the end is kept, since the prediction is there."""
+    if len(row) <= WIDTH:
+        return row
+    return f"{row[: WIDTH // 3]} … {row[-(WIDTH - WIDTH // 3 - 3) :]}"
+
+
+def table(rows: list[tuple[Any, ...]]) -> str:
+    """Text in columns.
+
+    >>> print(table([("a", 1), ("bb", 22)]))
+    a   1
+    bb  22
+    """
+    rows = [tuple(visible(str(cell)) for cell in row) for row in rows]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,1 @@
+"""Checks an output against its records: its files, and its rows."""

@@ -1,0 +1,293 @@
+"""Whether an output is as it was written: its record, names, sizes, ledger, and the bytes of its files and sources.
+
+What is checked later relies on what was checked before: `_SUCCESS` proves the manifest, the manifest the lists of
+parts and sources, and these all the rest. Nothing is opened whose name leads out of the output but sources, and those
+are only read.
+"""
+
+import hashlib
+import heapq
+import itertools
+import math
+import os
+import re
+import stat
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import google_crc32c
+import msgspec
+
+from pipeline.options.run_options import command
+from pipeline.run_folder import ledger, manifest, records
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside
+from pipeline.run_folder.place import staged
+from pipeline.run_folder.records import Job, Manifest
+from pipeline.run_folder.replace import is_ready
+from pipeline.run_folder.unexpected_files import of_sources
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import quoted
+from pipeline.verification.findings import Cure, Finding
+from transforms.errors import RunError, UsageError
+from transforms.formats import GZIP
+from transforms.reasons import DEAD_LETTERS
+from transforms.records import Chunk, PartReceipt, Source
+from transforms.split_into_chunks import open_plain
+from transforms.storage import files, lookup
+from transforms.threads import in_threads
+from transforms.write_part import written_of
+from transforms.write_receipts import read_list
+
+NOT_THERE = "it is not there"
+
+
+class Record(NamedTuple):
+    """What a run wrote about itself.
+
+    Attributes:
+        manifest: The manifest.
+        proven: Whether `_SUCCESS` is that of this manifest.
+    """
+
+    manifest: Manifest
+    proven: bool
+
+
+def read_record(run: str) -> tuple[Record | None, list[Finding]]:
+    """Reads `_SUCCESS` and the manifest.
+
+    Returns:
+        What they say, None if that is nothing that the rest could be compared with; and what is wrong with them.
+
+    Raises:
+        UsageError: There is no run.
+        RunError: It is not complete.
+    """
+    success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
+    if success is None and is_ready(run):
+        new = records.read(staged(run).work, Manifest)
+        again = quoted(command(new.options, run)) if new is not None else "give its keyjoin run command again"
+        raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
+    if success is None and job is not None:
+        raise RunError(f"{run} holds a run that is not finished; wait for it, or go on: {_going_on(run, job)}")
+    if made is None:
+        if success is None:
+            raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+        return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Cure.GONE)]
+    try:
+        document = records.decode(made, Manifest)
+    except records.OtherVersionError as error:
+        raise UsageError(
+            f"--run {run} was written by another version of keyjoin: {error}; verify it with that version"
+        ) from error
+    except ValueError as error:
+        return None, [Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Cure.ANEW)]
+    if success is None and document.status != records.COMPLETE:
+        raise RunError(f"{run} holds a run that ended without {SUCCESS}: {document.status}; see its {MANIFEST}")
+    proven = success == manifest.success_of(made)
+    return Record(document, proven), [] if proven else [_unproven(success, made)]
+
+
+def _going_on(run: str, job: bytes) -> str:
+    try:
+        return quoted(command(records.decode(job, Job).options, run))
+    except ValueError:
+        return f"give its keyjoin run command again ({JOB} is damaged)"
+
+
+def _read(run: str, name: str) -> bytes | None:
+    path = files.join(run, name)
+    if not _is_regular(path):
+        raise UsageError(f"{path} is no file; move it away")
+    return files.read_small(path)
+
+
+def _is_regular(path: str) -> bool:
+    """False for links, folders, pipes; what is not there is not looked at here."""
+    return not files.is_local(path) or not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
+
+
+def _unproven(success: bytes | None, made: bytes) -> Finding:
+    """Says which of the two is not what it was, as far as that can be told."""
+    if success is None:
+        return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Cure.AGAIN)
+    found = re.search(rb'^\{\n "manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z', success)
+    if found is None:
+        return Finding(Exit.ALTERED, SUCCESS, f"the sha256 of {MANIFEST}", "it holds something else", Cure.AGAIN)
+    there = hashlib.sha256(made).hexdigest()
+    return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Cure.AGAIN)
+
+
+def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
+    """Compares the lists of parts and sources with the manifest, byte for byte; then what they say."""
+    damaged = False
+    for name, written in document.files.items():
+        for finding in compare(run, name, written, Cure.ANEW):
+            damaged = True
+            yield finding
+    if not damaged:
+        try:
+            yield from _check_ledger(run, document)
+        except RunError as error:  # a line that is none
+            yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Cure.ANEW)
+
+
+def compare(run: str, name: str, written: files.Written, cure: Cure = Cure.REBUILD) -> Iterator[Finding]:
+    """Reads a file and compares it with what was written."""
+    path = files.join(run, name)
+    if not _is_regular(path):
+        yield Finding(Exit.ALTERED, name, "a file", "it is none", cure)
+        return
+    found = files.read_back(path)
+    if found is None:
+        yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, cure)
+    elif found.bytes != written.bytes:
+        yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(found.bytes)}", cure)
+    elif found != written:
+        expected = f"crc32c {written.checksum:08x}"
+        yield Finding(Exit.ALTERED, name, expected, f"it has {found.checksum:08x}", cure)
+
+
+def _bytes(count: int) -> str:
+    return f"{count:,} byte{'s' * (count != 1)}"
+
+
+def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
+    """Adds up receipts again: chunks cover each source without a gap, and each row is joined or dead.
+
+    Raises:
+        UsageError: A name leads out of the output.
+        RunError: A line is no receipt.
+    """
+    parts = ledger.by_source(_named_inside(run, read_list(files.join(run, PARTS))))
+    with files.open_own(files.join(run, SOURCES)) as listed:
+        for line, group in itertools.zip_longest(listed, parts):
+            source = None if line is None else _source(line)
+            if source is None or group is None or source.path != group[0]:
+                names = "the sources of the parts, in order"
+                yield Finding(Exit.ALTERED, SOURCES, names, "it has others", Cure.ANEW)
+                return
+            path, receipts = group
+            totals = ledger.total(receipts)
+            for problem in _gaps(source, receipts):
+                yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Cure.ANEW)
+            if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **msgspec.structs.asdict(totals)}):
+                yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Cure.ANEW)
+    if document.totals != ledger.total(read_list(files.join(run, PARTS))):
+        yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Cure.ANEW)
+
+
+def _named_inside(run: str, parts: Iterable[PartReceipt]) -> Iterator[PartReceipt]:
+    for part in parts:
+        if not is_inside(part.chunk.part):
+            raise UsageError(
+                f"{run}: {PARTS} names {part.chunk.part!r}, which is no part in it; do not trust this output"
+            )
+        yield part
+
+
+def _source(line: bytes) -> Source | None:
+    try:
+        return manifest.decode_source(line)
+    except ValueError:
+        return None
+
+
+def _gaps(source: Source, receipts: list[PartReceipt]) -> Iterator[str]:
+    yield from ledger.gaps(source.path, receipts)
+    end = receipts[-1].chunk.end
+    if not source.suffix.endswith(GZIP) and end != source.size:
+        yield f"{end} of {source.size} bytes were read"
+    for part in receipts:
+        if part.rows != part.joined + sum(part.dead.values()):
+            yield f"{part.chunk.part} has {part.joined} joined and {part.dead} dead of {part.rows} rows"
+
+
+def check_names(run: str) -> Iterator[Finding]:
+    """Compares names and sizes of all files with the list of parts, which has to be right."""
+    there = files.list_below(run)
+    for part in read_list(files.join(run, PARTS)):
+        for name, written in written_of(part):
+            size = there.pop(name, None)
+            if size is None:
+                yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, Cure.REBUILD)
+            elif not _is_regular(files.join(run, name)):
+                yield Finding(Exit.ALTERED, name, "a file", "it is none", Cure.REBUILD)
+            elif size != written.bytes:
+                yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(size)}", Cure.REBUILD)
+    unnamed = [name for name in there if _is_read(name)]
+    ours = of_sources(unnamed, manifest.read_sources(files.join(run, SOURCES)) if unnamed else ())
+    for name in unnamed:
+        size, cure = there[name], Cure.REBUILD if name in ours else Cure.MOVE
+        yield Finding(Exit.ALTERED, name, "no such file", f"it has {_bytes(size)} that no receipt names", cure)
+
+
+def _is_read(name: str) -> bool:
+    """Whether somebody would take a file for joined rows or dead letters."""
+    folder, *below = name.split("/")
+    if folder == DEAD_LETTERS and below:
+        return not any(step.startswith(("_", ".")) for step in below)
+    return folder not in RESERVED and not any(step.startswith(("_", ".")) for step in (folder, *below))
+
+
+def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:
+    """Picks a share of the parts, at least one, by their names: always the same ones."""
+    if share >= 1:
+        return lambda _: True
+    names = (part.chunk.part for part in read_list(files.join(run, PARTS)))
+    count = math.ceil(share * sum(1 for _ in read_list(files.join(run, PARTS))))
+    picked = set(heapq.nsmallest(count, names, key=lambda name: hashlib.sha256(name.encode()).digest()))
+    return lambda part: part.chunk.part in picked
+
+
+def check_content(run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str]) -> Iterator[Finding]:
+    """Reads parts and dead letters, and the bytes of the sources that they were made of.
+
+    Args:
+        run: The output folder.
+        is_picked: Which parts.
+        known: Files that are known to be wrong.
+    """
+    parts = filter(is_picked, read_list(files.join(run, PARTS)))
+    pairs = (pair for part in parts for pair in written_of(part) if pair[0] not in known)
+    for found in in_threads(lambda pair: list(compare(run, *pair)), pairs):
+        yield from found
+    sources = manifest.read_sources(files.join(run, SOURCES))
+    groups = ledger.by_source(read_list(files.join(run, PARTS)))
+    both = ((source, list(filter(is_picked, group[1]))) for source, group in zip(sources, groups, strict=True))
+    for found in in_threads(lambda pair: list(check_source(*pair)), (pair for pair in both if pair[1])):
+        yield from found
+
+
+def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Finding]:
+    """Reads a source again, as far as some parts were made of it; their receipts are in order."""
+    found = lookup.match(source.path)
+    if [file.path for file in found] != [source.path]:
+        yield Finding(Exit.MISSING, source.path, _bytes(source.size), NOT_THERE, Cure.SOURCE)
+    elif found[0].size_in_bytes != source.size:
+        size = _bytes(found[0].size_in_bytes)
+        yield Finding(Exit.ALTERED, source.path, _bytes(source.size), f"it has {size}", Cure.SOURCE)
+    else:
+        # A run is complete only if at its end each source was the file that was planned.
+        is_same = (found[0].last_updated_in_seconds, found[0].version) == source.written
+        cure = Cure.READ if is_same else Cure.SOURCE
+        try:
+            with open_plain(source) as file:
+                for part in receipts:
+                    yield from _check_chunk(file, part.chunk, part.input_checksum, cure)
+                # Where the last chunk ends so does the file: to read on has gzip compare what it wrote there.
+                if receipts[-1].chunk.number == receipts[-1].chunk.parts - 1 and file.read(1):
+                    yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Cure.SOURCE)
+        except (OSError, EOFError, zlib.error) as error:
+            yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Cure.SOURCE)
+
+
+def _check_chunk(file: Any, chunk: Chunk, checksum: int, cure: Cure) -> Iterator[Finding]:
+    file.seek(chunk.start)
+    left, found = chunk.end - chunk.start, 0
+    while left and (block := file.read(min(left, files.READ_BYTES))):
+        left, found = left - len(block), google_crc32c.extend(found, block)
+    if left or found != checksum:
+        where = f"bytes {chunk.start} to {chunk.end}"
+        yield Finding(Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", cure)

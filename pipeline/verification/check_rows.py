@@ -1,0 +1,173 @@
+"""Which rows of an output are scored again, by what, and what came of it."""
+
+import gzip
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from pipeline.compat.startup import import_session
+from pipeline.model import check_model
+from pipeline.model.model_folder import model_folder
+from pipeline.options.run_options import RunOptions
+from pipeline.plan.layout import make_layout
+from pipeline.run_folder import manifest
+from pipeline.run_folder.names import MANIFEST, PARTS, SOURCES
+from pipeline.run_folder.records import Manifest
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import at_line
+from pipeline.verification.check_files import check_source, compare
+from pipeline.verification.findings import Cure, Finding, Findings
+from transforms import formats
+from transforms.errors import UsageError
+from transforms.formats import GZIP
+from transforms.records import PartReceipt, Source
+from transforms.replay_part import read_letters
+from transforms.saved_model import constants, loader
+from transforms.saved_model import model as models
+from transforms.scoring.rescore import Agreement, Rescored, Scoring, rescore
+from transforms.split_into_chunks import open_plain
+from transforms.storage import files
+from transforms.write_part import written_of
+from transforms.write_receipts import read_list
+
+
+class Picked(NamedTuple):
+    """A part some of whose rows are scored again.
+
+    Attributes:
+        part: Its receipt.
+        rows: Which of its joined rows.
+        lines: How many lines stand before its chunk, if rows are lines.
+    """
+
+    part: PartReceipt
+    rows: list[int]
+    lines: int
+
+
+def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Picked]:
+    """Spreads rows to score again evenly over all joined rows: always the same ones.
+
+    Args:
+        parts: The parts, those of a source in order. A part with replayed rows is skipped: not all of its rows came of
+            their source and of the run's own model.
+        joined: The rows in the others.
+        count: How many to pick; all, if there are not as many.
+    """
+    count = min(count, joined)
+    numbers = ((2 * n + 1) * joined // (2 * count) for n in range(count))
+    number, first, lines = next(numbers, None), 0, 0
+    for part in parts:
+        before = lines if part.chunk.number else 0
+        lines = before + part.rows + part.blank
+        if part.replayed:
+            continue
+        rows = []
+        while number is not None and number < first + part.joined:
+            rows.append(number - first)
+            number = next(numbers, None)
+        first += part.joined
+        if rows:
+            yield Picked(part, rows, before)
+
+
+def rescore_rows(
+    run: str, options: RunOptions, count: int, document: Manifest, findings: Findings
+) -> Counter[Agreement]:
+    """Scores rows again and adds what differs to the findings.
+
+    Args:
+        run: The output folder.
+        options: The run's, with the model of that time and the Python modules that it needs as they are given now:
+            an output folder is not trusted to name code.
+        count: How many rows.
+        document: The manifest.
+        findings: What was found so far; parts among them are left out.
+
+    Returns:
+        How many rows agree, and how well.
+
+    Raises:
+        UsageError: The model is another one, or cannot be loaded.
+    """
+    _check_model(options.model, document)
+    counted: Counter[Agreement] = Counter()
+    sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
+    with model_folder(options.model, options.custom_objects) as folder:
+        import_session(options.model_libraries)  # the model is loaded here: no row waits for another one
+        loading = check_model.loading(options)
+        called = loader.load(folder, loading)
+        fed = {*document.model.inputs, document.model.key_input}
+        if left := constants.defaults(called.inputs, fed):
+            called = loader.load(folder, loading.with_constants(left))
+        try:
+            how = _scoring(called, document)
+        except (KeyError, UsageError) as error:
+            raise UsageError(f"{run}: the model in {MANIFEST} does not fit {options.model}: {error!r}") from error
+        called = called.only([tensor.name for tensor in how.contract.outputs])
+        for picked in pick(_parts(run), sum(part.joined for part in _parts(run) if not part.replayed), count):
+            for found in _rescore_part(run, picked, sources, how, called, findings):
+                counted[found.agreement] += 1
+                if found.agreement is Agreement.OTHER:
+                    said = f"its part has {found.found}"
+                    line = None if found.line is None else picked.lines + found.line + 1
+                    place = at_line(found.key, line)
+                    findings.add(Finding(Exit.DIFFERING, place, found.expected, said, Cure.MODEL))
+    return counted
+
+
+def _parts(run: str) -> Iterator[PartReceipt]:
+    return read_list(files.join(run, PARTS))
+
+
+def _check_model(model: str, document: Manifest) -> None:
+    said = document.model
+    if not os.path.exists(model):
+        raise UsageError(f"no model at {model}; give the one of the run, {said.path}")
+    found, expected = check_model.fingerprint(model), said.sha256
+    if found != expected:
+        raise UsageError(
+            f"{model} is not the model of the run, {said.path}: its files have sha256 {found}, and had "
+            f"{expected}; give that one"
+        )
+
+
+def _scoring(called: models.Model, document: Manifest) -> Scoring:
+    """What the manifest says of how rows were scored: nothing is asked or guessed again."""
+    said, options = document.model, document.options
+    key = None if said.key_input is None else called.inputs[said.key_input]
+    echoes = tuple(models.Echo(called.outputs[name].name, last) for name, last in said.key_outputs.items())
+    other = next((name for name, fed in said.inputs.items() if fed.dtype != called.inputs[name].dtype), None)
+    if other is not None:
+        raise UsageError(f"its input {other} is {called.inputs[other].dtype}, not {said.inputs[other].dtype}")
+    data = tuple(called.inputs[name] for name in said.inputs)
+    needed = {*said.predictions, *said.key_outputs}
+    outputs = tuple(t for t in called.outputs.values() if t.name in needed or not said.predictions)
+    contract = models.Contract(options.signature, data, outputs, key, echoes)
+    features = tuple(fed.feature(name) for name, fed in said.inputs.items())
+    fmt = formats.load(document.format)
+    layout = make_layout(options, [t.name for t in contract.predictions], [], fmt, features)
+    keep = options.non_finite == "keep"
+    return Scoring(fmt, features, contract, said.batch_size, keep, layout)
+
+
+def _rescore_part(
+    run: str, picked: Picked, sources: Mapping[str, Source], how: Scoring, called: models.Model, findings: Findings
+) -> Iterator[Rescored]:
+    """Scores rows of a part again, once it, its dead letters and the chunk that they are of are what they were."""
+    part, chunk = picked.part, picked.part.chunk
+    written, source = list(written_of(part)), sources[chunk.source]
+    names = {chunk.source, *(name for name, _ in written)}
+    if not names & findings.names:
+        findings.extend(finding for pair in written for finding in compare(run, *pair))
+        findings.extend(check_source(source, [part]))
+    if names & findings.names:
+        return
+    joined = files.read_range(files.below(run, chunk.part), 0, part.bytes, own=True)
+    with open_plain(source) as file:
+        file.seek(chunk.start)
+        data = file.read(chunk.end - chunk.start)
+    dead = [letter.position for letter in read_letters(part, run)]
+    plain = gzip.decompress(joined) if chunk.part.endswith(GZIP) else joined
+    yield from rescore(chunk, data, plain, dead, picked.rows, how, called)

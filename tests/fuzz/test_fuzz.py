@@ -1,0 +1,42 @@
+"""Readers and the splice on hostile bytes: the corpus on every machine, new bytes where atheris is to be had."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.fuzz.targets import TARGETS
+
+CORPUS = Path(__file__).with_name("corpus")
+# Seconds on 2 cores; longer by hand: KEYJOIN_FUZZ_RUNS=1000000, or tests/fuzz/fuzz.py.
+RUNS = {"json_lines": 500, "records": 250, "packed": 250}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_corpus(target: str) -> None:
+    found = sorted((CORPUS / target).iterdir())
+    assert len(found) > 4
+    for path in found:
+        TARGETS[target](path.read_bytes())
+
+
+def _fuzz(target: str, folder: Path) -> int:
+    runs = int(os.environ.get("KEYJOIN_FUZZ_RUNS", RUNS[target]))
+    command = [sys.executable, "-m", "tests.fuzz.fuzz", target, str(runs), f"-artifact_prefix={folder}/"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    executed = re.search(r"Done (\d+) runs", done.stderr)
+    assert executed is not None, done.stderr[-2000:]
+    return int(executed[1])
+
+
+if importlib.util.find_spec("atheris"):  # there are no wheels of it for macOS
+
+    @pytest.mark.parametrize("target", TARGETS)
+    def test_new_bytes(target: str, tmp_path: Path) -> None:
+        assert _fuzz(target, tmp_path) >= RUNS[target]

@@ -1,0 +1,243 @@
+"""The records of a run: what is written is read back, and what is no record is refused in one line by every command."""
+
+import contextlib
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from pipeline.options.run_options import RunOptions, command, parse_run
+from pipeline.run_folder import manifest, records
+from tests.conftest import Result
+from tests.support.left import loaded
+from tests.support.verified import forge
+from transforms.errors import RunError, UsageError
+from transforms.formats import FORMATS
+from transforms.write_receipts import decode
+
+# What looks like a default, a number, a list, another flag, or nothing.
+TRICKY = [
+    "None",
+    "",
+    "error",
+    "serving_default",
+    "True",
+    "0",
+    "1e3",
+    "a,b",
+    "a=b",
+    "-",
+    "--x",
+    " é\n'",
+    "価格",
+    "\udcff",
+]
+texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
+texts = texts.filter(lambda text: text != "--")  # which is no value
+names = texts.map(lambda text: text.replace(",", "").strip()).filter(bool)
+lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
+optional = st.none() | texts
+VALUES: dict[str, Any] = {
+    "model": texts, "signature": texts, "key_input": optional, "model_ops": st.sampled_from([None, "deny", "warn"]),
+    "tf32": st.booleans(), "custom_objects": st.sampled_from([(), ("layers",), ("a.b", "c")]),
+    "model_libraries": st.sampled_from([(), ("tensorflow_text",), ("a.b", "ydf_tf")]),
+    "model_sha256": st.sampled_from([None, "0" * 64]), "input": st.lists(texts, min_size=1, max_size=2).map(tuple),
+    "output": texts, "format": st.sampled_from([None, *FORMATS]), "features": lists | st.just(()),
+    "input_map": st.dictionaries(
+        names.filter(lambda n: n[0] not in "={" and "," not in n),
+        names.map(lambda n: n.replace("=", "").replace(",", "")).filter(bool) | st.lists(texts, min_size=1).map(tuple),
+        max_size=2,
+    ),
+    "constant": st.dictionaries(names.map(lambda n: n.replace("=", "")).filter(bool), texts, max_size=2),
+    "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "missing": st.dictionaries(texts.filter(bool), texts, max_size=2), "key_field": optional, "include_fields": lists | st.just(()),
+    "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
+    "isolate": st.booleans(), "batch_timeout": st.none() | st.floats(0.01, 1e6), "chunk_bytes": st.integers(1, 1 << 30),
+    "wave_bytes": st.integers(1, 1 << 62), "max_memory": st.none() | st.integers(1, 1 << 62),
+    "max_bad_rows": st.sampled_from(["0", "0.01", "1.0", "7,null=2", "0.5,not_json=1e-2"]),
+    "bad_rows": st.sampled_from(["apart", "null"]), "error_field": optional,
+    "non_finite": st.sampled_from(["reject", "keep"]), "overwrite": st.booleans(), "incremental": st.booleans(),
+    "accelerator": st.sampled_from([None, "type:nvidia-l4;count:1"]), "detach": st.booleans(),
+    "batch_dependence": st.sampled_from(["refuse", "warn", "allow"]),
+}  # fmt: skip
+START, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
+
+
+@given(st.fixed_dictionaries({}, optional={name: values for name, values in VALUES.items() if name in vars(START)}))
+def test_any_options_are_the_same_once_they_were_recorded(changed: dict[str, Any]) -> None:
+    if "max_bad_rows" in changed:
+        changed["max_bad_rows"] = type(START.max_bad_rows).parse([changed["max_bad_rows"]])
+    try:
+        options = dataclasses.replace(START, **changed)
+    except UsageError:
+        assume(False)
+    again, left = parse_run(command(options, options.output)[2:], "run")
+    assert left == []
+    assert again == dataclasses.replace(options, overwrite=False, incremental=False)
+    job = records.Job(**fields(options), sources_sha256="0" * 64)
+    assert records.decode(records.encode(job), records.Job) == job
+
+
+def fields(options: RunOptions) -> dict[str, Any]:
+    model = records.ModelFiles(path="m", sha256="0" * 64)
+    found = loaded(records.Settings(options=options, format="jsonl", model=model, versions={"keyjoin": "1"}))
+    return {name: getattr(found, name) for name in records.LoadedSettings.__struct_fields__}
+
+
+def test_each_option_has_values_here() -> None:
+    assert VALUES.keys() >= set(RunOptions.__dataclass_fields__)
+
+
+def test_a_value_that_argparse_loses_is_refused() -> None:
+    for flag in ("--key_field=--", "--input=--"):
+        with pytest.raises(UsageError, match="-- cannot be a value"):
+            parse_run(["--input=i", "--model=m", "--output=o", flag], "run")
+
+
+@pytest.fixture(scope="module")
+def documents(made: list[str]) -> dict[str, Any]:
+    output = Path(made[-1].partition("=")[2])
+    found = {"_manifest.json": json.loads((output / "_manifest.json").read_bytes())}
+    for name in ("_parts.jsonl", "_sources.jsonl"):
+        found[name] = json.loads((output / name).read_bytes().splitlines()[0])
+    kept = ("schema_version", "options", "format", "model", "versions")
+    found["_job.json"] = {name: found["_manifest.json"][name] for name in kept} | {"sources_sha256": "0" * 64}
+    return found
+
+
+DECODE: dict[str, Callable[[bytes], Any]] = {
+    "_manifest.json": lambda text: records.decode(text, records.Manifest),
+    "_job.json": lambda text: records.decode(text, records.Job),
+    "_parts.jsonl": decode,
+    "_sources.jsonl": manifest.decode_source,
+}
+plain = st.sampled_from(
+    [None, True, -1, 0, 1, 1 << 64, 10**400, 0.5, 1e308, "", "x", "\0", "../../x", "/etc", "\x1b[2J"]
+)
+values = st.recursive(plain, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2))
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """All places in a document: what holds it, and its name or number there."""
+    for at, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield value, at
+        yield from places(inner)
+
+
+@given(st.sampled_from(sorted(DECODE)), st.data())
+def test_any_change_of_a_record_gives_another_one_or_is_refused(
+    documents: dict[str, Any], name: str, data: st.DataObject
+) -> None:
+    document = copy.deepcopy(documents[name])
+    DECODE[name](json.dumps(document).encode())
+    held, at = data.draw(st.sampled_from(list(places(document))))
+    how = data.draw(st.sampled_from(["change", "remove", "add"]))
+    if how == "remove":
+        del held[at]
+    elif how == "add" and isinstance(held, dict):
+        held["added"] = data.draw(values)
+    else:
+        held[at] = data.draw(values)
+    text = json.dumps(document).encode()
+    with contextlib.suppress(ValueError):  # nothing else is raised
+        assert DECODE[name](text) == DECODE[name](text)
+
+
+@pytest.mark.parametrize("name", sorted(DECODE))
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"1", b'"x"', b"[" * 100_000, b'{"a":' * 100_000, b'{"schema_version": 5, "a": NaN}',
+     b'"\xff"', b"\xff\xfe{\0}\0", b'{"schema_version": 1' + b"0" * 5000 + b"}"],
+)  # fmt: skip
+def test_what_is_no_record_is_refused(name: str, text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        DECODE[name](text)
+
+
+def set_in(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        for step in path[:-1]:
+            document = document[step]
+        document[path[-1]] = to
+
+    return change
+
+
+SHAPES = {
+    "options are a text": set_in("options", to="x"),
+    "an option of another type": set_in("options", "batch_size", to="512"),
+    "an option out of range": set_in("options", "chunk_bytes", to=-1),
+    "an option that there is not": set_in("options", "later", to=True),
+    "an option with a NUL": set_in("options", "key_field", to="\0"),
+    "options that no command gives": set_in("options", "features", to=["a", ""]),
+    "a limit that is none": set_in("options", "max_bad_rows", to={"all": 1}),
+    "limits without all": set_in("options", "max_bad_rows", to=["0.5"]),
+    "versions are a list": set_in("versions", to=[]),
+    "a model that is a list": set_in("model", to=[]),
+    "a model path that is a number": set_in("model", "path", to=7),
+    "a key input of two": set_in("model", "key_input", to=["a", "b"]),
+    "a key without its output": set_in("model", "key_outputs", to={}),
+    "a shape below zero": set_in("model", "inputs", "x", "shape", to=[-3]),
+    "a batch of none": set_in("model", "batch_size", to=0),
+    "an unknown format": set_in("format", to="csv2"),
+    "totals that are a list": set_in("totals", to=[]),
+    "a total below zero": set_in("totals", "rows", to=-1),
+    "a total that is huge": set_in("totals", "parts", to=10**30),
+    "dead letters that are none": set_in("totals", "dead", to="x"),
+    "a file that is none of the lists": set_in("files", "../../x", to={"bytes": 0, "crc32c": "00000000"}),
+    "another status": set_in("status", to="done"),
+    "replays of nothing": set_in("replays", to=[{}]),
+    "no version": set_in("schema_version", to=None),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_command_refuses_it_in_one_line(
+    keyjoin: Callable[..., Result], made: list[str], out: Path, shape: str
+) -> None:
+    """Also where all checksums are right."""
+    forge(out, SHAPES[shape], lists={})
+    argv = [*made[:-1], f"--output={out}"]
+    outside = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}
+    calls = [["run", *argv], ["check", *argv], ["replay", f"--run={out}"], ["verify", f"--run={out}"]]
+    calls.append(["verify", f"--run={out}", "--rescore=1", made[1]])
+    for call in calls:
+        done = keyjoin(*call)
+        assert done.code in ((4,) if call[0] == "verify" else (1, 2)), (call, done.err)
+        assert done.err.count("\n") == (call[0] != "verify"), (call, done.err)
+        assert "_manifest.json" in done.out + done.err
+        assert "--overwrite" in done.out + done.err
+    assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == outside
+
+
+@pytest.mark.parametrize("text", ["x", "{}", '{"schema_version": 5}', '{"schema_version": 5, "options": "x"}'])
+def test_every_command_refuses_a_job_in_one_line(
+    keyjoin: Callable[..., Result], made: list[str], out: Path, text: str
+) -> None:
+    (out / "_SUCCESS").unlink()
+    (out / "_manifest.json").unlink()
+    (out / "_job.json").write_text(text)
+    argv = [*made[:-1], f"--output={out}"]
+    for call in (["run", *argv], ["check", *argv], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
+        done = keyjoin(*call)
+        assert (done.code in (1, 2), done.err.count("\n")) == (True, 1), (call, done.err)
+
+
+def test_another_version_is_told(keyjoin: Callable[..., Result], made: list[str], out: Path) -> None:
+    forge(out, set_in("schema_version", to=records.SCHEMA_VERSION - 1), lists={})
+    for call in (["run", *made[:-1], f"--output={out}"], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
+        done = keyjoin(*call)
+        assert done.code == 2
+        assert "was written by another version of keyjoin: it has schema_version 4, not 5" in done.err
+
+
+def test_a_record_of_a_remote_run_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "_manifest.json").write_text("[]")
+    with pytest.raises(RunError, match=r"_manifest.json is damaged \(.*\); run again with --overwrite"):
+        records.read(str(tmp_path), records.Manifest)
+    assert records.read(str(tmp_path), records.Job) is None

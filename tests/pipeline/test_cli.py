@@ -1,0 +1,376 @@
+"""The command line: what is wrong is told before anything runs, in one line, with exit code 2."""
+
+import errno
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from pipeline.cli import COMMANDS, main, usage
+from pipeline.options.flags import run_parser
+from pipeline.options.run_options import parse_run
+from pipeline.terminal.exit_codes import Exit
+from tests.conftest import BOSTON, ROOT, Result
+from tests.support import models
+from transforms.errors import UsageError
+from transforms.reasons import Reason
+
+ROW = {"x": [1, 2, 3], "n": "a"}
+
+
+@pytest.fixture
+def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[..., str]:
+    """Runs a good command line with something changed, which must be refused, and returns the message."""
+
+    def call(*flags: str, rows: Any = (ROW,), build: Any = models.keyed, command: str = "run") -> str:
+        defaults = {"--input": lines(*rows), "--model": model(build)}
+        given = {flag.partition("=")[0] for flag in flags}
+        done = keyjoin(command, *(f"{k}={v}" for k, v in defaults.items() if k not in given), *flags)
+        assert done.code == Exit.USAGE, done
+        assert done.err.startswith("keyjoin: error: ")
+        assert done.err.count("\n") == 1, done.err
+        assert not done.complete()
+        return done.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input=/nowhere/*.jsonl"], "no file matches /nowhere/*.jsonl"),
+        (["--input=/nowhere"], "no file matches /nowhere"),
+        (["--model=/nowhere"], "no model at /nowhere"),
+        (["--signature=serving_defualt"], "no signature serving_defualt (did you mean serving_default?); name one with --signature: serving_default"),
+        (["--key_input=k"], "the model has no input k"),
+        (["--inptu=x"], "neither keyjoin nor Beam knows --inptu=x (did you mean --input?)"),
+        (["--projct=x"], "neither keyjoin nor Beam knows --projct=x (did you mean --project?)"),
+        (["--batchsize=3"], "(did you mean --batch_size?)"),
+        (["stray"], "neither keyjoin nor Beam knows stray"),
+        (["--batch_size=0"], "argument --batch_size: 0 is not a whole number from 1"),
+        (["--batch_size=x"], "argument --batch_size: x is not"),
+        (["--chunk_bytes=2000000000"], "argument --chunk_bytes: 2000000000 is not a whole number from 1 to"),
+        (["--max_bad_rows=-1"], "-1 is neither a number of rows nor a ratio"),
+        (["--max_bad_rows=1.5"], "1.5 is neither"),
+        (["--max_bad_rows=few"], "few is neither"),
+        (["--max_bad_rows=nan"], "nan is neither"),
+        (["--max_bad_rows=0.1,modle_error=0"], "there is no reason modle_error (did you mean model_error?)"),
+        (["--bad_rows=nul"], "invalid choice: 'nul'"),
+        (["--error_field=e"], "--error_field=e names a field of bad rows in parts; add --bad_rows=null"),
+        (["--bad_rows=null", "--error_field=x"], "the rows already have a field x; rename what says why a row is bad with --error_field=NAME, or leave"),
+        (["--bad_rows=null", "--error_field=prediction"], "would be called prediction; rename what says why a row is bad with --error_field"),
+        (["--non_finite=drop"], "invalid choice: 'drop'"),
+        (["--format=csv"], "keyjoin does not read csv, it reads jsonl and tfrecord; convert the files first: "),
+        (["--format=text"], "keyjoin does not read text, it reads jsonl and tfrecord; convert the files first; see"),
+        (["--features=a,,b"], "'a,,b' has an empty name"),
+        (["--input_map", "x"], "'x' is not of the form INPUT=FIELD"),
+        (["--input_map", "x=a", "x=b"], "--input_map names a model input twice"),
+        (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['x']"),
+        (["--input_map", "x=m"], "the rows have no field m"),
+        (["--features=n,z,x"], "the rows have no field z"),
+        (["--features=n,x"], "--features gives 2 values a row, and input x is float32 [N, 3]"),
+        (["--output_fields=row,predictoin"], "--output_fields names predictoin, which is neither row, nor key, nor a prediction of ['prediction'] (did you mean prediction?)"),
+        (["--output_fields=row,row"], "--output_fields names row twice"),
+        (["--include_fields=x", "--exclude_fields=n"], "contradict each other"),
+        (["--include_fields=x", "--output_fields=prediction"], "add row to --output_fields"),
+        (["--include_fields=m"], "the rows have no field m"),
+        (["--exclude_fields=nn"], "the rows have no field nn (did you mean n?)"),
+        (["--key_field=n"], "--key_field=n is written for `key`"),
+        (["--key_field=id", "--output_fields=key,prediction"], "the rows have no field id"),
+        (["--direct_num_workers=2"], "--direct_num_workers=2 loses rows"),
+        (["--direct_num_workers=0"], "--direct_num_workers=0 loses rows"),
+        (["--runner=FnApiRunner", "--direct_num_workers=4"], "loses rows"),
+        (["--direct_running_mode=multi_processing"], "--direct_running_mode=multi_processing loses rows"),
+        (["--runner=InteractiveRunner"], "--runner=InteractiveRunner cannot be used here"),
+        (["--direct_num_workers=many"], "argument --direct_num_workers: invalid int value: 'many'"),
+        (["--runner=NoSuchRunner"], "NoSuchRunner"),
+    ],
+)  # fmt: skip
+def test_a_wrong_flag_is_refused(refuse: Callable[..., str], flags: list[str], message: str) -> None:
+    assert message in refuse(*flags)
+
+
+def test_a_required_flag_is_named() -> None:
+    with pytest.raises(UsageError, match="required: --model, --input, --output"):
+        parse_run([], "keyjoin run")
+
+
+def test_a_misspelt_required_flag_is_named() -> None:
+    with pytest.raises(UsageError, match="there is no flag --modle; did you mean --model"):
+        parse_run(["--input=i", "--output=o", "--modle", "m"], "keyjoin run")
+
+
+def test_flags_are_not_abbreviated() -> None:
+    options, beam = parse_run(["--model=m", "--input=i", "--output=o", "--out=p", "--project=q"], "keyjoin run")
+    assert (options.output, beam) == ("o", ["--out=p", "--project=q"])
+
+
+def test_an_input_that_no_field_feeds_names_the_nearest(refuse: Callable[..., str]) -> None:
+    assert (
+        "no field of the rows feeds the model's input x (float32 [N, 3]); the rows have ['a', 'xx'] (did you mean xx?)"
+        in refuse(rows=[{"xx": "text", "a": 1}])
+    )
+    assert "['a', 'b'] all fit" in refuse(rows=[{"a": [1, 2, 3], "b": [1, 2, 3]}])
+
+
+def test_a_name_that_most_rows_have_already_is_refused(
+    refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any
+) -> None:
+    rows = [{**ROW, "prediction": 1}] * 3
+    assert "the rows already have a field prediction; rename predictions with --prediction_prefix" in refuse(rows=rows)
+    flags = (f"--input={lines(*rows)}", f"--model={model(models.keyed)}")
+    assert keyjoin("run", *flags, "--prediction_prefix=p_").code == 0
+    assert keyjoin("run", *flags, "--exclude_fields=prediction").code == 0
+
+
+def test_parts_stay_in_the_output_folder(keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
+    data = Path(lines(ROW, name="a/x.jsonl")).parents[1]
+    lines(ROW, name="b/y.jsonl")
+    monkeypatch.chdir(data / "a")
+    for inputs in (["x.jsonl", "../b/y.jsonl"], ["x.jsonl", f"{data}/b"], ["../a/*", "../b/"]):
+        done = keyjoin("run", "--input", *inputs, f"--model={model(models.keyed)}")
+        assert done.code == 0, done.err
+        assert [str(p.relative_to(done.output)) for p in done.parts()] == [
+            "a/x-00000-of-00001.jsonl", "b/y-00000-of-00001.jsonl",
+        ]  # fmt: skip
+        assert sorted(p.name for p in data.rglob("*.jsonl")) == ["x.jsonl", "y.jsonl"]
+
+
+def test_inputs_that_cannot_be_read(refuse: Callable[..., str], lines: Any, monkeypatch: Any) -> None:
+    path = lines(ROW)
+    Path(path).with_name("gone.jsonl").symlink_to("nowhere")
+    assert f"no file matches {Path(path).with_name('gone.jsonl')}" in refuse(
+        f"--input={Path(path).with_name('gone.jsonl')}"
+    )
+    odd = os.path.join(os.path.dirname(path), os.fsdecode(b"\xff.jsonl"))
+    Path(odd).write_text(json.dumps(ROW))
+    assert "the name is not UTF-8, so no key can hold it" in refuse(f"--input={odd}")
+    # Root may read anything, so the permission is taken away here.
+    monkeypatch.setattr(os, "access", lambda asked, _: asked != path)
+    assert f"{path} cannot be read; give yourself the permission" in refuse()
+
+
+def test_an_interrupted_command_says_so(monkeypatch: Any, capsys: Any) -> None:
+    def press(_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "check", COMMANDS["check"]._replace(call=press))
+    assert main(["check"]) == 130
+    assert capsys.readouterr().err == "keyjoin: stopped\n"
+
+
+def test_models_that_cannot_be_used(refuse: Callable[..., str], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    (empty / "7").mkdir(parents=True)
+    assert (
+        f"{empty} is not a SavedModel: it has no saved_model.pb; give the folder that holds saved_model.pb, or a .keras file"
+        in refuse(f"--model={empty}")
+    )
+    (empty / "saved_model.pb").write_bytes(b"nonsense")
+    assert f"{empty}: cannot be loaded" in refuse(f"--model={empty}")
+    text = tmp_path / "model.keras"
+    text.write_text("nonsense")
+    assert str(text) in refuse(f"--model={text}")
+    fixed = models.save(tmp_path / "fixed", lambda x: {"y": x}, tf.TensorSpec([3], name="x"))
+    assert "input x of shape [3] has no free batch dimension" in refuse(f"--model={fixed}")
+    scalar = models.save(tmp_path / "scalar", lambda x: {"y": tf.reduce_sum(x)}, models.spec("x", 3))
+    assert "output y is one value for all rows together: it cannot be written" in refuse(f"--model={scalar}")
+    complex_ = models.save(tmp_path / "complex", lambda x: {"y": tf.cast(x, tf.complex64)}, models.spec("x", 3))
+    assert "output y has dtype complex64" in refuse(f"--model={complex_}")
+
+
+def test_output_folders_that_cannot_be_used(refuse: Callable[..., str], lines: Any, tmp_path: Path) -> None:
+    data = Path(lines(ROW)).parent
+    assert "lies inside of the input" in refuse(f"--output={data}/out", f"--input={data}")
+    assert "lies where" in refuse(f"--output={data}/out", f"--input={data}/**")
+    assert "holds the input" in refuse(f"--output={data}", f"--input={data}/in.jsonl")
+    link = tmp_path / "link"
+    link.symlink_to(data)
+    assert "holds the input" in refuse(f"--output={link}", f"--input={data}/in.jsonl")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").write_text("keep me")
+    assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(
+        f"--output={other}"
+    )
+    assert "holds precious.txt, which keyjoin did not write" in refuse(f"--output={other}", "--overwrite")
+    assert (other / "precious.txt").read_text() == "keep me"
+    file = tmp_path / "file"
+    file.write_text("x")
+    assert f"{file} is not a folder" in refuse(f"--output={file}")
+    assert f"{file} is not a folder" in refuse(f"--output={file}/below")
+
+
+def test_overwrite_touches_nothing_that_no_run_wrote(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    flags = (f"--input={lines(ROW)}", f"--model={model(models.keyed)}", f"--output={output}")
+    assert keyjoin("run", *flags).code == 0
+    (output / "notes.txt").write_text("mine")
+    for command in ("check", "run"):
+        refused = keyjoin(command, *flags, "--overwrite")
+        assert (refused.code, refused.complete()) == (2, True)
+        assert "holds notes.txt, which keyjoin did not write" in refused.err
+    (output / "notes.txt").unlink()
+    (output / "in-00000-of-00002.jsonl").symlink_to(tmp_path / "nowhere")
+    link = keyjoin("run", *flags, "--overwrite")
+    assert (link.code, "in-00000-of-00002.jsonl is a link, which keyjoin did not make" in link.err) == (2, True)
+    (output / "in-00000-of-00002.jsonl").unlink()
+    shutil.copytree(model(models.keyed), output / "_temp" / "model")
+    inside = keyjoin("run", flags[0], flags[2], f"--model={output}/_temp/model", "--overwrite")
+    assert (inside.code, inside.complete()) == (2, True)
+    assert "lie in each other" in inside.err
+
+
+def test_names_that_readers_skip_are_refused(refuse: Callable[..., str], lines: Any) -> None:
+    for name in ("sub2/_x.jsonl", "sub2/_hid/q.jsonl", "_temp/a.jsonl", "_a.jsonl"):
+        path = Path(lines(ROW, name=name))
+        other = lines(ROW, name="b.jsonl")
+        assert "which readers skip; rename it" in refuse("--input", str(path), other)
+    assert "no file matches" in refuse(f"--input={path.parent}/_*.json")
+    link = path.parent / "sub"
+    link.symlink_to(path.parent / "_temp")
+    assert f"{link} is a link to a folder" in refuse(f"--input={path.parent}")
+
+
+def test_damaged_input_that_can_be_seen_is_refused(refuse: Callable[..., str], lines: Any) -> None:
+    packed = Path(lines(ROW)).with_name("in.jsonl.gz")
+    content = bytearray(gzip.compress(json.dumps(ROW).encode() * 100))
+    content[10] = 7
+    packed.write_bytes(content)
+    assert f"{packed} cannot be read" in refuse(f"--input={packed}")
+    record = packed.with_name("in.tfrecord")
+    record.write_bytes(bytes(packed.read_bytes()))
+    assert f"{record}: it is gzip, and its name does not end in .gz; rename it: mv {record} {record}.gz" in refuse(
+        f"--input={record}"
+    )
+    assert "--input is empty" in refuse("--input=")
+    assert "--output is empty" in refuse("--output=")
+
+
+def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path) -> None:
+    output = f"--output={tmp_path / 'out'}"
+    flags = (f"--model={model(models.keyed)}", output, "--max_bad_rows=1")
+    assert keyjoin("run", f"--input={lines(ROW, b'bad', ROW)}", "--chunk_bytes=5", *flags).code == 0
+    again = keyjoin("run", f"--input={lines(ROW, name='new.jsonl')}", *flags)
+    assert again.code == 2
+    done = keyjoin("run", f"--input={lines(ROW, name='new.jsonl')}", *flags, "--overwrite")
+    assert (done.code, done.complete(), done.dead()) == (0, True, [])
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "_SUCCESS",
+        "_manifest.json",
+        "_parts.jsonl",
+        "_sources.jsonl",
+        "new-00000-of-00001.jsonl",
+    ]
+
+
+def test_inputs_of_unknown_or_mixed_formats(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
+    path = lines(ROW, name="part-0001")
+    assert "part-0001: the name does not tell the format" in refuse(f"--input={path}")
+    done = keyjoin("run", f"--input={path}", "--format=jsonl", f"--model={model(models.keyed)}")
+    assert [p.name for p in done.parts()] == ["part-0001-00000-of-00001.jsonl"]
+    other = lines(ROW, name="x.tfrecord")
+    assert "inputs of several formats" in refuse(f"--input={Path(path).parent}/*.jsonl", f"--input={other}", rows=[ROW])
+    same = lines(ROW, name="part-0001.jsonl")
+    assert "would both be written to part-0001.jsonl" in refuse("--format=jsonl", f"--input={path}", f"--input={same}")
+
+
+def test_check_finds_the_same_and_writes_nothing(
+    refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any
+) -> None:
+    assert "no file matches" in refuse("--input=/nowhere", command="check")
+    done = keyjoin("check", f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
+    assert (done.code, done.output.exists()) == (0, False)
+    assert "x (float32 [N, 3]) <- x" in done.out
+
+
+def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.strip() == usage()
+    for word in [*COMMANDS, *(e.title for e in Exit), *(r.value for r in Reason)]:
+        assert word in said
+    assert main(["runn"]) == 2
+    assert "keyjoin has no command runn; it has run" in capsys.readouterr().err
+    assert main([]) == 2
+    for name in COMMANDS:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert f"keyjoin {name}" in capsys.readouterr().out
+
+
+def test_every_flag_is_documented() -> None:
+    pages = "".join(p.read_text() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+    for action in run_parser("keyjoin run")._actions:
+        for flag in action.option_strings:
+            assert flag in ("-h", "--help") or flag in pages, flag
+
+
+def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    command = [sys.executable, "-X", "importtime", "-m", "pipeline"]
+    refused = subprocess.run([*command, "run"], capture_output=True, text=True, env=environment, check=False)
+    assert refused.returncode == 2
+    assert " tensorflow" not in refused.stderr
+    assert " apache_beam" not in refused.stderr
+    command = [sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model"]
+    done = subprocess.run(
+        [*command, f"--output={tmp_path}/o"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "joined            102" in done.stdout
+    assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
+
+
+def test_a_complete_output_need_not_be_writable(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
+    done = keyjoin("run", *flags)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    for command in ("check", "run"):
+        again = keyjoin(command, *flags, f"--output={done.output}")
+        assert (again.code, "there is nothing to do" in again.out) == (0, True), again.err
+        other = keyjoin(command, *flags, f"--output={done.output.parent / 'other'}")
+        assert (other.code, "cannot be written to" in other.err) == (2, True)
+
+
+def test_without_a_folder_for_temporary_files_it_says_which_variable_names_one(
+    keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/none"])
+    refused = keyjoin("check", "--input=a", "--model=b")
+    assert (refused.code, "name one with TMPDIR" in refused.err) == (2, True)
+
+
+def test_a_file_that_may_not_be_looked_up_is_a_wrong_command_line(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lstat, stat = lines(ROW), os.lstat, os.stat
+
+    def refusing(original: Any) -> Any:
+        def look(name: Any, *rest: Any, **named: Any) -> Any:
+            if str(name) == path:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+            return original(name, *rest, **named)
+
+        return look
+
+    monkeypatch.setattr(os, "lstat", refusing(lstat))
+    monkeypatch.setattr(os, "stat", refusing(stat))
+    for given in (path, f"{Path(path).parent}/*.jsonl", str(Path(path).parent)):
+        assert keyjoin("check", f"--input={given}", f"--model={model(models.keyed)}").code == 2

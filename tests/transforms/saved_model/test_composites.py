@@ -1,0 +1,199 @@
+"""Ragged and sparse inputs are fed from the rows' lists, and named as their author named them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.testing.util import assert_that, equal_to
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from tests.support import examples, models
+from transforms import KeyedPredict
+from transforms.errors import UsageError
+from transforms.saved_model import loader
+from transforms.saved_model.composites import RAGGED, SPARSE, Composite, Part
+
+v1 = tf.compat.v1
+ROWS: list[dict[str, Any]] = [{"x": [1, 2, 3]}, {"x": [2]}, {"x": []}, {"x": [4, 5, 6]}, {"x": [7, 8]}]
+SUMS = [6.0, 2.0, 0.0, 15.0, 15.0]
+WIDE = [{"x": [1, 0, 0, 5]}, {"x": [0, 0, 0, 0]}, {"x": [0, 2, 0, 0]}]
+
+
+def ragged(folder: Path) -> str:
+    """Sums of a ragged x."""
+    return models.save(folder, lambda x: {"y": tf.reduce_sum(x, 1)}, tf.RaggedTensorSpec([None, None], tf.float32))
+
+
+def sparse(folder: Path) -> str:
+    """Sums of a sparse x of four columns, and how many values it has."""
+
+    def call(x: tf.SparseTensor) -> dict[str, tf.Tensor]:
+        there = tf.SparseTensor(x.indices, tf.ones_like(x.values), x.dense_shape)
+        return {"y": tf.sparse.reduce_sum(x, 1), "there": tf.sparse.reduce_sum(there, 1)}
+
+    return models.save(folder, call, tf.SparseTensorSpec([None, 4], tf.float32))
+
+
+def listed(folder: Path) -> str:
+    """How many values a sparse x of any length has, as `tf.io.VarLenFeature` gives it."""
+
+    def call(x: tf.SparseTensor) -> dict[str, tf.Tensor]:
+        there = tf.SparseTensor(x.indices, tf.ones_like(x.values), x.dense_shape)
+        return {"there": tf.sparse.reduce_sum(there, 1)}
+
+    return models.save(folder, call, tf.SparseTensorSpec([None, None], tf.int64))
+
+
+def mixed(folder: Path) -> str:
+    """A dense input, a key, and in a dictionary one with two ragged dimensions and words with a fixed inner size."""
+
+    def call(scale: tf.Tensor, key: tf.Tensor, more: dict[str, Any]) -> dict[str, Any]:
+        nested = tf.cast(tf.reduce_sum(tf.reduce_sum(more["nested"], 2), 1), tf.float32)
+        firsts = tf.strings.reduce_join(more["words"][:, :, 0].to_tensor(), 1)
+        return {"y": nested * scale, "text": firsts, "key": tf.identity(key)}
+
+    more = {
+        "words": tf.RaggedTensorSpec([None, None, 2], tf.string, ragged_rank=1),
+        "nested": tf.RaggedTensorSpec([None, None, None], tf.int64, row_splits_dtype=tf.int32),
+    }
+    return models.save(folder, call, models.spec("scale"), models.spec("key", dtype=tf.int32), more)
+
+
+def of_tensorflow_1(folder: Path) -> str:
+    """A ragged and a sparse placeholder, which the signature itself describes."""
+    with tf.Graph().as_default(), v1.Session() as session:
+        r, s = v1.ragged.placeholder(tf.float32, 1, []), v1.sparse_placeholder(tf.float32, [None, 4])
+        y = tf.reduce_sum(r, 1) + tf.sparse.reduce_sum(s, 1)
+        v1.saved_model.simple_save(session, str(folder), {"r": r, "s": s}, {"y": y})
+    return str(folder)
+
+
+def detached(folder: Path) -> str:
+    """A ragged input of a function that is no part of the saved object."""
+    function = tf.function(
+        lambda x: {"y": tf.reduce_sum(x, 1)}, input_signature=[tf.RaggedTensorSpec([None, None], tf.float32)]
+    )
+    tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": function})
+    return str(folder)
+
+
+@pytest.mark.parametrize("flags", [(), ("--isolate",), ("--batch_size=2",)])
+def test_rows_of_any_length(keyjoin: Any, lines: Any, model: Any, flags: tuple[str, ...]) -> None:
+    done = keyjoin("run", f"--input={lines(*ROWS)}", f"--model={model(ragged)}", *flags)
+    assert done.code == 0, done.err
+    assert [row["y"] for row in done.rows()] == SUMS
+    assert "x (ragged float32 [N, ?]) <- x" in done.out
+    rescored = keyjoin("verify", f"--run={done.output}", f"--model={model(ragged)}", "--rescore=5")
+    assert rescored.code == 0, rescored.err
+
+
+def test_zeros_of_a_sparse_row_are_absent(keyjoin: Any, lines: Any, model: Any) -> None:
+    done = keyjoin("run", f"--input={lines(*WIDE)}", f"--model={model(sparse)}")
+    assert [(row["y"], row["there"]) for row in done.rows()] == [(6.0, 2.0), (0.0, 0.0), (2.0, 1.0)]
+    refused = keyjoin("check", f"--input={lines(*ROWS)}", f"--model={model(sparse)}")
+    assert refused.code == 2
+    assert "field x: a list of 3 where 4 are expected" in refused.err
+    assert "x_1" not in refused.err
+
+
+def test_all_values_of_a_sparse_row_of_open_size_are_there(keyjoin: Any, lines: Any, model: Any) -> None:
+    done = keyjoin("run", f"--input={lines(*[{'x': [0] * n} for n in (3, 0, 1, 3)])}", f"--model={model(listed)}")
+    assert [row["there"] for row in done.rows()] == [3, 0, 1, 3], done.err
+
+
+def test_several_kinds_beside_each_other(keyjoin: Any, lines: Any, model: Any) -> None:
+    rows = [
+        {"scale": 1, "more_nested": [[1, 2], [3, 4]], "more": [["a", "b"], ["c", "d"]]},
+        {"scale": 2, "more_nested": [[5]], "more": [["é", ""]]},
+        {"scale": 3, "more_nested": [], "more": []},
+        {"scale": 1, "more_nested": [[1, 2], [3]], "more": [["x", "y"]]},  # no rectangle
+    ]
+    found = json.loads(keyjoin("inspect", "--json", f"--model={model(mixed)}").out)
+    assert {one["name"]: one.get("kind") for one in found["inputs"]} == {
+        "more": RAGGED,
+        "more_3": RAGGED,
+        "scale": None,
+    }
+    names = {one["dtype"]: one["name"] for one in found["inputs"]}
+    flags = ("--input_map", f"{names['int64']}=more_nested", f"{names['string']}=more", "--max_bad_rows=1")
+    done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(mixed)}", *flags)
+    assert [(row["y"], row["text"]) for row in done.rows()] == [(10.0, "ac"), (10.0, "é"), (0.0, "")], done.err
+    assert [letter["reason"] for letter in done.dead()] == ["wrong_shape"]
+    assert "input key (int32), comes back as output key" in done.out
+
+
+def test_a_signature_that_says_it_itself(keyjoin: Any, lines: Any, model: Any) -> None:
+    rows = [{"r": row["x"], "s": wide["x"]} for row, wide in zip(ROWS, WIDE, strict=False)]
+    done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(of_tensorflow_1)}")
+    assert [row["y"] for row in done.rows()] == [12.0, 2.0, 2.0], done.err
+
+
+def test_examples_and_one_request(keyjoin: Any, model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.tfrecord"
+    path.write_bytes(examples.written([examples.example(x=examples.floats(*row["x"])) for row in ROWS]))
+    done = keyjoin("run", f"--input={path}", f"--model={model(ragged)}")
+    assert done.code == 0, done.err
+    records = examples.read_back([part.read_bytes() for part in done.parts()])
+    assert [examples.features_of(record)["y"] for record in records] == [[y] for y in SUMS]
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"instances": ROWS}))
+    answer = json.loads(keyjoin("predict", f"--instances={request}", f"--model={model(ragged)}").out)
+    assert answer == {"predictions": SUMS} or answer == {"predictions": [{"y": y} for y in SUMS]}
+
+
+def test_a_pipeline_of_one_s_own(model: Any) -> None:
+    with beam.Pipeline("FnApiRunner") as root:
+        scored = root | beam.Create(ROWS, reshuffle=False) | KeyedPredict(model(ragged))
+        assert_that(scored.joined | beam.Map(lambda row: row["y"]), equal_to(SUMS))
+
+
+def test_what_cannot_be_told_is_refused_with_a_remedy(keyjoin: Any, lines: Any, model: Any) -> None:
+    refused = keyjoin("check", f"--input={lines(*ROWS)}", f"--model={model(detached)}")
+    assert refused.code == 2
+    assert "if x is a ragged or sparse input and x_1 a part of it, save the model with its function" in refused.err
+
+
+@pytest.mark.parametrize("make", [ragged, sparse])
+def test_no_copy_that_would_not_say_it(keyjoin: Any, model: Any, tmp_path: Path, make: Callable[..., str]) -> None:
+    refused = keyjoin("wrap", f"--model={model(make)}", f"--output={tmp_path / 'copy'}")
+    assert refused.code == 2
+    assert f"its input x is {make.__name__}, which a copy with a key would not say" in refused.err
+
+
+def test_a_constant_is_no_list(model: Any) -> None:
+    loading = loader.Loading(constants=(("x", "[1]"),))
+    with pytest.raises(UsageError, match="--constant x: that input is ragged"):
+        loader.load(model(ragged), loading)
+
+
+SHAPES = arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
+# TensorFlow takes subnormal numbers for zeros, and NaN is not equal to itself.
+VALUES = {"allow_nan": False, "allow_subnormal": False}
+
+
+@given(arrays.arrays("float32", SHAPES, elements=VALUES), st.data())
+def test_the_parts_are_those_of_tensorflow(rows: Any, data: st.DataObject) -> None:
+    rank = data.draw(st.integers(1, rows.ndim - 1))
+    parts = (Part("", "float32"), *[Part("", "int64")] * rank)
+    found = Composite("x", RAGGED, "float32", (None,) * rows.ndim, parts, ()).tensors(rows)
+    expected = tf.RaggedTensor.from_tensor(rows, ragged_rank=rank)
+    assert np.array_equal(found[0], expected.flat_values)
+    assert all(map(np.array_equal, found[1:], expected.nested_row_splits))
+    indices, values, shape = Composite("x", SPARSE, "float32", (None, *rows.shape[1:]), (), ()).tensors(rows)
+    dense = tf.sparse.from_dense(rows)
+    assert np.array_equal(indices, dense.indices)
+    assert np.array_equal(values, dense.values)
+    assert np.array_equal(shape, dense.dense_shape)
+
+
+def test_empty_texts_of_a_sparse_row_are_absent() -> None:
+    rows = np.array([[b"a", b""], [b"", b""]], object)
+    indices, values, shape = Composite("x", SPARSE, "string", (None, 2), (), ()).tensors(rows)
+    assert (indices.tolist(), values.tolist(), shape.tolist()) == ([[0, 0]], [b"a"], [2, 2])

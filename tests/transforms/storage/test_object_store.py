@@ -1,0 +1,335 @@
+"""Google Cloud Storage that misbehaves: retried, nothing lost or doubled, and the bytes of a run on this machine."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.model import check_model
+from pipeline.run_folder.names import TEMP
+from tests.conftest import Result
+from tests.support import models
+from tests.support.store import BUCKET, CUT, LOST, REFUSED, SLOW, Request, Store, once, running, turns
+from transforms import write_part
+from transforms.errors import RunError, UsageError
+from transforms.storage import files, lookup, objects
+
+ROWS = [json.dumps({"x": [n, 0.5, -n], "n": n}) for n in range(20)] + ["{}", '{"x": "bad"}']
+DATA = ("\n".join(ROWS) + "\n").encode()
+SOURCES = {"a.jsonl": DATA, "sub/b.jsonl.gz": gzip.compress(DATA[:200], mtime=0)}
+FLAGS = ("--chunk_bytes=300", "--max_bad_rows=0.5", "--batch_size=96")
+OUT = f"--output=gs://{BUCKET}/out"
+
+
+@pytest.fixture(scope="module")
+def running_store() -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch, running(patch) as store:
+        yield store
+
+
+@pytest.fixture
+def store(running_store: Store) -> Iterator[Store]:
+    """The store, with the sources in it and nothing else."""
+    running_store.inject(None)
+    running_store.clear()
+    for name, content in SOURCES.items():
+        running_store.put(f"in/{name}", content)
+    yield running_store
+    running_store.inject(None)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, keyed: str) -> dict[str, bytes]:
+    """What the same job leaves on this machine."""
+    from pipeline.cli import main
+
+    folder = tmp_path_factory.mktemp("local")
+    for name, content in SOURCES.items():
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert main(["run", f"--input={folder}/in/", f"--output={folder}/out", f"--model={keyed}", *FLAGS]) == 0
+    left = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
+    return {name: _placed(text, f"{folder}/in") for name, text in left.items() if not name.startswith("_m")}
+
+
+@pytest.fixture(scope="module")
+def keyed(model: Callable[..., str]) -> str:
+    return model(models.keyed)
+
+
+@pytest.fixture
+def flags(keyed: str) -> list[str]:
+    return [f"--input=gs://{BUCKET}/in/", OUT, f"--model={keyed}", *FLAGS]
+
+
+def _placed(text: bytes, folder: str) -> bytes:
+    return text.replace(folder.encode(), f"gs://{BUCKET}/in".encode())
+
+
+def data_of(left: dict[str, bytes]) -> dict[str, bytes]:
+    """Parts and dead letters."""
+    return {name: text for name, text in left.items() if not name.startswith("_") or name.startswith("_dead_letter/")}
+
+
+def check_complete(done: Result, store: Store, expected: dict[str, bytes]) -> None:
+    assert (done.code, done.err) == (0, "")
+    left = store.objects("out/")
+    assert data_of(left) == data_of(expected)
+    assert set(left) - set(expected) == {"_manifest.json"}  # so `_temp`, `_lock` and `_job.json` are gone
+
+
+def test_a_run_in_the_store_is_that_on_this_machine(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes]
+) -> None:
+    store.put("in/folder/", b"")  # as consoles make them: an object that stands for a folder
+    store.put("in/_SUCCESS", b"")
+    check_complete(keyjoin("run", *flags), store, expected)
+    store.inject(None)
+    again = keyjoin("run", *flags)
+    assert (again.code, "nothing to do" in again.out) == (0, True)
+    assert not [r for r in store.requests if r.kind in ("upload", "delete", "batch")]
+    check_complete(keyjoin("run", *flags, "--overwrite"), store, expected)
+
+
+@pytest.mark.parametrize("faults", [REFUSED, (LOST,)], ids=["refused", "lost"])
+def test_each_request_that_fails_is_asked_again(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes], faults: tuple[str, ...]
+) -> None:
+    store.inject(once(*faults))
+    done = keyjoin("run", *flags)
+    injected = store.faults.copy()
+    check_complete(done, store, expected)
+    kinds = {"upload", "begin", "read", "list", "look", "batch"}
+    assert {(fault, kind) for fault in faults for kind in kinds} <= set(injected)
+
+
+def test_what_comes_in_pieces_is_read_whole(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes]
+) -> None:
+    store.inject(once(CUT, SLOW))
+    done = keyjoin("run", *flags)
+    assert min(store.faults[CUT, "read"], store.faults[SLOW, "read"]) > 0
+    check_complete(done, store, expected)
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_a_store_in_which_all_goes_wrong_at_once(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes], seed: int
+) -> None:
+    store.inject(turns((*REFUSED, LOST, CUT, SLOW), seed))
+    done = keyjoin("run", *flags)
+    assert len(store.faults) > 10
+    check_complete(done, store, expected)
+
+
+AFTER = {"upload": 6, "read": 3}
+
+
+@pytest.mark.parametrize("kind", AFTER)
+def test_a_store_that_stays_away_fails_the_run_and_the_same_command_goes_on(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes], kind: str
+) -> None:
+    answered = []
+
+    def after_some(request: Request, _: int) -> str | None:
+        answered.append(request.kind)
+        return "503" if request.kind == kind and answered.count(kind) > AFTER[kind] else None
+
+    store.inject(after_some)
+    failed = keyjoin("run", *flags)
+    assert failed.code != 0, failed.out
+    assert failed.err.count("\n") == 1, failed.err
+    assert "_SUCCESS" not in store.objects("out/")
+    store.inject(None)
+    check_complete(keyjoin("run", *flags), store, expected)
+
+
+def test_what_cannot_be_cleaned_up_is_no_failure_and_goes_with_the_next_call(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes]
+) -> None:
+    store.inject(lambda request, _: "503" if request.kind == "batch" and "_SUCCESS" in store.objects("out/") else None)
+    done = keyjoin("run", *flags)
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith("keyjoin: warning: gs://bucket/out keeps _job.json or _temp, which the same command rem")
+    left = store.objects("out/")
+    assert left.keys() >= expected.keys()
+    assert data_of(left) == data_of(expected)
+
+
+def test_a_run_that_failed_in_the_middle_scores_only_the_rest(
+    keyjoin: Callable[..., Result],
+    flags: list[str],
+    store: Store,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = write_part.write_part
+    names: list[str] = []
+
+    def some(receipt: Any, *rest: Any) -> Any:
+        if len(names) == 2:
+            raise RunError("the power went")
+        names.append(receipt.chunk.part)
+        return written(receipt, *rest)
+
+    monkeypatch.setattr(write_part, "write_part", some)
+    failed = keyjoin("run", *flags)
+    assert (failed.code, "the power went" in failed.err) == (1, True)
+    done_before = set(names)
+    assert any(name.startswith(f"{TEMP}/") for name in store.objects("out/"))
+    names.clear()
+    monkeypatch.setattr(
+        write_part, "write_part", lambda receipt, *rest: names.append(receipt.chunk.part) or written(receipt, *rest)
+    )
+    check_complete(keyjoin("run", *flags), store, expected)
+    assert names
+    assert not done_before & set(names)
+
+
+def test_two_runs_do_not_share_a_folder(keyjoin: Callable[..., Result], flags: list[str], store: Store) -> None:
+    from pipeline.run_folder.lock import locked
+
+    with locked(f"gs://{BUCKET}/out"):
+        refused = keyjoin("run", *flags)
+    assert refused.code == 2
+    assert "is in use by another run: process" in refused.err
+    assert "_lock" not in store.objects("out/")
+
+
+def test_a_run_that_lost_its_lock_calls_nothing_a_result(
+    keyjoin: Callable[..., Result], flags: list[str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.run_folder import ledger
+    from pipeline.run_folder.lock import locked
+
+    with locked(f"gs://{BUCKET}/out") as prove:
+        prove()  # as the store has it, and as it answers an object of another generation below
+    total = ledger.total
+
+    def after_another_came(parts: Any) -> Any:
+        store.put("out/_lock", b"of another")
+        return total(parts)
+
+    monkeypatch.setattr(ledger, "total", after_another_came)
+    done = keyjoin("run", *flags)
+    assert (done.code, "out/_lock is not this run's any more" in done.err) == (1, True), done.err
+    assert "_SUCCESS" not in store.objects("out/")
+    assert store.objects("out/")["_lock"] == b"of another"
+
+
+class TestAModelInTheStore:
+    """It is copied to this machine, checked, and loaded there."""
+
+    @pytest.fixture
+    def stored(self, store: Store, keyed: str) -> str:
+        for path in Path(keyed).rglob("*"):
+            if path.is_file():
+                store.put(f"models/m/{path.relative_to(keyed)}", path.read_bytes())
+        return f"gs://{BUCKET}/models/m"
+
+    def test_it_scores_as_it_does_here(
+        self,
+        keyjoin: Callable[..., Result],
+        flags: list[str],
+        store: Store,
+        expected: dict[str, bytes],
+        stored: str,
+        keyed: str,
+    ) -> None:
+        store.inject(turns((*REFUSED, LOST, CUT), 1))
+        check_complete(keyjoin("run", *flags, f"--model={stored}"), store, expected)
+        made = json.loads(store.objects("out/")["_manifest.json"])["model"]
+        assert made["path"] == stored
+        assert made["sha256"] == check_model.fingerprint(keyed)
+        inspected = keyjoin("inspect", f"--model={stored}")
+        assert (inspected.code, "prediction" in inspected.out) == (0, True)
+
+    @pytest.mark.usefixtures("store")
+    def test_that_is_not_there_is_said(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
+        for command in ("run", "inspect"):
+            given = [f"--model=gs://{BUCKET}/models/none", *(flags[:2] if command == "run" else ())]
+            done = keyjoin(command, *given)
+            assert done.code == 2, done.err
+            assert f"gs://{BUCKET}/models/none is not there" in done.err
+            assert done.err.count("\n") == 1
+
+    def test_that_would_leave_its_folder_is_refused(
+        self, keyjoin: Callable[..., Result], stored: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listed = files.list_below
+        evil = {"../../evil": 4}
+        monkeypatch.setattr(files, "list_below", lambda folder: evil if folder == stored else listed(folder))
+        done = keyjoin("inspect", f"--model={stored}")
+        assert (done.code, "lies outside of the model by its name" in done.err) == (2, True)
+
+    def test_that_is_replaced_meanwhile_is_refused(
+        self,
+        keyjoin: Callable[..., Result],
+        flags: list[str],
+        store: Store,
+        stored: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        copied = check_model.copy
+
+        def replace_then_copy(path: str, target: str) -> None:
+            store.put("models/m/saved_model.pb", b"another")
+            copied(path, target)
+
+        monkeypatch.setattr(check_model, "copy", replace_then_copy)
+        done = keyjoin("run", *flags, f"--model={stored}")
+        assert (done.code, "was replaced by another one just now" in done.err) == (2, True)
+
+
+class TestErrors:
+    """What a client raises is told as any error of the system."""
+
+    @pytest.mark.usefixtures("store")
+    def test_what_is_not_there(self) -> None:
+        with pytest.raises(FileNotFoundError, match="gs://bucket/none is not there"):
+            objects.open_object("gs://bucket/none")
+        assert files.read_small("gs://bucket/none") is None
+        assert files.read_back("gs://bucket/none") is None
+        assert lookup.match("gs://bucket/none") == []
+        files.delete_tree("gs://bucket/none")
+
+    @pytest.mark.usefixtures("store")
+    def test_a_bucket_that_is_not_there(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
+        done = keyjoin("run", "--input=gs://nowhere/*.jsonl", *flags[1:])
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        done = keyjoin("run", *flags, "--output=gs://nowhere/out")
+        assert (done.code, done.err.count("\n")) == (2, 1)
+
+    def test_names_with_wildcards_are_names(self, store: Store) -> None:
+        for name in ("w[1]/a*b", "w1/aXb", "w[1]/c"):
+            store.put(name, b"1")
+        assert files.list_below("gs://bucket/w[1]") == {"a*b": 1, "c": 1}
+        files.delete_tree("gs://bucket/w[1]/a*b")
+        assert sorted(store.objects("w")) == ["1/aXb", "[1]/c"]
+        files.delete_tree("gs://bucket/w[1]")
+        assert sorted(store.objects("w")) == ["1/aXb"]
+
+    def test_lines_are_read_in_blocks(self, store: Store) -> None:
+        path = store.put("lines", b"a\nb\n" * 1000)
+        store.inject(None)
+        with files.open_raw(path) as file:
+            assert sum(1 for _ in file) == 2000
+            assert len([r for r in store.requests if r.kind == "read"]) == 2  # the second one finds the end
+            assert (file.seek(2), file.readline()) == (2, b"b\n")
+
+    def test_what_cannot_be_looked_up(self, store: Store) -> None:
+        store.inject(lambda *_: "503")
+        with pytest.raises(UsageError, match=r"cannot look up gs://bucket/in/a\.jsonl: .*503"):
+            lookup.match("gs://bucket/in/a.jsonl")
+        with pytest.raises(RunError, match=r"cannot look up gs://bucket/in: .*503"):
+            files.list_below("gs://bucket/in")
+        with pytest.raises(RunError, match=r"gs://bucket/in/a\.jsonl cannot be read: .*503"):
+            files.read_back("gs://bucket/in/a.jsonl")
+        with pytest.raises(RunError, match=r"gs://bucket/x cannot be read: .*503"):
+            files.write_whole("gs://bucket/x", [b"x"])
+        with pytest.raises(RunError, match=r"cannot delete: "):
+            files.delete_files("gs://bucket", ["in/a.jsonl"])

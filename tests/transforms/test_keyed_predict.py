@@ -1,0 +1,73 @@
+"""KeyedPredict in a pipeline of one's own: every dictionary comes out once, joined or dead."""
+
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.testing.util import assert_that, equal_to
+
+from tests.support import models
+from transforms import DeadRow, KeyedPredict
+from transforms.errors import UsageError
+
+
+def test_dictionaries_are_joined_or_dead(model: Any) -> None:
+    rows: list[dict[str, Any]] = [
+        {"x": [1, 2, 3], "id": 0},
+        {"x": np.array([1, 2, 4], np.float32), "id": 1},
+        {"x": [1, 2], "id": 2},
+        {"id": 3},
+        {"x": [1, 2, 3], "prediction": "mine", "id": 4},
+        {"x": [1, 2, float("nan")], "id": 5},
+        {"x": [1, 2, 3], "id": 6, "any": "thing"},
+        {"x": [1, 2, object()], "id": 7},
+        {"x": [1, 2, 3], "id": 8, "huge": 10**5000},
+    ]
+    with beam.Pipeline("FnApiRunner") as root:
+        scored = root | beam.Create(rows, reshuffle=False) | KeyedPredict(model(models.keyed), batch_size=3)
+        joined = scored.joined | beam.Map(lambda row: (row["id"], row["prediction"], row.get("any")))
+        assert_that(joined, equal_to([(0, [7.0], None), (1, [10.0], None), (6, [7.0], "thing")]), label="Joined")
+        dead = scored.dead_letters | beam.Map(lambda d: (d.row["id"], d.stage, d.reason))
+        expected = [
+            (2, "read", "wrong_shape"),
+            (3, "read", "missing"),
+            (4, "write", "collision"),
+            (5, "read", "not_json"),
+            (7, "read", "wrong_type"),
+            (8, "read", "not_object"),
+        ]
+        assert_that(dead, equal_to(expected), label="Dead")
+
+
+def test_rows_that_the_model_refuses_and_names_that_are_mapped(model: Any) -> None:
+    rows = [{"a": i, "b": 0, "c": 0} for i in (1, 666, 2)]
+    with beam.Pipeline("FnApiRunner") as root:
+        transform = KeyedPredict(model(models.raising), features=("a", "b", "c"), prediction_prefix="p_")
+        scored = root | beam.Create(rows) | transform
+        assert_that(
+            scored.joined,
+            equal_to([{**rows[0], "p_prediction": [0.5]}, {**rows[2], "p_prediction": [1.0]}]),
+            label="Joined",
+        )
+        dead = scored.dead_letters | beam.Map(lambda d: (type(d), d.row, d.reason))
+        assert_that(dead, equal_to([(DeadRow, rows[1], "model_error")]), label="Dead")
+
+
+def test_strings_and_bytes(model: Any) -> None:
+    row = {"image": [[[1.0], [2.0]], [[3.0], [4.0]]], "name": b"\xff", "flag": True, "count": 1}
+    with beam.Pipeline("FnApiRunner") as root:
+        scored = (
+            root | beam.Create([row, {**row, "name": "é"}]) | KeyedPredict(model(models.many), prediction_prefix="p_")
+        )
+        labels = scored.joined | beam.Map(lambda r: r["p_label"])
+        assert_that(labels, equal_to([b"\xff/1", "é/1"]))
+
+
+def test_what_is_wrong_is_told_when_the_transform_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model at /nowhere"):
+        KeyedPredict("/nowhere")
+    with pytest.raises(UsageError, match="leaves its shape open"):
+        KeyedPredict(models.save(tmp_path / "model", lambda x: {"y": x}, tf.TensorSpec(None, tf.float32, name="x")))

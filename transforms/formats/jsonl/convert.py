@@ -1,0 +1,163 @@
+"""From the tables that the JSON reader makes to the model's inputs: types by which to read, and values that fit."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns
+from transforms.columns import B64, READ_AS, unbase64
+from transforms.mapping import defaults, numbers
+from transforms.mapping.name_lists import Path
+from transforms.mapping.nested import row_shapes
+from transforms.records import Feature, Mask, Positions
+
+LISTED, TEXT, WHOLE = "listed", "text", "whole"
+# How values are spelled where there is a choice: path of the field, and B64, LISTED, TEXT (a number in a string) or
+# WHOLE (a whole number with a point or an exponent).
+Spelling = frozenset[tuple[Path, str]]
+
+
+def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
+    """The types that the fields of rows so spelled are read as."""
+    types: dict[str, pa.DataType] = {}
+    for feature in features:
+        for field in feature.fields:
+            kind = READ_AS[feature.dtype]
+            if spelling:
+                kind = _leaf(feature, (field, *feature.path), spelling)
+            for _ in range(_depth(feature, (field, *feature.path), spelling)):
+                kind = pa.list_(kind)
+            types[field] = _inside(types.get(field), feature.path, kind) if feature.path else kind
+    return pa.schema(list(types.items()))
+
+
+def _inside(outer: pa.DataType | None, path: Path, kind: pa.DataType) -> pa.DataType:
+    """The type of an object that holds a value at a path, besides what it has to hold already."""
+    if not path:
+        return kind
+    members = {member.name: member.type for member in outer or ()}
+    members[path[0]] = _inside(members.get(path[0]), path[1:], kind)
+    return pa.struct(list(members.items()))
+
+
+def _leaf(feature: Feature, slot: Path, spelling: Spelling) -> pa.DataType:
+    if (slot, B64) in spelling:
+        return pa.struct([(B64, pa.string())])
+    if (slot, TEXT) in spelling:
+        return pa.string()
+    return numbers.WHOLE if (slot, WHOLE) in spelling else READ_AS[feature.dtype]
+
+
+def _depth(feature: Feature, slot: Path, spelling: Spelling) -> int:
+    if len(feature.fields) > 1 or feature.is_base64:
+        return 0
+    if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
+        return int((slot, LISTED) in spelling)
+    return len(feature.shape)
+
+
+def as_floats(kind: pa.DataType) -> pa.DataType:
+    """A type with floats in place of exact whole numbers."""
+    if pa.types.is_list(kind):
+        return pa.list_(as_floats(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([member.with_type(as_floats(member.type)) for member in kind])
+    return pa.float64() if kind == numbers.WHOLE else kind
+
+
+def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[pa.RecordBatch, Positions]:
+    """Checks what was read and makes the model's inputs of it.
+
+    Args:
+        tables: Rows in order, in tables as of `schema`.
+        features: What the model needs.
+
+    Returns:
+        The inputs of the rows that fit, and the numbers of the rows that do not: nulls without a default, lists of
+        another length, numbers beyond the dtype.
+    """
+    batches = [columns.empty(features)]
+    unfit, first = [], 0
+    for table in tables:
+        table = table.combine_chunks()
+        fitting = np.ones(table.num_rows, np.bool_)
+        found = [_values(table, feature, fitting) for feature in features]
+        if not fitting.all():
+            unfit.append(first + np.flatnonzero(~fitting))
+            mask = pa.array(fitting)
+            found = [[values.filter(mask) for values in some] for some in found]
+        first += len(fitting)
+        filled = [_filled(some, f) if f.missing else some for some, f in zip(found, features, strict=True)]
+        arrays = [columns.input_of(some, f) for some, f in zip(filled, features, strict=True)]
+        batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
+    refused: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
+    return columns.concatenate(batches, features), refused
+
+
+def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
+    """The values of each field of a feature; rows that do not fit are taken out of a mask."""
+    found = []
+    for at, field in enumerate(feature.fields):
+        raw = columns.one(table[field])
+        for name in feature.path:
+            raw = pc.struct_field(raw, name)
+        values, as_read = _plain(raw, feature)
+        dims = feature.shape if pa.types.is_list(values.type) else ()
+        fits = columns.fits(values, dims, feature.dtype, words=not as_read)
+        if None in feature.shape:
+            fits &= row_shapes(values, feature.shape).regular
+        if feature.missing and feature.missing[at] is not None:
+            fits |= raw.is_null().to_numpy(zero_copy_only=False)
+        fitting &= fits
+        found.append(values)
+    return found
+
+
+def _filled(found: Sequence[pa.Array], feature: Feature) -> list[pa.Array]:
+    """The values of each field, with its default for what is null."""
+    return [
+        values if text is None else defaults.fill(values, text, feature)
+        for values, text in zip(found, feature.missing, strict=True)
+    ]
+
+
+def _plain(raw: pa.Array, feature: Feature) -> tuple[pa.Array, bool]:
+    """Strings as bytes and numbers as numbers, however they were spelled (null where that is wrong).
+
+    Returns:
+        The values, and whether they were spelled as the input's own kind.
+    """
+    kind, leaf = READ_AS[feature.dtype], raw.type
+    while pa.types.is_list(leaf):
+        leaf = leaf.value_type
+    if leaf == kind != pa.string():
+        return raw, True
+    return _from_base64(raw) if feature.is_base64 else _decoded(raw, kind), False
+
+
+def _decoded(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_list(array.type):
+        inner = _decoded(array.values, kind)
+        return (
+            pa.ListArray.from_arrays(array.offsets, inner, mask=array.is_null())
+            if len(array)
+            else (pa.array([], pa.list_(inner.type)))
+        )
+    if pa.types.is_struct(array.type):
+        return _from_base64(array.field(B64))
+    if kind == pa.string():
+        return array.cast(pa.binary())
+    return numbers.from_decimals(array, kind) if array.type == numbers.WHOLE else numbers.from_text(array, kind)
+
+
+def _from_base64(array: pa.Array) -> pa.Array:
+    return pa.array(map(_bytes_or_none, array.to_pylist()), pa.binary())
+
+
+def _bytes_or_none(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else unbase64(text)
+    except ValueError:
+        return None

@@ -1,0 +1,247 @@
+"""What is wrong with a JSON line: only ever asked of lines that were refused, or are suspect."""
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import ml_dtypes
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
+
+from transforms.columns import B64, unbase64
+from transforms.dtypes import STRING
+from transforms.mapping import numbers
+from transforms.reasons import Reason
+from transforms.records import Feature
+
+SHOWN = 40  # characters of a value in a message
+TOO_BIG = "too big to be stored in double"
+
+
+class DeepError(ValueError):
+    """A line is nested more deeply than Python reads."""
+
+
+class Number(str):
+    """A number as it is spelled."""
+
+
+class Pairs(list[tuple[str, Any]]):
+    """An object's members in order, names given twice included."""
+
+
+def parse(line: bytes) -> Any:
+    """Reads one line; objects become `Pairs`, numbers `Number`.
+
+    Raises:
+        ValueError: It is not JSON, or not UTF-8, or nested too deeply to be read.
+    """
+    text = line.decode()
+    if text.startswith("\ufeff"):
+        raise ValueError("a byte order mark is not JSON")
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise DeepError("nested too deeply") from error
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=Pairs, parse_int=Number, parse_float=Number, parse_constant=_no_constant
+)  # made once: that takes as long as to read a short line
+
+
+def syntax(line: bytes) -> str | None:
+    """Why a line is not one JSON value, or None."""
+    try:
+        parse(line)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
+    """The reason code and message for a line that could not be read."""
+    found = find(line, features)
+    if found is None:
+        said = _reader_says(line)
+        found = (Reason.OUT_OF_RANGE if TOO_BIG in said else Reason.NOT_JSON).value, said
+    return found
+
+
+def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
+    """What is wrong with a line for certain: one that `pyarrow.json` reads into inputs that fit has nothing."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return Reason.NOT_UTF8.value, f"byte {error.start} of the row: {error.reason}"
+    try:
+        row = parse(line)
+    except DeepError:
+        return None  # the reader may well read it
+    except ValueError as error:
+        return Reason.NOT_JSON.value, str(error)
+    if not isinstance(row, Pairs):
+        return Reason.NOT_OBJECT.value, f"the line is {_named(row)}"
+    for feature in features:
+        for field in feature.fields:
+            found = _explain_field(row, field, feature)
+            if found:
+                return found[0].value, f"field {'.'.join((field, *feature.path))}: {found[1]}"
+    return None
+
+
+def _reader_says(line: bytes) -> str:
+    """Why pyarrow refuses a line in which nothing else is wrong, such as 1e999 in a field nobody needs."""
+    options = pyarrow.json.ParseOptions(explicit_schema=pa.schema([]), unexpected_field_behavior="ignore")
+    try:
+        pyarrow.json.read_json(pa.BufferReader(line), parse_options=options)
+    except pa.ArrowInvalid as error:
+        return str(error)
+    return "not one row to the JSON reader"
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value of `parse` is a list."""
+    return isinstance(value, list) and not isinstance(value, Pairs)
+
+
+def _named(value: Any) -> str:
+    """A value in a message: its kind, and what it is where that is short."""
+    if isinstance(value, Pairs):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, Number):
+        return f"the number {_shown(value)}"
+    return f"the string {_shown(json.dumps(value))}" if isinstance(value, str) else json.dumps(value)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _explain_field(row: Any, field: str, feature: Feature) -> tuple[Reason, str] | None:
+    value, has_default = row, bool(feature.missing) and feature.missing[feature.fields.index(field)] is not None
+    for name in (field, *feature.path):
+        if value is None:
+            return None if has_default else (Reason.NULL, f"null where an object with {name} is expected")
+        if not isinstance(value, Pairs):
+            return Reason.WRONG_TYPE, f"{_named(value)} where an object with {name} is expected"
+        values = [inner for other, inner in value if other == name]
+        if not values:
+            return None if has_default else (Reason.MISSING, "not in the row")
+        if len(values) > 1:
+            return Reason.DUPLICATE_NAME, f"given {len(values)} times"
+        (value,) = values
+    if value is None and has_default:
+        return None
+    if feature.is_base64:
+        return _explain_bytes(Pairs([(B64, value)]))
+    shape = () if len(feature.fields) > 1 else feature.shape
+    if shape == (1,) and not is_list(value):
+        shape = ()
+    found = _explain_value(value, shape, feature) or _explain_lengths(value, len(shape))
+    if found is None and len({isinstance(leaf, Pairs) for leaf in leaves(value)}) > 1:
+        return Reason.WRONG_TYPE, "text and base64 in one list"
+    return found
+
+
+def _explain_lengths(value: Any, depth: int) -> tuple[Reason, str] | None:
+    """Why lists are no array: those of one level have different lengths."""
+    level = [value]
+    for _ in range(depth):
+        lengths = {len(item): None for item in level}
+        if len(lengths) > 1:
+            return Reason.WRONG_SHAPE, f"lists of {' and '.join(map(str, list(lengths)[:2]))} where all are as long"
+        level = [inner for item in level for inner in item]
+    return None
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """The values in nested lists."""
+    if is_list(value):
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def _explain_value(value: Any, shape: Sequence[int | None], feature: Feature) -> tuple[Reason, str] | None:
+    if value is None:
+        return Reason.NULL, "null"
+    if not shape:
+        if is_list(value):
+            return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
+        return _explain_leaf(value, feature)
+    if not is_list(value):
+        return Reason.WRONG_SHAPE, f"{_named(value)} where a list{_of(shape[0])} is expected"
+    if shape[0] is not None and len(value) != shape[0]:
+        return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"
+    return next(filter(None, (_explain_value(v, shape[1:], feature) for v in value)), None)
+
+
+def _of(size: int | None) -> str:
+    return "" if size is None else f" of {size}"
+
+
+def _explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:
+    dtype = feature.dtype
+    if dtype == STRING:
+        return None if isinstance(value, str) and not isinstance(value, Number) else _explain_bytes(value)
+    if dtype == "bool":
+        return None if isinstance(value, bool) else (Reason.WRONG_TYPE, f"{_named(value)}, not a bool")
+    if isinstance(value, str) and not isinstance(value, Number) and not feature.strict:
+        if "float" in dtype and value in numbers.WORDS:
+            return None
+        value = Number(value) if numbers.spells(value) else value
+    if not isinstance(value, Number):
+        return Reason.WRONG_TYPE, f"{_named(value)}, not a number"
+    if "float" not in dtype and _has_fraction(value, strict=feature.strict):
+        return Reason.FRACTION, f"{_shown(value)} for an {dtype} input"
+    return (Reason.OUT_OF_RANGE, f"{_shown(value)} does not fit {dtype}") if _beyond(value, feature) else None
+
+
+def _has_fraction(number: Number, *, strict: bool) -> bool:
+    pointed = any(c in number for c in ".eE")
+    return pointed if strict else pointed and numbers.has_fraction(number)
+
+
+@functools.cache
+def _limits(dtype: str) -> tuple[float, float]:
+    limits: Any = ml_dtypes.finfo(dtype) if "float" in dtype else np.iinfo(dtype)  # type: ignore[no-untyped-call]
+    return (float(limits.min), float(limits.max)) if "float" in dtype else (int(limits.min), int(limits.max))
+
+
+def _beyond(number: Number, feature: Feature) -> bool:
+    dtype = feature.dtype
+    low, high = _limits(dtype)
+    if "float" in dtype:
+        if low <= float(number) <= high:
+            return False
+        with np.errstate(over="ignore"):  # what lies a little beyond may round to the limit
+            return not np.isfinite(np.dtype(dtype).type(float(number)))
+    if feature.strict and dtype == "uint64" and number.startswith("-"):
+        return True  # the reader refuses even -0
+    found = numbers.whole(number)
+    return found is None or not low <= found <= high
+
+
+def _explain_bytes(value: Any) -> tuple[Reason, str] | None:
+    if not isinstance(value, Pairs) or [name for name, _ in value] != [B64]:
+        return Reason.WRONG_TYPE, f"{_named(value)}, not a string"
+    text = value[0][1]
+    if text is None:
+        return Reason.NULL, "null"
+    if not isinstance(text, str) or isinstance(text, Number):
+        return Reason.WRONG_TYPE, f"{_named(text)}, not base64"
+    try:
+        unbase64(text)
+    except ValueError as error:
+        return Reason.WRONG_TYPE, f"not base64: {error}"
+    return None

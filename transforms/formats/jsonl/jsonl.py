@@ -1,0 +1,342 @@
+"""JSON Lines: one object a line, https://jsonlines.org and RFC 8259.
+
+A line's fate depends on the line alone: what decides is whether `pyarrow.json` reads it, by itself, as
+one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from transforms import columns
+from transforms.dtypes import STRING
+from transforms.errors import RunError
+from transforms.formats import slices
+from transforms.formats.base import Joined
+from transforms.formats.jsonl import convert, diagnose, instances, split, value_types, write
+from transforms.formats.jsonl.convert import Spelling
+from transforms.formats.slices import Found, Why
+from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.storage import room
+
+OPEN, CLOSE = b"{}"
+SAMPLE_ROWS = 100
+BLOCK_BYTES = 1 << 20
+CUT_ROWS = 1024
+# What pyarrow's reader takes at most, measured: for each byte of a block, and besides.
+READER_BLOCKS, READER_BYTES = 4, 20 << 20
+_long_lines = threading.Lock()  # one at a time: what one of them is promised, another one could take
+# RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have. As patterns, one by
+# one: RE2 looks for a literal with the processor's vectors, and leaves the interpreter's lock alone meanwhile.
+NOT_NUMBERS = ("NaN", "Inf")
+
+
+class JsonLines:
+    """The format; see `transforms.formats.base.Format`."""
+
+    name = "jsonl"
+    is_example = False
+    row_end = b"\n"
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
+        """Ends of the chunks: a newline after `chunk_bytes` or `chunk_rows`, and the file's end; see `Format`.
+
+        Blank lines count as rows.
+        """
+        end = 0
+        while end < size:
+            start, most = end, end + chunk_bytes - 1
+            end = min(split.after_newline(file, most), size)
+            if chunk_rows:
+                end = split.after_lines(file, start, end, chunk_rows)
+            yield end
+
+    def rows(self, data: bytes, *, first: bool) -> Rows:
+        """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
+        return split.rows(data, first=first)
+
+    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Parses the fields that the model needs; see `transforms.formats.base.Format`."""
+        if all(feature.fields for feature in features):
+            return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
+        lines, places = instances.wrapped(data, rows)
+        named = instances.named(features)
+        inputs, bad = slices.read(lines, places, named, lambda part: _read_slice(lines, part, named, exact=True))
+        return inputs, [instances.explain(lines[places.starts[b.row] : places.ends[b.row]], b) for b in bad]
+
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
+        if not all(feature.fields for feature in features):
+            return sum(map(_least_value, features)) + len("\n")
+        members = {field: _least_value(feature) for feature in features for field in feature.fields}
+        named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
+        return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
+
+    def write(
+        self,
+        chunk: Chunk,
+        data: bytes,
+        rows: Rows,
+        bad: Sequence[BadRow],
+        predictions: pa.RecordBatch,
+        layout: Layout,
+    ) -> Joined:
+        """Splices predictions into their lines; see `transforms.formats.base.Format`."""
+        unreadable = self._unreadable(data, rows, bad, layout) if layout.error else frozenset()
+        if layout.instance:
+            data, rows = instances.wrapped(data, rows)
+        return write.write(chunk, data, rows, bad, unreadable, predictions, layout)
+
+    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow], layout: Layout) -> frozenset[int]:
+        """The bad rows that are not one object, whatever its fields, to the reader; or not one value."""
+        if layout.instance:
+            pieces = ((one.row, data[rows.starts[one.row] : rows.ends[one.row]]) for one in bad)
+            return frozenset(row for row, piece in pieces if diagnose.syntax(piece) is not None)
+        lines = b"\n".join(data[rows.starts[one.row] : rows.ends[one.row]] for one in bad)
+        _, refused = self.read(lines, self.rows(lines, first=False), ())
+        return frozenset(bad[one.row].row for one in refused)
+
+    def sample(self, data: bytes) -> list[dict[str, Any]]:
+        """The objects among the first lines, or the values if most lines are; the last one may be cut off."""
+        rows = self.rows(data, first=True)
+        found, values, others = [], [], 0
+        for start, end in zip(rows.starts[:SAMPLE_ROWS], rows.ends[:SAMPLE_ROWS], strict=True):
+            try:
+                row = json.loads(data[start:end].decode())
+            except (ValueError, RecursionError):
+                others += end < len(data)
+                continue
+            if isinstance(row, dict):
+                found.append(row)
+            elif instances.is_value(row):
+                values.append(row)
+        return instances.instances(values) if len(values) > len(found) + others else found
+
+
+FORMAT = JsonLines()
+
+
+def _least_value(feature: Feature) -> int:
+    """Bytes that the briefest value takes of which a feature is made."""
+    size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
+    if len(feature.fields) == 1 and feature.shape != (1,):  # one value may be spelled without a list
+        for count in reversed(feature.shape):
+            known = count or 0  # a list of an open size may be empty
+            size = len("[]") + known * size + len(",") * max(0, known - 1)
+    return size
+
+
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: bool = False) -> Found:
+    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why.
+
+    Args:
+        data: Bytes that hold the rows.
+        rows: Where they lie.
+        features: What the model needs.
+        exact: Whether a row has no other fields.
+    """
+    suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
+    # Row numbers: of what was not suspect, then of what could be read, then of what fits.
+    tried = np.flatnonzero(~suspect)
+    lines = columns.gather(data, rows.starts[tried], np.minimum(rows.ends[tried] + 1, len(data)))
+    parsed = _parse(lines, features, exact=exact)
+    inputs, unfit = convert.to_inputs(parsed.tables, features)
+    fitting = np.delete(tried[parsed.numbers], unfit)
+    if (np.diff(fitting) < 0).any():
+        inputs = inputs.take(pa.array(np.argsort(fitting)))
+    known = {int(tried[number]): why for number, why in parsed.refused.items()}
+    bad = np.delete(np.arange(len(rows.starts)), fitting).tolist()
+    return inputs, [
+        (row, known.get(row) or diagnose.explain(data[rows.starts[row] : rows.ends[row]], features)) for row in bad
+    ]
+
+
+def _not_objects(data: bytes, rows: Rows) -> Mask:
+    """Lines that do not begin with `{` and end with `}`.
+
+    That, and as many rows as lines, makes each line exactly one row: an object that goes on over a line's
+    end would need a comma or a string across it, and the next line begins with `{`, so it would not parse.
+    """
+    octets = np.frombuffer(data, np.uint8)
+    first = octets[split.first_not_space(data, rows)]
+    last = octets[split.last_not_space(data, rows.starts, rows.ends)]
+    mask: Mask = (first != OPEN) | (last != CLOSE)
+    return mask
+
+
+def _not_utf8(data: bytes, rows: Rows) -> Mask:
+    mask = np.zeros(len(rows.starts), np.bool_)
+    offsets = np.array([rows.starts[0], rows.ends[-1]], np.int64)
+    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        for row, (start, end) in enumerate(zip(rows.starts, rows.ends, strict=True)):
+            try:
+                data[start:end].decode()
+            except UnicodeDecodeError:
+                mask[row] = True
+    return mask
+
+
+def _not_numbers(data: bytes, rows: Rows) -> Mask:
+    """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
+    mask = np.zeros(len(rows.starts), np.bool_)
+    whole = columns.gather(data, rows.starts[:1], rows.ends[-1:])
+    for word in NOT_NUMBERS:
+        if not pc.match_substring_regex(whole, word)[0].as_py():
+            continue
+        found = pc.match_substring_regex(columns.gather(data, rows.starts, rows.ends), word)
+        for row in np.flatnonzero(found.to_numpy(zero_copy_only=False) & ~mask):
+            mask[row] = diagnose.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
+    return mask
+
+
+class _Run(NamedTuple):
+    """Some lines of a chunk, to be parsed.
+
+    Attributes:
+        numbers: Which ones they are.
+        lines: Their text.
+    """
+
+    numbers: Positions
+    lines: pa.LargeBinaryArray
+
+
+class _Parsed(NamedTuple):
+    """Lines after the parser.
+
+    Attributes:
+        tables: The rows that were read; their schemas may differ: a value may be spelled in several ways, see
+            `json_spelling.spelling`.
+        numbers: Of each of these rows the number of its line.
+        refused: Number of a line -> why it is bad, as far as that is known by now.
+    """
+
+    tables: list[pa.Table]
+    numbers: Positions
+    refused: dict[int, Why]
+
+
+def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> _Parsed:
+    """Parses lines that look like objects, cutting what does not parse down to the guilty lines."""
+    tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
+    refused: dict[int, Why] = {}
+    while todo:
+        run = todo.pop()
+        table = _read_json(run.lines, features, exact=exact) if len(run.lines) else None
+        if table is not None and table.num_rows == len(run.lines):
+            tables.append(table)
+            numbers.append(run.numbers)
+        elif len(run.lines) > 1:
+            todo += _cut(run, features, refused)
+    return _Parsed(tables, np.concatenate(numbers), refused)
+
+
+def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> list[_Run]:
+    """Cuts a run that does not parse into lines that belong together; what is wrong by itself is put aside.
+
+    Which lines belong together is a guess that only saves time: all are parsed again, in the end alone.
+    """
+    likely = value_types.likely(run.lines, features)
+    if 0 < likely.sum() < len(likely):
+        return [_pick(run, np.flatnonzero(likely)), _pick(run, np.flatnonzero(~likely))]
+    if len(likely) > CUT_ROWS:
+        return [_pick(run, np.arange(at, min(at + CUT_ROWS, len(likely)))) for at in range(0, len(likely), CUT_ROWS)]
+    lines = run.lines.to_pylist()
+    # Lines that are likely are mostly good, and differ in their spelling; the others are mostly bad.
+    if likely.all() and len(groups := _group(lines, features)) > 1:
+        return [_pick(run, group) for group in groups]
+    found = {at: why for at, line in enumerate(lines) if (why := diagnose.find(line, features))}
+    refused.update((int(run.numbers[at]), why) for at, why in found.items())
+    if found:
+        return [_pick(run, [at for at in range(len(lines)) if at not in found])]
+    if len(groups := _group(lines, features)) > 1:
+        return [_pick(run, group) for group in groups]
+    middle = len(lines) // 2
+    return [_pick(run, np.arange(middle)), _pick(run, np.arange(middle, len(lines)))]
+
+
+def _group(lines: Sequence[bytes], features: Sequence[Feature]) -> list[list[int]]:
+    """The numbers of lines that are spelled alike."""
+    groups: dict[Any, list[int]] = {}
+    for at, line in enumerate(lines):
+        groups.setdefault(value_types.kinds(line, features), []).append(at)
+    return list(groups.values())
+
+
+def _pick(run: _Run, which: Any) -> _Run:
+    which = np.asarray(which, np.int64)
+    return _Run(run.numbers[which], columns.pick(run.lines, which))
+
+
+def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> pa.Table | None:
+    """Reads lines as the first of them are spelled; None if one of them cannot be read so."""
+    spelling = value_types.spelling(lines[0].as_py(), features)
+    table = _read_spelled(lines, convert.schema(features, spelling), exact=exact)
+    if table is not None:
+        return table
+    firsts = lines[:SAMPLE_ROWS].to_pylist()
+    spelled = value_types.number_spelling(firsts, features)
+    if spelled is None:
+        return _read_as_text(lines, features, spelling, exact=exact)
+    if not spelled:
+        return None
+    schema = convert.schema(features, spelling | spelled)
+    if any(kind == convert.WHOLE for _, kind in spelled):
+        # The reader takes strings of more kinds for decimals than there are numbers; for floats it takes none.
+        floats = pa.schema([field.with_type(convert.as_floats(field.type)) for field in schema])
+        if _read_spelled(lines, floats, exact=exact) is None:
+            return None
+    return _read_spelled(lines, schema, exact=exact)
+
+
+def _read_as_text(
+    lines: pa.LargeBinaryArray, features: Sequence[Feature], spelling: Spelling, *, exact: bool
+) -> pa.Table | None:
+    """Reads lines in which numbers are spelled in several ways."""
+    try:
+        text, spelled = value_types.as_text(lines.to_pylist(), features)
+    except (ValueError, RecursionError):
+        return None
+    rows = split.rows(text, first=False)
+    rewritten = columns.gather(text, rows.starts, rows.ends + 1)
+    return _read_spelled(rewritten, convert.schema(features, spelling | spelled), exact=exact)
+
+
+def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool) -> pa.Table | None:
+    """Reads lines by a schema; None if one of them cannot be read so."""
+    text = columns.contents(lines)
+    others: Literal["error", "ignore"] = "error" if exact else "ignore"
+    longest = int(columns.sizes(lines).max()) + 1
+    block = min(max(BLOCK_BYTES, longest), text.size + 1)  # it has to hold the longest line, and is allocated whole
+    with _long_lines if longest > BLOCK_BYTES else contextlib.nullcontext():
+        _check_memory(block)
+        try:
+            return pyarrow.json.read_json(
+                pa.BufferReader(text),
+                pyarrow.json.ReadOptions(use_threads=False, block_size=block),
+                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
+            )
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
+            return None
+
+
+def _check_memory(block: int) -> None:
+    """Refuses to read where there is no memory for it: the parser inside pyarrow would end the process."""
+    needed = READER_BLOCKS * block + READER_BYTES
+    try:
+        room.require(needed)
+    except MemoryError as error:
+        raise RunError(
+            f"there are no {needed:,} bytes of memory left to read lines of up to {block:,} bytes; raise --max_memory "
+            "if it is given, or lower --chunk_bytes and --wave_bytes"
+        ) from error

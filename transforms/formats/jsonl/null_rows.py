@@ -1,0 +1,63 @@
+"""JSON lines of rows without a prediction, for a left join: the row as it was, null predictions, and the error.
+
+    {"a": 1, "x": "text"}   ->   {"a": 1, "x": "text", "prediction": null, "error": {"stage": "read", …}}
+
+A line stays what it is if the reader of good rows reads it, and if none of its names is one of those that
+are added: so a part is JSON throughout, and has no name twice that it did not have before. Any other line
+is held by the error, as text: `{"prediction": null, "error": {…, "row": "[1, 2", "row_encoding": "utf-8"}}`.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+
+from transforms import dead_letters
+from transforms.formats.jsonl import diagnose, instances, pick_fields
+from transforms.records import BadRow, Chunk, Layout, Rows
+
+
+def lines(
+    chunk: Chunk, data: bytes, rows: Rows, bad: Sequence[BadRow], unreadable: Collection[int], layout: Layout
+) -> dict[int, bytes]:
+    """A line for each bad row, by its number and in order.
+
+    Args:
+        chunk: The chunk.
+        data: Its bytes.
+        rows: Where its rows lie.
+        bad: The bad ones, in order.
+        unreadable: Numbers of those that are not one object to the reader.
+        layout: What stands in an output row.
+    """
+    return {one.row: _line(chunk, data, rows, one, layout, is_object=one.row not in unreadable) for one in bad}
+
+
+def _line(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow, layout: Layout, *, is_object: bool) -> bytes:
+    raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
+    names = _names(raw) if is_object else None
+    stays = layout.whole_row and names is not None and not set(names) & set(layout.added)
+    added = [_member(name, b"null") for name in layout.predicted]
+    row = instances.inner(raw) if layout.instance else raw
+    added.append(_member(layout.error or "", dead_letters.error(bad, None if stays or not layout.whole_row else row)))
+    if layout.key:
+        added.append(
+            _member(layout.key, json.dumps(dead_letters.key(chunk, rows, bad.row), ensure_ascii=False).encode())
+        )
+    if stays:
+        brace = raw.rindex(b"}")
+        return raw[:brace] + (b", " if names else b"") + b", ".join(added) + raw[brace:] + b"\n"
+    picked = {} if layout.whole_row or names is None else pick_fields.members(raw, names, layout)
+    if layout.key_field:
+        added.append(_member(layout.key_field, picked.pop(layout.key_field, b"null")))
+    return b"{" + b", ".join([*(_member(*member) for member in picked.items()), *added]) + b"}\n"
+
+
+def _names(line: bytes) -> list[str] | None:
+    """The names in an object; None where Python does not read what the reader does."""
+    try:
+        return [name for name, _ in diagnose.parse(line)]
+    except ValueError:
+        return None
+
+
+def _member(name: str, value: bytes) -> bytes:
+    return b"%b: %b" % (json.dumps(name, ensure_ascii=False).encode(), value)

@@ -1,0 +1,152 @@
+"""Which of a row's own fields are written, and rows that have a field of a name which is added."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns
+from transforms.formats import slices
+from transforms.formats.jsonl import diagnose
+from transforms.reasons import Reason
+from transforms.records import BadRow, Layout, Positions, Rows
+from transforms.threads import in_threads
+
+RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Picked(NamedTuple):
+    """Text from the rows where not all of a row is written.
+
+    Attributes:
+        heads: `{` and the fields that are kept, each with a comma after it; None where none are.
+        keys: The member that is the row's own key; None where it is not asked for.
+    """
+
+    heads: pa.Array | None
+    keys: pa.Array | None
+
+
+def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[Picked, list[BadRow]]:
+    """Picks the fields to write from the good rows, and finds the rows where a name would stand twice."""
+    if layout.whole_row:
+        return Picked(None, None), list(_collisions(data, rows, numbers, layout))
+    if not layout.row and not layout.key_field:
+        return Picked(None, None), []
+    heads, keys, bad = [], [], []
+    wanted = _wanted(layout)
+    for number in numbers:
+        line = data[rows.starts[number] : rows.ends[number]]
+        found = _refuse(line, wanted, layout)
+        if found:
+            bad.append(BadRow(int(number), "write", found[0].value, found[1]))
+            continue
+        fields = {_name(name): raw for name, raw in RAW.decode(line).items() if wanted(name)}
+        if layout.key_field:
+            keys.append(b"%b: %b" % (_name(layout.key_field), fields[_name(layout.key_field)]))
+        if layout.row:
+            heads.append(b"{" + b"".join(b"%b: %b, " % member for member in fields.items()))
+    return Picked(
+        pa.array(heads, pa.large_binary()) if layout.row else None,
+        pa.array(keys, pa.large_binary()) if layout.key_field else None,
+    ), bad
+
+
+def members(line: bytes, names: Sequence[str], layout: Layout) -> dict[str, bytes]:
+    """The members to write of an object that has these names; none where it is not clear which they are.
+
+    What is left out of good rows is left out of bad ones, too.
+    """
+    wanted = _wanted(layout)
+    asked = [name for name in names if wanted(name)]
+    if _twice(asked, () if layout.key_field else layout.added):
+        return {}
+    try:
+        return {name: bytes(raw) for name, raw in RAW.decode(line).items() if name in asked}
+    except msgspec.MsgspecError:  # it is stricter than the reader
+        return {}
+
+
+def _name(name: str) -> bytes:
+    return json.dumps(name, ensure_ascii=False).encode()
+
+
+def _wanted(layout: Layout) -> Callable[[str], bool]:
+    if not layout.row:
+        return lambda name: name == layout.key_field
+    if layout.include:
+        return lambda name: name in layout.include
+    return lambda name: name not in layout.exclude
+
+
+def _refuse(line: bytes, wanted: Callable[[str], bool], layout: Layout) -> tuple[Reason, str] | None:
+    """Why the fields to write cannot be picked from a row, or None."""
+    try:
+        names = [name for name, _ in diagnose.parse(line) if wanted(name)]
+    except ValueError as error:
+        return Reason.NOT_JSON, str(error)
+    if layout.key_field and layout.key_field not in names:
+        return Reason.MISSING, f"field {layout.key_field}: not in the row"
+    return _twice(names, () if layout.key_field else layout.added)
+
+
+def _twice(names: Sequence[str], added: Sequence[str]) -> tuple[Reason, str] | None:
+    for name in names:
+        if name in added:
+            return Reason.COLLISION, f"the row already has a field {name}"
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    return (Reason.DUPLICATE_NAME, f"field {repeated}: given twice") if repeated is not None else None
+
+
+def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> Iterator[BadRow]:
+    """Rows that have a field of a name which is added.
+
+    Few rows hold the name at all, be it as text or spelled with escapes: only those are parsed.
+    """
+    names = layout.added
+    if b"\\" not in data and not any(data.find(json.dumps(n, ensure_ascii=False).encode()) >= 0 for n in names):
+        return
+    pattern = "|".join(_spellings(name) for name in names)
+    step = slices.row_count(len(rows.starts), len(data))
+
+    def match(first: int) -> pa.Array:
+        part = numbers[first : first + step]
+        return pc.match_substring_regex(columns.gather(data, rows.starts[part], rows.ends[part] + 1), pattern)
+
+    found_in = in_threads(match, range(0, len(numbers), step))
+    suspects = pa.chunked_array(list(found_in), pa.bool_()).to_numpy()
+    for number in numbers[suspects]:
+        line = data[rows.starts[number] : rows.ends[number]]
+        try:
+            found = [name for name, _ in diagnose.parse(line) if name in names]
+        except ValueError as error:
+            yield BadRow(int(number), "write", Reason.NOT_JSON.value, str(error))
+            continue
+        if found:
+            message = f"the row already has a field {found[0]}"
+            yield BadRow(int(number), "write", Reason.COLLISION.value, message)
+
+
+def _spellings(name: str) -> str:
+    """A pattern (RE2) for a name in quotes, each of its characters as itself or escaped."""
+    return '"' + "".join(_spelled(character) for character in name) + '"'
+
+
+def _spelled(character: str) -> str:
+    units = character.encode("utf-16-be")
+    escapes = "".join(rf"\\u(?i:{units[i : i + 2].hex()})" for i in range(0, len(units), 2))
+    short = {
+        '"': r"\\\"",
+        "\\": r"\\\\",
+        "/": r"\\/",
+        "\b": r"\\b",
+        "\f": r"\\f",
+        "\n": r"\\n",
+        "\r": r"\\r",
+        "\t": r"\\t",
+    }
+    return f"(?:{re.escape(character)}|{short.get(character, escapes)}|{escapes})"

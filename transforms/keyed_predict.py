@@ -1,0 +1,181 @@
+"""KeyedPredict: keyjoin's scoring for a pipeline of your own, from dictionaries to dictionaries."""
+
+import base64
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.ml.inference.base import RunInference
+
+from transforms.errors import UsageError
+from transforms.formats.jsonl import jsonl
+from transforms.mapping.feature_mapping import map_inputs, named
+from transforms.mapping.name_lists import Path
+from transforms.predict import KeyedChunkHandler, from_ipc
+from transforms.reasons import Reason
+from transforms.records import BadRow, Features, unpack_bad
+from transforms.saved_model import loader
+from transforms.saved_model.constants import check as check_constants
+from transforms.saved_model.contract import find_contract
+from transforms.saved_model.loader import Loading
+from transforms.scoring.padding import with_padding
+
+DEAD: Final = "dead_letters"
+
+
+class DeadRow(NamedTuple):
+    """A dictionary that could not be scored.
+
+    Attributes:
+        row: The dictionary, as it came.
+        stage: `read`, `predict` or `write`.
+        reason: A `Reason` value.
+        message: What was found, in one line.
+    """
+
+    row: dict[str, Any]
+    stage: str
+    reason: str
+    message: str
+
+
+TaggedDeadRow = beam.pvalue.TaggedOutput[Literal["dead_letters"], DeadRow]
+
+
+class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
+    """Scores dictionaries and gives every prediction back to its own dictionary.
+
+    Input:  PCollection[dict[str, Any]]; bytes and NumPy values may stand in them
+    Output: joined, dead_letters = PCollection[dict[str, Any]], PCollection[DeadRow]; every input is in
+            exactly one of them
+
+    >>> rows | KeyedPredict("model/", input_map={"keras_tensor": "features"})  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        features: Sequence[str] = (),
+        input_map: Mapping[str, str | Path] | None = None,
+        pad: Mapping[str, str | float] | None = None,
+        signature: str = "serving_default",
+        key_input: str | None = None,
+        batch_size: int = 1024,
+        prediction_prefix: str = "",
+        model_ops: str | None = None,
+        model_libraries: Sequence[str] = (),
+        constants: Mapping[str, Any] | None = None,
+        tf32: bool = False,
+    ) -> None:
+        """Loads the model once, to see that it fits.
+
+        Args:
+            model: Folder of a SavedModel.
+            features: Scalar fields that make up the input, as a matrix.
+            input_map: Input of the model -> field, or the fields that lead into objects as a tuple, `("a", "b")`;
+                without it, inputs are fed by name.
+            pad: Input of the model -> the value that its rows are padded with to the longest of a call; rows of other
+                inputs whose size is open are grouped by shape.
+            signature: The signature to call.
+            key_input: The input that takes the key, if it is not called `key`.
+            batch_size: Rows that a model call sees at most.
+            prediction_prefix: Put before the names of the outputs.
+            model_ops: What happens to a model that does more than compute, see
+                `transforms.model_safety.model_ops.judge`.
+            model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`; workers
+                need them, too.
+            constants: Input of the model -> the value that it has for all rows.
+            tf32: Whether a GPU may round the factors of float32 products to 10 bits. TensorFlow keeps one such setting
+                for all models of a process; loading this one sets it.
+
+        Raises:
+            UsageError: The model cannot be loaded, or an input is fed by nothing.
+        """
+        super().__init__()
+        given = tuple(
+            (name, value if isinstance(value, str) else json.dumps(value, default=_plain))
+            for name, value in (constants or {}).items()
+        )
+        loading = Loading(signature, model_ops, libraries=tuple(model_libraries), constants=given, tf32=tf32)
+        load = functools.partial(loader.load, model, loading)
+        loaded = load()
+        check_constants(loaded.constants, (input_map or {}).keys(), in_python=True)
+        contract = find_contract(loaded, signature, key_input)
+        pads = {name: str(value) for name, value in (pad or {}).items()}
+        if unknown := sorted(pads.keys() - {tensor.name for tensor in contract.inputs}):
+            raise UsageError(f"pad names {unknown[0]}, but the model's inputs are {[t.name for t in contract.inputs]}")
+        mapped = with_padding(map_inputs(contract, [], features, input_map), pads)
+        self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
+        self.handler = KeyedChunkHandler(load, contract, mapped, min(batch_size, contract.most))
+        self.prefix = prediction_prefix
+
+    def expand(self, rows: beam.PCollection[dict[str, Any]]) -> Any:  # Beam warns about every type for several outputs
+        """Wires the steps."""
+        size = self.handler.batch_size
+        return (
+            rows
+            | "BatchRows" >> beam.BatchElements(min_batch_size=1, max_batch_size=size)
+            | "ReadRows" >> beam.Map(self._read).with_output_types(list[Features])
+            | "RunInference" >> RunInference(self.handler)
+            | "JoinRows" >> beam.FlatMap(self._join).with_outputs(DEAD, main="joined")
+        )
+
+    def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
+        lines = b"".join(_line(named(self.whole, row)) for row in rows)
+        inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
+        return [Features("", inputs, (rows, bad))]
+
+    def _join(self, result: Any) -> Iterator[dict[str, Any] | TaggedDeadRow]:
+        rows, unread = result.example.payload
+        predictions = result.inference
+        good = np.delete(np.arange(len(rows)), [bad.row for bad in unread])
+        lost = unpack_bad(predictions.bad)
+        unscored = [bad._replace(row=int(good[bad.row])) for bad in lost]
+        scored = np.delete(good, [bad.row for bad in lost])
+        for bad in [*unread, *unscored]:
+            yield _dead(rows, bad)
+        for row, prediction in zip(scored, from_ipc(predictions.columns).to_pylist(), strict=True):
+            named = {self.prefix + name: _text(value) for name, value in prediction.items()}
+            taken = sorted(named.keys() & rows[row].keys())
+            if taken:
+                found = BadRow(int(row), "write", Reason.COLLISION.value, f"the row already has a field {taken[0]}")
+                yield _dead(rows, found)
+            else:
+                yield {**rows[row], **named}
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, default=_plain).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        # No object, so that it is refused with these words.
+        return json.dumps(f"not to be written as JSON: {error}").encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks: bytes as TensorFlow Serving's REST API spells them, NumPy's values as Python's."""
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return {"unsupported": type(value).__name__}
+
+
+def _text(value: Any) -> Any:
+    """Strings of a model are bytes: text where they are UTF-8."""
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value
+
+
+def _dead(rows: Sequence[dict[str, Any]], bad: BadRow) -> TaggedDeadRow:
+    return beam.pvalue.TaggedOutput(DEAD, DeadRow(rows[bad.row], bad.stage, bad.reason, bad.message))

@@ -1,0 +1,1 @@
+"""The feature mapping: which fields of a row feed which input of a model."""

@@ -1,0 +1,97 @@
+"""Values for fields that a row lacks, or has as null: `--missing FIELD=VALUE`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns
+from transforms.dtypes import STRING
+from transforms.mapping import numbers
+from transforms.records import Feature
+
+
+def value(text: str, dtype: str, shape: Sequence[int | None]) -> Any:
+    """The value that a text spells, as nested lists.
+
+    Args:
+        text: A value, or a JSON list in the shape; one value stands for all of a shape. Floats may be `nan`.
+        dtype: The model's input's.
+        shape: Of a row's value.
+
+    Raises:
+        ValueError: It spells none that fits.
+
+    >>> value("0", "int32", (2,)), value("[1.5, nan]", "float32", (2,)), value("Bern", "string", ())
+    ([0, 0], [1.5, nan], b'Bern')
+    """
+    if not shape or not text.startswith("["):
+        one = _leaf(text, dtype)
+        sizes = [size for size in shape if size is not None]
+        if len(sizes) < len(shape):
+            raise ValueError(f"the input's size is open; give a list such as [{text}]")
+        for size in reversed(sizes):
+            one = [one] * size
+        return one
+    if "float" in dtype:
+        text = text.replace("nan", "NaN")
+    found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    return _nested(found, dtype, shape)
+
+
+def _nested(found: Any, dtype: str, shape: Sequence[int | None]) -> Any:
+    if not shape:
+        if isinstance(found, bool):
+            found = json.dumps(found)
+        if not isinstance(found, str):
+            raise ValueError(f"{json.dumps(found)} is no {dtype}")
+        return _leaf(found, dtype)
+    if not isinstance(found, list) or shape[0] not in (None, len(found)):
+        raise ValueError(f"{json.dumps(found)} is no list of the input's length")
+    made = [_nested(item, dtype, shape[1:]) for item in found]
+    if len({np.shape(item) for item in made}) > 1:
+        raise ValueError(f"{json.dumps(found)} has lists of different lengths")
+    return made
+
+
+def _leaf(text: str, dtype: str) -> Any:
+    if dtype == STRING:
+        return text.encode()
+    if dtype == "bool":
+        found = {"true": True, "false": False}.get(text)
+    else:
+        found = number("NaN" if text == "nan" else text, dtype)
+    if found is None:
+        raise ValueError(f"{text!r} is no {dtype}")
+    return found
+
+
+def number(text: str, dtype: str) -> Any:
+    """The number that a text spells; None if it spells none that the dtype holds.
+
+    >>> number("31", "int8"), number("310", "int8"), number("1.5", "float32")
+    (31, None, 1.5)
+    """
+    made = numbers.from_text(pa.array([text]), columns.READ_AS[dtype])
+    fits = not made.null_count and columns.in_range(made, dtype, words=True).all()
+    return made[0].as_py() if fits else None
+
+
+def fill(values: pa.Array, text: str, feature: Feature) -> pa.Array:
+    """Values with what a text spells in place of nulls.
+
+    Args:
+        values: What was read: single values, or lists in the input's shape.
+        text: The default.
+        feature: What it feeds.
+    """
+    if not values.null_count:
+        return values
+    shape = feature.shape if len(feature.fields) == 1 else ()
+    made = value(text, feature.dtype, shape)
+    if not pa.types.is_list(values.type) and shape:  # one value a row, of the shape (1,)
+        (made,) = made
+    return pc.coalesce(values, pa.scalar(made, values.type))

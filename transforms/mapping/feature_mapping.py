@@ -1,0 +1,394 @@
+"""Mapping: which fields of a row feed which input of the model, decided once, before the run."""
+
+import itertools
+import json
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from transforms.columns import B64, READ_AS
+from transforms.dtypes import STRING
+from transforms.errors import UsageError, nearest
+from transforms.formats.base import Instance
+from transforms.mapping import defaults, fitting, row_paths
+from transforms.mapping.name_lists import FORM, Path, names_text
+from transforms.records import INSTANCE, Feature
+from transforms.saved_model.model import KEY, Contract, Tensor
+
+Sample = Sequence[Mapping[str, Any]]
+SHOWN = 60  # characters of a row in a message
+
+
+def map_inputs(
+    contract: Contract,
+    sample: Sample,
+    stacked: Sequence[str] = (),
+    renamed: Mapping[str, str | Path] | None = None,
+    *,
+    is_example: bool = False,
+    strict: bool = False,
+    missing: Mapping[str, str] | None = None,
+) -> tuple[Feature, ...]:
+    """Finds what feeds each data input of a model.
+
+    Named fields come first. Rows that are `{"b64": …}` as a whole are the value of the only input, as in TensorFlow
+    Serving. Then an input takes the field of its own name; then the only input left takes the only field that fits
+    it. A size that the model leaves open stays open: each row has its own. The number of dimensions of an input of
+    any shape is that of most of the first rows.
+
+    Args:
+        contract: What the signature takes.
+        sample: Some rows; may be empty, then inputs are fed by name.
+        stacked: Scalar fields that make up one input, as a matrix.
+        renamed: Input -> field, which may be inside of objects, see `transforms.mapping.row_paths`.
+        is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
+            model by their own bytes.
+        strict: Whether numbers have to be JSON numbers of the input's own kind.
+        missing: Field -> the text of its value where it is missing or null. What feeds no input is not looked at, see
+            `check_missing`.
+
+    Raises:
+        UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
+    """
+    renamed, missing = renamed or {}, missing or {}
+    if sample and isinstance(sample[0], Instance):
+        return (_whole_value(contract, sample, [*stacked, *renamed, *missing])._replace(strict=strict),)
+    known = [t.name for t in contract.inputs]
+    for name in renamed:
+        if name not in known:
+            raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
+    open_ = [t for t in contract.inputs if t.name not in renamed]
+    paths = {name: _path(name, field, sample, is_example=is_example) for name, field in renamed.items()}
+    fields = {name: path[:1] for name, path in paths.items()}
+    if stacked:
+        if len(open_) != 1:
+            raise UsageError(
+                f"--features feeds one input, and {[t.name for t in open_]} are left; map others with --input_map"
+                f"{_why_data(contract)}"
+            )
+        fields[open_[0].name] = tuple(stacked)
+    if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
+        (tensor,) = contract.inputs
+        return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
+    unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample, missing))]
+    unfed += [error for name in stacked if (error := _absent(open_[0].name, (name,), sample, missing))]
+    for tensor in open_:
+        if tensor.name not in fields:
+            try:
+                known_names = {*_names(sample), *missing}
+                fields[tensor.name] = _field_of(contract, tensor, sample, known_names, is_example=is_example)
+            except UsageError as error:
+                unfed.append(str(error))
+    if unfed:
+        raise UsageError("; ".join(unfed))
+    made = []
+    for tensor in contract.inputs:
+        path = paths.get(tensor.name, ())
+        rows = [{path[0]: row_paths.at(row, path)} for row in sample] if path[1:] else sample
+        feature = _feature(tensor, fields[tensor.name], rows, is_example=is_example)
+        if tensor.is_parsed and feature.fields and not is_example:
+            _check_parsed(tensor, feature.fields[0], rows)
+        made.append(_with_missing(feature._replace(strict=strict, path=path[1:]), missing))
+    _check_fields(made)
+    return tuple(made)
+
+
+def _path(name: str, field: str | Path, sample: Sample, *, is_example: bool) -> Path:
+    path = row_paths.find(name, field, () if is_example else sample)
+    if is_example and len(path) > 1:
+        raise UsageError(f"--input_map leads {name} into {path[0]}, and tf.Examples have no objects; name a feature")
+    return path
+
+
+def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
+    """A feature with the defaults of its fields.
+
+    Raises:
+        UsageError: One is none that the input takes.
+    """
+    texts = tuple(missing.get(".".join((field, *feature.path))) for field in feature.fields)
+    if not any(text is not None for text in texts):
+        return feature
+    shape = feature.shape if len(texts) == 1 else ()
+    for field, text in zip(feature.fields, texts, strict=True):
+        try:
+            if text is not None:
+                defaults.value(text, feature.dtype, shape)
+        except ValueError as error:
+            told = describe(Tensor(feature.name, feature.dtype, shape, ""))
+            raise UsageError(
+                f"--missing gives the field {field} a value that the model's input {feature.name} ({told}) does not "
+                f"take: {error}; give one of that dtype, or a JSON list of that shape"
+            ) from error
+    return feature._replace(missing=texts)
+
+
+def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> None:
+    """Refuses defaults of fields that feed nothing.
+
+    Raises:
+        UsageError: There is one.
+    """
+    fed = [".".join((field, *feature.path)) for feature in features for field in feature.fields]
+    strange = next((field for field in missing if field not in fed), None)
+    if strange is not None:
+        raise UsageError(
+            f"--missing names the field {strange}, which feeds no input of the model{nearest(strange, fed)}; name one "
+            f"of {fed}"
+        )
+
+
+def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -> str | None:
+    """That no row has a field that is to feed an input."""
+    if not sample or ".".join(path) in missing or any(row_paths.leads(row, path) for row in sample):
+        return None
+    names, field = _names(sample), ".".join(path)
+    return (
+        f"the rows have no field {field}{nearest(field, names)} to feed the model's input {name}; they have {names}: "
+        "name another with --features or --input_map"
+    )
+
+
+def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
+    """What feeds the only input of a model from rows that are JSON values."""
+    shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
+    names = [tensor.name for tensor in contract.inputs]
+    if asked:
+        raise UsageError(
+            f"--features, --input_map and --missing name fields ({', '.join(asked)}), and the rows are JSON values "
+            f"without any, such as {shown}; leave the flags out"
+        )
+    if len(names) != 1:
+        example = ", ".join(f"{json.dumps(name)}: …" for name in names)
+        raise UsageError(
+            f"the rows are JSON values, such as {shown}, which feed a model with one data input, and this one has "
+            f"{names}; write each row as an object, {{{example}}}"
+        )
+    (tensor,) = contract.inputs
+    if tensor.is_parsed:
+        _check_parsed(tensor, INSTANCE, sample)
+    return _feature(tensor, (INSTANCE,), sample, is_example=False)._replace(fields=())
+
+
+def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
+    """Refuses text for an input that takes serialized tf.Examples: some texts are Examples by chance, without a value.
+
+    Raises:
+        UsageError: Most of the first rows have text.
+    """
+    if _most(isinstance(fitting.leaf(row.get(field)), str) for row in sample):
+        raise UsageError(
+            f"the model's input {tensor.name} takes serialized tf.Examples, and the rows' field {field} holds text; "
+            "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
+            f'bytes of Examples in JSON are written {{"{field}": {{"{B64}": …}}}}'
+        )
+
+
+def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
+    """Reads `--input_map` by the model's inputs: where a name holds an equals sign, the text alone does not tell.
+
+    Args:
+        pairs: Input -> field, split at any of the equals signs; with a path instead of a field, nothing is read.
+        inputs: Names of the model's inputs.
+        fields: Names of the rows' fields.
+
+    Returns:
+        Input -> field. A pair that names no input is kept as it is.
+
+    Raises:
+        UsageError: A pair can be read in two ways, or an input is named twice.
+    """
+    found: dict[str, str | Path] = {}
+    for given, to in pairs.items():
+        text = "=".join([given, *([to] if isinstance(to, str) else to)])
+        ways = [(name, text[len(name) + 1 :]) for name in inputs if text.startswith(f"{name}=") and text != f"{name}="]
+        ways = ways if isinstance(to, str) else []
+        likely = [way for way in ways if way[1] in fields] if len(ways) > 1 else ways
+        if len(ways) > 1 and len(likely) != 1:
+            raise UsageError(
+                f"--input_map {text} can be read in {len(ways)} ways, as the model has the inputs "
+                f"{[name for name, _ in ways]}; write {FORM}"
+            )
+        name, field = likely[0] if likely else (given, to)
+        if name in found:
+            raise UsageError(f"--input_map names the model input {name} twice; name it once")
+        found[name] = field
+    return found
+
+
+def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
+    """Whether a row is the value of the only input by itself: `{"b64": …}` for one string a row."""
+    is_value = len(row) == 1 and isinstance(row.get(B64), str)
+    return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
+
+
+def named(inputs: Sequence[Tensor], row: Any) -> Mapping[str, Any]:
+    """The row; one that is the value of the only input becomes a field of the input's name.
+
+    Raises:
+        UsageError: It is a value without a name, and the model has several inputs.
+    """
+    if isinstance(row, Mapping) and not takes_whole(inputs, row):
+        return row
+    if len(inputs) != 1:
+        raise UsageError(
+            f"{json.dumps(row)[:SHOWN]} is no object, and the model has the inputs {[t.name for t in inputs]}; write "
+            f"{{{', '.join(f'{json.dumps(t.name)}: …' for t in inputs)}}}"
+        )
+    return {inputs[0].name: row}
+
+
+def _names(sample: Sample) -> list[str]:
+    return sorted({name for row in sample for name in row})
+
+
+def _why_data(contract: Contract) -> str:
+    return f" ({contract.why_data}, so that it is data)" if contract.why_data else ""
+
+
+def _field_of(
+    contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, is_example: bool
+) -> tuple[str, ...]:
+    alone, names = len(contract.inputs) == 1, _names(sample)
+    if tensor.name in known:
+        return (tensor.name,)
+    if is_example and alone and tensor.dtype == STRING and tensor.shape == ():
+        return ()
+    if not sample:
+        return (tensor.name,)
+    fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, is_example) for row in sample)]
+    if fit == [B64] and alone and not is_example:
+        raise UsageError(
+            f"the rows' field {B64} may be text or base64, and its rows have other fields: {names}; give its text to "
+            f"the model's input {tensor.name} with --input_map {tensor.name}={B64}, or write "
+            f'{{"{tensor.name}": {{"{B64}": …}}}} for base64'
+        )
+    if alone and len(fit) == 1:
+        return (fit[0],)
+    why = f"; {fit} all fit" if alone and fit else f"; the rows have {names}{nearest(tensor.name, names)}"
+    if alone and not is_example and (columns := _stackable(tensor, sample)):
+        raise UsageError(
+            f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; {columns}"
+        )
+    raise UsageError(
+        f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
+        f"map one with --input_map {tensor.name}=FIELD{_why_data(contract) if tensor.name == KEY else ''}"
+        f"{_part_of(contract, tensor)}"
+    )
+
+
+def _part_of(contract: Contract, tensor: Tensor) -> str:
+    """What to do if an input is a part of a ragged or sparse one, of which the model does not say what it is."""
+    name, _, number = tensor.name.rpartition("_")
+    if not number.isdecimal() or name not in [t.name for t in contract.inputs]:
+        return ""
+    return (
+        f"; if {name} is a ragged or sparse input and {tensor.name} a part of it, save the model with its function as "
+        "an attribute of the saved object (module.call = function), which says so"
+    )
+
+
+def _stackable(tensor: Tensor, sample: Sample) -> str:
+    """The flag that makes an input of as many numbers out of flat columns; empty if there are not enough."""
+    shape = tensor.shape
+    if tensor.dtype in (STRING, "bool") or shape is None or len(shape) != 1 or shape == (1,):
+        return ""
+    named = dict.fromkeys(name for row in sample for name in row)  # as the rows have them, not sorted
+    scalar = tensor._replace(shape=())
+    columns = [
+        name for name in named if _most(name in row and fitting.fits(row[name], scalar, False) for row in sample)
+    ]
+    if len(columns) < (shape[0] or 2):
+        return ""
+    flag = f"--features={shlex.quote(names_text(columns))}"
+    if shape[0] in (None, len(columns)):
+        return f"make it of the rows' {len(columns)} numbers, in this order, with {flag}"
+    return f"make it of {shape[0]} of the rows' {len(columns)} numbers; remove the others from {flag}"
+
+
+def _most(votes: Iterable[bool]) -> bool:
+    """Whether most say yes: a bad row among the first must not decide for the others."""
+    counted = list(votes)
+    return 2 * sum(counted) > len(counted)
+
+
+def describe(tensor: Tensor) -> str:
+    """A tensor's dtype and shape for people: `float32 [N, 13]`.
+
+    >>> describe(Tensor("x", "float32", (13, None), "x:0"))
+    'float32 [N, 13, ?]'
+    """
+    if tensor.kind:
+        return f"{tensor.kind} {describe(tensor._replace(kind=''))}"
+    if tensor.shape is None:
+        return f"{tensor.dtype} of any shape"
+    return f"{tensor.dtype} [{', '.join(['N', *('?' if s is None else str(s) for s in tensor.shape)])}]"
+
+
+def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_example: bool) -> Feature:
+    if len(fields) > 1:
+        if tensor.shape not in ((len(fields),), (None,), None):
+            raise UsageError(
+                f"--features gives {len(fields)} values a row, and input {tensor.name} is {describe(tensor)}; "
+                "name as many fields as the input has columns"
+            )
+        return Feature(tensor.name, tensor.dtype, (len(fields),), fields)
+    if not fields:
+        return Feature(tensor.name, tensor.dtype, (), fields)
+    shape = tensor.shape
+    if shape is None or None in shape:
+        shapes = [
+            fitting.settled(row[fields[0]], tensor, is_example) for row in sample if row.get(fields[0]) is not None
+        ]
+        shape = _open_shape(tensor, fields[0], shapes, is_example=is_example)
+    if 0 in shape:
+        raise _no_values(tensor, fields[0], shape)
+    return Feature(tensor.name, tensor.dtype, shape, fields)
+
+
+def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> UsageError:
+    return UsageError(
+        f"the model's input {tensor.name} ({describe(tensor)}) would get no values: the rows' field {field} gives it "
+        f"the shape {list(shape)}; fix the rows, or export the model without that input"
+    )
+
+
+def _open_shape(
+    tensor: Tensor, field: str, shapes: Sequence[tuple[int, ...] | None], *, is_example: bool
+) -> tuple[int | None, ...]:
+    """The shape of an input that leaves sizes open, by the shapes that rows give it; None does not fit.
+
+    Raises:
+        UsageError: The rows do not settle the number of dimensions, or hold no values.
+    """
+    known = [shape for shape in shapes if shape is not None]
+    shape = tensor.shape
+    if shape is None and known:
+        shape = (None,) * Counter(map(len, known)).most_common(1)[0][0]
+    if shape is None or (is_example and shape.count(None) > 1) or (shapes and not known):
+        raise UsageError(
+            f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first rows' field {field} "
+            "does not settle it; export the model with a fixed shape"
+        )
+    if known and all(0 in found for found in known):
+        raise _no_values(tensor, field, known[0])
+    return shape
+
+
+def _check_fields(features: Sequence[Feature]) -> None:
+    read_as: dict[Path, Any] = {}
+    for feature in features:
+        for field in feature.fields:
+            slot, shown = (field, *feature.path), ".".join((field, *feature.path))
+            kind = (READ_AS[feature.dtype], feature.shape if len(feature.fields) == 1 else ())
+            if read_as.setdefault(slot, kind) != kind:
+                raise UsageError(
+                    f"field {shown} feeds inputs of different dtypes or shapes; give each a field of its own"
+                )
+    for path, other in itertools.permutations(read_as, 2):
+        if other[: len(path)] == path:
+            raise UsageError(
+                f"field {'.'.join(path)} feeds an input, and so does {'.'.join(other)} inside of it; map one of "
+                "them to another field with --input_map"
+            )

@@ -1,0 +1,72 @@
+"""Whether a value of a sampled row feeds a tensor, and which shape it gives to one that leaves sizes open."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transforms.columns import B64
+from transforms.dtypes import STRING
+from transforms.mapping import numbers
+from transforms.saved_model.constants import agree
+from transforms.saved_model.model import Tensor
+
+
+def fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
+    """Whether a value has the dtype and the shape of a tensor; in tf.Examples shapes are flat."""
+    first, shape = leaf(value), _shape(value)
+    if tensor.dtype == STRING:
+        kind = isinstance(first, (str, bytes)) or (isinstance(first, dict) and set(first) == {B64})
+    elif tensor.dtype == "bool":
+        kind = isinstance(first, bool) or (is_example and first in (0, 1))
+    else:
+        kind = _is_number(first, tensor.dtype, text=not is_example)
+    if not kind or tensor.shape is None:
+        return kind
+    if is_example:
+        return _open_size(tensor.shape, shape[0]) is not None
+    if tensor.shape == (1,) and shape == ():
+        return True
+    return agree(shape, tensor.shape)
+
+
+def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
+    """Whether a value feeds a number; strings and whole floats may, but in tf.Examples."""
+    if isinstance(leaf, str):
+        return text and (
+            numbers.spells(leaf) or leaf in numbers.WORDS if "float" in dtype else numbers.whole(leaf) is not None
+        )
+    if isinstance(leaf, float):
+        return "float" in dtype or (text and leaf.is_integer())
+    return isinstance(leaf, int) and not isinstance(leaf, bool)
+
+
+def settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | None:
+    """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
+    shape = _shape(value)
+    if is_example:
+        return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])
+    if tensor.shape is None:
+        return shape
+    return shape if agree(shape, tensor.shape) else None
+
+
+def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:
+    """The shape that makes up `count` values, if at most one of its sizes is open."""
+    known = 1
+    for size in shape:
+        known *= 1 if size is None else size
+    free = sum(size is None for size in shape)
+    if free > 1 or (free == 0 and known != count) or (known and count % known):
+        return None
+    return tuple(count // known if size is None else size for size in shape)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of a value: that of its first elements."""
+    return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
+
+
+def leaf(value: Any) -> Any:
+    """The first value in nested lists."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return value

@@ -1,0 +1,69 @@
+"""Fields inside of objects: where a name such as `a.b.c` leads in the rows."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transforms.errors import UsageError
+from transforms.mapping.name_lists import Path
+
+MOST_DOTS = 8  # in a name; of more, not all ways to read it are tried
+
+
+def at(row: Any, path: Path) -> Any:
+    """The value at a path in a row, None where there is none.
+
+    >>> at({"a": {"b": 1}}, ("a", "b")), at({"a": 1}, ("a", "b"))
+    (1, None)
+    """
+    for name in path:
+        if not isinstance(row, Mapping) or name not in row:
+            return None
+        row = row[name]
+    return row
+
+
+def leads(row: Any, path: Path) -> bool:
+    """Whether a row has something at a path, be it null."""
+    held = at(row, path[:-1])
+    return isinstance(held, Mapping) and path[-1] in held
+
+
+def find(name: str, field: str | Path, sample: Sequence[Mapping[str, Any]]) -> Path:
+    """The path that is meant by what feeds an input: a field of that name, or one inside of objects.
+
+    Args:
+        name: The model's input.
+        field: A name, with dots between the steps; a path is meant as it is.
+        sample: Some rows.
+
+    Raises:
+        UsageError: The rows have several fields that may be meant.
+
+    >>> find("x", "a.b", [{"a": {"b": 1}}]), find("x", "a.b", [{"a.b": 1}]), find("x", "a.b", [])
+    (('a', 'b'), ('a.b',), ('a.b',))
+    """
+    if not isinstance(field, str):
+        return field
+    ways = [way for way in _ways(field) if any(leads(row, way) for row in sample)]
+    if len(ways) > 1:
+        said = " or ".join(f"--input_map={shlex.quote(json.dumps({name: list(way)}))}" for way in ways)
+        raise UsageError(f"--input_map {name}={field} may mean {len(ways)} fields of the rows; write {said}")
+    return ways[0] if ways else (field,)
+
+
+def _ways(field: str) -> Iterator[Path]:
+    """The ways to cut a name at its dots."""
+    steps = field.split(".")
+    if len(steps) > MOST_DOTS:
+        yield from ((field,), tuple(steps))
+        return
+    for cuts in range(1 << (len(steps) - 1)):
+        way = [steps[0]]
+        for number, step in enumerate(steps[1:]):
+            if cuts >> number & 1:
+                way.append(step)
+            else:
+                way[-1] += f".{step}"
+        yield tuple(way)

@@ -1,0 +1,1 @@
+"""What the ops of a model may do besides computing."""

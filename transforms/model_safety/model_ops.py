@@ -1,0 +1,217 @@
+"""What a SavedModel does besides computing: its ops are looked at before anything of it is loaded.
+
+This is a check, not a sandbox: it reads what the model says that it will do, and trusts TensorFlow to do that.
+"""
+
+import os
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from transforms.errors import UsageError
+from transforms.model_safety.graph_walk import Fed, Part, Walk, tensor, texts
+from transforms.model_safety.op_kinds import NO_FILES, OPS, Kind, Op, is_harmless
+from transforms.model_safety.op_packages import find_package
+from transforms.saved_model.libraries import is_registered, remedy_for
+
+POLICIES = DENY, WARN, ALLOW = "deny", "warn", "allow"
+SIGNATURE, INITIALIZATION, RESTORE = "signature", "initialization", "restore"
+INIT_SIGNATURE, INIT_COLLECTIONS = "__saved_model_init_op", ("saved_model_main_op", "legacy_init_op")
+
+
+class Finding(NamedTuple):
+    """An op of a model that does more than compute.
+
+    Attributes:
+        kind: What it does.
+        op: Its type.
+        node: Its name.
+        function: The function that it is in; empty for the graph itself.
+        part: What runs it: the `signature`, or, as the model is loaded, `initialization` or `restore`.
+        files: Names of the files, where they can be told.
+        times: How many such ops are in that function.
+    """
+
+    kind: Kind
+    op: str
+    node: str
+    function: str
+    part: str
+    files: tuple[str, ...]
+    times: int
+
+    def __str__(self) -> str:
+        """The end of a sentence about the model."""
+        where = f"node {self.node}" + (f" of the function {self.function}" if self.function else "")
+        files = f" ({', '.join(self.files)})" if self.files else ""
+        when = "when the model is called" if self.part == SIGNATURE else f"as the model is loaded ({self.part})"
+        more = f", and {self.times - 1} more like it" if self.times > 1 else ""
+        return f"{self.op} {self.kind.sentence}{files} {when}: {where}{more}"
+
+
+def find(graph: Any, folder: str, signature: str) -> list[Finding]:
+    """Looks at every op that loading a model and calling a signature can reach.
+
+    Functions are followed wherever an op names one. Restoring the model's own variables and reading its own
+    assets are no findings, since every model may do that; saving them is never run.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        folder: The SavedModel's.
+        signature: Name of a signature that the graph has.
+
+    Returns:
+        What was found, the worst first; empty for a model that only computes.
+    """
+    walk = Walk(graph)
+    parts = [signature_part(graph, signature), *loading_parts(graph, folder)]
+    reached = [(part, *place) for part in parts for place in walk.reach(part)]
+    found: dict[tuple[Kind, str, str, tuple[str, ...]], Finding] = {}
+    for part, scope, node in reached:
+        files = walk.files(scope, node, part.fed)
+        kind = _kind(node, files, folder, walk.functions)
+        if kind is None:
+            continue
+        named = tuple(sorted(file for file in files if file)) if files else ()
+        at = kind, node.op, scope, named
+        first = found.setdefault(at, Finding(kind, node.op, node.name, scope, part.name, named, 0))
+        found[at] = first._replace(times=first.times + 1)
+    order = list(Kind)
+    return sorted(found.values(), key=lambda finding: -order.index(finding.kind))
+
+
+def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
+    """Refuses a model for what it does.
+
+    A call of a Python function is refused under every policy: the graph holds a number that names the function in
+    the process that saved the model, see `func` in
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/ops/script_ops.py.
+
+    Args:
+        model: Its path, for the message.
+        findings: What it does.
+        policy: `deny` refuses every finding; `warn` and `allow` only Python functions; None the kinds that are denied.
+
+    Raises:
+        UsageError: It does what it must not.
+    """
+    denied = [f for f in findings if f.kind is Kind.PYTHON]  # first of all: a flag that is offered would be of no use
+    denied = denied or [f for f in findings if policy == DENY or (policy is None and f.kind.denied)]
+    if not denied:
+        return
+    first, others = denied[0], f" (and {len(denied) - 1} more of what it must not do)" if len(denied) > 1 else ""
+    if first.kind is Kind.UNKNOWN:
+        remedy = remedy_for([f.op for f in denied if f.kind is Kind.UNKNOWN])
+    elif first.kind is Kind.PYTHON:
+        remedy = (
+            "a SavedModel does not hold the Python function, which exists only in the process that saved it; export "
+            "the model with TensorFlow ops in its place"
+        )
+    else:
+        remedy = "export it without that op, or, only where you trust whoever made it, give --model_ops=warn"
+    raise UsageError(f"{model} is refused: {first}{others}; {remedy}")
+
+
+def signature_part(graph: Any, signature: str) -> Part:
+    """What a call of a signature runs."""
+    definition = graph.signature_def[signature]
+    fed = {tensor(name): None for info in definition.inputs.values() for name in names_of(info)}
+    return Part(SIGNATURE, [name for info in definition.outputs.values() for name in names_of(info)], fed)
+
+
+def loading_parts(graph: Any, folder: str) -> list[Part]:
+    """What loading a model runs, as TensorFlow's `loader_impl` does it: it restores the checkpoint, and initializes.
+
+    Args:
+        graph: MetaGraphDef proto, as it will be loaded.
+        folder: The SavedModel's.
+    """
+    first = [name for info in _init_outputs(graph) for name in names_of(info)]
+    for collection in INIT_COLLECTIONS:
+        if collection in graph.collection_def:
+            first += graph.collection_def[collection].node_list.value
+    saver = graph.saver_def
+    own = os.path.join(folder, "variables", "variables")
+    restored = [saver.restore_op_name] * bool(saver.restore_op_name)
+    return [
+        Part(INITIALIZATION, first, _assets(graph, folder)),
+        Part(RESTORE, restored, {tensor(saver.filename_tensor_name): own}),
+    ]
+
+
+def _init_outputs(graph: Any) -> Iterable[Any]:
+    return graph.signature_def[INIT_SIGNATURE].outputs.values() if INIT_SIGNATURE in graph.signature_def else ()
+
+
+def _assets(graph: Any, folder: str) -> Fed:
+    from tensorflow.python.saved_model import loader_impl
+
+    assets = loader_impl.get_asset_tensors(folder, graph)
+    return {tensor(name): os.fsdecode(path) for name, path in assets.items()}
+
+
+def names_of(info: Any) -> list[str]:
+    """The tensors of an input or output, which is several of them where it is sparse or ragged.
+
+    Args:
+        info: TensorInfo proto.
+    """
+    if info.WhichOneof("encoding") == "coo_sparse":
+        sparse = info.coo_sparse
+        return [sparse.values_tensor_name, sparse.indices_tensor_name, sparse.dense_shape_tensor_name]
+    if info.WhichOneof("encoding") == "composite_tensor":
+        return [name for component in info.composite_tensor.components for name in names_of(component)]
+    return [info.name]
+
+
+def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Container[str]) -> Kind | None:
+    """What a node does besides computing, if anything."""
+    op = OPS.get(node.op)
+    if op is None:
+        return None if node.op in functions else _kind_of(node.op)
+    if not _is_known(node.op):
+        return Kind.UNKNOWN
+    if node.op == "PrintV2" and any(to is None or to.startswith("file:") for to in texts(node, "output_stream")):
+        return Kind.WRITES
+    if files is None or not _is_own(op, files, folder):
+        return op.kind
+    return None
+
+
+def _kind_of(op: str) -> Kind | None:
+    """What an op without an entry in the table does besides computing, if anything."""
+    from tensorflow.python.framework import op_def_registry
+
+    definition = op_def_registry.get(op)
+    if definition is None:
+        return Kind.UNKNOWN
+    package = find_package(op)
+    if package is not None or is_registered(op):
+        return None if package is not None and package.computes else Kind.LIBRARY
+    return Kind.OPAQUE if definition.is_stateful and not is_harmless(op) else None
+
+
+def _is_known(op: str) -> bool:
+    """Whether TensorFlow knows an op; one of a package it does once that is imported."""
+    from tensorflow.python.framework import op_def_registry
+
+    return find_package(op) is None or op_def_registry.get(op) is not None
+
+
+def _is_own(op: Op, files: set[str | None], folder: str) -> bool:
+    """Whether an op of files reads only such as are the model's own, or names none."""
+    return all(
+        file is not None and (not file or (op.kind is Kind.READS and (_is_no_file(op, file) or _inside(file, folder))))
+        for file in files
+    )
+
+
+def _is_no_file(op: Op, file: str) -> bool:
+    return isinstance(op.file, str) and file.startswith(NO_FILES)
+
+
+def _inside(file: str, folder: str) -> bool:
+    """Whether a file is in a folder, as the system reads its name and as TensorFlow does, which takes `..` as text."""
+    if "://" in file or "\0" in file:
+        return False
+    root = os.path.realpath(folder) + os.sep
+    return all(os.path.realpath(name).startswith(root) for name in (file, os.path.normpath(file)))

@@ -1,0 +1,1 @@
+"""SavedModels: what a signature takes and gives, loading it, and calling it."""

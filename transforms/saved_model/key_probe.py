@@ -1,0 +1,365 @@
+"""Finds out whether an input takes the key, by calling the model with several vectors of keys for the same data."""
+
+import contextlib
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from transforms.dtypes import STRING
+from transforms.errors import ModelError, UsageError
+from transforms.saved_model.echoed_keys import column, rows_at, strange_keys
+from transforms.saved_model.model import Arrays, Echo, Model, Tensor, key_array
+from transforms.scoring.align import ordinals
+
+# Vectors of keys, the first as a run sends them. No output that holds numbers of classes, or of the rows of a call,
+# consists of keys of both.
+KEYS = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([53, 41, 61, 47, 59, 43, 37]))
+ROWS = len(KEYS[0])
+# Data to call with: an echo for one of them that is none for another is a computation.
+VALUES = ((0, 1, 20011, -30011, 40009), (0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
+ALONE = 4  # real rows that are tried alone where some together fail
+# Keys just below powers of two. Odd, so that no float rounds them; no two of them are equal in a narrower integer.
+BOUNDS = np.array([2**power - 1 - 2 * power for power in (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 24)])
+MOST = int(BOUNDS[-1])
+OWN = 3  # of the rows' own values
+OWN_ROWS = 96  # at most that are called with their own values; as many as a call of a run has at least
+OWN_CALLS = 16  # where each call of the run has one row
+# Keys of other sizes than those of `KEYS`, even and odd, for models that look at a range of them only.
+SPREAD = (97, 258, 1009, 10006, 1000003, -8, -97, -1010, -10007)
+FRACTIONS = (0.25, 0.5, 0.75)
+NOISE = 30  # times that a difference has to be as large as that of two calls with the same keys
+# A prediction that stands in another place of its batch may differ by so many times its dtype's resolution.
+ULPS = 16
+
+
+class Found(NamedTuple):
+    """What an input that could take the key is.
+
+    Attributes:
+        echoes: Where the key comes back; empty if it is data.
+        most: Rows of a call at most.
+        why_data: Why it is data.
+        remedy: What to do about it.
+        predictions: The outputs that are more than a copy of it, where that is known.
+    """
+
+    echoes: tuple[Echo, ...] = ()
+    most: int = MOST
+    why_data: str = ""
+    remedy: str = ""
+    predictions: tuple[str, ...] = ()
+
+
+class _Probe(NamedTuple):
+    """Some rows, and what the model answers for them with each of two vectors of keys."""
+
+    data: Arrays
+    answers: tuple[Arrays, Arrays]
+    keys: tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.data.values())))
+
+    def in_order(self, echo: Echo) -> bool:
+        """Whether all rows came back as they were sent."""
+        rows = [(row, row) for row in range(self.rows)]
+        return all(
+            list(rows_at(answer, echo, keys).items()) == rows
+            for answer, keys in zip(self.answers, self.keys, strict=True)
+        )
+
+
+class _KeyRefusedError(Exception):
+    """The model raises for some keys, and for others not, with the same data."""
+
+
+class Asked:
+    """A model that is called with chosen keys.
+
+    Attributes:
+        model: The model.
+        key: Its key input.
+        rows: Rows of a call.
+        wanted: The outputs that are written; none if all are.
+    """
+
+    def __init__(self, model: Model, key: Tensor, rows: int, wanted: Collection[str] = ()) -> None:
+        """Takes the attributes."""
+        self.model, self.key, self.rows, self.wanted = model, key, rows, wanted
+
+    def __call__(self, data: Arrays, keys: npt.NDArray[Any]) -> Arrays:
+        """The model's answer.
+
+        Raises:
+            ModelError: The model raises.
+        """
+        return self.model({**data, self.key.name: key_array(keys, self.key)})
+
+    def probes(self, candidates: Sequence[Arrays]) -> Iterator[_Probe]:
+        """What the model answers for the first candidate; where it raises, for each of the others.
+
+        Raises:
+            _KeyRefusedError: It raises for one vector of keys only.
+        """
+        for number, arrays in enumerate(candidates):
+            data = {name: np.resize(array, (self.rows, *array.shape[1:])) for name, array in arrays.items()}
+            first, second = (keys[: self.rows] for keys in KEYS)
+            try:
+                answer = self(data, first)
+            except ModelError:
+                continue
+            try:
+                yield _Probe(data, (answer, self(data, second)), (first, second))
+            except ModelError as error:
+                raise _KeyRefusedError(error) from error
+            if number == 0:
+                return
+
+
+def find_key(
+    asked: Asked,
+    data: tuple[Tensor, ...],
+    rows: Arrays | None,
+    own: npt.NDArray[Any] | None,
+    whole: Arrays | None = None,
+) -> Found:
+    """Finds out whether an input takes the key, and where it comes back.
+
+    Args:
+        asked: The model, and the input.
+        data: The other inputs.
+        rows: Data input -> (rows, …), some real rows, or None.
+        own: The rows' own values of the field that is called as the input, or None.
+        whole: Input -> (rows, …), some real rows with these values, or None.
+
+    Raises:
+        UsageError: The input is data, and the model gives rows back in another order.
+    """
+    name = asked.key.name
+    candidates = [[made_up(data, values) for values in VALUES], [] if rows is None else [rows, *each(rows)]]
+    try:
+        probes = [probe for some in candidates for probe in asked.probes(some)]
+    except _KeyRefusedError as error:
+        why = f"the model raises for some values of its input {name}, and for others not ({error})"
+        return Found(why_data=why, remedy=OWN_FIELD)
+    echoes = _echoes(asked, probes)
+    if not echoes:
+        return Found(why_data=f"input {name} does not come back in any output", remedy="see `keyjoin wrap`")
+    found = {echo: _most(asked, echo, probes) for echo in echoes}
+    wide = tuple(echo for echo, most in found.items() if most)
+    if not wide:
+        why = f"input {name} comes back in output {echoes[0].output} only where it is below {BOUNDS[0]}"
+        return Found(why_data=why, remedy="see `keyjoin wrap`")
+    for number, probe in enumerate([*reversed(probes), *_own_probes(asked, whole)]):  # of real rows first
+        if output := _changed(asked, wide, probe, _unusual(asked.key, own) if number == 0 else []):
+            why = f"output {output} changes with the model's input {name}"
+            _check_order(wide, probes, why)
+            copies = [echo.output for echo in wide if not echo.last_column]
+            others = tuple(output for output in (*asked.model.outputs, *asked.model.unfit) if output not in copies)
+            return Found(why_data=why, remedy=OWN_FIELD, predictions=others)
+    return Found(wide, min(found[echo] for echo in wide))
+
+
+def _check_order(echoes: Sequence[Echo], probes: Sequence[_Probe], why: str) -> None:
+    """Refuses a model whose key is data and that gives rows back in another order, which nothing tells then.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    for probe, echo in itertools.product(probes, echoes):
+        for answer, keys in zip(probe.answers, probe.keys, strict=True):
+            places = list(rows_at(answer, echo, keys).values())
+            if places != sorted(places):
+                raise UsageError(
+                    f"{why}, and the model does not give rows back in their order: no row's prediction can be told; "
+                    "export the model with a key of its own beside that input"
+                )
+
+
+OWN_FIELD = "it is data, not a key: leave out --key_input, so that the rows' own field feeds it"
+
+
+def made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
+    """Rows each of one value, of size 1 where the model leaves it open."""
+    made = {}
+    for tensor in tensors:
+        shape = (len(values), *(size or 1 for size in tensor.shape or ()))
+        rows = np.array(values).reshape(len(values), *[1] * (len(shape) - 1))
+        if tensor.dtype == STRING:
+            texts = np.array([str(value).encode() if value else b"" for value in values], object).reshape(rows.shape)
+            made[tensor.name] = np.broadcast_to(texts, shape)
+        else:
+            made[tensor.name] = np.broadcast_to(rows.astype(tensor.dtype), shape)
+    return made
+
+
+def each(rows: Arrays) -> list[Arrays]:
+    """The first rows, each alone."""
+    count = min(ALONE, len(next(iter(rows.values()))))
+    return [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
+
+
+def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
+    """What the model answers for real rows with ordinals, and with their own values of the key's field.
+
+    A table that knows few values, or a prediction that goes by the key of some rows only, shows with these.
+    """
+    if whole is None:
+        return []
+    own = whole[asked.key.name].reshape(-1)
+    # Each value once, so that an echo tells whose prediction it is; NaN is none.
+    rows = list({value: row for row, value in reversed(list(enumerate(own.tolist()))) if value == value}.values())[::-1]
+    for size in (OWN_ROWS, ROWS) if asked.rows > 1 else (1,):
+        found = []
+        for start in range(0, min(len(rows), OWN_CALLS * size if size == 1 else OWN_ROWS), size):
+            some = rows[start : start + size]
+            data = {name: array[some] for name, array in whole.items() if name != asked.key.name}
+            sent = ordinals(len(some))
+            with contextlib.suppress(ModelError):
+                answers = asked(data, sent), asked(data, own[some])
+                found.append(_Probe(data, answers, (sent, own[some])))
+        if found:
+            return found
+    return []
+
+
+def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
+    """The outputs that give the key back whatever the data is: x + key does so only where x is 0."""
+    found, by_name = [], Echo(asked.key.name, last_column=False)
+    for name, last_column in itertools.product(asked.model.outputs, (False, True)):
+        echo = Echo(name, last_column)
+        votes = [vote for probe in probes if (vote := _vote(probe, echo)) is not None]
+        if votes and all(votes):
+            found.append(echo)
+        # The model raises, or drops all rows, whatever it is called with; each batch is verified anyhow.
+        unseen = not votes and all(column(a[name], echo) is not None for probe in probes for a in probe.answers)
+        if unseen and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
+            found.append(echo)
+    return tuple(found)
+
+
+def _vote(probe: _Probe, echo: Echo) -> bool | None:
+    """Whether an output gives the key back; None where the model drops all rows, or a bad row changes its rank."""
+    votes = []
+    for answer, keys in zip(probe.answers, probe.keys, strict=True):
+        values = column(answer[echo.output], echo)
+        if values is None:
+            return None
+        votes += [not strange_keys(answer, echo, keys)] if len(values) else []
+    return all(votes) if len(votes) == len(probe.answers) or not all(votes) else None
+
+
+def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
+    """How many keys, from 1 on, an echo holds at least: what is cast to uint16 on its way wraps around."""
+    if asked.rows == 1 or not probes:
+        return MOST
+    probe = probes[-1]
+    kept = sorted(rows_at(probe.answers[0], echo, probe.keys[0])) or [0]
+    # The largest one alone, which is all for most models; then as many as the model answers for.
+    for keys in (BOUNDS[-1:], *(BOUNDS[:end] for end in range(len(BOUNDS), 0, -1))):
+        rows = np.resize(kept, len(keys))
+        with contextlib.suppress(ModelError):
+            answer = asked({name: array[rows] for name, array in probe.data.items()}, keys)
+            exact = rows_at(answer, echo, keys)
+            if len(keys) > 1 or exact:
+                most = int(keys[max(exact)]) if exact else 0
+                return most if answer[echo.output].size else MOST
+    return MOST  # the model raises for all of them, as it will in the run
+
+
+def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequence[Any]) -> str | None:
+    """The first prediction that changes with the key alone; what changes as much without it proves nothing."""
+    for keys, answer in itertools.chain([(probe.keys[1], probe.answers[1])], _other_answers(asked, probe, others)):
+        sizes = dict(_differing(echoes, probe, answer, keys))
+        names = [name for name in sizes if not asked.wanted or name in asked.wanted]
+        if names:
+            with contextlib.suppress(ModelError):
+                again = asked(probe.data, probe.keys[0])
+                noise = dict(_differing(echoes, probe, again, probe.keys[0]))
+                names = [name for name in names if name not in noise or sizes[name] > NOISE * noise[name]]
+        if names:
+            return names[0]
+    return None
+
+
+def _other_answers(asked: Asked, probe: _Probe, values: Sequence[Any]) -> Iterator[tuple[npt.NDArray[Any], Arrays]]:
+    """Answers for other keys; for each of them alone where the model raises."""
+    for start in range(0, len(values), probe.rows):
+        some = values[start : start + probe.rows]
+        for chosen in (some, *([value] for value in some)):
+            keys = _filled(asked.key, chosen, probe.rows)
+            try:
+                yield keys, asked(probe.data, keys)
+            except ModelError:
+                continue
+            if len(chosen) == len(some):
+                break
+
+
+def _unusual(key: Tensor, own: npt.NDArray[Any] | None) -> list[Any]:
+    """The rows' own values, and large and negative keys."""
+    if key.dtype == STRING:
+        usual: list[Any] = [b"%d" % BOUNDS[-1], b"-1", b"", *(b"%d" % key for key in SPREAD)]
+    else:
+        whole = np.issubdtype(key.dtype, np.integer)
+        usual = [BOUNDS[-1], -1, np.iinfo(key.dtype).max if whole else np.finfo(key.dtype).max, *SPREAD]
+        usual += () if whole else FRACTIONS
+    given = [] if own is None else own[own == own].reshape(-1).tolist()  # not NaN
+    return list(dict.fromkeys([*list(dict.fromkeys(given))[:OWN], *usual]))
+
+
+def _filled(key: Tensor, values: Sequence[Any], count: int) -> npt.NDArray[Any]:
+    """Values, and as many usual keys that are none of them."""
+    usual = key_array(KEYS[0], key._replace(shape=())).tolist()
+    chosen = [*values, *(value for value in usual if value not in values)][:count]
+    return np.array(chosen, object if key.dtype == STRING else key.dtype)
+
+
+def _differing(
+    echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.NDArray[Any]
+) -> Iterator[tuple[str, float]]:
+    """Predictions of another answer that differ from the probe's first one for the same row, and by how much."""
+    kinds, one = dict(echoes), probe.answers[0]
+    whole = next((echo for echo in echoes if not echo.last_column), echoes[0])
+    for name in one:
+        if not kinds.get(name, True):
+            continue
+        echo = Echo(name, True) if name in kinds else whole
+        first, second = rows_at(one, echo, probe.keys[0]), rows_at(other, echo, keys)
+        if probe.in_order(echo) and other[echo.output].shape[:1] == keys.shape:
+            second = first  # also keys that a narrow echo does not hold
+        rows = [row for row in first if row in second]
+        places = [[at[row] for row in rows] for at in (first, second)]
+        if any(not _reach(answer[name], at) for answer, at in zip((one, other), places, strict=True)):
+            continue  # not one value a row
+        ends = slice(None, -1 if name in kinds else None)
+        left, right = (a[name][at][..., ends] for a, at in zip((one, other), places, strict=True))
+        if not _equal(left, right, moved=places[0] != places[1]):
+            yield name, _distance(left, right)
+
+
+def _reach(array: npt.NDArray[Any], places: Sequence[int]) -> bool:
+    return array.ndim > 0 and all(place < len(array) for place in places)
+
+
+def _distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """The largest difference between two arrays of floats; infinite where there is no such number."""
+    if one.shape != other.shape or one.dtype == object or one.dtype.kind in "biu":
+        return float("inf")
+    apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
+    return float("inf") if np.isnan(apart).any() else float(apart.max(initial=0.0))
+
+
+def _equal(one: npt.NDArray[Any], other: npt.NDArray[Any], *, moved: bool) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.dtype == object or one.dtype.kind in "biu":
+        return bool((one == other).all())
+    # Matrix kernels treat rows by their place in a batch, in the last digit.
+    near = ULPS * float(ml_dtypes.finfo(one.dtype).eps) if moved else 0.0  # type: ignore[no-untyped-call]
+    return np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=near, atol=near, equal_nan=True)

@@ -1,0 +1,219 @@
+"""Loads a signature of a SavedModel.
+
+Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
+SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
+TensorFlow is imported inside of functions, so that commands which need no model start at once, and module
+by module, so that the model process can do without the rest of it (`pipeline.compat.startup.import_session`).
+"""
+
+import contextlib
+import functools
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+
+from transforms.dtypes import STRING
+from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
+from transforms.model_safety import model_ops, model_state
+from transforms.model_safety.graph_walk import Walk
+from transforms.saved_model import compiled, model_paths
+from transforms.saved_model.composites import Composite, Part, WithComposites
+from transforms.saved_model.connect import ensure_values
+from transforms.saved_model.constants import Constant, WithConstants, fed
+from transforms.saved_model.fixed_batch import FixedBatch
+from transforms.saved_model.libraries import import_libraries, remedy_for
+from transforms.saved_model.model import Call, Model, Tensor
+from transforms.saved_model.signature import Signature
+from transforms.saved_model.signature import read as read_signature
+from transforms.saved_model.weights import weights
+
+# What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
+# blocks, which took a third more processor time, and last digits depended on the batch (docs/performance.md).
+ONE_CORE = 1
+ALL_CORES = 0
+GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
+MESSAGE = 300  # characters of a model's error that are kept
+PARSE_EXAMPLE = ("ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample")
+UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # as TensorFlow says it
+
+
+class Loading(NamedTuple):
+    """How a SavedModel is loaded.
+
+    Attributes:
+        signature: Name of the signature.
+        policy: What happens to a model that does more than compute, see `model_ops.judge`.
+        cores: On how many a call may compute; the first model that a process loads decides for all.
+        libraries: Python modules that register the model's own ops, see `model_libraries.import_libraries`.
+        constants: (input, value) pairs: the value of an input that is the same for all rows, as text; None for one
+            that is left to its default.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits (TF32), which TensorFlow does by
+            default; for all models of the process.
+    """
+
+    signature: str = "serving_default"
+    policy: str | None = None
+    cores: int = ONE_CORE
+    libraries: tuple[str, ...] = ()
+    constants: tuple[tuple[str, str | None], ...] = ()
+    tf32: bool = False
+
+    def with_constants(self, more: Sequence[tuple[str, str | None]]) -> "Loading":
+        """The same, with more constants."""
+        return self._replace(constants=(*self.constants, *more))
+
+
+DEFAULT = Loading()
+
+
+def load(folder: str, loading: Loading = DEFAULT) -> Model:
+    """Loads a signature of a SavedModel, once it is known what its ops do.
+
+    Args:
+        folder: The SavedModel's.
+        loading: How it is loaded.
+
+    Raises:
+        UsageError: There is no SavedModel, no such signature, it does what it must not, a library is missing,
+            or it has inputs or outputs that rows cannot feed or hold.
+    """
+    import_libraries(loading.libraries)
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+    from tensorflow.python.client.session import Session
+    from tensorflow.python.framework.ops import Graph
+    from tensorflow.python.saved_model import loader_impl, tag_constants
+    from tensorflow.python.util import _pywrap_tensor_float_32_execution
+
+    signature = loading.signature
+    check_folder(folder)
+    tags = [tag_constants.SERVING]
+    with _loading(folder):
+        loader = loader_impl.SavedModelLoader(folder)
+        described = loader.get_meta_graph_def_from_tags(tags)
+    signatures = described.signature_def
+    if signature not in signatures:
+        known = sorted(name for name in signatures if not name.startswith("__"))
+        if not known:
+            raise UsageError(model_paths.unsigned(folder))
+        raise UsageError(
+            f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
+            f"{', '.join(known)}"
+        )
+    # The very graph that is loaded next, not the file again, which could be another one by then.
+    findings = model_ops.find(described, folder, signature)
+    model_ops.judge(folder, findings, loading.policy)
+    walk = Walk(described)
+    places = list(walk.reach(model_ops.signature_part(described, signature)))
+    reached = [node for _, node in places]
+    stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
+    unfit = ensure_values(walk, folder, signature, reached)
+    _pywrap_tensor_float_32_execution.enable(loading.tf32)  # a setting of the process; kernels read it at each call
+    graph = Graph()
+    # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
+    config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)
+    session = Session(graph=graph, config=config)
+    program = compiled.find(places, walk.functions)
+    if program:
+        compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
+    with graph.as_default(), _loading(folder):
+        loader.load(session, tags)
+    read = read_signature(described, signature, loading.constants, unfit, functools.partial(_has_default, graph))
+    texts = [name for name, tensor in read.inputs.items() if tensor.dtype == STRING]
+    if len(texts) == 1 and any(node.op in PARSE_EXAMPLE for node in reached):
+        read.inputs[texts[0]] = read.inputs[texts[0]]._replace(is_parsed=True)
+    size = weights(described.graph_def, [t.tensor for t in read.outputs.values()])
+    traits: dict[str, Any] = {"stateful": stateful, "weights": size, "compiled": program}
+    traits |= {"rows": read.rows, "constants": read.constants}
+    return Model(read.inputs, read.outputs, _call(session, read), findings, read.unfit, **traits)
+
+
+def _has_default(graph: Any, tensor: str) -> bool:
+    return bool(graph.get_tensor_by_name(tensor).op.type == "PlaceholderWithDefault")
+
+
+def _parts(composite: Composite | None, tensor: Tensor) -> Sequence[Tensor | Part]:
+    return [tensor] if composite is None else composite.parts
+
+
+def _call(session: Any, read: Signature) -> Call:
+    """What calls a signature, see `Model.call`."""
+    given = [constant for constant in read.constants if constant.value is not None]
+    parts = [part for name, one in read.inputs.items() for part in _parts(read.composites.get(name), one)]
+    call: Call = _Session(session, [*parts, *given], read.outputs)
+    if read.composites:
+        call = WithComposites(call, [read.composites.get(name) for name in read.inputs])
+    if given:
+        call = WithConstants(call, [fed(constant) for constant in given])
+    return FixedBatch(call, read.rows, list(read.outputs), read.whole) if read.rows else call
+
+
+@contextlib.contextmanager
+def _loading(folder: str) -> Iterator[None]:
+    """Turns what TensorFlow raises for a model that it cannot load into one line."""
+    from tensorflow.python.framework.errors_impl import OpError
+
+    try:
+        with quiet():
+            yield
+    except (OSError, RuntimeError, ValueError, OpError) as error:
+        first = _first_line(error)
+        unknown = UNKNOWN_OP.search(first)
+        remedy = remedy_for([unknown[1]]) if unknown else "copy the whole folder of the model again, or save it again"
+        raise UsageError(f"{folder}: cannot be loaded: {first}; {remedy}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong first, in one line: TensorFlow then tries other ways to restore, and fails in these, too."""
+    from tensorflow.python.framework.errors_impl import OpError
+
+    while isinstance(error.__context__, OpError):
+        error = error.__context__
+    lines = [line.strip() for line in str(error).removeprefix(GRAPH_ERROR).splitlines()]
+    return next(filter(None, lines), type(error).__name__)
+
+
+class _Session:
+    """Calls a signature of a graph in a session. Thread-safe."""
+
+    def __init__(self, session: Any, inputs: Sequence[Tensor | Part | Constant], outputs: Mapping[str, Tensor]) -> None:
+        self._fetched = {name: tensor.tensor for name, tensor in outputs.items()}
+        self._fed = [tensor.tensor for tensor in inputs]
+        self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))
+
+    def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
+        from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
+
+        fetched = tuple(self._fetched[name] for name in (self._fetched if outputs is None else outputs))
+        try:
+            answer: Sequence[npt.NDArray[Any]] = self._callable(fetched)(*arrays)
+        except OpError as error:
+            said = " ".join(error.message.removeprefix(GRAPH_ERROR).split())
+            made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
+            raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
+        return answer
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TensorFlow's deprecation notices about its own functions from the user."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_folder(folder: str) -> None:
+    """Looks whether a folder is a SavedModel's.
+
+    Raises:
+        UsageError: It is not, or not there.
+    """
+    if not os.path.isdir(folder) or not model_paths.is_saved_model(os.listdir(folder)):
+        raise UsageError(model_paths.refusal(folder))

@@ -1,0 +1,146 @@
+"""Reads a signature of a SavedModel: what rows feed, what has one value for all rows, and what it gives."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from transforms.dtypes import DTYPES
+from transforms.errors import UsageError
+from transforms.saved_model import composites, constants, fixed_batch
+from transforms.saved_model.composites import Composite
+from transforms.saved_model.constants import Constant
+from transforms.saved_model.model import Tensor
+
+
+class UnfitError(ValueError):
+    """No row can hold a tensor; the message says why."""
+
+
+class Signature(NamedTuple):
+    """What a signature takes and gives.
+
+    Attributes:
+        inputs: What rows feed, by name.
+        constants: What no row feeds.
+        outputs: The outputs that rows can hold, by name.
+        unfit: Other output -> why no row can hold it.
+        rows: Rows of each call, where the signature fixes them.
+        whole: Outputs without a batch dimension; with one row a call, each is of that row.
+        composites: What ragged and sparse inputs are, by name.
+    """
+
+    inputs: dict[str, Tensor]
+    constants: tuple[Constant, ...]
+    outputs: dict[str, Tensor]
+    unfit: dict[str, str]
+    rows: int | None
+    whole: frozenset[str]
+    composites: dict[str, Composite]
+
+
+def read(
+    graph: Any,
+    signature: str,
+    values: Iterable[tuple[str, str | None]],
+    unfit: Mapping[str, str],
+    has_default: Callable[[str], bool],
+) -> Signature:
+    """Reads a signature.
+
+    Args:
+        graph: The `MetaGraphDef`, https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/meta_graph.proto.
+        signature: Name of the signature.
+        values: (input, value) pairs of those that are constant, see `constants.resolve`.
+        unfit: Outputs that are known to be unfit -> why.
+        has_default: Tells of a tensor of the graph whether it has a value if it is not fed.
+
+    Raises:
+        UsageError: An input is one that nothing can feed, or there is no input of that name.
+    """
+    definition = graph.signature_def[signature]
+    made = {composite.name: composite for composite in composites.find(graph, signature)}
+    parts = {name for composite in made.values() for name in composite.inputs}
+    names = sorted((definition.inputs.keys() - parts) | made.keys())
+    given = constants.resolve(values, names)
+    types = {name: _input_type(name, definition.inputs[name]) for name in names if name not in made}
+    sizes_of = {name: sizes for name, (_, sizes) in types.items() if name not in given}
+    rows = fixed_batch.rows_of(sizes_of | {name: list(composite.sizes) for name, composite in made.items()})
+    inputs, kept = {}, []
+    for name in names:
+        if name in made:
+            inputs[name] = _composite(made[name], given)
+            continue
+        dtype, sizes = types[name]
+        tensor, default = definition.inputs[name].name, has_default(definition.inputs[name].name)
+        if name not in given and fixed_batch.is_per_row(sizes, rows):
+            shape = None if sizes is None else tuple(sizes[1:])
+            inputs[name] = Tensor(name, dtype, shape, tensor, has_default=default)
+        else:
+            whole = None if sizes is None else tuple(sizes)
+            kept.append(Constant(name, dtype, whole, tensor, default, given.get(name)))
+    outputs, bad, whole_outputs = _outputs(definition, unfit, rows)
+    return Signature(inputs, tuple(kept), outputs, bad, rows, whole_outputs, made)
+
+
+def _composite(composite: Composite, given: Mapping[str, str | None]) -> Tensor:
+    if composite.name in given:
+        raise UsageError(
+            f"--constant {composite.name}: that input is {composite.kind}, and no constant can feed it; give rows a "
+            "field of that name"
+        )
+    return Tensor(composite.name, composite.dtype, composite.sizes[1:], composite.parts[0].tensor, kind=composite.kind)
+
+
+def _outputs(
+    definition: Any, unfit: Mapping[str, str], rows: int | None
+) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
+    """The outputs that rows can hold, why they cannot hold others, and which have no batch dimension."""
+    outputs, bad, alone = {}, dict(unfit), set()
+    for name in sorted(definition.outputs.keys() - unfit.keys()):
+        try:
+            outputs[name], is_whole = _output(name, definition.outputs[name], rows)
+        except UnfitError as error:
+            bad[name] = str(error)
+        else:
+            alone |= {name} if is_whole else set()
+    return outputs, bad, frozenset(alone)
+
+
+def _input_type(name: str, info: Any) -> tuple[str, list[int | None] | None]:
+    try:
+        return _type(info)
+    except UnfitError as error:
+        raise UsageError(f"input {name} {error}; wrap the model") from error
+
+
+def _output(name: str, info: Any, rows: int | None) -> tuple[Tensor, bool]:
+    """An output, and whether it has no batch dimension and is of the one row of a call.
+
+    Raises:
+        UnfitError: No row can hold it.
+    """
+    dtype, sizes = _type(info)
+    if sizes is None:
+        return Tensor(name, dtype, None, info.name), False
+    if rows == 1 and (not sizes or sizes[0] not in (None, 1)):
+        return Tensor(name, dtype, tuple(sizes), info.name), True
+    if not sizes:
+        raise UnfitError("is one value for all rows together")
+    fixed = None if sizes[0] == rows else sizes[0]
+    return Tensor(name, dtype, tuple(sizes[1:]), info.name, fixed), False
+
+
+def _type(info: Any) -> tuple[str, list[int | None] | None]:
+    """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
+    from tensorflow.python.framework.dtypes import as_dtype
+
+    if info.WhichOneof("encoding") != "name":
+        raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
+    dtype = as_dtype(info.dtype).name
+    if dtype not in DTYPES:
+        raise UnfitError(f"has dtype {dtype}, which a row cannot hold")
+    if info.tensor_shape.unknown_rank:
+        return dtype, None
+    sizes = [None if d.size < 0 else int(d.size) for d in info.tensor_shape.dim]
+    if 0 in sizes:
+        raise UnfitError(f"of shape {sizes} holds no values")
+    return dtype, sizes

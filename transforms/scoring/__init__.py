@@ -1,0 +1,1 @@
+"""Scoring: batches in, predictions aligned with their rows out."""

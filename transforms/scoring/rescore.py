@@ -1,0 +1,205 @@
+"""Scoring rows again, each alone: does a row's prediction in its part come of that row, and of no other?
+
+Pure but for the model that is called.
+"""
+
+import base64
+import enum
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from transforms import columns
+from transforms.errors import RunError
+from transforms.formats.base import Format
+from transforms.records import Chunk, Feature, Layout, Rows
+from transforms.saved_model.model import Contract, Model
+from transforms.scoring.groups import by_shape
+from transforms.scoring.score import score
+
+SHOWN = 100  # characters of a value in a message
+
+
+class Agreement(enum.Enum):
+    """How a prediction that stands in a part compares with the one of the row alone."""
+
+    EQUAL = "equal"
+    CLOSE = "equal but for the last digits"
+    OTHER = "differing"
+
+
+class Scoring(NamedTuple):
+    """How the rows of a run were scored and written.
+
+    Attributes:
+        format: Their format.
+        features: What the model's inputs are fed with.
+        contract: What its signature takes and gives.
+        batch_size: Rows that a model call sees at most.
+        keep_non_finite: Whether NaN and infinity are predictions like others.
+        layout: What stands in an output row.
+    """
+
+    format: Format
+    features: tuple[Feature, ...]
+    contract: Contract
+    batch_size: int
+    keep_non_finite: bool
+    layout: Layout
+
+
+class Rescored(NamedTuple):
+    """A row that was scored again.
+
+    Attributes:
+        key: Its key.
+        agreement: How what stands in the part compares.
+        expected: What should stand there, if it is another.
+        found: What stands there.
+        line: The line of its chunk at which it begins, from 0, if another stands there and rows are lines.
+    """
+
+    key: str
+    agreement: Agreement
+    expected: str = ""
+    found: str = ""
+    line: int | None = None
+
+
+def rescore(
+    chunk: Chunk, data: bytes, part: bytes, dead: Sequence[int], wanted: Sequence[int], how: Scoring, called: Model
+) -> Iterator[Rescored]:
+    """Scores some rows of a chunk again, each in a batch that holds nothing but copies of it.
+
+    Args:
+        chunk: The chunk.
+        data: Its bytes.
+        part: The bytes of its part, decompressed.
+        dead: Positions of its dead letters.
+        wanted: Which ones of its joined rows: 0, 1, ….
+        how: How they were scored.
+        called: The model.
+
+    Raises:
+        RunError: There are not as many joined rows.
+    """
+    rows = how.format.rows(data, first=chunk.start == 0)
+    written = how.format.rows(part, first=False)
+    numbers = np.flatnonzero(~np.isin(rows.starts + chunk.start, np.array(dead, np.int64)))
+    if max(wanted) >= len(numbers):
+        raise RunError(f"{chunk.part} cannot be of these rows: {len(numbers)} of them are no dead letters")
+    # A part has the joined rows, or in a left join all rows.
+    places = numbers if len(written.starts) == len(rows.starts) else np.arange(len(numbers))
+    for number, place in zip(numbers[list(wanted)].tolist(), places[list(wanted)].tolist(), strict=True):
+        start = int(rows.starts[number])
+        key = f"{chunk.source}#{chunk.start + start}"
+        alone = Rows(rows.starts[[number]], rows.ends[[number]])
+        found = (
+            how.format.sample(part[written.starts[place] : written.ends[place]]) if place < len(written.starts) else []
+        )
+        if not found:
+            made = Rescored(key, Agreement.OTHER, "its row in the part", "there is none")
+        elif other := _other_row(how.format.sample(data[start : alone.ends[0]]), found[0], key, how.layout):
+            made = Rescored(key, Agreement.OTHER, *other)
+        else:
+            made = _rescore_row(key, data, alone, found[0], how, called)
+        if made.agreement is Agreement.OTHER and how.format.row_end:
+            made = made._replace(line=data.count(how.format.row_end, 0, start))
+        yield made
+
+
+def _other_row(
+    own: Sequence[dict[str, Any]], found: dict[str, Any], key: str, layout: Layout
+) -> tuple[str, str] | None:
+    """Which field of a row in a part is not that of the row itself: what was expected, and what is there."""
+    for name, value in own[0].items() if own else ():
+        # By their spelling: a NaN in an Example is not equal to itself.
+        if name in found and name not in layout.added and repr(found[name]) != repr(value):
+            return _named(name, value), _named(name, found[name])
+    if layout.key and _leaves(found.get(layout.key)) != [key.encode()]:
+        return _named(layout.key, key), _named(layout.key, found.get(layout.key))
+    return None
+
+
+def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
+    inputs, bad = how.format.read(data, alone, how.features)
+    if not bad:
+        arrays = next(by_shape(inputs, how.features)).whole
+        scored = score(called, how.contract, arrays, 1, how.batch_size, keep_non_finite=how.keep_non_finite)
+        bad = scored.bad
+    if bad:
+        return Rescored(key, Agreement.OTHER, f"a dead letter ({bad[0].reason}: {bad[0].message})", "it is joined")
+    close = False
+    predicted = how.layout.predictions_in(found)
+    for output, name in how.layout.predictions:
+        array = scored.outputs[output][:1]
+        agreement = agree(array, predicted.get(name), is_example=how.format.is_example)
+        if agreement is Agreement.OTHER:
+            return Rescored(
+                key,
+                agreement,
+                _named(name, array[0].tolist() if array.dtype != object else array[0]),
+                _named(name, predicted.get(name)),
+            )
+        close |= agreement is Agreement.CLOSE
+    return Rescored(key, Agreement.CLOSE if close else Agreement.EQUAL)
+
+
+def agree(scored: npt.NDArray[Any], found: Any, *, is_example: bool) -> Agreement:
+    """Compares a row's prediction with what stands in its part.
+
+    Matrix kernels treat rows by their place in a batch, in the last digit (docs/performance.md), so floats may differ
+    by the square root of what their dtype resolves, relative to the row's largest value: 3.5e-4 for float32. Integers,
+    bools and strings may not.
+
+    Args:
+        scored: An output of one row, (1, …).
+        found: What was read of the part: a value, or nested lists.
+        is_example: Whether that is a tf.Example, which has 32-bit floats only.
+
+    >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0], is_example=False), agree(np.float32([1]), 1.001, is_example=False)
+    (<Agreement.EQUAL: 'equal'>, <Agreement.OTHER: 'differing'>)
+    """
+    leaves = _leaves(found)
+    if len(leaves) != scored.size:
+        return Agreement.OTHER
+    flat = scored.reshape(-1)
+    if scored.dtype.kind not in "f" and scored.dtype.name != "bfloat16":
+        return Agreement.EQUAL if flat.tolist() == leaves else Agreement.OTHER
+    if not all(leaf is None or type(leaf) in (int, float) for leaf in leaves):
+        return Agreement.OTHER
+    values = np.array([np.nan if leaf is None else leaf for leaf in leaves], np.float64)
+    return _agree_floats(flat, values, is_example=is_example)
+
+
+def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], *, is_example: bool) -> Agreement:
+    resolution = float(ml_dtypes.finfo(scored.dtype).eps)  # type: ignore[no-untyped-call]
+    # Halves are written as 32-bit floats.
+    dtype = np.float32 if is_example or scored.dtype.itemsize < np.dtype(np.float32).itemsize else scored.dtype
+    with np.errstate(over="ignore"):
+        one, other = scored.astype(dtype), found.astype(dtype)
+    finite = np.isfinite(one)
+    if not (finite == np.isfinite(other)).all():
+        return Agreement.OTHER
+    one, other = one[finite], other[finite]
+    if (one == other).all():
+        return Agreement.EQUAL
+    largest = np.abs(np.concatenate([one, other])).max()
+    return Agreement.CLOSE if np.abs(one - other).max() <= resolution**0.5 * largest else Agreement.OTHER
+
+
+def _leaves(value: Any) -> list[Any]:
+    """The values of nested lists; strings as the bytes that the model gave."""
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _leaves(item)]
+    if isinstance(value, dict) and value.keys() == {columns.B64}:
+        return [base64.b64decode(value[columns.B64])]
+    return [value.encode() if isinstance(value, str) else value]
+
+
+def _named(name: str, value: Any) -> str:
+    text = f"{name} {value}"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

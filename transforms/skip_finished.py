@@ -1,0 +1,70 @@
+"""SkipDone: takes chunks out whose parts an earlier attempt has written."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
+import apache_beam as beam
+
+from transforms.records import Chunk, PartReceipt
+from transforms.storage import files
+from transforms.write_part import written_of
+from transforms.write_receipts import decode, receipt_path
+
+TODO: Final = "todo"
+DONE: Final = "done"
+
+TaggedPart = beam.pvalue.TaggedOutput[Literal["done"], PartReceipt]
+
+
+def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -> PartReceipt | None:
+    """The receipt of a chunk whose part and dead letters are there, byte for byte; else None.
+
+    They are read back, each to its end. That the chunk's bytes are those of that time is for the caller to know,
+    see `pipeline.run_folder.resume`.
+
+    Args:
+        chunk: The chunk, as it would be scored now.
+        output: Output folder.
+        temp: Where receipts are.
+        former: The complete output that the run replaces, where parts count as well; None if there is none.
+
+    Raises:
+        RunError: A file is there and cannot be read.
+    """
+    found = files.read_small(receipt_path(temp, chunk.part))
+    if found is None:
+        return None
+    try:
+        part = decode(found)
+    except ValueError:  # damaged: it proves nothing
+        return None
+    if part.chunk != chunk.lasting:
+        return None
+    folders = [output] if former is None else [output, former]
+    whole = all(
+        any(files.read_back(files.below(folder, name)) == written for folder in folders)
+        for name, written in written_of(part)
+    )
+    return part if whole else None
+
+
+@dataclasses.dataclass(eq=False)
+class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
+    """Tells chunks that are done from those to do.
+
+    Input:  PCollection[Chunk]
+    Output: TODO, DONE = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in one of them
+    """
+
+    output: str
+    temp: str
+    former: str | None = None
+
+    def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
+        """Wires the step."""
+        return chunks | "FindDone" >> beam.FlatMap(self._find).with_outputs(DONE, main=TODO)
+
+    def _find(self, chunk: Chunk) -> Iterator[Chunk | TaggedPart]:
+        part = find_done(chunk, self.output, self.temp, self.former)
+        yield chunk if part is None else beam.pvalue.TaggedOutput(DONE, part)

@@ -1,0 +1,154 @@
+"""SplitIntoChunks: from files to runs of whole rows that can be read again by their position."""
+
+import contextlib
+import dataclasses
+import gzip
+import posixpath
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import apache_beam as beam
+
+from transforms.errors import RunError
+from transforms.formats import GZIP
+from transforms.formats.base import Format
+from transforms.records import Chunk, Source
+from transforms.storage import files, versions
+from transforms.storage.compression import open_gzip
+
+COPY_BYTES = 1 << 22
+SPILL = "spill"
+# https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
+DEFLATE = 1032
+
+
+def split_source(
+    source: Source, data: str, size: int, fmt: Format, chunk_bytes: int, chunk_rows: int | None = None
+) -> Iterator[Chunk]:
+    """The chunks of one source, which cover all of its bytes; an empty source has one, empty.
+
+    Args:
+        source: The source.
+        data: The file that holds its bytes.
+        size: Bytes of that file.
+        fmt: The source's format.
+        chunk_bytes: About how large a chunk is; rows are never cut.
+        chunk_rows: How many rows a chunk has at most; None for no such limit.
+
+    Raises:
+        RunError: The file's framing is damaged, or it is another than the one that was planned.
+    """
+    ends: Iterable[int] = [0]
+    version = source.version if data == source.path else ""
+    if size:
+        try:
+            with versions.open_version(data, version) as file:
+                ends = list(fmt.split(file, size, chunk_bytes, chunk_rows))
+        except RunError as error:
+            raise RunError(f"{source.path}: {error}") from error
+    ends = list(ends)
+    start = 0
+    for number, end in enumerate(ends):
+        part = f"{source.stem}-{number:05d}-of-{len(ends):05d}{source.suffix}"
+        yield Chunk(source.path, data, start, end, number, len(ends), part, version)
+        start = end
+
+
+def chunks_of(source: Source, fmt: Format, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
+    """The chunks of one source, which is decompressed first where it has to be.
+
+    Args:
+        source: The source.
+        fmt: Its format.
+        chunk_bytes: About how large a chunk is; rows are never cut.
+        chunk_rows: How many rows a chunk has at most; None for no such limit.
+        temp: Folder for what is gone after the run.
+
+    Raises:
+        RunError: The source is damaged.
+    """
+    data, size = source.path, source.size
+    if source.suffix.endswith(GZIP):
+        data, size = spill(source, posixpath.join(temp, SPILL))
+    return split_source(source, data, size, fmt, chunk_bytes, chunk_rows)
+
+
+def most_bytes(sources: Iterable[Source]) -> int:
+    """Bytes that sources have at most, decompressed: what nobody knows before that is done."""
+    return sum(source.size * (DEFLATE if source.suffix.endswith(GZIP) else 1) for source in sources)
+
+
+def spill(source: Source, folder: str) -> tuple[str, int]:
+    """Decompresses a gzip source, all of its members, to a file that can be read by position.
+
+    Returns:
+        The file and its size.
+
+    Raises:
+        RunError: The source is not gzip, is damaged, ends early, or is another than the one that was planned.
+    """
+    # Each attempt has a copy of its own: one that is written again is another object, and its readers would lose it.
+    name = f"{source.stem}{source.suffix}".removesuffix(GZIP)
+    path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
+    try:
+        with open_plain(source, source.version) as plain:
+            return path, files.write_whole(path, _blocks(plain, source.path)).bytes
+    except EOFError as error:
+        raise _damaged(source.path, error) from error
+    except OSError as error:
+        raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
+
+
+def _damaged(path: str, error: Exception) -> RunError:
+    return RunError(f"{path}: not a whole gzip file ({error}); copy it again from where it was written")
+
+
+@contextlib.contextmanager
+def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
+    """Opens a source for reading, decompressed.
+
+    Args:
+        source: The source.
+        version: The version that it has to be of, see `versions.open_version`; empty for whatever is there.
+
+    Raises:
+        OSError: It cannot be opened.
+        RunError: It is of another version.
+    """
+    with versions.open_version(source.path, version) as stored:
+        if not source.suffix.endswith(GZIP):
+            yield stored
+            return
+        with open_gzip(stored) as plain:
+            yield plain
+
+
+def _blocks(file: IO[bytes], path: str) -> Iterator[bytes]:
+    try:
+        while block := file.read(COPY_BYTES):
+            yield block
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+@dataclasses.dataclass(eq=False)
+class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection[Chunk]]):
+    """Splits sources into chunks.
+
+    Input:  PCollection[Source]
+    Output: PCollection[Chunk], which cover every byte of every source once
+    """
+
+    format: Format
+    chunk_bytes: int
+    chunk_rows: int | None
+    temp: str
+
+    def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[Chunk]:
+        """Wires the step."""
+        return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
+
+    def _split(self, source: Source) -> Iterator[Chunk]:
+        return chunks_of(source, self.format, self.chunk_bytes, self.chunk_rows, self.temp)

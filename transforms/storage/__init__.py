@@ -1,0 +1,1 @@
+"""Storage: files, object stores, globs, sources, compression."""

@@ -1,0 +1,76 @@
+"""Looking up files by path, glob or folder: what is there is found, or the look-up fails."""
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from transforms.errors import RunError, UsageError
+from transforms.storage import files, globs, objects, versions
+from transforms.storage.objects import Stored
+
+
+def match(pattern: str) -> list[Stored]:
+    """Files that a path or glob names, sorted by path.
+
+    A path that exists is taken as it is, whatever brackets it holds.
+
+    Raises:
+        UsageError: A glob leads to a link to a folder, or a look-up failed.
+    """
+    if not files.is_local(pattern):
+        with _as_usage():
+            found = files.stored(objects.look_up, pattern)
+    elif not globs.is_glob(pattern) or os.path.isfile(pattern):
+        found = [_metadata(pattern)] if os.path.exists(pattern) and not os.path.isdir(pattern) else []
+    else:
+        found = [_metadata(path) for path in _expand(pattern)]
+    return sorted(found, key=lambda file: file.path)
+
+
+def match_below(folder: str) -> list[Stored]:
+    """Files in a folder and below, sorted by path; nothing if there is no such folder.
+
+    Raises:
+        UsageError: It holds a link to another folder, or a look-up failed.
+    """
+    with _as_usage():
+        if not files.is_local(folder):
+            return sorted(files.stored(objects.below, folder), key=lambda file: file.path)
+        names = files.list_below(folder)
+    return [_metadata(os.path.join(folder, name)) for name in names]
+
+
+def _expand(pattern: str) -> list[str]:
+    """Paths that a local glob names; one without a folder is looked up in the current one."""
+    here = "" if globs.fixed_folder(pattern) else "./"
+    try:
+        with _as_usage():
+            return [path[len(here) :] for path in globs.expand(here + pattern, files.refuse)]
+    except re.error as error:
+        raise UsageError(f"cannot look up {pattern}: {error}; mend what stands in its brackets") from error
+
+
+def _metadata(path: str) -> Stored:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return Stored(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
+    except OSError as error:
+        raise UsageError(f"{path} cannot be looked up: {error}; {files.remedy(error)}, or leave it out") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
+    version = versions.version_of(found)
+    # Some network file systems give two files one inode.
+    return Stored(path, found.st_size, found.st_mtime, version, (found.st_dev, version, found.st_size))
+
+
+@contextlib.contextmanager
+def _as_usage() -> Iterator[None]:
+    try:
+        yield
+    except RunError as error:
+        raise UsageError(f"{error}") from error
+    except OSError as error:  # of a file in a folder that may be listed only
+        raise UsageError(f"{error.filename} cannot be looked up: {error}; {files.remedy(error)}") from error

@@ -1,0 +1,232 @@
+"""Object stores: what `storage.files` needs of them beyond Beam's FileSystems, and their errors as the system's.
+
+Each client has errors of its own, which are no OSErrors; here they become some, so that nobody else has to know them.
+"""
+
+import base64
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NoReturn
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystems import FileSystems
+
+from transforms.errors import RunError, UsageError
+from transforms.storage import globs
+
+BINARY = "application/octet-stream"
+NOT_FOUND = 404  # of HTTP: what clients of Google's and of other object stores call `code`
+GOOGLE = "gs://"
+WILDCARDS = re.compile(r"([*?[])")
+
+
+@contextlib.contextmanager
+def as_os_errors(path: str) -> Iterator[None]:
+    """Raises what a client of an object store raises as an OSError; what is not there as a FileNotFoundError.
+
+    Args:
+        path: What it is about.
+    """
+    try:
+        yield
+    except (RunError, UsageError):
+        raise
+    except Exception as error:  # noqa: BLE001  each client has its own
+        _raise(path, error)
+
+
+def _raise(path: str, error: Exception) -> NoReturn:
+    cause: Any = error
+    while isinstance(cause, BeamIOError) and cause.exception_details:
+        cause = next(iter(cause.exception_details.values()))  # Beam's own words are those of many files at once
+    if isinstance(cause, FileNotFoundError) or getattr(cause, "code", cause) == NOT_FOUND:
+        raise FileNotFoundError(f"{path} is not there") from error
+    if type(cause) is OSError or isinstance(cause, ConnectionError):
+        raise cause
+    kind = "" if isinstance(cause, int) else f"{type(cause).__name__}: "
+    raise OSError(f"{kind}{' '.join(str(cause).split())}") from error
+
+
+class Stored(FileMetadata):
+    """A file, as a look-up finds it.
+
+    Attributes:
+        version: See `records.Source`.
+        identity: What two names of one file have in common.
+    """
+
+    def __init__(self, path: str, size: int, updated: float = 0.0, version: str = "", identity: Any = None) -> None:
+        """Keeps what was found; of an object the path is the identity."""
+        super().__init__(path, size, updated)
+        self.version = version
+        self.identity = path if identity is None else identity
+
+
+class _Object(io.RawIOBase):
+    """An object, for a `BufferedReader`: Beam's reads byte by byte where a line is asked for."""
+
+    def __init__(self, path: str, version: str) -> None:
+        self._path = path
+        with as_os_errors(path):
+            if version:
+                self._file = _open_generation(path, int(version))
+            else:
+                self._file = FileSystems.open(path, BINARY, CompressionTypes.UNCOMPRESSED)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with as_os_errors(self._path):
+            data: bytes = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with as_os_errors(self._path):
+            self._file.seek(offset, whence)
+            return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def open_object(path: str, version: str = "") -> IO[bytes]:
+    """Opens an object for reading, as stored.
+
+    Args:
+        path: The object.
+        version: Its generation, in Google Cloud Storage; empty for the newest one.
+
+    Raises:
+        OSError: It cannot be opened; FileNotFoundError if it is not there, or another one is.
+    """
+    return io.BufferedReader(_Object(path, version), io.DEFAULT_BUFFER_SIZE)
+
+
+def _open_generation(path: str, generation: int) -> Any:
+    """As Beam opens an object, but one that was replaced is not found, whenever that was."""
+    from apache_beam.io.gcp import gcsio
+
+    store = _google_store(path)
+    bucket, name = gcsio.parse_gcs_path(path)
+    blob = store.client.bucket(bucket).blob(name, generation=generation)
+    return gcsio.BeamBlobReader(blob, gcsio.DEFAULT_READ_BUFFER_SIZE, retry=store._storage_client_retry)
+
+
+def create(path: str, text: bytes) -> None:
+    """Writes an object of Google Cloud Storage if there is none of its name; else leaves it as it is.
+
+    https://cloud.google.com/storage/docs/request-preconditions
+
+    Raises:
+        OSError: The store cannot be asked.
+    """
+    from apache_beam.io.gcp import gcsio
+    from google.api_core.exceptions import PreconditionFailed
+
+    with as_os_errors(path), contextlib.suppress(PreconditionFailed):
+        bucket, name = gcsio.parse_gcs_path(path)
+        _google_store(path).client.bucket(bucket).blob(name).upload_from_string(text, if_generation_match=0)
+
+
+def look_up(pattern: str) -> list[Stored]:
+    """Objects that a path or glob names, without those that stand for folders.
+
+    Raises:
+        OSError: The look-up failed.
+    """
+    if pattern.endswith("/"):
+        return []
+    with as_os_errors(pattern):
+        found = _google(pattern) if pattern.startswith(GOOGLE) else _any(pattern)
+    return [file for file in found if not file.path.endswith("/")]
+
+
+def _any(pattern: str) -> list[Stored]:
+    if WILDCARDS.search(pattern):
+        found = FileSystems.match([pattern])[0].metadata_list
+    else:
+        # A glob would list all whose names begin so, of a folder of a million objects a million.
+        found = [FileSystems.get_filesystem(pattern).metadata(pattern)] if FileSystems.exists(pattern) else []
+    return [Stored(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in found]
+
+
+def _google(pattern: str) -> list[Stored]:
+    """As Beam has it, with generations, which Beam leaves out."""
+    from apache_beam.io.gcp import gcsio
+
+    store = _google_store(pattern)
+    fixed = WILDCARDS.split(pattern)[0]
+    bucket, name = gcsio.parse_gcs_path(fixed, object_optional=True)
+    if fixed == pattern:
+        blob = store.client.bucket(bucket).get_blob(name, retry=store._storage_client_retry)
+        return [] if blob is None else [_stored(blob)]
+    blobs = store.client.list_blobs(bucket, prefix=name, retry=store._storage_client_retry)
+    matches = globs.regex(pattern)
+    return [file for file in map(_stored, blobs) if matches(file.path)]
+
+
+def _google_store(path: str) -> Any:
+    """Beam's client, with the credentials that the pipeline's options name."""
+    system: Any = FileSystems.get_filesystem(path)
+    return system._gcsIO()
+
+
+def _stored(blob: Any) -> Stored:
+    path = f"{GOOGLE}{blob.bucket.name}/{blob.name}"
+    return Stored(path, blob.size, blob.updated.timestamp(), str(blob.generation))
+
+
+def below(folder: str) -> list[Stored]:
+    """Objects in a folder and below, whatever wildcards its name holds.
+
+    Raises:
+        OSError: The look-up failed.
+    """
+    return look_up(f"{literal(folder.rstrip('/'))}/**")
+
+
+def literal(path: str) -> str:
+    """A glob that names one path.
+
+    >>> literal("gs://bucket/a*")
+    'gs://bucket/a[*]'
+    """
+    return WILDCARDS.sub(r"[\1]", path)
+
+
+def ask_checksum(path: str) -> tuple[int, int]:
+    """Size and crc32c of an object in Google Cloud Storage, from the service itself.
+
+    crc32c is base64, most significant byte first: https://cloud.google.com/storage/docs/json_api/v1/objects
+
+    Raises:
+        OSError: It cannot be asked; FileNotFoundError if the object is not there.
+    """
+    with as_os_errors(path):
+        system = FileSystems.get_filesystem(path)
+        return system.size(path), int.from_bytes(base64.b64decode(system.checksum(path)), "big")
+
+
+def delete(paths: Iterable[str]) -> None:
+    """Deletes objects, and of a path with a slash at its end all whose names begin so.
+
+    Raises:
+        OSError: Some are still there.
+    """
+    for path in paths:
+        with as_os_errors(path):
+            # Beam takes names for globs, except those with a slash; and of these it only logs what stays.
+            FileSystems.delete([path if path.endswith("/") else literal(path)])
+        if path.endswith("/"):
+            stays = below(path)
+            if stays:
+                raise OSError(f"{stays[0].path} and {len(stays) - 1} more could not be deleted")

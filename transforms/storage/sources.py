@@ -1,0 +1,175 @@
+"""From globs and folders to the input files, each once, each with its place in the output."""
+
+import os
+import posixpath
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from transforms import formats
+from transforms.errors import UsageError
+from transforms.records import Source
+from transforms.storage import files, globs, lookup
+from transforms.storage.objects import Stored
+
+HIDDEN = ("_", ".")
+
+
+class Matched(NamedTuple):
+    """What patterns match.
+
+    Attributes:
+        sources: The input files, sorted by path, each once.
+        skipped: Files of folders that are not data by their name: `_SUCCESS`, `.part.crc`.
+        twins: Other names of these files, each with the path of its source.
+    """
+
+    sources: list[Source]
+    skipped: list[str]
+    twins: Sequence[tuple[str, str]] = ()
+
+
+class Found(NamedTuple):
+    """What the file systems say of patterns.
+
+    Attributes:
+        files: The files, each once, under the first of its names that is given.
+        root: What all patterns have in common.
+        skipped: As in `Matched`.
+        twins: As in `Matched`.
+    """
+
+    files: list[Stored]
+    root: str
+    skipped: list[str]
+    twins: Sequence[tuple[str, str]] = ()
+
+
+def find(patterns: Sequence[str]) -> Found:
+    """Looks up files, globs and folders.
+
+    One file is one source, however it is reached: through links to it or to its folder, by `..`, or by another of its
+    names. The file system says which file a path leads to.
+
+    Folders are searched through. Names in folders and under wildcards that begin with `_` or `.` are not
+    data, as Spark, Hive and Beam hold it.
+
+    Args:
+        patterns: Paths, globs or folders.
+
+    Raises:
+        UsageError: A pattern matches no file.
+    """
+    found: dict[Any, Stored] = {}
+    twins: dict[str, str] = {}
+    roots: list[str] = []
+    skipped: dict[str, Stored] = {}
+    for pattern in patterns:
+        matched, root, hidden = _match_one(pattern)
+        for file in matched:
+            first = found.setdefault(file.identity, file)
+            if first.path != file.path:
+                twins[file.path] = first.path
+        roots.append(root)
+        skipped |= {file.path: file for file in hidden}
+    try:
+        root = posixpath.commonpath([files.absolute(root) for root in roots])
+    except ValueError as error:
+        raise UsageError(f"inputs on several file systems: {', '.join(patterns)}; run them one by one") from error
+    left_out = sorted(path for path, file in skipped.items() if file.identity not in found)
+    return Found(list(found.values()), root, left_out, sorted(twins.items()))
+
+
+def refresh(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
+    """What is there now of the sources that were planned; what else patterns match now is no part of the run.
+
+    Raises:
+        UsageError: A pattern matches no file.
+    """
+    there: dict[str, Stored] = {}
+    skipped: set[str] = set()
+    for pattern in patterns:
+        matched, _, hidden = _match_one(pattern)
+        there |= {file.path: file for file in matched}
+        skipped |= {file.path for file in hidden}
+    now = [_as_now(source, there[source.path]) for source in planned if source.path in there]
+    return Matched(now, sorted(skipped - {source.path for source in planned}))
+
+
+def _as_now(source: Source, file: Stored) -> Source:
+    return source._replace(size=file.size_in_bytes, updated=file.last_updated_in_seconds, version=file.version)
+
+
+def name_sources(found: Found, suffix: str) -> Matched:
+    """Gives each file its place in the output. Sub-folders below what all patterns have in common are kept in the stem.
+
+    Args:
+        found: The files.
+        suffix: What the parts of a source without a known suffix are called.
+
+    Raises:
+        UsageError: A name is not UTF-8, it leads out of the output, or two sources would get parts of one name.
+    """
+    sources = sorted(_source(file, found.root, suffix) for file in found.files)
+    _check_names(sources)
+    return Matched(sources, found.skipped, found.twins)
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether a pattern has wildcards, and is no path that exists as it is spelled."""
+    return globs.is_glob(pattern) and not (files.is_local(pattern) and os.path.exists(pattern))
+
+
+def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
+    """The files of one pattern, the folder that their names in the output start from, what was skipped."""
+    folder = files.is_local(pattern) and os.path.isdir(pattern)
+    matched = [] if folder else lookup.match(pattern)
+    hidden: list[Stored] = []
+    if not folder and [f.path for f in matched] == [pattern]:
+        root = posixpath.dirname(pattern)
+    elif is_glob(pattern):
+        root = globs.fixed_folder(pattern)
+        if not _is_hidden(pattern, root):
+            matched, hidden = _apart(matched, root)
+    else:
+        root = pattern.rstrip("/") or "/"
+        matched, hidden = _apart(lookup.match_below(root), root)
+    if not matched:
+        raise UsageError(f"no file matches {pattern}; check the path, and quote globs in the shell")
+    return matched, root, hidden
+
+
+def _apart(matched: Sequence[Stored], root: str) -> tuple[list[Stored], list[Stored]]:
+    """What is data by its name, and what is not."""
+    hidden = [f for f in matched if _is_hidden(f.path, root)]
+    return [f for f in matched if not _is_hidden(f.path, root)], hidden
+
+
+def _is_hidden(path: str, folder: str) -> bool:
+    return any(name.startswith(HIDDEN) for name in path[len(folder) :].strip("/").split("/"))
+
+
+def _source(file: Stored, root: str, suffix: str) -> Source:
+    # Absolute on both sides: a relative path that leaves the current folder would lead out of the output, too.
+    stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
+    suffix = formats.full_suffix(own, suffix)
+    return Source(file.path, file.size_in_bytes, stem, suffix, file.last_updated_in_seconds, file.version)
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    taken: dict[str, str] = {}
+    for source in sources:
+        try:
+            source.path.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{source.path!r}: the name is not UTF-8, so no key can hold it; rename it") from error
+        name = source.stem + source.suffix
+        if name.startswith("../"):
+            raise UsageError(
+                f"{source.path} lies outside of the folders that the inputs name, so its parts would lie outside of "
+                "the output; give its own path"
+            )
+        if any(step.startswith("_") for step in name.split("/")):
+            raise UsageError(f"{source.path}: its parts would be called {name}, which readers skip; rename it")
+        if name in taken:
+            raise UsageError(f"{taken[name]} and {source.path} would both be written to {name}; run them one by one")
+        taken[name] = source.path

@@ -1,0 +1,198 @@
+"""WritePart: reads a chunk's bytes again, puts each prediction into its row, and writes the part."""
+
+import collections
+import dataclasses
+import gzip
+import io
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import google_crc32c
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindows
+
+from transforms.dead_letters import letters
+from transforms.errors import RunError
+from transforms.formats import GZIP
+from transforms.formats.base import Format, Joined
+from transforms.line_numbers import Lines
+from transforms.predict import from_ipc
+from transforms.prefetch import Ahead
+from transforms.reasons import DEAD_LETTERS
+from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad, without
+from transforms.storage import files, versions
+from transforms.threads import in_threads
+from transforms.write_receipts import write_receipt
+
+AT_ONCE = 2  # parts: while one waits for the disk, the next one is made
+
+
+def write_part(
+    receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str, temp: str, lines: Lines
+) -> PartReceipt:
+    """Writes a chunk's part, its dead letters if there are any, then the receipt of both, which proves them.
+
+    Another attempt at the same chunk writes the same bytes to the same names. Where it has no dead letters and
+    an earlier one had, the file of the earlier one is named by no receipt, and goes when the run is committed.
+
+    Args:
+        receipt: What was read.
+        predictions: What the model said.
+        fmt: The source's format.
+        layout: What stands in an output row.
+        output: Output folder.
+        temp: Folder for what is gone after the run: the receipt goes there.
+        lines: Counts the lines of sources.
+
+    Raises:
+        RunError: The source is not what it was when it was read, or a file cannot be written.
+    """
+    chunk = receipt.chunk
+    data = versions.read_chunk(chunk)
+    if google_crc32c.value(data) != receipt.checksum:
+        raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
+    rows = fmt.rows(data, first=chunk.start == 0)
+    unread = unpack_bad(receipt.bad)
+    joined = join_rows(chunk, data, rows, unread, predictions, fmt, layout)
+    dead = joined.bad
+    numbers = lines.numbers(chunk, data, rows.starts[[one.row for one in dead]]) if dead else ()
+    written = letters(chunk, data, rows, dead, numbers)
+    part, lettered = write_files(output, chunk, joined.blocks, written, dead=bool(dead))
+    made = PartReceipt(
+        chunk,
+        receipt.checksum,
+        receipt.rows,
+        receipt.blank,
+        receipt.rows - len(dead),
+        dict(collections.Counter(one.reason for one in dead)),
+        *part,
+        *lettered,
+        _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
+    )
+    write_receipt(temp, made)
+    return made
+
+
+def join_rows(
+    chunk: Chunk,
+    data: bytes,
+    rows: Rows,
+    unread: Sequence[BadRow],
+    predictions: Predictions,
+    fmt: Format,
+    layout: Layout,
+) -> Joined:
+    """Joins what the model said to the rows that it was asked about.
+
+    Args:
+        chunk: The chunk.
+        data: Bytes that hold the rows.
+        rows: Where they lie.
+        unread: Those that could not go into the model, in order.
+        predictions: What the model said of the others.
+        fmt: The source's format.
+        layout: What stands in an output row.
+
+    Returns:
+        The joined rows; `bad` has all that are not, in order, whatever the stage.
+    """
+    numbers = without(len(rows.starts), unread)
+    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
+    bad = sorted([*unread, *unscored])
+    joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
+    return Joined(joined.blocks, sorted([*bad, *joined.bad]))
+
+
+def write_files(
+    output: str, chunk: Chunk, blocks: Iterable[Any], lines: Iterable[bytes], *, dead: bool
+) -> tuple[files.Written, files.Written]:
+    """Writes a part, and its dead letters if there are any.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    stored = _gzip(blocks) if chunk.part.endswith(GZIP) else blocks
+    part = files.write_whole(files.below(output, chunk.part), stored)
+    if not dead:
+        return part, files.NOTHING
+    return part, files.write_whole(files.below(output, letters_name(chunk.part)), files.in_blocks(lines))
+
+
+def _pickled_bytes(value: Any) -> int:
+    """The size of what crosses the join, the same on each runner and in each attempt."""
+    pickled = io.BytesIO()
+    pickler = pickle.Pickler(pickled, pickle.HIGHEST_PROTOCOL)
+    pickler.fast = True  # or it would show whether two of its fields happen to be one object in this process
+    pickler.dump(value)
+    return pickled.tell()
+
+
+def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:
+    """A gzip file of a member a block; without times in it, so that the same rows give the same bytes."""
+    return in_threads(lambda block: gzip.compress(block, mtime=0), list(blocks) or [b""])
+
+
+def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
+    """The files that a receipt proves, by name: its part, and its dead letters if there are any."""
+    yield part.chunk.part, files.Written(part.bytes, part.checksum)
+    if part.dead:
+        yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
+
+
+def letters_name(part: str) -> str:
+    """Where the dead letters of a part are, relative to the output folder.
+
+    >>> letters_name("sub/a-00000-of-00001.jsonl")
+    '_dead_letter/sub/a-00000-of-00001.jsonl'
+    """
+    stem = part.removesuffix(".gz").rpartition(".")[0]
+    suffix = part[len(stem) :]
+    return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
+
+
+@dataclasses.dataclass(eq=False)
+class WritePart(beam.PTransform[beam.PCollection[tuple[Receipt, Predictions]], beam.PCollection[PartReceipt]]):
+    """Writes parts and dead letters.
+
+    Input:  PCollection[tuple[Receipt, Predictions]]
+    Output: PCollection[PartReceipt], one for each input
+    """
+
+    format: Format
+    layout: Layout
+    output: str
+    temp: str
+
+    def expand(self, chunks: beam.PCollection[tuple[Receipt, Predictions]]) -> beam.PCollection[PartReceipt]:
+        """Wires the step."""
+        return chunks | "WritePart" >> beam.ParDo(_Write(self.format, self.layout, self.output, self.temp))
+
+
+class _Write(beam.DoFn):
+    def __init__(self, fmt: Format, layout: Layout, output: str, temp: str) -> None:
+        self.format, self.layout, self.output, self.temp = fmt, layout, output, temp
+        self.joined = Metrics.counter("ledger", "rows_joined")
+        self.dead = Metrics.counter("ledger", "rows_dead_lettered")
+
+    def setup(self) -> None:
+        self.lines = Lines(self.format.row_end)
+
+    def start_bundle(self) -> None:
+        self.ahead = Ahead(self._write, AT_ONCE)
+
+    def _write(self, element: tuple[Receipt, Predictions]) -> PartReceipt:
+        receipt, predictions = element
+        return write_part(receipt, predictions, self.format, self.layout, self.output, self.temp, self.lines)
+
+    def process(self, element: tuple[Receipt, Predictions]) -> Iterator[PartReceipt]:
+        yield from map(self._counted, self.ahead.put(element))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from map(GlobalWindows.windowed_value, map(self._counted, self.ahead.rest()))
+
+    def _counted(self, part: PartReceipt) -> PartReceipt:
+        self.joined.inc(part.joined)
+        self.dead.inc(sum(part.dead.values()))
+        return part
