@@ -1,6 +1,6 @@
 """The benchmark: runs the programs side by side, checks what they write, and prints one table.
 
-    benchmarks/run --rows 200000,2000000 --repeat 3 --only keyjoin,limit --json out/benchmark.json
+    benchmarks/run --rows 200000,2000000 --repeat 3 --only keyjoin,baseline --json out/benchmark.json
     benchmarks/run --goals heavy,wide --json out/goals.json
 
 Ratios are within one call; what another machine or another hour gives is not comparable.

@@ -67,13 +67,13 @@ class Goal(NamedTuple):
 
 def houses(size: Size) -> Goal:
     """Thirteen numbers a row. Not a part of `peers`: this takes a minute, and these take an hour."""
-    return _near_limit("houses", size(2_000_000), 1.25)
+    return _near_baseline("houses", size(2_000_000), 1.25)
 
 
 def peers(size: Size) -> Goal:
     """Other ways to do the same work. Those that are not in the table of programs are left out."""
     rows = size(2_000_000)
-    ours, limit = Case("keyjoin", "houses", rows), Case("limit", "houses", rows, once=True)
+    ours, baseline = Case("keyjoin", "houses", rows), Case("baseline", "houses", rows, once=True)
     others = {name: Case(name, "houses", rows, once=name in SLOW) for name in PEERS if name in PROGRAMS}
 
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
@@ -82,13 +82,13 @@ def peers(size: Size) -> Goal:
             must = None if bound is None else Must(bound, at_least=True)
             yield Line(f"time of {name} / keyjoin's", took[case].seconds / took[ours].seconds, must)
 
-    return Goal((ours, limit, *others.values()), judge)
+    return Goal((ours, baseline, *others.values()), judge)
 
 
 def scale(size: Size) -> Goal:
     """Ten times as many rows take ten times as long, and no more memory."""
     some, many = (Case("keyjoin", "houses", size(rows)) for rows in (2_000_000, 20_000_000))
-    check = Case("limit", "houses", many.rows, once=True)
+    check = Case("baseline", "houses", many.rows, once=True)
 
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
         more = _beyond(took, many, START_UP) / _beyond(took, some, START_UP)
@@ -108,7 +108,7 @@ def demo(size: Size) -> Goal:
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
         yield Line("time / that of the imports", took[START_UP].seconds / took[imports].seconds, Must(1.3))
 
-    return Goal((START_UP, imports, START_UP._replace(program="limit", once=True)), judge)
+    return Goal((START_UP, imports, START_UP._replace(program="baseline", once=True)), judge)
 
 
 def heavy(size: Size) -> Goal:
@@ -131,17 +131,17 @@ def heavy(size: Size) -> Goal:
 
 def wide(size: Size) -> Goal:
     """Two thousand numbers a row."""
-    return _near_limit("wide", size(20_000))
+    return _near_baseline("wide", size(20_000))
 
 
 def text(size: Size) -> Goal:
     """Much in a row that nobody needs."""
-    return _near_limit("text", size(20_000))
+    return _near_baseline("text", size(20_000))
 
 
 def strings(size: Size) -> Goal:
     """Texts that feed the model."""
-    return _near_limit("strings", size(1_000_000))
+    return _near_baseline("strings", size(1_000_000))
 
 
 def bad(size: Size) -> Goal:
@@ -153,7 +153,7 @@ def bad(size: Size) -> Goal:
         ratio = took[spoiled].seconds / took[clean].seconds
         yield Line(f"time of {rows:,} rows, 5 % bad / all good", ratio, Must(1.5))
 
-    return Goal((clean, spoiled, Case("limit", "mixed", rows, once=True)), judge)
+    return Goal((clean, spoiled, Case("baseline", "mixed", rows, once=True)), judge)
 
 
 def shuffle(size: Size) -> Goal:
@@ -163,13 +163,13 @@ def shuffle(size: Size) -> Goal:
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
         yield Line("bytes that cross the join, a row", took[ours].totals["shuffled_bytes"] / ours.rows, Must(10))
 
-    return Goal((ours, ours._replace(program="limit", once=True)), judge)
+    return Goal((ours, ours._replace(program="baseline", once=True)), judge)
 
 
 def chunks(size: Size) -> Goal:
     """A chunk for each row. The fewer are as many as make start-up small beside them, the many run once."""
     some, many = Case("keyjoin", "chunks", size(10_000)), Case("keyjoin", "chunks", size(100_000), once=True)
-    checks = [Case("limit", "houses", case.rows, once=True) for case in (some, many)]
+    checks = [Case("baseline", "houses", case.rows, once=True) for case in (some, many)]
 
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
         long, short = (_beyond(took, case, START_UP) / took[case].totals["parts"] for case in (many, some))
@@ -183,10 +183,11 @@ GOALS: Mapping[str, Callable[[Size], Goal]] = {
 }
 
 
-def _near_limit(work: str, rows: int, bound: float = 1.3) -> Goal:
-    ours, limit = Case("keyjoin", work, rows), Case("limit", work, rows)
+def _near_baseline(work: str, rows: int, bound: float = 1.3) -> Goal:
+    ours, baseline = Case("keyjoin", work, rows), Case("baseline", work, rows)
     return Goal(
-        (ours, limit), lambda took: [Line("time / limit's", took[ours].seconds / took[limit].seconds, Must(bound))]
+        (ours, baseline),
+        lambda took: [Line("time / baseline", took[ours].seconds / took[baseline].seconds, Must(bound))],
     )
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
 LETTERS = "_dead_letter/**/*.jsonl"  # where rows that cannot be scored are, below the output folder
-# What keyjoin, its limit and whatever else takes keyjoin's flags are called with.
+# What keyjoin, its baseline and whatever else takes keyjoin's flags are called with.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
 
 
@@ -53,9 +53,9 @@ PROGRAMS: Mapping[str, Program] = {
         "*-of-*",
         exact=True,
     ),
-    "limit": Program(
+    "baseline": Program(
         "the same functions in a plain loop: no Beam, no second read, no checksums, no ledger",
-        ("-m", "benchmarks.limit", *FLAGS),
+        ("-m", "benchmarks.baseline", *FLAGS),
         "*-of-*",
         exact=True,
     ),
@@ -93,7 +93,7 @@ PROGRAMS: Mapping[str, Program] = {
     ),
 }
 # What runs when nothing is named: no large downloads, and of the slow ones the one that keyjoin came from.
-DEFAULT = ("keyjoin", "limit", "script", "textbook")
+DEFAULT = ("keyjoin", "baseline", "script", "textbook")
 
 # What is in every run of keyjoin, alone: these write nothing.
 FLOORS: Mapping[str, Program] = {

@@ -17,7 +17,7 @@ from transforms.saved_model.model import Tensor
 from transforms.scoring.bisect import MULTIPLE
 
 CHUNK_BYTES = 64 << 20
-PREDICTION_BYTES = 32 << 20  # of a chunk, at most: a run holds several times as much (docs/performance.md)
+PREDICTION_BYTES = 32 << 20  # of a chunk, at most: a run holds several times as much (benchmarks/NOTES.md)
 WEIGHT_BYTES = 1 << 40  # that the rows of a chunk are computed with, at most: minutes, where each counts a few times
 
 

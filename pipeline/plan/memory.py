@@ -24,7 +24,7 @@ from transforms.predict import KeyedChunkHandler
 from transforms.saved_model.model import Arrays
 from transforms.scoring.score import score
 
-# Measured, docs/performance.md: bytes that are held at most, beyond what is there before the first row ...
+# Measured, benchmarks/NOTES.md: bytes that are held at most, beyond what is there before the first row ...
 CHUNK_BYTE = {False: 2.0, True: 5.0}  # ... for each byte of a chunk; of tf.Examples, which may be Python objects
 FEATURE_BYTE = 1.0  # ... for each byte of a chunk's features
 PREDICTION_BYTE = 12.0  # ... for each byte of a chunk's predictions, which become text

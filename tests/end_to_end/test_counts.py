@@ -1,6 +1,6 @@
 """The gate: what a chunk costs, counted. No clock is read, so that nothing depends on the machine or its load.
 
-A change that adds Python or an object a row, bytes to the join, or memory shows here; docs/performance.md.
+A change that adds Python or an object a row, bytes to the join, or memory shows here; benchmarks/NOTES.md.
 """
 
 import sys

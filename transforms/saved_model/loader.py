@@ -32,7 +32,7 @@ from transforms.saved_model.signature import read as read_signature
 from transforms.saved_model.weights import weights
 
 # What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
-# blocks, which took a third more processor time, and last digits depended on the batch (docs/performance.md).
+# blocks, which took a third more processor time, and last digits depended on the batch (benchmarks/NOTES.md).
 ONE_CORE = 1
 ALL_CORES = 0
 GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying

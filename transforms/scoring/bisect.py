@@ -12,7 +12,7 @@ from transforms.records import BadRow
 from transforms.saved_model.model import Room
 
 # Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
-# whole multiples of two panels a row's prediction did not depend on its neighbours (docs/performance.md).
+# whole multiples of two panels a row's prediction did not depend on its neighbours (benchmarks/NOTES.md).
 MULTIPLE = 96
 # What a call is filled up to where it may have few rows only.
 FEWER = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)

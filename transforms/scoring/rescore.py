@@ -151,7 +151,7 @@ def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how:
 def agree(scored: npt.NDArray[Any], found: Any, *, is_example: bool) -> Agreement:
     """Compares a row's prediction with what stands in its part.
 
-    Matrix kernels treat rows by their place in a batch, in the last digit (docs/performance.md), so floats may differ
+    Matrix kernels treat rows by their place in a batch, in the last digit (benchmarks/NOTES.md), so floats may differ
     by the square root of what their dtype resolves, relative to the row's largest value: 3.5e-4 for float32. Integers,
     bools and strings may not.
 

@@ -1,8 +1,7 @@
-"""The limit: keyjoin's own functions in a plain loop, which nothing built of them can be faster than.
+"""The baseline: keyjoin's own functions in a plain loop, without Beam.
 
-It takes the flags of `keyjoin run` and writes the same parts, byte for byte. It has no Beam, reads
-each chunk once, and has no checksums, no ledger, no manifest and no flush to the disk: the time of
-keyjoin above it is what these cost.
+It takes the flags of `keyjoin run` and writes the same parts, byte for byte. It reads each chunk once, and has no
+checksums, no ledger, no manifest and no flush to the disk. keyjoin's extra time is the cost of these.
 """
 
 import os
@@ -34,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     startup.begin()
     startup.import_session()
     startup.import_arrow()
-    options, _ = parse_run(argv, "limit")
+    options, _ = parse_run(argv, "baseline")
     (source,) = options.input
     fmt = formats.load(formats.name_of([source]))
     write = writer(options, fmt, source)
