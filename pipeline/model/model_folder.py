@@ -9,6 +9,7 @@ from pipeline.model import check_model
 from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.terminal.messages import show_error
 from transforms.saved_model import model_paths
+from transforms.saved_model.model_files import SAVED_MODEL
 from transforms.storage import files
 
 
@@ -20,13 +21,13 @@ def newest_version(model: str) -> str:
     """
     if files.is_local(model):
         names = os.listdir(model) if os.path.isdir(model) else []
-        below = [name for name in names if os.path.isfile(os.path.join(model, name, model_paths.SAVED_MODEL[0]))]
+        below = [name for name in names if os.path.isfile(os.path.join(model, name, SAVED_MODEL[0]))]
     elif model.endswith(KERAS):
         return model
     else:
         stored = list(files.list_below(model))
         names = [name for name in stored if "/" not in name]
-        below = [name.split("/")[0] for name in stored if name.split("/")[1:] == [model_paths.SAVED_MODEL[0]]]
+        below = [name.split("/")[0] for name in stored if name.split("/")[1:] == [SAVED_MODEL[0]]]
     version = None if model_paths.is_saved_model(names) else model_paths.newest(below)
     if version is None:
         return model

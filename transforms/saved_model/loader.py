@@ -20,7 +20,7 @@ from transforms.dtypes import STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model_safety import model_ops, model_state
 from transforms.model_safety.graph_walk import Walk
-from transforms.saved_model import compiled, model_paths
+from transforms.saved_model import compiled, model_paths, unsigned
 from transforms.saved_model.composites import Composite, Part, WithComposites
 from transforms.saved_model.connect import ensure_values
 from transforms.saved_model.constants import Constant, WithConstants, fed
@@ -98,7 +98,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     if signature not in signatures:
         known = sorted(name for name in signatures if not name.startswith("__"))
         if not known:
-            raise UsageError(model_paths.unsigned(folder))
+            raise UsageError(unsigned.refusal(folder, described))
         raise UsageError(
             f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
             f"{', '.join(known)}"

@@ -1,30 +1,18 @@
-"""Says why a path is no SavedModel, and what to do about it: one message for each kind of model file."""
+"""Says why a path is no SavedModel, and which path or command to give instead."""
 
-import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
+from transforms.saved_model import model_files
+from transforms.saved_model.model_files import SAVED_MODEL
+from transforms.storage.remedies import remedy
+
 ANY = "give the folder that holds saved_model.pb, or a .keras file"
-HDF5 = b"\x89HDF\r\n\x1a\n"  # https://docs.hdfgroup.org/hdf5/develop/_f_m_t3.html, "Disk Format: Level 0A"
-OTHERS = {
-    ".onnx": "an ONNX model",
-    ".pt": "a PyTorch model",
-    ".pth": "a PyTorch model",
-    ".safetensors": "a file of weights",
-    ".pkl": "a pickled Python object",
-    ".joblib": "a pickled Python object",
-}
-PACKED = {".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar": "tar -xf", ".zip": "unzip"}
-CONVERT_H5 = "import keras; keras.models.load_model({file}, compile=False).export({new})"
-CONVERT_GRAPH = (
-    "import tensorflow as tf; v1 = tf.compat.v1; v1.disable_eager_execution(); "
-    'v1.import_graph_def(v1.GraphDef.FromString(open({file}, "rb").read()), name=""); '
-    "s = v1.Session(); t = s.graph.get_tensor_by_name; "
-    'v1.saved_model.simple_save(s, {new}, {{"x": t("INPUT:0")}}, {{"y": t("OUTPUT:0")}})'
-)
+# What TensorFlow and Keras write into the folder of a SavedModel.
+PARTS = (*SAVED_MODEL, "variables", "assets", "assets.extra", "debug", "fingerprint.pb", "keras_metadata.pb")
+KERAS_FILES = {"config.json", "metadata.json"}  # in a .keras file, beside its weights
 
 
 def is_saved_model(names: Iterable[str]) -> bool:
@@ -53,75 +41,73 @@ def refusal(path: str) -> str:
     Args:
         path: What was given as a model, which is none.
     """
-    if not os.path.exists(path):
-        return f"no model at {path}; {ANY}"
+    try:
+        return _refusal(path)
+    except OSError as error:
+        return f"{path} cannot be read: {error}; {remedy(error)}"
+
+
+def _refusal(path: str) -> str:
+    whole = _whole(path)
+    if whole is not None:
+        return f"{path} is a part of a SavedModel; give all of it: --model {shlex.quote(whole)}"
     if os.path.isdir(path):
         return f"{path} is not a SavedModel: {_of_folder(path, sorted(os.listdir(path)))}"
-    return f"{path} is not a SavedModel: {_of_file(path)}"
+    if os.path.isfile(path):
+        return f"{path} is not a SavedModel: {model_files.describe(path) or ANY}"
+    if os.path.exists(path):
+        return f"{path} is neither a file nor a folder; {ANY}"
+    prefix = model_files.checkpoint_prefix(path)
+    if prefix is not None:
+        return f"{path} is not a SavedModel: {model_files.describe_checkpoint(prefix)}"
+    return f"no model at {path}; {ANY}"
+
+
+def _whole(path: str) -> str | None:
+    """The SavedModel that a path is a part of, by the names of its parts."""
+    *above, name = path.rstrip("/").split("/")
+    while above or name:
+        folder = "/".join(above) or (os.curdir if not path.startswith("/") else "/")
+        if name in PARTS and os.path.isdir(folder) and is_saved_model(os.listdir(folder)):
+            return folder
+        if not above:
+            return None
+        *above, name = above
+    return None
 
 
 def _of_folder(path: str, names: Sequence[str]) -> str:
+    """What a folder is that is no SavedModel."""
+    if KERAS_FILES.issubset(names):
+        return _unpacked(path, names)
     if any(name == "checkpoint" or name.endswith(".index") for name in names):
-        return (
-            "it is a checkpoint, which holds weights and no graph; load it into the model's own code, and save that: "
-            f"tf.saved_model.save(model, {_beside(path, '-saved')!r})"
-        )
-    inside = [name for name in names if os.path.isfile(os.path.join(path, name, SAVED_MODEL[0]))]
-    if inside:
-        return f"it has no saved_model.pb; give one of the folders in it, such as {os.path.join(path, inside[-1])}"
-    single = next((name for name in names if name.endswith((".keras", ".h5"))), None)
-    return f"it has no saved_model.pb; {f'give {os.path.join(path, single)}' if single else ANY}"
+        prefix = model_files.newest_checkpoint(path) or os.path.join(path, "PREFIX")
+        return model_files.describe_checkpoint(prefix)
+    inside = next(_saved_models(path, names), None)
+    if inside is not None:
+        return f"it has no saved_model.pb; give one of the folders in it, such as {inside}"
+    single = next((name for name in names if name.endswith(".keras")), None)
+    if single is not None:
+        return f"it has no saved_model.pb; give {os.path.join(path, single)}"
+    files = (file for name in names if os.path.isfile(file := os.path.join(path, name)))
+    kinds = ((file, kind) for file in files if (kind := model_files.describe(file)) is not None)
+    file, kind = next(kinds, ("", ""))
+    return f"it has no saved_model.pb, but {file}: {kind}" if file else f"it has no saved_model.pb; {ANY}"
 
 
-def _of_file(path: str) -> str:
-    name = os.path.basename(path).lower()
-    new = _beside(path[: -len(os.path.splitext(path)[1]) or None], "-saved")
-    if name in SAVED_MODEL:
-        return f"it is a file of one; give its folder, {os.path.dirname(path) or os.curdir}"
-    if name.endswith(".weights.h5"):
-        return (
-            "it holds weights and no layers; build the model with its own code, call model.load_weights "
-            f"({path!r}) and model.export({new!r})"
-        )
-    if name.endswith((".h5", ".hdf5")) or _begins(path, HDF5):
-        return (
-            f"it is a Keras model in HDF5; convert it: {_python(CONVERT_H5, path, new)} and give --model {new} "
-            "(where Keras 3 cannot read it: pip install tf_keras, and write tf_keras for keras)"
-        )
-    if name.endswith(".tflite") or _begins(path, b"TFL3", at=4):
-        return "it is a TensorFlow Lite model; give the SavedModel that it was converted from"
-    if name.endswith((".index", ".meta")) or ".data-" in name:
-        return "it is a part of a checkpoint, which holds weights; load it into the model's own code, and save that"
-    if name.endswith(".pb"):
-        return (
-            f"it is a frozen graph; convert it, with the names of its tensors for INPUT and OUTPUT: "
-            f"{_python(CONVERT_GRAPH, path, new)} and give --model {new}"
-        )
-    for suffix, command in PACKED.items():
-        if name.endswith(suffix):
-            return f"it is an archive; unpack it: {command} {shlex.quote(path)} and give the folder that comes of it"
-    other = OTHERS.get(os.path.splitext(name)[1])
-    return f"it is {other}, and keyjoin scores TensorFlow models; export it to a SavedModel" if other else ANY
+def _saved_models(path: str, names: Sequence[str]) -> Iterator[str]:
+    """SavedModels in a folder, or in the folders right in it, as MLflow keeps them."""
+    folders = [folder for name in reversed(names) if os.path.isdir(folder := os.path.join(path, name))]
+    for folder in folders:
+        below = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+        yield from (at for at in (folder, *below) if os.path.isfile(os.path.join(at, SAVED_MODEL[0])))
 
 
-def _python(code: str, path: str, new: str) -> str:
-    file, new = (json.dumps(text, ensure_ascii=False) for text in (path, new))
-    return f"{shlex.quote(sys.executable)} -c {shlex.quote(code.format(file=file, new=new))}"
+def _unpacked(path: str, names: Sequence[str]) -> str:
+    """How to pack a .keras file again, which is an archive.
 
-
-def _beside(path: str, end: str) -> str:
-    return path.rstrip("/") + end
-
-
-def _begins(path: str, magic: bytes, at: int = 0) -> bool:
-    with open(path, "rb") as file:
-        return file.read(at + len(magic))[at:] == magic
-
-
-def unsigned(folder: str) -> str:
-    """What to do about a SavedModel without signatures."""
-    return (
-        f"{folder} was saved without signatures; save it again with one: tf.saved_model.save(module, "
-        f"{_beside(folder, '-signed')!r}, signatures=module.call.get_concrete_function("
-        "tf.TensorSpec([None, 3], tf.float32, name='x'))), or model.export(…) for a Keras model"
-    )
+    https://github.com/keras-team/keras/blob/v3.12.0/keras/src/saving/saving_lib.py
+    """
+    packed = model_files.beside(path.rstrip("/").removesuffix(".keras"), "-packed.keras")
+    files = shlex.join([sys.executable, "-m", "zipfile", "-c", packed, *(os.path.join(path, name) for name in names)])
+    return f"it is a .keras file that was unpacked; pack it again: {files} and give --model {shlex.quote(packed)}"

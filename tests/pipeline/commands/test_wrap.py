@@ -258,7 +258,7 @@ WRONG_MODELS = {
         lambda f: str(written(f, "model.h5")),
         "model.h5 is not a SavedModel: it is a Keras model in HDF5; convert it: ",
     ),
-    "the file": (lambda f: str(written(f, "saved_model.pb")), "it is a file of one; give its folder"),
+    "the file": (lambda f: str(written(f, "saved_model.pb")), "is a part of a SavedModel; give all of it: --model "),
     "no SavedModel": (lambda f: str(f), "is not a SavedModel: it has no saved_model.pb; give the folder"),
     "versions": (
         lambda f: (
