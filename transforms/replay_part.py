@@ -251,9 +251,9 @@ def _places(again: Sequence[Letter], chunk: Chunk, rows: Rows) -> Any:
 
 def _laid_out(raws: Sequence[bytes], places: Any, fmt: Format) -> tuple[Rows, bytes]:
     """Rows put one behind the other, and where they lie; they are those that began at these places of their chunk."""
-    text = b"".join(raw + fmt.row_end for raw in raws)
+    text = b"".join(raw + fmt.traits.line_end for raw in raws)
     sizes = np.array([len(raw) for raw in raws], np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes + len(fmt.row_end))[:-1]]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes + len(fmt.traits.line_end))[:-1]]).astype(np.int64)
     return Rows(starts, starts + sizes, moved_from=places), text
 
 
@@ -272,7 +272,7 @@ class _Numbered(NamedTuple):
         found = self.format.rows(text, first=False)
         if len(found.starts) != len(self.numbers):
             raise RunError(f"{len(found.starts)} rows are written where {len(self.numbers)} were expected; run again")
-        return columns.gather(text, found.starts, found.ends + len(self.format.row_end))
+        return columns.gather(text, found.starts, found.ends + len(self.format.traits.line_end))
 
 
 def _part_bytes(part: PartReceipt, output: str) -> bytes:

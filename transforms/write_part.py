@@ -177,7 +177,7 @@ class _Write(beam.DoFn):
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
     def setup(self) -> None:
-        self.lines = Lines(self.format.row_end)
+        self.lines = Lines(self.format.traits.line_end)
 
     def start_bundle(self) -> None:
         self.ahead = Ahead(self._write, AT_ONCE)

@@ -69,7 +69,7 @@ class Watch:
         limits: ErrorLimits,
         sources: Sequence[Source],
         least: int,
-        row_end: bytes = b"",
+        line_end: bytes = b"",
         bytes_a_second: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,7 +79,7 @@ class Watch:
             limits: What is allowed.
             sources: All input files.
             least: Bytes that a good row takes at least.
-            row_end: What ends each row; empty if nothing does.
+            line_end: What ends each line; empty if rows are not lines.
             bytes_a_second: How much input is scored in a second at most; None if that is not known.
             clock: Seconds.
         """
@@ -93,7 +93,7 @@ class Watch:
         self._parts: list[PartReceipt] = []
         self._failing: dict[str, _Failing] = {}
         self._lengths: dict[str, int] = {}  # of chunks that were begun, in bytes
-        self._sources, self._row_end, self._most_rows, self._refused = sources, row_end, sys.maxsize, 0
+        self._sources, self._line_end, self._most_rows, self._refused = sources, line_end, sys.maxsize, 0
         self._example = ""  # what was wrong with a row of a chunk that will not be written
         self._changing = threading.RLock()
         self._stopped = False
@@ -147,8 +147,8 @@ class Watch:
     def _count_rows(self) -> None:
         """Finds how many rows the input has at most: what its bytes could hold is several times as much."""
         local = all(files.is_local(source.path) and not source.suffix.endswith(GZIP) for source in self._sources)
-        if self._row_end and local and self._bytes <= COUNTED_BYTES:
-            self._most_rows = sum(_lines(source.path, self._row_end) for source in self._sources)
+        if self._line_end and local and self._bytes <= COUNTED_BYTES:
+            self._most_rows = sum(_lines(source.path, self._line_end) for source in self._sources)
 
     def refused(self, key: str, rows: int, bad: BadRow) -> None:
         """Sees a row that fails alone, before its chunk is scored.

@@ -43,7 +43,7 @@ def make_layout(
     Raises:
         UsageError: A name is unknown, or would stand twice in an output row.
     """
-    asked, instance = options.output_fields, not fmt.is_example and not all(feature.fields for feature in features)
+    asked, instance = options.output_fields, fmt.traits.whole_values and not all(feature.fields for feature in features)
     if instance:
         _check_instance(options)
     known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}

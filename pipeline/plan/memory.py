@@ -25,7 +25,6 @@ from transforms.saved_model.model import Arrays
 from transforms.scoring.score import score
 
 # Measured, benchmarks/NOTES.md: bytes that are held at most, beyond what is there before the first row ...
-CHUNK_BYTE = {False: 2.0, True: 5.0}  # ... for each byte of a chunk; of tf.Examples, which may be Python objects
 FEATURE_BYTE = 1.0  # ... for each byte of a chunk's features
 PREDICTION_BYTE = 12.0  # ... for each byte of a chunk's predictions, which become text
 WAVE_BYTE = 5.5  # ... for each byte of a wave's predictions, which wait for their join
@@ -144,7 +143,7 @@ def need(options: RunOptions, size_of_chunk: ChunkSize, fmt: Format, row: Row, s
     return Need(
         private_bytes("self"),
         private_bytes(str(process().pid)) + CALLS,
-        round(chunk * (CHUNK_BYTE[fmt.is_example] + of_rows / row.text)),
+        round(chunk * (fmt.held_bytes + of_rows / row.text)),
         round(wave * WAVE_BYTE * row.predictions / row.text),
     )
 

@@ -153,7 +153,7 @@ def prepare(
         handler, (swept, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, outputs, sample, fmt, handler.features)
-        if fmt.is_example and not layout.whole_row:
+        if fmt.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
@@ -265,9 +265,9 @@ def _map(
     renamed: Mapping[str, str | Path],
     pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
-    is_example, strict = sample.format.is_example, options.strict_types
+    traits, strict = sample.format.traits, options.strict_types
     mapped = feature_mapping.map_inputs(
-        contract, sample.rows, stacked, renamed, is_example=is_example, strict=strict, missing=options.missing
+        contract, sample.rows, stacked, renamed, traits=traits, strict=strict, missing=options.missing
     )
     return padding.with_padding(mapped, pads)
 

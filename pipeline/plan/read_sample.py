@@ -47,12 +47,12 @@ def read_heads(sources: Sequence[Source], fmt: Format) -> Iterator[Head]:
             rows = _rows(source, fmt, data)
             if rows or len(data) < size:
                 break
-        yield Head(source, data if fmt.row_end and len(data) < size else data[: _whole(fmt, data)], rows)
+        yield Head(source, data if fmt.traits.line_end and len(data) < size else data[: _whole(fmt, data)], rows)
 
 
 def _rows(source: Source, fmt: Format, data: bytes) -> list[dict[str, Any]]:
     try:
-        kind = None if fmt.is_example else _not_lines(data)
+        kind = _not_lines(data) if fmt.traits.line_end else None
         rows = [] if kind else fmt.sample(data)
     except RunError as error:
         kind = foreign.by_bytes(data) or (foreign.LINES if data.lstrip().startswith(b"{") else None)
@@ -79,8 +79,8 @@ def _not_lines(data: bytes) -> Kind | None:
 
 def _whole(fmt: Format, data: bytes) -> int:
     """Where the last whole row of a file's first bytes ends."""
-    if fmt.row_end:
-        return data.rfind(fmt.row_end) + 1
+    if fmt.traits.line_end:
+        return data.rfind(fmt.traits.line_end) + 1
     ends = [0]
     with contextlib.suppress(RunError):
         ends.extend(fmt.split(io.BytesIO(data), len(data), 1))

@@ -133,7 +133,7 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
         bad += [Bad(_place(head, int(first.starts[one.row]), fmt), one.reason, one.message) for one in fresh]
         rows += len(unread) + count
-        if fresh and not fmt.is_example and not advice:
+        if fresh and fmt.traits.line_end and not advice:
             document = foreign.is_document(head.data)
             advice = _advice(head) if document or not head.rows else ""
         if len(bad) < rows:
@@ -143,7 +143,7 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
 
 def _place(head: Head, start: int, fmt: Format) -> str:
     """A row's key, and the number of its line in a text."""
-    line = head.data.count(fmt.row_end, 0, start) + 1 if fmt.row_end else None
+    line = head.data.count(fmt.traits.line_end, 0, start) + 1 if fmt.traits.line_end else None
     return at_line(f"{head.source.path}#{start}", line)
 
 

@@ -171,10 +171,10 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
         if not part.bytes or part.chunk.part.endswith(GZIP):
             continue
         data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
-        if fmt.is_example:
-            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
-        else:
+        if fmt.traits.line_end:
             rows = data.decode("utf-8", "replace").split("\n")[:-1]
+        else:
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
         yield from rows[:left]
         left -= len(rows[:left])
         if not left:

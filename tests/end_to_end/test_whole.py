@@ -37,7 +37,7 @@ HANDLER = KeyedChunkHandler(lambda: MODEL, Contract("s", (X,), (Y,)), FED, 96)
 
 
 def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
-    parts, lines = [], Lines(FORMAT.row_end)
+    parts, lines = [], Lines(FORMAT.traits.line_end)
     for chunk in split_source(source, source.path, source.size, FORMAT, chunk_bytes):
         features, receipt = read_chunk(chunk, FORMAT, HANDLER.features)
         (scored,) = HANDLER.run_inference([features], HANDLER.load_model())

@@ -123,7 +123,7 @@ class Passage:
             self.work.layout,
             self.output,
             f"{self.output}/_temp",
-            Lines(self.format.row_end),
+            Lines(self.format.traits.line_end),
         )
 
     def slices(self, step: str) -> int:

@@ -24,14 +24,35 @@ class Instance(dict[str, Any]):
     """A sampled row that is a JSON value as a whole: `{"instance": value}`."""
 
 
+class RowTraits(NamedTuple):
+    """What rows of a format are like; the defaults are those of JSON objects.
+
+    Attributes:
+        flat_lists: Whether each field holds one list of integers, floats or byte strings, whose shape the model knows.
+            Such a field has no bools, no numbers written as text, and no objects to look into.
+        raw_feeds: Whether a row's own bytes may be the value of a model's only input.
+        whole_values: Whether a row may be a value without fields.
+        float_dtype: The widest float that an output row holds.
+        line_end: What ends each line, where rows are lines of text; else empty.
+    """
+
+    flat_lists: bool = False
+    raw_feeds: bool = False
+    whole_values: bool = False
+    float_dtype: str = "float64"
+    line_end: bytes = b""
+
+
+OBJECTS = RowTraits()  # dictionaries, wherever they come from
+
+
 class Format(Protocol):
     """What keyjoin needs to know of a file format. Objects of it are pickled to workers."""
 
     name: str
-    # Whether rows are tf.Examples: values are flat lists, and a row's bytes may feed a model by themselves.
-    is_example: bool
-    # What follows each row: a newline, or nothing.
-    row_end: bytes
+    traits: RowTraits
+    # Bytes that a run holds at most for each byte of a chunk, as measured.
+    held_bytes: float
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
         """Ends of the chunks of a file: increasing offsets, the last one `size`, each the end of a row.

@@ -10,7 +10,7 @@ from typing import Any
 from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
-from transforms.formats.base import Instance
+from transforms.formats.base import OBJECTS, Instance, RowTraits
 from transforms.mapping import defaults, fitting, row_paths
 from transforms.mapping.name_lists import FORM, Path, names_text
 from transforms.records import INSTANCE, Feature
@@ -26,7 +26,7 @@ def map_inputs(
     stacked: Sequence[str] = (),
     renamed: Mapping[str, str | Path] | None = None,
     *,
-    is_example: bool = False,
+    traits: RowTraits = OBJECTS,
     strict: bool = False,
     missing: Mapping[str, str] | None = None,
 ) -> tuple[Feature, ...]:
@@ -42,8 +42,7 @@ def map_inputs(
         sample: Some rows; may be empty, then inputs are fed by name.
         stacked: Scalar fields that make up one input, as a matrix.
         renamed: Input -> field, which may be inside of objects, see `transforms.mapping.row_paths`.
-        is_example: Whether rows are tf.Examples, whose values are flat lists, and which may feed a
-            model by their own bytes.
+        traits: What rows of their format are like.
         strict: Whether numbers have to be JSON numbers of the input's own kind.
         missing: Field -> the text of its value where it is missing or null. What feeds no input is not looked at, see
             `check_missing`.
@@ -59,7 +58,7 @@ def map_inputs(
         if name not in known:
             raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
     open_ = [t for t in contract.inputs if t.name not in renamed]
-    paths = {name: _path(name, field, sample, is_example=is_example) for name, field in renamed.items()}
+    paths = {name: _path(name, field, sample, traits=traits) for name, field in renamed.items()}
     fields = {name: path[:1] for name, path in paths.items()}
     if stacked:
         if len(open_) != 1:
@@ -68,7 +67,7 @@ def map_inputs(
                 f"{_why_data(contract)}"
             )
         fields[open_[0].name] = tuple(stacked)
-    if not fields and not is_example and _most(takes_whole(contract.inputs, row) for row in sample):
+    if not fields and not traits.flat_lists and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
     unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample, missing))]
@@ -77,7 +76,7 @@ def map_inputs(
         if tensor.name not in fields:
             try:
                 known_names = {*_names(sample), *missing}
-                fields[tensor.name] = _field_of(contract, tensor, sample, known_names, is_example=is_example)
+                fields[tensor.name] = _field_of(contract, tensor, sample, known_names, traits=traits)
             except UsageError as error:
                 unfed.append(str(error))
     if unfed:
@@ -86,17 +85,17 @@ def map_inputs(
     for tensor in contract.inputs:
         path = paths.get(tensor.name, ())
         rows = [{path[0]: row_paths.at(row, path)} for row in sample] if path[1:] else sample
-        feature = _feature(tensor, fields[tensor.name], rows, is_example=is_example)
-        if tensor.is_parsed and feature.fields and not is_example:
+        feature = _feature(tensor, fields[tensor.name], rows, traits=traits)
+        if tensor.is_parsed and feature.fields and not traits.flat_lists:
             _check_parsed(tensor, feature.fields[0], rows)
         made.append(_with_missing(feature._replace(strict=strict, path=path[1:]), missing))
     _check_fields(made)
     return tuple(made)
 
 
-def _path(name: str, field: str | Path, sample: Sample, *, is_example: bool) -> Path:
-    path = row_paths.find(name, field, () if is_example else sample)
-    if is_example and len(path) > 1:
+def _path(name: str, field: str | Path, sample: Sample, *, traits: RowTraits) -> Path:
+    path = row_paths.find(name, field, () if traits.flat_lists else sample)
+    if traits.flat_lists and len(path) > 1:
         raise UsageError(f"--input_map leads {name} into {path[0]}, and tf.Examples have no objects; name a feature")
     return path
 
@@ -168,7 +167,7 @@ def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Fe
     (tensor,) = contract.inputs
     if tensor.is_parsed:
         _check_parsed(tensor, INSTANCE, sample)
-    return _feature(tensor, (INSTANCE,), sample, is_example=False)._replace(fields=())
+    return _feature(tensor, (INSTANCE,), sample, traits=OBJECTS)._replace(fields=())
 
 
 def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
@@ -248,17 +247,17 @@ def _why_data(contract: Contract) -> str:
 
 
 def _field_of(
-    contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, is_example: bool
+    contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, traits: RowTraits
 ) -> tuple[str, ...]:
     alone, names = len(contract.inputs) == 1, _names(sample)
     if tensor.name in known:
         return (tensor.name,)
-    if is_example and alone and tensor.dtype == STRING and tensor.shape == ():
+    if traits.raw_feeds and alone and tensor.dtype == STRING and tensor.shape == ():
         return ()
     if not sample:
         return (tensor.name,)
-    fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, is_example) for row in sample)]
-    if fit == [B64] and alone and not is_example:
+    fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, traits) for row in sample)]
+    if fit == [B64] and alone and not traits.flat_lists:
         raise UsageError(
             f"the rows' field {B64} may be text or base64, and its rows have other fields: {names}; give its text to "
             f"the model's input {tensor.name} with --input_map {tensor.name}={B64}, or write "
@@ -267,7 +266,7 @@ def _field_of(
     if alone and len(fit) == 1:
         return (fit[0],)
     why = f"; {fit} all fit" if alone and fit else f"; the rows have {names}{nearest(tensor.name, names)}"
-    if alone and not is_example and (columns := _stackable(tensor, sample)):
+    if alone and not traits.flat_lists and (columns := _stackable(tensor, sample)):
         raise UsageError(
             f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; {columns}"
         )
@@ -297,7 +296,7 @@ def _stackable(tensor: Tensor, sample: Sample) -> str:
     named = dict.fromkeys(name for row in sample for name in row)  # as the rows have them, not sorted
     scalar = tensor._replace(shape=())
     columns = [
-        name for name in named if _most(name in row and fitting.fits(row[name], scalar, False) for row in sample)
+        name for name in named if _most(name in row and fitting.fits(row[name], scalar, OBJECTS) for row in sample)
     ]
     if len(columns) < (shape[0] or 2):
         return ""
@@ -326,7 +325,7 @@ def describe(tensor: Tensor) -> str:
     return f"{tensor.dtype} [{', '.join(['N', *('?' if s is None else str(s) for s in tensor.shape)])}]"
 
 
-def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_example: bool) -> Feature:
+def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, traits: RowTraits) -> Feature:
     if len(fields) > 1:
         if tensor.shape not in ((len(fields),), (None,), None):
             raise UsageError(
@@ -338,10 +337,8 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, is_exam
         return Feature(tensor.name, tensor.dtype, (), fields)
     shape = tensor.shape
     if shape is None or None in shape:
-        shapes = [
-            fitting.settled(row[fields[0]], tensor, is_example) for row in sample if row.get(fields[0]) is not None
-        ]
-        shape = _open_shape(tensor, fields[0], shapes, is_example=is_example)
+        shapes = [fitting.settled(row[fields[0]], tensor, traits) for row in sample if row.get(fields[0]) is not None]
+        shape = _open_shape(tensor, fields[0], shapes, traits=traits)
     if 0 in shape:
         raise _no_values(tensor, fields[0], shape)
     return Feature(tensor.name, tensor.dtype, shape, fields)
@@ -355,7 +352,7 @@ def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> Usage
 
 
 def _open_shape(
-    tensor: Tensor, field: str, shapes: Sequence[tuple[int, ...] | None], *, is_example: bool
+    tensor: Tensor, field: str, shapes: Sequence[tuple[int, ...] | None], *, traits: RowTraits
 ) -> tuple[int | None, ...]:
     """The shape of an input that leaves sizes open, by the shapes that rows give it; None does not fit.
 
@@ -366,7 +363,7 @@ def _open_shape(
     shape = tensor.shape
     if shape is None and known:
         shape = (None,) * Counter(map(len, known)).most_common(1)[0][0]
-    if shape is None or (is_example and shape.count(None) > 1) or (shapes and not known):
+    if shape is None or (traits.flat_lists and shape.count(None) > 1) or (shapes and not known):
         raise UsageError(
             f"input {tensor.name} leaves its shape open ({describe(tensor)}), and the first rows' field {field} "
             "does not settle it; export the model with a fixed shape"

@@ -5,23 +5,24 @@ from typing import Any
 
 from transforms.columns import B64
 from transforms.dtypes import STRING
+from transforms.formats.base import RowTraits
 from transforms.mapping import numbers
 from transforms.saved_model.constants import agree
 from transforms.saved_model.model import Tensor
 
 
-def fits(value: Any, tensor: Tensor, is_example: bool) -> bool:
+def fits(value: Any, tensor: Tensor, traits: RowTraits) -> bool:
     """Whether a value has the dtype and the shape of a tensor; in tf.Examples shapes are flat."""
     first, shape = leaf(value), _shape(value)
     if tensor.dtype == STRING:
         kind = isinstance(first, (str, bytes)) or (isinstance(first, dict) and set(first) == {B64})
     elif tensor.dtype == "bool":
-        kind = isinstance(first, bool) or (is_example and first in (0, 1))
+        kind = isinstance(first, bool) or (traits.flat_lists and first in (0, 1))
     else:
-        kind = _is_number(first, tensor.dtype, text=not is_example)
+        kind = _is_number(first, tensor.dtype, text=not traits.flat_lists)
     if not kind or tensor.shape is None:
         return kind
-    if is_example:
+    if traits.flat_lists:
         return _open_size(tensor.shape, shape[0]) is not None
     if tensor.shape == (1,) and shape == ():
         return True
@@ -39,10 +40,10 @@ def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
     return isinstance(leaf, int) and not isinstance(leaf, bool)
 
 
-def settled(value: Any, tensor: Tensor, is_example: bool) -> tuple[int, ...] | None:
+def settled(value: Any, tensor: Tensor, traits: RowTraits) -> tuple[int, ...] | None:
     """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
     shape = _shape(value)
-    if is_example:
+    if traits.flat_lists:
         return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])
     if tensor.shape is None:
         return shape

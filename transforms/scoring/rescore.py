@@ -106,8 +106,8 @@ def rescore(
             made = Rescored(key, Agreement.OTHER, *other)
         else:
             made = _rescore_row(key, data, alone, found[0], how, called)
-        if made.agreement is Agreement.OTHER and how.format.row_end:
-            made = made._replace(line=data.count(how.format.row_end, 0, start))
+        if made.agreement is Agreement.OTHER and how.format.traits.line_end:
+            made = made._replace(line=data.count(how.format.traits.line_end, 0, start))
         yield made
 
 
@@ -136,7 +136,7 @@ def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how:
     predicted = how.layout.predictions_in(found)
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
-        agreement = agree(array, predicted.get(name), is_example=how.format.is_example)
+        agreement = agree(array, predicted.get(name), float_dtype=how.format.traits.float_dtype)
         if agreement is Agreement.OTHER:
             return Rescored(
                 key,
@@ -148,7 +148,7 @@ def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how:
     return Rescored(key, Agreement.CLOSE if close else Agreement.EQUAL)
 
 
-def agree(scored: npt.NDArray[Any], found: Any, *, is_example: bool) -> Agreement:
+def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> Agreement:
     """Compares a row's prediction with what stands in its part.
 
     Matrix kernels treat rows by their place in a batch, in the last digit (benchmarks/NOTES.md), so floats may differ
@@ -158,9 +158,9 @@ def agree(scored: npt.NDArray[Any], found: Any, *, is_example: bool) -> Agreemen
     Args:
         scored: An output of one row, (1, …).
         found: What was read of the part: a value, or nested lists.
-        is_example: Whether that is a tf.Example, which has 32-bit floats only.
+        float_dtype: The widest float that the part holds.
 
-    >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0], is_example=False), agree(np.float32([1]), 1.001, is_example=False)
+    >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0]), agree(np.float32([1]), 1.001)
     (<Agreement.EQUAL: 'equal'>, <Agreement.OTHER: 'differing'>)
     """
     leaves = _leaves(found)
@@ -172,13 +172,14 @@ def agree(scored: npt.NDArray[Any], found: Any, *, is_example: bool) -> Agreemen
     if not all(leaf is None or type(leaf) in (int, float) for leaf in leaves):
         return Agreement.OTHER
     values = np.array([np.nan if leaf is None else leaf for leaf in leaves], np.float64)
-    return _agree_floats(flat, values, is_example=is_example)
+    return _agree_floats(flat, values, float_dtype)
 
 
-def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], *, is_example: bool) -> Agreement:
+def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], float_dtype: str) -> Agreement:
     resolution = float(ml_dtypes.finfo(scored.dtype).eps)  # type: ignore[no-untyped-call]
     # Halves are written as 32-bit floats.
-    dtype = np.float32 if is_example or scored.dtype.itemsize < np.dtype(np.float32).itemsize else scored.dtype
+    narrow = scored.dtype.itemsize <= np.dtype(np.float32).itemsize
+    dtype = np.float32 if narrow else np.dtype(float_dtype)
     with np.errstate(over="ignore"):
         one, other = scored.astype(dtype), found.astype(dtype)
     finite = np.isfinite(one)

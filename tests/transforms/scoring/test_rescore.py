@@ -215,8 +215,8 @@ EPS = float(np.finfo(np.float32).eps)
     ],
 )  # fmt: skip
 def test_how_predictions_agree(scored: Any, found: Any, expected: Agreement) -> None:
-    assert agree(scored, found, is_example=False) is expected
+    assert agree(scored, found) is expected
 
 
 def test_what_an_example_cannot_hold_does_not_differ() -> None:
-    assert agree(np.float64([1 / 3]), [float(np.float32(1 / 3))], is_example=True) is Agreement.EQUAL
+    assert agree(np.float64([1 / 3]), [float(np.float32(1 / 3))], float_dtype="float32") is Agreement.EQUAL

@@ -19,7 +19,7 @@ from transforms import columns
 from transforms.dtypes import STRING
 from transforms.errors import RunError
 from transforms.formats import slices
-from transforms.formats.base import Joined
+from transforms.formats.base import Joined, RowTraits
 from transforms.formats.jsonl import convert, diagnose, instances, split, value_types, write
 from transforms.formats.jsonl.convert import Spelling
 from transforms.formats.slices import Found, Why
@@ -42,8 +42,8 @@ class JsonLines:
     """The format; see `transforms.formats.base.Format`."""
 
     name = "jsonl"
-    is_example = False
-    row_end = b"\n"
+    traits = RowTraits(whole_values=True, line_end=b"\n")
+    held_bytes = 2.0
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
         """Ends of the chunks: a newline after `chunk_bytes` or `chunk_rows`, and the file's end; see `Format`.

@@ -23,7 +23,7 @@ import pyarrow as pa
 from transforms import columns
 from transforms.errors import RunError
 from transforms.formats import GZIP, slices
-from transforms.formats.base import Joined
+from transforms.formats.base import Joined, RowTraits
 from transforms.formats.slices import Found
 from transforms.formats.tfrecord import null_rows, parse, read, write
 from transforms.reasons import Reason
@@ -45,8 +45,8 @@ class TFRecord:
     """The format; see `transforms.formats.base.Format`."""
 
     name = "tfrecord"
-    is_example = True
-    row_end = b""
+    traits = RowTraits(flat_lists=True, raw_feeds=True, float_dtype="float32")
+    held_bytes = 5.0  # a record may be a Python object
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
         """Ends of the chunks: of the record that makes a chunk `chunk_bytes` or `chunk_rows` long, and the file's end.
