@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pipeline.compat import startup
+from pipeline.compat import process, startup
 from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
@@ -162,5 +162,5 @@ def entry() -> None:
     with contextlib.suppress(OSError):  # what failed has its exit code already
         flush_output()
     if code in (Exit.INTERRUPTED, Exit.TERMINATED):
-        signals.leave(code)  # sys.exit waits for every thread to end what it has in hand
+        process.leave(code)  # sys.exit waits for every thread to end what it has in hand
     sys.exit(code)

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from pipeline.compat.startup import collect_garbage, quiet_beam
+from pipeline.compat import beam as beam_compat
+from pipeline.compat.startup import collect_garbage
 from pipeline.model.model_folder import newest_version
 from pipeline.options.flags import Parser, add_constant_argument, add_mapping_arguments, add_trust_arguments, pairs_of
 from pipeline.options.run_options import RunOptions, command
@@ -78,7 +79,7 @@ def main(argv: Sequence[str]) -> Exit:
     given = parser().parse_args(argv)
     given.model = given.model and newest_version(given.model)
     collect_garbage()
-    quiet_beam()
+    beam_compat.quiet()
     run: str = given.run
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline.compat.startup import quiet_beam
+from pipeline.compat import beam as beam_compat
 from pipeline.job.dataflow import is_template
 from pipeline.job.progress import reported
 from pipeline.job.remote import check_place, new_run, run_elsewhere, write_nothing
@@ -48,7 +48,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
         RunError: The run failed; there is no `_SUCCESS`.
     """
-    quiet_beam()
+    beam_compat.quiet()
     beam_options = pipeline_options(beam_args)
     check_place(options, beam_options)
     inputs = find_inputs(options)
@@ -111,7 +111,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     Raises:
         UsageError: Something is wrong.
     """
-    quiet_beam()
+    beam_compat.quiet()
     beam_options = pipeline_options(beam_args)
     check_place(options, beam_options)
     inputs = find_inputs(options)

@@ -1,11 +1,11 @@
-"""Starting up: fast, and without what libraries say to nobody.
+"""Starts a process fast, and keeps what libraries print while they are imported from the user.
 
-Most of a small run is the import of TensorFlow and Beam (docs/performance.md).
+Most of a small run is the import of TensorFlow and Beam (docs/performance.md). With KEYJOIN_COMPAT=off all of both is
+imported, as their documentation says, and what they print is printed; see `pipeline.compat`.
 """
 
 import contextlib
 import ctypes
-import functools
 import gc
 import importlib.abc
 import importlib.util
@@ -14,20 +14,17 @@ import os
 import sys
 import tempfile
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
-from types import MethodType, ModuleType
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import NoReturn
 
+from transforms import compat
 from transforms.errors import UsageError
 from transforms.saved_model.libraries import import_libraries
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # packages that Beam itself can do without
-SAMPLING_MS = 5
-# RunInference misses a module of another framework, and then says this, which is not so, for each model.
-NOT_FOR_USERS = "Resource module is not available"
 
 
 def use_utf8() -> None:
@@ -86,7 +83,9 @@ def import_tensorflow() -> None:
     Raises:
         ImportError: It cannot be imported; what it printed is printed then.
     """
-    if "tensorflow" not in sys.modules:
+    if not compat.is_on():
+        import tensorflow
+    elif "tensorflow" not in sys.modules:
         # TensorFlow imports Keras only to fill in `tf.keras`; scoring a SavedModel needs none.
         with _silence(), _without("keras"):
             import tensorflow  # noqa: F401
@@ -107,6 +106,10 @@ def import_session(libraries: Sequence[str] = ()) -> None:
     Raises:
         UsageError: A library cannot be imported.
     """
+    if not compat.is_on():
+        import_tensorflow()
+        import_libraries(libraries)
+        return
     if "tensorflow" not in sys.modules:
         spec = importlib.util.find_spec("tensorflow")
         if spec is None:
@@ -128,15 +131,17 @@ def import_beam(argv: Sequence[str]) -> None:
     Args:
         argv: The command's arguments.
     """
-    elsewhere = any("://" in arg or arg.startswith("--runner") for arg in argv)
-    if elsewhere:
+    is_remote = any("://" in arg or arg.startswith("--runner") for arg in argv)
+    if is_remote or not compat.is_on():
         import apache_beam
 
         return
     with _without(*BEAM_EXTRAS), _unlogged():
         import apache_beam  # noqa: F401
     import_arrow()
-    _speed_up()
+    from pipeline.compat.beam import speed_up
+
+    speed_up()
 
 
 def import_arrow() -> None:
@@ -144,50 +149,10 @@ def import_arrow() -> None:
 
     It looks for pandas once, when the first array is made, and importing it takes 0.4 s.
     """
-    with _without("pandas"):
+    with _without("pandas") if compat.is_on() else contextlib.nullcontext():
         import pyarrow as pa
 
         pa.array(())
-
-
-@functools.cache
-def _speed_up() -> None:
-    """Once: the next command of a process would wrap what this one has wrapped, and so on without an end."""
-    _sample_often()
-    _inspect_once()
-
-
-def _sample_often() -> None:
-    """Has Beam's local runner notice sooner that a bundle has ended.
-
-    It waits for the next tick of the thread that samples which step is busy: up to 200 ms by default.
-    """
-    from apache_beam.runners.worker import statesampler
-
-    often = functools.partial(statesampler.StateSampler, sampling_period_ms=SAMPLING_MS)
-    statesampler.StateSampler = often  # type: ignore[misc,assignment]  # Beam has no setting for it
-
-
-def _inspect_once() -> None:
-    """Has Beam find out only once what a method takes.
-
-    It asks for every method of every step eight times a graph: a third of the time that a graph takes.
-    """
-    from apache_beam.transforms import core
-
-    inspect = core.get_function_args_defaults
-    known: weakref.WeakKeyDictionary[Any, tuple[list[str], list[Any]]] = weakref.WeakKeyDictionary()
-
-    def remember(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
-        if not isinstance(function, MethodType):
-            return inspect(function)
-        # A method is made anew each time that it is asked for; its function stays with its class.
-        if function.__func__ not in known:
-            known[function.__func__] = inspect(function)
-        names, defaults = known[function.__func__]
-        return [*names], [*defaults]
-
-    core.get_function_args_defaults = remember  # type: ignore[assignment]  # Beam's has no types
 
 
 def collect_garbage() -> None:
@@ -254,11 +219,3 @@ def _unlogged() -> Iterator[None]:
         yield
     finally:
         root.removeHandler(nothing)
-
-
-def quiet_beam() -> None:
-    """Drops what Beam says that no user can act on, and the tracebacks of errors that are told anyway."""
-    logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
-    # Each try to find credentials, with its traceback; that there are none is said by another one.
-    logging.getLogger("apache_beam.utils.retry").setLevel(logging.ERROR)
-    logging.getLogger().addFilter(lambda record: NOT_FOR_USERS not in record.getMessage())

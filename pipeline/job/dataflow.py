@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineState
 
 from pipeline import VERSION
+from pipeline.compat.beam import dataflow_jobs
 from pipeline.job import accelerators
 from pipeline.job.accelerators import Hint, Machine
 from pipeline.options.run_options import RunOptions
@@ -218,6 +219,7 @@ class Service:
         self.name = self._cloud.job_name = self._cloud.job_name or job_name(output)
         with _asked():
             self._client = DataflowApplicationClient(options)
+            self._jobs = dataflow_jobs(self._client, self._cloud)
 
     def find(self, recorded: Sequence[Run]) -> Running | None:
         """The job that has not ended and writes the output.
@@ -248,7 +250,7 @@ class Service:
         request = dataflow.ListJobsRequest(project_id=project, location=region, filter=active)
         with _asked():
             # Beam's own look-up by name never ends where there is no such job.
-            yield from self._client._jobs_client.list_jobs(request)
+            yield from self._jobs.list_jobs(request)
 
     def _run_of(self, job: Any, recorded: Run, project: str, region: str) -> str | None:
         """The run that a job's label names; lists may leave labels out, so one of the run's name is looked at."""
@@ -257,9 +259,7 @@ class Service:
         if not job.labels and job.name == recorded.name:
             where = {"project_id": project, "location": region, "job_id": job.id}
             with _asked():
-                job = self._client._jobs_client.get_job(
-                    dataflow.GetJobRequest(**where, view=dataflow.JobView.JOB_VIEW_ALL)
-                )
+                job = self._jobs.get_job(dataflow.GetJobRequest(**where, view=dataflow.JobView.JOB_VIEW_ALL))
         found: str | None = dict(job.labels).get(RUN_LABEL)
         return found
 

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from typing import Any
 
-from apache_beam.internal import cloudpickle_pickler
+from pipeline.compat import beam
 
 
 def leave_out_folders() -> None:
@@ -13,8 +12,7 @@ def leave_out_folders() -> None:
     A function that cannot be imported by its name, as some of Beam's own, travels as code, and with it the name of its
     file: with this machine's folders in it, a user's among them.
     """
-    config: Any = cloudpickle_pickler.DEFAULT_CONFIG
-    config.filepath_interceptor = among_packages
+    beam.name_files_by(among_packages)
 
 
 def among_packages(path: str) -> str:

@@ -1,41 +1,22 @@
 """What is left of a command line for Beam: checked, because Beam itself ignores what it does not know."""
 
 import argparse
-import weakref
+import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from pipeline.options.flags import Parser, run_parser
+from pipeline.compat.beam import OptionsWithViews
+from pipeline.options.flags import run_parser
 from transforms.errors import UsageError, nearest
 
-View = TypeVar("View", bound=PipelineOptions)
-
+FLAG = re.compile(r"--[\w-]+")
 LOCAL = "FnApiRunner"
 # DirectRunner first looks for Prism, which it downloads; keyjoin means the runner in this process.
 LOCAL_NAMES = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
-
-# Beside the options, not in them: Beam copies and pickles all that is in them.
-_views: "weakref.WeakKeyDictionary[_Options, dict[type[PipelineOptions], PipelineOptions]]"
-_views = weakref.WeakKeyDictionary()
-
-
-class _Options(PipelineOptions):
-    """Beam's options; they make each view of themselves once.
-
-    Beam asks for a few of them 270 times a graph, and each time makes a parser of all its flags: a third of the
-    time of a small graph. Views share their values, so one is as good as another.
-    """
-
-    def view_as(self, cls: type[View]) -> View:
-        views: dict[Any, Any] = _views.setdefault(self, {})
-        if cls not in views:
-            views[cls] = super().view_as(cls)
-        view: View = views[cls]
-        return view
 
 
 def pipeline_options(args: Sequence[str]) -> PipelineOptions:
@@ -46,7 +27,7 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
     """
     _check_known(args)
     try:
-        options = _Options(list(args))
+        options = OptionsWithViews(list(args))
         runner = options.view_as(StandardOptions).runner
         create_runner(runner or LOCAL)
     except SystemExit as error:
@@ -83,19 +64,18 @@ def is_local(options: PipelineOptions) -> bool:
 
 
 def _check_known(args: Sequence[str]) -> None:
-    parser: Any = Parser(prog="keyjoin run", allow_abbrev=False, add_help=False)
-    for options in _with_children(PipelineOptions):
-        try:
-            options._add_argparse_args(parser)
-        except (argparse.ArgumentError, AttributeError):
-            continue  # two of Beam's own classes define the same flag
+    parser = _beam_parser()
     unknown = [arg for arg in parser.parse_known_args(list(args))[1] if arg]
     if unknown:
         flag = unknown[0].partition("=")[0]
-        ours = [f for action in run_parser("keyjoin run")._actions for f in action.option_strings]
-        known = ours + [f for action in parser._actions for f in action.option_strings]
+        known = FLAG.findall(run_parser("keyjoin run").format_usage() + parser.format_usage())
         raise UsageError(f"neither keyjoin nor Beam knows {unknown[0]}{nearest(flag, known)}; see keyjoin run --help")
 
 
-def _with_children(options: type[PipelineOptions]) -> list[type[PipelineOptions]]:
-    return [options, *(c for child in options.__subclasses__() for c in _with_children(child))]
+def _beam_parser() -> argparse.ArgumentParser:
+    """The parser of all of Beam's flags; it raises a UsageError where argparse ends the process."""
+    parsers: list[Any] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    parsers[0].error = run_parser("keyjoin run").error
+    parser: argparse.ArgumentParser = parsers[0]
+    return parser

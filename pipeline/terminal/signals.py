@@ -1,10 +1,8 @@
 """SIGINT and SIGTERM: the first stops a command cleanly, the second at once."""
 
-import atexit
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -69,15 +67,6 @@ def in_the_background(function: Callable[[], Result]) -> Result:
     while not wait([done], WAKE_SECONDS).done:
         pass
     return done.result()
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the process without waiting for its threads; what has to be done at its end is done."""
-    # Ends, among others, the model process and those that Beam has started.
-    atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

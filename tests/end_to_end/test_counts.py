@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from apache_beam.metrics import monitoring_infos
 
-from pipeline.compat.startup import quiet_beam
+from pipeline.compat import beam as beam_compat
 from pipeline.job import waves
 from pipeline.job.graph import build_chunks
 from pipeline.job.stop_early import Watch
@@ -152,7 +152,7 @@ def test_ten_bytes_a_row_cross_the_join(keyjoin: Callable[..., Result], model: A
 @pytest.fixture
 def plan(tmp_path: Path, model: Any) -> Callable[..., Any]:
     """Prepares a job on so many rows in about so many chunks."""
-    quiet_beam()
+    beam_compat.quiet()
 
     def make(rows: int, chunks: int) -> Any:
         chunk = counted.write(WORKS["mixed"], rows, tmp_path)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from transforms.compat import tensorflow
 from transforms.errors import UsageError
 from transforms.model_safety.graph_walk import Fed, Part, Walk, tensor, texts
 from transforms.model_safety.op_kinds import NO_FILES, OPS, Kind, Op, is_harmless
@@ -143,9 +144,7 @@ def _init_outputs(graph: Any) -> Iterable[Any]:
 
 
 def _assets(graph: Any, folder: str) -> Fed:
-    from tensorflow.python.saved_model import loader_impl
-
-    assets = loader_impl.get_asset_tensors(folder, graph)
+    assets = tensorflow.get_asset_tensors(folder, graph)
     return {tensor(name): os.fsdecode(path) for name, path in assets.items()}
 
 
@@ -179,9 +178,7 @@ def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Cont
 
 def _kind_of(op: str) -> Kind | None:
     """What an op without an entry in the table does besides computing, if anything."""
-    from tensorflow.python.framework import op_def_registry
-
-    definition = op_def_registry.get(op)
+    definition = tensorflow.op_definition(op)
     if definition is None:
         return Kind.UNKNOWN
     package = find_package(op)
@@ -192,9 +189,7 @@ def _kind_of(op: str) -> Kind | None:
 
 def _is_known(op: str) -> bool:
     """Whether TensorFlow knows an op; one of a package it does once that is imported."""
-    from tensorflow.python.framework import op_def_registry
-
-    return find_package(op) is None or op_def_registry.get(op) is not None
+    return find_package(op) is None or tensorflow.op_definition(op) is not None
 
 
 def _is_own(op: Op, files: set[str | None], folder: str) -> bool:

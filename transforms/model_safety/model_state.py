@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from transforms.compat import tensorflow
+
 # TensorFlow marks each of them as stateful. They make a handle, only read, keep their state for one call, or call
 # functions, whose ops are looked at as well. Whatever else is stateful may change something.
 _READ_ONLY = """
@@ -35,9 +37,7 @@ def changes(op: str) -> bool:
     Args:
         op: Type of an op; the name of a function counts as an op that TensorFlow does not have.
     """
-    from tensorflow.python.framework import op_def_registry
-
     if _PATTERN.match(op):
         return False
-    definition = op_def_registry.get(op)
+    definition = tensorflow.op_definition(op)
     return definition is None or definition.is_stateful or any(taken.is_ref for taken in definition.input_arg)

@@ -11,6 +11,8 @@ import fnmatch
 import re
 from typing import Any, NamedTuple
 
+from transforms.compat import tensorflow
+
 
 class Kind(enum.Enum):
     """What an op does besides computing.
@@ -142,9 +144,7 @@ def may_change_strings(node: Any) -> bool:
     Args:
         node: NodeDef proto.
     """
-    from tensorflow.python.framework import op_def_registry
-
-    definition = op_def_registry.get(node.op)
+    definition = tensorflow.op_definition(node.op)
     if definition is None or _KEEPING_PATTERN.match(node.op):
         return False
     if not _IN_PLACE.match(node.op) and all(argument.type != RESOURCE for argument in definition.input_arg):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from transforms.compat import tensorflow
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import UsageError
 from transforms.model_safety.graph_walk import PLAIN_CALLS
@@ -152,9 +153,8 @@ def _traced(spec: _Spec, names: Sequence[str], inputs: Any) -> Composite:
 
 
 def _dtype(number: int) -> str:
-    from tensorflow.python.framework.dtypes import as_dtype
 
-    return as_dtype(number).name if number else ""
+    return tensorflow.as_dtype(number).name if number else ""
 
 
 def _checked(name: str, kind: str, number: int, shape: Any, parts: Sequence[Part], names: Sequence[str]) -> Composite:

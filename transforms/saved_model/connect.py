@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from transforms.compat import tensorflow
 from transforms.errors import UsageError
 from transforms.model_safety.graph_walk import PLAIN_CALLS, Part, Walk, bare, inputs_of
 from transforms.model_safety.model_ops import loading_parts, signature_part
@@ -192,16 +193,14 @@ def _checkpoint_objects(folder: str) -> Any:
     """
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
-    from tensorflow.python.framework.errors_impl import OpError
-    from tensorflow.python.training.py_checkpoint_reader import NewCheckpointReader
 
     path = _checkpoint(folder)
     if not os.path.exists(f"{path}.index"):
         return ()
     try:
-        reader = NewCheckpointReader(path)
+        reader = tensorflow.NewCheckpointReader(path)
         if not reader.has_tensor(OBJECT_GRAPH):
             return ()
         return TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH)).nodes
-    except (OpError, IndexError, RuntimeError, ValueError, DecodeError) as error:
+    except (tensorflow.OpError, IndexError, RuntimeError, ValueError, DecodeError) as error:
         raise UsageError(f"the checkpoint {path} cannot be read: {error}; {_COPY_REMEDY}") from error

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
+from transforms.compat import tensorflow
 from transforms.errors import UsageError, nearest
 from transforms.model_safety.op_packages import PACKAGES, find_package
 
@@ -108,15 +109,12 @@ def _import(name: str) -> None:
 
 
 def _version() -> str:
-    from tensorflow.python.framework.versions import VERSION
-
-    return str(VERSION)
+    return str(tensorflow.VERSION)
 
 
 def _ops() -> frozenset[str]:
     """The ops that TensorFlow knows in this process."""
     from tensorflow.core.framework.op_def_pb2 import OpList
-    from tensorflow.python.client import pywrap_tf_session
 
-    known = OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    known = OpList.FromString(tensorflow.get_buffer(tensorflow.get_all_ops()))
     return frozenset(op.name for op in known.op)

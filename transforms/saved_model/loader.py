@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
+from transforms.compat import tensorflow
 from transforms.dtypes import STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model_safety import model_ops, model_state
@@ -83,16 +84,12 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     """
     import_libraries(loading.libraries)
     from tensorflow.core.protobuf.config_pb2 import ConfigProto
-    from tensorflow.python.client.session import Session
-    from tensorflow.python.framework.ops import Graph
-    from tensorflow.python.saved_model import loader_impl, tag_constants
-    from tensorflow.python.util import _pywrap_tensor_float_32_execution
 
     signature = loading.signature
     check_folder(folder)
-    tags = [tag_constants.SERVING]
+    tags = [tensorflow.SERVING]
     with _loading(folder):
-        loader = loader_impl.SavedModelLoader(folder)
+        loader = tensorflow.SavedModelLoader(folder)
         described = loader.get_meta_graph_def_from_tags(tags)
     signatures = described.signature_def
     if signature not in signatures:
@@ -111,11 +108,11 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     reached = [node for _, node in places]
     stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
     unfit = ensure_values(walk, folder, signature, reached)
-    _pywrap_tensor_float_32_execution.enable(loading.tf32)  # a setting of the process; kernels read it at each call
-    graph = Graph()
+    tensorflow.enable_tf32(loading.tf32)  # a setting of the process; kernels read it at each call
+    graph = tensorflow.Graph()
     # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
     config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)
-    session = Session(graph=graph, config=config)
+    session = tensorflow.Session(graph=graph, config=config)
     program = compiled.find(places, walk.functions)
     if program:
         compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
@@ -154,12 +151,10 @@ def _call(session: Any, read: Signature) -> Call:
 @contextlib.contextmanager
 def _loading(folder: str) -> Iterator[None]:
     """Turns what TensorFlow raises for a model that it cannot load into one line."""
-    from tensorflow.python.framework.errors_impl import OpError
-
     try:
         with quiet():
             yield
-    except (OSError, RuntimeError, ValueError, OpError) as error:
+    except (OSError, RuntimeError, ValueError, tensorflow.OpError) as error:
         first = _first_line(error)
         unknown = UNKNOWN_OP.search(first)
         remedy = remedy_for([unknown[1]]) if unknown else "copy the whole folder of the model again, or save it again"
@@ -168,9 +163,7 @@ def _loading(folder: str) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     """What went wrong first, in one line: TensorFlow then tries other ways to restore, and fails in these, too."""
-    from tensorflow.python.framework.errors_impl import OpError
-
-    while isinstance(error.__context__, OpError):
+    while isinstance(error.__context__, tensorflow.OpError):
         error = error.__context__
     lines = [line.strip() for line in str(error).removeprefix(GRAPH_ERROR).splitlines()]
     return next(filter(None, lines), type(error).__name__)
@@ -185,14 +178,12 @@ class _Session:
         self._callable = functools.cache(lambda fetched: session.make_callable(list(fetched), self._fed))
 
     def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
-        from tensorflow.python.framework.errors_impl import OpError, ResourceExhaustedError
-
         fetched = tuple(self._fetched[name] for name in (self._fetched if outputs is None else outputs))
         try:
             answer: Sequence[npt.NDArray[Any]] = self._callable(fetched)(*arrays)
-        except OpError as error:
+        except tensorflow.OpError as error:
             said = " ".join(error.message.removeprefix(GRAPH_ERROR).split())
-            made = MemoryShortError if isinstance(error, ResourceExhaustedError) else ModelError
+            made = MemoryShortError if isinstance(error, tensorflow.ResourceExhaustedError) else ModelError
             raise made(f"{type(error).__name__}: {said}"[:MESSAGE]) from error
         return answer
 

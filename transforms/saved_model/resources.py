@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from transforms.compat import tensorflow
 from transforms.model_safety.graph_walk import CALLS, Part, Walk, bare, inputs_of
 from transforms.model_safety.model_ops import loading_parts, names_of, signature_part
 from transforms.model_safety.model_state import changes
@@ -158,9 +159,7 @@ def maker(nodes: Mapping[str, Any], handle: str) -> str:
 
 def _handles(node: Any, inputs: list[str]) -> list[str]:
     """The inputs of an op that may be handles."""
-    from tensorflow.python.framework import op_def_registry
-
-    definition = op_def_registry.get(node.op)
+    definition = tensorflow.op_definition(node.op)
     if definition is None or any(taken.number_attr or taken.type_list_attr for taken in definition.input_arg):
         return inputs
     pairs = zip(inputs, definition.input_arg, strict=False)

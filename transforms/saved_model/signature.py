@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from transforms.compat import tensorflow
 from transforms.dtypes import DTYPES
 from transforms.errors import UsageError
 from transforms.saved_model import composites, constants, fixed_batch
@@ -131,11 +132,9 @@ def _output(name: str, info: Any, rows: int | None) -> tuple[Tensor, bool]:
 
 def _type(info: Any) -> tuple[str, list[int | None] | None]:
     """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
-    from tensorflow.python.framework.dtypes import as_dtype
-
     if info.WhichOneof("encoding") != "name":
         raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
-    dtype = as_dtype(info.dtype).name
+    dtype = tensorflow.as_dtype(info.dtype).name
     if dtype not in DTYPES:
         raise UnfitError(f"has dtype {dtype}, which a row cannot hold")
     if info.tensor_shape.unknown_rank:

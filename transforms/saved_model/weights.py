@@ -4,6 +4,8 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from transforms.compat import tensorflow
+
 # Ops that call functions -> their attributes that name these, and how many inputs come before the arguments.
 CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "PartitionedCall": (("f",), 0),
@@ -70,9 +72,8 @@ def _bare(tensor: str) -> str:
 
 
 def _size(variable: Any) -> int:
-    from tensorflow.python.framework.dtypes import as_dtype
 
-    size: int = as_dtype(variable.attr["dtype"].type).size
+    size: int = tensorflow.as_dtype(variable.attr["dtype"].type).size
     for dim in variable.attr["shape"].shape.dim:
         size *= max(dim.size, 0)
     return size

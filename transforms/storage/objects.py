@@ -13,6 +13,7 @@ from typing import IO, Any, NoReturn
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from transforms import compat
 from transforms.errors import RunError, UsageError
 from transforms.storage import globs
 
@@ -118,7 +119,7 @@ def _open_generation(path: str, generation: int) -> Any:
     store = _google_store(path)
     bucket, name = gcsio.parse_gcs_path(path)
     blob = store.client.bucket(bucket).blob(name, generation=generation)
-    return gcsio.BeamBlobReader(blob, gcsio.DEFAULT_READ_BUFFER_SIZE, retry=store._storage_client_retry)
+    return gcsio.BeamBlobReader(blob, gcsio.DEFAULT_READ_BUFFER_SIZE, retry=compat.google_retry(store))
 
 
 def create(path: str, text: bytes) -> None:
@@ -167,17 +168,16 @@ def _google(pattern: str) -> list[Stored]:
     fixed = WILDCARDS.split(pattern)[0]
     bucket, name = gcsio.parse_gcs_path(fixed, object_optional=True)
     if fixed == pattern:
-        blob = store.client.bucket(bucket).get_blob(name, retry=store._storage_client_retry)
+        blob = store.client.bucket(bucket).get_blob(name, retry=compat.google_retry(store))
         return [] if blob is None else [_stored(blob)]
-    blobs = store.client.list_blobs(bucket, prefix=name, retry=store._storage_client_retry)
+    blobs = store.client.list_blobs(bucket, prefix=name, retry=compat.google_retry(store))
     matches = globs.regex(pattern)
     return [file for file in map(_stored, blobs) if matches(file.path)]
 
 
 def _google_store(path: str) -> Any:
     """Beam's client, with the credentials that the pipeline's options name."""
-    system: Any = FileSystems.get_filesystem(path)
-    return system._gcsIO()
+    return compat.google_store(FileSystems.get_filesystem(path))
 
 
 def _stored(blob: Any) -> Stored:

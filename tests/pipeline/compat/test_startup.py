@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.compat import startup
+from pipeline.compat import beam as beam_compat
 from pipeline.options.beam_flags import pipeline_options
 from tests.conftest import ROOT
 from tests.support import models
@@ -45,7 +45,7 @@ import apitools, pandas, pymongo, google.cloud.storage
 @pytest.mark.parametrize(
     ("args", "imported", "inspecting", "sampling"),
     [
-        (["--input=a.jsonl"], "[False, False, False, False]", "pipeline.compat.startup", "5"),
+        (["--input=a.jsonl"], "[False, False, False, False]", "pipeline.compat.beam", "5"),
         (["--input=gs://b/a"], "[True, True, True, True]", "apache_beam.transforms.core", "200"),
         (["--runner=X"], "[True, True, True, True]", "apache_beam.transforms.core", "200"),
     ],
@@ -112,7 +112,7 @@ def test_what_a_method_takes_is_found_out_once(monkeypatch: Any) -> None:
     asked: list[Any] = []
     original = core.get_function_args_defaults
     monkeypatch.setattr(core, "get_function_args_defaults", lambda f: (asked.append(f), original(f))[1])
-    startup._inspect_once()
+    beam_compat.inspect_once()
     with beam.Pipeline("FnApiRunner") as root:
         root | beam.Create([0]) | beam.Map(lambda number: number + 1) | beam.Map(print)
     methods = [method.__func__ for method in asked if isinstance(method, MethodType)]
@@ -129,7 +129,7 @@ def test_what_is_found_out_once_is_what_beam_finds(monkeypatch: Any) -> None:
 
     original = core.get_function_args_defaults
     monkeypatch.setattr(core, "get_function_args_defaults", original)
-    startup._inspect_once()
+    beam_compat.inspect_once()
     for function in (Taking().method, Taking.method, Taking, print, lambda a, b=2: (a, b)):
         expected = original(function)
         assert core.get_function_args_defaults(function) == expected

@@ -1,0 +1,106 @@
+"""Uses names that TensorFlow and Beam keep private, each beside the public name that replaces it.
+
+`KEYJOIN_COMPAT=off` in the environment makes keyjoin use public names only. A run then gives the same result and
+starts more slowly. `pipeline.compat` follows the same switch; it is a package of its own because `transforms` imports
+nothing of `pipeline`.
+
+`import tensorflow` takes three times as long as the modules that score a SavedModel, so the names below come from
+those modules. Protocol buffers (`tensorflow.core`) are TensorFlow's published formats: they are imported where they
+are used.
+"""
+
+import functools
+import importlib
+import os
+from typing import Any, NamedTuple
+
+VARIABLE, OFF = "KEYJOIN_COMPAT", "off"
+
+
+def is_on() -> bool:
+    """Whether private names may be used. All processes of a run have the same environment, so they decide alike."""
+    return os.environ.get(VARIABLE) != OFF
+
+
+class Name(NamedTuple):
+    """A name of TensorFlow.
+
+    Attributes:
+        private: Its module below `tensorflow.python` and its name there, `module:name`.
+        public: Its name below `tensorflow`; empty if it has none, and then the private one is always used.
+    """
+
+    private: str
+    public: str = ""
+
+
+NAMES = {
+    "Graph": Name("framework.ops:Graph", "Graph"),
+    "NewCheckpointReader": Name(
+        "training.py_checkpoint_reader:NewCheckpointReader", "compat.v1.train.NewCheckpointReader"
+    ),
+    "OpError": Name("framework.errors_impl:OpError", "errors.OpError"),
+    "ResourceExhaustedError": Name("framework.errors_impl:ResourceExhaustedError", "errors.ResourceExhaustedError"),
+    "SERVING": Name("saved_model.tag_constants:SERVING", "saved_model.SERVING"),
+    "Session": Name("client.session:Session", "compat.v1.Session"),
+    "VERSION": Name("framework.versions:VERSION", "__version__"),
+    "as_dtype": Name("framework.dtypes:as_dtype", "as_dtype"),
+    "enable_tf32": Name(
+        "framework.config:enable_tensor_float_32_execution", "config.experimental.enable_tensor_float_32_execution"
+    ),
+    # keyjoin examines the graph before it loads it. TensorFlow's public functions do both at once.
+    "SavedModelLoader": Name("saved_model.loader_impl:SavedModelLoader"),
+    "get_asset_tensors": Name("saved_model.loader_impl:get_asset_tensors"),
+    # What the ops of this process take, and whether they have a state.
+    "op_definition": Name("framework.op_def_registry:get"),
+    "get_all_ops": Name("client.pywrap_tf_session:TF_GetAllOpList"),
+    "get_buffer": Name("client.pywrap_tf_session:TF_GetBuffer"),
+}
+
+
+class _TensorFlow:
+    """`NAMES` as attributes, each imported at its first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in NAMES:
+            raise AttributeError(name)
+        value = find_public(NAMES[name]) if NAMES[name].public and not is_on() else find_private(NAMES[name])
+        setattr(self, name, value)  # found without this function from here on
+        return value
+
+
+tensorflow = _TensorFlow()
+
+
+def find_private(name: Name) -> Any:
+    """Imports a name from the module that defines it."""
+    module, _, attribute = name.private.partition(":")
+    return getattr(importlib.import_module(f"tensorflow.python.{module}"), attribute)
+
+
+def find_public(name: Name) -> Any:
+    """Imports the whole of TensorFlow for a name; TensorFlow's documentation has it there."""
+    return functools.reduce(getattr, name.public.split("."), importlib.import_module("tensorflow"))
+
+
+def google_store(system: Any) -> Any:
+    """Beam's client of Google Cloud Storage.
+
+    Args:
+        system: A `GCSFileSystem` of Beam. It keeps the client's credentials, which the pipeline's options name, to
+            itself; the public way uses the options of the command line, or the environment's credentials.
+    """
+    if is_on():
+        return system._gcsIO()
+    from apache_beam.io.gcp import gcsio
+
+    return gcsio.GcsIO()
+
+
+def google_retry(store: Any) -> Any:
+    """How long Beam's client of Google Cloud Storage retries a request; otherwise as long as Google's own does."""
+    if is_on():
+        return store._storage_client_retry
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY
