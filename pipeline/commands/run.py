@@ -173,6 +173,6 @@ def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> 
     """Runs the pipelines on this machine; why they stopped early, if they did."""
     fmt = formats.load(plan.job.format)
     least = fmt.least_bytes(plan.job.handler.features)
-    watch = Watch(options.max_bad_rows, plan.sources, least, fmt.traits.line_end, plan.expected.bytes_a_second)
+    watch = Watch(options.max_bad_rows, plan.sources, least, fmt.traits.line_end)
     with reported(plan.job.temp, watch.parts), told(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

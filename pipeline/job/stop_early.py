@@ -70,7 +70,6 @@ class Watch:
         sources: Sequence[Source],
         least: int,
         line_end: bytes = b"",
-        bytes_a_second: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begins to count.
@@ -80,7 +79,6 @@ class Watch:
             sources: All input files.
             least: Bytes that a good row takes at least.
             line_end: What ends each line; empty if rows are not lines.
-            bytes_a_second: How much input is scored in a second at most; None if that is not known.
             clock: Seconds.
         """
         self._limits, self._least, self._clock = limits, least, clock
@@ -100,7 +98,7 @@ class Watch:
         self._parts_of = dict[str, int]()
         self._begun = 0  # bytes of chunks, in this wave
         self._wave_began = clock()
-        self._bytes_a_second = bytes_a_second or math.inf  # later, of the last wave
+        self._bytes_a_second = math.inf  # later, of the last wave
         self._number = next(_numbers)
         _watches[self._number] = self
 

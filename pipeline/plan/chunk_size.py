@@ -4,7 +4,7 @@ Nothing here is measured by a clock, so that a source is cut at the same places 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,17 +34,15 @@ class ChunkSize(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What the sampled rows and the measured model let expect; nothing that is written depends on it.
+    """What the sampled rows let expect; nothing that is written depends on it.
 
     Attributes:
         predictions: Bytes of predictions for each byte of input.
         chunk_bytes: Bytes of input that the largest chunk has.
-        bytes_a_second: Bytes of input whose rows the model scores in a second at most; None if that was not measured.
     """
 
     predictions: float
     chunk_bytes: float
-    bytes_a_second: float | None
 
 
 class RowSize(NamedTuple):
@@ -54,17 +52,16 @@ class RowSize(NamedTuple):
     predictions: int
 
 
-def expect(chunk: ChunkSize, row: RowSize, largest: int, rates: Mapping[int, int]) -> Expected:
+def expect(chunk: ChunkSize, row: RowSize, largest: int) -> Expected:
     """What to expect of a run.
 
     Args:
         chunk: How large chunks are.
         row: How large a row is.
         largest: Bytes of the largest source.
-        rates: Measured rows a second, by batch size.
     """
     size = min(chunk.bytes, largest, (chunk.rows or math.inf) * row.text)
-    return Expected(row.predictions / row.text, size, max(rates.values(), default=0) * row.text or None)
+    return Expected(row.predictions / row.text, size)
 
 
 def choose(chunk_bytes: int | None, row: int, weights: int, fmt: Format, features: Sequence[Feature]) -> ChunkSize:

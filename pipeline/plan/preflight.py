@@ -12,7 +12,7 @@ from pipeline.model.keras_export import KERAS
 from pipeline.model.model_folder import model_folder
 from pipeline.model.worker_copy import SHARED_BYTES, WorkerModel
 from pipeline.options.run_options import RunOptions
-from pipeline.plan import batch_dependence
+from pipeline.plan import batch_dependence, batch_size
 from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.check_input import check_not_empty, check_readable
 from pipeline.plan.check_output import check_output
@@ -20,12 +20,10 @@ from pipeline.plan.chunk_size import CHUNK_BYTES, Expected, RowSize, choose, exp
 from pipeline.plan.layout import make_layout, wanted
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.plan.score_sample import check_first_rows, check_unreadable
-from pipeline.plan.sweep import MOST_ROWS, ROWS_ALONE, SMALL_INPUT, Sweep, fit, sweep
 from pipeline.run_folder import manifest
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings, Settings
-from pipeline.terminal.warning import warn
-from transforms import columns, formats
+from transforms import formats
 from transforms.columns import MAX_BATCH
 from transforms.errors import UnfitOutputError, UsageError
 from transforms.mapping import feature_mapping, row_paths
@@ -41,13 +39,11 @@ from transforms.saved_model.contract import find_contract
 from transforms.saved_model.loader import Loading
 from transforms.saved_model.output_shapes import is_open, reopened
 from transforms.scoring import padding
-from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.score import filled_up_to
 from transforms.split_into_chunks import most_bytes
 from transforms.storage import files, sources
 
 PROBED_ROWS = 100  # some of them may be bad
-ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
 
 
 class Inputs(NamedTuple):
@@ -72,7 +68,6 @@ class Plan(NamedTuple):
         sources: The input files, as they are now.
         skipped: Files of input folders that are not data by their names.
         twins: Other names of input files, see `sources.Matched`.
-        sweep: How the batch size was picked.
         settings: All else that the output comes of, see `manifest.with_contract`.
         findings: What the model does besides computing.
         expected: What the sampled rows let expect.
@@ -84,7 +79,6 @@ class Plan(NamedTuple):
     sources: list[Source]
     skipped: list[str]
     twins: Sequence[tuple[str, str]]
-    sweep: Sweep
     settings: LoadedSettings
     findings: Sequence[Finding]
     expected: Expected
@@ -150,21 +144,21 @@ def prepare(
         sizes = [source.size for source in matched.sources]
         beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_copy.find(options, folder)
-        handler, (swept, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
+        handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, outputs, sample, fmt, handler.features)
         if fmt.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
-        settings = manifest.with_contract(inputs.settings, handler, layout, swept, chunk, loaded.findings, dependence)
+        settings = manifest.with_contract(inputs.settings, handler, layout, chunk, loaded.findings, dependence)
         with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
             if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
                 isolation.renew()
             row = RowSize(beginning.row_bytes, predicted)
-            expected = expect(chunk, row, beginning.largest, swept.rates)
+            expected = expect(chunk, row, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
-            yield Plan(job, *matched, swept, settings, loaded.findings, expected, model, fixed)
+            yield Plan(job, *matched, settings, loaded.findings, expected, model, fixed)
 
 
 def _check_copy(model: str, folder: str, sha256: str) -> None:
@@ -186,19 +180,19 @@ def _handler(
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
-    swept = kept.sweep if kept else _pick_batch_size(options, sample, loaded, contract, features, most or MAX_BATCH)
-    if kept is None and (few := sample.arrays(features, ROWS_ALONE) if sample.rows else None):
-        swept = fit(loaded, contract, few, swept)
-    sizes, dependence = _look(options, sample, loaded, contract, features, swept.batch_size)
+    rows = kept.batch_size if kept else batch_size.choose(options, sample, contract, features, most or MAX_BATCH)
+    if kept is None and (few := sample.arrays(features, batch_size.ROWS_ALONE) if sample.rows else None):
+        rows = batch_size.fit(loaded, contract, few, rows)
+    sizes, dependence = _look(options, sample, loaded, contract, features, rows)
     contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
     row = row_bytes(sizes.predictions)
     if kept is None:
-        kept = manifest.Kept(swept, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
+        kept = manifest.Kept(rows, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
     handler = KeyedChunkHandler(
         functools.partial(load, folder),
         contract,
         features,
-        kept.sweep.batch_size,
+        kept.batch_size,
         options.non_finite == "keep",
         loaded.weights,
     )
@@ -308,43 +302,6 @@ def _loader(options: RunOptions, loading: Loading) -> Callable[[str], models.Mod
     if options.isolate:
         return functools.partial(isolation.isolated, loading=loading, timeout=options.batch_timeout)
     return functools.partial(isolation.shared, loading=loading)
-
-
-def _pick_batch_size(
-    options: RunOptions,
-    sample: Sample,
-    loaded: models.Model,
-    contract: models.Contract,
-    features: Sequence[Feature],
-    most: int,
-) -> Sweep:
-    if contract.rows:
-        if options.batch_size not in (None, contract.rows):
-            warn(f"--batch_size={options.batch_size} has no effect: the signature fixes its batch to {contract.rows}")
-        return Sweep(contract.rows, {})
-    if options.batch_size:
-        if options.batch_size > contract.most:
-            warn(
-                f"--batch_size={options.batch_size} is lowered to {contract.most}: the model gives back only so many "
-                f"keys, as output {' or '.join(echo.output for echo in contract.echoes)}"
-            )
-        return Sweep(min(options.batch_size, contract.most), {})
-    bound = contract.most // MULTIPLE * MULTIPLE or contract.most
-    if contract.constant_rows:  # no larger than the input, since each call has so many rows
-        usual = columns.batch_rows(sample.typical(features)) * (ACCELERATED if options.accelerator else 1)
-        return Sweep(sample.call_rows(min(usual, bound), options.chunk_bytes or CHUNK_BYTES, MULTIPLE), {})
-    if options.accelerator:  # what is fast on this machine says nothing about it
-        return Sweep(min(columns.batch_rows(sample.typical(features)) * ACCELERATED, bound), {})
-    most = min(most, bound)
-    rows = sample.arrays(features, MOST_ROWS) if sample.rows and sample.size >= SMALL_INPUT else None
-    usual = min(columns.batch_rows(sample.typical(features)), most)
-    if rows is None:
-        return Sweep(usual, {})
-    if filled_up_to(contract, rows, usual, loaded.weights) > 1:  # rows are small
-        return sweep(loaded, contract, rows, usual, most)
-    called = sample.call_rows(usual, options.chunk_bytes or CHUNK_BYTES, 1)
-    swept = sweep(loaded, contract, rows, called, most if called == usual else called)
-    return Sweep(usual, swept.rates) if swept.batch_size == called else swept
 
 
 def _look(

@@ -17,7 +17,6 @@ from pipeline.model import check_model
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.batch_dependence import Dependence
 from pipeline.plan.chunk_size import ChunkSize
-from pipeline.plan.sweep import Sweep
 from pipeline.run_folder import ledger, records
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.run_folder.records import (
@@ -48,11 +47,11 @@ class Kept(NamedTuple):
     """What a run chose, so that a resumed run does the same.
 
     Attributes:
-        sweep: How the batch size was picked.
+        batch_size: Rows of a call of the model.
         chunk: How large chunks are.
     """
 
-    sweep: Sweep
+    batch_size: int
     chunk: ChunkSize
 
 
@@ -96,7 +95,6 @@ def with_contract(
     before: Settings,
     handler: KeyedChunkHandler,
     layout: Layout,
-    swept: Sweep,
     chunk: ChunkSize,
     findings: Sequence[Finding],
     dependence: Dependence,
@@ -115,7 +113,6 @@ def with_contract(
         output_shapes={t.name: t.shape for t in contract.predictions},
         batch_dependence=msgspec.convert(dependence.document(), BatchDependence),
         batch_size=handler.batch_size,
-        rows_per_second_by_batch_size=dict(swept.rates),
         chunk_bytes=chunk.bytes,
         chunk_rows=chunk.rows,
     )
@@ -123,9 +120,8 @@ def with_contract(
 
 
 def kept_of(model: LoadedModel) -> Kept:
-    """The sizes that a run recorded of its model, and why the batch size was picked."""
-    sweep = Sweep(model.batch_size, model.rows_per_second_by_batch_size)
-    return Kept(sweep, ChunkSize(model.chunk_bytes, model.chunk_rows))
+    """The sizes that a run recorded of its model."""
+    return Kept(model.batch_size, ChunkSize(model.chunk_bytes, model.chunk_rows))
 
 
 def planned_path(temp: str, digest: str) -> str:

@@ -123,7 +123,6 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
         key_outputs: Output that gives the key back -> whether only its last column does.
         predictions: Output -> field.
         batch_size: Rows that a model call sees at most.
-        rows_per_second_by_batch_size: What was measured.
     """
 
     ops: Ops
@@ -134,7 +133,6 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
     output_shapes: dict[str, tuple[Count | None, ...] | None]
     batch_dependence: BatchDependence
     batch_size: BatchSize
-    rows_per_second_by_batch_size: dict[BatchSize, Count]
     chunk_bytes: ChunkBytes
     chunk_rows: ChunkRows | None
 

@@ -24,7 +24,6 @@ SHOWN_ROWS = 3
 SHOWN_PARTS = 100
 SHOWN_BYTES = 1 << 20
 WIDTH = 110
-SLOW_SECONDS = 600.0  # for a chunk
 
 
 def print_plan(plan: Plan, start: Start) -> None:
@@ -49,13 +48,8 @@ def print_plan(plan: Plan, start: Start) -> None:
         beside = "; the rows' field of that name does not feed it" * has_field
         say("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
     say("key", _key_of(handler.contract))
-    measured = ", ".join(f"{size:,}: {rate:,}" for size, rate in plan.sweep.rates.items())
     fixed = handler.contract.rows
-    if fixed:
-        say("batch", rows_a_call(fixed))
-    else:
-        say("batch", f"{handler.batch_size:,} rows a call{f' (measured rows/s: {measured})' if measured else ''}")
-    _print_slow_chunks(plan)
+    say("batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call")
     if plan.job.layout.error:
         say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
     predictions = dict(plan.job.layout.predictions)
@@ -77,18 +71,6 @@ def _key_of(contract: Contract) -> str:
         return f"{why}: predictions are matched by place, their number checked in each batch"
     where = [f"{'last column of' if echo.last_column else 'output'} {echo.output}" for echo in contract.echoes]
     return f"input {contract.key.name} ({contract.key.dtype}), comes back as {' and '.join(where)}"
-
-
-def _print_slow_chunks(plan: Plan) -> None:
-    """Prints how long a chunk takes where that is long."""
-    size, rate = plan.expected.chunk_bytes, plan.expected.bytes_a_second
-    if rate and size > SLOW_SECONDS * rate:
-        smaller = max(1, round(rate * SLOW_SECONDS / 2))
-        say(
-            "chunks",
-            f"take about {size / rate / 60:,.0f} minutes each, at the measured rate, and a run that is stopped loses "
-            f"the last one; --chunk_bytes={smaller} makes that {SLOW_SECONDS / 120:.0f} minutes",
-        )
 
 
 def _fed_by(feature: Feature) -> str:

@@ -63,7 +63,9 @@ def test_a_requirement_that_the_lock_forgets(run: Callable[..., Told], rehearsal
 
 
 def test_an_option_that_cannot_travel(rehearsal: Rehearsal, place: Place, project: Path) -> None:
-    change(project / "pipeline" / "job" / "graph.py", "job.handler.features)", "(*job.handler.features, (n for n in ())))")
+    change(
+        project / "pipeline" / "job" / "graph.py", "job.handler.features)", "(*job.handler.features, (n for n in ())))"
+    )
     flags = [*place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS]
     told = subprocess.run(
         [sys.executable, "-m", "pipeline", "run", *flags], cwd=project, capture_output=True, text=True, check=False

@@ -91,7 +91,6 @@ def loaded(settings: Settings) -> LoadedSettings:
         output_shapes={"y": (1,)},
         batch_dependence=BatchDependence(verdict=Verdict.INDEPENDENT, output=None, expected=None, found=None, rows=()),
         batch_size=96,
-        rows_per_second_by_batch_size={96: 1000, 384: 900},
         chunk_bytes=1 << 20,
         chunk_rows=None,
     )

@@ -37,7 +37,7 @@ def test_only_public_names_import_the_whole_of_tensorflow(switch: str, whole: st
     monkeypatch.setenv(compat.VARIABLE, switch)
     program = """
 import sys
-from pipeline.startup import import_session
+from pipeline.compat.startup import import_session
 from transforms.compat import tensorflow
 import_session()
 tensorflow.Session, tensorflow.SavedModelLoader

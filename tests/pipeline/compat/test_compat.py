@@ -28,7 +28,8 @@ def off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RUN = """
 import sys
-from pipeline import cli, startup
+from pipeline import cli
+from pipeline.compat import startup
 startup.begin()
 code = cli.main(sys.argv[1:])
 import apache_beam

@@ -125,7 +125,7 @@ def begun(watch: Watch, clock: Clock, chunks: list[Chunk], seconds: float) -> in
 )
 def test_no_chunk_is_begun_once_a_wave_has_taken_its_time(seconds: float, first: int, then: int) -> None:
     clock = Clock()
-    watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", None, clock)
+    watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", clock)
     chunks = [chunk(number) for number in range(100)]
     assert begun(watch, clock, chunks, seconds) == first
     assert begun(watch, clock, chunks, seconds) == then
@@ -133,7 +133,7 @@ def test_no_chunk_is_begun_once_a_wave_has_taken_its_time(seconds: float, first:
 
 def test_chunks_that_are_read_ahead_count_by_what_the_wave_before_took() -> None:
     clock = Clock()
-    watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", None, clock)
+    watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", clock)
     chunks = [chunk(number) for number in range(100)]
     watch.begin_wave()
     assert [watch.begins(each) for each in chunks[:2]] == [True, True]  # no time has passed between the two
@@ -177,9 +177,3 @@ def test_what_was_scored_for_long_is_on_disk_before_more_is(
     monkeypatch.setattr(module, "build_chunks", build)
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=100")
     assert (done.code, len(done.parts())) == (1, 2)
-
-
-def test_of_a_model_that_was_measured_to_be_slow_the_first_wave_is_small() -> None:
-    watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", 0.1, Clock())
-    watch.begin_wave()
-    assert [watch.begins(chunk(number)) for number in range(4)] == [True, True, True, False]  # 10 seconds each

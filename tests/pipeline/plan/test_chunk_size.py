@@ -15,10 +15,8 @@ import tensorflow as tf
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.plan import chunk_size, preflight
+from pipeline.plan import chunk_size
 from pipeline.plan.chunk_size import CHUNK_BYTES, PREDICTION_BYTES, choose, row_bytes
-from pipeline.plan.sweep import Sweep
-from pipeline.terminal import report
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import written
@@ -188,16 +186,3 @@ def test_a_model_that_computes_much_gets_chunks_of_fewer_rows(
     assert keyjoin("run", *flags, f"--output={done.output}").complete()  # and cuts as before
     monkeypatch.setattr(chunk_size, "WEIGHT_BYTES", 40_000)
     assert len(keyjoin("run", *flags, "--chunk_bytes=67108864").parts()) == 1
-
-
-def test_the_plan_says_where_a_chunk_takes_long(
-    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flags = (f"--input={lines(*ROWS)}", f"--model={model(models.keyed)}")
-    assert "chunks  " not in keyjoin("check", *flags).out
-    monkeypatch.setattr(preflight, "SMALL_INPUT", 0)
-    monkeypatch.setattr(preflight, "sweep", lambda *_: Sweep(96, {96: 1}))
-    monkeypatch.setattr(report, "SLOW_SECONDS", 30.0)
-    said = keyjoin("check", *flags).out
-    assert "chunks       take about 1 minutes each, at the measured rate" in said
-    assert "--chunk_bytes=" in said

@@ -18,7 +18,6 @@ from pipeline.model import check_model
 from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.chunk_size import ChunkSize
-from pipeline.plan.sweep import Sweep
 from pipeline.run_folder import ledger, manifest, records
 from tests.support.left import loaded
 from transforms.errors import RunError
@@ -111,22 +110,21 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
     )  # fmt: skip
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
     before = manifest.settings(options, "jsonl")
-    swept = Sweep(96, {96: 1000, 384: 900})
     chunk = ChunkSize(1 << 20, 480)
     dependence = Dependence(Verdict.INDEPENDENT, rows=(1, 96))
-    found = manifest.with_contract(before, handler, layout, swept, chunk, [], dependence)
+    found = manifest.with_contract(before, handler, layout, chunk, [], dependence)
     assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
     assert records.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
         "signature": "serve", "key_input": said[0], "key_outputs": said[1],
         "inputs": {"x": {"dtype": "float32", "shape": [2], "fields": ["a", "b"]}}, "predictions": {"y": "p_y"},
-        "batch_size": 96, "rows_per_second_by_batch_size": {"96": 1000, "384": 900},
+        "batch_size": 96,
         "output_shapes": {"y": [1] if "y" in said[1] else [2]}, "batch_dependence": {
             "verdict": "independent", "output": None, "expected": None, "found": None, "rows": [1, 96],
         },
         "chunk_bytes": 1 << 20, "chunk_rows": 480,
     }  # fmt: skip
-    assert manifest.kept_of(found.model) == (swept, chunk)
+    assert manifest.kept_of(found.model) == (96, chunk)
 
 
 class TestBegin:
