@@ -9,6 +9,9 @@ import google_crc32c
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
+from transforms import formats
+from transforms.errors import RunError
+from transforms.formats import foreign
 from transforms.formats.base import Format
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
@@ -24,13 +27,27 @@ def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tupl
     """Reads one chunk.
 
     Raises:
-        RunError: The chunk's file ends early, or is another than the one that was planned.
+        RunError: The chunk's file ends early, is another than the one that was planned, or is of another format.
     """
     data = versions.read_chunk(chunk)
     rows = fmt.rows(data, first=chunk.start == 0)
     inputs, bad = fmt.read(data, rows, features)
+    if bad and chunk.start == 0 and not inputs.num_rows and fmt.traits.line_end:
+        _check_kind(chunk, data)
     receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad))
     return Features(chunk.key, inputs), receipt
+
+
+def _check_kind(chunk: Chunk, data: bytes) -> None:
+    """Refuses a source that begins as a binary file, and whose lines would all be dead letters.
+
+    Raises:
+        RunError: It does.
+    """
+    kind = formats.binary_kind(data)
+    if kind is not None:
+        packed = chunk.data != chunk.source
+        raise RunError(f"{chunk.source}: {foreign.refusal(kind, chunk.source, packed=packed)}")
 
 
 @dataclasses.dataclass(eq=False)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from transforms.storage.compression import is_gzip
+
 INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a row that is a JSON value
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -39,6 +41,11 @@ class Source(NamedTuple):
     suffix: str
     updated: float = 0.0
     version: str = ""
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether its name says that it is gzip."""
+        return is_gzip(self.suffix)
 
     @property
     def written(self) -> tuple[float, str]:

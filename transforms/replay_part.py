@@ -3,7 +3,6 @@
 import base64
 import binascii
 import collections
-import gzip
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +15,12 @@ import pyarrow as pa
 from transforms import columns
 from transforms.dead_letters import letters
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP
 from transforms.formats.base import Format
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Chunk, Count, Features, Layout, PartReceipt, Rows, without
 from transforms.saved_model.model import Model
 from transforms.storage import files
+from transforms.storage.compression import decompressed
 from transforms.write_part import join_rows, letters_name, write_files
 from transforms.write_receipts import write_receipt
 
@@ -277,7 +276,7 @@ class _Numbered(NamedTuple):
 
 def _part_bytes(part: PartReceipt, output: str) -> bytes:
     text = _as_written(files.below(output, part.chunk.part), part.bytes, part.checksum)
-    return gzip.decompress(text) if part.chunk.part.endswith(GZIP) else text
+    return decompressed(part.chunk.part, text)
 
 
 def keys(parts: Iterable[PartReceipt], output: str) -> Iterator[str]:

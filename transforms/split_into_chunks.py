@@ -12,11 +12,11 @@ from typing import IO
 import apache_beam as beam
 
 from transforms.errors import RunError
-from transforms.formats import GZIP
+from transforms.formats import foreign
 from transforms.formats.base import Format
 from transforms.records import Chunk, Source
 from transforms.storage import files, versions
-from transforms.storage.compression import open_gzip
+from transforms.storage.compression import begins_as_gzip, open_gzip, plain_name
 
 COPY_BYTES = 1 << 22
 SPILL = "spill"
@@ -70,14 +70,14 @@ def chunks_of(source: Source, fmt: Format, chunk_bytes: int, chunk_rows: int | N
         RunError: The source is damaged.
     """
     data, size = source.path, source.size
-    if source.suffix.endswith(GZIP):
+    if source.is_gzip:
         data, size = spill(source, posixpath.join(temp, SPILL))
     return split_source(source, data, size, fmt, chunk_bytes, chunk_rows)
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
     """Bytes that sources have at most, decompressed: what nobody knows before that is done."""
-    return sum(source.size * (DEFLATE if source.suffix.endswith(GZIP) else 1) for source in sources)
+    return sum(source.size * (DEFLATE if source.is_gzip else 1) for source in sources)
 
 
 def spill(source: Source, folder: str) -> tuple[str, int]:
@@ -90,15 +90,29 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
         RunError: The source is not gzip, is damaged, ends early, or is another than the one that was planned.
     """
     # Each attempt has a copy of its own: one that is written again is another object, and its readers would lose it.
-    name = f"{source.stem}{source.suffix}".removesuffix(GZIP)
+    name = plain_name(f"{source.stem}{source.suffix}")
     path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
     try:
         with open_plain(source, source.version) as plain:
             return path, files.write_whole(path, _blocks(plain, source.path)).bytes
-    except EOFError as error:
-        raise _damaged(source.path, error) from error
+    except (EOFError, RunError) as error:
+        if other := other_kind(source):
+            raise RunError(other) from error
+        if isinstance(error, EOFError):
+            raise _damaged(source.path, error) from error
+        raise
     except OSError as error:
         raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
+
+
+def other_kind(source: Source) -> str | None:
+    """What a source is that is gzip by its name and not by its first bytes, and what to do; None for all others."""
+    with contextlib.suppress(OSError), files.open_raw(source.path) as stored:
+        first = stored.read(foreign.FIRST_BYTES)
+        if source.is_gzip and not begins_as_gzip(first):
+            kind = foreign.by_bytes(first) or foreign.PLAIN
+            return f"{source.path}: {foreign.refusal(kind, source.path, packed=False)}"
+    return None
 
 
 def _damaged(path: str, error: Exception) -> RunError:
@@ -115,10 +129,11 @@ def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
 
     Raises:
         OSError: It cannot be opened.
+        EOFError: Its name says that it is gzip, and it has no bytes.
         RunError: It is of another version.
     """
     with versions.open_version(source.path, version) as stored:
-        if not source.suffix.endswith(GZIP):
+        if not source.is_gzip:
             yield stored
             return
         with open_gzip(stored) as plain:

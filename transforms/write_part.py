@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import gzip
 import io
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,6 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms.dead_letters import letters
 from transforms.errors import RunError
-from transforms.formats import GZIP
 from transforms.formats.base import Format, Joined
 from transforms.line_numbers import Lines
 from transforms.predict import from_ipc
@@ -23,7 +21,7 @@ from transforms.prefetch import Ahead
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad, without
 from transforms.storage import files, versions
-from transforms.threads import in_threads
+from transforms.storage.compression import compressed, is_gzip, plain_name
 from transforms.write_receipts import write_receipt
 
 AT_ONCE = 2  # parts: while one waits for the disk, the next one is made
@@ -113,7 +111,7 @@ def write_files(
     Raises:
         RunError: A file cannot be written.
     """
-    stored = _gzip(blocks) if chunk.part.endswith(GZIP) else blocks
+    stored = compressed(blocks) if is_gzip(chunk.part) else blocks
     part = files.write_whole(files.below(output, chunk.part), stored)
     if not dead:
         return part, files.NOTHING
@@ -129,11 +127,6 @@ def _pickled_bytes(value: Any) -> int:
     return pickled.tell()
 
 
-def _gzip(blocks: Iterable[Any]) -> Iterator[bytes]:
-    """A gzip file of a member a block; without times in it, so that the same rows give the same bytes."""
-    return in_threads(lambda block: gzip.compress(block, mtime=0), list(blocks) or [b""])
-
-
 def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
     """The files that a receipt proves, by name: its part, and its dead letters if there are any."""
     yield part.chunk.part, files.Written(part.bytes, part.checksum)
@@ -147,7 +140,7 @@ def letters_name(part: str) -> str:
     >>> letters_name("sub/a-00000-of-00001.jsonl")
     '_dead_letter/sub/a-00000-of-00001.jsonl'
     """
-    stem = part.removesuffix(".gz").rpartition(".")[0]
+    stem = plain_name(part).rpartition(".")[0]
     suffix = part[len(stem) :]
     return f"{DEAD_LETTERS}/{stem}{suffix if suffix == '.jsonl' else suffix + '.jsonl'}"
 

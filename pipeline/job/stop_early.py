@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit
 from transforms.errors import StoppedError
-from transforms.formats import GZIP
 from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
 from transforms.split_into_chunks import most_bytes
 from transforms.storage import files
@@ -144,7 +143,7 @@ class Watch:
 
     def _count_rows(self) -> None:
         """Finds how many rows the input has at most: what its bytes could hold is several times as much."""
-        local = all(files.is_local(source.path) and not source.suffix.endswith(GZIP) for source in self._sources)
+        local = all(files.is_local(source.path) and not source.is_gzip for source in self._sources)
         if self._line_end and local and self._bytes <= COUNTED_BYTES:
             self._most_rows = sum(_lines(source.path, self._line_end) for source in self._sources)
 

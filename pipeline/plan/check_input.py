@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 
 from transforms.errors import UsageError
-from transforms.formats import GZIP
 from transforms.records import Source
 from transforms.storage import files
 from transforms.storage.objects import Stored
@@ -16,7 +15,7 @@ def check_not_empty(found: Sequence[Source]) -> None:
     Raises:
         UsageError: There is one.
     """
-    empty = next((source.path for source in found if source.suffix.endswith(GZIP) and not source.size), None)
+    empty = next((source.path for source in found if source.is_gzip and not source.size), None)
     if empty is not None:
         raise UsageError(f"{empty} has no bytes, so it is not a whole gzip file; copy it again, or leave it out")
 

@@ -18,6 +18,7 @@ from pipeline.plan.check_input import check_not_empty, check_readable
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.layout import make_layout, wanted
+from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.plan.score_sample import check_first_rows, check_unreadable
 from pipeline.run_folder import manifest
@@ -134,6 +135,8 @@ def prepare(
     fmt = formats.load(name)
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
+    if check_rows:
+        check_kinds(matched.sources, fmt)
     readable, heads = read_sample(matched.sources, fmt)
     if readable is None and check_rows:
         check_unreadable(heads, fmt, options.max_bad_rows)

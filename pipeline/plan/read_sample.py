@@ -2,22 +2,23 @@
 
 import contextlib
 import io
+import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from transforms import formats
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP, foreign
+from transforms.formats import foreign
 from transforms.formats.base import Format
 from transforms.formats.foreign import Kind
 from transforms.records import Source
+from transforms.split_into_chunks import open_plain, other_kind
 from transforms.storage import files
-from transforms.storage.compression import open_gzip
 
 SIZES = (1 << 20, 1 << 26)  # bytes; a row may be longer than the first of them
 SOURCES = 16
-MAGIC_BYTES = 16
+CHECKED = 1_000  # files, which takes milliseconds
 
 
 class Head(NamedTuple):
@@ -50,31 +51,38 @@ def read_heads(sources: Sequence[Source], fmt: Format) -> Iterator[Head]:
         yield Head(source, data if fmt.traits.line_end and len(data) < size else data[: _whole(fmt, data)], rows)
 
 
+def check_kinds(sources: Sequence[Source], fmt: Format) -> None:
+    """Refuses files of other formats by their first bytes, on this machine and up to `CHECKED`.
+
+    Any other one is refused by the worker that reads it.
+
+    Raises:
+        UsageError: There is one.
+    """
+    here = (source for source in sources if source.size and files.is_local(source.path))
+    for source in itertools.islice(here, CHECKED):
+        first = _first_bytes(source, foreign.FIRST_BYTES)
+        if fmt.traits.line_end and formats.may_be_binary(first):
+            kind = formats.binary_kind(_first_bytes(source, SIZES[0]))
+            if kind is not None:
+                raise _refused(source, kind)
+
+
+def _refused(source: Source, kind: Kind) -> UsageError:
+    return UsageError(f"{source.path}: {foreign.refusal(kind, source.path, packed=source.is_gzip)}")
+
+
 def _rows(source: Source, fmt: Format, data: bytes) -> list[dict[str, Any]]:
     try:
-        kind = _not_lines(data) if fmt.traits.line_end else None
+        kind = formats.binary_kind(data) if fmt.traits.line_end else None
         rows = [] if kind else fmt.sample(data)
     except RunError as error:
         kind = foreign.by_bytes(data) or (foreign.LINES if data.lstrip().startswith(b"{") else None)
         if kind is None:
             raise UsageError(f"{source.path}: {error}") from error
     if kind is not None:
-        raise _refused(source, kind, packed=source.suffix.endswith(GZIP))
+        raise _refused(source, kind)
     return rows
-
-
-def _refused(source: Source, kind: Kind, *, packed: bool) -> UsageError:
-    return UsageError(f"{source.path}: {foreign.refusal(kind, source.path, packed=packed)}")
-
-
-def _not_lines(data: bytes) -> Kind | None:
-    """The kind of a file that is no text; None if it is text."""
-    kind = foreign.by_bytes(data)
-    # The upper half of a TFRecord's length is 0, and so may be bytes of other kinds.
-    if data[4:8] == bytes(4):
-        with contextlib.suppress(RunError):
-            return foreign.EXAMPLES if formats.load("tfrecord").sample(data) else kind
-    return kind
 
 
 def _whole(fmt: Format, data: bytes) -> int:
@@ -90,15 +98,10 @@ def _whole(fmt: Format, data: bytes) -> int:
 def _first_bytes(source: Source, size: int) -> bytes:
     """The first bytes of a source, decompressed."""
     try:
-        with files.open_raw(source.path) as stored:
-            if not source.suffix.endswith(GZIP):
-                return stored.read(size)
-            magic = stored.read(MAGIC_BYTES)
-            if foreign.by_bytes(magic) is not foreign.PACKED:
-                kind = foreign.by_bytes(magic) or foreign.PLAIN
-                raise _refused(source, kind, packed=False)
-            stored.seek(0)
-            with open_gzip(stored) as file:
-                return file.read(size)
+        with open_plain(source) as file:
+            return file.read(size)
+    except RunError as error:
+        raise UsageError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{source.path} cannot be read: {error}; mend the file, or leave it out") from error
+        cannot = f"{source.path} cannot be read: {error}; mend the file, or leave it out"
+        raise UsageError(other_kind(source) or cannot) from error

@@ -14,7 +14,7 @@ from pipeline.plan.read_sample import Head
 from pipeline.terminal.messages import at_line, visible
 from pipeline.terminal.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
-from transforms.formats import GZIP, foreign
+from transforms.formats import foreign
 from transforms.formats.base import Format
 from transforms.predict import KeyedChunkHandler
 from transforms.reasons import Reason
@@ -148,7 +148,7 @@ def _place(head: Head, start: int, fmt: Format) -> str:
 
 
 def _advice(head: Head) -> str:
-    kind, path, packed = foreign.by_text(head.data), head.source.path, head.source.suffix.endswith(GZIP)
+    kind, path, packed = foreign.by_text(head.data), head.source.path, head.source.is_gzip
     return f"{path}: {foreign.refusal(kind, path, packed=packed)}" if kind else ""
 
 

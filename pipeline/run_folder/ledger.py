@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from transforms.formats import GZIP
 from transforms.records import Code, Count, PartReceipt, Source
 from transforms.write_part import written_of
 
@@ -101,7 +100,7 @@ def _changed(path: str, before: Source | None, now: Source | None, read: int) ->
         yield f"{path} was read and not planned"
     elif now is None:
         yield f"{path} disappeared during the run"
-    elif before.size != now.size or (not path.lower().endswith(GZIP) and read != now.size):
+    elif before.size != now.size or (not before.is_gzip and read != now.size):
         yield f"{path} changed during the run: {read} bytes were read, it has {now.size} now"
     elif before.written != now.written:
         yield f"{path} changed during the run: it was written again, touched or replaced"

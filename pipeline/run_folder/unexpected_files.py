@@ -22,11 +22,11 @@ from pipeline.run_folder.names import (
     without_number,
 )
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import Source
 from transforms.split_into_chunks import SPILL, most_bytes
 from transforms.storage import files, objects
+from transforms.storage.compression import plain_name
 from transforms.storage.regular import kind_of, not_regular
 from transforms.write_part import letters_name
 from transforms.write_receipts import LISTS, RECEIPTS
@@ -255,7 +255,7 @@ def _check_clashes(output: str, sources: Sequence[Source], folders: Collection[s
         part = f"{source.stem}{source.suffix}"
         made = (part, f"{part}.json", letters_name(part).removeprefix(f"{DEAD_LETTERS}/"))
         folder = next((numbered[name] for name in made if name in numbered), None)
-        unpacked = part.removesuffix(GZIP)
+        unpacked = plain_name(part)
         if folder is None and unpacked != part and unpacked in read:
             folder = unpacked
         if folder is not None:

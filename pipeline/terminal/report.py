@@ -11,12 +11,12 @@ from pipeline.run_folder.names import PARTS
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, visible
 from transforms import formats
-from transforms.formats import GZIP
 from transforms.mapping.feature_mapping import describe
 from transforms.reasons import Reason
 from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
 from transforms.storage import files
+from transforms.storage.compression import is_gzip
 from transforms.write_part import letters_name
 from transforms.write_receipts import decode
 
@@ -150,7 +150,7 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
     with files.open_own(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
-        if not part.bytes or part.chunk.part.endswith(GZIP):
+        if not part.bytes or is_gzip(part.chunk.part):
             continue
         data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
         if fmt.traits.line_end:

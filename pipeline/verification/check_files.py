@@ -30,7 +30,6 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted
 from pipeline.verification.findings import Cure, Finding
 from transforms.errors import RunError, UsageError
-from transforms.formats import GZIP
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.split_into_chunks import open_plain
@@ -197,7 +196,7 @@ def _source(line: bytes) -> Source | None:
 def _gaps(source: Source, receipts: list[PartReceipt]) -> Iterator[str]:
     yield from ledger.gaps(source.path, receipts)
     end = receipts[-1].chunk.end
-    if not source.suffix.endswith(GZIP) and end != source.size:
+    if not source.is_gzip and end != source.size:
         yield f"{end} of {source.size} bytes were read"
     for part in receipts:
         if part.rows != part.joined + sum(part.dead.values()):

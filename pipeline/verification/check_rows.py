@@ -1,6 +1,5 @@
 """Which rows of an output are scored again, by what, and what came of it."""
 
-import gzip
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,6 @@ from pipeline.verification.check_files import check_source, compare
 from pipeline.verification.findings import Cure, Finding, Findings
 from transforms import formats
 from transforms.errors import UsageError
-from transforms.formats import GZIP
 from transforms.records import PartReceipt, Source
 from transforms.replay_part import read_letters
 from transforms.saved_model import constants, loader
@@ -28,6 +26,7 @@ from transforms.saved_model import model as models
 from transforms.scoring.rescore import Agreement, Rescored, Scoring, rescore
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files
+from transforms.storage.compression import decompressed
 from transforms.write_part import written_of
 from transforms.write_receipts import read_list
 
@@ -169,5 +168,5 @@ def _rescore_part(
         file.seek(chunk.start)
         data = file.read(chunk.end - chunk.start)
     dead = [letter.position for letter in read_letters(part, run)]
-    plain = gzip.decompress(joined) if chunk.part.endswith(GZIP) else joined
+    plain = decompressed(chunk.part, joined)
     yield from rescore(chunk, data, plain, dead, picked.rows, how, called)

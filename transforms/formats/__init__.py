@@ -6,13 +6,14 @@ is imported.
 """
 
 import argparse
+import contextlib
 import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from transforms.errors import UsageError
+from transforms.errors import RunError, UsageError
 from transforms.formats import foreign
-from transforms.formats.foreign import GZIP as GZIP
+from transforms.storage.compression import GZIP, is_gzip, plain_name
 
 if TYPE_CHECKING:
     from transforms.formats.base import Format
@@ -41,6 +42,29 @@ def load(name: str) -> "Format":
     return made
 
 
+def may_be_binary(first: bytes) -> bool:
+    """Whether a file may be no text, by some of its first bytes."""
+    return foreign.by_bytes(first) is not None or _may_be_examples(first)
+
+
+def _may_be_examples(first: bytes) -> bool:
+    """Whether the upper half of a TFRecord's length is 0; so may be bytes of other kinds."""
+    return first[4:8] == bytes(4)
+
+
+def binary_kind(data: bytes) -> foreign.Kind | None:
+    """The kind of a file that is no text; None if it is text.
+
+    Args:
+        data: Its first bytes; to be known as TFRecord, it has to have a whole record in them.
+    """
+    kind = foreign.by_bytes(data)
+    if _may_be_examples(data):
+        with contextlib.suppress(RunError):
+            return foreign.EXAMPLES if load("tfrecord").sample(data) else kind
+    return kind
+
+
 SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -60,7 +84,7 @@ def split_suffix(path: str) -> tuple[str, str]:
     >>> split_suffix("A.JSONL.GZ")
     ('A', '.jsonl.gz')
     """
-    plain, gzip = (path[: -len(GZIP)], GZIP) if path.lower().endswith(GZIP) else (path, "")
+    plain, gzip = plain_name(path), GZIP if is_gzip(path) else ""
     for suffix in SUFFIXES:
         if plain.lower().endswith(suffix):
             return plain[: -len(suffix)], suffix + gzip
@@ -73,7 +97,7 @@ def full_suffix(own: str, default: str) -> str:
     >>> full_suffix(".ndjson", ".jsonl"), full_suffix("", ".jsonl"), full_suffix(".gz", ".tfrecord")
     ('.ndjson', '.jsonl', '.tfrecord.gz')
     """
-    return own if own.removesuffix(GZIP) else default + own
+    return own if plain_name(own) else default + own
 
 
 def name_of(paths: Sequence[str]) -> str:
@@ -84,11 +108,11 @@ def name_of(paths: Sequence[str]) -> str:
     """
     seen: dict[str, str] = {}
     for path in paths:
-        suffix = split_suffix(path)[1].removesuffix(GZIP)
+        suffix = plain_name(split_suffix(path)[1])
         if not suffix:
             kind = foreign.by_name(path)
             if kind is not None:
-                raise UsageError(f"{path}: {foreign.refusal(kind, path, packed=path.endswith(GZIP))}")
+                raise UsageError(f"{path}: {foreign.refusal(kind, path, packed=is_gzip(path))}")
             raise UsageError(
                 f"{path}: the name does not tell the format (known: {' '.join(SUFFIXES)}, each also with .gz); "
                 "name it with --format"

@@ -13,7 +13,8 @@ import shlex
 import sys
 from typing import NamedTuple
 
-GZIP = ".gz"
+from transforms.storage.compression import GZIP, plain_name
+
 NEW = ".converted.jsonl"  # the converted file never gets the name of a file that the user has
 
 _PRINT = "print(json.dumps(r, default=lambda v: v.isoformat()))"  # dates have that; bytes and others fail loudly
@@ -82,7 +83,8 @@ ARRAY = Kind(
 )
 PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
 
-_FIRST_BYTES = {
+FIRST_BYTES = 128  # of a file, which tell what it is
+_KINDS = {
     rb"\x1f\x8b\x08": PACKED,
     rb"PAR1": PARQUET,
     rb"Obj\x01": AVRO,
@@ -109,7 +111,7 @@ def by_bytes(head: bytes) -> Kind | None:
     >>> by_bytes(b"PAR1\x15\x04").title, by_bytes('{"x": 1}'.encode("utf-16")).title, by_bytes(b'{"x": 1}')
     ('Parquet', 'UTF-16', None)
     """
-    for first, kind in _FIRST_BYTES.items():
+    for first, kind in _KINDS.items():
         if re.match(first, head, re.DOTALL):
             return kind
     zeros = "".join("1" if byte else "0" for byte in head[:4])
@@ -165,7 +167,7 @@ def _delimited_by(lines: list[str]) -> Kind | None:
 
 def by_name(path: str) -> Kind | None:
     """The kind of file that a name tells, `.gz` aside."""
-    return _NAMED.get(posixpath.splitext(path.lower().removesuffix(GZIP))[1])
+    return _NAMED.get(posixpath.splitext(plain_name(path))[1].lower())
 
 
 def refusal(kind: Kind, path: str, *, packed: bool) -> str:
@@ -197,12 +199,12 @@ def command(kind: Kind, path: str, *, packed: bool) -> str:
         file = posixpath.basename(path)
         steps.append(f"gcloud storage cp {shlex.quote(path)} {_quoted(file)}")
     if packed:
-        plain = f"{file.removesuffix(GZIP)}.unpacked"
+        plain = f"{plain_name(file)}.unpacked"
         steps.append(f"gzip -dc {_quoted(file)} > {_quoted(plain)}")
         file = plain
     stem = file.removesuffix(".unpacked")
     stem = stem[: -len(posixpath.splitext(stem)[1])] if posixpath.splitext(stem)[1] else stem
-    new, plain = _quoted(stem + NEW), _quoted(file.removesuffix(GZIP))
+    new, plain = _quoted(stem + NEW), _quoted(plain_name(file))
     python = shlex.quote(sys.executable)
     steps.append(kind.command.format(python=python, file=_quoted(file), new=new, plain=plain))
     return " && ".join(steps)

@@ -1,6 +1,8 @@
 """A gzip file is read whole or refused, wherever it was cut and whatever follows it."""
 
 import gzip
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import Result
-from tests.support import models
+from pipeline.plan import read_sample
+from tests.conftest import Result, raw_of
+from tests.support import examples, models
+from transforms import formats
 from transforms.errors import RunError
 from transforms.records import Source
 from transforms.split_into_chunks import spill
+from transforms.storage.compression import plain_name
 
 MEMBERS = st.lists(st.binary(max_size=30), min_size=1, max_size=3)
 
@@ -72,3 +77,73 @@ def test_a_gzip_file_of_no_bytes_is_damaged_and_one_of_no_rows_is_not(
         path.write_bytes(gzip.compress(b""))
         done = keyjoin("run", *flags)
         assert (done.code, done.manifest()["totals"]["rows"]) == (0, 1)
+
+
+LINES = b'{"x": [1, 2, 3]}\n' * 3
+MISNAMED = {
+    "gzip as text": ("b.jsonl", gzip.compress(LINES), "b.jsonl.gz"),
+    "text as gzip": ("b.JSONL.GZ", LINES, "b.JSONL"),
+    "text as gzip, no suffix besides": ("b.gz", LINES, "b"),
+    "text as gzip, less of it than gzip begins with": ("b.gz", b"{}", "b"),
+}
+
+
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("case", MISNAMED)
+def test_a_misnamed_file_after_good_ones_is_refused_with_its_new_name(
+    keyjoin: Callable[..., Result],
+    lines: Any,
+    model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
+    checked: bool,
+) -> None:
+    """Before the run, and where there are too many files to look at all of them, by the step that reads it."""
+    monkeypatch.setattr(read_sample, "CHECKED", 2 if checked else 1)
+    name, stored, renamed = MISNAMED[case]
+    lines({"x": [1, 2, 3]}, name="a.jsonl")
+    path = tmp_path / "data" / name
+    path.write_bytes(stored)
+    flags = (f"--input={tmp_path / 'data'}", f"--model={model(models.plain)}", "--format=jsonl", "--max_bad_rows=1.0")
+    done = keyjoin("run", *flags)
+    code = 2 if checked else 1
+    assert (done.code, done.complete(), f"{path}: it is " in done.err) == (code, False, True), done.err
+    words = shlex.split(done.err.split("rename it: ")[1].split(";")[0].splitlines()[0])
+    subprocess.run(words, check=True)
+    assert (tmp_path / "data" / renamed).read_bytes() == stored
+    assert not checked or keyjoin("run", *flags).complete()
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_other_binary_files_after_good_ones_are_refused_and_not_read_as_lines(
+    keyjoin: Callable[..., Result],
+    lines: Any,
+    model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    checked: bool,
+) -> None:
+    monkeypatch.setattr(read_sample, "CHECKED", 2 if checked else 1)
+    lines({"x": [1, 2, 3]}, name="a.jsonl")
+    path = tmp_path / "data" / "b.jsonl"
+    flags = (f"--input={tmp_path / 'data'}", f"--model={model(models.plain)}", "--max_bad_rows=1.0")
+    record = examples.written([examples.example(x=examples.floats(1, 2, 3))])
+    for content, said in ((LINES.decode().encode("utf-16"), "UTF-16"), (record, "TFRecord")):
+        path.write_bytes(content)
+        done = keyjoin("run", *flags)
+        assert (done.code, f"{path}: it is {said}" in done.err) == (2 if checked else 1, True), done.err
+    path.write_bytes(b"\xff\n" + LINES)  # a bad row of a good file
+    assert [raw_of(letter) for letter in keyjoin("run", *flags, "--overwrite").dead()] == [b"\xff"]
+
+
+@given(stem=st.text("ab.-_0", min_size=1), suffix=st.sampled_from(["", ".jsonl", ".JSON", ".tfrecord"]))
+def test_gzip_is_the_end_of_a_name_in_any_case(stem: str, suffix: str) -> None:
+    for gzip_suffix in (".gz", ".GZ", ".Gz"):
+        name = stem + suffix + gzip_suffix
+        source = Source(name, 0, *formats.split_suffix(name))
+        assert (source.is_gzip, plain_name(name)) == (True, stem + suffix)
+        assert (
+            source.stem + plain_name(source.suffix)
+            == formats.split_suffix(stem + suffix)[0] + (formats.split_suffix(stem + suffix)[1])
+        )

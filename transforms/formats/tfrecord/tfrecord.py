@@ -22,18 +22,18 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import GZIP, slices
+from transforms.formats import slices
 from transforms.formats.base import Joined, RowTraits
 from transforms.formats.slices import Found
 from transforms.formats.tfrecord import null_rows, parse, read, write
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Rows
+from transforms.storage.compression import GZIP, MAGIC
 from transforms.threads import in_threads
 
 HEADER, FOOTER = 12, 4
 MASK_DELTA = np.uint32(0xA282EAD8)
 LENGTH = struct.Struct("<Q")
-GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 22
 STREAK = 8  # records of one length, before more of it are looked for
 DIFFERS = "the checksum of its data is not the one that was written after it"
@@ -174,7 +174,7 @@ def _ends(data: bytes, first: int, size: int) -> Iterator[int]:
         header = data[at : at + HEADER]
         length = _length(header)
         if length is None:
-            packed = first == at == 0 and data.startswith(GZIP_MAGIC)
+            packed = first == at == 0 and data.startswith(MAGIC)
             remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
             raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
         frame = HEADER + length + FOOTER
