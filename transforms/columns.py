@@ -57,7 +57,17 @@ def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) 
 def empty(features: Sequence[Feature]) -> pa.RecordBatch:
     """The model's inputs of no rows."""
     kinds = [(f.name, _kind(READ_AS[f.dtype], f.shape)) for f in features]
+    kinds += [(name, pa.bool_()) for name in default_columns(features).values()]
     return pa.RecordBatch.from_pylist([], pa.schema(kinds))
+
+
+def default_columns(features: Sequence[Feature]) -> dict[str, str]:
+    r"""The fields with a default, and the columns that say which rows have it.
+
+    >>> default_columns([Feature("x", "int64", (), ("a",), path=("b",), missing=("0",))])
+    {'a.b': '\x00a.b'}
+    """
+    return {field: f"\0{field}" for feature in features for field in feature.defaults}  # no input has such a name
 
 
 def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:

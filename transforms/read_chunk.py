@@ -13,6 +13,7 @@ from transforms import formats
 from transforms.errors import RunError
 from transforms.formats import foreign
 from transforms.formats.base import Format
+from transforms.mapping import defaults
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
 from transforms.storage import versions
@@ -34,7 +35,9 @@ def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tupl
     inputs, bad = fmt.read(data, rows, features)
     if bad and chunk.start == 0 and not inputs.num_rows and fmt.traits.line_end:
         _check_kind(chunk, data)
-    receipt = Receipt(chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad))
+    receipt = Receipt(
+        chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad), defaults.pack(inputs, features)
+    )
     return Features(chunk.key, inputs), receipt
 
 

@@ -186,6 +186,11 @@ class Feature(NamedTuple):
         """Whether rows may have different sizes."""
         return None in self.shape
 
+    @property
+    def defaults(self) -> dict[str, int]:
+        """The fields that have a value of `missing`, as it names them, and where in `fields` each one is."""
+        return {".".join((self.fields[at], *self.path)): at for at, text in enumerate(self.missing) if text is not None}
+
 
 class Features(NamedTuple):
     """The good rows of one chunk, as the model wants them.
@@ -193,6 +198,7 @@ class Features(NamedTuple):
     Attributes:
         key: The chunk's key.
         inputs: A column a `Feature`, a record a good row, in input order; lists of lists where a feature is open.
+            Then a column of bools for each field with a default: which rows have it, see `columns.default_columns`.
         payload: Travels along untouched, for `KeyedPredict`.
     """
 
@@ -210,6 +216,7 @@ class Receipt(NamedTuple):
         rows: Rows, good and bad.
         blank: Lines that are not rows.
         bad: Rows that cannot go into the model, in order, as of `pack_bad`.
+        filled: Fields with a default that some of the other rows have, and which of these: a bit a row.
     """
 
     chunk: Chunk
@@ -217,6 +224,7 @@ class Receipt(NamedTuple):
     rows: int
     blank: int
     bad: bytes
+    filled: tuple[tuple[str, bytes], ...] = ()
 
 
 class Predictions(NamedTuple):
@@ -251,6 +259,7 @@ class PartReceipt(NamedTuple):
         dead_checksum: crc32c of the dead letter file, 0 where there is none.
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
         replayed: Rows in the part that were dead letters until they were replayed.
+        filled: Joined rows that have the default of a field, by field; fields that no row lacks are absent.
     """
 
     chunk: Chunk
@@ -265,6 +274,7 @@ class PartReceipt(NamedTuple):
     dead_checksum: Count
     shuffled: Count
     replayed: Count = 0
+    filled: dict[str, Count] = {}  # noqa: RUF012  never changed
 
 
 class Layout(NamedTuple):

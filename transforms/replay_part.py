@@ -16,12 +16,13 @@ from transforms import columns
 from transforms.dead_letters import letters
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Format
+from transforms.mapping import defaults
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Chunk, Count, Features, Layout, PartReceipt, Rows, without
 from transforms.saved_model.model import Model
 from transforms.storage import files
 from transforms.storage.compression import decompressed
-from transforms.write_part import join_rows, letters_name, write_files
+from transforms.write_part import count_filled, join_rows, letters_name, write_files
 from transforms.write_receipts import write_receipt
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
@@ -223,6 +224,7 @@ def replay_part(
     order = np.argsort(np.concatenate([good, new.numbers]))
     blocks = [columns.contents(both.take(pa.array(order)))]
     written, lettered = write_files(staged, chunk, blocks, lines, dead=bool(joined.bad))
+    filled = count_filled(defaults.pack(inputs, handler.features), len(again), unread, joined.bad)
     receipt = part._replace(
         joined=part.rows - len(joined.bad),
         dead=dict(collections.Counter(one.reason for one in joined.bad)),
@@ -231,6 +233,7 @@ def replay_part(
         dead_bytes=lettered.bytes,
         dead_checksum=lettered.checksum,
         replayed=part.replayed + len(again) - len(joined.bad),
+        filled=dict(collections.Counter(part.filled) + collections.Counter(filled)),
     )
     write_receipt(temp, receipt)
     return receipt

@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import google_crc32c
+import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
@@ -16,6 +17,7 @@ from transforms.dead_letters import letters
 from transforms.errors import RunError
 from transforms.formats.base import Format, Joined
 from transforms.line_numbers import Lines
+from transforms.mapping import defaults
 from transforms.predict import from_ipc
 from transforms.prefetch import Ahead
 from transforms.reasons import DEAD_LETTERS
@@ -68,6 +70,7 @@ def write_part(
         *part,
         *lettered,
         _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
+        filled=count_filled(receipt.filled, receipt.rows, unread, dead),
     )
     write_receipt(temp, made)
     return made
@@ -101,6 +104,22 @@ def join_rows(
     bad = sorted([*unread, *unscored])
     joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
     return Joined(joined.blocks, sorted([*bad, *joined.bad]))
+
+
+def count_filled(
+    packed: Sequence[tuple[str, bytes]], rows: int, unread: Sequence[BadRow], dead: Sequence[BadRow]
+) -> dict[str, int]:
+    """How many joined rows have the default of a field, by field.
+
+    Args:
+        packed: Which of the rows that went into the model have it, as of `defaults.pack`.
+        rows: Rows, good and bad.
+        unread: Those that could not go into the model.
+        dead: Those that are not joined, `unread` among them.
+    """
+    if not packed:
+        return {}
+    return defaults.count(packed, ~np.isin(without(rows, unread), [one.row for one in dead]))
 
 
 def write_files(

@@ -23,6 +23,7 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         parts: Parts.
         shuffled_bytes: Bytes that crossed the join: receipts and predictions.
         replayed: Rows in parts that were dead letters until they were replayed.
+        filled: Joined rows that have the default of a field, by field.
     """
 
     rows: Count
@@ -34,6 +35,7 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: Count
     shuffled_bytes: Count
     replayed: Count
+    filled: dict[str, Count]
 
     @property
     def bad(self) -> int:
@@ -44,10 +46,13 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts."""
     dead: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
     rows = joined = blank = read = written = count = shuffled = replayed = 0
     for part in parts:
         if part.dead:
             dead.update(part.dead)
+        if part.filled:
+            filled.update(part.filled)
         rows += part.rows
         joined += part.joined
         blank += part.blank
@@ -56,7 +61,8 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
         count += 1
         shuffled += part.shuffled
         replayed += part.replayed
-    return Totals(rows, joined, dict(sorted(dead.items())), blank, read, written, count, shuffled, replayed)
+    by_reason, by_field = dict(sorted(dead.items())), dict(sorted(filled.items()))
+    return Totals(rows, joined, by_reason, blank, read, written, count, shuffled, replayed, by_field)
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:

@@ -122,6 +122,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
     rows: list[tuple[str, str]] = [
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
+        *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),

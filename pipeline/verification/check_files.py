@@ -201,6 +201,8 @@ def _gaps(source: Source, receipts: list[PartReceipt]) -> Iterator[str]:
     for part in receipts:
         if part.rows != part.joined + sum(part.dead.values()):
             yield f"{part.chunk.part} has {part.joined} joined and {part.dead} dead of {part.rows} rows"
+        if max(part.filled.values(), default=0) > part.joined:
+            yield f"{part.chunk.part} has {part.joined} joined rows, and defaults in {part.filled}"
 
 
 def check_names(run: str) -> Iterator[Finding]:

@@ -40,7 +40,8 @@ chunks = st.builds(
 )  # fmt: skip
 REASONS = [reason.value for reason in Reason]
 receipts = st.builds(
-    PartReceipt, chunks, *[numbers] * 4, st.dictionaries(st.sampled_from(REASONS), numbers, max_size=3), *[numbers] * 6
+    PartReceipt, chunks, *[numbers] * 4, st.dictionaries(st.sampled_from(REASONS), numbers, max_size=3), *[numbers] * 6,
+    st.dictionaries(names, numbers, max_size=3),
 )  # fmt: skip
 PART = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 0, 8)
 
@@ -70,6 +71,8 @@ def test_a_receipt_is_read_as_it_was_written(part: PartReceipt) -> None:
         lambda d: d.update(more=1),
         lambda d: d.update(dead={"\x1b[2J": 1}),
         lambda d: d.update(dead={"null": True}),
+        lambda d: d.update(filled={"x": -1}),
+        lambda d: d.pop("filled"),
     ],
 )
 def test_what_is_no_receipt_is_refused(change: Callable[[Any], Any], tmp_path: Path) -> None:

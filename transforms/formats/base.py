@@ -76,7 +76,7 @@ class Format(Protocol):
         """
 
     def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """The model's inputs of a chunk's good rows, a column a feature, and the bad rows, in order.
+        """The model's inputs of a chunk's good rows, as of `records.Features`, and the bad rows, in order.
 
         What becomes of a row depends on that row alone, never on its neighbours or on the chunk.
         """

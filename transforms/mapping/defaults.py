@@ -1,7 +1,7 @@
 """Values for fields that a row lacks, or has as null: `--missing FIELD=VALUE`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from transforms import columns
 from transforms.dtypes import STRING
 from transforms.mapping import numbers
-from transforms.records import Feature
+from transforms.records import Feature, Mask
 
 
 def value(text: str, dtype: str, shape: Sequence[int | None]) -> Any:
@@ -95,3 +95,45 @@ def fill(values: pa.Array, text: str, feature: Feature) -> pa.Array:
     if not pa.types.is_list(values.type) and shape:  # one value a row, of the shape (1,)
         (made,) = made
     return pc.coalesce(values, pa.scalar(made, values.type))
+
+
+def which(features: Sequence[Feature], lacks: Callable[[int, int], Mask]) -> list[pa.Array]:
+    """Which rows have the default of a field: the columns of `columns.default_columns`.
+
+    Args:
+        features: What the model needs.
+        lacks: Which rows lack a value, by the number of the feature and of its field.
+    """
+    found: dict[str, Mask] = {}
+    for at, feature in enumerate(features):
+        for field, number in feature.defaults.items():
+            mask = lacks(at, number)
+            found[field] = found[field] | mask if field in found else mask
+    return [pa.array(mask, pa.bool_()) for mask in found.values()]
+
+
+def pack(inputs: pa.RecordBatch, features: Sequence[Feature]) -> tuple[tuple[str, bytes], ...]:
+    """Which of the rows that go into the model have the default of a field, see `transforms.records.Receipt.filled`."""
+    masks = {field: inputs[name] for field, name in columns.default_columns(features).items()}
+    return tuple(
+        (field, np.packbits(mask.to_numpy(zero_copy_only=False)).tobytes())
+        for field, mask in masks.items()
+        if mask.true_count
+    )
+
+
+def count(packed: Sequence[tuple[str, bytes]], joined: Mask) -> dict[str, int]:
+    r"""How many joined rows have the default of a field, by field.
+
+    Args:
+        packed: As of `pack`.
+        joined: Which of the rows that went into the model are joined.
+
+    >>> count([("x", b"\xa0"), ("y", b"\x40")], np.array([True, False, True]))
+    {'x': 2}
+    """
+    counts = {
+        field: int(np.unpackbits(np.frombuffer(bits, np.uint8), count=len(joined))[joined].sum())
+        for field, bits in packed
+    }
+    return {field: number for field, number in counts.items() if number}

@@ -22,7 +22,9 @@ WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1
 
 def test_a_ledger_that_adds_up() -> None:
     assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
-    assert total(GOOD) == Totals(6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1)
+    assert total(GOOD) == Totals(6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1, {})
+    filled = [GOOD[0]._replace(filled={"x": 2}), GOOD[1]._replace(filled={"a": 1, "x": 1})]
+    assert list(total(filled).filled.items()) == [("a", 1), ("x", 3)]
     assert total(GOOD).bad == 2
 
 

@@ -1,5 +1,6 @@
 """From the tables that the JSON reader makes to the model's inputs: types by which to read, and values that fit."""
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -91,6 +92,7 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
         first += len(fitting)
         filled = [_filled(some, f) if f.missing else some for some, f in zip(found, features, strict=True)]
         arrays = [columns.input_of(some, f) for some, f in zip(filled, features, strict=True)]
+        arrays += defaults.which(features, functools.partial(_nulls, found))
         batches.append(pa.RecordBatch.from_arrays(arrays, schema=batches[0].schema))
     refused: Positions = np.concatenate([np.zeros(0, np.int64), *unfit])
     return columns.concatenate(batches, features), refused
@@ -113,6 +115,11 @@ def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
         fitting &= fits
         found.append(values)
     return found
+
+
+def _nulls(found: Sequence[Sequence[pa.Array]], feature: int, field: int) -> Mask:
+    mask: Mask = found[feature][field].is_null().to_numpy(zero_copy_only=False)
+    return mask
 
 
 def _filled(found: Sequence[pa.Array], feature: Feature) -> list[pa.Array]:

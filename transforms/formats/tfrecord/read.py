@@ -50,10 +50,11 @@ def decode(
         lists = {field: column.filter(pa.array(fitting)) for field, column in lists.items()}
     whole = records.take(pa.array(good)).to_pylist() if any(not f.fields for f in features) else []
     arrays = [_input(feature, _filled(feature, lists), whole) for feature in features]
+    arrays += defaults.which(features, lambda at, number: _empty(lists[features[at].fields[number]]))
     refused = np.ones(len(records), np.bool_)
     refused[good] = False
     unfit = np.flatnonzero(refused).tolist()
-    names = [feature.name for feature in features]
+    names = [*(feature.name for feature in features), *columns.default_columns(features).values()]
     return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at].as_py(), features) for at in unfit}
 
 
