@@ -1,10 +1,13 @@
 """Writes docs/reference.md from the enums and parsers that it describes; a test compares the two."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.cli import COMMANDS
 from pipeline.commands import inspect, predict, replay, verify, wrap
-from pipeline.options.flags import Parser, run_parser
+from pipeline.options.flag import flags_of
+from pipeline.options.parser import OptionsParser
+from pipeline.options.run_options import run_parser
 from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
 
@@ -18,7 +21,7 @@ def page() -> str:
     lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]
     lines += ["", "## Exit codes", "", "| code | | when | what to do |", "|---|---|---|---|"]
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
-    parsers = {
+    parsers: dict[str, OptionsParser[Any]] = {
         "run": run_parser("keyjoin run"),
         "replay": replay.parser(),
         "verify": verify.parser(),
@@ -33,13 +36,10 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _flags(parser: Parser) -> list[str]:
+def _flags(parser: OptionsParser[Any]) -> list[str]:
     lines = ["| flag | |", "|---|---|"]
-    for action in parser._actions:
-        if "--help" not in action.option_strings:
-            help_text = (action.help or "") % {"default": action.default, "prog": parser.prog}
-            flags = ", ".join(f"`{flag}`" for flag in action.option_strings)
-            lines.append(f"| {flags} | {help_text.replace('|', chr(92) + '|')} |")
+    for name, flag in flags_of(parser.options).items():
+        lines.append(f"| `--{name}` | {flag.help_text.replace('|', chr(92) + '|')} |")
     return lines
 
 

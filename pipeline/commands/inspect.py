@@ -1,5 +1,6 @@
 """`keyjoin inspect`: a model's contract, as a table or as JSON."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from pipeline.compat.startup import import_session
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
-from pipeline.options.flags import Parser, add_model_arguments
+from pipeline.options.flag import SWITCH, flag
+from pipeline.options.groups import ModelOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show, show_json, visible
 from pipeline.terminal.report import rows_a_call, table
@@ -18,12 +21,21 @@ from transforms.saved_model.constants import Constant
 from transforms.saved_model.contract import find_contract, unfit
 
 
-def parser() -> Parser:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JsonOptions:
+    """How a contract is printed."""
+
+    json: bool = flag(SWITCH, "print JSON instead of a table")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectOptions(ModelOptions, JsonOptions):
+    """The options of `inspect`."""
+
+
+def parser() -> OptionsParser[InspectOptions]:
     """The parser of `inspect`."""
-    made = Parser(prog="keyjoin inspect", allow_abbrev=False, description="Shows what a model takes and gives.")
-    add_model_arguments(made)
-    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return made
+    return OptionsParser(InspectOptions, "keyjoin inspect", "Shows what a model takes and gives.")
 
 
 def main(argv: Sequence[str]) -> Exit:
@@ -32,8 +44,8 @@ def main(argv: Sequence[str]) -> Exit:
     Raises:
         UsageError: A flag or the model is wrong.
     """
-    options = parser().parse_args(argv)
-    options.model = newest_version(options.model)
+    options = parser().read(argv)
+    options = dataclasses.replace(options, model=newest_version(options.model))
     sha256 = check_model.identify(options.model, options.model_sha256)
     with model_folder(options.model, options.custom_objects) as folder:
         import_session(options.model_libraries)

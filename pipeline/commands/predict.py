@@ -4,6 +4,7 @@ The request and response are those of TensorFlow Serving's REST API in row forma
 https://www.tensorflow.org/tfx/serving/api_rest, which the online predictions of AI Platform and Vertex AI share.
 """
 
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -18,7 +19,10 @@ import pyarrow as pa
 from pipeline.compat.startup import import_session
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
-from pipeline.options.flags import Parser, add_model_arguments, add_pad_argument
+from pipeline.options import kinds
+from pipeline.options.flag import flag
+from pipeline.options.groups import ModelOptions, PaddingOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show_json
 from transforms import columns
@@ -40,15 +44,21 @@ MEMBERS = ("instances", "signature_name", "parameters")
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
 
-def parser() -> Parser:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """Where a request is."""
+
+    instances: str = flag(kinds.TEXT, "the request; - is standard input (default)", default="-", metavar="FILE")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictOptions(ModelOptions, PaddingOptions, RequestOptions):
+    """The options of `predict`."""
+
+
+def parser() -> OptionsParser[PredictOptions]:
     """The parser of `predict`."""
-    made = Parser(
-        prog="keyjoin predict", allow_abbrev=False, description='Answers {"instances": […]} with {"predictions": […]}.'
-    )
-    add_model_arguments(made)
-    add_pad_argument(made)
-    made.add_argument("--instances", default="-", metavar="FILE", help="the request; - is standard input (default)")
-    return made
+    return OptionsParser(PredictOptions, "keyjoin predict", 'Answers {"instances": […]} with {"predictions": […]}.')
 
 
 def main(argv: Sequence[str]) -> Exit:
@@ -58,9 +68,9 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag, the model or an instance is wrong.
         RunError: The model raised.
     """
-    options = parser().parse_args(argv)
-    options.model = newest_version(options.model)
-    instances, options.signature = read_request(options.instances, options.signature)
+    options = parser().read(argv)
+    instances, signature = read_request(options.instances, options.signature)
+    options = dataclasses.replace(options, model=newest_version(options.model), signature=signature)
     if options.model_sha256:
         check_model.identify(options.model, options.model_sha256)
     with model_folder(options.model, options.custom_objects) as folder:

@@ -5,7 +5,6 @@ Parts that change are written to a folder of their own, and put in place when al
 does the rest.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import itertools
@@ -17,7 +16,10 @@ import msgspec
 from pipeline.compat import beam as beam_compat
 from pipeline.compat.startup import collect_garbage
 from pipeline.model.model_folder import newest_version
-from pipeline.options.flags import Parser, add_constant_argument, add_mapping_arguments, add_trust_arguments, pairs_of
+from pipeline.options import kinds
+from pipeline.options.flag import flag, flags_of
+from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TrustOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import RunOptions, command
 from pipeline.plan.preflight import Inputs, Plan, prepare
 from pipeline.run_folder import ledger, manifest, records, resume
@@ -47,25 +49,29 @@ from transforms.write_part import written_of
 from transforms.write_receipts import LISTED, read_list, read_receipts, receipt_path, write_list
 
 
-def parser() -> Parser:
-    """The parser of `replay`."""
-    made = Parser(
-        prog="keyjoin replay",
-        allow_abbrev=False,
-        description="Scores the dead letters of a run again, and puts the rows that succeed now into their places.",
-    )
-    add = made.add_argument
-    add("--run", required=True, metavar="DIR", help="the --output of the run")
-    add(
-        "--rows",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReplayOptions(TrustOptions, FieldOptions):
+    """The options of `replay`."""
+
+    run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
+    rows: str | None = flag(
+        kinds.TEXT,
+        "mended rows by key: lines like those of dead letters, of which key and row count",
         metavar="FILE",
-        help="mended rows by key: lines like those of dead letters, of which key and row count",
     )
-    add("--model", metavar="DIR", help="another model with the same predictions (default: the run's own, unchanged)")
-    add_constant_argument(made)
-    add_trust_arguments(made)
-    add_mapping_arguments(made)
-    return made
+    model: str | None = flag(
+        kinds.MODEL, "another model with the same predictions (default: the run's own, unchanged)", metavar="DIR"
+    )
+    constant: Mapping[str, str] = flag(kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE")
+
+
+def parser() -> OptionsParser[ReplayOptions]:
+    """The parser of `replay`."""
+    return OptionsParser(
+        ReplayOptions,
+        "keyjoin replay",
+        "Scores the dead letters of a run again, and puts the rows that succeed now into their places.",
+    )
 
 
 def main(argv: Sequence[str]) -> Exit:
@@ -76,8 +82,8 @@ def main(argv: Sequence[str]) -> Exit:
         RunError: Something is not what the run wrote or read, a file cannot be written, or there is no `_SUCCESS`
             since still too many rows are bad.
     """
-    given = parser().parse_args(argv)
-    given.model = given.model and newest_version(given.model)
+    given = parser().read(argv)
+    given = dataclasses.replace(given, model=given.model and newest_version(given.model))
     collect_garbage()
     beam_compat.quiet()
     run: str = given.run
@@ -172,10 +178,10 @@ def _check_parts(run: str, document: Manifest) -> None:
         raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
 
 
-def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOptions:
+def _options(run: str, document: Manifest, given: ReplayOptions) -> RunOptions:
     """The run's options, but for what is given anew."""
     pinned = given.model_sha256 or (None if given.model else document.model.sha256)
-    anew = {"features": given.features, **pairs_of(vars(given))}
+    anew = {name: getattr(given, name) for name in ("constant", *flags_of(FieldOptions))}
     return dataclasses.replace(
         document.options,
         output=run,
@@ -188,7 +194,7 @@ def _options(run: str, document: Manifest, given: argparse.Namespace) -> RunOpti
     )
 
 
-def _check_keys(run: str, earlier: Earlier, path: str, mended: Mapping[str, bytes]) -> None:
+def _check_keys(run: str, earlier: Earlier, path: str | None, mended: Mapping[str, bytes]) -> None:
     """Tells which mended rows have no dead letter, so that they change nothing.
 
     Raises:

@@ -1,13 +1,15 @@
 """`keyjoin verify`: whether an output is still what its run wrote, and what to type where it is not."""
 
-import argparse
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.compat.startup import collect_garbage
 from pipeline.model.model_folder import newest_version
-from pipeline.options.flags import Parser, add_code_arguments
+from pipeline.options import kinds
+from pipeline.options.flag import SWITCH, Kind, flag
+from pipeline.options.groups import CodeOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import command
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
@@ -21,41 +23,64 @@ from transforms.scoring.rescore import Agreement
 from transforms.storage import files
 
 
-def parser() -> Parser:
-    """The parser of `verify`."""
-    made = Parser(
-        prog="keyjoin verify",
-        allow_abbrev=False,
-        description="Finds out whether an output is still what its run wrote; reads only, but for --condemn.",
-    )
-    add = made.add_argument
-    add("--run", required=True, metavar="DIR", help="the --output of the run")
-    add(
-        "--read_data",
-        type=_share,
-        metavar="PERCENT",
-        help="also read so much of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
-    )
-    add("--rescore", type=int, metavar="N", help="also score so many rows again, each alone, with --model")
-    add("--model", metavar="DIR", help="the model of the run, for --rescore")
-    add_code_arguments(made)
-    add(
-        "--condemn",
-        action="store_true",
-        help=f"take {SUCCESS} away if files of the output are missing or altered: keyjoin run then reads all of them "
-        "back, and rebuilds what is wrong",
-    )
-    return made
-
-
 def _share(text: str) -> float:
     try:
         share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0
     except ValueError:
         share = 0
     if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a percentage such as 5% or 100%")
+        raise ValueError(f"{text} is not a percentage such as 5% or 100%")
     return share
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckOptions(CodeOptions):
+    """What of an output is checked."""
+
+    run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
+    read_data: float | None = flag(
+        Kind(_share),
+        "also read so much of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
+        metavar="PERCENT",
+    )
+    rescore: int | None = flag(kinds.whole(), "also score so many rows again, each alone, with --model", metavar="N")
+    model: str | None = flag(kinds.MODEL, "the model of the run, for --rescore", metavar="DIR")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CondemnOptions:
+    """What happens to an output that is not what its run wrote."""
+
+    condemn: bool = flag(
+        SWITCH,
+        f"take {SUCCESS} away if files of the output are missing or altered: keyjoin run then reads all of them back, "
+        "and rebuilds what is wrong",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyOptions(CheckOptions, CondemnOptions):
+    """The options of `verify`."""
+
+    def __post_init__(self) -> None:
+        """Checks what only makes sense together.
+
+        Raises:
+            UsageError: --rescore or --model is given without the other.
+        """
+        if self.rescore is None and self.model is not None:
+            raise UsageError("--model is for --rescore=N; give it, too")
+        if self.rescore is not None and self.model is None:
+            raise UsageError("--rescore calls the model of the run, and a model is code: name it with --model=DIR")
+
+
+def parser() -> OptionsParser[VerifyOptions]:
+    """The parser of `verify`."""
+    return OptionsParser(
+        VerifyOptions,
+        "keyjoin verify",
+        "Finds out whether an output is still what its run wrote; reads only, but for --condemn.",
+    )
 
 
 def main(argv: Sequence[str]) -> Exit:
@@ -65,9 +90,8 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag is wrong, there is no run, or --model is not the model of it.
         RunError: The run is not complete, or a file cannot be read.
     """
-    given = parser().parse_args(argv)
-    _check_flags(given)
-    given.model = given.model and newest_version(given.model)
+    given = parser().read(argv)
+    given = dataclasses.replace(given, model=given.model and newest_version(given.model))
     collect_garbage()
     findings = Findings()
     record, found = read_record(given.run)
@@ -89,16 +113,7 @@ def main(argv: Sequence[str]) -> Exit:
     return findings.code
 
 
-def _check_flags(given: argparse.Namespace) -> None:
-    if given.rescore is None and given.model is not None:
-        raise UsageError("--model is for --rescore=N; give it, too")
-    if given.rescore is not None and given.model is None:
-        raise UsageError("--rescore calls the model of the run, and a model is code: name it with --model=DIR")
-    if given.rescore is not None and given.rescore < 1:
-        raise UsageError(f"--rescore={given.rescore} is no number of rows from 1 on")
-
-
-def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -> Iterator[str]:
+def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Iterator[str]:
     """All that the lists prove: names and sizes, contents, rows; says how much of it was checked."""
     run, document = given.run, record.manifest
     findings.extend(check_names(run))
@@ -109,13 +124,17 @@ def _check_rest(given: argparse.Namespace, record: Record, findings: Findings) -
         findings.extend(check_content(run, sample(run, given.read_data), findings.names))
         count = math.ceil(given.read_data * parts)
         yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
-    if given.rescore is None:
+    if given.rescore is None or given.model is None:  # one is never given without the other
         return
     if not record.proven:
         yield f"scored again: no rows, since {MANIFEST} is not the one of {SUCCESS}"
         return
-    code = {"model_libraries": given.model_libraries, "custom_objects": given.custom_objects}
-    options = dataclasses.replace(document.options, model=given.model, **code)
+    options = dataclasses.replace(
+        document.options,
+        model=given.model,
+        model_libraries=given.model_libraries,
+        custom_objects=given.custom_objects,
+    )
     counted = rescore_rows(run, options, given.rescore, document, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
     left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
@@ -139,7 +158,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def _condemning(given: argparse.Namespace) -> str:
+def _condemning(given: VerifyOptions) -> str:
     """The command that takes `_SUCCESS` away for what this one has found."""
     share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
     return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--condemn"])

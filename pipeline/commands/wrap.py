@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import uuid
@@ -13,7 +14,10 @@ from pipeline.model import add_key, check_model
 from pipeline.model.add_key import Style
 from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.model.model_folder import newest_version
-from pipeline.options.flags import Parser, add_trust_arguments
+from pipeline.options import kinds
+from pipeline.options.flag import flag
+from pipeline.options.groups import TrustOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
 from transforms.errors import RunError, UsageError
@@ -30,34 +34,33 @@ WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 STALE = ("fingerprint.pb", "keras_metadata.pb")
 
 
-def parser() -> Parser:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WrapOptions(TrustOptions):
+    """The options of `wrap`."""
+
+    model: str = flag(kinds.MODEL, "SavedModel folder, or a .keras file", required=True, metavar="IN")
+    output: str = flag(
+        kinds.OUTPUT, "folder for the SavedModel with the key; new or empty", required=True, metavar="OUT"
+    )
+    style: Style = flag(
+        kinds.choice("function", "functional"), "how the key comes back (default: %(default)s)", default="function"
+    )
+    signature: str = flag(
+        kinds.TEXT, "signature that gets the key (default: %(default)s)", default="serving_default", metavar="NAME"
+    )
+
+
+def parser() -> OptionsParser[WrapOptions]:
     """The parser of `wrap`."""
-    made = Parser(
-        prog="keyjoin wrap",
-        allow_abbrev=False,
+    return OptionsParser(
+        WrapOptions,
+        "keyjoin wrap",
+        "Adds a key to a trained model. The other signatures stay as they are.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Adds a key to a trained model. The other signatures stay as they are.",
         epilog="styles:\n"
         "  function    a further output `key`; a single other output is called `prediction`\n"
         "  functional  one output `prediction_with_key`, whose last column is the key in float32",
     )
-    add = made.add_argument
-    add("--model", required=True, metavar="IN", help="SavedModel folder, or a .keras file")
-    add("--output", required=True, metavar="OUT", help="folder for the SavedModel with the key; new or empty")
-    add(
-        "--style",
-        choices=("function", "functional"),
-        default="function",
-        help="how the key comes back (default: %(default)s)",
-    )
-    add(
-        "--signature",
-        default="serving_default",
-        metavar="NAME",
-        help="signature that gets the key (default: %(default)s)",
-    )
-    add_trust_arguments(made)
-    return made
 
 
 def main(argv: Sequence[str]) -> Exit:
@@ -67,9 +70,8 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag, the model or the output folder is wrong.
         RunError: The output cannot be written.
     """
-    given = parser().parse_args(argv)
-    given.model = newest_version(given.model)
-    show(wrap(**vars(given)))
+    options = parser().read(argv)
+    show(wrap(**vars(dataclasses.replace(options, model=newest_version(options.model)))))
     return Exit.COMPLETE
 
 

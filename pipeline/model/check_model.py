@@ -1,14 +1,13 @@
 """Which model it is, and what it does besides computing: checked before it is loaded, told, and kept."""
 
-import argparse
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from pipeline.model.keras_export import KERAS
-from pipeline.options.run_options import ModelOptions
+from pipeline.options.groups import ModelOptions
 from pipeline.terminal import warning
 from transforms.errors import RunError, UsageError
 from transforms.model_safety.model_ops import ALLOW, Finding
@@ -19,15 +18,14 @@ BLOCK_BYTES = 1 << 22
 SHOWN = 10
 
 
-def loading(options: ModelOptions | argparse.Namespace, cores: int = ONE_CORE) -> Loading:
+def loading(options: ModelOptions, cores: int = ONE_CORE) -> Loading:
     """How the model of some options is loaded.
 
     Args:
         options: The command's.
         cores: On how many a call may compute.
     """
-    given = options.constant.items() if isinstance(options.constant, Mapping) else options.constant
-    libraries, constants = options.model_libraries, tuple(given)
+    libraries, constants = options.model_libraries, tuple(options.constant.items())
     return Loading(options.signature, options.model_ops, cores, libraries, constants, options.tf32)
 
 

@@ -10,7 +10,8 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.runners.runner import create_runner
 
 from pipeline.compat.beam import OptionsWithViews
-from pipeline.options.flags import run_parser
+from pipeline.options.flag import flags_of
+from pipeline.options.run_options import RunOptions
 from transforms.errors import UsageError, nearest
 
 FLAG = re.compile(r"--[\w-]+")
@@ -68,7 +69,7 @@ def _check_known(args: Sequence[str]) -> None:
     unknown = [arg for arg in parser.parse_known_args(list(args))[1] if arg]
     if unknown:
         flag = unknown[0].partition("=")[0]
-        known = FLAG.findall(run_parser("keyjoin run").format_usage() + parser.format_usage())
+        known = [*(f"--{name}" for name in flags_of(RunOptions)), *FLAG.findall(parser.format_usage())]
         raise UsageError(f"neither keyjoin nor Beam knows {unknown[0]}{nearest(flag, known)}; see keyjoin run --help")
 
 

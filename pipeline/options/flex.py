@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 
-from pipeline.options.flags import run_parser
-
-# They are about runs on this machine, or about who waits for a job; a template's launcher never does.
-LEFT_OUT = ("wave_bytes", "max_memory", "detach")
+from pipeline.options.flag import SWITCH, flags_of
+from pipeline.options.run_options import RunOptions
 
 
 def command_line(parameters: Sequence[str]) -> list[str]:
     """The words of the `keyjoin` command that a template's parameters stand for.
 
     A parameter is one text: a switch is true or false, a list has spaces between its values, and what was left empty in
-    a form was not given. What is wrong is left as it is, for the parser to tell.
+    a form was not given. The parser reports what is wrong.
 
     Args:
         parameters: What the launcher was called with, each `--name=value`: the template's parameters, and Beam's flags.
@@ -23,17 +21,17 @@ def command_line(parameters: Sequence[str]) -> list[str]:
     >>> command_line(["--input=gs://b/1.jsonl gs://b/2*", "--overwrite=true", "--isolate=false", "--format="])
     ['run', '--runner=DataflowRunner', '--input=gs://b/1.jsonl', '--input=gs://b/2*', '--overwrite']
     """
-    actions = {flag: action for action in run_parser("")._actions for flag in action.option_strings}
+    kinds = {f"--{name}": flag.kind for name, flag in flags_of(RunOptions).items()}
     words = ["run", "--runner=DataflowRunner"]
     for word in parameters:
-        flag, _, value = word.partition("=")
-        action = actions.get(flag)
-        if action is None or "=" not in word:
+        name, _, value = word.partition("=")
+        kind = kinds.get(name)
+        if kind is None or "=" not in word:
             words.append(word)
-        elif action.nargs == 0 and value in ("true", "false"):
-            words += [flag] if value == "true" else []
-        elif action.nargs == "+":
-            words += [f"{flag}={each}" for each in value.split()]
+        elif kind is SWITCH and value in ("true", "false"):
+            words += [name] if value == "true" else []
+        elif kind.collect is not None:
+            words += [f"{name}={each}" for each in value.split()]
         elif value:
             words.append(word)
     return words

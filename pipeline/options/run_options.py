@@ -1,109 +1,79 @@
-"""Command lines, read into frozen dataclasses; nothing here imports Beam or TensorFlow."""
+"""The options of `run` and `check`, and the command that gives them again."""
 
-import argparse
 import dataclasses
-import difflib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from pipeline.options.error_limits import ErrorLimits
-from pipeline.options.flags import Parser, pairs_of, run_parser
+from pipeline.options.flag import words
+from pipeline.options.groups import (
+    BadRowOptions,
+    FolderOptions,
+    InputOptions,
+    LocalOptions,
+    ModelOptions,
+    OutputOptions,
+    RemoteOptions,
+    ScoringOptions,
+)
+from pipeline.options.parser import OptionsParser
 from transforms.errors import UsageError
-from transforms.mapping import name_lists
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelOptions:
-    """Which signature of which model."""
-
-    model: str
-    signature: str
-    key_input: str | None
-    constant: Mapping[str, str]
-    model_ops: str | None
-    model_sha256: str | None
-    model_libraries: tuple[str, ...]
-    custom_objects: tuple[str, ...]
-    tf32: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class RunOptions(ModelOptions):
-    """The options of `run` and `check`; the help texts below say what each one means."""
-
-    input: tuple[str, ...]
-    output: str
-    format: str | None
-    features: tuple[str, ...]
-    input_map: Mapping[str, str | name_lists.Path]
-    pad: tuple[str, ...]
-    missing: Mapping[str, str]
-    strict_types: bool
-    output_fields: tuple[str, ...]
-    key_field: str | None
-    include_fields: tuple[str, ...]
-    exclude_fields: tuple[str, ...]
-    prediction_prefix: str
-    batch_size: int | None
-    batch_dependence: str
-    isolate: bool
-    batch_timeout: float | None
-    chunk_bytes: int | None
-    wave_bytes: int
-    max_memory: int | None
-    max_bad_rows: ErrorLimits
-    bad_rows: str
-    error_field: str | None
-    non_finite: str
-    overwrite: bool
-    incremental: bool
-    accelerator: str | None
-    detach: bool
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(
+    ModelOptions,
+    FolderOptions,
+    InputOptions,
+    OutputOptions,
+    ScoringOptions,
+    LocalOptions,
+    BadRowOptions,
+    RemoteOptions,
+):
+    """The options of `run` and `check`."""
 
     def __post_init__(self) -> None:
         """Checks what only makes sense together.
 
         Raises:
-            UsageError: Two options contradict each other.
+            UsageError: Two options contradict each other, or a path is empty.
         """
-        for flag, value in (("--model", self.model), ("--output", self.output), *(("--input", i) for i in self.input)):
-            if not value:
-                raise UsageError(f"{flag} is empty; give a path")
-        row = "row" in self.output_fields
-        if self.include_fields and self.exclude_fields:
-            raise UsageError("--include_fields and --exclude_fields contradict each other; give one of them")
-        if (self.include_fields or self.exclude_fields) and not row:
-            raise UsageError(
-                "--include_fields and --exclude_fields choose among the row's fields; add row to --output_fields"
-            )
-        if self.key_field and (row or "key" not in self.output_fields):
-            raise UsageError(
-                f"--key_field={self.key_field} is written for `key`; add key to --output_fields and leave out row"
-            )
-        if self.error_field is not None and self.bad_rows != "null":
-            raise UsageError(
-                f"--error_field={self.error_field} names a field of bad rows in parts; add --bad_rows=null"
-            )
-        if self.batch_timeout and not self.isolate:
-            raise UsageError(
-                f"--batch_timeout={self.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
-            )
-        twice = [name for name in self.output_fields if self.output_fields.count(name) > 1]
-        if twice:
-            raise UsageError(f"--output_fields names {twice[0]} twice; name it once")
-        if self.overwrite and self.incremental:
-            raise UsageError("--overwrite starts anew and --incremental goes on; give one of them")
+        wrong = next(_contradictions(self), None)
+        if wrong is not None:
+            raise UsageError(wrong)
 
 
-def _check_spelling(parser: Parser, argv: Sequence[str]) -> None:
-    """Names a misspelt flag, where argparse would only say that the right one is missing."""
-    given = {arg.partition("=")[0] for arg in argv if arg.startswith("--")}
-    known = {flag for action in parser._actions for flag in action.option_strings}
-    for action in parser._actions:
-        if action.required and not given & set(action.option_strings):
-            close = difflib.get_close_matches(action.option_strings[0], given - known, 1, 0.7)
-            if close:
-                raise UsageError(f"there is no flag {close[0]}; did you mean {action.option_strings[0]}?")
+def _contradictions(options: RunOptions) -> Iterator[str]:
+    """What is wrong with options that are right one by one."""
+    paths = (("--model", options.model), ("--output", options.output), *(("--input", path) for path in options.input))
+    for flag, value in paths:
+        if not value:
+            yield f"{flag} is empty; give a path"
+    yield from _contradicting_fields(options)
+    if options.error_field is not None and options.bad_rows != "null":
+        yield f"--error_field={options.error_field} names a field of bad rows in parts; add --bad_rows=null"
+    if options.batch_timeout and not options.isolate:
+        yield f"--batch_timeout={options.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
+    if options.overwrite and options.incremental:
+        yield "--overwrite starts anew and --incremental resumes; give one of them"
+
+
+def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
+    """What is wrong with the fields that are to be written."""
+    has_row = "row" in options.output_fields
+    if options.include_fields and options.exclude_fields:
+        yield "--include_fields and --exclude_fields contradict each other; give one of them"
+    if (options.include_fields or options.exclude_fields) and not has_row:
+        yield "--include_fields and --exclude_fields choose among the row's fields; add row to --output_fields"
+    if options.key_field and (has_row or "key" not in options.output_fields):
+        yield f"--key_field={options.key_field} is written for `key`; add key to --output_fields and leave out row"
+    for name in options.output_fields:
+        if options.output_fields.count(name) > 1:
+            yield f"--output_fields names {name} twice; name it once"
+
+
+def run_parser(prog: str) -> OptionsParser[RunOptions]:
+    """The parser of `run` and `check`."""
+    return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.")
 
 
 def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
@@ -115,17 +85,7 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     Raises:
         UsageError: A flag is missing, wrong, or contradicts another.
     """
-    parser = run_parser(prog)
-    _check_spelling(parser, argv)
-    known, beam_args = parser.parse_known_args(argv)
-    given = vars(known)
-    given |= {
-        "input": tuple(given["input"]),
-        "pad": tuple(given["pad"]),
-        **pairs_of(given),
-        "max_bad_rows": ErrorLimits.parse(given["max_bad_rows"]),
-    }
-    return RunOptions(**given), beam_args
+    return run_parser(prog).read_known(argv)
 
 
 def command(options: RunOptions, output: str) -> list[str]:
@@ -133,36 +93,4 @@ def command(options: RunOptions, output: str) -> list[str]:
 
     `parse_run` gives the same options again. The output is named apart: a record of options may lie in a copy.
     """
-    words = ["keyjoin", "run"]
-    for action in run_parser("")._actions:
-        value = output if action.dest == "output" else getattr(options, action.dest, None)
-        if value is None or action.dest in NOT_REPEATED or value == _DEFAULTS.get(action.dest, action.default):
-            continue
-        flag = action.option_strings[0]
-        words += [flag] if value is True else [f"{flag}={text}" for text in _texts(action, value)]
-    return words
-
-
-NOT_REPEATED = ("overwrite", "incremental")
-_DEFAULTS: dict[str, Any] = {
-    "input_map": {},
-    "pad": (),
-    "missing": {},
-    "constant": {},
-    "max_bad_rows": ErrorLimits.parse([]),
-}  # where the parser's are lists
-
-
-def _texts(action: argparse.Action, value: Any) -> list[str]:
-    """What to give for a flag, once or several times."""
-    if isinstance(value, ErrorLimits):
-        return [",".join(ErrorLimits.items(value.texts()))]
-    if isinstance(value, Mapping):
-        if action.dest == "missing":
-            return [name_lists.values_text(value)]
-        if action.dest == "constant":
-            return [f"{name}={text}" for name, text in value.items()]
-        return name_lists.pairs_texts(list(value.items()))
-    if isinstance(value, tuple):
-        return list(value) if action.nargs == "+" else [name_lists.names_text(value)]
-    return [str(value)]
+    return ["keyjoin", "run", *words(dataclasses.replace(options, output=output))]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.options.flags import REFUSE, WARN
+from pipeline.options.groups import REFUSE, WARN
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.terminal.warning import warn
 from transforms.errors import CrashError, ModelError, RunError, TimeoutExceededError, UsageError

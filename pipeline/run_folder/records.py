@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 import msgspec
 
 from pipeline.options.error_limits import ErrorLimits
-from pipeline.options.flags import MAX_CHUNK_BYTES
+from pipeline.options.groups import MAX_CHUNK_BYTES
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.plan.batch_dependence import Verdict
 from pipeline.run_folder.ledger import Totals

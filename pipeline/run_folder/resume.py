@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 
+from pipeline.options.flag import flags_of
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs
 from pipeline.run_folder import manifest, records
@@ -39,12 +40,6 @@ from transforms.threads import in_threads
 from transforms.write_part import written_of
 from transforms.write_receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 
-# Options that change neither the bytes of the output nor what is scored. What --input matches is compared file by
-# file, and the model's files by their sha256, wherever they lie.
-FREE = frozenset(
-    {"input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows"}
-    | {"model_ops", "model_sha256", "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach"}
-)
 # All other versions are of code that the bytes of a part come from, model libraries among it.
 NOT_COMPARED = frozenset({"python", "apache-beam"})
 ANEW = "--overwrite starts anew"
@@ -228,8 +223,8 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
 def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
     """How settings differ in what may change the output, such as `--batch_size was 1024, is now 512`."""
     asked, asks = (records.to_json(settings.options) for settings in (before, now))
-    for name in sorted(asks.keys() - FREE):
-        if asked[name] != asks[name]:
+    for name, flag in sorted(flags_of(RunOptions).items()):
+        if not flag.may_change and asked[name] != asks[name]:
             yield f"--{name} was {_spelled(asked[name])}, is now {_spelled(asks[name])}"
     if before.format != now.format:
         yield f"the format was {before.format}, is now {now.format}"

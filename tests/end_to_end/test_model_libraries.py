@@ -18,7 +18,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.options.flags import Parser, add_code_arguments
+from pipeline.options.groups import CodeOptions
+from pipeline.options.parser import OptionsParser
 from pipeline.run_folder import manifest, resume
 from tests.conftest import ROOT, Result
 from tests.support import commands, models
@@ -311,10 +312,8 @@ def test_an_unknown_op_that_nothing_runs_has_the_same_remedy(tmp_path: Path, mon
 
 @given(st.text() | st.lists(st.sampled_from([".", "a", "class", "_b1", "é", " ", "\n", "-", "1"])).map("".join))
 def test_a_name_is_a_module_or_refused(text: str) -> None:
-    parser = Parser()
-    add_code_arguments(parser)
     try:
-        found = parser.parse_args([f"--model_libraries={text}"]).model_libraries
+        found = OptionsParser(CodeOptions, "", "").read([f"--model_libraries={text}"]).model_libraries
     except UsageError:
         return
     assert found

@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 
 from pipeline.cli import COMMANDS, main, usage
-from pipeline.options.flags import run_parser
-from pipeline.options.run_options import parse_run
+from pipeline.options.flag import flags_of
+from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support import models
@@ -64,16 +64,16 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--max_bad_rows=few"], "few is neither"),
         (["--max_bad_rows=nan"], "nan is neither"),
         (["--max_bad_rows=0.1,modle_error=0"], "there is no reason modle_error (did you mean model_error?)"),
-        (["--bad_rows=nul"], "invalid choice: 'nul'"),
+        (["--bad_rows=nul"], "argument --bad_rows: 'nul' is none of apart, null (did you mean null?)"),
         (["--error_field=e"], "--error_field=e names a field of bad rows in parts; add --bad_rows=null"),
         (["--bad_rows=null", "--error_field=x"], "the rows already have a field x; rename what says why a row is bad with --error_field=NAME, or leave"),
         (["--bad_rows=null", "--error_field=prediction"], "would be called prediction; rename what says why a row is bad with --error_field"),
-        (["--non_finite=drop"], "invalid choice: 'drop'"),
+        (["--non_finite=drop"], "argument --non_finite: 'drop' is none of reject, keep"),
         (["--format=csv"], "keyjoin does not read csv, it reads jsonl and tfrecord; convert the files first: "),
         (["--format=text"], "keyjoin does not read text, it reads jsonl and tfrecord; convert the files first; see"),
         (["--features=a,,b"], "'a,,b' has an empty name"),
         (["--input_map", "x"], "'x' is not of the form INPUT=FIELD"),
-        (["--input_map", "x=a", "x=b"], "--input_map names a model input twice"),
+        (["--input_map", "x=a", "x=b"], "--input_map names the model input x twice; name it once"),
         (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['x']"),
         (["--input_map", "x=m"], "the rows have no field m"),
         (["--features=n,z,x"], "the rows have no field z"),
@@ -312,9 +312,8 @@ def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFix
 
 def test_every_flag_is_documented() -> None:
     pages = "".join(p.read_text() for p in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-    for action in run_parser("keyjoin run")._actions:
-        for flag in action.option_strings:
-            assert flag in ("-h", "--help") or flag in pages, flag
+    for name in flags_of(RunOptions):
+        assert f"--{name}" in pages, name
 
 
 def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ A new format is a module here with an object that has the members of `Format`, a
 is imported.
 """
 
-import argparse
 import contextlib
 import importlib
 from collections.abc import Sequence
@@ -22,16 +21,16 @@ FORMATS = {"jsonl": "transforms.formats.jsonl.jsonl", "tfrecord": "transforms.fo
 
 
 def known(name: str) -> str:
-    """Gives back the name of a format that there is; for argparse, which prints what is wrong with another.
+    """Gives back the name of a format that there is.
 
     Raises:
-        argparse.ArgumentTypeError: There is no such format.
+        ValueError: There is no such format.
     """
     if name in FORMATS:
         return name
     kind, file = foreign.by_name(f"FILE.{name}"), f"FILE.{name}"
     convert = f": {foreign.command(kind, file, packed=False)}" if kind else ""
-    raise argparse.ArgumentTypeError(
+    raise ValueError(
         f"keyjoin does not read {name}, it reads {' and '.join(FORMATS)}; convert the files first{convert}"
     )
 

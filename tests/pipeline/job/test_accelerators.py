@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 from pipeline.job.accelerators import MACHINES, Hint, check
 from pipeline.job.dataflow import machine_for, settle
 from pipeline.job.graph import Job
-from pipeline.options.flags import run_parser
+from pipeline.options.run_options import parse_run
 from pipeline.plan.chunk_size import Expected
 from pipeline.plan.preflight import Plan
 from tests.conftest import ROOT
@@ -56,7 +56,7 @@ def test_the_commands_of_the_docs_name_an_accelerator_and_a_machine_that_has_it(
     commands = SHOWN.findall((ROOT / "docs" / "dataflow.md").read_text())
     assert len(commands) == 2
     for text in commands:
-        given = run_parser("").parse_args(["--model=m", "--input=i", "--output=o", f"--accelerator={text}"]).accelerator
+        given = parse_run(["--model=m", "--input=i", "--output=o", f"--accelerator={text}"], "")[0].accelerator
         check(given, None)
         sent, _ = settled(given)
         assert sent is not None

@@ -1,0 +1,262 @@
+"""The groups of options that commands are made of; a function takes the groups that it needs.
+
+A new flag is a field of one of these classes, see `pipeline.options.flag`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from pipeline.options import kinds
+from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.flag import SWITCH, flag
+from transforms.mapping import name_lists
+from transforms.model_safety.model_ops import POLICIES
+
+BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
+MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
+CONSTANT_HELP = "feeds a model input the same value for all rows: a number, true, false, text, or a JSON list"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeOptions:
+    """Code that is imported with a model: for every command that loads one."""
+
+    model_libraries: tuple[str, ...] = flag(
+        kinds.MODULES,
+        "Python modules that register the model's own ops, such as tensorflow_text; they are imported, which runs "
+        "their code",
+        metavar="A,B",
+    )
+    custom_objects: tuple[str, ...] = flag(
+        kinds.MODULES,
+        "Python modules that define own layers of a .keras file, also in the current folder; they are imported, "
+        "which runs their code",
+        metavar="A,B",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrustOptions(CodeOptions):
+    """How far a model is trusted: for every command that takes one."""
+
+    model_ops: str | None = flag(
+        kinds.choice(*POLICIES),
+        "what happens to a model that does more than compute: deny refuses it, warn says so, allow says nothing "
+        "(default: refuse what writes, runs Python, talks to others or is unknown; say so of the rest)",
+        may_change=True,
+    )
+    model_sha256: str | None = flag(
+        kinds.SHA256, "refuse any model but this one, see keyjoin inspect", metavar="HEX", may_change=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOptions(TrustOptions):
+    """Which signature of which model is called, and how: for every command that calls one."""
+
+    model: str = flag(kinds.MODEL, "SavedModel folder, or a .keras file", required=True, metavar="DIR", may_change=True)
+    signature: str = flag(
+        kinds.TEXT, "signature to call (default: %(default)s)", default="serving_default", metavar="NAME"
+    )
+    key_input: str | None = flag(
+        kinds.TEXT,
+        "model input that takes the key (default: the one called key, if it comes back and no prediction changes "
+        "with it)",
+        metavar="NAME",
+    )
+    constant: Mapping[str, str] = flag(kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE")
+    tf32: bool = flag(
+        SWITCH,
+        "let a GPU round the factors of float32 products to 10 bits, as TensorFlow does by default; faster, and "
+        "less exact",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Which files are read, and which folder is written."""
+
+    input: tuple[str, ...] = flag(
+        kinds.INPUTS, "files, globs or folders; may be repeated", required=True, metavar="GLOB", may_change=True
+    )
+    output: str = flag(
+        kinds.OUTPUT, "folder for the joined rows; new or empty", required=True, metavar="DIR", may_change=True
+    )
+    overwrite: bool = flag(
+        SWITCH, "replace an earlier run's output, or what is there of it", in_command=False, may_change=True
+    )
+    incremental: bool = flag(
+        SWITCH,
+        "score files that are new since an earlier run, and add their parts",
+        in_command=False,
+        may_change=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldOptions:
+    """Which fields of the rows feed the model's inputs."""
+
+    features: tuple[str, ...] = flag(
+        kinds.NAMES, "scalar fields of the row that make up one matrix input", metavar="A,B,C"
+    )
+    input_map: Mapping[str, str | name_lists.Path] = flag(
+        kinds.FIELDS,
+        "feeds a model input from a row field of another name, or from a.b.c inside of objects; or a JSON object, "
+        '{"INPUT": "FIELD", "OTHER": ["a", "b.c"]}',
+        metavar="INPUT=FIELD",
+    )
+    missing: Mapping[str, str] = flag(
+        kinds.VALUES,
+        "gives a value, such as 0 or nan, to a field that is missing or null; or a JSON object of such values "
+        "(default: such a row is a dead letter)",
+        metavar="FIELD=VALUE",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PaddingOptions:
+    """What rows of different lengths are padded with."""
+
+    pad: tuple[str, ...] = flag(
+        kinds.PADDING,
+        "pads a model input whose size is open to the longest row of each call, with this value (default: rows of "
+        "one shape are called together, and nothing is padded)",
+        metavar="INPUT=VALUE",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TypeOptions:
+    """Which values of other types feed an input."""
+
+    strict_types: bool = flag(
+        SWITCH,
+        "take only JSON numbers, and for integers only those without a point and an exponent; by default numbers "
+        "may be strings and whole floats, as proto3's JSON mapping has them",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InputOptions(FieldOptions, PaddingOptions, TypeOptions):
+    """How the rows are read, and what of them feeds the model."""
+
+    format: str | None = flag(kinds.FORMAT, "format of the input (default: by the files' names)", metavar="NAME")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """What is written of a row and its predictions."""
+
+    output_fields: tuple[str, ...] = flag(
+        kinds.NAMES,
+        "what is written: row (the whole row and all predictions), key, names of predictions (default: row)",
+        default=("row",),
+        metavar="NAMES",
+    )
+    key_field: str | None = flag(kinds.TEXT, "the rows' own key, written for key in --output_fields", metavar="FIELD")
+    include_fields: tuple[str, ...] = flag(kinds.NAMES, "write only these of the row's fields", metavar="A,B")
+    exclude_fields: tuple[str, ...] = flag(kinds.NAMES, "write all of the row's fields but these", metavar="A,B")
+    prediction_prefix: str = flag(
+        kinds.TEXT, "put before the names of predictions, where they are taken", default="", metavar="TEXT"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoringOptions:
+    """How the model is called, and for how much of a file at a time."""
+
+    batch_size: int | None = flag(
+        kinds.whole(1 << 24), "rows that a model call sees at most (default: by the size of a row)", metavar="ROWS"
+    )
+    batch_dependence: str = flag(
+        kinds.choice(*BATCH_DEPENDENCE),
+        "what happens where a row's prediction depends on the other rows of its batch, or differs from call to "
+        "call: refuse the model, warn, or say nothing (default: %(default)s)",
+        default=WARN,
+        may_change=True,
+    )
+    isolate: bool = flag(
+        SWITCH,
+        "start the process of a model that crashes again; rows for which it crashes become dead letters",
+        may_change=True,
+    )
+    batch_timeout: float | None = flag(
+        kinds.SECONDS,
+        "with --isolate: what a call of the model may take (default: any time)",
+        metavar="SECONDS",
+        may_change=True,
+    )
+    chunk_bytes: int | None = flag(
+        kinds.whole(MAX_CHUNK_BYTES),
+        "about how much of a file becomes one part (default: 67108864; less where predictions are large)",
+        metavar="BYTES",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LocalOptions:
+    """What a run on this machine may take."""
+
+    wave_bytes: int = flag(
+        kinds.whole(),
+        "about how much a local run scores before it writes, input and predictions, which bounds its memory; all "
+        "of it if it is less than twice as much (default: %(default)s)",
+        default=1 << 28,
+        metavar="BYTES",
+        in_template=False,
+        may_change=True,
+    )
+    max_memory: int | None = flag(
+        kinds.whole(),
+        "what a local run may have of memory, both processes together; refused if it cannot do (default: all)",
+        metavar="BYTES",
+        in_template=False,
+        may_change=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BadRowOptions:
+    """How many rows may be bad, what makes a row bad, and where bad rows are written."""
+
+    max_bad_rows: ErrorLimits = flag(
+        kinds.ERROR_LIMITS,
+        "bad rows that a complete run may have: a number, or a ratio with a point (default: 0.01); and of them "
+        "those of a reason, `0.01,model_error=0`; may be repeated",
+        metavar="LIMITS",
+        may_change=True,
+    )
+    bad_rows: str = flag(
+        kinds.choice("apart", "null"),
+        "where bad rows are written: apart, in _dead_letter/; null: also in the parts, in their place, with null "
+        "predictions and an error (default: %(default)s)",
+        default="apart",
+    )
+    error_field: str | None = flag(
+        kinds.TEXT,
+        "with --bad_rows=null, the name of the field that says what is wrong with a row (default: error)",
+        metavar="NAME",
+    )
+    non_finite: str = flag(
+        kinds.choice("reject", "keep"),
+        "predictions that are NaN or infinite: dead letters, or kept (null in JSON) (default: %(default)s)",
+        default="reject",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RemoteOptions:
+    """What a run on a remote runner has besides."""
+
+    accelerator: str | None = flag(
+        kinds.ACCELERATOR,
+        "what the workers that predict have besides, and no others: type:nvidia-l4;count:1 (default: nothing)",
+        metavar="HINT",
+    )
+    detach: bool = flag(
+        SWITCH,
+        "on Dataflow: end once the job is started; it commits by itself, and the same command follows it",
+        in_template=False,
+        may_change=True,
+    )

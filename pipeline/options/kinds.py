@@ -1,0 +1,175 @@
+"""The kinds of values that flags have: how each is read, written again, and checked by the Flex template."""
+
+import itertools
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.flag import Kind
+from transforms import formats
+from transforms.errors import nearest
+from transforms.mapping import name_lists
+
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
+SEVERAL = "Several have spaces between them"
+TEXT = Kind()
+
+
+def choice(*choices: str) -> Kind:
+    """One of some texts."""
+
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}{nearest(text, choices)}")
+        return text
+
+    return Kind(parse, choices=choices, check="|".join(choices), parameter="ENUM")
+
+
+def whole(limit: int | None = None) -> Kind:
+    """A whole number from 1 on, up to a limit if there is one."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < 1 or (limit and int(text) > limit):
+            raise ValueError(f"{text} is not a whole number from 1{f' to {limit}' if limit else ''}")
+        return int(text)
+
+    return Kind(parse, check="0*[1-9][0-9]*", parameter="NUMBER")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not SHORTEST_SECONDS <= value <= LONGEST_SECONDS:
+        raise ValueError(f"{text} is not a number of seconds from {SHORTEST_SECONDS} to {LONGEST_SECONDS}")
+    return value
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
+    return text.lower()
+
+
+def _accelerator(text: str) -> str:
+    if not re.fullmatch(r"type:[\w-]+;count:[1-9]\d*(;[\w:.-]+)*", text):
+        raise ValueError(f"{text} is not of the form type:nvidia-l4;count:1")
+    return text
+
+
+SECONDS = Kind(_seconds, check="[0-9.eE+_-]+")
+SHA256 = Kind(_sha256, check="[0-9a-fA-F]{64}")
+ACCELERATOR = Kind(_accelerator, check="type:[A-Za-z0-9_-]+;count:[1-9][0-9]*(;[A-Za-z0-9_:.-]+)*")
+_FORMATS = tuple(sorted(formats.FORMATS))
+FORMAT = Kind(formats.known, choices=_FORMATS, check="|".join(_FORMATS), parameter="ENUM")
+
+
+# Paths. A job on Dataflow reaches Cloud Storage alone.
+
+MODEL = Kind(check="gs://[^/]+/.+")
+OUTPUT = Kind(check="gs://[^/]+/.+", parameter="GCS_WRITE_FOLDER")
+INPUTS = Kind(
+    texts=list,
+    empty=tuple,
+    collect=tuple,
+    check="gs://[^ ]+( +gs://[^ ]+)*",
+    note=f"{SEVERAL}; in place of a space in a name, write ?.",
+)
+
+
+# Lists of names
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    found = name_lists.names(text)
+    for name in found:
+        if not all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split(".")):
+            raise ValueError(
+                f"{name!r} is not the name of a Python module; write it as in an import, such as tensorflow_text"
+            )
+    return found
+
+
+def _names_texts(found: tuple[str, ...]) -> list[str]:
+    return [name_lists.names_text(found)]
+
+
+NAMES = Kind(name_lists.names, _names_texts, tuple, check="[^,]+(,[^,]+)*|\\[.+\\]")
+MODULES = Kind(_modules, _names_texts, tuple, check="[^,]+(,[^,]+)*")
+
+
+# Pairs: each text gives one or several, and all texts together one mapping.
+
+_PAIRS = "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*"
+
+
+def _once(what: str) -> Callable[[list[list[tuple[str, Any]]]], dict[str, Any]]:
+    def collect(read: Iterable[Iterable[tuple[str, Any]]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in itertools.chain.from_iterable(read):
+            if name in found:
+                raise ValueError(f"names the {what} {name} twice; name it once")
+            found[name] = value
+        return found
+
+    return collect
+
+
+def _constant(text: str) -> list[tuple[str, str]]:
+    name, sign, value = text.partition("=")  # the first of several, see `constants.resolve`
+    if not sign or not name:
+        raise ValueError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
+    return [(name, value)]
+
+
+def _constant_texts(found: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in found.items()]
+
+
+def _field_texts(found: Mapping[str, str | name_lists.Path]) -> list[str]:
+    return name_lists.pairs_texts(list(found.items()))
+
+
+def _value_texts(found: Mapping[str, str]) -> list[str]:
+    return [name_lists.values_text(found)]
+
+
+def _padding(text: str) -> str:
+    if text.find("=", 1) < 0:
+        raise ValueError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
+    return text
+
+
+CONSTANTS = Kind(_constant, _constant_texts, dict, _once("model input"), check=_PAIRS, note=f"{SEVERAL}.")
+PADDING = Kind(_padding, list, tuple, tuple, check="[^ ]+=[^ ]*( +[^ ]+=[^ ]*)*", note=f"{SEVERAL}.")
+FIELDS = Kind(
+    name_lists.pairs,
+    _field_texts,
+    dict,
+    _once("model input"),
+    check="[^ =]+=[^ ]+( +[^ =]+=[^ ]+)*|\\{.+\\}",
+    note=f"{SEVERAL}; JSON has none.",
+)
+VALUES = Kind(
+    name_lists.values,
+    _value_texts,
+    dict,
+    _once("field"),
+    check=f"{_PAIRS}|\\{{.+\\}}",
+    note=f"{SEVERAL}; JSON has none.",
+)
+
+
+def _no_limits() -> ErrorLimits:
+    return ErrorLimits.parse([])
+
+
+def _limits_texts(limits: ErrorLimits) -> list[str]:
+    return [",".join(ErrorLimits.items(limits.texts()))]
+
+
+ERROR_LIMITS = Kind(str, _limits_texts, _no_limits, ErrorLimits.parse)
