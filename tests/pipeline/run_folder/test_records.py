@@ -12,13 +12,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pipeline.options import kinds
+from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.flag import SWITCH, Flag, Kind, flags_of
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.run_folder import manifest, records
 from tests.conftest import Result
 from tests.support.left import loaded
 from tests.support.verified import forge
 from transforms.errors import RunError, UsageError
-from transforms.formats import FORMATS
 from transforms.write_receipts import decode
 
 # What looks like a default, a number, a list, another flag, or nothing.
@@ -42,36 +44,42 @@ texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0",
 texts = texts.filter(lambda text: text != "--")  # which is no value
 names = texts.map(lambda text: text.replace(",", "").strip()).filter(bool)
 lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
-optional = st.none() | texts
-VALUES: dict[str, Any] = {
-    "model": texts, "signature": texts, "key_input": optional, "model_ops": st.sampled_from([None, "deny", "warn"]),
-    "tf32": st.booleans(), "custom_objects": st.sampled_from([(), ("layers",), ("a.b", "c")]),
-    "model_libraries": st.sampled_from([(), ("tensorflow_text",), ("a.b", "ydf_tf")]),
-    "model_sha256": st.sampled_from([None, "0" * 64]), "input": st.lists(texts, min_size=1, max_size=2).map(tuple),
-    "output": texts, "format": st.sampled_from([None, *FORMATS]), "features": lists | st.just(()),
-    "input_map": st.dictionaries(
-        names.filter(lambda n: n[0] not in "={" and "," not in n),
-        names.map(lambda n: n.replace("=", "").replace(",", "")).filter(bool) | st.lists(texts, min_size=1).map(tuple),
-        max_size=2,
+inputs = names.filter(lambda name: name[0] not in "={" and "," not in name)
+fields_of_rows = names.map(lambda name: name.replace("=", "").replace(",", "")).filter(bool)
+VALUES: dict[Kind, st.SearchStrategy[Any]] = {
+    SWITCH: st.booleans(),
+    kinds.TEXT: texts,
+    kinds.MODEL: texts,
+    kinds.OUTPUT: texts,
+    kinds.INPUTS: st.lists(texts, min_size=1, max_size=2).map(tuple),
+    kinds.SECONDS: st.floats(0.01, 1e6),
+    kinds.SHA256: st.just("0" * 64),
+    kinds.ACCELERATOR: st.just("type:nvidia-l4;count:1"),
+    kinds.NAMES: lists,
+    kinds.MODULES: st.sampled_from([("layers",), ("a.b", "ydf_tf")]),
+    kinds.CONSTANTS: st.dictionaries(names.map(lambda name: name.replace("=", "")).filter(bool), texts, max_size=2),
+    kinds.PADDING: st.sampled_from([("tokens=0",), ("a=b=", "é=-1,5", "x= ")]),
+    kinds.FIELDS: st.dictionaries(inputs, fields_of_rows | st.lists(texts, min_size=1).map(tuple), max_size=2),
+    kinds.VALUES: st.dictionaries(texts.filter(bool), texts, max_size=2),
+    kinds.ERROR_LIMITS: st.sampled_from(["0", "0.01", "1.0", "7,null=2", "0.5,not_json=1e-2"]).map(
+        lambda text: ErrorLimits.parse([text])
     ),
-    "constant": st.dictionaries(names.map(lambda n: n.replace("=", "")).filter(bool), texts, max_size=2),
-    "pad": st.sampled_from([(), ("tokens=0",), ("a=b=", "é=-1,5", "x= ")]), "output_fields": lists, "strict_types": st.booleans(), "missing": st.dictionaries(texts.filter(bool), texts, max_size=2), "key_field": optional, "include_fields": lists | st.just(()),
-    "exclude_fields": lists | st.just(()), "prediction_prefix": texts, "batch_size": st.none() | st.integers(1, 1 << 24),
-    "isolate": st.booleans(), "batch_timeout": st.none() | st.floats(0.01, 1e6), "chunk_bytes": st.integers(1, 1 << 30),
-    "wave_bytes": st.integers(1, 1 << 62), "max_memory": st.none() | st.integers(1, 1 << 62),
-    "max_bad_rows": st.sampled_from(["0", "0.01", "1.0", "7,null=2", "0.5,not_json=1e-2"]),
-    "bad_rows": st.sampled_from(["apart", "null"]), "error_field": optional,
-    "non_finite": st.sampled_from(["reject", "keep"]), "overwrite": st.booleans(), "incremental": st.booleans(),
-    "accelerator": st.sampled_from([None, "type:nvidia-l4;count:1"]), "detach": st.booleans(),
-    "batch_dependence": st.sampled_from(["refuse", "warn", "allow"]),
-}  # fmt: skip
+}
+
+
+def values_of(flag: Flag) -> st.SearchStrategy[Any]:
+    if flag.kind.choices:
+        found: st.SearchStrategy[Any] = st.sampled_from(flag.kind.choices)
+    else:
+        found = st.integers(1, 1 << 24) if flag.kind.parameter == "NUMBER" else VALUES[flag.kind]
+    return found if flag.required else st.just(flag.default) | found
+
+
 START, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
 
 
-@given(st.fixed_dictionaries({}, optional={name: values for name, values in VALUES.items() if name in vars(START)}))
+@given(st.fixed_dictionaries({}, optional={name: values_of(flag) for name, flag in flags_of(RunOptions).items()}))
 def test_any_options_are_the_same_once_they_were_recorded(changed: dict[str, Any]) -> None:
-    if "max_bad_rows" in changed:
-        changed["max_bad_rows"] = type(START.max_bad_rows).parse([changed["max_bad_rows"]])
     try:
         options = dataclasses.replace(START, **changed)
     except UsageError:
@@ -87,10 +95,6 @@ def fields(options: RunOptions) -> dict[str, Any]:
     model = records.ModelFiles(path="m", sha256="0" * 64)
     found = loaded(records.Settings(options=options, format="jsonl", model=model, versions={"keyjoin": "1"}))
     return {name: getattr(found, name) for name in records.LoadedSettings.__struct_fields__}
-
-
-def test_each_option_has_values_here() -> None:
-    assert VALUES.keys() >= set(RunOptions.__dataclass_fields__)
 
 
 def test_a_value_that_argparse_loses_is_refused() -> None:
