@@ -11,7 +11,7 @@ from apache_beam.runners.runner import create_runner
 
 from pipeline.compat.beam import OptionsWithViews
 from pipeline.options.flag import flags_of
-from pipeline.options.run_options import RunOptions
+from pipeline.options.run_options import RunOptions, run_parser
 from transforms.errors import UsageError, nearest
 
 FLAG = re.compile(r"--[\w-]+")
