@@ -1,8 +1,8 @@
-"""Past one machine, on paper: what runs of 10^8, 10^10 and 10^12 rows take on Dataflow, from costs measured here.
+"""Computes what runs of 10^8, 10^10 and 10^12 rows take on Dataflow, from costs that are measured on this machine.
 
 python -m benchmarks.scale --measure docs/scale.json     measures again; takes ten minutes
 python -m benchmarks.scale                               prints the tables that follow from docs/scale.json
-python -m benchmarks.scale --write docs/scale.md         puts them into the page, between its markers
+python -m benchmarks.scale --write                       writes them into docs/scale.md and benchmarks/NOTES.md
 """
 
 import argparse
@@ -14,32 +14,32 @@ from typing import Any
 
 from benchmarks.programs import ROOT
 from benchmarks.scale_costs import Costs, costs, measured
-from benchmarks.scale_model import HOUR, Assumed, Estimate, Prices, estimate
+from benchmarks.scale_model import HOUR, Assumed, Estimate, estimate
 
 COSTS = ROOT / "docs" / "scale.json"
+PAGE, NOTES = ROOT / "docs" / "scale.md", ROOT / "benchmarks" / "NOTES.md"
 ROWS = (10**8, 10**10, 10**12)
 CHUNKS = (16 << 20, 64 << 20, 256 << 20)
 BEGIN, END = "<!-- begin: python -m benchmarks.scale -->", "<!-- end -->"
-ITEMS = ("vCPU", "memory", "disk", "shuffle", "operations", "total")
 
 Column = tuple[str, Callable[[Estimate], str]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, if it is asked to, and shows or writes the tables."""
+    """Measures, with `--measure`, and prints or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--costs", type=Path, default=COSTS, help="what was measured (default: %(default)s)")
     parser.add_argument("--measure", type=Path, metavar="JSON", help="measure, and write it there")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each kind; medians count (default: 3)")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into a page")
+    parser.add_argument("--write", action="store_true", help="write the tables into the pages")
     options = parser.parse_args(argv)
     if options.measure:
         options.measure.write_text(json.dumps(measured(options.repeat), indent=1) + "\n")
-    text = tables(json.loads((options.measure or options.costs).read_text()))
-    if options.write:
-        options.write.write_text(put_in(options.write.read_text(), text))
-    else:
-        print(text)
+    for page, text in tables(json.loads((options.measure or options.costs).read_text())).items():
+        if options.write:
+            page.write_text(put_in(page.read_text(), text))
+        else:
+            print(text, end="\n\n")
 
 
 def put_in(page: str, text: str) -> str:
@@ -55,23 +55,13 @@ def put_in(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def tables(document: dict[str, Any]) -> str:
-    """All tables that follow from what was measured, as Markdown."""
+def tables(document: dict[str, Any]) -> dict[Path, str]:
+    """The tables that follow from what was measured, as Markdown, by the page that shows them."""
     found, assumed = costs(document), Assumed()
-    estimates = [estimate(rows, size, found, assumed, Prices()) for rows in ROWS for size in CHUNKS]
+    estimates = [estimate(rows, size, found, assumed) for rows in ROWS for size in CHUNKS]
     given = f"Measured {document['date']} on {document['machine']}, medians of {document['repeat']}:"
-    return "\n\n".join(
-        [
-            given,
-            _costs_table(found),
-            "What a run takes:",
-            table(estimates, RUN),
-            "What it costs, in dollars:",
-            table(estimates, [_item(name) for name in ITEMS]),
-            "What grows with it:",
-            table(estimates, GROWTH),
-        ]
-    )
+    growth = ["What grows with the run:", table(estimates, GROWTH)]
+    return {PAGE: table(estimates, RUN), NOTES: "\n\n".join([given, _costs_table(found), *growth])}
 
 
 def table(estimates: Sequence[Estimate], columns: Sequence[Column]) -> str:
@@ -100,10 +90,6 @@ def _costs_table(found: Costs) -> str:
     return "\n".join(["| cost | measured |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _item(name: str) -> Column:
-    return name, lambda e: _dollars(e.dollars[name])
-
-
 def _bytes(number: float) -> str:
     """A size in the largest unit that leaves a number over one.
 
@@ -127,10 +113,6 @@ def _seconds(number: float) -> str:
     return f"{number / 60:.1f} min" if number >= 60 else f"{number:.1f} s"
 
 
-def _dollars(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.2f}"
-
-
 def _hours(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"
 
@@ -142,12 +124,12 @@ KEYS: tuple[Column, ...] = (
 RUN: tuple[Column, ...] = (
     ("input", lambda e: _bytes(e.input_bytes)),
     ("parts", lambda e: f"{e.chunks:,}"),
-    ("CPU, hours", lambda e: _hours(e.cpu_hours)),
+    ("processor hours", lambda e: _hours(e.cpu_hours)),
     ("workers", lambda e: f"{e.workers:,}"),
     ("time", lambda e: _seconds(e.seconds)),
-    ("vCPU-hours paid", lambda e: _hours(e.vcpu_hours)),
+    ("vCPU-hours", lambda e: _hours(e.vcpu_hours)),
     ("through the join", lambda e: _bytes(e.shuffled_bytes)),
-    ("largest value in it", lambda e: _bytes(e.value_bytes)),
+    ("largest value there", lambda e: _bytes(e.value_bytes)),
     ("memory of a worker", lambda e: _bytes(e.worker_bytes)),
 )
 GROWTH: tuple[Column, ...] = (

@@ -1,4 +1,4 @@
-"""From the costs of a row and a chunk to a run on Dataflow: pure functions of what was measured, assumed and priced."""
+"""Computes a run on Dataflow from the costs of a row and a chunk: pure functions of what was measured and assumed."""
 
 import heapq
 import math
@@ -11,32 +11,13 @@ from benchmarks.scale_costs import Costs
 
 GIB = 1 << 30
 HOUR = 3600.0
-GB = 1e9
-
-
-class Prices(NamedTuple):
-    """List prices in dollars, region us-central1, without discounts.
-
-    Dataflow: https://cloud.google.com/dataflow/pricing, batch workers, as Beam 2.77.0 repeats them in
-    apache_beam/testing/load_tests/dataflow_cost_consts.py. Operations, standard storage class:
-    https://cloud.google.com/storage/pricing-examples. Both read in November 2026.
-    """
-
-    vcpu_hour: float = 0.056
-    memory_gb_hour: float = 0.003557
-    disk_gb_hour: float = 0.000054
-    shuffle_gb: float = 0.011
-    class_a: float = 0.005 / 1_000  # an object written, a page listed
-    class_b: float = 0.0004 / 1_000  # an object or a range of one read
 
 
 class Assumed(NamedTuple):
-    """What could not be measured without a cloud; docs/scale.md says why each is what it is.
+    """What could not be measured without a cloud; benchmarks/NOTES.md has the reasons.
 
     Attributes:
         vcpus: Of a worker; each takes a chunk at a time.
-        memory_gb: Of a worker.
-        disk_gb: Of a worker; Dataflow's default with its shuffle service.
         most_workers: Dataflow's limit for a batch job.
         target_seconds: How long a run should take.
         vcpu_share: How much of a processor of the measuring machine a vCPU is.
@@ -53,12 +34,9 @@ class Assumed(NamedTuple):
         spread: Of the time of chunks: sigma of a lognormal distribution.
         slow_share: Of chunks that take `slow_factor` as long.
         slow_factor: See `slow_share`.
-        shuffled_times: How often a byte that crosses the join is charged: written, and read.
     """
 
     vcpus: int = 4
-    memory_gb: float = 16.0
-    disk_gb: float = 25.0
     most_workers: int = 4_000
     target_seconds: float = HOUR
     vcpu_share: float = 0.5
@@ -75,11 +53,10 @@ class Assumed(NamedTuple):
     spread: float = 0.25
     slow_share: float = 0.01
     slow_factor: float = 4.0
-    shuffled_times: int = 2
 
 
 class Simulated(NamedTuple):
-    """What came of a simulated run: its length, and what its workers are paid for."""
+    """The result of a simulated run: its length, and the time of its workers."""
 
     seconds: float
     worker_seconds: float
@@ -98,7 +75,6 @@ class Estimate(NamedTuple):
     seconds: float
     vcpu_hours: float
     shuffled_bytes: float
-    dollars: dict[str, float]
     parts_list_bytes: float
     shard_bytes: float
     value_bytes: float
@@ -116,7 +92,7 @@ Seconds = npt.NDArray[np.float64]
 MOST_TASKS = 100_000  # that are simulated one by one
 
 
-def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed, prices: Prices) -> Estimate:
+def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed) -> Estimate:
     """What a run would take."""
     input_bytes = rows * costs.row_bytes
     chunks = math.ceil(input_bytes / chunk_bytes)
@@ -141,7 +117,6 @@ def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed, prices
         seconds=simulated.seconds,
         vcpu_hours=simulated.worker_seconds * assumed.vcpus / HOUR,
         shuffled_bytes=shuffled,
-        dollars=dollars(simulated.worker_seconds, shuffled, chunks, pages, assumed, prices),
         parts_list_bytes=chunks * costs.part_line_bytes,
         shard_bytes=chunks * costs.shard_part_bytes,
         value_bytes=chunk_rows * costs.row_shuffled + costs.chunk_shuffled,
@@ -217,19 +192,3 @@ def last_end(ready: Seconds, times: Seconds) -> float:
         heapq.heapreplace(free, end)
         last = max(last, end)
     return float(last)
-
-
-def dollars(
-    worker_seconds: float, shuffled: float, chunks: int, pages: int, assumed: Assumed, prices: Prices
-) -> dict[str, float]:
-    """What it costs, by item."""
-    hours = worker_seconds / HOUR
-    items = {
-        "vCPU": hours * assumed.vcpus * prices.vcpu_hour,
-        "memory": hours * assumed.memory_gb * prices.memory_gb_hour,
-        "disk": hours * assumed.disk_gb * prices.disk_gb_hour,
-        "shuffle": assumed.shuffled_times * shuffled / GB * prices.shuffle_gb,
-        # A part written, and the pages; a chunk read to be split, to be predicted and to be written.
-        "operations": (chunks + pages) * prices.class_a + 3 * chunks * prices.class_b,
-    }
-    return {**items, "total": sum(items.values())}
