@@ -127,7 +127,8 @@ def test_transforms_do_not_know_the_pipeline() -> None:
 
 
 def test_each_promise_names_a_test_that_is_there() -> None:
-    rows = [line for line in (ROOT / "docs" / "guarantees.md").read_text().splitlines() if line.startswith("| ")][1:]
+    lines = (ROOT / "docs" / "guarantees.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| promise |")]
     assert len(rows) > 10
     for row in rows:
         path, *names = re.findall(r"`(tests/[\w/]+\.py)((?:::\w+)+)`", row)[0]
