@@ -86,8 +86,8 @@ def map_inputs(
         path = paths.get(tensor.name, ())
         rows = [{path[0]: row_paths.at(row, path)} for row in sample] if path[1:] else sample
         feature = _feature(tensor, fields[tensor.name], rows, traits=traits)
-        if tensor.is_parsed and feature.fields and not traits.flat_lists:
-            _check_parsed(tensor, feature.fields[0], rows)
+        if tensor.is_parsed and feature.fields and not traits.flat_lists and _are_texts(rows, feature.fields[0]):
+            raise _wants_examples(tensor, f"the rows' field {feature.fields[0]} holds text", feature.fields[0])
         made.append(_with_missing(feature._replace(strict=strict, path=path[1:]), missing))
     _check_fields(made)
     return tuple(made)
@@ -165,23 +165,30 @@ def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Fe
             f"{names}; write each row as an object, {{{example}}}"
         )
     (tensor,) = contract.inputs
-    if tensor.is_parsed:
-        _check_parsed(tensor, INSTANCE, sample)
+    if tensor.is_parsed and _are_texts(sample, INSTANCE):
+        raise _wants_examples(tensor, f"the rows are texts, such as {shown}")
     return _feature(tensor, (INSTANCE,), sample, traits=OBJECTS)._replace(fields=())
 
 
-def _check_parsed(tensor: Tensor, field: str, sample: Sample) -> None:
-    """Refuses text for an input that takes serialized tf.Examples: some texts are Examples by chance, without a value.
+def _are_texts(sample: Sample, field: str) -> bool:
+    """Whether most rows have text in a field: some texts are serialized tf.Examples by chance, without a value."""
+    return _most(isinstance(fitting.leaf(row.get(field)), str) for row in sample)
 
-    Raises:
-        UsageError: Most of the first rows have text.
+
+def _wants_examples(tensor: Tensor, given: str, field: str | None = None) -> UsageError:
+    """Refuses rows of JSON for an input that takes serialized tf.Examples.
+
+    Args:
+        tensor: The input.
+        given: What the rows have in place of Examples.
+        field: The field that would feed the input; None if the rows are the values themselves.
     """
-    if _most(isinstance(fitting.leaf(row.get(field)), str) for row in sample):
-        raise UsageError(
-            f"the model's input {tensor.name} takes serialized tf.Examples, and the rows' field {field} holds text; "
-            "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
-            f'bytes of Examples in JSON are written {{"{field}": {{"{B64}": …}}}}'
-        )
+    bytes_ = f'{{"{B64}": …}}'
+    return UsageError(
+        f"the model's input {tensor.name} takes serialized tf.Examples, and {given}; "
+        "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
+        f"bytes of Examples in JSON are written {bytes_ if field is None else f'{{{json.dumps(field)}: {bytes_}}}'}"
+    )
 
 
 def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
@@ -252,11 +259,16 @@ def _field_of(
     alone, names = len(contract.inputs) == 1, _names(sample)
     if tensor.name in known:
         return (tensor.name,)
-    if traits.raw_feeds and alone and tensor.dtype == STRING and tensor.shape == ():
+    parsed = [t.name for t in contract.inputs if t.is_parsed]
+    if traits.raw_feeds and (alone or parsed == [tensor.name]) and tensor.dtype == STRING and tensor.shape == ():
         return ()
     if not sample:
         return (tensor.name,)
     fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, traits) for row in sample)]
+    if tensor.is_parsed and not traits.flat_lists:
+        fit = [name for name in fit if not _are_texts(sample, name)]
+        if not alone or len(fit) != 1:
+            raise _wants_examples(tensor, f"the rows have the fields {names}", tensor.name)
     if fit == [B64] and alone and not traits.flat_lists:
         raise UsageError(
             f"the rows' field {B64} may be text or base64, and its rows have other fields: {names}; give its text to "

@@ -21,7 +21,7 @@ from transforms.dtypes import STRING
 from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
 from transforms.model_safety import model_ops, model_state
 from transforms.model_safety.graph_walk import Walk
-from transforms.saved_model import compiled, model_paths, unsigned
+from transforms.saved_model import compiled, example_inputs, model_paths, unsigned
 from transforms.saved_model.composites import Composite, Part, WithComposites
 from transforms.saved_model.connect import ensure_values
 from transforms.saved_model.constants import Constant, WithConstants, fed
@@ -38,7 +38,6 @@ ONE_CORE = 1
 ALL_CORES = 0
 GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
 MESSAGE = 300  # characters of a model's error that are kept
-PARSE_EXAMPLE = ("ParseExample", "ParseExampleV2", "ParseSingleExample", "ParseSequenceExample")
 UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # as TensorFlow says it
 
 
@@ -119,9 +118,10 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     with graph.as_default(), _loading(folder):
         loader.load(session, tags)
     read = read_signature(described, signature, loading.constants, unfit, functools.partial(_has_default, graph))
-    texts = [name for name, tensor in read.inputs.items() if tensor.dtype == STRING]
-    if len(texts) == 1 and any(node.op in PARSE_EXAMPLE for node in reached):
-        read.inputs[texts[0]] = read.inputs[texts[0]]._replace(is_parsed=True)
+    if any(node.op in example_inputs.PARSING for node in reached):
+        texts = {name: tensor.tensor for name, tensor in read.inputs.items() if tensor.dtype == STRING}
+        for name in example_inputs.find(walk, texts):
+            read.inputs[name] = read.inputs[name]._replace(is_parsed=True)
     size = weights(described.graph_def, [t.tensor for t in read.outputs.values()])
     traits: dict[str, Any] = {"stateful": stateful, "weights": size, "compiled": program}
     traits |= {"rows": read.rows, "constants": read.constants}
