@@ -120,7 +120,7 @@ def _once(what: str) -> Callable[[list[list[tuple[str, Any]]]], dict[str, Any]]:
 
 
 def _constant(text: str) -> list[tuple[str, str]]:
-    name, sign, value = text.partition("=")  # the first of several, see `constants.resolve`
+    name, sign, value = text.partition("=")  # the first of several, see `input_names.resolve`
     if not sign or not name:
         raise ValueError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
     return [(name, value)]

@@ -27,8 +27,8 @@ from pipeline.run_folder.records import LoadedSettings, Settings
 from transforms import formats
 from transforms.columns import MAX_BATCH
 from transforms.errors import UnfitOutputError, UsageError
-from transforms.mapping import feature_mapping, row_paths
-from transforms.mapping.name_lists import Path
+from transforms.mapping import feature_mapping, input_names, row_paths
+from transforms.mapping.name_lists import FORM, Path
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
@@ -213,7 +213,7 @@ def _handler(
 
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
-    renamed = feature_mapping.resolve(options.input_map, list(loaded.inputs), sample.fields)
+    renamed = _renamed(options, list(loaded.inputs), sample)
     pads = padding.resolve(options.pad, list(loaded.inputs))
 
     def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
@@ -247,11 +247,17 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
 
 
 def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
-    renamed = feature_mapping.resolve(options.input_map, [t.name for t in contract.inputs], sample.fields)
+    renamed = _renamed(options, [t.name for t in contract.inputs], sample)
     pads = padding.resolve(options.pad, [t.name for t in contract.inputs])
     features = _map(options, contract, sample, options.features, renamed, pads)
     feature_mapping.check_missing(features, options.missing)
     return features
+
+
+def _renamed(options: RunOptions, inputs: Sequence[str], sample: Sample) -> dict[str, str | Path]:
+    """What `--input_map` says: input -> field."""
+    pairs = options.input_map.items()
+    return input_names.resolve(feature_mapping.INPUT_MAP, pairs, inputs, sample.fields, f"write {FORM}")
 
 
 def _map(
@@ -278,7 +284,8 @@ def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple
     isolation.forget()
     loading = check_model.loading(options, cores)
     loaded = _loader(options, loading)(folder)
-    fields = sample.fields | feature_mapping.resolve(options.input_map, list(loaded.inputs), sample.fields).keys()
+    every = [*loaded.inputs, *(constant.name for constant in loaded.constants)]
+    fields = sample.fields | _renamed(options, every, sample).keys()
     constants.check(loaded.constants, fields, sample.rows[0] if sample.rows else None)
     if left := constants.defaults(loaded.inputs, fields) if sample.rows else ():
         loading = loading.with_constants(left)

@@ -14,8 +14,7 @@ import tensorflow as tf
 from pipeline.options.run_options import command, parse_run
 from pipeline.run_folder import records
 from tests.conftest import ROOT, Result
-from transforms.errors import UsageError
-from transforms.mapping import feature_mapping
+from transforms.mapping.input_names import resolve
 from transforms.predict import KeyedChunkHandler
 from transforms.saved_model.model import Contract
 
@@ -181,18 +180,9 @@ class TestEqualsSigns:
     )
     def test_a_way(self, given: Sequence[str], inputs: list[str], fields: list[str], found: dict[str, str]) -> None:
         options, _ = parse_run(["--input=i", "--model=m", "--output=o", "--input_map", *given], "run")
-        assert feature_mapping.resolve(options.input_map, inputs, fields) == found
+        assert resolve("--input_map", options.input_map.items(), inputs, fields) == found
         again, _ = parse_run(command(options, options.output)[2:], "run")
         assert again == options
-
-    @pytest.mark.parametrize("fields", [[], ["x", "b=x"], ["y"]])
-    def test_two_ways(self, fields: list[str]) -> None:
-        with pytest.raises(UsageError, match="--input_map a=b=x can be read in 2 ways"):
-            feature_mapping.resolve({"a=b": "x"}, ["a", "a=b"], fields)
-
-    def test_an_input_that_is_named_twice(self) -> None:
-        with pytest.raises(UsageError, match="names the model input a twice"):
-            feature_mapping.resolve({"a": "x", "a=b": "y"}, ["a"], [])
 
     def test_a_run(self, keyjoin: Callable[..., Result], lines: Callable[..., str], tmp_path: Path) -> None:
         model = named(tmp_path / "model", "a=b", "a=c")

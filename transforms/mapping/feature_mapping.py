@@ -11,12 +11,13 @@ from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import OBJECTS, Instance, RowTraits
-from transforms.mapping import defaults, fitting, row_paths
-from transforms.mapping.name_lists import FORM, Path, names_text
+from transforms.mapping import defaults, fitting, input_names, row_paths
+from transforms.mapping.name_lists import Path, names_text
 from transforms.records import INSTANCE, Feature
 from transforms.saved_model.model import KEY, Contract, Tensor
 
 Sample = Sequence[Mapping[str, Any]]
+INPUT_MAP = "--input_map"
 SHOWN = 60  # characters of a row in a message
 
 
@@ -56,7 +57,7 @@ def map_inputs(
     known = [t.name for t in contract.inputs]
     for name in renamed:
         if name not in known:
-            raise UsageError(f"--input_map names {name}, but the model's inputs are {known}{nearest(name, known)}")
+            raise input_names.unknown(INPUT_MAP, name, known)
     open_ = [t for t in contract.inputs if t.name not in renamed]
     paths = {name: _path(name, field, sample, traits=traits) for name, field in renamed.items()}
     fields = {name: path[:1] for name, path in paths.items()}
@@ -189,38 +190,6 @@ def _wants_examples(tensor: Tensor, given: str, field: str | None = None) -> Usa
         "give rows of --format tfrecord, or name a signature that takes the fields themselves with --signature; "
         f"bytes of Examples in JSON are written {bytes_ if field is None else f'{{{json.dumps(field)}: {bytes_}}}'}"
     )
-
-
-def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
-    """Reads `--input_map` by the model's inputs: where a name holds an equals sign, the text alone does not tell.
-
-    Args:
-        pairs: Input -> field, split at any of the equals signs; with a path instead of a field, nothing is read.
-        inputs: Names of the model's inputs.
-        fields: Names of the rows' fields.
-
-    Returns:
-        Input -> field. A pair that names no input is kept as it is.
-
-    Raises:
-        UsageError: A pair can be read in two ways, or an input is named twice.
-    """
-    found: dict[str, str | Path] = {}
-    for given, to in pairs.items():
-        text = "=".join([given, *([to] if isinstance(to, str) else to)])
-        ways = [(name, text[len(name) + 1 :]) for name in inputs if text.startswith(f"{name}=") and text != f"{name}="]
-        ways = ways if isinstance(to, str) else []
-        likely = [way for way in ways if way[1] in fields] if len(ways) > 1 else ways
-        if len(ways) > 1 and len(likely) != 1:
-            raise UsageError(
-                f"--input_map {text} can be read in {len(ways)} ways, as the model has the inputs "
-                f"{[name for name, _ in ways]}; write {FORM}"
-            )
-        name, field = likely[0] if likely else (given, to)
-        if name in found:
-            raise UsageError(f"--input_map names the model input {name} twice; name it once")
-        found[name] = field
-    return found
 
 
 def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:

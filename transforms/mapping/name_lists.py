@@ -56,7 +56,7 @@ def pairs(text: str) -> list[tuple[str, str | Path]]:
     pieces = [piece.strip() for piece in text.split(",")] if text.count("=") > 1 and "," in text else [text]
     split: list[tuple[str, str | Path]] = []
     for piece in pieces:
-        at = piece.rfind("=", 1, -1)  # of several; which one it is depends on the model, see `mapping.resolve`
+        at = piece.rfind("=", 1, -1)  # of several; which one it is depends on the model, see `input_names.resolve`
         if at < 0 or piece.startswith("="):
             raise ValueError(f"{text!r} is not of the form INPUT=FIELD; write names with = or , as JSON: {FORM}")
         split.append((piece[:at], piece[at + 1 :]))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.dtypes import STRING
-from transforms.errors import UsageError, nearest
+from transforms.errors import UsageError
 
 FLAG = "--constant"
 NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
@@ -83,31 +83,6 @@ class WithConstants:
         constants = (one.array(len(arrays[0])) for one in self._fed)
         answer: Sequence[npt.NDArray[Any]] = self._call(*arrays, *constants, outputs=outputs)
         return answer
-
-
-def resolve(values: Iterable[tuple[str, str | None]], inputs: Collection[str]) -> dict[str, str | None]:
-    """Which input each value is for: a name may hold equals signs, and the text alone does not tell.
-
-    Args:
-        values: (name, value) pairs, split at the first equals sign.
-        inputs: Names of the signature's inputs.
-
-    Raises:
-        UsageError: A pair names no input, two of them, or one that has a value already.
-    """
-    found: dict[str, str | None] = {}
-    for given, value in values:
-        text = f"{given}={value}"
-        names = [given] if value is None else [name for name in inputs if text.startswith(f"{name}=")]
-        if not names:
-            known = sorted(inputs)
-            raise UsageError(f"{FLAG} names {given}, but the model's inputs are {known}{nearest(given, known)}")
-        if len(names) > 1:
-            raise UsageError(f"{FLAG} {text} can be read in {len(names)} ways: the model has the inputs {names}")
-        if names[0] in found:
-            raise UsageError(f"{FLAG} names the model input {names[0]} twice; name it once")
-        found[names[0]] = None if value is None else text[len(names[0]) + 1 :]
-    return found
 
 
 def fed(constant: Constant) -> Fed:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from transforms.compat import tensorflow
 from transforms.dtypes import DTYPES
 from transforms.errors import UsageError
+from transforms.mapping import input_names
 from transforms.saved_model import composites, constants, fixed_batch
 from transforms.saved_model.composites import Composite
 from transforms.saved_model.constants import Constant
@@ -50,7 +51,7 @@ def read(
     Args:
         graph: The `MetaGraphDef`, https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/meta_graph.proto.
         signature: Name of the signature.
-        values: (input, value) pairs of those that are constant, see `constants.resolve`.
+        values: (input, value) pairs of those that are constant, see `input_names.resolve`.
         unfit: Outputs that are known to be unfit -> why.
         has_default: Tells of a tensor of the graph whether it has a value if it is not fed.
 
@@ -61,7 +62,7 @@ def read(
     made = {composite.name: composite for composite in composites.find(graph, signature)}
     parts = {name for composite in made.values() for name in composite.inputs}
     names = sorted((definition.inputs.keys() - parts) | made.keys())
-    given = constants.resolve(values, names)
+    given = input_names.resolve(constants.FLAG, values, names)
     types = {name: _input_type(name, definition.inputs[name]) for name in names if name not in made}
     sizes_of = {name: sizes for name, (_, sizes) in types.items() if name not in given}
     rows = fixed_batch.rows_of(sizes_of | {name: list(composite.sizes) for name, composite in made.items()})

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.dtypes import STRING
-from transforms.errors import UsageError, nearest
+from transforms.errors import UsageError
+from transforms.mapping import input_names
 from transforms.mapping.defaults import number
 from transforms.mapping.nested import row_shapes
 from transforms.records import Feature, Positions
@@ -18,7 +19,7 @@ BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def resolve(texts: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
-    """Reads `--pad INPUT=VALUE` by the model's inputs, whose names may hold equals signs.
+    """Reads `--pad INPUT=VALUE` by the model's inputs, see `input_names.resolve`.
 
     Args:
         texts: What was given.
@@ -28,24 +29,10 @@ def resolve(texts: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
         Input -> value.
 
     Raises:
-        UsageError: A text names no input, or an input is named twice.
-
-    >>> resolve(["tokens=0", "a=b="], ["tokens", "a", "a=b"])
-    {'tokens': '0', 'a=b': ''}
+        UsageError: A text names no input, or may name several, or an input is named twice.
     """
-    found: dict[str, str] = {}
-    for text in texts:
-        name = max((name for name in inputs if text.startswith(f"{name}=")), key=len, default=None)
-        if name is None:
-            given = text.partition("=")[0]
-            raise UsageError(
-                f"--pad {text} names {given}, but the model's inputs are {list(inputs)}{nearest(given, list(inputs))}; "
-                "write --pad INPUT=VALUE"
-            )
-        if name in found:
-            raise UsageError(f"--pad names the model input {name} twice; name it once")
-        found[name] = text[len(name) + 1 :]
-    return found
+    pairs = ((name, value) for name, _, value in (text.partition("=") for text in texts))
+    return input_names.resolve("--pad", pairs, inputs)
 
 
 def with_padding(features: Sequence[Feature], pads: Mapping[str, str]) -> tuple[Feature, ...]:

@@ -224,12 +224,6 @@ def test_text_is_taken_as_it_is(text: str) -> None:
     assert constants.parse(text, "string", []).item() == text.encode()
 
 
-def test_names_with_equals_signs() -> None:
-    assert constants.resolve([("a", "b=1")], ["a=b", "c"]) == {"a=b": "1"}
-    with pytest.raises(UsageError, match="2 ways"):
-        constants.resolve([("a", "b=1")], ["a=b", "a"])
-
-
 def test_a_suggestion_fits() -> None:
     whole = Constant("n", "int32", (), "n:0")
     with pytest.raises(UsageError, match="n=VALUE"):

@@ -23,7 +23,7 @@ from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad
 from transforms.saved_model.model import Contract, Model, Tensor
 from transforms.scoring import groups
-from transforms.scoring.padding import Padded, resolve, value
+from transforms.scoring.padding import Padded, value
 
 TOKENS = models.spec("tokens", None, dtype=tf.int32)
 PADDED = Feature("tokens", "int32", (None,), ("tokens",), pad="-1")
@@ -158,7 +158,7 @@ def test_a_model_that_sees_the_padding_is_refused_before_the_run(
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
-        ("token=0", "--pad token=0 names token, but the model's inputs are ['tokens'] (did you mean tokens?)"),
+        ("token=0", "--pad names token, but the model's inputs are ['tokens'] (did you mean tokens?)"),
         ("tokens=x", "'x' is no int32"),
         ("tokens=1.5", "'1.5' is no int32"),
         ("tokens=", "'' is no int32"),
@@ -194,9 +194,3 @@ def test_a_value_has_the_dtype_of_its_input(dtype: str, text: str, expected: Any
     else:
         found = value(feature)
         assert found == expected or (found != found and expected != expected)
-
-
-def test_names_with_equals_signs_are_read_by_the_models_inputs() -> None:
-    assert resolve(["a=b=c=d"], ["a", "a=b"]) == {"a=b": "c=d"}
-    with pytest.raises(UsageError, match="names the model input a twice"):
-        resolve(["a=1", "a=2"], ["a"])
