@@ -12,7 +12,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["pipeline", "pipeline.*", "transforms", "transforms.*"]),
+    packages=find_packages(include=["keyjoin", "pipeline", "pipeline.*", "transforms", "transforms.*"]),
+    package_data={"": ["py.typed"]},
     entry_points={"console_scripts": ["keyjoin = pipeline.cli:entry"]},
     install_requires=[
         # Exact, because these three must agree with each other and with the worker's image.

@@ -121,6 +121,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
         check_writable(options.output)
         with _prepared(options, inputs, beam_options) as (plan, start, _):
             report.print_plan(plan, start)
+            report.print_memory(plan.memory)
     return Exit.COMPLETE
 
 

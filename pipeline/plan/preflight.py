@@ -12,11 +12,11 @@ from pipeline.model.keras_export import KERAS
 from pipeline.model.model_folder import model_folder
 from pipeline.model.worker_copy import SHARED_BYTES, WorkerModel
 from pipeline.options.run_options import RunOptions
-from pipeline.plan import batch_dependence, batch_size
+from pipeline.plan import batch_dependence, batch_size, memory
 from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.check_input import check_not_empty, check_readable
 from pipeline.plan.check_output import check_output
-from pipeline.plan.chunk_size import CHUNK_BYTES, Expected, RowSize, choose, expect, row_bytes
+from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.layout import make_layout, wanted
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
@@ -24,8 +24,9 @@ from pipeline.plan.score_sample import check_first_rows, check_unreadable
 from pipeline.run_folder import manifest
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings, Settings
-from transforms import formats
+from transforms import columns, formats
 from transforms.columns import MAX_BATCH
+from transforms.dtypes import STRING
 from transforms.errors import UnfitOutputError, UsageError
 from transforms.mapping import feature_mapping, input_names, row_paths
 from transforms.mapping.name_lists import FORM, Path
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
         findings: What the model does besides computing.
         expected: What the sampled rows let expect.
         model: The model as workers find it; None if the job runs on this machine.
+        memory: What the run needs on this machine, as far as the system says what processes have.
         constants: The inputs that no row feeds, and whether the rows have a field of that name.
     """
 
@@ -84,6 +86,7 @@ class Plan(NamedTuple):
     findings: Sequence[Finding]
     expected: Expected
     model: WorkerModel | None
+    memory: memory.Need | None
     constants: Sequence[tuple[Constant, bool]] = ()
 
 
@@ -155,13 +158,28 @@ def prepare(
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, handler, layout, chunk, loaded.findings, dependence)
-        with beginning.bounded(options, chunk, handler, most_bytes(matched.sources)):
+        size = RowSize(beginning.row_bytes, predicted)
+        need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None
+        with memory.bounded(options.max_memory, need, _lower(options, chunk, handler)):
             if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
                 isolation.renew()
-            row = RowSize(beginning.row_bytes, predicted)
-            expected = expect(chunk, row, beginning.largest)
+            expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
-            yield Plan(job, *matched, settings, loaded.findings, expected, model, fixed)
+            yield Plan(job, *matched, settings, loaded.findings, expected, model, need, fixed)
+
+
+def _estimate(
+    options: RunOptions, sample: Sample, handler: KeyedChunkHandler, chunk: ChunkSize, row: RowSize, size: int
+) -> memory.Need | None:
+    numbers = [feature for feature in sample.typical(handler.features) if feature.dtype != STRING]
+    texts = len(numbers) < len(handler.features)  # no longer than the row
+    features = columns.row_bytes(numbers) + texts * row.text
+    return memory.estimate(chunk, memory.Row(row.text, features, row.predictions), size, options.wave_bytes)
+
+
+def _lower(options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler) -> str:
+    """The flags that make a run need less memory, with their values."""
+    return f"--chunk_bytes={chunk.bytes}, --wave_bytes={options.wave_bytes} or --batch_size={handler.batch_size}"
 
 
 def _check_copy(model: str, folder: str, sha256: str) -> None:

@@ -1,18 +1,13 @@
 """The beginning of the input: what the plan of a run is made from."""
 
-import contextlib
 import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.options.run_options import RunOptions
-from pipeline.plan import memory
-from pipeline.plan.chunk_size import ChunkSize
 from pipeline.plan.read_sample import Head, read_heads
 from transforms.columns import MAX_BATCH
 from transforms.formats.base import Format, Instance
-from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Rows, Source
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
@@ -82,13 +77,6 @@ class Sample(NamedTuple):
         """The features with the sizes that the first rows have where a feature leaves one open, as far as known."""
         rows = self.arrays(features, SMALL_SAMPLE) if self.rows and any(f.is_open for f in features) else None
         return tuple(f._replace(shape=rows[f.name].shape[1:]) for f in features) if rows else tuple(features)
-
-    def bounded(
-        self, options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler, size: int
-    ) -> contextlib.AbstractContextManager[None]:
-        """Keeps `--max_memory`, see `memory.bounded`."""
-        rows = self.arrays(handler.features, SMALL_SAMPLE) if options.max_memory and self.rows else None
-        return memory.bounded(options, chunk, handler, self.format, rows, self.row_bytes, size)
 
 
 def read_sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pipeline.plan.memory import Need
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS
@@ -56,6 +57,12 @@ def print_plan(plan: Plan, start: Start) -> None:
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
             say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def print_memory(need: Need | None) -> None:
+    """Prints what the run needs of memory, where that is known."""
+    if need is not None:
+        say("memory", f"about {need.total:,} bytes, {need.model:,} of them for the model")
 
 
 def rows_a_call(rows: int) -> str:

@@ -115,10 +115,10 @@ def test_what_is_copied_is_there_and_is_sent_to_the_builder() -> None:
     assert {"setup.py", "dataflow/requirements.txt", "dataflow/launch.py"} <= files
     assert all((ROOT / name).is_file() for name in files)
     folders = copied - files
-    assert folders == {"pipeline", "transforms"}
+    assert folders == {"keyjoin", "pipeline", "transforms"}
     assert (set(sent[2:-1]), sent[-1]) == ({f"!{name}" for name in copied}, "**/__pycache__")
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(name.endswith(".py") for name in tracked.stdout.splitlines())
+    assert all(name.endswith((".py", "/py.typed")) for name in tracked.stdout.splitlines())
     assert len(tracked.stdout.splitlines()) > 50
 
 

@@ -14,9 +14,10 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result, raw_of
 from tests.support import models
-from transforms import KeyedPredict, columns
+from transforms import columns
 
 WORDS = [b"hello", b"hi", b"", b"\xff\x00" * 40]
 

@@ -343,7 +343,7 @@ def test_a_worker_without_the_library_ends_the_job_with_the_remedy(lines: Any, m
 
 
 def test_a_transform_takes_libraries(model: Any, own: Callable[[str, str], str], fresh: None) -> None:  # noqa: ARG001
-    from transforms import KeyedPredict
+    from keyjoin import KeyedPredict
 
     folder = model(models.plain)
     with pytest.raises(UsageError, match="there is no module keyjoin_none"):

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import op_def_library
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support.models import save, spec
-from transforms.keyed_predict import KeyedPredict
 from transforms.saved_model.loader import Loading, load
 
 

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
+from keyjoin import DeadRow, KeyedPredict
 from tests.support import models
-from transforms import DeadRow, KeyedPredict
 from transforms.errors import UsageError
 
 

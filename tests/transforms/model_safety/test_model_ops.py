@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from keyjoin import KeyedPredict
 from pipeline.cli import main
 from pipeline.commands.wrap import wrap
 from pipeline.model import check_model
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support.models import save, spec
-from transforms import KeyedPredict
 from transforms.errors import UsageError
 from transforms.model_safety import op_kinds
 from transforms.model_safety.model_ops import ALLOW, DENY, POLICIES, WARN, Finding, find, judge

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from keyjoin import KeyedPredict
 from tests.support import examples, models
-from transforms import KeyedPredict
 from transforms.errors import UsageError
 from transforms.saved_model import loader
 from transforms.saved_model.composites import RAGGED, SPARSE, Composite, Part

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
-from transforms import KeyedPredict
 from transforms.errors import UsageError
 from transforms.saved_model import constants, loader
 from transforms.saved_model.constants import Constant

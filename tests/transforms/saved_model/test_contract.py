@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
-from transforms import KeyedPredict
 from transforms.errors import ModelError, UsageError
 from transforms.saved_model.contract import find_contract
 from transforms.saved_model.key_probe import MOST

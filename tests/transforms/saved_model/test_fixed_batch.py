@@ -13,8 +13,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyjoin import KeyedPredict
 from tests.support import models
-from transforms import KeyedPredict
 from transforms.errors import ModelError, UsageError
 from transforms.saved_model import loader
 from transforms.saved_model.fixed_batch import FixedBatch, is_per_row, rows_of

@@ -15,6 +15,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, features_of, floats, ints, read_back, written
@@ -24,7 +25,6 @@ from transforms.formats import load
 from transforms.formats.base import Format
 from transforms.formats.jsonl import jsonl
 from transforms.formats.jsonl.encode import encode
-from transforms.keyed_predict import KeyedPredict
 from transforms.mapping.nested import row_shapes
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad

@@ -14,11 +14,11 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
 from transforms.errors import ModelError, UsageError
 from transforms.formats.jsonl import jsonl
-from transforms.keyed_predict import KeyedPredict
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad
 from transforms.saved_model.model import Contract, Model, Tensor
