@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 _OTHER = re.compile(r"[^\n\t\x20-\x7e]")
@@ -65,22 +65,33 @@ def at_line(key: str, line: int | None) -> str:
 
 
 def show(text: str = "") -> None:
-    """Prints text to standard output, at once.
+    """Prints text to standard output, at once; where its reader is gone (`| head -1`) it is lost.
 
     Raises:
         OSError: Standard output does not take it.
     """
-    print("\n".join(map(visible, text.split("\n"))), flush=True)  # noqa: T201
+    with _reader_may_leave():
+        print("\n".join(map(visible, text.split("\n"))), flush=True)  # noqa: T201
 
 
 def show_json(text: str) -> None:
-    """Prints JSON to standard output; what `visible` would escape is escaped as JSON has it.
+    """Prints JSON to standard output, as `show` does; what `visible` would escape is escaped as JSON has it.
 
     Raises:
         OSError: Standard output does not take it.
     """
     escaped = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-    print(text if text.isprintable() else "".join(escaped), flush=True)  # noqa: T201
+    with _reader_may_leave():
+        print(text if text.isprintable() else "".join(escaped), flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Discards standard output once its reader is gone: that reader has all that it wants, and no command failed."""
+    try:
+        yield
+    except BrokenPipeError:
+        _give_up(sys.stdout)
 
 
 def show_error(text: str) -> None:
@@ -95,10 +106,11 @@ def flush_output() -> None:
     """Has standard output take what was printed; what it does not take is given up, so that nobody tries again.
 
     Raises:
-        OSError: It does not take it.
+        OSError: It does not take it, and has a reader.
     """
     try:
-        sys.stdout.flush()
+        with _reader_may_leave():
+            sys.stdout.flush()
     except OSError:
         _give_up(sys.stdout)
         raise

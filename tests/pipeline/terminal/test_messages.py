@@ -153,7 +153,7 @@ def test_a_log_or_a_traceback_controls_no_terminal_either() -> None:
     assert done.stdout.startswith(b"a\\x1b]0;t")
 
 
-STREAMS = [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full", "| true"]
+STREAMS = [">&-", "2>&-", "<&-", ">&- 2>&- <&-", ">/dev/full", "2>/dev/full", ">/dev/full 2>/dev/full"]
 
 
 @pytest.mark.parametrize("streams", STREAMS)
@@ -172,17 +172,15 @@ def test_a_stream_that_is_closed_full_or_broken_is_no_traceback(
     tmp_path: Path, streams: str, code: int, words: list[str]
 ) -> None:
     command = [sys.executable, "-m", "pipeline", *(word.format(tmp=tmp_path) for word in words)]
-    script = f'"$@" {streams}'
-    script += "; exit ${PIPESTATUS[0]}" if "|" in streams else ""
     done = subprocess.run(
-        ["bash", "-c", script, "-", *command],
+        ["bash", "-c", f'"$@" {streams}', "-", *command],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    lost = ("/dev/full" in streams and "2>" not in streams.split(" ")[0]) or "|" in streams
+    lost = "/dev/full" in streams and "2>" not in streams.split(" ")[0]
     assert done.returncode in ({code, 1} if lost else {code}), done
     assert len(done.stderr.splitlines()) <= 1, done
     assert "Traceback" not in done.stderr + done.stdout
@@ -199,3 +197,38 @@ def test_a_run_without_streams_writes_what_it_writes_with_them(
     subprocess.run(["bash", "-c", f'"$@" {streams}', "-", *command], cwd=ROOT, capture_output=True, check=True)
     closed = Result(0, "", "", tmp_path / "closed")
     assert (closed.complete(), closed.lines(), closed.dead()) == (True, expected.lines(), expected.dead())
+
+
+def test_a_reader_that_leaves_changes_no_exit_code_and_no_result(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
+) -> None:
+    """Each command that prints, before and after the run that they are about: `keyjoin … | head -1`."""
+    folder, output, keyed = model(models.plain), tmp_path / "piped", tmp_path / "keyed"
+    flags = [f"--input={lines({'x': [1, 2, 3]}, {'x': 'bad'})}", f"--model={folder}", "--max_bad_rows=1"]
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"instances": [[1, 2, 3]]}))
+    commands = [
+        ["--help"],
+        ["check", *flags, f"--output={output}"],
+        ["run", *flags, f"--output={output}"],
+        ["run", *flags, f"--output={output}"],
+        ["replay", f"--run={output}"],
+        ["verify", f"--run={output}"],
+        ["inspect", f"--model={folder}"],
+        ["inspect", f"--model={folder}", "--json"],
+        ["wrap", f"--model={folder}", f"--output={keyed}"],
+        ["predict", f"--model={folder}", f"--instances={request}"],
+    ]
+    for words in commands:
+        done = subprocess.run(
+            ["bash", "-c", '"$@" | true; exit ${PIPESTATUS[0]}', "-", sys.executable, "-m", "pipeline", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), (words, done)
+    expected, piped = keyjoin("run", *flags), Result(0, "", "", output)
+    assert (piped.complete(), piped.lines(), piped.dead()) == (True, expected.lines(), expected.dead())
+    assert (keyed / "saved_model.pb").is_file()
