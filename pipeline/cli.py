@@ -17,6 +17,7 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import flush_output, open_streams, quoted, show, show_error
 from transforms.errors import RunError, UsageError, notes_of
 from transforms.reasons import Reason
+from transforms.storage.remedies import described
 
 
 class Command(NamedTuple):
@@ -126,7 +127,8 @@ def main(argv: Sequence[str]) -> Exit:
         return code
     except (UsageError, RunError, OSError) as error:
         # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
-        show_error(f"keyjoin: error: {error}{_how_to_resume(argv, error)}")
+        text = described(error) if isinstance(error, OSError) else error
+        show_error(f"keyjoin: error: {text}{_how_to_resume(argv, error)}")
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
     except KeyboardInterrupt as stopped:
         show_error(f"keyjoin: stopped{_how_to_resume(argv, stopped)}")

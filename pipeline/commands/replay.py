@@ -31,6 +31,7 @@ from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import finish, is_ready
 from pipeline.run_folder.resume import Earlier, Stage
 from pipeline.run_folder.unexpected_files import check_files
+from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted, show, visible
 from pipeline.terminal.report import say
@@ -90,6 +91,7 @@ def main(argv: Sequence[str]) -> Exit:
     if not files.names_in(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     check_files(run)
+    check_changeable(run, "replay")
     with locked(run) as prove_lock:
         if is_ready(run):
             say("resumes", "an interrupted command, whose new result is put in place")

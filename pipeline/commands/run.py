@@ -18,7 +18,6 @@ from pipeline.job.waves import run_waves
 from pipeline.options.beam_flags import is_local, pipeline_options
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import RunOptions
-from pipeline.plan.check_output import check_writable
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.run_folder import ledger, manifest, resume
 from pipeline.run_folder.commit import commit, look_again, over_error_limit
@@ -27,6 +26,7 @@ from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import Manifest
 from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
 from pipeline.run_folder.unexpected_files import check_folder
+from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import report
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.signals import in_the_background

@@ -13,6 +13,7 @@ from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import command
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
+from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted, show, visible
 from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
@@ -104,6 +105,7 @@ def main(argv: Sequence[str]) -> Exit:
         show(visible(line))
     condemned = given.condemn and findings.in_output
     if condemned:
+        check_changeable(given.run, "verify")
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
         show(f"{SUCCESS} is taken away: nobody takes {visible(given.run)} for a result until it is written again")

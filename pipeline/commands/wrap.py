@@ -18,6 +18,7 @@ from pipeline.options import kinds
 from pipeline.options.flag import flag
 from pipeline.options.groups import TrustOptions
 from pipeline.options.parser import OptionsParser
+from pipeline.run_folder.writable import check_writable
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
 from transforms.errors import RunError, UsageError
@@ -28,6 +29,7 @@ from transforms.saved_model.connect import connect, ensure_values
 from transforms.saved_model.loader import check_folder
 from transforms.saved_model.model import KEY
 from transforms.storage.paths import absolute
+from transforms.storage.remedies import described
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # A checksum, and what Keras 2 makes its objects of.
@@ -111,6 +113,7 @@ def wrap(
     """
     _check_model(model)
     _check_output(model, output)
+    check_writable(output)
     if model_sha256:
         check_model.identify(model, model_sha256)
     import_tensorflow()
@@ -175,7 +178,7 @@ def _appearing(output: str) -> Iterator[str]:
         yield temporary
         os.rename(temporary, os.path.join(parent, name))
     except OSError as error:
-        raise RunError(f"cannot write {output}: {error}; free the space or the permission and run again") from error
+        raise RunError(f"cannot write {output}: {described(error)}, and run again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

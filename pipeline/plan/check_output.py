@@ -1,10 +1,11 @@
-"""Refuses an output folder that cannot be written to, or that lies in the input or the model."""
+"""Refuses an output folder that is none, holds other files, or lies in the input or the model."""
 
 import os
 from collections.abc import Sequence
 
 from pipeline.options.run_options import RunOptions
 from pipeline.run_folder.unexpected_files import SMALL_CHUNK, check_files, check_names
+from pipeline.run_folder.writable import nearest
 from transforms.errors import UsageError
 from transforms.records import Source
 from transforms.storage import files, globs, sources
@@ -27,32 +28,12 @@ def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     for source in found:
         if _inside(_absolute(source.path), output):
             raise UsageError(f"--output {options.output} holds the input {source.path}; choose another folder")
-    if files.is_local(options.output) and not os.path.isdir(there := _nearest(options.output)):
+    if files.is_local(options.output) and not os.path.isdir(there := nearest(options.output)):
         raise UsageError(f"--output {options.output}: {there} is not a folder; choose another place")
     check_names(options.output, found, options.chunk_bytes or SMALL_CHUNK, folders)
     output, model = _absolute(options.output), _absolute(options.model)
     if _inside(model, output) or _inside(output, model):
         raise UsageError(f"--output {options.output} and --model {options.model} lie in each other; choose another")
-
-
-def check_writable(output: str) -> None:
-    """Refuses an output folder that cannot be written to. A complete output need not be.
-
-    Raises:
-        UsageError: It is refused.
-    """
-    if files.is_local(output):
-        there = _nearest(output)
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise UsageError(f"--output {output}: {there} cannot be written to; choose another place")
-
-
-def _nearest(output: str) -> str:
-    """The output, or the nearest folder above it that exists."""
-    there = output
-    while there and not os.path.lexists(there):
-        there = os.path.dirname(there)
-    return there or "."
 
 
 def _absolute(path: str) -> str:

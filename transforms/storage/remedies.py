@@ -1,6 +1,7 @@
 """What to do about errors of the system."""
 
 import errno
+import os
 
 REMEDIES = {
     errno.ENOSPC: "free space there",
@@ -15,6 +16,18 @@ REMEDIES = {
     errno.EEXIST: "move away what stands there",
     errno.ENAMETOOLONG: "give the input a shorter name, or choose another output",
 }
+
+
+def described(error: OSError) -> str:
+    """The file, the cause, and what to do about an error of the system; its own text where it names no cause.
+
+    >>> described(OSError(errno.EROFS, "Read-only file system", "out/_lock"))
+    'out/_lock: Read-only file system; choose a folder that can be written to'
+    """
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    named = [os.fsdecode(error.filename)] if isinstance(error.filename, (str, bytes)) else []
+    return ": ".join([*named, error.strerror]) + (f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else "")
 
 
 def remedy(error: Exception) -> str:

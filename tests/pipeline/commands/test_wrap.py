@@ -349,7 +349,7 @@ def test_an_output_in_use_is_refused(tmp_path):
 def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path):
     model = save_identity(tmp_path / "model")
     blocking = written(tmp_path, "blocking")
-    with pytest.raises(RunError, match=r"cannot write .*; free the space or the permission"):
+    with pytest.raises(UsageError, match=r"cannot be written to; choose another place"):
         wrap(model, str(blocking / "keyed"), "function")
 
     def refuse(*_):

@@ -1,0 +1,50 @@
+"""Refuses folders that cannot be written to, before anything is."""
+
+import os
+
+from pipeline.terminal.messages import quoted
+from transforms.errors import UsageError
+from transforms.storage import files
+
+
+def check_writable(output: str) -> None:
+    """Refuses an output folder that cannot be written to. A complete output need not be.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    there = _not_writable(output)
+    if there is not None:
+        raise UsageError(f"--output {output}: {there} cannot be written to; choose another place")
+
+
+def check_changeable(run: str, verb: str) -> None:
+    """Refuses a run that is to be changed where its folder cannot be written to.
+
+    Args:
+        run: The folder.
+        verb: What is to be done with it, a command of keyjoin.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    if _not_writable(run) is not None:
+        copy = f"{os.path.basename(os.path.realpath(run))}.copy"
+        raise UsageError(
+            f"--run {run} cannot be written to; give yourself the permission, or {verb} a copy, which "
+            f"{quoted(['cp', '-r', run, copy])} makes: --run={quoted([copy])}"
+        )
+
+
+def _not_writable(output: str) -> str | None:
+    """The folder that cannot be written to: the output, or the nearest one above it that exists; None if it can."""
+    there = nearest(output) if files.is_local(output) else None
+    return None if there is None or os.access(there, os.W_OK | os.X_OK) else there
+
+
+def nearest(output: str) -> str:
+    """The output, or the nearest folder above it that exists."""
+    there = output
+    while there and not os.path.lexists(there):
+        there = os.path.dirname(there)
+    return there or "."
