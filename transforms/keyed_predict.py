@@ -12,16 +12,16 @@ from apache_beam.ml.inference.base import RunInference
 
 from transforms.errors import UsageError
 from transforms.formats.jsonl import jsonl
-from transforms.mapping.feature_mapping import map_inputs, named
+from transforms.mapping.feature_mapping import check_missing, map_inputs, named
 from transforms.mapping.name_lists import Path
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.reasons import Reason
-from transforms.records import BadRow, Features, unpack_bad
+from transforms.records import BadRow, Features, unpack_bad, without
 from transforms.saved_model import loader
 from transforms.saved_model.constants import check as check_constants
+from transforms.saved_model.constants import defaults
 from transforms.saved_model.contract import find_contract
 from transforms.saved_model.loader import Loading
-from transforms.scoring.padding import with_padding
 
 DEAD: Final = "dead_letters"
 
@@ -59,9 +59,11 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         self,
         model: str,
         *,
-        features: Sequence[str] = (),
+        features: Sequence[str | Path] = (),
         input_map: Mapping[str, str | Path] | None = None,
         pad: Mapping[str, str | float] | None = None,
+        missing: Mapping[str, Any] | None = None,
+        strict_types: bool = False,
         signature: str = "serving_default",
         key_input: str | None = None,
         batch_size: int = 1024,
@@ -75,11 +77,15 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
 
         Args:
             model: Folder of a SavedModel.
-            features: Scalar fields that make up the input, as a matrix.
+            features: Scalar fields that make up the input, as a matrix; a tuple leads into objects, `("a", "b")`.
             input_map: Input of the model -> field, or the fields that lead into objects as a tuple, `("a", "b")`;
-                without it, inputs are fed by name.
+                without it, inputs are fed by name. An input that has a default in the model is left to it unless it
+                is named here; a row that has a field of its name is a dead letter then.
             pad: Input of the model -> the value that its rows are padded with to the longest of a call; rows of other
                 inputs whose size is open are grouped by shape.
+            missing: Field, as `a.b` inside of objects -> the value that it has where it is missing or null.
+            strict_types: Whether numbers have to be of the input's own kind; by default strings and whole floats feed
+                numbers, too.
             signature: The signature to call.
             key_input: The input that takes the key, if it is not called `key`.
             batch_size: Rows that a model call sees at most.
@@ -96,21 +102,27 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
             UsageError: The model cannot be loaded, or an input is fed by nothing.
         """
         super().__init__()
-        given = tuple(
-            (name, value if isinstance(value, str) else json.dumps(value, default=_plain))
-            for name, value in (constants or {}).items()
-        )
+        given = tuple(_texts(constants or {}).items())
         loading = Loading(signature, model_ops, libraries=tuple(model_libraries), constants=given, tf32=tf32)
-        load = functools.partial(loader.load, model, loading)
-        loaded = load()
-        check_constants(loaded.constants, (input_map or {}).keys(), in_python=True)
+        loaded = loader.load(model, loading)
+        mapped = (input_map or {}).keys()
+        check_constants(loaded.constants, mapped, in_python=True)
+        if left := defaults(loaded.inputs, mapped):
+            loading = loading.with_constants(left)
+            loaded = loader.load(model, loading)
+        # Inputs that are left to their defaults -> how a row's field of that name feeds them.
+        self.left = {c.name: f"constants={{{c.name!r}: VALUE}}" for c in loaded.constants if c.value is None}
+        self.left |= {name: f"input_map={{{name!r}: {name!r}}}" for name, _ in left}
         contract = find_contract(loaded, signature, key_input)
         pads = {name: str(value) for name, value in (pad or {}).items()}
         if unknown := sorted(pads.keys() - {tensor.name for tensor in contract.inputs}):
             raise UsageError(f"pad names {unknown[0]}, but the model's inputs are {[t.name for t in contract.inputs]}")
-        mapped = with_padding(map_inputs(contract, [], features, input_map), pads)
+        texts = _texts(missing or {})
+        fed = map_inputs(contract, [], features, input_map, strict=strict_types, missing=texts, pads=pads)
+        check_missing(fed, texts)
         self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
-        self.handler = KeyedChunkHandler(load, contract, mapped, min(batch_size, contract.most))
+        load = functools.partial(loader.load, model, loading)
+        self.handler = KeyedChunkHandler(load, contract, fed, min(batch_size, contract.most))
         self.prefix = prediction_prefix
 
     def expand(self, rows: beam.PCollection[dict[str, Any]]) -> Any:  # Beam warns about every type for several outputs
@@ -125,9 +137,25 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         )
 
     def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
-        lines = b"".join(_line(named(self.whole, row)) for row in rows)
+        unmapped = [found for number, row in enumerate(rows) if (found := self._unmapped(number, row))]
+        mapped = without(len(rows), unmapped)
+        lines = b"".join(_line(named(self.whole, rows[number])) for number in mapped)
         inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
-        return [Features("", inputs, (rows, bad))]
+        bad = [one._replace(row=int(mapped[one.row])) for one in bad]
+        return [Features("", inputs, (rows, sorted([*unmapped, *bad])))]
+
+    def _unmapped(self, number: int, row: Mapping[str, Any]) -> BadRow | None:
+        """Refuses a row with a field of an input's name that nothing takes: its value may be meant for the input."""
+        name = min(self.left.keys() & row.keys(), default=None)
+        if name is None:
+            return None
+        return BadRow(
+            number,
+            "read",
+            Reason.COLLISION.value,
+            f"the row has a field {name}, and the model's input {name} is left to its default; feed it with "
+            f"{self.left[name]}, or rename the field",
+        )
 
     def _join(self, result: Any) -> Iterator[dict[str, Any] | TaggedDeadRow]:
         rows, unread = result.example.payload
@@ -146,6 +174,11 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
                 yield _dead(rows, found)
             else:
                 yield {**rows[row], **named}
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as texts of a command line."""
+    return {n: v if isinstance(v, str) else json.dumps(v, default=_plain) for n, v in values.items()}
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -100,7 +100,8 @@ class Reason(enum.Enum):
     COLLISION = (
         "collision",
         "field name taken",
-        "The row already has a field of the name that a prediction or the key would get.",
+        "The row already has a field of the name that a prediction or the key would get, or of an input that is left "
+        "to its default.",
         "Choose another name with --prediction_prefix, or leave the field out with --exclude_fields.",
     )
     MODEL_ERROR = (

@@ -164,7 +164,8 @@ class Feature(NamedTuple):
         fields: Fields of the row: one; several scalars, stacked; or none, for the whole row: the bytes of an Example,
             the value of a JSON line that is no object.
         is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
-        path: Names of the fields inside of the field, where it is an object, down to the value.
+        inside: For each field the names of the fields inside of it down to the value, where it is an object; empty if
+            no field is one.
         missing: For each field the text of the value that it has where it is missing or null, see
             `transforms.mapping.defaults`; None for none, and empty if no field has one.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
@@ -178,8 +179,17 @@ class Feature(NamedTuple):
     is_base64: bool = False
     strict: bool = False
     pad: str | None = None
-    path: tuple[str, ...] = ()
+    inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
+
+    @property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """The names that lead from the row to each value: of the field, and of the fields inside of it.
+
+        >>> Feature("x", "float32", (2,), ("a", "r"), inside=((), ("b",))).paths
+        (('a',), ('r', 'b'))
+        """
+        return tuple((field, *self.inside[at]) if self.inside else (field,) for at, field in enumerate(self.fields))
 
     @property
     def is_open(self) -> bool:
@@ -189,7 +199,9 @@ class Feature(NamedTuple):
     @property
     def defaults(self) -> dict[str, int]:
         """The fields that have a value of `missing`, as it names them, and where in `fields` each one is."""
-        return {".".join((self.fields[at], *self.path)): at for at, text in enumerate(self.missing) if text is not None}
+        return {
+            ".".join(path): at for at, path in enumerate(self.paths) if self.missing and self.missing[at] is not None
+        }
 
 
 class Features(NamedTuple):

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
 from pipeline.options import kinds
 from pipeline.options.flag import flag
-from pipeline.options.groups import ModelOptions, PaddingOptions
+from pipeline.options.groups import FieldOptions, ModelOptions, PaddingOptions, TypeOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show_json
@@ -29,7 +29,8 @@ from transforms import columns
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError, UsageError, nearest
 from transforms.formats.jsonl import encode, jsonl
-from transforms.mapping import feature_mapping
+from transforms.mapping import feature_mapping, row_paths
+from transforms.mapping.name_lists import Path as FieldPath
 from transforms.records import Feature
 from transforms.saved_model import constants, loader
 from transforms.saved_model import model as models
@@ -52,7 +53,7 @@ class RequestOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions(ModelOptions, PaddingOptions, RequestOptions):
+class PredictOptions(ModelOptions, FieldOptions, PaddingOptions, TypeOptions, RequestOptions):
     """The options of `predict`."""
 
 
@@ -78,34 +79,79 @@ def main(argv: Sequence[str]) -> Exit:
         loading = check_model.loading(options)
         loaded = loader.load(folder, loading)
         fields = {name for instance in instances if isinstance(instance, dict) for name in instance}
+        renamed = feature_mapping.resolve(options.input_map, list(loaded.inputs), fields)
+        fields |= renamed.keys()
         constants.check(loaded.constants, fields, instances[0])
         if left := constants.defaults(loaded.inputs, fields):
             loaded = loader.load(folder, loading.with_constants(left))
     check_model.warn(options.model, loaded.findings, options.model_ops)
     pads = padding.resolve(options.pad, list(loaded.inputs))
-    contract = _contract(loaded, options.signature, options.key_input, instances, pads)
-    answer = {"predictions": predict(loaded, contract, instances, pads)}
+    request = Request(instances, options.features, renamed, options.missing, pads, options.strict_types)
+    contract = _contract(loaded, options.signature, options.key_input, request)
+    answer = {"predictions": predict(loaded, contract, request)}
     show_json(json.dumps(answer, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
     return Exit.COMPLETE
 
 
-def _contract(
-    loaded: models.Model, signature: str, key_input: str | None, instances: Sequence[Any], pads: Mapping[str, str]
-) -> models.Contract:
-    def example(contract: models.Contract) -> models.Arrays | None:
-        rows = [feature_mapping.named(contract.inputs, instance) for instance in instances]
-        features = padding.with_padding(feature_mapping.map_inputs(contract, rows), pads)
+class Request(NamedTuple):
+    """Instances, and what of them feeds the model's inputs.
+
+    Attributes:
+        instances: Objects, or values of a model with one input.
+        stacked: Scalar fields that make up one input.
+        renamed: Input -> field.
+        missing: Field -> the text of its value where it is missing or null.
+        pads: Input -> the text of the value that its rows are padded with.
+        strict: Whether numbers have to be JSON numbers of the input's own kind.
+    """
+
+    instances: Sequence[Any]
+    stacked: Sequence[str | FieldPath] = ()
+    renamed: Mapping[str, str | FieldPath] = {}
+    missing: Mapping[str, str] = {}
+    pads: Mapping[str, str] = {}
+    strict: bool = False
+
+    def rows(self, inputs: Sequence[models.Tensor]) -> list[Mapping[str, Any]]:
+        """The instances as objects.
+
+        Raises:
+            UsageError: One is a value without a name, and fields are named, or the model has several inputs.
+        """
+        fields = feature_mapping.asked(self.stacked, self.renamed, self.missing)
+        return [feature_mapping.named(inputs, instance, fields) for instance in self.instances]
+
+    def features(
+        self,
+        contract: models.Contract,
+        rows: Sequence[Mapping[str, Any]],
+        stacked: Sequence[str | FieldPath],
+        renamed: Mapping[str, str | FieldPath],
+    ) -> tuple[Feature, ...]:
+        """What feeds each input of a contract, as of `feature_mapping.map_inputs`."""
+        return feature_mapping.map_inputs(
+            contract, rows, stacked, renamed, strict=self.strict, missing=self.missing, pads=self.pads
+        )
+
+
+def _contract(loaded: models.Model, signature: str, key_input: str | None, request: Request) -> models.Contract:
+    def example(contract: models.Contract, stacked: Sequence[str | FieldPath] | None = None) -> models.Arrays | None:
+        rows = request.rows(contract.inputs)
+        own = {t.name: request.renamed[t.name] for t in contract.inputs if t.name in request.renamed}
+        features = request.features(contract, rows, request.stacked if stacked is None else stacked, own)
         group = largest(_inputs(rows, features), features)
         return group and group.whole
 
     def own_keys(key: models.Tensor) -> Any:
-        if not all(isinstance(instance, dict) and key.name in instance for instance in instances):
+        path = row_paths.find(key.name, request.renamed.get(key.name, key.name), request.instances)
+        if not all(row_paths.leads(instance, path) for instance in request.instances):
             return None
-        found = example(models.Contract(signature, (key,), ()))
+        found = example(models.Contract(signature, (key,), ()), ())
         return found and found[key.name]
 
     every = [*loaded.outputs, *loaded.unfit]
-    return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=len(instances) == 1)
+    alone = len(request.instances) == 1
+    return find_contract(loaded, signature, key_input, example, own_keys, wanted=every, alone=alone)
 
 
 def read_request(path: str, signature: str) -> tuple[list[Any], str]:
@@ -159,25 +205,25 @@ def _signature(path: str, named: Any, signature: str) -> str:
     return named
 
 
-def predict(
-    called: models.Model, contract: models.Contract, instances: Sequence[Any], pads: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def predict(called: models.Model, contract: models.Contract, request: Request) -> list[dict[str, Any]]:
     """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
 
     Raises:
         UsageError: An instance does not fit the model.
         RunError: The model raised.
     """
-    instances = [feature_mapping.named(contract.inputs, instance) for instance in instances]
+    rows, renamed = request.rows(contract.inputs), dict(request.renamed)
     if contract.key is not None:
         name = contract.key.name
-        instances = [{name: str(n) if contract.key.dtype == STRING else n, **i} for n, i in enumerate(instances)]
+        rows = [{name: str(n) if contract.key.dtype == STRING else n, **row} for n, row in enumerate(rows)]
+        renamed.setdefault(name, (name,))
     tensors = contract.inputs if contract.key is None else (*contract.inputs, contract.key)
     whole = contract._replace(inputs=tensors, key=None, echoes=())
-    features = padding.with_padding(feature_mapping.map_inputs(whole, instances), pads)
+    features = request.features(whole, rows, request.stacked, renamed)
+    feature_mapping.check_missing(features, request.missing)
     found = [
         (int(number), answer)
-        for group in by_shape(_inputs(instances, features), features)
+        for group in by_shape(_inputs(rows, features), features)
         for some in _calls(group, contract.rows)
         for number, answer in zip(some.numbers, _call(called, contract, some.arrays), strict=True)
     ]

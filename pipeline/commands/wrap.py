@@ -24,7 +24,7 @@ from pipeline.terminal.messages import show
 from transforms.errors import RunError, UsageError
 from transforms.model_safety.graph_walk import Walk
 from transforms.model_safety.model_ops import find, judge, signature_part
-from transforms.saved_model.composites import check_parts
+from transforms.saved_model.composites import keep
 from transforms.saved_model.connect import connect, ensure_values
 from transforms.saved_model.loader import check_folder
 from transforms.saved_model.model import KEY
@@ -126,8 +126,8 @@ def wrap(
         saved = add_key.read(source)
         graph = add_key.serving_graph(saved, model)
         add_key.find_signature(graph, model, signature)
-        check_parts(graph, model, signature)
-        _connect(graph, source, signature)  # before the objects are hidden that say what to connect
+        keep(graph)
+        _connect(graph, source, signature)  # both before the objects are hidden that say what is kept and connected
         definition = add_key.add_key(saved, model, signature, style)
         findings = find(graph, source, signature)
         judge(model, findings, model_ops)

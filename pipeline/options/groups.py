@@ -97,8 +97,11 @@ class FolderOptions:
 class FieldOptions:
     """Which fields of the rows feed the model's inputs."""
 
-    features: tuple[str, ...] = flag(
-        kinds.NAMES, "scalar fields of the row that make up one matrix input", metavar="A,B,C"
+    features: tuple[str | name_lists.Path, ...] = flag(
+        kinds.COLUMNS,
+        "scalar fields of the row that make up one matrix input, a.b.c inside of objects too; or a JSON array, "
+        '["A", ["a", "b.c"]]',
+        metavar="A,B,C",
     )
     input_map: Mapping[str, str | name_lists.Path] = flag(
         kinds.FIELDS,

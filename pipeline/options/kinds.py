@@ -98,7 +98,12 @@ def _names_texts(found: tuple[str, ...]) -> list[str]:
     return [name_lists.names_text(found)]
 
 
+def _columns_texts(found: tuple[str | name_lists.Path, ...]) -> list[str]:
+    return [name_lists.fields_text(found)]
+
+
 NAMES = Kind(name_lists.names, _names_texts, tuple, check="[^,]+(,[^,]+)*|\\[.+\\]")
+COLUMNS = Kind(name_lists.fields, _columns_texts, tuple, check="[^,]+(,[^,]+)*|\\[.+\\]")
 MODULES = Kind(_modules, _names_texts, tuple, check="[^,]+(,[^,]+)*")
 
 

@@ -28,8 +28,8 @@ from transforms import columns, formats
 from transforms.columns import MAX_BATCH
 from transforms.dtypes import STRING
 from transforms.errors import UnfitOutputError, UsageError
-from transforms.mapping import feature_mapping, input_names, row_paths
-from transforms.mapping.name_lists import FORM, Path
+from transforms.mapping import feature_mapping, row_paths
+from transforms.mapping.name_lists import Path
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Feature, Source
@@ -234,7 +234,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
     renamed = _renamed(options, list(loaded.inputs), sample)
     pads = padding.resolve(options.pad, list(loaded.inputs))
 
-    def rows(contract: models.Contract, features: Sequence[str] = ()) -> models.Arrays | None:
+    def rows(contract: models.Contract, features: Sequence[str | Path] = ()) -> models.Arrays | None:
         own: dict[str, str | Path] = {t.name: renamed[t.name] for t in contract.inputs if t.name in renamed}
         return sample.arrays(_map(options, contract, sample, features, own, pads), PROBED_ROWS)
 
@@ -274,23 +274,27 @@ def _features(options: RunOptions, contract: models.Contract, sample: Sample) ->
 
 def _renamed(options: RunOptions, inputs: Sequence[str], sample: Sample) -> dict[str, str | Path]:
     """What `--input_map` says: input -> field."""
-    pairs = options.input_map.items()
-    return input_names.resolve(feature_mapping.INPUT_MAP, pairs, inputs, sample.fields, f"write {FORM}")
+    return feature_mapping.resolve(options.input_map, inputs, sample.fields)
 
 
 def _map(
     options: RunOptions,
     contract: models.Contract,
     sample: Sample,
-    stacked: Sequence[str],
+    stacked: Sequence[str | Path],
     renamed: Mapping[str, str | Path],
     pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
-    traits, strict = sample.format.traits, options.strict_types
-    mapped = feature_mapping.map_inputs(
-        contract, sample.rows, stacked, renamed, traits=traits, strict=strict, missing=options.missing
+    return feature_mapping.map_inputs(
+        contract,
+        sample.rows,
+        stacked,
+        renamed,
+        traits=sample.format.traits,
+        strict=options.strict_types,
+        missing=options.missing,
+        pads=pads,
     )
-    return padding.with_padding(mapped, pads)
 
 
 def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple[Loading, models.Model]:

@@ -57,7 +57,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     is_base64: bool = False
     strict: bool = False
     pad: str | None = None
-    path: tuple[str, ...] = ()
+    inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
 
     @classmethod

@@ -83,7 +83,7 @@ def _key_of(contract: Contract) -> str:
 def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
-    fields = ", ".join(".".join((field, *feature.path)) for field in feature.fields) or "the whole row"
+    fields = ", ".join(".".join(path) for path in feature.paths) or "the whole row"
     if feature.pad is not None:
         return f"{fields}, rows padded with {feature.pad or 'empty strings'} to the longest of a call"
     return f"{fields}, rows grouped by shape" if feature.is_open else fields

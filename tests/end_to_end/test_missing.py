@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Result
+from tests.support import models
 from transforms import columns
 from transforms.errors import UsageError
 from transforms.formats.jsonl import jsonl
 from transforms.formats.tfrecord import tfrecord
-from transforms.mapping import feature_mapping
+from transforms.mapping import feature_mapping, name_lists
 from transforms.records import Feature
 from transforms.saved_model.model import Contract, Tensor
 
@@ -38,7 +41,7 @@ def jsonl_of(rows: list[Any]) -> bytes:
 def test_what_is_missing_or_null_has_the_default_and_nothing_else_has(kinds: list[str]) -> None:
     parents: dict[str, Any] = {"no parent": {}, "null parent": {"a": None}, "flat parent": {"a": 5}}
     rows = [parents.get(kind, {"a": {"b": PLACES[kind]} if kind in PLACES else {}}) for kind in kinds]
-    feature = Feature("x", "int64", (), ("a",), path=("b",), missing=("-1",))
+    feature = Feature("x", "int64", (), ("a",), inside=(("b",),), missing=("-1",))
     (found,), bad = read(jsonl.FORMAT, jsonl_of(rows), feature)
     values = {"good": 7, "text": 8} | dict.fromkeys(("null", "absent", "no parent", "null parent"), -1)
     assert found == [values[kind] for kind in kinds if kind in values]
@@ -48,7 +51,10 @@ def test_what_is_missing_or_null_has_the_default_and_nothing_else_has(kinds: lis
 
 def test_two_inputs_reach_into_one_object() -> None:
     data = jsonl_of([{"a": {"x": [1, 2], "y": {"z": "s"}, "w": 0}}, {"a": {"x": [1], "y": {"z": "s"}}}, {"a": None}])
-    features = Feature("x", "float32", (2,), ("a",), path=("x",)), Feature("z", "string", (), ("a",), path=("y", "z"))
+    features = (
+        Feature("x", "float32", (2,), ("a",), inside=(("x",),)),
+        Feature("z", "string", (), ("a",), inside=(("y", "z"),)),
+    )
     found, bad = read(jsonl.FORMAT, data, *features)
     assert found == [[[1.0, 2.0]], [b"s"]]
     assert bad == [(1, "wrong_shape"), (2, "null")]
@@ -136,7 +142,37 @@ def test_all_unfed_inputs_are_reported_at_once() -> None:
 def test_a_name_with_dots_means_the_field_that_is_there(sample: Any, field: Any, path: tuple[str, ...]) -> None:
     contract = Contract("s", (Tensor("x", "float32", (), "x:0"),), ())
     (feature,) = feature_mapping.map_inputs(contract, [sample], (), {"x": field})
-    assert (*feature.fields, *feature.path) == path
+    assert feature.paths == (path,)
+
+
+def test_features_lead_into_objects_as_input_map_does(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    rows = [{"r": {"a": n, "b": {"c": "2"}}, "r.d": 3.0} for n in (1, 2, "x")] + [{"r": 1, "r.d": 1}, {"r.d": 1}]
+    rows.append({"r": {"a": 3}, "r.d": 0})
+    flags = (f"--input={lines(*rows)}", f"--model={model(models.plain)}", "--max_bad_rows=1.0")
+    done = keyjoin("run", *flags, "--features=r.a,r.b.c,r.d", "--missing", "r.b.c=7")
+    expected = [row["prediction"] for row in done.rows()]
+    assert len(expected) == 3, done.err
+    assert [one["reason"] for one in done.dead()] == ["wrong_type", "wrong_type", "missing"]
+    assert done.manifest()["model"]["inputs"]["x"]["inside"] == [["a"], ["b", "c"], []]
+    assert "x (float32 [N, 3]) <- r.a, r.b.c, r.d" in done.out
+    flat = [{"a": a, "b": b, "c": c} for a, b, c in ((1, 2, 3), (2, 2, 3), (3, 7, 0))]
+    same = keyjoin("run", f"--input={lines(*flat, name='flat.jsonl')}", flags[1], "--features=a,b,c")
+    assert [row["prediction"] for row in same.rows()] == expected
+    exact = keyjoin("run", *flags, """--features=[["r", "a"], ["r", "b", "c"], "r.d"]""", "--missing", "r.b.c=7")
+    assert [row["prediction"] for row in exact.rows()] == expected
+    verified = keyjoin("verify", f"--run={exact.output}", flags[1], "--rescore=3")
+    assert verified.code == 0, verified.out
+
+
+def test_features_that_may_mean_two_fields_are_refused_with_both_spellings() -> None:
+    contract = Contract("s", (Tensor("x", "float32", (2,), "x:0"),), ())
+    with pytest.raises(UsageError) as refused:
+        feature_mapping.map_inputs(contract, [{"a": {"b": 1.0}, "a.b": 2.0, "c": {"d": 1}}], ["a.b", "c.d"])
+    first, second = (shlex.split(flag)[0] for flag in re.findall(r"--features='.*?'", str(refused.value)))
+    assert [name_lists.fields(flag.partition("=")[2]) for flag in (first, second)] == [
+        (("a.b",), ("c", "d")),
+        (("a", "b"), ("c", "d")),
+    ]
 
 
 def test_a_name_that_may_mean_two_fields_is_refused_with_both_spellings() -> None:

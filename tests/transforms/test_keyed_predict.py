@@ -56,6 +56,20 @@ def test_rows_that_the_model_refuses_and_names_that_are_mapped(model: Any) -> No
         assert_that(dead, equal_to([(DeadRow, rows[1], "model_error")]), label="Dead")
 
 
+def test_values_that_lack_fields_inside_of_objects_and_strict_types(model: Any) -> None:
+    rows: list[dict[str, Any]] = [{"r": {"a": 1}, "b": 2, "c": 3}, {"b": None, "c": 3}, {"r": {"a": "1"}, "c": 3}]
+    given = {"features": (("r", "a"), "b", "c"), "missing": {"r.a": 1, "b": 2}, "prediction_prefix": "p_"}
+    with beam.Pipeline("FnApiRunner") as root:
+        made = root | beam.Create(rows, reshuffle=False)
+        scored = made | KeyedPredict(model(models.plain), **given)
+        assert_that(scored.joined | beam.Map(lambda row: row["p_prediction"]), equal_to([[7.0]] * 3), label="Joined")
+        strict = made | "Strict" >> KeyedPredict(model(models.plain), strict_types=True, **given)
+        dead = strict.dead_letters | "Reason" >> beam.Map(lambda d: (d.row, d.reason))
+        assert_that(dead, equal_to([(rows[2], "wrong_type")]), label="Dead")
+    with pytest.raises(UsageError, match="--missing names the field d"):
+        KeyedPredict(model(models.plain), features=("a", "b", "c"), missing={"d": 1})
+
+
 def test_strings_and_bytes(model: Any) -> None:
     row = {"image": [[[1.0], [2.0]], [[3.0], [4.0]]], "name": b"\xff", "flag": True, "count": 1}
     with beam.Pipeline("FnApiRunner") as root:

@@ -12,9 +12,10 @@ from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import OBJECTS, Instance, RowTraits
 from transforms.mapping import defaults, fitting, input_names, row_paths
-from transforms.mapping.name_lists import Path, names_text
+from transforms.mapping.name_lists import FORM, Path, names_text
 from transforms.records import INSTANCE, Feature
 from transforms.saved_model.model import KEY, Contract, Tensor
+from transforms.scoring.padding import with_padding
 
 Sample = Sequence[Mapping[str, Any]]
 INPUT_MAP = "--input_map"
@@ -24,12 +25,13 @@ SHOWN = 60  # characters of a row in a message
 def map_inputs(
     contract: Contract,
     sample: Sample,
-    stacked: Sequence[str] = (),
+    stacked: Sequence[str | Path] = (),
     renamed: Mapping[str, str | Path] | None = None,
     *,
     traits: RowTraits = OBJECTS,
     strict: bool = False,
     missing: Mapping[str, str] | None = None,
+    pads: Mapping[str, str] | None = None,
 ) -> tuple[Feature, ...]:
     """Finds what feeds each data input of a model.
 
@@ -41,64 +43,83 @@ def map_inputs(
     Args:
         contract: What the signature takes.
         sample: Some rows; may be empty, then inputs are fed by name.
-        stacked: Scalar fields that make up one input, as a matrix.
+        stacked: Scalar fields that make up one input, as a matrix; they may be inside of objects, too.
         renamed: Input -> field, which may be inside of objects, see `transforms.mapping.row_paths`.
         traits: What rows of their format are like.
         strict: Whether numbers have to be JSON numbers of the input's own kind.
         missing: Field -> the text of its value where it is missing or null. What feeds no input is not looked at, see
             `check_missing`.
+        pads: Input -> the text of the value that its rows are padded with; those of other inputs are ignored.
 
     Raises:
         UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
     """
     renamed, missing = renamed or {}, missing or {}
     if sample and isinstance(sample[0], Instance):
-        return (_whole_value(contract, sample, [*stacked, *renamed, *missing])._replace(strict=strict),)
+        feature = _whole_value(contract, sample, asked(stacked, renamed, missing))
+        return with_padding([feature._replace(strict=strict)], pads or {})
     known = [t.name for t in contract.inputs]
     for name in renamed:
         if name not in known:
             raise input_names.unknown(INPUT_MAP, name, known)
     open_ = [t for t in contract.inputs if t.name not in renamed]
-    paths = {name: _path(name, field, sample, traits=traits) for name, field in renamed.items()}
-    fields = {name: path[:1] for name, path in paths.items()}
+    rows = () if traits.flat_lists else sample
+    paths: dict[str, tuple[Path, ...]] = {}
+    paths |= {name: (row_paths.find(name, field, rows),) for name, field in renamed.items()}
     if stacked:
         if len(open_) != 1:
             raise UsageError(
                 f"--features feeds one input, and {[t.name for t in open_]} are left; map others with --input_map"
                 f"{_why_data(contract)}"
             )
-        fields[open_[0].name] = tuple(stacked)
-    if not fields and not traits.flat_lists and _most(takes_whole(contract.inputs, row) for row in sample):
+        paths[open_[0].name] = row_paths.find_all(stacked, rows)
+    if traits.flat_lists:
+        _check_no_objects(paths)
+    if not paths and not traits.flat_lists and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
-    unfed = [error for name, path in paths.items() if (error := _absent(name, path, sample, missing))]
-    unfed += [error for name in stacked if (error := _absent(open_[0].name, (name,), sample, missing))]
+    unfed = [error for name, some in paths.items() for path in some if (error := _absent(name, path, sample, missing))]
     for tensor in open_:
-        if tensor.name not in fields:
+        if tensor.name not in paths:
             try:
                 known_names = {*_names(sample), *missing}
-                fields[tensor.name] = _field_of(contract, tensor, sample, known_names, traits=traits)
+                paths[tensor.name] = _field_of(contract, tensor, sample, known_names, traits=traits)
             except UsageError as error:
                 unfed.append(str(error))
     if unfed:
         raise UsageError("; ".join(unfed))
-    made = []
-    for tensor in contract.inputs:
-        path = paths.get(tensor.name, ())
-        rows = [{path[0]: row_paths.at(row, path)} for row in sample] if path[1:] else sample
-        feature = _feature(tensor, fields[tensor.name], rows, traits=traits)
-        if tensor.is_parsed and feature.fields and not traits.flat_lists and _are_texts(rows, feature.fields[0]):
-            raise _wants_examples(tensor, f"the rows' field {feature.fields[0]} holds text", feature.fields[0])
-        made.append(_with_missing(feature._replace(strict=strict, path=path[1:]), missing))
+    made = [_of_paths(tensor, paths[tensor.name], sample, traits=traits) for tensor in contract.inputs]
+    made = [_with_missing(feature._replace(strict=strict), missing) for feature in made]
     _check_fields(made)
-    return tuple(made)
+    return with_padding(made, pads or {})
 
 
-def _path(name: str, field: str | Path, sample: Sample, *, traits: RowTraits) -> Path:
-    path = row_paths.find(name, field, () if traits.flat_lists else sample)
-    if traits.flat_lists and len(path) > 1:
-        raise UsageError(f"--input_map leads {name} into {path[0]}, and tf.Examples have no objects; name a feature")
-    return path
+def _of_paths(tensor: Tensor, paths: Sequence[Path], sample: Sample, *, traits: RowTraits) -> Feature:
+    """The feature of an input that values at these paths feed."""
+    inside = tuple(path[1:] for path in paths) if any(path[1:] for path in paths) else ()
+    if inside and len(paths) == 1:
+        sample = [{paths[0][0]: row_paths.at(row, paths[0])} for row in sample]
+    feature = _feature(tensor, tuple(path[0] for path in paths), sample, traits=traits)
+    if tensor.is_parsed and feature.fields and not traits.flat_lists and _are_texts(sample, feature.fields[0]):
+        raise _wants_examples(tensor, f"the rows' field {feature.fields[0]} holds text", feature.fields[0])
+    return feature._replace(inside=inside)
+
+
+def _check_no_objects(paths: Mapping[str, Sequence[Path]]) -> None:
+    """Refuses paths into objects for tf.Examples."""
+    found = next(((name, path) for name, some in paths.items() for path in some if len(path) > 1), None)
+    if found is not None:
+        raise UsageError(
+            f"--features or --input_map leads {found[0]} into {found[1][0]}, and tf.Examples have no objects; name a "
+            "feature"
+        )
+
+
+def asked(
+    stacked: Sequence[str | Path], renamed: Mapping[str, str | Path], missing: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The names in `--features`, `--input_map` and `--missing`, for people."""
+    return (*(name if isinstance(name, str) else ".".join(name) for name in stacked), *renamed, *missing)
 
 
 def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
@@ -107,7 +128,7 @@ def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
     Raises:
         UsageError: One is none that the input takes.
     """
-    texts = tuple(missing.get(".".join((field, *feature.path))) for field in feature.fields)
+    texts = tuple(missing.get(".".join(path)) for path in feature.paths)
     if not any(text is not None for text in texts):
         return feature
     shape = feature.shape if len(texts) == 1 else ()
@@ -130,7 +151,7 @@ def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> No
     Raises:
         UsageError: There is one.
     """
-    fed = [".".join((field, *feature.path)) for feature in features for field in feature.fields]
+    fed = [".".join(path) for feature in features for path in feature.paths]
     strange = next((field for field in missing if field not in fed), None)
     if strange is not None:
         raise UsageError(
@@ -150,15 +171,20 @@ def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -
     )
 
 
-def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
-    """What feeds the only input of a model from rows that are JSON values."""
-    shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
-    names = [tensor.name for tensor in contract.inputs]
+def _check_unnamed(value: Any, asked: Sequence[str]) -> None:
+    """Refuses flags that name fields where a row is a JSON value."""
     if asked:
         raise UsageError(
             f"--features, --input_map and --missing name fields ({', '.join(asked)}), and the rows are JSON values "
-            f"without any, such as {shown}; leave the flags out"
+            f"without any, such as {json.dumps(value)[:SHOWN]}; leave the flags out"
         )
+
+
+def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
+    """What feeds the only input of a model from rows that are JSON values."""
+    _check_unnamed(sample[0][INSTANCE], asked)
+    shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
+    names = [tensor.name for tensor in contract.inputs]
     if len(names) != 1:
         example = ", ".join(f"{json.dumps(name)}: …" for name in names)
         raise UsageError(
@@ -192,20 +218,35 @@ def _wants_examples(tensor: Tensor, given: str, field: str | None = None) -> Usa
     )
 
 
+def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
+    """Reads `--input_map` by the model's inputs and the rows' fields, see `input_names.resolve`.
+
+    Raises:
+        UsageError: A pair can be read in several ways, or an input is named twice.
+    """
+    return input_names.resolve(INPUT_MAP, pairs.items(), inputs, fields, f"write {FORM}")
+
+
 def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
     """Whether a row is the value of the only input by itself: `{"b64": …}` for one string a row."""
     is_value = len(row) == 1 and isinstance(row.get(B64), str)
     return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
 
 
-def named(inputs: Sequence[Tensor], row: Any) -> Mapping[str, Any]:
+def named(inputs: Sequence[Tensor], row: Any, asked: Sequence[str] = ()) -> Mapping[str, Any]:
     """The row; one that is the value of the only input becomes a field of the input's name.
 
+    Args:
+        inputs: The model's inputs.
+        row: The row.
+        asked: Names of fields that feed the inputs, see `asked`; a row is an object then.
+
     Raises:
-        UsageError: It is a value without a name, and the model has several inputs.
+        UsageError: It is a value without a name, and fields are named, or the model has several inputs.
     """
-    if isinstance(row, Mapping) and not takes_whole(inputs, row):
+    if isinstance(row, Mapping) and (asked or not takes_whole(inputs, row)):
         return row
+    _check_unnamed(row, asked)
     if len(inputs) != 1:
         raise UsageError(
             f"{json.dumps(row)[:SHOWN]} is no object, and the model has the inputs {[t.name for t in inputs]}; write "
@@ -224,15 +265,16 @@ def _why_data(contract: Contract) -> str:
 
 def _field_of(
     contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, traits: RowTraits
-) -> tuple[str, ...]:
+) -> tuple[Path, ...]:
+    """The path of the field that feeds an input nobody mapped; none if the whole row does."""
     alone, names = len(contract.inputs) == 1, _names(sample)
     if tensor.name in known:
-        return (tensor.name,)
+        return ((tensor.name,),)
     parsed = [t.name for t in contract.inputs if t.is_parsed]
     if traits.raw_feeds and (alone or parsed == [tensor.name]) and tensor.dtype == STRING and tensor.shape == ():
         return ()
     if not sample:
-        return (tensor.name,)
+        return ((tensor.name,),)
     fit = [n for n in names if _most(n in row and fitting.fits(row[n], tensor, traits) for row in sample)]
     if tensor.is_parsed and not traits.flat_lists:
         fit = [name for name in fit if not _are_texts(sample, name)]
@@ -245,7 +287,7 @@ def _field_of(
             f'{{"{tensor.name}": {{"{B64}": …}}}} for base64'
         )
     if alone and len(fit) == 1:
-        return (fit[0],)
+        return ((fit[0],),)
     why = f"; {fit} all fit" if alone and fit else f"; the rows have {names}{nearest(tensor.name, names)}"
     if alone and not traits.flat_lists and (columns := _stackable(tensor, sample)):
         raise UsageError(
@@ -357,12 +399,11 @@ def _open_shape(
 def _check_fields(features: Sequence[Feature]) -> None:
     read_as: dict[Path, Any] = {}
     for feature in features:
-        for field in feature.fields:
-            slot, shown = (field, *feature.path), ".".join((field, *feature.path))
+        for path in feature.paths:
             kind = (READ_AS[feature.dtype], feature.shape if len(feature.fields) == 1 else ())
-            if read_as.setdefault(slot, kind) != kind:
+            if read_as.setdefault(path, kind) != kind:
                 raise UsageError(
-                    f"field {shown} feeds inputs of different dtypes or shapes; give each a field of its own"
+                    f"field {'.'.join(path)} feeds inputs of different dtypes or shapes; give each a field of its own"
                 )
     for path, other in itertools.permutations(read_as, 2):
         if other[: len(path)] == path:

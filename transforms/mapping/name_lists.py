@@ -39,6 +39,38 @@ def names_text(found: Sequence[str]) -> str:
     return text if plain else json.dumps(list(found), ensure_ascii=False)
 
 
+def fields(text: str) -> tuple[str | Path, ...]:
+    """The fields in a list: names between commas, or a JSON array.
+
+    Returns:
+        Names as they were given, which may lead into objects; of an array, paths: of a string the field of that name,
+        of an array of strings the names that lead to a value.
+
+    Raises:
+        ValueError: A name is empty, or the array holds something else.
+
+    >>> fields("a, b.c"), fields('["a.b", ["b", "c"]]')
+    (('a', 'b.c'), (('a.b',), ('b', 'c')))
+    """
+    if not text.startswith("["):
+        return names(text)
+    found = _json(text)
+    if not isinstance(found, list) or isinstance(found, _Members) or not found:
+        raise ValueError(f'{text!r} is no JSON array of fields such as ["a.b", ["b", "c"]]')
+    paths = [_path(field, text, '["FIELD", ["FIELD", "FIELD INSIDE OF IT"]]') for field in found]
+    if not all(all(path) for path in paths):
+        raise ValueError(f"{text!r} has an empty name; give each field its name")
+    return tuple(paths)
+
+
+def fields_text(found: Sequence[str | Path]) -> str:
+    """The text of fields, of which `fields` makes the same ones."""
+    given = [field if isinstance(field, str) else field[0] if len(field) == 1 else list(field) for field in found]
+    if all(isinstance(field, str) for field in found):
+        return ",".join(map(str, found))
+    return json.dumps(given, ensure_ascii=False)
+
+
 def pairs(text: str) -> list[tuple[str, str | Path]]:
     """What feeds inputs: `INPUT=FIELD`, several of them with commas between, or a JSON object.
 
@@ -133,10 +165,10 @@ def _json(text: str) -> Any:
         raise ValueError(f"{text!r} begins like JSON and is none: {error}") from error
 
 
-def _path(value: Any, text: str) -> Path:
+def _path(value: Any, text: str, form: str = FORM) -> Path:
     steps = [value] if isinstance(value, str) else value
     if isinstance(value, _Members) or not isinstance(steps, list) or not steps:
-        raise ValueError(f"{text!r} is not of the form {FORM}")
+        raise ValueError(f"{text!r} is not of the form {form}")
     if not all(isinstance(step, str) for step in steps):
-        raise ValueError(f"{text!r} is not of the form {FORM}")
+        raise ValueError(f"{text!r} is not of the form {form}")
     return tuple(steps)

@@ -8,6 +8,7 @@ from typing import Any
 from transforms.errors import UsageError
 from transforms.mapping.name_lists import Path
 
+Rows = Sequence[Mapping[str, Any]]
 MOST_DOTS = 8  # in a name; of more, not all ways to read it are tried
 
 
@@ -30,7 +31,7 @@ def leads(row: Any, path: Path) -> bool:
     return isinstance(held, Mapping) and path[-1] in held
 
 
-def find(name: str, field: str | Path, sample: Sequence[Mapping[str, Any]]) -> Path:
+def find(name: str, field: str | Path, sample: Rows) -> Path:
     """The path that is meant by what feeds an input: a field of that name, or one inside of objects.
 
     Args:
@@ -44,13 +45,36 @@ def find(name: str, field: str | Path, sample: Sequence[Mapping[str, Any]]) -> P
     >>> find("x", "a.b", [{"a": {"b": 1}}]), find("x", "a.b", [{"a.b": 1}]), find("x", "a.b", [])
     (('a', 'b'), ('a.b',), ('a.b',))
     """
+    paths = _meant(field, sample)
+    if len(paths) > 1:
+        flags = " or ".join(f"--input_map={shlex.quote(json.dumps({name: list(path)}))}" for path in paths)
+        raise UsageError(f"--input_map {name}={field} may mean {len(paths)} fields of the rows; write {flags}")
+    return paths[0]
+
+
+def find_all(fields: Sequence[str | Path], sample: Rows) -> tuple[Path, ...]:
+    """The paths that are meant by `--features`, each read as `find` reads a field.
+
+    Raises:
+        UsageError: The rows have several fields that may be meant by one of them.
+
+    >>> find_all(["a.b", "c.d"], [{"a": {"b": 1}, "c.d": 2}])
+    (('a', 'b'), ('c.d',))
+    """
+    meant = [_meant(field, sample) for field in fields]
+    for at, paths in enumerate(meant):
+        if len(paths) > 1:
+            lists = ([list(other[0]) for other in (*meant[:at], [path], *meant[at + 1 :])] for path in paths)
+            flags = " or ".join(f"--features={shlex.quote(json.dumps(one))}" for one in lists)
+            raise UsageError(f"--features: {fields[at]} may mean {len(paths)} fields of the rows; write {flags}")
+    return tuple(paths[0] for paths in meant)
+
+
+def _meant(field: str | Path, sample: Rows) -> list[Path]:
+    """The paths that a name may mean; the name itself if the rows have none of them."""
     if not isinstance(field, str):
-        return field
-    ways = [way for way in _ways(field) if any(leads(row, way) for row in sample)]
-    if len(ways) > 1:
-        said = " or ".join(f"--input_map={shlex.quote(json.dumps({name: list(way)}))}" for way in ways)
-        raise UsageError(f"--input_map {name}={field} may mean {len(ways)} fields of the rows; write {said}")
-    return ways[0] if ways else (field,)
+        return [field]
+    return [way for way in _ways(field) if any(leads(row, way) for row in sample)] or [(field,)]
 
 
 def _ways(field: str) -> Iterator[Path]:

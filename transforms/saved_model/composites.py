@@ -5,10 +5,12 @@ What its function was traced with does, in the object graph, see `saved_object_g
 https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/protobuf
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +20,7 @@ from transforms.errors import UsageError
 from transforms.model_safety.graph_walk import PLAIN_CALLS
 
 RAGGED, SPARSE = "ragged", "sparse"
+COLLECTION = "keyjoin_composite_inputs"  # where a wrapped model's graph says which inputs are ragged or sparse
 
 
 class Part(NamedTuple):
@@ -113,26 +116,38 @@ def find(graph: Any, signature: str) -> list[Composite]:
     inputs = graph.signature_def[signature].inputs
     encoded = {name: info for name, info in inputs.items() if info.WhichOneof("encoding") != "name"}
     found = [_encoded(name, encoded[name]) for name in sorted(encoded)]
-    return found + [_traced(spec, names, inputs) for spec, names in _parts(graph, signature)]
+    return found + [_traced(spec, names, inputs) for spec, names in _parts(graph, signature)] + _kept(graph, signature)
 
 
-def check_parts(graph: Any, model: str, signature: str) -> None:
-    """Refuses to make a copy of a signature of which only the functions that the copy lacks say what its inputs are.
+def keep(graph: Any) -> None:
+    """Writes into a graph which inputs of its signatures are ragged or sparse, for a copy without the functions.
+
+    The signatures stay as they are, so that who feeds the parts online goes on doing so. TensorFlow's loaders ignore a
+    collection that they do not know.
 
     Args:
-        graph: The `MetaGraphDef`.
-        model: Its path, for the message.
-        signature: Name of the signature.
+        graph: The `MetaGraphDef`, changed in place.
+    """
+    kept: dict[str, list[Composite]] = {}
+    for signature in graph.signature_def:
+        with contextlib.suppress(UsageError):  # rows cannot feed that signature of the original either
+            kept[signature] = [one for one in find(graph, signature) if len(one.inputs) > 1]
+    if any(kept.values()):
+        graph.collection_def[COLLECTION].bytes_list.value[:] = [msgspec.json.encode(kept)]
+
+
+def _kept(graph: Any, signature: str) -> list[Composite]:
+    """What `keep` wrote of a signature.
 
     Raises:
-        UsageError: It has such inputs.
+        UsageError: It is damaged.
     """
-    composite = next((one for one in find(graph, signature) if len(one.inputs) > 1), None)
-    if composite is not None:
-        raise UsageError(
-            f"{model}: its input {composite.name} is {composite.kind}, which a copy with a key would not say any more; "
-            "run the model as it is, or save it with a function that takes the key, see docs/models.md"
-        )
+    try:
+        texts = graph.collection_def[COLLECTION].bytes_list.value if COLLECTION in graph.collection_def else ()
+        kept = [msgspec.json.decode(text, type=dict[str, list[Composite]]) for text in texts]
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"the model's collection {COLLECTION} is damaged: {error}; wrap the model again") from error
+    return [composite for one in kept for composite in one.get(signature, [])]
 
 
 def _encoded(name: str, info: Any) -> Composite:

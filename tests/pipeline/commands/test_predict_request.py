@@ -115,3 +115,59 @@ def test_the_remedy_for_an_output_that_is_not_one_a_row_is_one_of_the_command(
         assert (done.code, "export the model without it" in done.err) == (2, True), done.err
     (remedy,) = re.findall(r"--output_fields (\S+)", run.err)
     assert keyjoin("run", folder, f"--input={lines({'x': 1.0})}", f"--output_fields={remedy}").code == 0
+
+
+ROWS: list[dict[str, Any]] = [
+    {"r": {"a": 1}, "b": "2", "x": [1, 2, 3], "n": 5},
+    {"r": {"a": 2}, "b": None, "x": [1, 2, 4], "n": 6},
+]
+FLAGS: list[tuple[str, ...]] = [
+    ("--features=r.a,b,n", "--missing", "b=1"),
+    ("--features", '["n", ["r", "a"], "n"]'),
+    ("--input_map", "x=x"),
+    ("--input_map", '{"x": ["x"]}', "--strict_types"),
+]
+
+
+@pytest.mark.parametrize("build", [models.plain, models.keyed])
+@pytest.mark.parametrize("flags", FLAGS)
+def test_what_feeds_the_inputs_is_said_as_in_a_run(
+    build: Any, flags: tuple[str, ...], keyjoin: Any, lines: Any, model: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"instances": ROWS}))
+    asked = keyjoin("predict", f"--model={model(build)}", f"--instances={tmp_path / 'r.json'}", *flags)
+    run = keyjoin("run", f"--model={model(build)}", f"--input={lines(*ROWS)}", *flags)
+    assert (asked.code, run.code) == (0, 0), asked.err + run.err
+    answers = json.loads(asked.out)["predictions"]
+    assert [answer["prediction"] for answer in answers] == [row["prediction"] for row in run.rows()]
+    assert [answer.get("key", number) for number, answer in enumerate(answers)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("instances", "flags", "message"),
+    [
+        (ROWS, ("--features=r.a,b,n",), "instance 1: field b: null (null)"),
+        (ROWS, ("--features=r.a,b,n", "--strict_types"), 'instance 0: field b: the string "2", not a number'),
+        (ROWS, ("--input_map", "y=x"), "--input_map names y, but the model's inputs are ['x']"),
+        (ROWS, ("--features=r.a,r.b,n",), "the rows have no field r.b"),
+        (ROWS, ("--missing", "q=1"), "--missing names the field q, which feeds no input of the model"),
+        (ROWS, ("--input_map", "x=x", "x=n"), "--input_map names the model input x twice"),
+        ([[1, 2, 3]], ("--features=a,b,c",), "the rows are JSON values without any, such as [1, 2, 3]"),
+        ([[1, 2, 3]], ("--input_map=x=a",), "the rows are JSON values without any, such as [1, 2, 3]"),
+        ([["1", 2, 3]], ("--strict_types",), 'instance 0: field x: the string "1", not a number'),
+    ],
+)
+def test_flags_that_do_not_fit_the_instances_are_refused(
+    instances: Any, flags: tuple[str, ...], message: str, keyjoin: Any, model: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"instances": instances}))
+    done = keyjoin("predict", f"--model={model(models.plain)}", f"--instances={tmp_path / 'r.json'}", *flags)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert message in done.err
+
+
+def test_a_key_is_taken_from_a_field_of_another_name(keyjoin: Any, model: Any, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps({"instances": ROWS}))
+    flags = (f"--model={model(models.keyed)}", f"--instances={tmp_path / 'r.json'}", "--input_map", "key=n")
+    answers = json.loads(keyjoin("predict", *flags).out)["predictions"]
+    assert [answer["key"] for answer in answers] == [5, 6]

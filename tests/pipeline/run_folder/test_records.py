@@ -44,6 +44,9 @@ texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0",
 texts = texts.filter(lambda text: text != "--")  # which is no value
 names = texts.map(lambda text: text.replace(",", "").strip()).filter(bool)
 lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
+paths = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
+columns = st.lists(names.filter(lambda name: name[0] != "["), min_size=1, max_size=2).map(tuple)
+columns |= st.lists(paths, min_size=1, max_size=2).map(tuple)
 inputs = names.filter(lambda name: name[0] not in "={" and "," not in name)
 fields_of_rows = names.map(lambda name: name.replace("=", "").replace(",", "")).filter(bool)
 VALUES: dict[Kind, st.SearchStrategy[Any]] = {
@@ -56,6 +59,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     kinds.SHA256: st.just("0" * 64),
     kinds.ACCELERATOR: st.just("type:nvidia-l4;count:1"),
     kinds.NAMES: lists,
+    kinds.COLUMNS: columns,
     kinds.MODULES: st.sampled_from([("layers",), ("a.b", "ydf_tf")]),
     kinds.CONSTANTS: st.dictionaries(names.map(lambda name: name.replace("=", "")).filter(bool), texts, max_size=2),
     kinds.PADDING: st.sampled_from([("tokens=0",), ("a=b=", "é=-1,5", "x= ")]),

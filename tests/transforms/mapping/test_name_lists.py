@@ -1,5 +1,8 @@
 """Lists and pairs of names on a command line: any name can be written, and nothing is taken for what it is not."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +15,20 @@ names = st.text(min_size=1, max_size=6) | st.text("a,=. []{}\"'\\", min_size=1, 
 @given(st.lists(names, min_size=1))
 def test_any_list_of_names_can_be_written(found: list[str]) -> None:
     assert name_lists.names(name_lists.names_text(found)) == tuple(found)
+
+
+@given(st.lists(st.lists(names, min_size=1).map(tuple), min_size=1).map(tuple))
+def test_any_fields_can_be_written(found: tuple[name_lists.Path, ...]) -> None:
+    assert name_lists.fields(name_lists.fields_text(found)) == found
+
+
+@given(st.text(max_size=8) | st.text("a,=. []{}\"'\\", max_size=8))
+def test_a_text_of_fields_is_written_again_or_refused(text: str) -> None:
+    try:
+        found = name_lists.fields(text)
+    except ValueError:
+        return
+    assert name_lists.fields(name_lists.fields_text(found)) == found
 
 
 @given(st.dictionaries(names, st.lists(names, min_size=1).map(tuple), min_size=1))
@@ -45,6 +62,13 @@ def test_what_is_no_pair_or_may_be_several_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ",", "a,,b", "[", "[]", "[1]", '[""]', '["a"'])
-def test_what_is_no_list_of_names_is_refused(text: str) -> None:
+@pytest.mark.parametrize("read", [name_lists.names, name_lists.fields])
+def test_what_is_no_list_of_names_is_refused(text: str, read: Callable[[str], Any]) -> None:
     with pytest.raises(ValueError, match=r"."):
-        name_lists.names(text)
+        read(text)
+
+
+@pytest.mark.parametrize("text", ['[["a", 1]]', "[[]]", '[["a", ""]]', '[{"a": "b"}]', '["a", null]'])
+def test_what_is_no_field_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        name_lists.fields(text)

@@ -160,11 +160,64 @@ def test_what_cannot_be_told_is_refused_with_a_remedy(keyjoin: Any, lines: Any, 
     assert "if x is a ragged or sparse input and x_1 a part of it, save the model with its function" in refused.err
 
 
-@pytest.mark.parametrize("make", [ragged, sparse])
-def test_no_copy_that_would_not_say_it(keyjoin: Any, model: Any, tmp_path: Path, make: Callable[..., str]) -> None:
-    refused = keyjoin("wrap", f"--model={model(make)}", f"--output={tmp_path / 'copy'}")
+def two(folder: Path) -> str:
+    """Two signatures with a ragged and a sparse input."""
+    module = tf.Module()
+    specs = {"sums": tf.RaggedTensorSpec([None, None], tf.float32), "wide": tf.SparseTensorSpec([None, 4], tf.float32)}
+    module.sums = tf.function(lambda x: {"y": tf.reduce_sum(x, 1)}, input_signature=[specs["sums"]])
+    module.wide = tf.function(lambda x: {"y": tf.sparse.reduce_sum(x, 1)}, input_signature=[specs["wide"]])
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.sums, "wide": module.wide})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "style"),
+    [(ragged, "function"), (ragged, "functional"), (two, "functional"), (of_tensorflow_1, "function"),
+     (detached, "function")],
+)  # fmt: skip
+def test_a_copy_with_a_key_takes_the_same_rows(
+    keyjoin: Any, lines: Any, model: Any, tmp_path: Path, make: Callable[..., str], style: str
+) -> None:
+    copy = str(tmp_path / "copy")
+    made = keyjoin("wrap", f"--model={model(make)}", f"--output={copy}", f"--style={style}")
+    assert made.code == 0, made.err
+    if make is detached:  # as the original
+        assert "if x is a ragged or sparse input" in keyjoin("check", f"--input={lines(*ROWS)}", f"--model={copy}").err
+        return
+    rows = ROWS
+    if make is of_tensorflow_1:
+        rows = [{"r": row["x"], "s": wide["x"]} for row, wide in zip(ROWS, WIDE, strict=False)]
+    of_original = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(make)}")
+    done = keyjoin("run", f"--input={lines(*rows)}", f"--model={copy}", "--batch_size=2")
+    assert done.code == 0, done.err
+    assert "comes back" in done.out
+    scores = [row.get("prediction", row.get("prediction_with_key")) for row in done.rows()]
+    expected = [row["y"] for row in of_original.rows()]
+    assert scores == (expected if style == "function" else [[y] for y in expected])
+    if make is two:
+        wide = f"--input={lines(*WIDE, name='wide.jsonl')}"
+        other = keyjoin("run", wide, f"--model={copy}", "--signature=wide")
+        assert [row["y"] for row in other.rows()] == [6.0, 0.0, 2.0], other.err
+
+
+def test_a_copy_with_a_key_is_called_as_the_original(keyjoin: Any, model: Any, tmp_path: Path) -> None:
+    copy = str(tmp_path / "copy")
+    assert keyjoin("wrap", f"--model={model(ragged)}", f"--output={copy}").code == 0
+    parts = {"x": tf.constant([1.0, 2.0, 3.0]), "x_1": tf.constant([0, 2, 2, 3], tf.int64)}
+    original = tf.saved_model.load(model(ragged)).signatures["serving_default"](**parts)
+    answer = tf.saved_model.load(copy).signatures["serving_default"](**parts, key=tf.constant([7, 8, 9]))
+    assert np.array_equal(answer["prediction"], original["y"])
+    assert answer["key"].numpy().tolist() == [7, 8, 9]
+
+
+def test_a_damaged_note_of_a_copy_is_refused(keyjoin: Any, model: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert keyjoin("wrap", f"--model={model(ragged)}", f"--output={copy}").code == 0
+    graph = copy / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes().replace(b'"ragged","float32"', b'"ragged",7.0000000'))
+    refused = keyjoin("inspect", f"--model={copy}")
     assert refused.code == 2
-    assert f"its input x is {make.__name__}, which a copy with a key would not say" in refused.err
+    assert "keyjoin_composite_inputs is damaged" in refused.err
 
 
 def test_a_constant_is_no_list(model: Any) -> None:

@@ -166,6 +166,24 @@ def test_a_pipeline_of_one_s_own(folder: str) -> None:
         assert_that(scored.joined | beam.Map(lambda row: row["y"]), equal_to([28.0, 64.0]))
 
 
+def test_a_pipeline_of_one_s_own_leaves_inputs_to_their_defaults(folder: str) -> None:
+    given = {"keep_prob": 0.5, "is_training": False}
+    rows = [ROWS[0], {**ROWS[1], "bias": [0, 0, 1]}, {**ROWS[1], "scale": 3}, {"x": [1]}]
+    with beam.Pipeline("FnApiRunner") as root:
+        made = root | beam.Create(rows, reshuffle=False)
+        scored = made | "Unmapped" >> KeyedPredict(folder, constants=given)
+        assert_that(scored.joined | "Ys" >> beam.Map(lambda row: row["y"]), equal_to([24.0]), label="Joined")
+        dead = scored.dead_letters | "Why" >> beam.Map(lambda d: (d.row, d.reason, d.message.partition("; ")[2]))
+        expected = [
+            (rows[1], "collision", "feed it with input_map={'bias': 'bias'}, or rename the field"),
+            (rows[2], "collision", "feed it with constants={'scale': VALUE}, or rename the field"),
+            (rows[3], "wrong_shape", ""),
+        ]
+        assert_that(dead, equal_to(expected), label="Dead")
+        mapped = made | "Mapped" >> KeyedPredict(folder, constants={**given, "scale": 1}, input_map={"bias": "bias"})
+        assert_that(mapped.joined | "Mapped ys" >> beam.Map(lambda row: row["y"]), equal_to([32.0]), label="Fed")
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [

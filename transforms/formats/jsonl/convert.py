@@ -24,13 +24,13 @@ def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
     """The types that the fields of rows so spelled are read as."""
     types: dict[str, pa.DataType] = {}
     for feature in features:
-        for field in feature.fields:
+        for path in feature.paths:
             kind = READ_AS[feature.dtype]
             if spelling:
-                kind = _leaf(feature, (field, *feature.path), spelling)
-            for _ in range(_depth(feature, (field, *feature.path), spelling)):
+                kind = _leaf(feature, path, spelling)
+            for _ in range(_depth(feature, path, spelling)):
                 kind = pa.list_(kind)
-            types[field] = _inside(types.get(field), feature.path, kind) if feature.path else kind
+            types[path[0]] = _inside(types.get(path[0]), path[1:], kind)
     return pa.schema(list(types.items()))
 
 
@@ -101,9 +101,9 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
 def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
     """The values of each field of a feature; rows that do not fit are taken out of a mask."""
     found = []
-    for at, field in enumerate(feature.fields):
+    for at, (field, *inside) in enumerate(feature.paths):
         raw = columns.one(table[field])
-        for name in feature.path:
+        for name in inside:
             raw = pc.struct_field(raw, name)
         values, as_read = _plain(raw, feature)
         dims = feature.shape if pa.types.is_list(values.type) else ()

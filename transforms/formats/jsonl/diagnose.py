@@ -13,6 +13,7 @@ import pyarrow.json
 from transforms.columns import B64, unbase64
 from transforms.dtypes import STRING
 from transforms.mapping import numbers
+from transforms.mapping.name_lists import Path
 from transforms.reasons import Reason
 from transforms.records import Feature
 
@@ -89,10 +90,11 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
     if not isinstance(row, Pairs):
         return Reason.NOT_OBJECT.value, f"the line is {_named(row)}"
     for feature in features:
-        for field in feature.fields:
-            found = _explain_field(row, field, feature)
+        for at, path in enumerate(feature.paths):
+            has_default = bool(feature.missing) and feature.missing[at] is not None
+            found = _explain_field(row, path, feature, has_default=has_default)
             if found:
-                return found[0].value, f"field {'.'.join((field, *feature.path))}: {found[1]}"
+                return found[0].value, f"field {'.'.join(path)}: {found[1]}"
     return None
 
 
@@ -126,9 +128,9 @@ def _shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _explain_field(row: Any, field: str, feature: Feature) -> tuple[Reason, str] | None:
-    value, has_default = row, bool(feature.missing) and feature.missing[feature.fields.index(field)] is not None
-    for name in (field, *feature.path):
+def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool) -> tuple[Reason, str] | None:
+    value = row
+    for name in path:
         if value is None:
             return None if has_default else (Reason.NULL, f"null where an object with {name} is expected")
         if not isinstance(value, Pairs):

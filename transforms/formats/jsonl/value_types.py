@@ -30,8 +30,7 @@ def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
         return frozenset()
     row, found = _parsed(line), set()
     for feature in open_:
-        for field in feature.fields:
-            slot = (field, *feature.path)
+        for slot in feature.paths:
             value = _at(row, slot)
             if feature.shape == (1,) and is_list(value):
                 found.add((slot, LISTED))
@@ -78,10 +77,10 @@ def _at(value: Any, path: Path) -> Any:
 def _open_numbers(features: Sequence[Feature]) -> dict[Path, Feature]:
     """The fields of numbers that may be spelled in several ways."""
     return {
-        (field, *feature.path): feature
+        path: feature
         for feature in features
         if feature.dtype not in ("bool", STRING) and not feature.strict
-        for field in feature.fields
+        for path in feature.paths
     }
 
 
@@ -125,7 +124,7 @@ def kinds(line: bytes, features: Sequence[Feature]) -> tuple[Any, ...] | None:
     """
     try:
         row = msgspec.json.decode(line)
-        return tuple(_kind(row_paths.at(row, (f, *feature.path))) for feature in features for f in feature.fields)
+        return tuple(_kind(row_paths.at(row, path)) for feature in features for path in feature.paths)
     except (msgspec.MsgspecError, AttributeError, RecursionError):
         return None
 
@@ -138,8 +137,8 @@ def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
     """Which lines look as if the needed fields could be read; a guess, at the speed of Arrow."""
     mask = np.ones(len(lines), np.bool_)
     for feature in features:
-        for field in feature.fields:
-            name = re.escape(json.dumps((field, *feature.path)[-1], ensure_ascii=False))
+        for path in feature.paths:
+            name = re.escape(json.dumps(path[-1], ensure_ascii=False))
             found = pc.match_substring_regex(lines, rf"{name}\s*:\s*{_likely_value(feature)}\s*[,}}]")
             mask &= found.to_numpy(zero_copy_only=False)
     return mask
