@@ -79,12 +79,13 @@ def main(argv: Sequence[str]) -> Exit:
         loading = check_model.loading(options)
         loaded = loader.load(folder, loading)
         fields = {name for instance in instances if isinstance(instance, dict) for name in instance}
-        renamed = feature_mapping.resolve(options.input_map, list(loaded.inputs), fields)
-        fields |= renamed.keys()
-        constants.check(loaded.constants, fields, instances[0])
-        if left := constants.defaults(loaded.inputs, fields):
+        every = [*loaded.inputs, *(constant.name for constant in loaded.constants)]
+        named = fields | feature_mapping.resolve(options.input_map, every, fields).keys()
+        constants.check(loaded.constants, named, instances[0])
+        if left := constants.defaults(loaded.inputs, named):
             loaded = loader.load(folder, loading.with_constants(left))
     check_model.warn(options.model, loaded.findings, options.model_ops)
+    renamed = feature_mapping.resolve(options.input_map, list(loaded.inputs), fields)
     pads = padding.resolve(options.pad, list(loaded.inputs))
     request = Request(instances, options.features, renamed, options.missing, pads, options.strict_types)
     contract = _contract(loaded, options.signature, options.key_input, request)
