@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
-LETTERS = "_dead_letter/**/*.jsonl"  # where rows that cannot be scored are, below the output folder
+LETTERS = "_keyjoin/dead_letters/**/*.jsonl"  # where rows that cannot be scored are, below the output folder
 # What keyjoin, its baseline and whatever else takes keyjoin's flags are called with.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
 

@@ -38,7 +38,7 @@ class Costs(NamedTuple):
         chunk_shuffled: Bytes of a chunk that cross the join, beside those of its rows.
         process_bytes: Peak of memory, beside that of the chunk.
         chunk_byte_bytes: Peak of memory for each byte of a chunk.
-        part_line_bytes: Of `_parts.jsonl`, a part.
+        part_line_bytes: Of `_keyjoin/parts.jsonl`, a part.
         shard_part_bytes: Of the receipts' largest shard, a part of all parts.
         end_part_seconds: Of the run's end, in the process that started it, a part.
         end_bytes: Peak of memory of the run's end that does not grow with the parts.

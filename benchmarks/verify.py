@@ -152,7 +152,7 @@ def check_same(ours: Predictions, theirs: Predictions) -> None:
 
 def totals(output: Path) -> dict[str, int]:
     """The sums in keyjoin's manifest; empty where there is none."""
-    manifest = output / "_manifest.json"
+    manifest = output / "_keyjoin/manifest.json"
     return json.loads(manifest.read_text())["totals"] if manifest.exists() else {}
 
 

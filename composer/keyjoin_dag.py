@@ -39,6 +39,7 @@ log = logging.getLogger("airflow.task")
 
 DAG_ID = "keyjoin"
 CONSOLE = "https://console.cloud.google.com/storage/browser"
+MANIFEST = "_keyjoin/manifest.json"  # in the output, as are the dead letters
 PATH = r"gs://[a-z0-9][a-z0-9._-]+/\S+"
 LIMIT = r"([a-z_]+=)?(\d+\.?\d*|\.\d+)"
 # A yes or no until some release of Airflow 3, the factor since then: there, True would be a factor of 1.
@@ -160,7 +161,10 @@ def launch_body(params: Mapping[str, Any], day: str) -> dict[str, Any]:
 def links(output: str) -> dict[str, str]:
     """Where a run's report and its dead letters are to be looked at."""
     folder = output.removeprefix("gs://")
-    return {"report": f"{CONSOLE}/_details/{folder}/_manifest.json", "dead_letters": f"{CONSOLE}/{folder}/_dead_letter"}
+    return {
+        "report": f"{CONSOLE}/_details/{folder}/{MANIFEST}",
+        "dead_letters": f"{CONSOLE}/{folder}/_keyjoin/dead_letters",
+    }
 
 
 def bucket_and_name(path: str) -> tuple[storage.Bucket, str]:
@@ -195,7 +199,7 @@ def read(path: str) -> bytes | None:
 
 def over_error_limit(output: str, before: str | None = None) -> str | None:
     """What a run says that had more bad rows than it may; None of any other, and of the one before it."""
-    manifest = read(f"{output}/_manifest.json") or b"{}"
+    manifest = read(f"{output}/{MANIFEST}") or b"{}"
     found = json.loads(manifest)
     if found.get("status") != "over the error limit" or hashlib.sha256(manifest).hexdigest() == before:
         return None
@@ -216,16 +220,16 @@ def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         AirflowFailException: It is not complete, its ledger does not add up, or it is a run of something else.
     """
-    success, manifest = read(f"{output}/_SUCCESS"), read(f"{output}/_manifest.json")
+    success, manifest = read(f"{output}/_SUCCESS"), read(f"{output}/{MANIFEST}")
     if success is None or manifest is None:
-        missing = "_SUCCESS" if success is None else "_manifest.json"
+        missing = "_SUCCESS" if success is None else MANIFEST
         raise AirflowFailException(
             over_error_limit(output)
             or f"{output} has no {missing}: the run is not complete; clear score, and it goes on"
         )
     digest = hashlib.sha256(manifest).hexdigest()
     if digest.encode() not in success:
-        raise AirflowFailException(f"_SUCCESS in {output} is not that of its _manifest.json: keyjoin verify tells more")
+        raise AirflowFailException(f"_SUCCESS in {output} is not that of its {MANIFEST}: keyjoin verify tells more")
     found = json.loads(manifest)
     options, totals = found["options"], found["totals"]
     for name, there in (("input", options["input"]), ("model", [options["model"]])):
@@ -270,7 +274,7 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
             if self._is_done(asked["parameters"]):
                 log.info("%s is complete: nothing is started", asked["parameters"]["output"])
                 return None
-            manifest = read(f"{asked['parameters']['output']}/_manifest.json") or b""
+            manifest = read(f"{asked['parameters']['output']}/{MANIFEST}") or b""
             before = hashlib.sha256(manifest).hexdigest()
             job = self.hook.launch_job_with_flex_template(body=self.body, **where)
         job_id: str = job["id"]

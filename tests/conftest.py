@@ -88,17 +88,16 @@ class Result(NamedTuple):
 
     def parts(self) -> list[Path]:
         """The parts, by name."""
-        found = self.output.rglob("*-of-*")
-        return sorted(p for p in found if not {"_dead_letter", "_temp"} & set(p.parts))
+        return sorted(p for p in self.output.rglob("*-of-*") if "_keyjoin" not in p.parts)
 
     def dead(self) -> list[dict[str, Any]]:
         """The dead letters, in the order of the parts' names."""
-        found = sorted(self.output.glob("_dead_letter/**/*.jsonl"))
+        found = sorted(self.output.glob("_keyjoin/dead_letters/**/*.jsonl"))
         return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
     def manifest(self) -> dict[str, Any]:
         """The manifest."""
-        found: dict[str, Any] = json.loads((self.output / "_manifest.json").read_text())
+        found: dict[str, Any] = json.loads((self.output / "_keyjoin/manifest.json").read_text())
         return found
 
     def complete(self) -> bool:

@@ -2,7 +2,8 @@
 
 import enum
 
-DEAD_LETTERS = "_dead_letter"  # the folder of rows that could not be scored, in the output
+OWN = "_keyjoin"  # the folder in the output of all files that hold no joined rows
+DEAD_LETTERS = f"{OWN}/dead_letters"  # the folder of rows that could not be scored
 
 
 class Reason(enum.Enum):

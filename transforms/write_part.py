@@ -157,7 +157,7 @@ def letters_name(part: str) -> str:
     """Where the dead letters of a part are, relative to the output folder.
 
     >>> letters_name("sub/a-00000-of-00001.jsonl")
-    '_dead_letter/sub/a-00000-of-00001.jsonl'
+    '_keyjoin/dead_letters/sub/a-00000-of-00001.jsonl'
     """
     stem = plain_name(part).rpartition(".")[0]
     suffix = part[len(stem) :]

@@ -83,8 +83,8 @@ def to_record(kind: Any, fields: Mapping[str, Any]) -> Any:
 def receipt_path(temp: str, part: str) -> str:
     """Where the receipt of a part is.
 
-    >>> receipt_path("out/_temp", "sub/a-00000-of-00001.jsonl")
-    'out/_temp/receipts/sub/a-00000-of-00001.jsonl.json'
+    >>> receipt_path("out/_keyjoin/temp", "sub/a-00000-of-00001.jsonl")
+    'out/_keyjoin/temp/receipts/sub/a-00000-of-00001.jsonl.json'
     """
     return files.join(temp, RECEIPTS, *f"{part}.json".split("/"))
 
@@ -159,7 +159,7 @@ def read_receipts(temp: str) -> Iterator[PartReceipt]:
 
 
 def read_list(path: str) -> Iterator[PartReceipt]:
-    """The receipts in a file, a line each: a run's list, or `_parts.jsonl`.
+    """The receipts in a file, a line each: a run's list, or `_keyjoin/parts.jsonl`.
 
     Raises:
         RunError: A line is none.

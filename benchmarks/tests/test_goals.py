@@ -183,7 +183,7 @@ def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
         good, bad = lists(work)
         change(good, bad)
         output = Path(command[command.index("--output") + 1])
-        (output / "_dead_letter").mkdir(parents=True)
+        (output / "_keyjoin/dead_letters").mkdir(parents=True)
         part = output / f"x-0-of-1{WORKLOADS[work].suffix}"
         if part.suffix == TFRECORD:
             with tf.io.TFRecordWriter(str(part)) as writer:
@@ -192,7 +192,7 @@ def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
         else:
             part.write_text("".join(good))
         if bad:
-            (output / "_dead_letter" / part.name).write_text(letters(bad))
+            (output / "_keyjoin/dead_letters" / part.name).write_text(letters(bad))
         return Usage(0, 1.0, 1.0, 10**9)
 
     return measure

@@ -26,7 +26,7 @@ from pipeline.run_folder import ledger, manifest, records, resume
 from pipeline.run_folder.commit import commit, over_error_limit
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS
-from pipeline.run_folder.place import in_place, staged
+from pipeline.run_folder.place import in_place, own_names, staged
 from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import finish, is_ready
 from pipeline.run_folder.resume import Earlier, Stage
@@ -88,9 +88,9 @@ def main(argv: Sequence[str]) -> Exit:
     collect_garbage()
     beam_compat.quiet()
     run: str = given.run
-    if not files.names_in(run) & {JOB, MANIFEST}:
-        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     check_files(run)
+    if not own_names(run) & {JOB, MANIFEST}:
+        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     check_changeable(run, "replay")
     with locked(run) as prove_lock:
         if is_ready(run):
@@ -161,7 +161,7 @@ def _look(run: str) -> Earlier:
 
 
 def _is_over_error_limit(run: str, job: Job) -> bool:
-    """Whether a run has a manifest already, and that is the one of its `_job.json`."""
+    """Whether a run has a manifest already, and that is the one of its `_keyjoin/job.json`."""
     made = records.read(run, Manifest)
     return made is not None and made.status == records.OVER_ERROR_LIMIT and made.settings() == job.settings()
 

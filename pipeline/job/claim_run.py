@@ -1,7 +1,7 @@
 """ClaimRun: the first step of a graph that another runner runs, which settles whether this job may do the run.
 
 A graph outlives its command: a template is started twice, a job is cloned, another command takes the folder over. So
-the graph and `_job.json` have the id of the run. Before anything else is written, one job claims the run.
+the graph and `_keyjoin/job.json` have the id of the run. Before anything else is written, one job claims the run.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class ClaimRun(beam.PTransform[beam.Pipeline, beam.PCollection[Source]]):
     Output: PCollection[Source], as planned
 
     Attributes:
-        place: Where the run writes, with its `_job.json`.
+        place: Where the run writes, with its `_keyjoin/job.json`.
         run: The id of the run.
     """
 
@@ -97,7 +97,7 @@ def is_done(folder: str, run: str, mark: str = SUCCESS) -> bool:
 
 
 def own_job(output: str, run: str) -> records.Job:
-    """The `_job.json` of a run.
+    """The `_keyjoin/job.json` of a run.
 
     Raises:
         RunError: There is none, or it is that of another run.

@@ -1,8 +1,8 @@
 """CommitRun: the last steps of a graph that nobody has to wait for.
 
-Beam may run a step again, also while another attempt at it goes on. So what is committed is made of the folder's
-`_job.json`, the receipts and one time alone, which every attempt sees: all of them write the same bytes. What they
-need is removed by a step of its own, after one of them has ended.
+Beam may run a step again, also while another attempt at it goes on. So the commit depends on the folder's
+`_keyjoin/job.json`, the receipts and one time only, which every attempt sees: all attempts write the same bytes. A
+step of its own removes what they need, after one of them has ended.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
     Output: PCollection[str], the folder
 
     Attributes:
-        place: Where the run writes, with its `_job.json`.
+        place: Where the run writes, with its `_keyjoin/job.json`.
         run: The id of the run.
         started: When the run was, in seconds since 1970.
     """
@@ -86,7 +86,7 @@ def clear_folder(place: Place, run: str, lists: int) -> None:
 
 
 def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
-    """Commits the run that a folder's `_job.json` tells of; does nothing if that was done.
+    """Commits the run that a folder's `_keyjoin/job.json` tells of; does nothing if that was done.
 
     Args:
         place: Where the run writes.

@@ -228,7 +228,7 @@ class Service:
         template it is also the job of this name; with one, that name is the one of the job that is being launched.
 
         Args:
-            recorded: The runs that the output's `_job.json` tell of.
+            recorded: The runs that the output's `_keyjoin/job.json` tell of.
 
         Raises:
             RunError: The service does not say.

@@ -64,7 +64,7 @@ def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
     Args:
         root: The pipeline.
         job: The job.
-        run: The id of the run, which is in the output's `_job.json`.
+        run: The id of the run, which is in the output's `_keyjoin/job.json`.
 
     Returns:
         PCollection[str]: the files with the receipts of all parts, see `read_receipts`.

@@ -232,8 +232,8 @@ class BadRowOptions:
     )
     bad_rows: str = flag(
         kinds.choice("apart", "null"),
-        "where bad rows are written: apart, in _dead_letter/; null: also in the parts, in their place, with null "
-        "predictions and an error (default: %(default)s)",
+        "where bad rows are written: apart, in _keyjoin/dead_letters/; null: also in the parts, in their place, with "
+        "null predictions and an error (default: %(default)s)",
         default="apart",
     )
     error_field: str | None = flag(

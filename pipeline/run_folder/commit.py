@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.run_folder import ledger, manifest
-from pipeline.run_folder.names import TEMP, is_part, is_unfinished
+from pipeline.run_folder.names import is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings
 from pipeline.run_folder.unexpected_files import of_sources
@@ -112,7 +112,7 @@ def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -
     for part in read_receipts(temp):
         for name, _ in written_of(part):
             written.pop(name, None)
-    unnamed = [name for name in written if is_part(name) and name.split("/")[0] != TEMP]
+    unnamed = [name for name in written if is_part(name) and not is_temporary(name)]
     ours = of_sources(unnamed, sources)
     other = next((name for name in unnamed if name not in ours and not is_unfinished(name)), None)
     if other is not None:

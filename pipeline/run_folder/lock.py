@@ -41,8 +41,8 @@ def locked(output: str) -> Iterator[Callable[[], None]]:
         UsageError: Another run holds it; says which.
     """
     if files.is_local(output):
-        with _made(output):
-            path = os.path.join(output, LOCK)
+        path = files.below(output, LOCK)
+        with _made(os.path.dirname(path)):
             lock = _take(path, output)
             try:
                 yield lambda: None

@@ -1,6 +1,6 @@
 """The manifest: the JSON record of a run; and `_SUCCESS`, which is written last.
 
-`_manifest.json` is as small for a million parts as for one: parts and sources are in files of their own, a
+`_keyjoin/manifest.json` is as small for a million parts as for one: parts and sources are in files of their own, a
 line each, which are written and read without holding them all.
 """
 
@@ -125,12 +125,12 @@ def kept_of(model: LoadedModel) -> Kept:
 
 
 def planned_path(temp: str, digest: str) -> str:
-    """Where the list of planned sources is: under its sha256, so that `_job.json` never names another one."""
+    """Where the list of planned sources is: under its sha256, so that `_keyjoin/job.json` never names another one."""
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
 def begin(output: str, settings: LoadedSettings, sources: Iterable[Source]) -> None:
-    """Writes what is about to run; with `_job.json` the folder is marked as a run's output."""
+    """Writes what is about to run; with `_keyjoin/job.json` the folder is marked as a run's output."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
     _write_anew(planned_path(files.join(output, TEMP), digest), listed)
@@ -143,7 +143,7 @@ def _fields(settings: LoadedSettings) -> dict[str, Any]:
 
 
 def read_planned(temp: str, job: Job) -> list[Source] | None:
-    """The sources that an unfinished run was to read, by its `_job.json`; None if their list is not there whole."""
+    """The planned sources of an unfinished run, by its `_keyjoin/job.json`; None if their list is not there whole."""
     path = planned_path(temp, job.sources_sha256)
     found = files.read_small(path)
     if found is None or hashlib.sha256(found).hexdigest() != job.sources_sha256:
@@ -166,7 +166,7 @@ def commit(
     """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
 
     Killed before `_SUCCESS`, the run is unfinished, and all of its parts are found done; killed after it, it is
-    complete, whatever is left of `_job.json` and the temporary folder.
+    complete, whatever is left of `_keyjoin/job.json` and the temporary folder.
 
     Args:
         output: Output folder.
@@ -250,7 +250,7 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
 
 
 def read_sources(path: str) -> Iterator[Source]:
-    """The sources in a file, a line each, as `_sources.jsonl` has them.
+    """The sources in a file, a line each, as `_keyjoin/sources.jsonl` has them.
 
     Raises:
         RunError: A line is damaged.
@@ -264,7 +264,7 @@ def decode_source(line: bytes) -> Source:
     Raises:
         ValueError: It is none.
     """
-    totals = frozenset(ledger.Totals.__struct_fields__)  # which the lines of `_sources.jsonl` have besides
+    totals = frozenset(ledger.Totals.__struct_fields__)  # which the lines of `_keyjoin/sources.jsonl` have besides
     fields = {name: value for name, value in decode_object(line).items() if name not in totals}
     made: Source = to_record(Source, fields)
     return made

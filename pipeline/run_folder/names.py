@@ -1,17 +1,21 @@
-"""What a run calls its own files in the output folder; leading underscores hide them from other readers."""
+"""The names of a run's files, relative to its output folder.
+
+All that is not a part and not `_SUCCESS` lies in one folder, `_keyjoin`: a plain glob such as `out/*.jsonl` does not
+look into folders, and Spark, Hive and Beam readers skip names with a leading underscore.
+"""
 
 import re
 
-from transforms.reasons import DEAD_LETTERS
+from transforms.reasons import OWN
 
-TEMP = "_temp"
-LOCK = "_lock"
-JOB = "_job.json"
-MANIFEST = "_manifest.json"
-PARTS = "_parts.jsonl"
-SOURCES = "_sources.jsonl"
 SUCCESS = "_SUCCESS"
-TRACEBACK = "_error.txt"
+TEMP = f"{OWN}/temp"
+LOCK = f"{OWN}/lock"
+JOB = f"{OWN}/job.json"
+MANIFEST = f"{OWN}/manifest.json"
+PARTS = f"{OWN}/parts.jsonl"
+SOURCES = f"{OWN}/sources.jsonl"
+TRACEBACK = f"{OWN}/error.txt"
 
 # In TEMP: the planned sources, named by their sha256; what receipts and chunks call their folders is theirs.
 PLANNED = "sources"
@@ -20,9 +24,11 @@ NEXT = "next"  # a new result of a complete output, see `pipeline.run_folder.rep
 MODEL = "model"  # a model for workers that cannot read the one that was given
 
 # In TEMP/NEXT: written last, as SUCCESS is in the output.
-READY = "_READY"
+READY = f"{OWN}/ready"
 
-RESERVED = (TEMP, LOCK, DEAD_LETTERS, JOB, MANIFEST, PARTS, SOURCES, SUCCESS, TRACEBACK)
+FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, TRACEBACK, READY)
+# What marks a folder as an output of keyjoin up to version 0.1, which kept its files beside the parts.
+OLDER = ("_keyjoin/job.json", "_keyjoin/manifest.json")
 PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")
 # What `transforms.storage.files.write_whole` writes to before a file gets its name.
 UNFINISHED = re.compile(r"(^|/)_[^/]+\.[0-9a-f]{32}\.tmp$")
@@ -33,11 +39,15 @@ BEFORE_ALL = re.compile(rf"^{LOCK}$|^{TEMP}/({PLANNED}|receipts|lists|spill)/")
 def is_ours(name: str) -> bool:
     """Whether a run writes files of such a name, relative to the output folder.
 
-    >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_temp/x"), is_ours("_dead_letter/x"), is_ours("notes.txt")
-    (True, True, False, False)
+    >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_keyjoin/temp/x"), is_ours("_keyjoin/dead_letters/x")
+    (True, True, False)
     """
-    folder = name.partition("/")[0]
-    return is_part(name) or is_unfinished(name) or name in RESERVED or (folder in RESERVED and folder != DEAD_LETTERS)
+    return is_part(name) or is_unfinished(name) or name in FILES or is_temporary(name)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file lies in the folder for what is gone after the run."""
+    return name.startswith(f"{TEMP}/")
 
 
 def is_part(name: str) -> bool:
@@ -67,11 +77,11 @@ def without_number(name: str) -> str:
 def is_inside(name: str) -> bool:
     """Whether the name of a part, as a list of parts has it, leads to nowhere but the run's own parts.
 
-    >>> [is_inside(f"{folder}a-00000-of-00001.jsonl") for folder in ("", "sub/", "../", "/", "sub/../../", "_temp/")]
+    >>> [is_inside(f"{folder}a-00000-of-00001.jsonl") for folder in ("", "sub/", "../", "/", "sub/../../", "_keyjoin/")]
     [True, True, False, False, False, False]
     """
     steps = name.split("/")
-    return is_part(name) and not {"", ".", ".."} & set(steps) and "\0" not in name and steps[0] not in RESERVED
+    return is_part(name) and not {"", ".", ".."} & set(steps) and "\0" not in name and steps[0] not in (OWN, SUCCESS)
 
 
 def is_unfinished(name: str) -> bool:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from pipeline.run_folder.names import NEXT, READY, SUCCESS, TEMP
+from transforms.reasons import OWN
 from transforms.storage import files
 
 
@@ -11,7 +12,7 @@ class Place(NamedTuple):
 
     Attributes:
         output: The folder that the user named.
-        work: The folder that parts are written to: the output, or `_temp/next` in it while the output is complete.
+        work: The folder that parts are written to: the output, or its `_keyjoin/temp/next` while that is complete.
     """
 
     output: str
@@ -41,3 +42,8 @@ def in_place(output: str) -> Place:
 def staged(output: str) -> Place:
     """The place of a run that replaces a complete output, or of a replay."""
     return Place(output, files.join(output, TEMP, NEXT))
+
+
+def own_names(output: str) -> set[str]:
+    """Names of the files and folders right in an output's `_keyjoin`, relative to the output."""
+    return {f"{OWN}/{name}" for name in files.names_in(files.join(output, OWN))}

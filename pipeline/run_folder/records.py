@@ -1,4 +1,4 @@
-"""The records of a run, `_job.json` and `_manifest.json`, as types: they are encoded and decoded here alone.
+"""Encodes and decodes the records of a run as types: `_keyjoin/job.json` and `_keyjoin/manifest.json`.
 
 Decoding is strict: a file in an output folder may have been edited, cut, or written by somebody else. What is not
 exactly a record of this version raises a ValueError, so no field is looked up by its name anywhere else.
@@ -25,7 +25,7 @@ from transforms.records import Count, Feature
 from transforms.storage import files
 from transforms.storage.files import Written
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 VERSION_FIELD = "schema_version"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -192,7 +192,7 @@ class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Job(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
-    """`_job.json`: a run that has begun.
+    """`_keyjoin/job.json`: a run that has begun.
 
     Attributes:
         sources_sha256: Of the list of planned sources, which also names the list.
@@ -221,7 +221,7 @@ class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources
 
 
 class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
-    """`_manifest.json`: a run that has ended.
+    """`_keyjoin/manifest.json`: a run that has ended.
 
     Attributes:
         status: `complete`, or `over the error limit` for a run with more bad rows than its limit.

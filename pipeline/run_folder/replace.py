@@ -1,11 +1,11 @@
 """Replaces an output: a new result is written to a folder of its own, and put in place once it is whole.
 
-What is complete stays complete meanwhile. Only the folder `_temp/next` changes; it holds the files that the output
-will have and does not have yet, beside lists and a manifest of all files that it will have. `_READY` is written there
-last. From then on every command on the output first does the rest, as often as need be:
+What is complete stays complete meanwhile. Only the folder `_keyjoin/temp/next` changes; it holds the files that the
+output will have and does not have yet, beside lists and a manifest of all files that it will have. `_keyjoin/ready` is
+written there last. From then on every command on the output first does the rest, as often as need be:
 
     `_SUCCESS` goes -> files are put in place -> those that only the former result lists go -> lists, manifest
-                    -> `_SUCCESS` -> `_READY` and the temporary folder go
+                    -> `_SUCCESS` -> `_keyjoin/ready` and the temporary folder go
 """
 
 import contextlib

@@ -2,16 +2,16 @@
 
 A folder is in one of these states; each step of a run leads from one to another in a single file operation:
 
-    nothing      -> `_job.json` is written            -> unfinished
-    unfinished   -> `_SUCCESS` is written             -> complete
-    unfinished   -> too many bad rows: `_job.json` goes -> committed
-    committed    -> `_job.json` is written            -> unfinished
-    complete     -> `_READY` is written in `_temp/next` -> ready
-    ready        -> `_SUCCESS` is written, `_READY` goes -> complete
+    nothing      -> `_keyjoin/job.json` is written            -> unfinished
+    unfinished   -> `_SUCCESS` is written                     -> complete
+    unfinished   -> too many bad rows: `_keyjoin/job.json` goes -> committed
+    committed    -> `_keyjoin/job.json` is written            -> unfinished
+    complete     -> in `_keyjoin/temp/next` `_keyjoin/ready` is written -> ready
+    ready        -> `_SUCCESS` is written, `_keyjoin/ready` goes -> complete
 
 What is complete stays complete until a new result is whole: `--overwrite`, `--incremental` and a replay write to the
-folder `_temp/next`, which is in one of the first three states itself. A folder that is ready has a new result which is
-whole: every command puts it in place before anything else, see `pipeline.run_folder.replace`.
+folder `_keyjoin/temp/next`, which is in one of the first three states itself. A folder that is ready has a new result
+which is whole: every command puts it in place before anything else, see `pipeline.run_folder.replace`.
 """
 
 import enum
@@ -28,8 +28,8 @@ from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs
 from pipeline.run_folder import manifest, records
 from pipeline.run_folder.lock import locked
-from pipeline.run_folder.names import JOB, LOCK, MANIFEST, NEXT, PARTS, SOURCES, SUCCESS, TEMP, TRACEBACK
-from pipeline.run_folder.place import Place, in_place, staged
+from pipeline.run_folder.names import JOB, LOCK, MANIFEST, NEXT, PARTS, SOURCES, SUCCESS, TEMP, TRACEBACK, is_temporary
+from pipeline.run_folder.place import Place, in_place, own_names, staged
 from pipeline.run_folder.records import Job, LoadedSettings, Manifest, Settings
 from pipeline.run_folder.unexpected_files import leftovers
 from transforms.errors import RunError, UsageError
@@ -59,7 +59,7 @@ class Earlier(NamedTuple):
     Attributes:
         folder: Where.
         stage: How far it came.
-        record: Its `_job.json` if it was not finished, else its `_manifest.json`.
+        record: Its `_keyjoin/job.json` if it was not finished, else its `_keyjoin/manifest.json`.
         sources: What it was to read; None if it was killed before that was written.
     """
 
@@ -158,7 +158,7 @@ def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bo
 
 
 def _is_whole(job: bytes) -> bool:
-    """Whether `_job.json` was written to its end; an object store may keep what came of a write that failed.
+    """Whether `_keyjoin/job.json` was written to its end; an object store may keep what came of a write that failed.
 
     One that was not is of a run that had not begun.
     """
@@ -325,7 +325,7 @@ def clean(output: str) -> None:
     Raises:
         UsageError: It is still there, and holds the folder.
     """
-    if files.names_in(output) & {JOB, TEMP, LOCK} and unfinished(output) is None:
+    if own_names(output) & {JOB, TEMP, LOCK} and unfinished(output) is None:
         with locked(output):
             manifest.clear(output)
 
@@ -368,10 +368,10 @@ def begin(
         if earlier.stage is not Stage.UNFINISHED:
             _restore(files.join(earlier.folder, PARTS), temp)
     manifest.begin(output, settings, sources)
-    # From here on `_job.json` tells what the folder is; what else an earlier run wrote about itself can go.
+    # From here on `_keyjoin/job.json` tells what the folder is; what else an earlier run wrote about itself can go.
     if overwrite and earlier is None and not place.is_staged:
         # These and no more: see `check_folder`. What has appeared since is not keyjoin's.
-        files.delete_files(output, [name for name in there if name.split("/")[0] not in (LOCK, JOB, TEMP)])
+        files.delete_files(output, [name for name in there if name not in (LOCK, JOB) and not is_temporary(name)])
         return
     stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK)]
     files.delete_files(output, [*stale, *leftovers(there, sources)])

@@ -6,23 +6,25 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pipeline.options.run_options import RunOptions
 from pipeline.run_folder.names import (
+    FILES,
     JOB,
     MANIFEST,
     MODEL,
     NEXT,
+    OLDER,
     PLANNED,
-    RESERVED,
     SUCCESS,
     TEMP,
     is_nothing,
     is_ours,
     is_part,
+    is_temporary,
     is_unfinished,
     whole_name,
     without_number,
 )
 from transforms.errors import RunError, UsageError
-from transforms.reasons import DEAD_LETTERS
+from transforms.reasons import DEAD_LETTERS, OWN
 from transforms.records import Source
 from transforms.split_into_chunks import SPILL, most_bytes
 from transforms.storage import files, objects
@@ -31,8 +33,8 @@ from transforms.storage.regular import kind_of, not_regular
 from transforms.write_part import letters_name
 from transforms.write_receipts import LISTS, RECEIPTS
 
-FOLDERS = (TEMP, DEAD_LETTERS, *(f"{TEMP}/{name}" for name in (PLANNED, NEXT, MODEL, RECEIPTS, LISTS, SPILL)))
-MARKS = (JOB, MANIFEST, SUCCESS)
+FOLDERS = (OWN, TEMP, DEAD_LETTERS, *(f"{TEMP}/{name}" for name in (PLANNED, NEXT, MODEL, RECEIPTS, LISTS, SPILL)))
+MARKS = (JOB, MANIFEST, SUCCESS, *OLDER)
 SMALL_CHUNK = 1 << 16  # bytes; chunks that are smaller than this and than --chunk_bytes are not reckoned with
 OBJECT_NAME = 1024  # bytes: https://cloud.google.com/storage/docs/objects#naming
 
@@ -57,7 +59,7 @@ def check_folder(options: RunOptions, there: Iterable[str], sources: Sequence[So
         raise UsageError(
             f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
         )
-    parts = [name for name in names if is_part(name) and name.split("/")[0] != TEMP]
+    parts = [name for name in names if is_part(name) and not is_temporary(name)]
     ours = of_sources(parts, sources)
     foreign = [name for name in names if not is_ours(name)] or [name for name in parts if name not in ours]
     if foreign:
@@ -85,11 +87,10 @@ def check_alone(output: str, there: Iterable[str]) -> None:
         UsageError: It is refused.
     """
     for name in there:
-        folder, _, base = name.rpartition("/")
-        if folder and base in MARKS and folder.split("/")[0] != TEMP:
-            raise UsageError(
-                f"--output {output} holds the output of another run, {files.join(output, folder)}; choose another one"
-            )
+        mark = next((mark for mark in MARKS if name.endswith(f"/{mark}")), None)
+        if mark is not None and not name.startswith(f"{OWN}/"):
+            folder = files.join(output, name.removesuffix(f"/{mark}"))
+            raise UsageError(f"--output {output} holds the output of another run, {folder}; choose another one")
     for folder in _above(output):
         found = next((name for name in MARKS if _is_there(files.join(folder, name))), None)
         if found is not None:
@@ -141,7 +142,7 @@ def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
     """
     unfinished = [name for name in names if is_unfinished(name)]
     ours = of_sources(unfinished, sources)
-    return [name for name in unfinished if name in ours or whole_name(name).split("/")[0] in RESERVED]
+    return [name for name in unfinished if name in ours or whole_name(name).split("/")[0] in (OWN, SUCCESS)]
 
 
 def _made_from(name: str) -> set[str]:
@@ -154,10 +155,25 @@ def _made_from(name: str) -> set[str]:
     return {plain} if lettered == plain else {lettered, lettered.removesuffix(".jsonl")}
 
 
+def check_layout(output: str) -> None:
+    """Refuses an output of a version that kept its files beside the parts, which this one does not read or replace.
+
+    Raises:
+        UsageError: It is one.
+    """
+    older = next((name for name in OLDER if _is_there(files.join(output, name))), None)
+    if older is not None:
+        raise UsageError(
+            f"{output} has {older}, so an older version of keyjoin wrote it; use that version for this folder, or "
+            "choose another folder"
+        )
+
+
 def check_files(output: str) -> set[str]:
     """Refuses links, pipes, sockets and devices, and folders in the place of files, under any name that keyjoin uses.
 
-    A folder that holds one is refused as a whole, so that no command follows a link or waits for a pipe.
+    A folder that holds one is refused as a whole, so that no command follows a link or waits for a pipe. So is an
+    output of an older version, see `check_layout`.
 
     Returns:
         The folders below the output, relative to it; none in an object store.
@@ -165,10 +181,11 @@ def check_files(output: str) -> set[str]:
     Raises:
         UsageError: There is one, or a folder cannot be listed.
     """
+    check_layout(output)
     folders: set[str] = set()
     if not files.is_local(output):
         return folders
-    for folder, name in itertools.product((output, os.path.join(output, TEMP, NEXT)), (*RESERVED, *FOLDERS)):
+    for folder, name in itertools.product((output, os.path.join(output, TEMP, NEXT)), (*FILES, *FOLDERS)):
         path = os.path.join(folder, name)
         if os.path.lexists(path) and (kind_of(path) == "a folder") != (name in FOLDERS):
             raise UsageError(not_regular(path))

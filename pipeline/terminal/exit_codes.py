@@ -34,8 +34,8 @@ class Exit(enum.IntEnum):
         "failed",
         "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no new "
         "`_SUCCESS`.",
-        "Read the last line, look into `_dead_letter/`, mend the cause, and give the same command, which goes on from "
-        "there; where rows of the input had to be mended, with --overwrite.",
+        "Read the last line, look into `_keyjoin/dead_letters/`, mend the cause, and give the same command, which goes "
+        "on from there; where rows of the input had to be mended, with --overwrite.",
     )
     USAGE = (
         2,

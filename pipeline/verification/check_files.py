@@ -21,19 +21,20 @@ import msgspec
 
 from pipeline.options.run_options import command
 from pipeline.run_folder import ledger, manifest, records
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, RESERVED, SOURCES, SUCCESS, is_inside
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS, is_inside
 from pipeline.run_folder.place import staged
 from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import is_ready
-from pipeline.run_folder.unexpected_files import of_sources
+from pipeline.run_folder.unexpected_files import check_layout, of_sources
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted
 from pipeline.verification.findings import Cure, Finding
 from transforms.errors import RunError, UsageError
-from transforms.reasons import DEAD_LETTERS
+from transforms.reasons import DEAD_LETTERS, OWN
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files, lookup
+from transforms.storage.regular import kind_of, not_regular
 from transforms.threads import in_threads
 from transforms.write_part import written_of
 from transforms.write_receipts import read_list
@@ -60,9 +61,10 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
         What they say, None if that is nothing that the rest could be compared with; and what is wrong with them.
 
     Raises:
-        UsageError: There is no run.
+        UsageError: There is no run, or it is one of an older version.
         RunError: It is not complete.
     """
+    check_layout(run)
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
     if success is None and is_ready(run):
         new = records.read(staged(run).work, Manifest)
@@ -96,7 +98,9 @@ def _going_on(run: str, job: bytes) -> str:
 
 
 def _read(run: str, name: str) -> bytes | None:
-    path = files.join(run, name)
+    path, own = files.join(run, name), files.join(run, OWN)
+    if files.is_local(run) and os.path.lexists(own) and kind_of(own) != "a folder":
+        raise UsageError(not_regular(own))
     if not _is_regular(path):
         raise UsageError(f"{path} is no file; move it away")
     return files.read_small(path)
@@ -226,10 +230,8 @@ def check_names(run: str) -> Iterator[Finding]:
 
 def _is_read(name: str) -> bool:
     """Whether somebody would take a file for joined rows or dead letters."""
-    folder, *below = name.split("/")
-    if folder == DEAD_LETTERS and below:
-        return not any(step.startswith(("_", ".")) for step in below)
-    return folder not in RESERVED and not any(step.startswith(("_", ".")) for step in (folder, *below))
+    steps = name.removeprefix(f"{DEAD_LETTERS}/").split("/")
+    return not any(step.startswith(("_", ".")) for step in steps)
 
 
 def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:

@@ -94,21 +94,21 @@ def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
     out = place.here / "out"
     left = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     moved = {name: text.replace(str(place.here).encode(), place.there.encode()) for name, text in left.items()}
-    for line in left["_parts.jsonl"].splitlines():
+    for line in left["_keyjoin/parts.jsonl"].splitlines():
         # Dead letters name their source, so their checksum changes with it.
         receipt = json.loads(line)
         if receipt["dead"]:
             checksum = google_crc32c.value(moved[letters_name(receipt["chunk"]["part"])])
             old, new = (f'"dead_checksum":{value},'.encode() for value in (receipt["dead_checksum"], checksum))
-            moved["_parts.jsonl"] = moved["_parts.jsonl"].replace(old, new)
+            moved["_keyjoin/parts.jsonl"] = moved["_keyjoin/parts.jsonl"].replace(old, new)
     return kept(moved)
 
 
 def kept(left: dict[str, bytes]) -> dict[str, bytes]:
     """Parts, dead letters and the ledger, less the time at which a source was written."""
-    found = {name: text for name, text in left.items() if name not in ("_manifest.json", "_SUCCESS")}
+    found = {name: text for name, text in left.items() if name not in ("_keyjoin/manifest.json", "_SUCCESS")}
     written = rb'"updated":[\d.e+]+,"version":"[^"]*"'
-    found["_sources.jsonl"] = re.sub(written, b'"updated":0', found["_sources.jsonl"])
+    found["_keyjoin/sources.jsonl"] = re.sub(written, b'"updated":0', found["_keyjoin/sources.jsonl"])
     return found
 
 

@@ -67,7 +67,7 @@ def test_a_file_that_comes_after_the_plan_is_no_part_of_the_run(cloud: Cloud, ru
     cloud.api.run = come
     done = run()
     assert done.code == 0, done.err
-    assert json.loads(out(cloud)["_manifest.json"])["totals"]["rows"] == 20
+    assert json.loads(out(cloud)["_keyjoin/manifest.json"])["totals"]["rows"] == 20
     assert "is new since" in run().err
 
 
@@ -93,7 +93,7 @@ class TestATemplateThatIsStartedTwice:
     ) -> None:
         assert start().current_state == State.JOB_STATE_DONE
         complete = out(cloud)
-        assert json.loads(complete["_manifest.json"])["totals"]["rows"] == 20
+        assert json.loads(complete["_keyjoin/manifest.json"])["totals"]["rows"] == 20
         rows(cloud, MORE)
         assert start().current_state == State.JOB_STATE_DONE
         assert start("cloned", "us-central1").current_state == State.JOB_STATE_DONE
@@ -115,7 +115,7 @@ class TestATemplateThatIsStartedTwice:
         (other,) = others
         assert other.current_state == State.JOB_STATE_FAILED
         assert "is written by another job of this run" in said(cloud, other)
-        assert json.loads(out(cloud)["_manifest.json"])["totals"]["rows"] == 20
+        assert json.loads(out(cloud)["_keyjoin/manifest.json"])["totals"]["rows"] == 20
 
     def test_once_a_later_command_has_the_folder_it_is_refused(
         self, cloud: Cloud, run: Callable[..., Result], start: Callable[..., client.Job]
@@ -169,7 +169,7 @@ def test_a_job_that_is_overtaken_on_its_way_writes_no_more_parts(
         begun = records.read(OUT, records.Job)
         assert begun is not None
         other = msgspec.structs.replace(begun, run=records.Run(id=12 * "f"))
-        cloud.store.put("out/_job.json", records.encode(other))
+        cloud.store.put("out/_keyjoin/job.json", records.encode(other))
         return real(*given)
 
     monkeypatch.setattr(read_chunk, "read_chunk", overtaken)
@@ -184,7 +184,7 @@ class TestALaunchBesideAJob:
         cloud.api.run = None
         assert run("--detach").code == 0
         cloud.store.put("out/a-00000-of-00009.jsonl", b"a part")
-        cloud.store.put("out/_temp/lists/00000000/07.jsonl", b"a list")
+        cloud.store.put("out/_keyjoin/temp/lists/00000000/07.jsonl", b"a list")
 
     @pytest.mark.parametrize("without_labels", [False, True])
     @pytest.mark.parametrize("flags", [(), ("--overwrite",), ("--region=us-central1",)])
@@ -274,7 +274,7 @@ class TestThatReplacesACompleteOutput:
         assert run(TEMPLATE, "--overwrite").code == 0
         assert start().current_state == State.JOB_STATE_DONE
         complete = out(cloud)
-        assert json.loads(complete["_manifest.json"])["totals"]["rows"] == len(MORE)
+        assert json.loads(complete["_keyjoin/manifest.json"])["totals"]["rows"] == len(MORE)
         rows(cloud, ROWS[:3])
         assert start("again").current_state == State.JOB_STATE_DONE
         assert out(cloud) == complete
@@ -298,7 +298,7 @@ class TestThatReplacesACompleteOutput:
         done = run("--overwrite")
         assert done.code == 0, done.err
         complete = out(cloud)
-        assert json.loads(complete["_manifest.json"])["totals"]["rows"] == 7
+        assert json.loads(complete["_keyjoin/manifest.json"])["totals"]["rows"] == 7
         with pytest.raises(BaseException, match="this job is of an earlier command"):
             runs(cloud)(late)
         assert out(cloud) == complete

@@ -33,7 +33,10 @@ def check_complete(done: Told, rehearsal: Rehearsal, place: Place, expected: dic
     assert done.code == 0, done.err
     there = left(rehearsal.cloud, place)
     assert kept(there) == expected
-    assert set(there) - set(expected) == {"_manifest.json", "_SUCCESS"}  # so `_temp`, `_lock` and `_job.json` are gone
+    assert set(there) - set(expected) == {
+        "_keyjoin/manifest.json",
+        "_SUCCESS",
+    }  # so `_keyjoin/temp`, `_keyjoin/lock` and `_keyjoin/job.json` are gone
 
 
 def test_what_is_staged_leaves_what_a_local_run_leaves(
@@ -44,7 +47,7 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     (outcome,) = rehearsal.outcomes
     step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
-    totals = json.loads(left(rehearsal.cloud, place)["_manifest.json"])["totals"]
+    totals = json.loads(left(rehearsal.cloud, place)["_keyjoin/manifest.json"])["totals"]
     counted = outcome.counters("ledger")
     assert counted == {
         "rows_read": totals["rows"],

@@ -89,9 +89,9 @@ class TestToTheEnd:
         left = cloud.store.objects("out/")
         assert {p.name: p.read_bytes() for p in local.parts()} == {n: left[n] for n in left if n[0] != "_"}
         assert sorted(n for n in left if n[0] == "_") == [
-            "_SUCCESS", "_manifest.json", "_parts.jsonl", "_sources.jsonl"
+            "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"
         ]  # fmt: skip
-        totals = [json.loads(left["_manifest.json"])["totals"], local.manifest()["totals"]]
+        totals = [json.loads(left["_keyjoin/manifest.json"])["totals"], local.manifest()["totals"]]
         for each in totals:
             del each["shuffled_bytes"]  # receipts have the sources' paths in them
         assert totals[0] == totals[1]
@@ -141,15 +141,15 @@ class TestToTheEnd:
         seen: list[str] = []
 
         def look(job: client.Job) -> None:
-            seen.extend(cloud.store.objects("out/_temp/model/"))
+            seen.extend(cloud.store.objects("out/_keyjoin/temp/model/"))
             runs(cloud)(job)
 
         cloud.api.run = look
         done = run(f"--model={model(models.keyed)}")
         assert done.code == 0, done.err
-        sha256 = json.loads(cloud.store.objects("out/")["_manifest.json"])["model"]["sha256"]
+        sha256 = json.loads(cloud.store.objects("out/")["_keyjoin/manifest.json"])["model"]["sha256"]
         assert f"{sha256}/saved_model.pb" in seen
-        assert not cloud.store.objects("out/_temp/")
+        assert not cloud.store.objects("out/_keyjoin/temp/")
 
     def test_a_template_is_written_and_nothing_started(self, cloud: Cloud, run: Callable[..., Result]) -> None:
         done = run(f"--template_location=gs://{BUCKET}/template/job")
@@ -198,7 +198,7 @@ class TestOneJob:
         assert (done.code, len(cloud.api.jobs)) == (1, 1)
         assert f"a job {only(cloud).name} was started meanwhile" in done.err
         assert len(done.err.splitlines()) == 1
-        assert "_error.txt" not in cloud.store.objects("out/")
+        assert "_keyjoin/error.txt" not in cloud.store.objects("out/")
 
     def test_stopping_the_command_leaves_the_job(
         self, cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
@@ -253,7 +253,7 @@ class TestNotWell:
         assert f"gs://{BUCKET}/in/b.jsonl#0" in done.err
         assert only(cloud).current_state == client.JobState.JOB_STATE_FAILED
         left = cloud.store.objects("out/")
-        assert json.loads(left["_manifest.json"])["status"] == "over the error limit"
+        assert json.loads(left["_keyjoin/manifest.json"])["status"] == "over the error limit"
         assert "_SUCCESS" not in left
         again = run("--max_bad_rows=0.1")
         assert (again.code, "_SUCCESS" in cloud.store.objects("out/")) == (0, True), again.err

@@ -207,39 +207,41 @@ class TestFigures:
     def test_of_a_complete_run(self, airflow: Airflow, cloud: Cloud) -> None:
         cloud.finish()
         found = airflow.call("figures", OUT, ASKED)
-        document = json.loads(cloud.output["_manifest.json"])
+        document = json.loads(cloud.output["_keyjoin/manifest.json"])
         assert (found["rows"], found["joined"], found["dead"], found["parts"]) == (102, 102, {}, 2)
         assert found.items() >= {name: document["totals"][name] for name in ("read_bytes", "written_bytes")}.items()
         assert found["seconds"] == document["seconds"]
         assert found["model_sha256"] == document["model"]["sha256"]
-        assert found["manifest_sha256"] == hashlib.sha256(cloud.output["_manifest.json"]).hexdigest()
-        console = f"https://console.cloud.google.com/storage/browser/_details/bucket/output/{DAY}/_manifest.json"
+        assert found["manifest_sha256"] == hashlib.sha256(cloud.output["_keyjoin/manifest.json"]).hexdigest()
+        console = (
+            f"https://console.cloud.google.com/storage/browser/_details/bucket/output/{DAY}/_keyjoin/manifest.json"
+        )
         assert (found["report"], found["output"]) == (console, OUT)
 
-    @pytest.mark.parametrize("missing", ["_SUCCESS", "_manifest.json"])
+    @pytest.mark.parametrize("missing", ["_SUCCESS", "_keyjoin/manifest.json"])
     def test_missing(self, airflow: Airflow, cloud: Cloud, missing: str) -> None:
         cloud.finish(**{missing: None})
         self.refused(airflow, f"has no {missing}")
 
-    @pytest.mark.parametrize("name", ["_parts.jsonl", "_sources.jsonl"])
+    @pytest.mark.parametrize("name", ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"])
     def test_a_list_that_is_another(self, airflow: Airflow, cloud: Cloud, name: str) -> None:
         cloud.finish(**{name: b"{}"})
         self.refused(airflow, f"{name} has 2 bytes, {len(cloud.output[name])} were written")
 
     def test_a_list_that_is_gone(self, airflow: Airflow, cloud: Cloud) -> None:
-        cloud.finish(**{"_parts.jsonl": None})
-        self.refused(airflow, "_parts.jsonl is not there")
+        cloud.finish(**{"_keyjoin/parts.jsonl": None})
+        self.refused(airflow, "_keyjoin/parts.jsonl is not there")
 
     def test_a_manifest_of_another_run(self, airflow: Airflow, cloud: Cloud) -> None:
-        cloud.finish(**{"_manifest.json": cloud.output["_manifest.json"] + b" "})
-        self.refused(airflow, "_SUCCESS in .* is not that of its _manifest.json")
+        cloud.finish(**{"_keyjoin/manifest.json": cloud.output["_keyjoin/manifest.json"] + b" "})
+        self.refused(airflow, "_SUCCESS in .* is not that of its _keyjoin/manifest.json")
 
     def test_a_ledger_that_does_not_add_up(self, airflow: Airflow, cloud: Cloud) -> None:
-        document = json.loads(cloud.output["_manifest.json"])
+        document = json.loads(cloud.output["_keyjoin/manifest.json"])
         document["totals"]["joined"] -= 1
         text = json.dumps(document).encode()
         success = json.dumps({"manifest_sha256": hashlib.sha256(text).hexdigest()}).encode()
-        cloud.finish(_SUCCESS=success, **{"_manifest.json": text})
+        cloud.finish(_SUCCESS=success, **{"_keyjoin/manifest.json": text})
         self.refused(airflow, "102 rows read, 101 joined and 0 bad")
 
     @pytest.mark.parametrize("name", ["input", "model"])

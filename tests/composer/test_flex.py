@@ -11,7 +11,7 @@ from tests.composer.conftest import DAY, OUTPUT, Cloud
 from tests.composer.running_airflow import PROJECT, REGION, Airflow
 
 NAME = "keyjoin-2026-11-22-"
-DEAD_LETTERS = f"https://console.cloud.google.com/storage/browser/bucket/output/{DAY}/_dead_letter"
+DEAD_LETTERS = f"https://console.cloud.google.com/storage/browser/bucket/output/{DAY}/_keyjoin/dead_letters"
 TASKS = ("check_request", "score", "check_result")
 SYNC, DEFERRABLE = "false", "true"
 
@@ -119,12 +119,12 @@ def test_a_job_that_fails_again_fails_the_run(airflow: Airflow, cloud: Cloud, de
 @newest
 @both_ways
 def test_too_many_bad_rows_are_not_scored_again(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
-    document = json.loads(cloud.output["_manifest.json"])
+    document = json.loads(cloud.output["_keyjoin/manifest.json"])
     document["totals"].update(rows=110, dead={"missing": 8})
     document["status"] = "over the error limit"
 
     def run(_: dataflow.Job) -> None:
-        cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
+        cloud.finish(_SUCCESS=None, **{"_keyjoin/manifest.json": json.dumps(document).encode()})
         raise RuntimeError("over the error limit")
 
     cloud.api.run = run
@@ -139,9 +139,9 @@ def test_too_many_bad_rows_are_not_scored_again(airflow: Airflow, cloud: Cloud, 
 def test_a_job_that_fails_is_tried_again_though_one_before_it_had_too_many_bad_rows(
     airflow: Airflow, cloud: Cloud, deferrable: str
 ) -> None:
-    document = json.loads(cloud.output["_manifest.json"])
+    document = json.loads(cloud.output["_keyjoin/manifest.json"])
     document["status"] = "over the error limit"
-    cloud.finish(_SUCCESS=None, **{"_manifest.json": json.dumps(document).encode()})
+    cloud.finish(_SUCCESS=None, **{"_keyjoin/manifest.json": json.dumps(document).encode()})
 
     def run(_: dataflow.Job) -> None:
         if len(cloud.api.jobs) == 1:
@@ -158,8 +158,8 @@ def test_a_job_that_fails_is_tried_again_though_one_before_it_had_too_many_bad_r
     ("changed", "why"),
     [
         ({"_SUCCESS": None}, "has no _SUCCESS"),
-        ({"_SUCCESS": b'{"manifest_sha256": "0"}'}, "is not that of its _manifest.json"),
-        ({"_sources.jsonl": b"{}"}, "_sources.jsonl has 2 bytes"),
+        ({"_SUCCESS": b'{"manifest_sha256": "0"}'}, "is not that of its _keyjoin/manifest.json"),
+        ({"_keyjoin/sources.jsonl": b"{}"}, "_keyjoin/sources.jsonl has 2 bytes"),
     ],
 )
 def test_a_job_that_is_done_but_left_something_wrong(

@@ -30,7 +30,7 @@ def failing(original: Any, error: BaseException, name: str) -> Callable[..., Any
     """A function that raises where it is about a path of that name."""
 
     def call(path: Any, *rest: Any, **named: Any) -> Any:
-        if os.path.basename(path) == name:
+        if f"/{path}".endswith(f"/{name}"):
             raise error
         return original(path, *rest, **named)
 
@@ -43,22 +43,28 @@ def failing(original: Any, error: BaseException, name: str) -> Callable[..., Any
         (report, "_first_rows", "out", FAILS, "out is written, and could not be shown: [Errno 5]"),
         (report, "_first_rows", "out", RunError("cut"), "out is written, and could not be shown: cut"),
         (report, "_first_rows", "out", KeyboardInterrupt(), "out is written, and could not be shown: KeyboardI"),
-        (files, "delete_tree", "_job.json", FAILS, "out keeps _job.json or _temp, which the same command removes: ["),
         (
             files,
             "delete_tree",
-            "_temp",
-            RunError("x"),
-            "out keeps _job.json or _temp, which the same command removes: x",
+            "_keyjoin/job.json",
+            FAILS,
+            "out keeps _keyjoin/job.json or _keyjoin/temp, which the same command removes: [",
         ),
-        (os, "unlink", "_lock", FAILS, "out/_lock stays, and is in nobody's way: [Errno 5]"),
+        (
+            files,
+            "delete_tree",
+            "_keyjoin/temp",
+            RunError("x"),
+            "out keeps _keyjoin/job.json or _keyjoin/temp, which the same command removes: x",
+        ),
+        (os, "unlink", "_keyjoin/lock", FAILS, "out/_keyjoin/lock stays, and is in nobody's way: [Errno 5]"),
     ],
 )
 def test_an_error_after_success_is_a_warning(
     keyjoin: Callable[..., Result], flags: list[str], module: Any, function: str, name: str, error: Any, said: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if name == "_temp":  # which an attempt removes at its beginning, too
+        if name == "_keyjoin/temp":  # which an attempt removes at its beginning, too
             clear = manifest.clear
             patch.setattr(
                 manifest,
@@ -77,15 +83,15 @@ def test_an_error_after_success_is_a_warning(
     assert done.err.count("\n") == 1
     again = keyjoin("run", *flags)
     assert (again.code, again.err, "nothing to do" in again.out) == (0, "", True)
-    assert not {p.name for p in done.output.iterdir()} & {"_job.json", "_temp", "_lock"}
+    assert not {p.name for p in (done.output / "_keyjoin").iterdir()} & {"job.json", "temp", "lock"}
 
 
 def test_what_cannot_be_cleaned_up_later_is_a_warning_too(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = keyjoin("run", *flags)
-    (done.output / "_job.json").touch()
-    monkeypatch.setattr(files, "delete_tree", failing(files.delete_tree, FAILS, "_job.json"))
+    (done.output / "_keyjoin/job.json").touch()
+    monkeypatch.setattr(files, "delete_tree", failing(files.delete_tree, FAILS, "_keyjoin/job.json"))
     again = keyjoin("run", *flags)
     assert (again.code, "out is complete, and could not be cleaned up" in again.err) == (0, True)
 

@@ -72,8 +72,8 @@ class TestFailures:
 
         done = self.run_while(keyjoin, lines, model, monkeypatch, act)
         assert "nobody thought of this" in done.err
-        assert f"see {done.output / '_error.txt'}" in done.err
-        assert "Traceback" in (done.output / "_error.txt").read_text()
+        assert f"see {done.output / '_keyjoin/error.txt'}" in done.err
+        assert "Traceback" in (done.output / "_keyjoin/error.txt").read_text()
 
     def test_a_part_that_goes(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any) -> None:
         from pipeline.job import waves
@@ -98,7 +98,7 @@ class TestFailures:
         assert (done.code, done.complete()) == (1, False)
         assert "in-00000-of-00001.jsonl: [Errno 27] File too large" in done.err
         assert done.err.count("\n") == 1
-        assert sorted(p.name for p in done.output.iterdir()) == ["_job.json", "_temp"]
+        assert sorted(p.name for p in (done.output / "_keyjoin").iterdir()) == ["job.json", "temp"]
         assert keyjoin("run", *flags, f"--output={done.output}").complete()
 
 

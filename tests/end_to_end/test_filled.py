@@ -61,7 +61,7 @@ def flags(lines: Any, model: Any) -> list[str]:
 
 def filled(done: Result) -> dict[str, int]:
     found: dict[str, int] = done.manifest()["totals"]["filled"]
-    listed = (done.output / "_sources.jsonl").read_text().splitlines()
+    listed = (done.output / "_keyjoin/sources.jsonl").read_text().splitlines()
     assert found.get("x", 0) == sum(json.loads(line)["filled"].get("x", 0) for line in listed)
     return found
 
@@ -111,7 +111,7 @@ def test_a_count_that_was_altered_is_reported(keyjoin: Callable[..., Result], fl
     document = done.manifest()
     document["totals"]["filled"] = {"x": 9}
     text = json.dumps(document).encode()
-    (done.output / "_manifest.json").write_bytes(text)
+    (done.output / "_keyjoin/manifest.json").write_bytes(text)
     (done.output / "_SUCCESS").write_bytes(manifest.success_of(text))
     verified = keyjoin("verify", f"--run={done.output}")
     assert verified.code == 4

@@ -266,7 +266,7 @@ def test_a_left_join_on_real_files(keyjoin: Callable[..., Result], lines: Any, m
     totals = [done.manifest()["totals"] for done in (apart, null)]
     assert [(t["rows"], t["joined"], t["dead"]) for t in totals] == [(40, 29, totals[0]["dead"])] * 2
     assert [opened(part.read_bytes()).count(b"\n") for part in null.parts()] == [
-        json.loads(line)["rows"] for line in (null.output / "_parts.jsonl").read_text().splitlines()
+        json.loads(line)["rows"] for line in (null.output / "_keyjoin/parts.jsonl").read_text().splitlines()
     ]
     assert null.manifest()["options"]["bad_rows"] == "null"
 

@@ -194,7 +194,7 @@ def test_a_run_fills_replays_and_verifies_alike(keyjoin: Callable[..., Result], 
     assert done.code == 0, done.err
     part = next(done.output.glob("[!_]*.jsonl"))
     assert [json.loads(line)["y"] for line in part.read_bytes().splitlines()] == [32, 0, 0]
-    manifest = json.loads((done.output / "_manifest.json").read_bytes())
+    manifest = json.loads((done.output / "_keyjoin/manifest.json").read_bytes())
     assert manifest["options"]["missing"] == {"r.age": "-1"}
     assert manifest["model"]["inputs"]["age"]["missing"] == ["-1"]
     verified = keyjoin("verify", f"--run={done.output}", f"--model={model}", "--rescore=3")

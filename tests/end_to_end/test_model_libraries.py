@@ -101,7 +101,7 @@ def test_a_forest_of_ydf_gives_what_it_gives_when_called(made: Path, said: list[
 
 
 def test_the_manifest_has_the_libraries_and_their_versions(made: Path, said: list[Any]) -> None:
-    document = json.loads((made / "scored" / "_manifest.json").read_text())
+    document = json.loads((made / "scored" / "_keyjoin/manifest.json").read_text())
     assert said[-1].code == 0, said[-1]
     assert document["options"]["model_libraries"] == ["tensorflow_text"]
     assert document["versions"]["tensorflow-text"].startswith("2.21.")

@@ -74,8 +74,8 @@ def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
 def test_nor_is_one_on_the_way_to_a_receipt_or_a_list(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    temp = tmp_path / "_temp"
-    temp.mkdir()
+    temp = tmp_path / "_keyjoin/temp"
+    temp.mkdir(parents=True)
     for name in ("receipts", "lists"):
         (temp / name).symlink_to(elsewhere)
     part = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 0, 8)
@@ -94,7 +94,7 @@ def test_an_earlier_output_with_links_is_left_as_it_is(
     (elsewhere / "kept").write_text("kept")
     flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'out'}")
     assert keyjoin("run", *flags).code == 0
-    for name in ("_temp", "_dead_letter", "_SUCCESS"):
+    for name in ("_keyjoin/temp", "_keyjoin/dead_letters", "_SUCCESS"):
         files.delete_tree(str(tmp_path / "out" / name))
         (tmp_path / "out" / name).symlink_to(elsewhere)
         refused = keyjoin("run", *flags, "--overwrite")

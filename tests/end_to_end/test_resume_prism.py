@@ -30,10 +30,10 @@ def test_a_run_on_prism_goes_on_there_to_the_bytes_of_one_that_was_left_alone(fl
         _, said = process.communicate()
     assert process.returncode == 143, said
     assert not (output / "_SUCCESS").exists()
-    proven = sorted(name.removesuffix(".json") for name in files.list_below(f"{output}/_temp/receipts"))
+    proven = sorted(name.removesuffix(".json") for name in files.list_below(f"{output}/_keyjoin/temp/receipts"))
     lost, unproven, *kept = proven
     (output / lost).unlink()
-    Path(receipt_path(f"{output}/_temp", unproven)).unlink()
+    Path(receipt_path(f"{output}/_keyjoin/temp", unproven)).unlink()
     before = {name: (output / name).stat().st_mtime_ns for name in proven if name != lost}
     for given in (command, alone):
         again = subprocess.run(

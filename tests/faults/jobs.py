@@ -16,7 +16,7 @@ from tests.faults.disk import Fault
 from tests.faults.forks import Outcome, attempt
 
 RUN_ID = re.compile(rb'"id": "[0-9a-f]{12}"')
-LEFT_BEHIND = re.compile(r"^(_job\.json$|_lock$|_temp/|.*\.[0-9a-f]{32}\.tmp$)")  # what no reader looks at
+LEFT_BEHIND = re.compile(r"^(_keyjoin/(job\.json$|lock$|temp/)|.*\.[0-9a-f]{32}\.tmp$)")  # what no reader looks at
 BAD = {2: '{"x": "bad", "n": 2}', 5: "{}", 11: '{"x": [666, 0, 0]}'}
 ROWS = [BAD.get(n) or json.dumps({"n": n, "x": [n, 0.5, -n]}) for n in range(13)]
 
@@ -85,17 +85,21 @@ class Job(NamedTuple):
 
 def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
     """The same files for every run of a command, also over copies of the sources, which are other files."""
-    read = {name: RUN_ID.sub(b"", text) if name.endswith("_job.json") else text for name, text in read.items()}
-    if not {"_manifest.json", "_SUCCESS"} <= read.keys():
+    read = {name: RUN_ID.sub(b"", text) if name.endswith("_keyjoin/job.json") else text for name, text in read.items()}
+    if not {"_keyjoin/manifest.json", "_SUCCESS"} <= read.keys():
         return dict(read)
-    digest = hashlib.sha256(read["_manifest.json"]).hexdigest()
-    document = json.loads(read["_manifest.json"])
-    del document["seconds"], document["files"]["_sources.jsonl"]
+    digest = hashlib.sha256(read["_keyjoin/manifest.json"]).hexdigest()
+    document = json.loads(read["_keyjoin/manifest.json"])
+    del document["seconds"], document["files"]["_keyjoin/sources.jsonl"]
     document.pop("run", None)  # the id of a run that replaced a complete output
     named = digest.encode() in read["_SUCCESS"]
-    sources = re.sub(rb'"version":"[^"]*"', b'"version":""', read.get("_sources.jsonl", b""))
-    read = {**read, "_sources.jsonl": sources}
-    return {**read, "_manifest.json": json.dumps(document).encode(), "_SUCCESS": b"named" if named else b"of another"}
+    sources = re.sub(rb'"version":"[^"]*"', b'"version":""', read.get("_keyjoin/sources.jsonl", b""))
+    read = {**read, "_keyjoin/sources.jsonl": sources}
+    return {
+        **read,
+        "_keyjoin/manifest.json": json.dumps(document).encode(),
+        "_SUCCESS": b"named" if named else b"of another",
+    }
 
 
 def make(folder: Path, content: Mapping[str, bytes], *flags: str, stored: bool = False) -> Job:
@@ -123,7 +127,7 @@ def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20)
     ran = ran._replace(flags=(*ran.flags, f"--chunk_bytes={chunk_bytes}"))
     done = ran.run()
     assert done.code == 0, done.said
-    texts = (text for name, text in ran.files().items() if name.startswith("_dead_letter/") and text)
+    texts = (text for name, text in ran.files().items() if name.startswith("_keyjoin/dead_letters/") and text)
     letters = [json.loads(line) for text in texts for line in text.splitlines()]
     mended = [{"key": one["key"], "row": {"x": [1, 2, 3]}} for one in letters if one["reason"] != "model_error"]
     assert 0 < len(mended) < len(letters)

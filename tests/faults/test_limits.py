@@ -90,7 +90,7 @@ def test_a_folder_that_may_not_be_written_to(job: Job, expected: dict[str, bytes
     assert "out: . cannot be written to; choose another place" in error_of(done.said)
     job.folder.chmod(0o755)
     # The output may be written to, and what an earlier run of another user left in it may not.
-    old = job.folder / "out" / "_temp" / "lists"
+    old = job.folder / "out" / "_keyjoin/temp" / "lists"
     old.mkdir(parents=True)
     (old / "00.jsonl").touch()
     old.chmod(0o555)

@@ -28,11 +28,11 @@ def test_only_one_run_at_a_time(tmp_path: Path, count: Counts) -> None:
             second = job._replace(flags=(*job.flags, *flags)).run()
             assert second.code == 2, second.said
             assert f"out is in use by another run: process {first.pid} on {os.uname().nodename}" in second.said
-        assert (job.folder / "out" / "_lock").exists()
+        assert (job.folder / "out" / "_keyjoin/lock").exists()
     finally:
         os.kill(first.pid or 0, signal.SIGKILL)
         first.join()
-    assert (job.folder / "out" / "_lock").exists()
+    assert (job.folder / "out" / "_keyjoin/lock").exists()
     third = job.run()
     assert third.code == 0, third.said
     assert job.files() == clean.files()

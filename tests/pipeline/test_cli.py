@@ -226,20 +226,20 @@ def test_overwrite_touches_nothing_that_no_run_wrote(
     link = keyjoin("run", *flags, "--overwrite")
     assert (link.code, "in-00000-of-00002.jsonl is a link, which keyjoin did not make" in link.err) == (2, True)
     (output / "in-00000-of-00002.jsonl").unlink()
-    shutil.copytree(model(models.keyed), output / "_temp" / "model")
-    inside = keyjoin("run", flags[0], flags[2], f"--model={output}/_temp/model", "--overwrite")
+    shutil.copytree(model(models.keyed), output / "_keyjoin/temp" / "model")
+    inside = keyjoin("run", flags[0], flags[2], f"--model={output}/_keyjoin/temp/model", "--overwrite")
     assert (inside.code, inside.complete()) == (2, True)
     assert "lie in each other" in inside.err
 
 
 def test_names_that_readers_skip_are_refused(refuse: Callable[..., str], lines: Any) -> None:
-    for name in ("sub2/_x.jsonl", "sub2/_hid/q.jsonl", "_temp/a.jsonl", "_a.jsonl"):
+    for name in ("sub2/_x.jsonl", "sub2/_hid/q.jsonl", "_keyjoin/temp/a.jsonl", "_a.jsonl"):
         path = Path(lines(ROW, name=name))
         other = lines(ROW, name="b.jsonl")
         assert "which readers skip; rename it" in refuse("--input", str(path), other)
     assert "no file matches" in refuse(f"--input={path.parent}/_*.json")
     link = path.parent / "sub"
-    link.symlink_to(path.parent / "_temp")
+    link.symlink_to(path.parent / "_keyjoin/temp")
     assert f"{link} is a link to a folder" in refuse(f"--input={path.parent}")
 
 
@@ -268,9 +268,9 @@ def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, mo
     assert (done.code, done.complete(), done.dead()) == (0, True, [])
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "_SUCCESS",
-        "_manifest.json",
-        "_parts.jsonl",
-        "_sources.jsonl",
+        "_keyjoin/manifest.json",
+        "_keyjoin/parts.jsonl",
+        "_keyjoin/sources.jsonl",
         "new-00000-of-00001.jsonl",
     ]
 
@@ -330,7 +330,7 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) 
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "joined            102" in done.stdout
-    assert json.loads((tmp_path / "o" / "_manifest.json").read_text())["totals"]["joined"] == 102
+    assert json.loads((tmp_path / "o" / "_keyjoin/manifest.json").read_text())["totals"]["joined"] == 102
 
 
 def test_a_complete_output_need_not_be_writable(

@@ -122,7 +122,7 @@ class Passage:
             self.format,
             self.work.layout,
             self.output,
-            f"{self.output}/_temp",
+            f"{self.output}/_keyjoin/temp",
             Lines(self.format.traits.line_end),
         )
 

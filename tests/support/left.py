@@ -35,7 +35,7 @@ class Folder(NamedTuple):
 
     @property
     def temp(self) -> str:
-        return f"{self.output}/_temp"
+        return f"{self.output}/_keyjoin/temp"
 
     def begin(self, earlier: resume.Earlier | None = None, *, overwrite: bool = False) -> None:
         there = files.list_below(str(self.output))

@@ -32,7 +32,7 @@ def flags(data: Path, model: Any, tmp_path: Path) -> list[str]:
 def content(output: Path) -> dict[str, bytes]:
     """All that is there, but the manifest, which has times, and what names it."""
     found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    return {name: text for name, text in found.items() if name not in ("_manifest.json", "_SUCCESS")}
+    return {name: text for name, text in found.items() if name not in ("_keyjoin/manifest.json", "_SUCCESS")}
 
 
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 ROWS = [{"x": [n, 0, 1], "n": "é"} if n % 5 else {"x": "bad"} for n in range(30)]
 FULL = "--read_data=100%"
-PART, PACKED, LETTERS = "a-00001-of-00003.jsonl", "b-00002-of-00003.jsonl.gz", "_dead_letter/a-00000-of-00003.jsonl"
+PART, PACKED = "a-00001-of-00003.jsonl", "b-00002-of-00003.jsonl.gz"
+LETTERS = "_keyjoin/dead_letters/a-00000-of-00003.jsonl"
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +72,7 @@ def flip(path: Path, at: int = -1, bits: int = 1) -> None:
 
 def forge(output: Path, change: Callable[[dict[str, Any]], Any], *, lists: dict[str, Callable[[bytes], bytes]]) -> None:
     """Alters a manifest and lists, and all that would give it away."""
-    path = output / "_manifest.json"
+    path = output / "_keyjoin/manifest.json"
     document = json.loads(path.read_text())
     for name, altered in lists.items():
         (output / name).write_bytes(altered((output / name).read_bytes()))

@@ -95,7 +95,7 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     kept: dict[str, bytes] = {}
 
     def keep(*arguments: Any, **named: Any) -> None:
-        receipts = Path(arguments[0], "_temp", "receipts")
+        receipts = Path(arguments[0], "_keyjoin/temp", "receipts")
         kept.update({str(p): p.read_bytes() for p in receipts.rglob("*.json")})
         commit(*arguments, **named)
 
@@ -104,7 +104,7 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
     path = Path(lines({"x": [1, 2, 3]}, b"nope", {"x": [4, 5, 6]}, b"", {"x": [7, 8, 9]}))
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=20", "--max_bad_rows=1")
     assert done.code == 0, done.err
-    parts = list(read_list(str(done.output / "_parts.jsonl")))
+    parts = list(read_list(str(done.output / "_keyjoin/parts.jsonl")))
     assert len(parts) > 1
     data = path.read_bytes()
     for part in parts:
@@ -116,9 +116,9 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
         dead = letters.read_bytes() if part.dead else b""
         assert letters.exists() == bool(part.dead)
         assert (part.dead_bytes, part.dead_checksum) == (len(dead), google_crc32c.value(dead))
-    temp = str(done.output / "_temp")
+    temp = str(done.output / "_keyjoin/temp")
     assert kept == {receipt_path(temp, part.chunk.part): encode(part) + b"\n" for part in parts}
-    (source,) = read_sources(str(done.output / "_sources.jsonl"))
+    (source,) = read_sources(str(done.output / "_keyjoin/sources.jsonl"))
     assert source[:5] == (str(path), len(data), "in", ".jsonl", path.stat().st_mtime)
 
 

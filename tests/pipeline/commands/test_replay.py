@@ -61,7 +61,11 @@ def mended_rows(letters: list[dict[str, Any]], left: int | None = None) -> str:
 
 def parts(output: Path) -> dict[str, bytes]:
     """Parts, decompressed, and dead letters."""
-    found = {name: text for name, text in content(output).items() if name not in ("_parts.jsonl", "_sources.jsonl")}
+    found = {
+        name: text
+        for name, text in content(output).items()
+        if name not in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl")
+    }
     return {name: gzip.decompress(text) if name.endswith(".gz") else text for name, text in found.items()}
 
 
@@ -215,7 +219,7 @@ def test_another_feature_feeds_the_model(keyjoin: Callable[..., Result], lines: 
     assert (replayed.code, replayed.err) == (0, "")
     assert not done.dead()
     assert done.rows()[-1] == {"y": [1, 1, 1], "prediction": [2.25]}
-    assert list(done.output.glob("_dead_letter/**/*.jsonl")) == []
+    assert list(done.output.glob("_keyjoin/dead_letters/**/*.jsonl")) == []
     assert "no dead letters" in keyjoin("replay", f"--run={done.output}").out
 
 
@@ -273,7 +277,7 @@ class TestRefused:
     def test_a_run_that_was_not_finished(self, keyjoin: Callable[..., Result], ran: Result) -> None:
         ended = records.read(str(ran.output), records.Manifest)
         assert ended is not None
-        for name in ("_SUCCESS", "_manifest.json"):
+        for name in ("_SUCCESS", "_keyjoin/manifest.json"):
             (ran.output / name).unlink()
         manifest.begin(str(ran.output), ended, [])
         done = keyjoin("replay", "--run=out")
@@ -322,7 +326,7 @@ class TestRefused:
     @pytest.mark.parametrize("position", ["1", "9223372036854775807", "[" * 100_000, '"x"', "-5"])
     def test_dead_letters_of_no_row(self, keyjoin: Callable[..., Result], ran: Result, position: str) -> None:
         """Whatever the checksums say."""
-        part = next(part for part in read_list(str(ran.output / "_parts.jsonl")) if part.dead)
+        part = next(part for part in read_list(str(ran.output / "_keyjoin/parts.jsonl")) if part.dead)
         path = ran.output / letters_name(part.chunk.part)
         first, *rest = path.read_bytes().splitlines(keepends=True)
         number = json.loads(first)["position"]
@@ -332,7 +336,7 @@ class TestRefused:
         assert path.read_bytes() != first + b"".join(rest)
         text = path.read_bytes()
         now = part._replace(dead_bytes=len(text), dead_checksum=google_crc32c.value(text))
-        forge(ran.output, lambda d: d, lists={"_parts.jsonl": lambda t: t.replace(encode(part), encode(now))})
+        forge(ran.output, lambda d: d, lists={"_keyjoin/parts.jsonl": lambda t: t.replace(encode(part), encode(now))})
         done = keyjoin("replay", "--run=out")
         assert (done.code, done.err.count("\n"), "run's own command again" in done.err) == (1, 1, True), done.err
 
@@ -349,7 +353,7 @@ class TestRefused:
         assert ran.complete()
 
     def test_dead_letters_that_were_edited(self, keyjoin: Callable[..., Result], ran: Result) -> None:
-        path = next(ran.output.glob("_dead_letter/*.jsonl"))
+        path = next(ran.output.glob("_keyjoin/dead_letters/*.jsonl"))
         path.write_bytes(path.read_bytes().replace(b"source", b"Source"))
         done = keyjoin("replay", "--run=out")
         assert done.code == 1

@@ -52,7 +52,7 @@ def test_it_loads_no_model_and_no_tensorflow(out: Path) -> None:
     assert said.splitlines()[-1] == "[] 0 0"
 
 
-OWN = ["_SUCCESS", "_manifest.json", "_parts.jsonl", "_sources.jsonl"]
+OWN = ["_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"]
 
 
 def link(path: Path) -> None:
@@ -158,14 +158,14 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
     ("name", "cure"),
     [
         ("a-00000-of-00099.jsonl", "to rebuild"),
-        ("_dead_letter/b-00000-of-00099.jsonl.gz.jsonl", "to rebuild"),
+        ("_keyjoin/dead_letters/b-00000-of-00099.jsonl.gz.jsonl", "to rebuild"),
         ("sub/x-00000-of-00001.jsonl.gz", "move it out"),  # of no source of the run
-        ("_dead_letter/x-00000-of-00001.jsonl", "move it out"),
+        ("_keyjoin/dead_letters/x-00000-of-00001.jsonl", "move it out"),
         ("notes.txt", "move it out"),
-        ("_dead_letter/sub/notes", "move it out"),
+        ("_keyjoin/dead_letters/sub/notes", "move it out"),
         ("_x.jsonl", None),
         (".hidden", None),
-        ("_temp/receipts/a", None),
+        ("_keyjoin/temp/receipts/a", None),
     ],
 )
 def test_a_file_that_no_receipt_names(verify: Callable[..., Result], out: Path, name: str, cure: str | None) -> None:
@@ -179,7 +179,7 @@ def test_a_file_that_no_receipt_names(verify: Callable[..., Result], out: Path, 
         assert cure in done.out
 
 
-@pytest.mark.parametrize("name", [PART, LETTERS, "_parts.jsonl"])
+@pytest.mark.parametrize("name", [PART, LETTERS, "_keyjoin/parts.jsonl"])
 @pytest.mark.parametrize("harm", [link, fifo])
 def test_links_and_pipes_are_not_followed(
     verify: Callable[..., Result], out: Path, name: str, harm: Callable[[Path], None]
@@ -190,7 +190,7 @@ def test_links_and_pipes_are_not_followed(
     assert f"{name}: expected a file; it is none" in done.out
 
 
-@pytest.mark.parametrize("name", ["_SUCCESS", "_manifest.json"])
+@pytest.mark.parametrize("name", ["_SUCCESS", "_keyjoin/manifest.json"])
 def test_a_record_behind_a_link_is_refused(verify: Callable[..., Result], out: Path, name: str) -> None:
     link(out / name)
     done = verify(out)
@@ -198,11 +198,11 @@ def test_a_record_behind_a_link_is_refused(verify: Callable[..., Result], out: P
 
 
 @pytest.mark.parametrize(
-    "name", ["../a-00000-of-00001.jsonl", "/a-00000-of-00001.jsonl", "_temp/a-00000-of-00001.jsonl"]
+    "name", ["../a-00000-of-00001.jsonl", "/a-00000-of-00001.jsonl", "_keyjoin/temp/a-00000-of-00001.jsonl"]
 )
 def test_a_name_that_leads_outside_is_refused(verify: Callable[..., Result], out: Path, name: str) -> None:
     assert not is_inside(name)
-    forge(out, lambda d: d, lists={"_parts.jsonl": lambda text: text.replace(PART.encode(), name.encode())})
+    forge(out, lambda d: d, lists={"_keyjoin/parts.jsonl": lambda text: text.replace(PART.encode(), name.encode())})
     for flags in ([], [FULL]):
         done = verify(out, *flags)
         assert (done.code, f"names '{name}', which is no part in it" in done.err) == (2, True)
@@ -216,23 +216,23 @@ def gap(text: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("_manifest.json", lambda d: d["totals"].update(rows=1), "_manifest.json: expected the totals of all parts"),
-        ("_manifest.json", lambda d: d["files"].pop("_parts.jsonl"), "is damaged (Object missing required field `_par"),
-        ("_manifest.json", lambda d: d.update(files=[]), "it is damaged (Expected `object`, got `array` - at `$.files"),
-        ("_parts.jsonl", gap, "_parts.jsonl: expected all bytes and rows of "),
-        ("_parts.jsonl", lambda t: t.replace(b'"joined":8', b'"joined":9', 1), " dead of 10 rows"),
-        ("_parts.jsonl", lambda t: t[: t.index(b"b.jsonl.gz")].rpartition(b"\n")[0] + b"\n", "_sources.jsonl: expected"),
-        ("_parts.jsonl", lambda t: b"[]\n" + t, "_parts.jsonl: expected a receipt a line"),
-        ("_parts.jsonl", lambda t: b"[" * 100_000 + t, "_parts.jsonl: expected a receipt a line"),
-        ("_sources.jsonl", lambda t: t.replace(b'"rows":30', b'"rows":31', 1), "_sources.jsonl: expected the totals"),
-        ("_sources.jsonl", lambda t: b"{}\n" + t, "_sources.jsonl: expected the sources of the parts"),
-        ("_sources.jsonl", lambda t: b"[" * 100_000 + t, "_sources.jsonl: expected the sources of the parts"),
+        ("_keyjoin/manifest.json", lambda d: d["totals"].update(rows=1), "_keyjoin/manifest.json: expected the totals of all parts"),
+        ("_keyjoin/manifest.json", lambda d: d["files"].pop("_keyjoin/parts.jsonl"), "is damaged (Object missing required field `_keyjoin/par"),
+        ("_keyjoin/manifest.json", lambda d: d.update(files=[]), "it is damaged (Expected `object`, got `array` - at `$.files"),
+        ("_keyjoin/parts.jsonl", gap, "_keyjoin/parts.jsonl: expected all bytes and rows of "),
+        ("_keyjoin/parts.jsonl", lambda t: t.replace(b'"joined":8', b'"joined":9', 1), " dead of 10 rows"),
+        ("_keyjoin/parts.jsonl", lambda t: t[: t.index(b"b.jsonl.gz")].rpartition(b"\n")[0] + b"\n", "_keyjoin/sources.jsonl: expected"),
+        ("_keyjoin/parts.jsonl", lambda t: b"[]\n" + t, "_keyjoin/parts.jsonl: expected a receipt a line"),
+        ("_keyjoin/parts.jsonl", lambda t: b"[" * 100_000 + t, "_keyjoin/parts.jsonl: expected a receipt a line"),
+        ("_keyjoin/sources.jsonl", lambda t: t.replace(b'"rows":30', b'"rows":31', 1), "_keyjoin/sources.jsonl: expected the totals"),
+        ("_keyjoin/sources.jsonl", lambda t: b"{}\n" + t, "_keyjoin/sources.jsonl: expected the sources of the parts"),
+        ("_keyjoin/sources.jsonl", lambda t: b"[" * 100_000 + t, "_keyjoin/sources.jsonl: expected the sources of the parts"),
     ],
 )  # fmt: skip
 def test_what_does_not_add_up_is_noticed_whatever_the_checksums_say(
     verify: Callable[..., Result], out: Path, name: str, change: Any, said: str
 ) -> None:
-    if name == "_manifest.json":
+    if name == "_keyjoin/manifest.json":
         forge(out, change, lists={})
     else:
         forge(out, lambda d: d, lists={name: change})
@@ -254,7 +254,7 @@ def test_many_findings_are_counted(verify: Callable[..., Result], out: Path) -> 
 
 
 @pytest.mark.parametrize("moved", [False, True])
-@pytest.mark.parametrize("name", [PART, "_parts.jsonl", "_SUCCESS"])
+@pytest.mark.parametrize("name", [PART, "_keyjoin/parts.jsonl", "_SUCCESS"])
 def test_what_it_says_of_a_copy_works_on_the_copy(
     verify: Callable[..., Result],
     keyjoin: Callable[..., Result],
@@ -302,9 +302,9 @@ class TestWithoutSuccess:
         assert keyjoin(*shlex.split(again)[1:]).code == 0
         assert verify(output).code == 0
         for text in ("{", "[]", "{}", '{"options": 1}'):
-            (output / "_job.json").write_text(text)
+            (output / "_keyjoin/job.json").write_text(text)
             (output / "_SUCCESS").unlink(missing_ok=True)
-            assert "_job.json is damaged" in verify(output).err
+            assert "_keyjoin/job.json is damaged" in verify(output).err
 
     def test_a_run_with_too_many_bad_rows(
         self, verify: Callable[..., Result], keyjoin: Callable[..., Result], made: list[str]
@@ -315,7 +315,7 @@ class TestWithoutSuccess:
 
     def test_no_run_at_all(self, verify: Callable[..., Result], tmp_path: Path, out: Path) -> None:
         assert "holds no run of keyjoin" in verify(tmp_path / "nothing").err
-        (out / "_manifest.json").unlink()
+        (out / "_keyjoin/manifest.json").unlink()
         assert "move it away, and give its keyjoin run command again" in verify(out).out
         (out / "_SUCCESS").unlink()
         assert verify(out).code == Exit.USAGE
@@ -332,7 +332,7 @@ class TestWithoutSuccess:
         (output / "_SUCCESS").unlink()
         done = verify(output)
         assert (done.code, done.out.splitlines()[0]) == (
-            Exit.MISSING, "missing    _SUCCESS: expected the sha256 of _manifest.json; it is not there",
+            Exit.MISSING, "missing    _SUCCESS: expected the sha256 of _keyjoin/manifest.json; it is not there",
         )  # fmt: skip
         assert done.out.splitlines()[-1] == "  the same keyjoin run command"
         assert keyjoin("run", *made).code == 0
@@ -343,7 +343,7 @@ def test_the_sample_is_the_same_each_time_and_grows(out: Path) -> None:
     from pipeline.verification.check_files import sample
     from transforms.write_receipts import read_list
 
-    parts = list(read_list(str(out / "_parts.jsonl")))
+    parts = list(read_list(str(out / "_keyjoin/parts.jsonl")))
     few, more = ({p.chunk.part for p in parts if is_in(p)} for is_in in (sample(str(out), 0.25), sample(str(out), 0.5)))
     assert (len(few), len(more)) == (-(-len(parts) // 4), -(-len(parts) // 2))
     assert few < more

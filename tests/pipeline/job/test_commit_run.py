@@ -34,7 +34,7 @@ def left(lines: Any, model: Any, tmp_path: Path) -> Callable[..., tuple[Path, in
         options, _ = parse_run([*argv, f"--max_bad_rows={limits}"], "keyjoin run")
         with prepare(options, find_inputs(options), local=False) as plan, beam.Pipeline("FnApiRunner") as root:
             build(root, plan.job, begin(plan))
-        return output, len(list(output.glob("_temp/lists/*/*")))
+        return output, len(list(output.glob("_keyjoin/temp/lists/*/*")))
 
     return make
 
@@ -47,8 +47,13 @@ def test_every_attempt_writes_the_same_bytes(left: Callable[..., tuple[Path, int
     output, lists = left(*GOOD, b"bad")
     commit_folder(in_place(str(output)), RUN, lists, 7.5)
     once = content(output)
-    assert json.loads(once["_manifest.json"])["seconds"] == 7.5
-    for lost in (["_SUCCESS"], ["_SUCCESS", "_manifest.json"], ["_SUCCESS", "_manifest.json", "_parts.jsonl"], []):
+    assert json.loads(once["_keyjoin/manifest.json"])["seconds"] == 7.5
+    for lost in (
+        ["_SUCCESS"],
+        ["_SUCCESS", "_keyjoin/manifest.json"],
+        ["_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl"],
+        [],
+    ):
         for name in lost:
             (output / name).unlink()
         commit_folder(in_place(str(output)), RUN, lists, 7.5)
@@ -58,8 +63,8 @@ def test_every_attempt_writes_the_same_bytes(left: Callable[..., tuple[Path, int
 def test_one_that_comes_after_all_is_cleared_does_nothing(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD)
     commit_folder(in_place(str(output)), RUN, lists, 1.0)
-    shutil.rmtree(output / "_temp")
-    (output / "_job.json").unlink()
+    shutil.rmtree(output / "_keyjoin/temp")
+    (output / "_keyjoin/job.json").unlink()
     before = content(output)
     commit_folder(in_place(str(output)), RUN, lists, 2.0)
     assert content(output) == before
@@ -68,10 +73,10 @@ def test_one_that_comes_after_all_is_cleared_does_nothing(left: Callable[..., tu
 def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjoin: Callable[..., Result]) -> None:
     output, _ = left(*GOOD)
     with beam.Pipeline("FnApiRunner") as root:
-        lists = root | beam.Create([str(path) for path in output.glob("_temp/lists/*/*")])
+        lists = root | beam.Create([str(path) for path in output.glob("_keyjoin/temp/lists/*/*")])
         lists | CommitRun(in_place(str(output)), RUN, 0.0)
-    assert sorted(p.name for p in output.iterdir() if p.name.startswith("_")) == [
-        "_SUCCESS", "_manifest.json", "_parts.jsonl", "_sources.jsonl"
+    assert sorted(name for name in content(output) if name.startswith("_")) == [
+        "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"
     ]  # fmt: skip
     assert keyjoin("verify", f"--run={output}", "--read_data=100%").code == 0
 
@@ -81,9 +86,9 @@ def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Calla
     for _ in range(2):
         with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
             commit_folder(in_place(str(output)), RUN, lists, 1.0)
-    assert json.loads((output / "_manifest.json").read_text())["status"] == "over the error limit"
+    assert json.loads((output / "_keyjoin/manifest.json").read_text())["status"] == "over the error limit"
     assert not (output / "_SUCCESS").exists()
-    assert (output / "_job.json").exists()
+    assert (output / "_keyjoin/job.json").exists()
 
 
 def test_a_part_that_is_gone_fails_it(left: Callable[..., tuple[Path, int]]) -> None:
@@ -96,7 +101,11 @@ def test_a_part_that_is_gone_fails_it(left: Callable[..., tuple[Path, int]]) -> 
 
 @pytest.mark.parametrize(
     ("lost", "said"),
-    [("_temp/lists", "0 of 1 lists"), ("_temp/sources", "no sources"), ("_job.json", "has no _job.json")],
+    [
+        ("_keyjoin/temp/lists", "0 of 1 lists"),
+        ("_keyjoin/temp/sources", "no sources"),
+        ("_keyjoin/job.json", "has no _keyjoin/job.json"),
+    ],
 )
 def test_what_somebody_else_removed_fails_it(left: Callable[..., tuple[Path, int]], lost: str, said: str) -> None:
     output, lists = left({"x": [1, 2, 3]})
@@ -104,7 +113,7 @@ def test_what_somebody_else_removed_fails_it(left: Callable[..., tuple[Path, int
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(RunError, match=said):
         commit_folder(in_place(str(output)), RUN, lists, 1.0)
-    assert not (output / "_manifest.json").exists()
+    assert not (output / "_keyjoin/manifest.json").exists()
 
 
 class TestReplacing:
@@ -129,19 +138,19 @@ class TestReplacing:
                 beam.Pipeline("FnApiRunner") as root,
             ):
                 build(root, plan.job, begin(plan, overwrite=True))
-            return place, len(list(Path(place.work).glob("_temp/lists/*/*")))
+            return place, len(list(Path(place.work).glob("_keyjoin/temp/lists/*/*")))
 
         return make
 
     def test_one_after_another_and_at_once(self, job: Callable[..., Any], keyjoin: Callable[..., Result]) -> None:
         place, lists = job()
         output = Path(place.output)
-        former = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
-        assert json.loads(former["_manifest.json"])["totals"]["rows"] == len(GOOD)
+        former = {name: text for name, text in content(output).items() if not name.startswith("_keyjoin/temp/")}
+        assert json.loads(former["_keyjoin/manifest.json"])["totals"]["rows"] == len(GOOD)
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda _: commit_folder(place, RUN, lists, 7.5), range(8)))
-        once = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
-        assert json.loads(once["_manifest.json"])["totals"]["rows"] == 10
+        once = {name: text for name, text in content(output).items() if not name.startswith("_keyjoin/temp/")}
+        assert json.loads(once["_keyjoin/manifest.json"])["totals"]["rows"] == 10
         commit_folder(place, RUN, lists, 7.5)
         assert CommitRun(place, RUN, 0.0)._clear(lists) == place.output
         assert content(output) == once
@@ -150,8 +159,8 @@ class TestReplacing:
     def test_with_too_many_bad_rows_the_former_stays(self, job: Callable[..., Any]) -> None:
         place, lists = job("0")
         output = Path(place.output)
-        former = {name: text for name, text in content(output).items() if not name.startswith("_temp/")}
+        former = {name: text for name, text in content(output).items() if not name.startswith("_keyjoin/temp/")}
         for _ in range(2):
             with pytest.raises(RunError, match="is still the complete output that it was before"):
                 commit_folder(place, RUN, lists, 1.0)
-        assert {name: text for name, text in content(output).items() if not name.startswith("_temp/")} == former
+        assert {name: text for name, text in content(output).items() if not name.startswith("_keyjoin/temp/")} == former

@@ -133,7 +133,7 @@ def test_a_model_of_this_machine_is_staged_where_the_output_is_elsewhere(
     assert (found.place, found.staged) == (folder, False)
     stored, _ = parse_run([*options[:1], "--output=gs://b/o", f"--model={folder}"], "keyjoin run")
     found = worker_copy.find(stored, folder)
-    assert (found.place, found.staged) == (f"gs://b/o/_temp/model/{found.sha256}", True)
+    assert (found.place, found.staged) == (f"gs://b/o/_keyjoin/temp/model/{found.sha256}", True)
     there, _ = parse_run([*options[:1], "--output=gs://b/o", "--model=gs://b/m"], "keyjoin run")
     found = worker_copy.find(there, folder)
     assert (found.place, found.staged) == ("gs://b/m", False)

@@ -325,7 +325,7 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     assert "10 of the first 40 rows are bad, and --max_bad_rows model_error=2 allows fewer" in warned
     assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
     assert (
-        f"see {done.output}/_dead_letter, then raise the error limit and give the run's command again, which resumes"
+        f"see {done.output}/_keyjoin/dead_letters, then raise the error limit and give the run's command again, which resumes"
         in error
     )
     # Dead letters and receipts of all chunks that were begun are there, and nothing is half there.
@@ -336,7 +336,7 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
     assert len(samples) == 3
     for letter, sample in zip(done.dead(), samples, strict=False):
         assert sample.startswith(f"{letter['key']} (line {letter['line']:,})  model_error: ")
-    assert not (done.output / "_manifest.json").exists()
+    assert not (done.output / "_keyjoin/manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done.parts()}
     again = keyjoin("run", *flags, "--max_bad_rows=1.0", f"--output={done.output}")
     assert again.complete(), again.err

@@ -243,7 +243,7 @@ def test_what_was_found_does_not_stop_a_run_from_being_resumed(tried: Callable[.
     manifest = first.manifest()
     (first.output / "_SUCCESS").unlink()
     manifest["model"]["batch_dependence"] |= {"verdict": "independent", "found": "0.1", "rows": [1]}
-    (first.output / "_manifest.json").write_text(json.dumps(manifest))
+    (first.output / "_keyjoin/manifest.json").write_text(json.dumps(manifest))
     again = tried(BATCH["softmax"], f"--output={first.output}", "--batch_dependence=allow")
     assert (again.code, again.complete()) == (0, True), again.err
 

@@ -148,7 +148,7 @@ def test_small_predictions_are_not_counted(keyjoin: Callable[..., Result], lines
     done = keyjoin("run", f"--input={lines(*ROWS)}", f"--model={model(models.keyed)}")
     found = done.manifest()["model"]
     assert (found["chunk_bytes"], found["chunk_rows"]) == (64 << 20, None)
-    assert json.loads((done.output / "_manifest.json").read_text())["options"]["chunk_bytes"] is None
+    assert json.loads((done.output / "_keyjoin/manifest.json").read_text())["options"]["chunk_bytes"] is None
 
 
 def weighed(folder: Path, call: Callable[..., Any], *variables: tf.Variable) -> int:

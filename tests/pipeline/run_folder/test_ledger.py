@@ -17,7 +17,7 @@ def part(number: int, start: int, end: int, count: int = 2, **changes: object) -
 GOOD = [part(0, 0, 10), part(1, 10, 30, replayed=1)]
 SOURCES = [Source("a.jsonl", 30, "a", ".jsonl")]
 NOW = {"a.jsonl": SOURCES[0]}
-WRITTEN = {"a-0": 50, "a-1": 50, "_dead_letter/a-0.jsonl": 20, "_dead_letter/a-1.jsonl": 20}
+WRITTEN = {"a-0": 50, "a-1": 50, "_keyjoin/dead_letters/a-0.jsonl": 20, "_keyjoin/dead_letters/a-1.jsonl": 20}
 
 
 def test_a_ledger_that_adds_up() -> None:
@@ -60,7 +60,12 @@ def test_a_ledger_that_adds_up() -> None:
         ([GOOD[0], part(1, 10, 30, rows=4)], NOW, WRITTEN, "a-1: 4 rows read, 2 joined"),
         (GOOD, NOW, {**WRITTEN, "a-1": 49}, "a-1 has 49 bytes, 50 were written"),
         (GOOD, NOW, {k: v for k, v in WRITTEN.items() if k != "a-0"}, "a-0 has no bytes, 50 were written"),
-        (GOOD, NOW, {**WRITTEN, "_dead_letter/a-1.jsonl": 0}, "_dead_letter/a-1.jsonl has 0 bytes, 20 were written"),
+        (
+            GOOD,
+            NOW,
+            {**WRITTEN, "_keyjoin/dead_letters/a-1.jsonl": 0},
+            "_keyjoin/dead_letters/a-1.jsonl has 0 bytes, 20 were written",
+        ),
     ],
 )
 def test_what_does_not_add_up_is_found(parts: list, now: dict, written: dict, message: str) -> None:

@@ -88,7 +88,7 @@ def blob(monkeypatch: pytest.MonkeyPatch) -> type[Blob]:
             return self
 
         def blob(self, name: str) -> Blob:
-            assert name == "out/_lock"
+            assert name == "out/_keyjoin/lock"
             return Blob()
 
     monkeypatch.setattr(gcsio, "GcsIO", Client)
@@ -106,7 +106,7 @@ def test_an_object_has_one_holder(blob: type[Blob]) -> None:
         assert json.loads(str(blob.content))["pid"] == os.getpid()
         said = (
             f"in use by another run: process {os.getpid()} on {socket.gethostname()}, since .*; it counts as dead if it "
-            rf"gives no sign of life until .*\+00:00; where you know that it is, delete gs://bucket/out/_lock"
+            rf"gives no sign of life until .*\+00:00; where you know that it is, delete gs://bucket/out/_keyjoin/lock"
         )
         with pytest.raises(UsageError, match=said), locked("gs://bucket/out"):
             raise AssertionError
@@ -166,7 +166,9 @@ def steal() -> None:
 def test_a_lock_that_was_taken_over_is_not_taken_back(blob: type[Blob]) -> None:
     with locked("gs://bucket/out") as prove:
         steal()
-        with pytest.raises(RunError, match=r"gs://bucket/out/_lock is not this run's any more: .*; see that no other"):
+        with pytest.raises(
+            RunError, match=r"gs://bucket/out/_keyjoin/lock is not this run's any more: .*; see that no other"
+        ):
             prove()
         assert blob.content == holder(1)
     assert blob.content == holder(1)
@@ -181,7 +183,9 @@ def test_a_lock_that_cannot_be_given_back_is_a_warning(
     with locked("gs://bucket/out"):
         monkeypatch.setattr(Blob, "delete", fail)
     said = capsys.readouterr().err
-    assert said.startswith("keyjoin: warning: gs://bucket/out/_lock was not removed; it counts as dead in 10 minutes: ")
+    assert said.startswith(
+        "keyjoin: warning: gs://bucket/out/_keyjoin/lock was not removed; it counts as dead in 10 minutes: "
+    )
     assert blob.content is not None
 
 
@@ -202,14 +206,14 @@ def test_a_holder_shows_that_it_is_alive_and_ends_when_it_has_lost_its_lock(
         blob.failing = False
         assert interrupted.wait(60)
     said = capsys.readouterr().err
-    assert "warning: gs://bucket/out/_lock cannot be renewed: ServiceUnavailable: 503 try later" in said
-    assert "warning: gs://bucket/out/_lock is not this run's any more" in said
+    assert "warning: gs://bucket/out/_keyjoin/lock cannot be renewed: ServiceUnavailable: 503 try later" in said
+    assert "warning: gs://bucket/out/_keyjoin/lock is not this run's any more" in said
     assert not [thread for thread in threading.enumerate() if thread.name == "keyjoin-lock"]
 
 
 def test_a_folder_that_stays_empty_goes_again(tmp_path: Path) -> None:
     with locked(f"{tmp_path}/a/b/"):
-        assert (tmp_path / "a" / "b" / "_lock").exists()
+        assert (tmp_path / "a" / "b" / "_keyjoin/lock").exists()
     assert list(tmp_path.iterdir()) == []
     with locked(f"{tmp_path}/a/b"):
         (tmp_path / "a" / "kept").touch()
@@ -219,9 +223,9 @@ def test_a_folder_that_stays_empty_goes_again(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_run_is_in_nobodys_way(
     keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "_lock").write_text(holder(1))
+    (tmp_path / "out" / "_keyjoin").mkdir(parents=True)
+    (tmp_path / "out" / "_keyjoin/lock").write_text(holder(1))
     path = lines({"x": [1, 2, 3]})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", f"--output={tmp_path / 'out'}")
     assert (done.code, done.complete()) == (0, True), done.err
-    assert not (tmp_path / "out" / "_lock").exists()
+    assert not (tmp_path / "out" / "_keyjoin/lock").exists()

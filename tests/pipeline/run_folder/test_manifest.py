@@ -52,7 +52,7 @@ def options(tmp_path: Path) -> RunOptions:
 @pytest.fixture
 def plan(options: RunOptions) -> Any:
     """What the manifest needs of a plan."""
-    temp = f"{options.output}/_temp"
+    temp = f"{options.output}/_keyjoin/temp"
     settings = loaded(manifest.settings(options, "jsonl"))
     return SimpleNamespace(job=SimpleNamespace(temp=temp), sources=SOURCES, settings=settings, skipped=["in/_x"])
 
@@ -132,7 +132,7 @@ class TestBegin:
 
     def test_what_was_planned_is_read_again(self, options: RunOptions, plan: Any) -> None:
         begin(options, plan)
-        job = read(f"{options.output}/_job.json")
+        job = read(f"{options.output}/_keyjoin/job.json")
         assert job == {
             "schema_version": records.SCHEMA_VERSION,
             **records.to_json(plan.settings),
@@ -144,7 +144,7 @@ class TestBegin:
         assert listed.parent == Path(plan.job.temp, "sources")
         assert listed.name == f"{hashlib.sha256(listed.read_bytes()).hexdigest()}.jsonl"
         assert manifest.read_planned(plan.job.temp, found) == SOURCES
-        assert Path(options.output, "_job.json").read_bytes().isascii()
+        assert Path(options.output, "_keyjoin/job.json").read_bytes().isascii()
         listed.write_bytes(listed.read_bytes().replace(b":30,", b":31,"))
         assert manifest.read_planned(plan.job.temp, found) is None
         listed.unlink()
@@ -157,14 +157,14 @@ class TestBegin:
         write = files.write_whole
         monkeypatch.setattr(files, "write_whole", lambda path, blocks: (written.append(path), write(path, blocks))[1])
         begin(options, plan)
-        digest = read(f"{options.output}/_job.json")["sources_sha256"]
-        expected = [manifest.planned_path(plan.job.temp, digest), f"{options.output}/_job.json"]
+        digest = read(f"{options.output}/_keyjoin/job.json")["sources_sha256"]
+        expected = [manifest.planned_path(plan.job.temp, digest), f"{options.output}/_keyjoin/job.json"]
         assert written == expected
         begin(options, plan)
         assert written == expected
         plan.settings = msgspec.structs.replace(plan.settings, format="tfrecord")
         begin(options, plan)
-        assert written == [*expected, f"{options.output}/_job.json"]
+        assert written == [*expected, f"{options.output}/_keyjoin/job.json"]
 
 
 class TestCommit:
@@ -195,10 +195,10 @@ class TestCommit:
         for name in ("write_whole", "delete_tree"):
             monkeypatch.setattr(files, name, seeing(getattr(files, name)))
         commit(options, done, self.TOTALS, 12.34567, success=success)
-        written = ["_parts.jsonl", "_sources.jsonl", "_manifest.json"] + ["_SUCCESS"] * success
-        assert steps == [*written, "_job.json", "_temp"]
-        assert sorted(path.name for path in Path(options.output).iterdir()) == sorted(written)
-        text = Path(options.output, "_manifest.json").read_bytes()
+        written = ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/manifest.json"] + ["_SUCCESS"] * success
+        assert steps == [*written, "_keyjoin/job.json", "_keyjoin/temp"]
+        assert sorted(files.list_below(options.output)) == sorted(written)
+        text = Path(options.output, "_keyjoin/manifest.json").read_bytes()
         assert (text.isascii(), text.endswith(b"}\n")) == (True, True)
         listed = {name: Path(options.output, name).read_bytes() for name in written[:2]}
         assert json.loads(text) == {
@@ -216,9 +216,9 @@ class TestCommit:
 
     def test_the_lists_have_a_line_for_each_part_and_each_source(self, options: RunOptions, done: Any) -> None:
         commit(options, done, self.TOTALS, 1, success=True)
-        parts = Path(options.output, "_parts.jsonl").read_bytes().splitlines()
+        parts = Path(options.output, "_keyjoin/parts.jsonl").read_bytes().splitlines()
         assert parts == [encode(part) for part in PARTS]
-        path = f"{options.output}/_sources.jsonl"
+        path = f"{options.output}/_keyjoin/sources.jsonl"
         assert [json.loads(line) for line in Path(path).read_bytes().splitlines()] == [
             {**SOURCES[1]._asdict(), **records.to_json(ledger.total(PARTS[:1]))},
             {**SOURCES[0]._asdict(), **records.to_json(ledger.total(PARTS[1:]))},

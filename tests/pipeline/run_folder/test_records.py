@@ -110,19 +110,21 @@ def test_a_value_that_argparse_loses_is_refused() -> None:
 @pytest.fixture(scope="module")
 def documents(made: list[str]) -> dict[str, Any]:
     output = Path(made[-1].partition("=")[2])
-    found = {"_manifest.json": json.loads((output / "_manifest.json").read_bytes())}
-    for name in ("_parts.jsonl", "_sources.jsonl"):
+    found = {"_keyjoin/manifest.json": json.loads((output / "_keyjoin/manifest.json").read_bytes())}
+    for name in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"):
         found[name] = json.loads((output / name).read_bytes().splitlines()[0])
     kept = ("schema_version", "options", "format", "model", "versions")
-    found["_job.json"] = {name: found["_manifest.json"][name] for name in kept} | {"sources_sha256": "0" * 64}
+    found["_keyjoin/job.json"] = {name: found["_keyjoin/manifest.json"][name] for name in kept} | {
+        "sources_sha256": "0" * 64
+    }
     return found
 
 
 DECODE: dict[str, Callable[[bytes], Any]] = {
-    "_manifest.json": lambda text: records.decode(text, records.Manifest),
-    "_job.json": lambda text: records.decode(text, records.Job),
-    "_parts.jsonl": decode,
-    "_sources.jsonl": manifest.decode_source,
+    "_keyjoin/manifest.json": lambda text: records.decode(text, records.Manifest),
+    "_keyjoin/job.json": lambda text: records.decode(text, records.Job),
+    "_keyjoin/parts.jsonl": decode,
+    "_keyjoin/sources.jsonl": manifest.decode_source,
 }
 plain = st.sampled_from(
     [None, True, -1, 0, 1, 1 << 64, 10**400, 0.5, 1e308, "", "x", "\0", "../../x", "/etc", "\x1b[2J"]
@@ -218,7 +220,7 @@ def test_every_command_refuses_it_in_one_line(
         done = keyjoin(*call)
         assert done.code in ((4,) if call[0] == "verify" else (1, 2)), (call, done.err)
         assert done.err.count("\n") == (call[0] != "verify"), (call, done.err)
-        assert "_manifest.json" in done.out + done.err
+        assert "_keyjoin/manifest.json" in done.out + done.err
         assert "--overwrite" in done.out + done.err
     assert {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()} == outside
 
@@ -228,8 +230,8 @@ def test_every_command_refuses_a_job_in_one_line(
     keyjoin: Callable[..., Result], made: list[str], out: Path, text: str
 ) -> None:
     (out / "_SUCCESS").unlink()
-    (out / "_manifest.json").unlink()
-    (out / "_job.json").write_text(text)
+    (out / "_keyjoin/manifest.json").unlink()
+    (out / "_keyjoin/job.json").write_text(text)
     argv = [*made[:-1], f"--output={out}"]
     for call in (["run", *argv], ["check", *argv], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
         done = keyjoin(*call)
@@ -241,11 +243,12 @@ def test_another_version_is_told(keyjoin: Callable[..., Result], made: list[str]
     for call in (["run", *made[:-1], f"--output={out}"], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
         done = keyjoin(*call)
         assert done.code == 2
-        assert "was written by another version of keyjoin: it has schema_version 4, not 5" in done.err
+        assert "was written by another version of keyjoin: it has schema_version 5, not 6" in done.err
 
 
 def test_a_record_of_a_remote_run_is_refused_too(tmp_path: Path) -> None:
-    (tmp_path / "_manifest.json").write_text("[]")
-    with pytest.raises(RunError, match=r"_manifest.json is damaged \(.*\); run again with --overwrite"):
+    (tmp_path / "_keyjoin").mkdir()
+    (tmp_path / "_keyjoin/manifest.json").write_text("[]")
+    with pytest.raises(RunError, match=r"_keyjoin/manifest.json is damaged \(.*\); run again with --overwrite"):
         records.read(str(tmp_path), records.Manifest)
     assert records.read(str(tmp_path), records.Job) is None

@@ -19,13 +19,13 @@ from tests.support.resumed import content, scored
 from transforms.errors import RunError
 from transforms.storage import files
 
-NEXT = "_temp/next"
+NEXT = "_keyjoin/temp/next"
 
 
 def everything(output: Path) -> dict[str, bytes]:
     """All files of an output but those of a run that is to replace it."""
     found = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    return {name: text for name, text in found.items() if not name.startswith("_temp/")}
+    return {name: text for name, text in found.items() if not name.startswith("_keyjoin/temp/")}
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_one_that_fails_costs_nothing_and_is_resumed(
 
     def failing(path: str, blocks: Any) -> Any:
         nonlocal calls
-        if path.endswith(".jsonl") and "-of-" in Path(path).name and "_dead_letter" not in path:
+        if path.endswith(".jsonl") and "-of-" in Path(path).name and "_keyjoin/dead_letters" not in path:
             calls += 1
             if calls > 1:
                 raise RunError("the disk is gone")
@@ -137,11 +137,11 @@ def test_stopped_it_says_what_resumes_it_with_or_without_overwrite(
     said = shlex.split(stopped.err.partition("resume with: ")[2])
     assert said == ["keyjoin", "run", *flags, "--overwrite"]
     assert everything(done.output) == before
-    assert (done.output / NEXT / "_job.json").exists()
+    assert (done.output / NEXT / "_keyjoin/job.json").exists()
     monkeypatch.undo()
     resumed = keyjoin("run", *flags, *([flag] if flag else []))
     assert (resumed.code, "goes on" in resumed.out, done.complete()) == (0, True, True), resumed.err
-    assert not (done.output / "_temp").exists()
+    assert not (done.output / "_keyjoin/temp").exists()
 
 
 def test_one_with_too_many_bad_rows_costs_nothing_and_shows_them(
@@ -151,9 +151,9 @@ def test_one_with_too_many_bad_rows_costs_nothing_and_shows_them(
     (data / "c.jsonl").write_bytes(b'{"x": 1}\n' * 40)
     bad = keyjoin("run", *limited(flags), "--incremental", "--max_bad_rows=9")
     assert bad.code == 1
-    assert f"see {done.output}/{NEXT}/_dead_letter" in bad.err
+    assert f"see {done.output}/{NEXT}/_keyjoin/dead_letters" in bad.err
     assert "is still the complete output that it was before" in bad.err
-    assert list(Path(done.output, NEXT, "_dead_letter").iterdir())
+    assert list(Path(done.output, NEXT, "_keyjoin/dead_letters").iterdir())
     assert everything(done.output) == before
     more = keyjoin("run", *limited(flags), "--incremental", "--max_bad_rows=1.0")
     assert (more.code, done.complete()) == (0, True), more.err
@@ -168,7 +168,7 @@ def test_the_former_command_has_nothing_to_do_and_leaves_an_unfinished_run_alone
     (data / "c.jsonl").rename(data.parent / "c")
     same = keyjoin("run", *flags)
     assert (same.code, "nothing to do" in same.out) == (0, True), same.err
-    assert (done.output / NEXT / "_job.json").exists()
+    assert (done.output / NEXT / "_keyjoin/job.json").exists()
     (data.parent / "c").rename(data / "c.jsonl")
     more = keyjoin("run", *limited(flags), "--incremental", "--max_bad_rows=1.0")
     assert (more.code, "from a run that was not finished" in more.out) == (0, True), more.err
@@ -210,7 +210,7 @@ def test_wherever_it_ends_the_output_is_the_former_or_the_new_one(
         found = keyjoin("run", *again)
         reached, left = left <= 0, 0
         if (done.output / "_SUCCESS").exists():
-            kept = {name: text for name, text in content(done.output).items() if not name.startswith("_temp/")}
+            kept = {name: text for name, text in content(done.output).items() if not name.startswith("_keyjoin/temp/")}
             assert kept in (before, expected), point
         if not reached:
             break
@@ -249,27 +249,29 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(
 ) -> None:
     (tmp_path / "elsewhere" / "next").mkdir(parents=True)
     (tmp_path / "elsewhere" / "next" / "precious").write_text("mine")
-    (done.output / "_temp").symlink_to(tmp_path / "elsewhere")
+    (done.output / "_keyjoin/temp").symlink_to(tmp_path / "elsewhere")
     refused = keyjoin("run", *flags, "--overwrite")
-    assert (refused.code, "_temp is a link" in refused.err, refused.err.count("\n")) == (2, True, 1), refused.err
+    assert (refused.code, "_keyjoin/temp is a link" in refused.err, refused.err.count("\n")) == (2, True, 1), (
+        refused.err
+    )
     assert (tmp_path / "elsewhere" / "next" / "precious").read_text() == "mine"
-    assert json.loads((done.output / "_manifest.json").read_text())["status"] == "complete"
+    assert json.loads((done.output / "_keyjoin/manifest.json").read_text())["status"] == "complete"
 
 
 def forge(output: Path, part: str) -> None:
     """Adds a part to the list of a complete output, and makes the manifest and `_SUCCESS` fit."""
-    listed = output / "_parts.jsonl"
+    listed = output / "_keyjoin/parts.jsonl"
     line = json.loads(listed.read_text().splitlines()[-1])
     line["chunk"]["part"] = part
     listed.write_text(listed.read_text() + json.dumps(line) + "\n")
-    made = json.loads((output / "_manifest.json").read_text())
+    made = json.loads((output / "_keyjoin/manifest.json").read_text())
     text = listed.read_bytes()
     made["files"][listed.name] = {"bytes": len(text), "crc32c": f"{google_crc32c.value(text):08x}"}
-    (output / "_manifest.json").write_text(json.dumps(made, indent=1) + "\n")
-    (output / "_SUCCESS").write_bytes(manifest.success_of((output / "_manifest.json").read_bytes()))
+    (output / "_keyjoin/manifest.json").write_text(json.dumps(made, indent=1) + "\n")
+    (output / "_SUCCESS").write_bytes(manifest.success_of((output / "_keyjoin/manifest.json").read_bytes()))
 
 
-@pytest.mark.parametrize("name", ["../victim", "{victim}", "_temp/next/_manifest.json", "_SUCCESS"])
+@pytest.mark.parametrize("name", ["../victim", "{victim}", "_keyjoin/temp/next/_keyjoin/manifest.json", "_SUCCESS"])
 def test_a_list_that_somebody_changed_has_nothing_else_deleted(
     keyjoin: Callable[..., Result], done: Result, flags: list[str], name: str
 ) -> None:

@@ -50,9 +50,9 @@ class TestAfterAKill:
             assert process.wait() == -signal.SIGKILL
         killed = tmp_path / "out-k"
         assert not (killed / "_SUCCESS").exists()
-        assert (killed / "_lock").exists()
+        assert (killed / "_keyjoin/lock").exists()
         # Another part may have been half written.
-        parts = [p for p in killed.rglob("*-of-*") if "_temp" not in p.parts and p.suffix != ".tmp"]
+        parts = [p for p in killed.rglob("*-of-*") if "temp" not in p.parts and p.suffix != ".tmp"]
         before = {p: p.stat().st_mtime_ns for p in parts}
         assert before
         again = keyjoin("run", *flags, output)
@@ -103,7 +103,9 @@ class TestAfterAKill:
             done = keyjoin("run", *flags, f"--output={output}")
             assert (done.code, done.complete()) == (0, True), (point, done.err)
             found = content(output)
-            assert {k: v for k, v in found.items() if not k.startswith(("_temp", "_job.json"))} == expected, point
+            assert {
+                k: v for k, v in found.items() if not k.startswith(("_keyjoin/temp", "_keyjoin/job.json"))
+            } == expected, point
             ends.append(codes[0])
             if codes[0] == 0:
                 break
@@ -129,7 +131,7 @@ class TestAfterAKill:
         assert "--overwrite" in said  # which is gone on with
         with pytest.raises(ProcessLookupError):
             os.kill(model, 0)
-        assert not (tmp_path / "a folder" / "_lock").exists()
+        assert not (tmp_path / "a folder" / "_keyjoin/lock").exists()
         done = keyjoin("run", *flags, output, "--overwrite")
         assert (done.code, done.complete(), "goes on" in done.out) == (0, True, True), done.err
 
@@ -213,7 +215,7 @@ class TestAFinishedOutput:
     ) -> None:
         done = keyjoin("run", *flags)
         expected = content(done.output)
-        lost, cut = done.parts()[1], next(done.output.glob("_dead_letter/*.jsonl"))
+        lost, cut = done.parts()[1], next(done.output.glob("_keyjoin/dead_letters/*.jsonl"))
         lost.unlink()
         cut.write_bytes(cut.read_bytes()[:-1])
         seen = scored(monkeypatch)
@@ -254,11 +256,13 @@ class TestAFinishedOutput:
 
     def test_a_list_that_was_changed_is_not_trusted(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
         done = keyjoin("run", *flags)
-        listed = done.output / "_parts.jsonl"
+        listed = done.output / "_keyjoin/parts.jsonl"
         listed.write_bytes(listed.read_bytes().replace(b'"rows":', b'"rows" :', 1))
         again = keyjoin("run", *flags, f"--output={done.output}")
         assert again.code == 2
-        assert "_parts.jsonl is not what _manifest.json says of it; --overwrite starts anew" in again.err
+        assert (
+            "_keyjoin/parts.jsonl is not what _keyjoin/manifest.json says of it; --overwrite starts anew" in again.err
+        )
 
 
 class TestIncremental:
@@ -302,7 +306,7 @@ class TestFindDone:
 
     @pytest.fixture
     def made(self, tmp_path: Path) -> tuple[str, str]:
-        output, temp = str(tmp_path), str(tmp_path / "_temp")
+        output, temp = str(tmp_path), str(tmp_path / "_keyjoin/temp")
         part = files.write_whole(files.join(output, self.CHUNK.part), [b"joined"])
         dead = files.write_whole(files.join(output, letters_name(self.CHUNK.part)), [b"dead"])
         write_receipt(temp, PartReceipt(self.CHUNK, 1, 3, 0, 2, {"null": 1}, *part, *dead, 8))
@@ -363,7 +367,12 @@ def test_what_no_receipt_names_goes_before_a_run_is_complete(keyjoin: Callable[.
     done = keyjoin("run", *flags)
     expected = content(done.output)
     part = "a-00000-of-00099.jsonl"
-    for name in (part, f"_dead_letter/{part}", f"_dead_letter/_{part}.{'0' * 32}.tmp", f"_{part}.{'0' * 32}.tmp"):
+    for name in (
+        part,
+        f"_keyjoin/dead_letters/{part}",
+        f"_keyjoin/dead_letters/_{part}.{'0' * 32}.tmp",
+        f"_{part}.{'0' * 32}.tmp",
+    ):
         (done.output / name).write_bytes(b"old")
     (done.output / "_SUCCESS").unlink()
     again = keyjoin("run", *flags, f"--output={done.output}")
@@ -382,7 +391,7 @@ def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(
     monkeypatch.setattr(preflight, "_pick_batch_size", lambda *_: 1 / 0)
     again = keyjoin("run", *flags, f"--output={done.output}")
     assert again.code == 0, again.err
-    assert again.manifest()["model"] == json.loads((done.output / "_manifest.json").read_text())["model"]
+    assert again.manifest()["model"] == json.loads((done.output / "_keyjoin/manifest.json").read_text())["model"]
 
 
 def test_a_wave_that_is_done_runs_no_pipeline(
@@ -390,7 +399,7 @@ def test_a_wave_that_is_done_runs_no_pipeline(
 ) -> None:
     done = keyjoin("run", *flags)
     (done.output / "_SUCCESS").unlink()
-    parts = list(read_list(str(done.output / "_parts.jsonl")))
-    assert [encode(part) for part in parts] == (done.output / "_parts.jsonl").read_bytes().splitlines()
+    parts = list(read_list(str(done.output / "_keyjoin/parts.jsonl")))
+    assert [encode(part) for part in parts] == (done.output / "_keyjoin/parts.jsonl").read_bytes().splitlines()
     monkeypatch.setattr(waves, "build_chunks", lambda *_: 1 / 0)
     assert keyjoin("run", *flags, f"--output={done.output}").complete()

@@ -55,43 +55,48 @@ class TestLook:
 
     def test_a_job_beside_a_manifest_counts_unless_there_is_success(self, folder: Folder) -> None:
         folder.begin()
-        job = (folder.output / "_job.json").read_bytes()
+        job = (folder.output / "_keyjoin/job.json").read_bytes()
         finished(folder)
-        (folder.output / "_job.json").write_bytes(job)
+        (folder.output / "_keyjoin/job.json").write_bytes(job)
         assert folder.look().stage is Stage.COMPLETE
         (folder.output / "_SUCCESS").unlink()
         assert folder.look().stage is Stage.UNFINISHED
-        (folder.output / "_job.json").write_bytes(job[:-9])  # not begun
+        (folder.output / "_keyjoin/job.json").write_bytes(job[:-9])  # not begun
         assert folder.look().stage is Stage.COMMITTED
-        (folder.output / "_manifest.json").unlink()
+        (folder.output / "_keyjoin/manifest.json").unlink()
         assert resume.look(str(folder.output)) is None
 
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("{", "_manifest.json is damaged (Expecting property name"),
-            ("[]", "_manifest.json is damaged (it has no schema_version"),
-            ("{}", "_manifest.json is damaged (it has no schema_version)"),
-            ('{"schema_version": true}', "_manifest.json is damaged (it has no schema_version)"),
-            (f'{{"schema_version": {SCHEMA_VERSION}}}', "_manifest.json is damaged (Object missing required field"),
+            ("{", "_keyjoin/manifest.json is damaged (Expecting property name"),
+            ("[]", "_keyjoin/manifest.json is damaged (it has no schema_version"),
+            ("{}", "_keyjoin/manifest.json is damaged (it has no schema_version)"),
+            ('{"schema_version": true}', "_keyjoin/manifest.json is damaged (it has no schema_version)"),
+            (
+                f'{{"schema_version": {SCHEMA_VERSION}}}',
+                "_keyjoin/manifest.json is damaged (Object missing required field",
+            ),
             ('{"schema_version": 1}', "was written by another version of keyjoin"),
         ],
     )
     def test_what_cannot_be_read_is_refused(self, folder: Folder, text: str, said: str) -> None:
         finished(folder)
-        (folder.output / "_manifest.json").write_text(text)
+        (folder.output / "_keyjoin/manifest.json").write_text(text)
         with pytest.raises(UsageError) as refused:
             folder.look()
         assert said in str(refused.value)
         assert str(refused.value).endswith("; --overwrite starts anew")
 
-    @pytest.mark.parametrize("name", ["_parts.jsonl", "_sources.jsonl"])
+    @pytest.mark.parametrize("name", ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"])
     @pytest.mark.parametrize("damage", [lambda text: text + b"\n", lambda text: text.replace(b"jsonl", b"jsonL", 1)])
     def test_lists_are_as_the_manifest_says(self, folder: Folder, name: str, damage: Callable[[bytes], bytes]) -> None:
         finished(folder)
         path = folder.output / name
         path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(UsageError, match=f"{name} is not what _manifest.json says of it; --overwrite starts anew"):
+        with pytest.raises(
+            UsageError, match=f"{name} is not what _keyjoin/manifest.json says of it; --overwrite starts anew"
+        ):
             folder.look()
 
 
@@ -104,16 +109,36 @@ class TestCheckFolder:
         ("names", "earlier", "overwrite", "said"),
         [
             ([], None, False, None),
-            (["_job.json"], None, False, None),
-            (["_lock", "_temp/sources/x.jsonl", "_temp/spill/1", "_x.jsonl." + "0" * 32 + ".tmp"], None, False, None),
+            (["_keyjoin/job.json"], None, False, None),
+            (
+                [
+                    "_keyjoin/lock",
+                    "_keyjoin/temp/sources/x.jsonl",
+                    "_keyjoin/temp/spill/1",
+                    "_x.jsonl." + "0" * 32 + ".tmp",
+                ],
+                None,
+                False,
+                None,
+            ),
             (["a-00000-of-00001.jsonl"], None, False, "is not empty; choose another folder, or replace it with --ov"),
-            (["_job.json", "_manifest.json"], None, False, "is not empty"),
-            (["_manifest.json", "a-00000-of-00001.jsonl"], None, True, None),
-            (["_job.json", "a-00000-of-00001.jsonl"], None, True, None),
-            (["_manifest.json", "notes.txt"], None, True, "holds notes.txt, which keyjoin did not write; move it"),
-            (["a-00000-of-00001.jsonl", "_SUCCESS"], None, True, "holds a-00000-of-00001.jsonl and neither _job.json"),
-            (["_job.json", "a-00000-of-00001.jsonl", "_temp/receipts/a.json"], UNFINISHED, False, None),
-            (["_job.json", "notes.txt"], UNFINISHED, False, "holds notes.txt, which keyjoin did not write"),
+            (["_keyjoin/job.json", "_keyjoin/manifest.json"], None, False, "is not empty"),
+            (["_keyjoin/manifest.json", "a-00000-of-00001.jsonl"], None, True, None),
+            (["_keyjoin/job.json", "a-00000-of-00001.jsonl"], None, True, None),
+            (
+                ["_keyjoin/manifest.json", "notes.txt"],
+                None,
+                True,
+                "holds notes.txt, which keyjoin did not write; move it",
+            ),
+            (
+                ["a-00000-of-00001.jsonl", "_SUCCESS"],
+                None,
+                True,
+                "holds a-00000-of-00001.jsonl and neither _keyjoin/job.json",
+            ),
+            (["_keyjoin/job.json", "a-00000-of-00001.jsonl", "_keyjoin/temp/receipts/a.json"], UNFINISHED, False, None),
+            (["_keyjoin/job.json", "notes.txt"], UNFINISHED, False, "holds notes.txt, which keyjoin did not write"),
         ],
     )
     def test_it(self, folder: Folder, names: list[str], earlier: Any, overwrite: bool, said: str | None) -> None:
@@ -297,8 +322,8 @@ class TestBegin:
         for part in folder.parts:
             expected = Path(receipt_path(folder.temp, part.chunk.part))
             assert expected.exists()
-        left = {name for name in content(folder.output) if not name.startswith("_temp")}
-        assert left == {"_job.json", *(name for name in before if "-of-" in name)}
+        left = {name for name in content(folder.output) if not name.startswith("_keyjoin/temp")}
+        assert left == {"_keyjoin/job.json", *(name for name in before if "-of-" in name)}
 
     def test_of_an_unfinished_run_receipts_stay_and_lists_and_copies_go(self, folder: Folder) -> None:
         folder.begin()
@@ -306,11 +331,17 @@ class TestBegin:
         write_list(folder.temp, 0, "00", folder.parts)
         files.write_whole(f"{folder.temp}/spill/1", [b"x"])
         before = {name for name in content(folder.output) if "-of-" in name}
-        for name in ("_error.txt", *(f"{name}.{'0' * 32}.tmp" for name in ("__job.json", "_a-00000-of-00009.jsonl"))):
+        for name in (
+            "_keyjoin/error.txt",
+            *(
+                f"{name}.{'0' * 32}.tmp"
+                for name in ("_keyjoin/_keyjoin/job.json", "__SUCCESS", "_a-00000-of-00009.jsonl")
+            ),
+        ):
             files.write_whole(f"{folder.output}/{name}", [b"x"])
         folder.begin(folder.look())
-        left = set(content(folder.output)) - {"_job.json"}
-        assert {name for name in left if not name.startswith("_temp/sources/")} == before
+        left = set(content(folder.output)) - {"_keyjoin/job.json"}
+        assert {name for name in left if not name.startswith("_keyjoin/temp/sources/")} == before
         assert sum("receipts" in name for name in left) == 2
         assert not (folder.output / "sub").exists()
 
@@ -321,7 +352,7 @@ class TestBegin:
         Path(folder.temp).rename(tmp_path / "elsewhere")
         Path(folder.temp).symlink_to(tmp_path / "elsewhere")
         before = content(tmp_path / "elsewhere")
-        with pytest.raises(RunError, match=r"_temp/lists leads out of .*; remove the link"):
+        with pytest.raises(RunError, match=r"_keyjoin/temp/lists leads out of .*; remove the link"):
             folder.begin(folder.look())
         assert content(tmp_path / "elsewhere") == before
 
@@ -334,10 +365,11 @@ class TestBegin:
 
     def test_overwritten_all_goes_but_the_lock(self, folder: Folder) -> None:
         finished(folder)
-        (folder.output / "_lock").touch()
+        (folder.output / "_keyjoin/lock").touch()
         folder.begin(overwrite=True)
-        names = {name.split("/")[0] for name in content(folder.output)}
-        assert names == {"_job.json", "_temp", "_lock"}
+        names = {path.relative_to(folder.output).as_posix() for path in folder.output.glob("*/*")}
+        assert [path.name for path in folder.output.iterdir()] == ["_keyjoin"]
+        assert names == {"_keyjoin/job.json", "_keyjoin/temp", "_keyjoin/lock"}
         assert not Path(folder.temp, "receipts").exists()
 
 
@@ -352,7 +384,7 @@ def test_lost_parts_are_those_that_are_gone_or_of_another_size(folder: Folder) -
     ]
 
 
-@pytest.mark.parametrize("name", ["_job.json", "_temp/receipts/x.json", "_lock"])
+@pytest.mark.parametrize("name", ["_keyjoin/job.json", "_keyjoin/temp/receipts/x.json", "_keyjoin/lock"])
 def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> None:
     finished(folder)
     before = content(folder.output)
@@ -367,6 +399,6 @@ def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> Non
 def test_a_list_that_cannot_be_restored_ends_it(folder: Folder) -> None:
     finished(folder)
     earlier = folder.look()
-    (folder.output / "_parts.jsonl").write_bytes(b"{}\n")
-    with pytest.raises(RunError, match=r"_parts\.jsonl is damaged"):
+    (folder.output / "_keyjoin/parts.jsonl").write_bytes(b"{}\n")
+    with pytest.raises(RunError, match=r"_keyjoin/parts\.jsonl is damaged"):
         folder.begin(earlier)

@@ -22,27 +22,37 @@ from transforms.errors import RunError
 
 LIMIT = 60  # seconds: a pipe would be waited for until the end of days
 NAMES = [
-    "_lock",
-    "_job.json",
-    "_manifest.json",
+    "_keyjoin",
+    "_keyjoin/lock",
+    "_keyjoin/job.json",
+    "_keyjoin/manifest.json",
     "_SUCCESS",
-    "_parts.jsonl",
-    "_sources.jsonl",
-    "_error.txt",
-    "_temp",
-    "_temp/sources",
-    "_temp/sources/{digest}.jsonl",
-    "_temp/receipts",
-    "_temp/receipts/a-00000-of-00002.jsonl.json",
-    "_temp/lists",
-    "_temp/spill",
-    "_temp/next",
-    "_dead_letter",
-    "_dead_letter/a-00001-of-00002.jsonl",
+    "_keyjoin/parts.jsonl",
+    "_keyjoin/sources.jsonl",
+    "_keyjoin/error.txt",
+    "_keyjoin/temp",
+    "_keyjoin/temp/sources",
+    "_keyjoin/temp/sources/{digest}.jsonl",
+    "_keyjoin/temp/receipts",
+    "_keyjoin/temp/receipts/a-00000-of-00002.jsonl.json",
+    "_keyjoin/temp/lists",
+    "_keyjoin/temp/spill",
+    "_keyjoin/temp/next",
+    "_keyjoin/dead_letters",
+    "_keyjoin/dead_letters/a-00001-of-00002.jsonl",
     "a-00000-of-00002.jsonl",
     "_a-00000-of-00002.jsonl.0123456789abcdef0123456789abcdef.tmp",
 ]
-FOLDERS = {"_temp", "_temp/sources", "_temp/receipts", "_temp/lists", "_temp/spill", "_temp/next", "_dead_letter"}
+FOLDERS = {
+    "_keyjoin",
+    "_keyjoin/temp",
+    "_keyjoin/temp/sources",
+    "_keyjoin/temp/receipts",
+    "_keyjoin/temp/lists",
+    "_keyjoin/temp/spill",
+    "_keyjoin/temp/next",
+    "_keyjoin/dead_letters",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +136,7 @@ def templates(tmp_path_factory: Any, asked: list[str]) -> dict[str, Path]:
 def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
     keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path, name: str, stage: str
 ) -> None:
-    output, planned = tmp_path / "out", [p.stem for p in templates[stage].glob("_temp/sources/*")]
+    output, planned = tmp_path / "out", [p.stem for p in templates[stage].glob("_keyjoin/temp/sources/*")]
     name = name.format(digest=planned[0] if planned else "0" * 64)
     for kind in KINDS:
         outside = tmp_path / "outside" / kind.__name__
@@ -136,12 +146,12 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
         before = content(outside)
         run, replay = [*asked, f"--output={output}"], [f"--run={output}"]
         for command, flags in ("check", run), ("run", run), ("run", [*run, "--overwrite"]), ("replay", replay):
-            if kind is hard_link and (name not in ("_lock", "a-00000-of-00002.jsonl") or command == "replay"):
+            if kind is hard_link and (name not in ("_keyjoin/lock", "a-00000-of-00002.jsonl") or command == "replay"):
                 continue  # what is read is not changed
             done = keyjoin(command, *flags)
             if kind is other_kind and (command == "replay" or re.search(r"[0-9a-f]{32}\.", name)):
                 assert done.code in (0, 1, 2), (command, done)  # a folder that is in nobody's way, or found later
-            elif kind is not hard_link or (name == "_lock" and done.code):
+            elif kind is not hard_link or (name == "_keyjoin/lock" and done.code):
                 assert (done.code, "move it away" in done.err) == (2, True), (kind, command, flags, done)
                 assert (len(done.err.splitlines()), os.path.basename(name) in done.err) == (1, True), (kind, done)
         for flags in ([], ["--read_data=100%"], ["--condemn"]):
@@ -157,20 +167,20 @@ def test_an_empty_folder_with_a_lock_that_is_none(
     """As in a folder that somebody else has prepared."""
     outside = tmp_path / "outside"
     outside.mkdir()
-    plant(tmp_path / "out", "_lock", kind, outside / "victim")
+    plant(tmp_path / "out", "_keyjoin/lock", kind, outside / "victim")
     done = keyjoin("run", *asked, f"--output={tmp_path / 'out'}")
-    assert (done.code, "_lock" in done.err, "move it away" in done.err) == (2, True, True)
+    assert (done.code, "_keyjoin/lock" in done.err, "move it away" in done.err) == (2, True, True)
     assert content(outside) == {"victim": b"precious"}
 
 
 def test_a_lock_with_foreign_content_is_not_overwritten(
     keyjoin: Callable[..., Result], asked: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "_lock").write_bytes(b"precious")
+    (tmp_path / "out" / "_keyjoin").mkdir(parents=True)
+    (tmp_path / "out" / "_keyjoin/lock").write_bytes(b"precious")
     done = keyjoin("run", *asked, f"--output={tmp_path / 'out'}")
     assert (done.code, "move it away" in done.err) == (2, True)
-    assert (tmp_path / "out" / "_lock").read_bytes() == b"precious"
+    assert (tmp_path / "out" / "_keyjoin/lock").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("stage", ["complete", "unfinished"])
@@ -197,8 +207,8 @@ def test_a_commit_deletes_what_its_own_attempts_left_and_nothing_else(
     keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     output, own, tmp = tmp_path / "out", "a-00000-of-00009.jsonl", "0123456789abcdef" * 2 + ".tmp"
-    ours = [own, f"_dead_letter/{own}", f"_{own}.{tmp}"]
-    theirs = ["other/b-00000-of-00001.jsonl", "z-00000-of-00001.jsonl", "_dead_letter/z-00000-of-00001.jsonl"]
+    ours = [own, f"_keyjoin/dead_letters/{own}", f"_{own}.{tmp}"]
+    theirs = ["other/b-00000-of-00001.jsonl", "z-00000-of-00001.jsonl", "_keyjoin/dead_letters/z-00000-of-00001.jsonl"]
     hidden = f"other/_b-00000-of-00001.jsonl.{tmp}"
     total = ledger.total
     run = [*asked, f"--output={output}"]
@@ -241,7 +251,7 @@ def test_overwrite_deletes_what_keyjoin_wrote_and_nothing_else(
     output = tmp_path / "out"
     shutil.copytree(templates["complete"], output)
     flags = [f"--input={tree('c.jsonl')}", *asked[1:], f"--output={output}", "--overwrite"]
-    for name in ("backup/a-00000-of-00001.jsonl.gz", "z-00000-of-00001.jsonl", "_dead_letter/notes.txt"):
+    for name in ("backup/a-00000-of-00001.jsonl.gz", "z-00000-of-00001.jsonl", "_keyjoin/dead_letters/notes.txt"):
         (output / name).parent.mkdir(exist_ok=True)
         (output / name).write_bytes(b"kept")
         before = content(output)
@@ -251,7 +261,7 @@ def test_overwrite_deletes_what_keyjoin_wrote_and_nothing_else(
         (output / name).unlink()
     done = keyjoin("run", *flags)
     assert (done.code, [part.name for part in done.parts()]) == (0, ["c-00000-of-00001.jsonl"])
-    assert not (output / "_dead_letter").exists()
+    assert not (output / "_keyjoin/dead_letters").exists()
 
 
 def test_an_output_with_lists_of_another_version_is_overwritten(
@@ -259,9 +269,10 @@ def test_an_output_with_lists_of_another_version_is_overwritten(
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(templates["complete"], output)
-    forge(output, lambda _: None, lists={"_sources.jsonl": lambda text: text.replace(b'"suffix"', b'"ending"')})
+    forge(output, lambda _: None, lists={"_keyjoin/sources.jsonl": lambda text: text.replace(b'"suffix"', b'"ending"')})
     refused = keyjoin("run", *asked, f"--output={output}")
-    assert (refused.code, "_sources.jsonl is damaged" in refused.err, "--overwrite" in refused.err) == (2, True, True)
+    assert (refused.code, "_keyjoin/sources.jsonl is damaged" in refused.err) == (2, True)
+    assert "--overwrite" in refused.err
     assert keyjoin("run", *asked, f"--output={output}", "--overwrite").code == 0
     assert content(output) == content(templates["complete"])
 

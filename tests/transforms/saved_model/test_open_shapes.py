@@ -129,7 +129,7 @@ def test_an_open_width_that_is_the_same_for_all_rows_is_kept(texts: Callable[...
 def test_a_run_is_not_resumed_with_another_width(texts: Callable[..., Result]) -> None:
     first = texts(split, ["a b"] * 4)
     (first.output / "_SUCCESS").unlink()
-    manifest = first.output / "_manifest.json"
+    manifest = first.output / "_keyjoin/manifest.json"
     manifest.write_text(manifest.read_text().replace('"words": [\n    2\n   ]', '"words": [\n    3\n   ]'))
     again = texts(split, ["a b"] * 4, f"--output={first.output}")
     assert (again.code, "the model's output_shapes was " in again.err) == (2, True), again.err

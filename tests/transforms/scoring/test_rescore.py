@@ -46,7 +46,7 @@ class TestRescore:
                     one["bytes"], one["checksum"] = now
             return b"".join(json.dumps(one).encode() + b"\n" for one in receipts)
 
-        forge(out, lambda d: d, lists={"_parts.jsonl": receipt})
+        forge(out, lambda d: d, lists={"_keyjoin/parts.jsonl": receipt})
         assert verify(out, FULL).code == 0
         done = verify(out, FULL, "--rescore=1000", model_of(made), "--condemn")
         assert done.code == Exit.DIFFERING, done.out
@@ -126,7 +126,7 @@ class TestRescore:
         assert "differing" not in done.out
         flip(out / "_SUCCESS", 30)
         assert (
-            "scored again: no rows, since _manifest.json is not the one"
+            "scored again: no rows, since _keyjoin/manifest.json is not the one"
             in verify(out, "--rescore=1", model_of(made)).out
         )
 

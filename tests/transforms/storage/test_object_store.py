@@ -53,7 +53,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, keyed: str) -> dict[str, 
         path.write_bytes(content)
     assert main(["run", f"--input={folder}/in/", f"--output={folder}/out", f"--model={keyed}", *FLAGS]) == 0
     left = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
-    return {name: _placed(text, f"{folder}/in") for name, text in left.items() if not name.startswith("_m")}
+    return {name: _placed(text, f"{folder}/in") for name, text in left.items() if name != "_keyjoin/manifest.json"}
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +72,20 @@ def _placed(text: bytes, folder: str) -> bytes:
 
 def data_of(left: dict[str, bytes]) -> dict[str, bytes]:
     """Parts and dead letters."""
-    return {name: text for name, text in left.items() if not name.startswith("_") or name.startswith("_dead_letter/")}
+    return {
+        name: text
+        for name, text in left.items()
+        if not name.startswith("_") or name.startswith("_keyjoin/dead_letters/")
+    }
 
 
 def check_complete(done: Result, store: Store, expected: dict[str, bytes]) -> None:
     assert (done.code, done.err) == (0, "")
     left = store.objects("out/")
     assert data_of(left) == data_of(expected)
-    assert set(left) - set(expected) == {"_manifest.json"}  # so `_temp`, `_lock` and `_job.json` are gone
+    assert set(left) - set(expected) == {
+        "_keyjoin/manifest.json"
+    }  # so `_keyjoin/temp`, `_keyjoin/lock` and `_keyjoin/job.json` are gone
 
 
 def test_a_run_in_the_store_is_that_on_this_machine(
@@ -154,7 +160,9 @@ def test_what_cannot_be_cleaned_up_is_no_failure_and_goes_with_the_next_call(
     store.inject(lambda request, _: "503" if request.kind == "batch" and "_SUCCESS" in store.objects("out/") else None)
     done = keyjoin("run", *flags)
     assert (done.code, done.err.count("\n")) == (0, 1)
-    assert done.err.startswith("keyjoin: warning: gs://bucket/out keeps _job.json or _temp, which the same command rem")
+    assert done.err.startswith(
+        "keyjoin: warning: gs://bucket/out keeps _keyjoin/job.json or _keyjoin/temp, which the same command rem"
+    )
     left = store.objects("out/")
     assert left.keys() >= expected.keys()
     assert data_of(left) == data_of(expected)
@@ -197,7 +205,7 @@ def test_two_runs_do_not_share_a_folder(keyjoin: Callable[..., Result], flags: l
         refused = keyjoin("run", *flags)
     assert refused.code == 2
     assert "is in use by another run: process" in refused.err
-    assert "_lock" not in store.objects("out/")
+    assert "_keyjoin/lock" not in store.objects("out/")
 
 
 def test_a_run_that_lost_its_lock_calls_nothing_a_result(
@@ -211,14 +219,14 @@ def test_a_run_that_lost_its_lock_calls_nothing_a_result(
     total = ledger.total
 
     def after_another_came(parts: Any) -> Any:
-        store.put("out/_lock", b"of another")
+        store.put("out/_keyjoin/lock", b"of another")
         return total(parts)
 
     monkeypatch.setattr(ledger, "total", after_another_came)
     done = keyjoin("run", *flags)
-    assert (done.code, "out/_lock is not this run's any more" in done.err) == (1, True), done.err
+    assert (done.code, "out/_keyjoin/lock is not this run's any more" in done.err) == (1, True), done.err
     assert "_SUCCESS" not in store.objects("out/")
-    assert store.objects("out/")["_lock"] == b"of another"
+    assert store.objects("out/")["_keyjoin/lock"] == b"of another"
 
 
 class TestAModelInTheStore:
@@ -242,7 +250,7 @@ class TestAModelInTheStore:
     ) -> None:
         store.inject(turns((*REFUSED, LOST, CUT), 1))
         check_complete(keyjoin("run", *flags, f"--model={stored}"), store, expected)
-        made = json.loads(store.objects("out/")["_manifest.json"])["model"]
+        made = json.loads(store.objects("out/")["_keyjoin/manifest.json"])["model"]
         assert made["path"] == stored
         assert made["sha256"] == check_model.fingerprint(keyed)
         inspected = keyjoin("inspect", f"--model={stored}")

@@ -183,7 +183,7 @@ def test_verify_tells_a_source_that_changed_since_from_one_that_was_not_read_as_
 def test_the_list_of_sources_has_the_version(source: Path, run: Callable[..., Result]) -> None:
     done = run()
     assert done.code == 0
-    (line,) = (done.output / "_sources.jsonl").read_bytes().splitlines()
+    (line,) = (done.output / "_keyjoin/sources.jsonl").read_bytes().splitlines()
     assert json.loads(line)["version"] == versions.version_of(os.stat(source))
 
 

@@ -62,7 +62,9 @@ def test_values_are_written_as_instance_and_prediction(
         b'{"instance": [4, 5, 6.50], "prediction": 15.5}',
         b'{"instance": ["1", 2, 3], "prediction": 6.0}',
     ]
-    letters = [json.loads(line) for line in next((done.output / "_dead_letter").iterdir()).read_text().splitlines()]
+    letters = [
+        json.loads(line) for line in next((done.output / "_keyjoin/dead_letters").iterdir()).read_text().splitlines()
+    ]
     assert [(one["row"], one["reason"], one["message"]) for one in letters] == [
         ("[7, 8]", "wrong_shape", "the value: a list of 2 where 3 are expected"),
         ('{"x": [1, 2, 3]}', "wrong_shape", "the value: an object where a list of 3 is expected"),
