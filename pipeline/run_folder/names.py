@@ -28,7 +28,7 @@ READY = f"{OWN}/ready"
 
 FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, TRACEBACK, READY)
 # What marks a folder as an output of keyjoin up to version 0.1, which kept its files beside the parts.
-OLDER = ("_keyjoin/job.json", "_keyjoin/manifest.json")
+OLDER = ("_job.json", "_manifest.json")
 PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")
 # What `transforms.storage.files.write_whole` writes to before a file gets its name.
 UNFINISHED = re.compile(r"(^|/)_[^/]+\.[0-9a-f]{32}\.tmp$")

@@ -333,10 +333,7 @@ class TestBegin:
         before = {name for name in content(folder.output) if "-of-" in name}
         for name in (
             "_keyjoin/error.txt",
-            *(
-                f"{name}.{'0' * 32}.tmp"
-                for name in ("_keyjoin/_keyjoin/job.json", "__SUCCESS", "_a-00000-of-00009.jsonl")
-            ),
+            *(f"{name}.{'0' * 32}.tmp" for name in ("_keyjoin/_job.json", "__SUCCESS", "_a-00000-of-00009.jsonl")),
         ):
             files.write_whole(f"{folder.output}/{name}", [b"x"])
         folder.begin(folder.look())
