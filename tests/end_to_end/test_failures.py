@@ -79,7 +79,7 @@ class TestFailures:
         from pipeline.job import waves
 
         def lose(temp: str, *more: Any) -> str:
-            next(Path(temp).parent.glob("in-*")).write_bytes(b"")
+            next(Path(temp).parents[1].glob("in-*")).write_bytes(b"")
             return write_list(temp, *more)
 
         monkeypatch.setattr(waves, "write_list", lose)
