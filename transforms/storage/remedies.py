@@ -21,8 +21,8 @@ REMEDIES = {
 def described(error: OSError) -> str:
     """The file, the cause, and what to do about an error of the system; its own text where it names no cause.
 
-    >>> described(OSError(errno.EROFS, "Read-only file system", "out/_lock"))
-    'out/_lock: Read-only file system; choose a folder that can be written to'
+    >>> described(OSError(errno.EROFS, "Read-only file system", "out/_keyjoin/lock"))
+    'out/_keyjoin/lock: Read-only file system; choose a folder that can be written to'
     """
     if error.errno is None or error.strerror is None:
         return str(error)

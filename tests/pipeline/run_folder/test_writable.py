@@ -107,16 +107,16 @@ def test_a_run_that_cannot_be_condemned(keyjoin: Callable[..., Result], read_onl
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EROFS, "out/_lock: Read-only file system; choose a folder that can be written to"),
-        (errno.ENOSPC, "out/_lock: No space left on device; free space there"),
-        (errno.EIO, "out/_lock: Input/output error"),
+        (errno.EROFS, "out/_keyjoin/lock: Read-only file system; choose a folder that can be written to"),
+        (errno.ENOSPC, "out/_keyjoin/lock: No space left on device; free space there"),
+        (errno.EIO, "out/_keyjoin/lock: Input/output error"),
     ],
 )
 def test_an_error_of_the_system_has_file_cause_and_remedy(
     number: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: Any) -> Any:
-        raise OSError(number, os.strerror(number), "out/_lock")
+        raise OSError(number, os.strerror(number), "out/_keyjoin/lock")
 
     monkeypatch.setitem(cli.COMMANDS, "verify", cli.Command("", fails))
     assert cli.main(["verify"]) == 1
