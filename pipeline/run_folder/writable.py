@@ -4,6 +4,7 @@ import os
 
 from pipeline.terminal.messages import quoted
 from transforms.errors import UsageError
+from transforms.reasons import OWN
 from transforms.storage import files
 
 
@@ -37,9 +38,9 @@ def check_changeable(run: str, verb: str) -> None:
 
 
 def _not_writable(output: str) -> str | None:
-    """The folder that cannot be written to: the output, or the nearest one above it that exists; None if it can."""
-    there = nearest(output) if files.is_local(output) else None
-    return None if there is None or os.access(there, os.W_OK | os.X_OK) else there
+    """The output, its `_keyjoin`, or the nearest existing folder above, if it cannot be written to; None if all can."""
+    needed = {nearest(folder) for folder in (output, files.join(output, OWN))} if files.is_local(output) else ()
+    return next((folder for folder in sorted(needed) if not os.access(folder, os.W_OK | os.X_OK)), None)
 
 
 def nearest(output: str) -> str:
