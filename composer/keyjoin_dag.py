@@ -225,7 +225,7 @@ def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
         missing = "_SUCCESS" if success is None else MANIFEST
         raise AirflowFailException(
             over_error_limit(output)
-            or f"{output} has no {missing}: the run is not complete; clear score, and it goes on"
+            or f"{output} has no {missing}: the run is not complete; clear score, which resumes it"
         )
     digest = hashlib.sha256(manifest).hexdigest()
     if digest.encode() not in success:

@@ -1,4 +1,4 @@
-"""`keyjoin`: reads the command, hands it over, and turns what comes of it into an exit code and one line."""
+"""`keyjoin`: reads the command line, runs the command, and turns its result into an exit code and one line."""
 
 import contextlib
 import dataclasses
@@ -94,9 +94,9 @@ def _verify(argv: Sequence[str]) -> Exit:
 
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
-    "check": Command("same flags as run: finds out all that can be found out without running it", _check),
-    "replay": Command("scores dead letters again, and puts the rows that succeed now into their places", _replay),
-    "verify": Command("finds out whether an output is still what its run wrote", _verify),
+    "check": Command("checks everything and prints the plan, with the flags of run; writes nothing", _check),
+    "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
+    "verify": Command("checks whether an output is still what its run wrote", _verify),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
     "predict": Command('answers {"instances": […]} with {"predictions": […]}', _predict),

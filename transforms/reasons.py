@@ -59,7 +59,7 @@ class Reason(enum.Enum):
     DUPLICATE_NAME = (
         "duplicate_name",
         "name given twice",
-        "A field that the run reads or writes stands twice in the row, so which value is meant is a guess.",
+        "A field that the run reads or writes occurs twice in the row, so its value would be a guess.",
         "Keep one of the two fields.",
     )
     MISSING = (
@@ -72,18 +72,18 @@ class Reason(enum.Enum):
         "null",
         "null value",
         "A field that the model needs is null, or holds a null.",
-        "Fill the value in, or give one with --missing.",
+        "Add the value, or give one with --missing.",
     )
     WRONG_TYPE = (
         "wrong_type",
         "wrong type",
-        "A field's value is of another type than the model's input.",
+        "A field's value has another type than the model's input.",
         "Write the value in the type that `keyjoin inspect` shows.",
     )
     WRONG_SHAPE = (
         "wrong_shape",
         "wrong shape",
-        "A field's list is longer, shorter, ragged or nested otherwise than the model's input.",
+        "A field's list does not have the shape of the model's input: other lengths, ragged, or nested differently.",
         "Write the value in the shape that `keyjoin inspect` shows.",
     )
     FRACTION = (
@@ -101,9 +101,9 @@ class Reason(enum.Enum):
     COLLISION = (
         "collision",
         "field name taken",
-        "The row already has a field of the name that a prediction or the key would get, or of an input that is left "
-        "to its default.",
-        "Choose another name with --prediction_prefix, or leave the field out with --exclude_fields.",
+        "The row already has a field of the name that a prediction or the key would get, or of an input that keyjoin "
+        "leaves to its default.",
+        "Choose another name with --prediction_prefix, or exclude the field with --exclude_fields.",
     )
     MODEL_ERROR = (
         "model_error",
@@ -115,13 +115,13 @@ class Reason(enum.Enum):
         "model_memory",
         "model ran out of memory",
         "The model ran out of memory for this row alone, while it was called with nothing else.",
-        "Look at what the row's values make the model allocate; or give it more memory, see --max_memory.",
+        "Look for values in the row that make the model allocate much memory; or raise --max_memory.",
     )
     MODEL_CRASH = (
         "model_crash",
         "model crashed",
         "The model's process ended when it was called with this row alone (--isolate).",
-        "Read the message; mend the model's op that crashes, or the value that it crashes for.",
+        "Read the message; fix the model's op that crashes, or the value that crashes it.",
     )
     MODEL_TIMEOUT = (
         "model_timeout",
@@ -150,6 +150,6 @@ class Reason(enum.Enum):
     NON_FINITE = (
         "non_finite",
         "prediction not finite",
-        "The prediction holds NaN or infinity, which JSON cannot spell.",
+        "The prediction is NaN or infinite, which JSON cannot write.",
         "Look at the row's values, or accept null with --non_finite=keep.",
     )

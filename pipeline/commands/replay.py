@@ -1,4 +1,4 @@
-"""`keyjoin replay`: scores the dead letters of a run again, and puts the rows that succeed now into their places.
+"""`keyjoin replay`: scores the dead letters of a run again, and writes the rows that now succeed into their parts.
 
 Parts that change are written to a folder of their own, and put in place when all of them are whole, see
 `pipeline.run_folder.replace`. Killed before that, nothing has changed; killed later, any command on the output
@@ -57,7 +57,7 @@ class ReplayOptions(TrustOptions, FieldOptions):
     run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
     rows: str | None = flag(
         kinds.TEXT,
-        "mended rows by key: lines like those of dead letters, of which key and row count",
+        "fixed rows: lines like those of dead letters; keyjoin reads key and row",
         metavar="FILE",
     )
     model: str | None = flag(
@@ -71,7 +71,7 @@ def parser() -> OptionsParser[ReplayOptions]:
     return OptionsParser(
         ReplayOptions,
         "keyjoin replay",
-        "Scores the dead letters of a run again, and puts the rows that succeed now into their places.",
+        "Scores the dead letters of a run again, and writes the rows that now succeed into their parts.",
     )
 
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> Exit:
     check_changeable(run, "replay")
     with locked(run) as prove_lock:
         if is_ready(run):
-            say("resumes", "an interrupted command, whose new result is put in place")
+            say("resumes", "an interrupted command: keyjoin puts its new result in place")
             finish(run, prove_lock)
         earlier, document = _ended(run)
         options = _options(run, document, given)
@@ -137,7 +137,7 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
         again = quoted(command(ended.options, run))
-        raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; let it go on first: {again}")
+        raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; finish it first: {again}")
     new, begun = staged(run).work, resume.unfinished(run)
     if begun is not None and earlier.stage is Stage.COMPLETE:
         again = quoted([*command(begun.record.options, run), *_replacing(begun)])
@@ -208,7 +208,7 @@ def _check_keys(run: str, earlier: Earlier, path: str | None, mended: Mapping[st
         raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
     without = mended.keys() - set(keys(_dead(run), run)) if mended else ()
     if without:
-        say("left out", f"{len(without):,} mended rows that have no dead letter (any more): {min(without)}")
+        say("skipped", f"{len(without):,} fixed rows whose keys have no dead letter (any more): {min(without)}")
 
 
 def _dead(run: str) -> Iterator[PartReceipt]:
@@ -285,8 +285,8 @@ def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[P
                 yield part, file.read(part.chunk.end - part.chunk.start)
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(
-            f"{source.path} cannot be read: {error}; rows find their places by it: put it back, or give the command "
-            "where the run was started"
+            f"{source.path} cannot be read: {error}; a replay needs it: put it back, or give the command in the "
+            "folder where the run was started"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""`keyjoin verify`: whether an output is still what its run wrote, and what to type where it is not."""
+"""`keyjoin verify`: checks whether an output is still what its run wrote, and prints the commands that repair it."""
 
 import dataclasses
 import math
@@ -41,10 +41,10 @@ class CheckOptions(CodeOptions):
     run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
     read_data: float | None = flag(
         Kind(_share),
-        "also read so much of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
+        "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
         metavar="PERCENT",
     )
-    rescore: int | None = flag(kinds.whole(), "also score so many rows again, each alone, with --model", metavar="N")
+    rescore: int | None = flag(kinds.whole(), "also score this many rows again, each alone, with --model", metavar="N")
     model: str | None = flag(kinds.MODEL, "the model of the run, for --rescore", metavar="DIR")
 
 
@@ -54,8 +54,8 @@ class CondemnOptions:
 
     condemn: bool = flag(
         SWITCH,
-        f"take {SUCCESS} away if files of the output are missing or altered: keyjoin run then reads all of them back, "
-        "and rebuilds what is wrong",
+        f"delete {SUCCESS} if files of the output are missing or altered: keyjoin run then reads all files back and "
+        "rebuilds the wrong ones",
     )
 
 
@@ -80,7 +80,7 @@ def parser() -> OptionsParser[VerifyOptions]:
     return OptionsParser(
         VerifyOptions,
         "keyjoin verify",
-        "Finds out whether an output is still what its run wrote; reads only, but for --condemn.",
+        "Checks whether an output is still what its run wrote; only --condemn changes anything.",
     )
 
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> Exit:
         check_changeable(given.run, "verify")
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
-        show(f"{SUCCESS} is taken away: nobody takes {visible(given.run)} for a result until it is written again")
+        show(f"{SUCCESS} is deleted: readers do not take {visible(given.run)} for a result until it is written again")
     again = command(record.manifest.options, given.run) if record is not None and record.proven else None
     for advice in findings.advice(given.run, again, "" if condemned else _condemning(given)):
         show(advice)
@@ -125,7 +125,7 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
     else:
         findings.extend(check_content(run, sample(run, given.read_data), findings.names))
         count = math.ceil(given.read_data * parts)
-        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and what they were made of"
+        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and their bytes of the sources"
     if given.rescore is None or given.model is None:  # one is never given without the other
         return
     if not record.proven:
@@ -139,7 +139,7 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
     )
     counted = rescore_rows(run, options, given.rescore, document, findings)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
-    left_out = ", rows of parts with replayed ones are left out" if document.totals.replayed else ""
+    left_out = ", without rows of parts with replayed rows" if document.totals.replayed else ""
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
 
 

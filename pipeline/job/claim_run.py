@@ -22,7 +22,7 @@ from transforms.storage import files
 from transforms.storage.once import write_once
 
 Joined = TypeVar("Joined")
-AGAIN = "give the command of that run again, which goes on from there"
+AGAIN = "give the command of that run again, which resumes it"
 
 
 @dataclasses.dataclass(eq=False)

@@ -113,7 +113,7 @@ def _commit(place: Place, run: str, lists: int, seconds: float) -> None:
     if sources is None or found != lists:
         raise RunError(
             f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
-            "has removed them; give the same command again, which goes on from here"
+            "has removed them; give the same command again, which resumes the run"
         )
     now = look_again(job.options.input, sources)
     totals = ledger.total(read_receipts(temp))

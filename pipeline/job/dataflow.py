@@ -317,7 +317,7 @@ class Service:
         if ended == PipelineState.FAILED:
             raise JobError(errors.last or f"the service does not say why; see {self.link(job_id)}")
         if ended != PipelineState.DONE:
-            raise RunError(f"the job was {ended.lower()}; give the same command again, which goes on from there")
+            raise RunError(f"the job was {ended.lower()}; give the same command again, which resumes it")
 
     def _counters(self, job_id: str) -> str:
         """The ledger so far, as far as bundles are committed."""

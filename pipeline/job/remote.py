@@ -40,7 +40,7 @@ def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
     if dataflow.is_dataflow(beam_options):
         dataflow.check_options(options, beam_options)
     elif options.detach:
-        raise UsageError("--detach is for Dataflow, where a job goes on by itself; leave it out")
+        raise UsageError("--detach is for Dataflow, where a job commits by itself; leave it out")
     if options.accelerator and is_local(beam_options):
         raise UsageError(
             f"--accelerator={options.accelerator} is for workers elsewhere; leave it out: a run on this machine takes "
@@ -185,8 +185,8 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
     try:
         in_the_background(lambda: service.follow(job_id))
     except KeyboardInterrupt as stopped:
-        say("goes on", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
-        add_note(stopped, "the job goes on, and the same command follows it")
+        say("continues", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
+        add_note(stopped, "the job continues, and the same command follows it")
         raise
 
 

@@ -14,7 +14,7 @@ from transforms.model_safety.model_ops import POLICIES
 
 BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
 MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
-CONSTANT_HELP = "feeds a model input the same value for all rows: a number, true, false, text, or a JSON list"
+CONSTANT_HELP = "gives a model input one value for all rows: a number, true, false, text, or a JSON list"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,13 +23,13 @@ class CodeOptions:
 
     model_libraries: tuple[str, ...] = flag(
         kinds.MODULES,
-        "Python modules that register the model's own ops, such as tensorflow_text; they are imported, which runs "
+        "Python modules that register the model's own ops, such as tensorflow_text; keyjoin imports them, which runs "
         "their code",
         metavar="A,B",
     )
     custom_objects: tuple[str, ...] = flag(
         kinds.MODULES,
-        "Python modules that define own layers of a .keras file, also in the current folder; they are imported, "
+        "Python modules that define own layers of a .keras file, also in the current folder; keyjoin imports them, "
         "which runs their code",
         metavar="A,B",
     )
@@ -41,12 +41,15 @@ class TrustOptions(CodeOptions):
 
     model_ops: str | None = flag(
         kinds.choice(*POLICIES),
-        "what happens to a model that does more than compute: deny refuses it, warn says so, allow says nothing "
-        "(default: refuse what writes, runs Python, talks to others or is unknown; say so of the rest)",
+        "what keyjoin does with a model that does more than compute: deny refuses it, warn warns, allow prints nothing "
+        "(default: refuse ops that write files, use the network or are unknown; warn of the others)",
         may_change=True,
     )
     model_sha256: str | None = flag(
-        kinds.SHA256, "refuse any model but this one, see keyjoin inspect", metavar="HEX", may_change=True
+        kinds.SHA256,
+        "accept only the model with this sha256, which keyjoin inspect prints",
+        metavar="HEX",
+        may_change=True,
     )
 
 
@@ -60,15 +63,14 @@ class ModelOptions(TrustOptions):
     )
     key_input: str | None = flag(
         kinds.TEXT,
-        "model input that takes the key (default: the one called key, if it comes back and no prediction changes "
-        "with it)",
+        "model input that takes the key (default: the one called key, if the model returns it and no prediction "
+        "changes with it)",
         metavar="NAME",
     )
     constant: Mapping[str, str] = flag(kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE")
     tf32: bool = flag(
         SWITCH,
-        "let a GPU round the factors of float32 products to 10 bits, as TensorFlow does by default; faster, and "
-        "less exact",
+        "let a GPU round the factors of float32 products to 10 bits, as TensorFlow does by default: faster, less exact",
     )
 
 
@@ -83,11 +85,11 @@ class FolderOptions:
         kinds.OUTPUT, "folder for the joined rows; new or empty", required=True, metavar="DIR", may_change=True
     )
     overwrite: bool = flag(
-        SWITCH, "replace an earlier run's output, or what is there of it", in_command=False, may_change=True
+        SWITCH, "replace the output of an earlier run, finished or not", in_command=False, may_change=True
     )
     incremental: bool = flag(
         SWITCH,
-        "score files that are new since an earlier run, and add their parts",
+        "score only files that are new since the earlier run, and add their parts",
         in_command=False,
         may_change=True,
     )
@@ -105,7 +107,7 @@ class FieldOptions:
     )
     input_map: Mapping[str, str | name_lists.Path] = flag(
         kinds.FIELDS,
-        "feeds a model input from a row field of another name, or from a.b.c inside of objects; or a JSON object, "
+        "feeds a model input from a field of another name, or from a.b.c inside objects; or a JSON object, "
         '{"INPUT": "FIELD", "OTHER": ["a", "b.c"]}',
         metavar="INPUT=FIELD",
     )
@@ -123,8 +125,8 @@ class PaddingOptions:
 
     pad: tuple[str, ...] = flag(
         kinds.PADDING,
-        "pads a model input whose size is open to the longest row of each call, with this value (default: rows of "
-        "one shape are called together, and nothing is padded)",
+        "pads a model input of open size to the longest row of each call, with this value (default: calls have rows "
+        "of one shape, without padding)",
         metavar="INPUT=VALUE",
     )
 
@@ -135,8 +137,8 @@ class TypeOptions:
 
     strict_types: bool = flag(
         SWITCH,
-        "take only JSON numbers, and for integers only those without a point and an exponent; by default numbers "
-        "may be strings and whole floats, as proto3's JSON mapping has them",
+        "accept only JSON numbers, and for integers only those without a point or exponent (default: also strings "
+        "and whole floats, as in proto3's JSON mapping)",
     )
 
 
@@ -144,7 +146,7 @@ class TypeOptions:
 class InputOptions(FieldOptions, PaddingOptions, TypeOptions):
     """How the rows are read, and what of them feeds the model."""
 
-    format: str | None = flag(kinds.FORMAT, "format of the input (default: by the files' names)", metavar="NAME")
+    format: str | None = flag(kinds.FORMAT, "format of the input files (default: from their names)", metavar="NAME")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,15 +155,22 @@ class OutputOptions:
 
     output_fields: tuple[str, ...] = flag(
         kinds.NAMES,
-        "what is written: row (the whole row and all predictions), key, names of predictions (default: row)",
+        "what to write: row (the whole row and all predictions), key, names of predictions (default: row)",
         default=("row",),
         metavar="NAMES",
     )
-    key_field: str | None = flag(kinds.TEXT, "the rows' own key, written for key in --output_fields", metavar="FIELD")
-    include_fields: tuple[str, ...] = flag(kinds.NAMES, "write only these of the row's fields", metavar="A,B")
-    exclude_fields: tuple[str, ...] = flag(kinds.NAMES, "write all of the row's fields but these", metavar="A,B")
+    key_field: str | None = flag(
+        kinds.TEXT,
+        "field of the row to write as key, with key in --output_fields (default: keyjoin's key)",
+        metavar="FIELD",
+    )
+    include_fields: tuple[str, ...] = flag(kinds.NAMES, "write only these fields of the row", metavar="A,B")
+    exclude_fields: tuple[str, ...] = flag(kinds.NAMES, "write all fields of the row except these", metavar="A,B")
     prediction_prefix: str = flag(
-        kinds.TEXT, "put before the names of predictions, where they are taken", default="", metavar="TEXT"
+        kinds.TEXT,
+        "prefix for the names of predictions, for rows that have fields of these names",
+        default="",
+        metavar="TEXT",
     )
 
 
@@ -170,29 +179,29 @@ class ScoringOptions:
     """How the model is called, and for how much of a file at a time."""
 
     batch_size: int | None = flag(
-        kinds.whole(1 << 24), "rows that a model call sees at most (default: by the size of a row)", metavar="ROWS"
+        kinds.whole(1 << 24), "most rows of a model call (default: from the size of a row)", metavar="ROWS"
     )
     batch_dependence: str = flag(
         kinds.choice(*BATCH_DEPENDENCE),
-        "what happens where a row's prediction depends on the other rows of its batch, or differs from call to "
-        "call: refuse the model, warn, or say nothing (default: %(default)s)",
+        "what keyjoin does if a prediction depends on the other rows of its batch, or differs from call to call: "
+        "refuse the model, warn, or allow it (default: %(default)s)",
         default=WARN,
         may_change=True,
     )
     isolate: bool = flag(
         SWITCH,
-        "start the process of a model that crashes again; rows for which it crashes become dead letters",
+        "restart the model's process after a crash; rows that crash it become dead letters",
         may_change=True,
     )
     batch_timeout: float | None = flag(
         kinds.SECONDS,
-        "with --isolate: what a call of the model may take (default: any time)",
+        "with --isolate: longest time of a model call (default: no limit)",
         metavar="SECONDS",
         may_change=True,
     )
     chunk_bytes: int | None = flag(
         kinds.whole(MAX_CHUNK_BYTES),
-        "about how much of a file becomes one part (default: 67108864; less where predictions are large)",
+        "about how much of a file becomes one part (default: 67108864; less if predictions are large)",
         metavar="BYTES",
     )
 
@@ -203,8 +212,8 @@ class LocalOptions:
 
     wave_bytes: int = flag(
         kinds.whole(),
-        "about how much a local run scores before it writes, input and predictions, which bounds its memory; all "
-        "of it if it is less than twice as much (default: %(default)s)",
+        "about how many bytes of input and predictions a local run scores before it writes, which limits its memory; "
+        "an input of less than twice as much is scored at once (default: %(default)s)",
         default=1 << 28,
         metavar="BYTES",
         in_template=False,
@@ -212,7 +221,8 @@ class LocalOptions:
     )
     max_memory: int | None = flag(
         kinds.whole(),
-        "what a local run may have of memory, both processes together; refused if it cannot do (default: all)",
+        "memory limit of a local run, both processes together; keyjoin refuses a run that needs more (default: no "
+        "limit)",
         metavar="BYTES",
         in_template=False,
         may_change=True,
@@ -225,7 +235,7 @@ class BadRowOptions:
 
     max_bad_rows: ErrorLimits = flag(
         kinds.ERROR_LIMITS,
-        "bad rows that a complete run may have: a number, or a ratio with a point (default: 0.01); and of them "
+        "error limits: bad rows that a complete run may have, a number, or a ratio with a point (default: 0.01), and "
         "those of a reason, `0.01,model_error=0`; may be repeated",
         metavar="LIMITS",
         may_change=True,
@@ -238,12 +248,13 @@ class BadRowOptions:
     )
     error_field: str | None = flag(
         kinds.TEXT,
-        "with --bad_rows=null, the name of the field that says what is wrong with a row (default: error)",
+        "with --bad_rows=null: name of the field with the error of a row (default: error)",
         metavar="NAME",
     )
     non_finite: str = flag(
         kinds.choice("reject", "keep"),
-        "predictions that are NaN or infinite: dead letters, or kept (null in JSON) (default: %(default)s)",
+        "what keyjoin does with NaN and infinite predictions: reject makes the row a dead letter, keep writes null in "
+        "JSON (default: %(default)s)",
         default="reject",
     )
 
@@ -254,12 +265,13 @@ class RemoteOptions:
 
     accelerator: str | None = flag(
         kinds.ACCELERATOR,
-        "what the workers that predict have besides, and no others: type:nvidia-l4;count:1 (default: nothing)",
+        "accelerator of the workers that predict, and no others: type:nvidia-l4;count:1 (default: none)",
         metavar="HINT",
     )
     detach: bool = flag(
         SWITCH,
-        "on Dataflow: end once the job is started; it commits by itself, and the same command follows it",
+        "on Dataflow: end the command once the job is submitted; the job commits by itself, and the same command "
+        "follows it",
         in_template=False,
         may_change=True,
     )

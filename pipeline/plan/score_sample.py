@@ -225,7 +225,7 @@ def _judge(looked: Looked, limits: ErrorLimits) -> None:
     text = f"{text}, and {exceeded.flag} allows fewer: {_reasons(looked)}"
     if all_bad or looked.document:
         raise UsageError(text if looked.advice else f"{text}; or allow them all with {FLAG}=1.0")
-    warn(f"{text}; the run goes on, since the rows after these may be good")
+    warn(f"{text}; the run continues, since the rows after these may be good")
 
 
 def _reasons(looked: Looked) -> str:

@@ -107,7 +107,7 @@ def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -
         more = f" (and {others} more)" if others else ""
         raise RunError(
             f"the ledger does not add up: {first}{more}; no _SUCCESS was written: give the same command again, which "
-            "goes on from here"
+            "resumes the run"
         )
     for part in read_receipts(temp):
         for name, _ in written_of(part):
@@ -118,6 +118,6 @@ def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -
     if other is not None:
         raise RunError(
             f"{files.join(place.work, other)} is not of this run, and readers would take it for rows; no _SUCCESS was "
-            "written: move it away, and give the same command again, which goes on from here"
+            "written: move it away, and give the same command again, which resumes the run"
         )
     return sorted(ours)

@@ -48,7 +48,7 @@ ANEW = "--overwrite starts anew"
 class Stage(enum.Enum):
     """How far an earlier run came; the value says it."""
 
-    UNFINISHED = "was not finished"
+    UNFINISHED = "is unfinished"
     COMMITTED = "has no _SUCCESS"
     COMPLETE = "is complete"
 

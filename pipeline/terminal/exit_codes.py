@@ -26,50 +26,50 @@ class Exit(enum.IntEnum):
     COMPLETE = (
         0,
         "complete",
-        "Everything that was asked for is done; of a run, the ledger adds up and `_SUCCESS` is written.",
+        "The command succeeded. After a run, the ledger adds up and `_SUCCESS` is written.",
         "Nothing.",
     )
     FAILED = (
         1,
         "failed",
-        "The run failed, has more bad rows than --max_bad_rows, or its ledger does not add up; there is no new "
+        "The run failed, exceeded an error limit (--max_bad_rows), or its ledger does not add up. There is no new "
         "`_SUCCESS`.",
-        "Read the last line, look into `_keyjoin/dead_letters/`, mend the cause, and give the same command, which goes "
-        "on from there; where rows of the input had to be mended, with --overwrite.",
+        "Read the last line, look into `_keyjoin/dead_letters/`, fix the cause, and give the same command, which "
+        "resumes the run. If you changed the input, add --overwrite.",
     )
     USAGE = (
         2,
         "wrong usage",
-        "The command line, the inputs or the model are wrong; nothing was run and nothing written.",
+        "The command line, the inputs or the model are wrong. Nothing was run and nothing written.",
         "Do what the message says.",
     )
     MISSING = (
         3,
         "missing",
-        "`verify`: something that the run wrote, or with --read_data a source, is not there.",
-        "Type what the last lines say. Of several of these codes, the smallest is given.",
+        "`verify`: a file that the run wrote, or with --read_data a source, is missing.",
+        "Type the commands in the last lines. If several of these codes apply, the smallest is given.",
     )
     ALTERED = (
         4,
         "altered",
-        "`verify`: something is not as it was written or read, or is there and was not written.",
-        "Type what the last lines say.",
+        "`verify`: a file is not what was written or read, or is unexpected.",
+        "Type the commands in the last lines.",
     )
     DIFFERING = (
         5,
         "differing",
-        "`verify --rescore`: a row that is scored alone gets another prediction than the one that stands in its part.",
-        "See the last lines: files are as they were written, so look for the cause in the model or the machine.",
+        "`verify --rescore`: a row that is scored alone gets another prediction than the one in its part.",
+        "Look for the cause in the model or the machine: the files are what was written.",
     )
     INTERRUPTED = (
         130,
         "interrupted",
-        "Somebody pressed Ctrl-C (SIGINT); of a run, there is no new `_SUCCESS`.",
-        "Give the same command: it goes on from there.",
+        "Ctrl-C (SIGINT) ended the command. After a run, there is no new `_SUCCESS`.",
+        "Give the same command: it resumes.",
     )
     TERMINATED = (
         143,
         "terminated",
-        "The system asked the command to end (SIGTERM); of a run, there is no new `_SUCCESS`.",
-        "Give the same command: it goes on from there.",
+        "SIGTERM ended the command. After a run, there is no new `_SUCCESS`.",
+        "Give the same command: it resumes.",
     )

@@ -1,4 +1,4 @@
-"""What a run prints: the plan before it, and the summary after it."""
+"""Prints the plan before a run, and the summary after it."""
 
 import itertools
 import json
@@ -28,17 +28,17 @@ WIDTH = 110
 
 
 def print_plan(plan: Plan, start: Start) -> None:
-    """Prints what will be read, what feeds the model, what is written, and what an earlier run has left to do."""
+    """Prints what is read, what feeds the model, what is written, and what an earlier run left unfinished."""
     handler, sources = plan.job.handler, plan.sources
     if start.earlier is not None:
         stage = start.earlier.stage.value
-        say("goes on", f"from a run that {stage}: what it wrote is read back, the rest is scored")
+        say("resumes", f"a run that {stage}: keyjoin checks the finished parts and scores the rest")
     if start.place.is_staged:
         say("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
     say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
-    skipped = [f"{path} (its name marks it as no data)" for path in plan.skipped]
-    skipped += [f"{path} (it is the file {source}, which is read once)" for path, source in plan.twins]
+    skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
+    skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     for said in skipped[:SHOWN_ROWS]:
         say("skipped", said)
     if len(skipped) > SHOWN_ROWS:
@@ -52,7 +52,7 @@ def print_plan(plan: Plan, start: Start) -> None:
     fixed = handler.contract.rows
     say("batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call")
     if plan.job.layout.error:
-        say("bad rows", f"in the parts too, with null predictions and what is wrong in {plan.job.layout.error}")
+        say("bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}")
     predictions = dict(plan.job.layout.predictions)
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
@@ -75,7 +75,7 @@ def rows_a_call(rows: int) -> str:
 def _key_of(contract: Contract) -> str:
     if contract.key is None:
         why = f"none, since {contract.why_data}" if contract.why_data else "the model takes none"
-        return f"{why}: predictions are matched by place, their number checked in each batch"
+        return f"{why}: keyjoin matches predictions by position, and checks their number in each batch"
     where = [f"{'last column of' if echo.last_column else 'output'} {echo.output}" for echo in contract.echoes]
     return f"input {contract.key.name} ({contract.key.dtype}), comes back as {' and '.join(where)}"
 
@@ -100,7 +100,7 @@ def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
         say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
         return
     for name in lost[:SHOWN_ROWS]:
-        say("lost", f"{name} is not there as it was written; it will be written again")
+        say("lost", f"{name} is missing or altered; keyjoin writes it again")
     if len(lost) > SHOWN_ROWS:
         say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
 
@@ -108,7 +108,7 @@ def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
 def print_unnamed(names: Sequence[str]) -> None:
     """Prints what an earlier attempt left and is deleted."""
     for name in names[:SHOWN_ROWS]:
-        say("deleted", f"{name}, which an earlier attempt left")
+        say("deleted", f"{name}, left by an earlier attempt")
     if len(names) > SHOWN_ROWS:
         say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
@@ -121,7 +121,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         format_name: What the rows are.
         totals: The ledger.
         seconds: What the run took.
-        resumed: Whether earlier attempts had done some of it; None if that is not known.
+        resumed: Whether earlier attempts finished some of it; None if that is not known.
     """
     show()
     say("output", output)
@@ -133,7 +133,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         ("dead letters", f"{totals.bad:,}"),
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
-        ("seconds", f"{seconds:.1f}{', and those of earlier attempts' * bool(resumed)}"),
+        ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
         # Nobody knows how long the rows of earlier attempts took.
         *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
     ]

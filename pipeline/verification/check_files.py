@@ -28,7 +28,7 @@ from pipeline.run_folder.replace import is_ready
 from pipeline.run_folder.unexpected_files import check_layout, of_sources
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted
-from pipeline.verification.findings import Cure, Finding
+from pipeline.verification.findings import Finding, Repair
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS, OWN
 from transforms.records import Chunk, PartReceipt, Source
@@ -71,11 +71,11 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
         again = quoted(command(new.options, run)) if new is not None else "give its keyjoin run command again"
         raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
     if success is None and job is not None:
-        raise RunError(f"{run} holds a run that is not finished; wait for it, or go on: {_going_on(run, job)}")
+        raise RunError(f"{run} holds an unfinished run; wait for it, or resume it: {_resuming(run, job)}")
     if made is None:
         if success is None:
             raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
-        return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Cure.GONE)]
+        return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Repair.GONE)]
     try:
         document = records.decode(made, Manifest)
     except records.OtherVersionError as error:
@@ -83,14 +83,14 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
             f"--run {run} was written by another version of keyjoin: {error}; verify it with that version"
         ) from error
     except ValueError as error:
-        return None, [Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Cure.ANEW)]
+        return None, [Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Repair.ANEW)]
     if success is None and document.status != records.COMPLETE:
         raise RunError(f"{run} holds a run that ended without {SUCCESS}: {document.status}; see its {MANIFEST}")
     proven = success == manifest.success_of(made)
     return Record(document, proven), [] if proven else [_unproven(success, made)]
 
 
-def _going_on(run: str, job: bytes) -> str:
+def _resuming(run: str, job: bytes) -> str:
     try:
         return quoted(command(records.decode(job, Job).options, run))
     except ValueError:
@@ -114,42 +114,42 @@ def _is_regular(path: str) -> bool:
 def _unproven(success: bytes | None, made: bytes) -> Finding:
     """Says which of the two is not what it was, as far as that can be told."""
     if success is None:
-        return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Cure.AGAIN)
+        return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Repair.AGAIN)
     found = re.search(rb'^\{\n "manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z', success)
     if found is None:
-        return Finding(Exit.ALTERED, SUCCESS, f"the sha256 of {MANIFEST}", "it holds something else", Cure.AGAIN)
+        return Finding(Exit.ALTERED, SUCCESS, f"the sha256 of {MANIFEST}", "it holds something else", Repair.AGAIN)
     there = hashlib.sha256(made).hexdigest()
-    return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Cure.AGAIN)
+    return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Repair.AGAIN)
 
 
 def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
     """Compares the lists of parts and sources with the manifest, byte for byte; then what they say."""
     damaged = False
     for name, written in document.files.items():
-        for finding in compare(run, name, written, Cure.ANEW):
+        for finding in compare(run, name, written, Repair.ANEW):
             damaged = True
             yield finding
     if not damaged:
         try:
             yield from _check_ledger(run, document)
         except RunError as error:  # a line that is none
-            yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Cure.ANEW)
+            yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Repair.ANEW)
 
 
-def compare(run: str, name: str, written: files.Written, cure: Cure = Cure.REBUILD) -> Iterator[Finding]:
+def compare(run: str, name: str, written: files.Written, repair: Repair = Repair.REBUILD) -> Iterator[Finding]:
     """Reads a file and compares it with what was written."""
     path = files.join(run, name)
     if not _is_regular(path):
-        yield Finding(Exit.ALTERED, name, "a file", "it is none", cure)
+        yield Finding(Exit.ALTERED, name, "a file", "it is none", repair)
         return
     found = files.read_back(path)
     if found is None:
-        yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, cure)
+        yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, repair)
     elif found.bytes != written.bytes:
-        yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(found.bytes)}", cure)
+        yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(found.bytes)}", repair)
     elif found != written:
         expected = f"crc32c {written.checksum:08x}"
-        yield Finding(Exit.ALTERED, name, expected, f"it has {found.checksum:08x}", cure)
+        yield Finding(Exit.ALTERED, name, expected, f"it has {found.checksum:08x}", repair)
 
 
 def _bytes(count: int) -> str:
@@ -169,16 +169,16 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
             source = None if line is None else _source(line)
             if source is None or group is None or source.path != group[0]:
                 names = "the sources of the parts, in order"
-                yield Finding(Exit.ALTERED, SOURCES, names, "it has others", Cure.ANEW)
+                yield Finding(Exit.ALTERED, SOURCES, names, "it has others", Repair.ANEW)
                 return
             path, receipts = group
             totals = ledger.total(receipts)
             for problem in _gaps(source, receipts):
-                yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Cure.ANEW)
+                yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Repair.ANEW)
             if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **msgspec.structs.asdict(totals)}):
-                yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Cure.ANEW)
+                yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Repair.ANEW)
     if document.totals != ledger.total(read_list(files.join(run, PARTS))):
-        yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Cure.ANEW)
+        yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Repair.ANEW)
 
 
 def _named_inside(run: str, parts: Iterable[PartReceipt]) -> Iterator[PartReceipt]:
@@ -216,16 +216,16 @@ def check_names(run: str) -> Iterator[Finding]:
         for name, written in written_of(part):
             size = there.pop(name, None)
             if size is None:
-                yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, Cure.REBUILD)
+                yield Finding(Exit.MISSING, name, _bytes(written.bytes), NOT_THERE, Repair.REBUILD)
             elif not _is_regular(files.join(run, name)):
-                yield Finding(Exit.ALTERED, name, "a file", "it is none", Cure.REBUILD)
+                yield Finding(Exit.ALTERED, name, "a file", "it is none", Repair.REBUILD)
             elif size != written.bytes:
-                yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(size)}", Cure.REBUILD)
+                yield Finding(Exit.ALTERED, name, _bytes(written.bytes), f"it has {_bytes(size)}", Repair.REBUILD)
     unnamed = [name for name in there if _is_read(name)]
     ours = of_sources(unnamed, manifest.read_sources(files.join(run, SOURCES)) if unnamed else ())
     for name in unnamed:
-        size, cure = there[name], Cure.REBUILD if name in ours else Cure.MOVE
-        yield Finding(Exit.ALTERED, name, "no such file", f"it has {_bytes(size)} that no receipt names", cure)
+        size, repair = there[name], Repair.REBUILD if name in ours else Repair.MOVE
+        yield Finding(Exit.ALTERED, name, "no such file", f"it has {_bytes(size)} that no receipt names", repair)
 
 
 def _is_read(name: str) -> bool:
@@ -267,30 +267,30 @@ def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Fi
     """Reads a source again, as far as some parts were made of it; their receipts are in order."""
     found = lookup.match(source.path)
     if [file.path for file in found] != [source.path]:
-        yield Finding(Exit.MISSING, source.path, _bytes(source.size), NOT_THERE, Cure.SOURCE)
+        yield Finding(Exit.MISSING, source.path, _bytes(source.size), NOT_THERE, Repair.SOURCE)
     elif found[0].size_in_bytes != source.size:
         size = _bytes(found[0].size_in_bytes)
-        yield Finding(Exit.ALTERED, source.path, _bytes(source.size), f"it has {size}", Cure.SOURCE)
+        yield Finding(Exit.ALTERED, source.path, _bytes(source.size), f"it has {size}", Repair.SOURCE)
     else:
         # A run is complete only if at its end each source was the file that was planned.
         is_same = (found[0].last_updated_in_seconds, found[0].version) == source.written
-        cure = Cure.READ if is_same else Cure.SOURCE
+        repair = Repair.READ if is_same else Repair.SOURCE
         try:
             with open_plain(source) as file:
                 for part in receipts:
-                    yield from _check_chunk(file, part.chunk, part.input_checksum, cure)
+                    yield from _check_chunk(file, part.chunk, part.input_checksum, repair)
                 # Where the last chunk ends so does the file: to read on has gzip compare what it wrote there.
                 if receipts[-1].chunk.number == receipts[-1].chunk.parts - 1 and file.read(1):
-                    yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Cure.SOURCE)
+                    yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)
         except (OSError, EOFError, zlib.error) as error:
-            yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Cure.SOURCE)
+            yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Repair.SOURCE)
 
 
-def _check_chunk(file: Any, chunk: Chunk, checksum: int, cure: Cure) -> Iterator[Finding]:
+def _check_chunk(file: Any, chunk: Chunk, checksum: int, repair: Repair) -> Iterator[Finding]:
     file.seek(chunk.start)
     left, found = chunk.end - chunk.start, 0
     while left and (block := file.read(min(left, files.READ_BYTES))):
         left, found = left - len(block), google_crc32c.extend(found, block)
     if left or found != checksum:
         where = f"bytes {chunk.start} to {chunk.end}"
-        yield Finding(Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", cure)
+        yield Finding(Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", repair)

@@ -16,7 +16,7 @@ from pipeline.run_folder.records import Manifest
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import at_line
 from pipeline.verification.check_files import check_source, compare
-from pipeline.verification.findings import Cure, Finding, Findings
+from pipeline.verification.findings import Finding, Findings, Repair
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import PartReceipt, Source
@@ -112,7 +112,7 @@ def rescore_rows(
                     said = f"its part has {found.found}"
                     line = None if found.line is None else picked.lines + found.line + 1
                     place = at_line(found.key, line)
-                    findings.add(Finding(Exit.DIFFERING, place, found.expected, said, Cure.MODEL))
+                    findings.add(Finding(Exit.DIFFERING, place, found.expected, said, Repair.MODEL))
     return counted
 
 

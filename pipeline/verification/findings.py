@@ -1,4 +1,4 @@
-"""What `keyjoin verify` finds, how it says so, and what it tells to type."""
+"""The findings of `keyjoin verify`, how it prints them, and the commands that repair them."""
 
 import enum
 from collections import Counter
@@ -12,44 +12,44 @@ from pipeline.terminal.messages import quoted, show, visible
 SHOWN = 20
 
 
-class Cure(enum.Enum):
-    """What mends a finding; the value is said at the end, once."""
+class Repair(enum.Enum):
+    """What repairs a finding; `verify` prints the value once, at its end."""
 
     REBUILD = "to rebuild what is wrong, and nothing else:{condemn}\n  {command}"
-    AGAIN = "to have all parts read back and {success} written again:\n  {command}"
-    ANEW = "nothing tells right from wrong any more; to score everything anew:\n  {command} --overwrite"
-    GONE = "nothing tells what {run} holds: move it away, and give its keyjoin run command again"
-    MOVE = "keyjoin did not write what no receipt names: move it out of {run}"
+    AGAIN = "to read all parts back and write {success} again:\n  {command}"
+    ANEW = "keyjoin cannot tell which files are right; to score everything again:\n  {command} --overwrite"
+    GONE = "keyjoin cannot tell what {run} holds: move it away, and give its keyjoin run command again"
+    MOVE = "keyjoin did not write the unexpected files: move them out of {run}"
     SOURCE = (
-        "a source is not what was read; the output does not change by that: put the source back, call verify where the "
-        "run was called, or score what is there now:\n  {command} --overwrite"
+        "a source is not what the run read; the output is unchanged: put the source back, give verify in the folder "
+        "where the run was started, or score the new source:\n  {command} --overwrite"
     )
     READ = (
-        "a source was not written since the run, and yet the run read something else: what was made of it is not to be "
-        "trusted; to score everything anew:\n  {command} --overwrite"
+        "a source was not written since the run, and yet the run read other bytes: do not trust its parts; to score "
+        "everything again:\n  {command} --overwrite"
     )
     MODEL = (
-        "the files are what was written, so the model does not give the same each time, or what computes it has "
-        "changed (see versions in {manifest}); to score everything anew:\n  {command} --overwrite"
+        "the files are what was written, so the model gives different predictions for the same row, or the libraries "
+        "or the machine have changed (see versions in {manifest}); to score everything again:\n  {command} --overwrite"
     )
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be.
+    """A difference between an output and what its run wrote.
 
     Attributes:
         kind: `Exit.MISSING`, `ALTERED` or `DIFFERING`.
         name: A file, as the run calls it, or the key of a row.
         expected: What should be there.
         found: What is there.
-        cure: What mends it.
+        repair: What repairs it.
     """
 
     kind: Exit
     name: str
     expected: str
     found: str
-    cure: Cure
+    repair: Repair
 
     def __str__(self) -> str:
         """One line, whatever stands in the names."""
@@ -61,14 +61,14 @@ class Findings:
 
     Attributes:
         kinds: How many there are of each kind.
-        cures: How many each cure mends.
+        repairs: How many findings each of them repairs.
         names: The files and rows of which something was found.
     """
 
     def __init__(self) -> None:
         """Has none yet."""
         self.kinds: Counter[Exit] = Counter()
-        self.cures: Counter[Cure] = Counter()
+        self.repairs: Counter[Repair] = Counter()
         self.names: set[str] = set()
 
     def extend(self, findings: Iterable[Finding]) -> int:
@@ -80,14 +80,14 @@ class Findings:
         return count
 
     def add(self, finding: Finding) -> None:
-        """Takes a finding; of a name only the first one counts, the others follow from it."""
+        """Takes a finding; only the first one of a name counts, since the others follow from it."""
         if finding.name in self.names:
             return
         if len(self.names) < SHOWN:
             show(str(finding))
         self.names.add(finding.name)
         self.kinds[finding.kind] += 1
-        self.cures[finding.cure] += 1
+        self.repairs[finding.repair] += 1
 
     @property
     def code(self) -> Exit:
@@ -97,7 +97,7 @@ class Findings:
     @property
     def in_output(self) -> bool:
         """Whether files of the output itself are missing or altered."""
-        return any(cure not in (Cure.SOURCE, Cure.MODEL) for cure in self.cures)
+        return any(repair not in (Repair.SOURCE, Repair.MODEL) for repair in self.repairs)
 
     def print_more(self) -> None:
         """Prints how many were not shown."""
@@ -109,18 +109,18 @@ class Findings:
         return ", ".join(f"{count:,} {kind.title}" for kind, count in sorted(self.kinds.items()))
 
     def advice(self, run: str, command: Sequence[str] | None, condemn: str) -> list[str]:
-        """What to type.
+        """The commands to type.
 
         Args:
             run: The output folder.
-            command: The words of the command that made it, if that is known for certain.
-            condemn: The command that comes before it where something is to be rebuilt, if one does.
+            command: The words of the command that made it, if they are known for certain.
+            condemn: The command to type before it if something has to be rebuilt; empty if there is none.
         """
         words = "the same keyjoin run command" if command is None else quoted(command)
-        # Of what mends the output itself the strongest mends all of it.
-        stronger = (Cure.GONE, Cure.ANEW, Cure.READ, Cure.REBUILD, Cure.AGAIN)
-        output = next((cure for cure in stronger if self.cures[cure]), None)
-        cures = [Cure.MOVE, output, Cure.SOURCE, Cure.MODEL]
+        # The strongest repair of the output includes the others.
+        stronger = (Repair.GONE, Repair.ANEW, Repair.READ, Repair.REBUILD, Repair.AGAIN)
+        output = next((repair for repair in stronger if self.repairs[repair]), None)
+        repairs = [Repair.MOVE, output, Repair.SOURCE, Repair.MODEL]
         values = {"run": visible(run), "command": words, "condemn": condemn and f"\n  {condemn}"}
         values |= {"success": SUCCESS, "manifest": MANIFEST}
-        return [cure.value.format(**values) for cure in cures if cure is not None and self.cures[cure]]
+        return [one.value.format(**values) for one in repairs if one is not None and self.repairs[one]]

@@ -209,7 +209,7 @@ class TestOneJob:
         monkeypatch.setattr(dataflow.Service, "follow", stop)
         stopped = run()
         assert stopped.code == 130
-        assert "goes on" in stopped.out
+        assert "continues" in stopped.out
         assert only(cloud).current_state == client.JobState.JOB_STATE_RUNNING
 
 
@@ -243,7 +243,7 @@ class TestNotWell:
         assert "has no _SUCCESS" in done.err
         cloud.api.run = runs(cloud)
         again = run()
-        assert (again.code, "goes on" in again.out, len(cloud.api.jobs)) == (0, True, 2), again.err
+        assert (again.code, "resumes" in again.out, len(cloud.api.jobs)) == (0, True, 2), again.err
 
     def test_too_many_bad_rows_fail_the_job(self, cloud: Cloud, run: Callable[..., Result]) -> None:
         cloud.store.put("in/b.jsonl", b'{"x": "bad"}\n{"x": [1, 2, 3]}\n')

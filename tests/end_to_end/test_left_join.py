@@ -250,7 +250,7 @@ def test_a_left_join_on_real_files(keyjoin: Callable[..., Result], lines: Any, m
     )
     apart, null = keyjoin("run", *flags), keyjoin("run", *flags, "--bad_rows=null", "--error_field=why")
     assert (apart.code, null.code, null.complete()) == (0, 0, True), null.err
-    assert "in the parts too, with null predictions and what is wrong in why" in null.out
+    assert "in the parts too, with null predictions and the error in why" in null.out
     opened: Callable[[bytes], bytes] = gzip.decompress if name.endswith("gz") else bytes
     found = [json.loads(line) for part in null.parts() for line in opened(part.read_bytes()).splitlines()]
     assert len(found) == len(rows)

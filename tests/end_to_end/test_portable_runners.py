@@ -48,6 +48,6 @@ def test_a_job_service_gives_the_same_bytes(
     )
     done = subprocess.run([*command, "--max_bad_rows=1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, there.complete()) == (0, True), done.stderr
-    assert "goes on" in done.stdout
+    assert "resumes" in done.stdout
     assert [(p.name, p.read_bytes()) for p in there.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]
     assert there.dead() == local.dead()

@@ -178,7 +178,7 @@ def test_a_mended_model_scores_what_the_first_one_refused(
     assert ran.manifest()["model"]["path"] == "model"
     verified = keyjoin("verify", "--run=out", "--rescore=100", "--model=model")
     assert verified.code == 0, verified.out
-    assert "rows of parts with replayed ones are left out" in verified.out
+    assert "without rows of parts with replayed rows" in verified.out
 
 
 def test_several_replays_are_all_on_record(keyjoin: Callable[..., Result], ran: Result, model: Any) -> None:
@@ -282,7 +282,7 @@ class TestRefused:
         manifest.begin(str(ran.output), ended, [])
         done = keyjoin("replay", "--run=out")
         assert done.code == 2
-        assert "was not finished; let it go on first: keyjoin run --model=model" in done.err
+        assert "is unfinished; finish it first: keyjoin run --model=model" in done.err
 
     def test_a_condemned_run(self, keyjoin: Callable[..., Result], ran: Result) -> None:
         part = ran.parts()[0]
@@ -365,4 +365,4 @@ def test_rows_that_are_no_dead_letters_any_more_are_told(keyjoin: Callable[..., 
     assert keyjoin("replay", "--run=out", flag).code == 0
     again = keyjoin("replay", "--run=out", flag)
     assert again.code == 0
-    assert "left out     5 mended rows that have no dead letter (any more): data/a.jsonl#" in again.out
+    assert "skipped      5 fixed rows whose keys have no dead letter (any more): data/a.jsonl#" in again.out

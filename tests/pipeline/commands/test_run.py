@@ -63,7 +63,7 @@ def test_sub_folders_globs_and_empty_files_are_mirrored(keyjoin: Callable[..., R
         "empty-00000-of-00001.ndjson": 0,
         "a/blank-00000-of-00001.jsonl": 0,
     }
-    assert "_SUCCESS (its name marks it as no data)" in done.out
+    assert "_SUCCESS (its name begins with _ or .)" in done.out
     assert done.manifest()["totals"]["blank"] == 2
     # The same files, named one by one, twice, and by globs: each is read once.
     again = keyjoin("run", "--input", f"{folder}/a/*.jsonl", f"{folder}/a/one.jsonl", f"--input={folder}/a/b/*", *flags)

@@ -293,10 +293,10 @@ class TestWithoutSuccess:
         monkeypatch.undo()
         done = verify(output)
         assert done.code == Exit.FAILED
-        said, _, again = done.err.partition("; wait for it, or go on: ")
+        said, _, again = done.err.partition("; wait for it, or resume it: ")
         assert said == f"keyjoin: error: {output} holds a run that is not finished"
         moved = output.rename(f"{output}-moved")
-        assert keyjoin(*shlex.split(verify(moved).err.partition("go on: ")[2])[1:]).code == 0
+        assert keyjoin(*shlex.split(verify(moved).err.partition("resume it: ")[2])[1:]).code == 0
         assert (verify(moved).code, output.exists()) == (0, False)
         moved.rename(output)
         assert keyjoin(*shlex.split(again)[1:]).code == 0

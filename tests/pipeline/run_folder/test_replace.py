@@ -120,7 +120,7 @@ def test_one_that_fails_costs_nothing_and_is_resumed(
     with pytest.MonkeyPatch.context() as patch:
         seen = scored(patch)
         resumed = keyjoin("run", *again)
-    assert (resumed.code, "goes on" in resumed.out) == (0, True), resumed.err
+    assert (resumed.code, "resumes" in resumed.out) == (0, True), resumed.err
     assert content(done.output) == expected
     parts = [name for name in expected if "-of-" in name and not name.startswith("_")]
     assert 0 < len(seen) < len(parts)
@@ -140,7 +140,7 @@ def test_stopped_it_says_what_resumes_it_with_or_without_overwrite(
     assert (done.output / NEXT / "_keyjoin/job.json").exists()
     monkeypatch.undo()
     resumed = keyjoin("run", *flags, *([flag] if flag else []))
-    assert (resumed.code, "goes on" in resumed.out, done.complete()) == (0, True, True), resumed.err
+    assert (resumed.code, "resumes" in resumed.out, done.complete()) == (0, True, True), resumed.err
     assert not (done.output / "_keyjoin/temp").exists()
 
 
@@ -171,7 +171,7 @@ def test_the_former_command_has_nothing_to_do_and_leaves_an_unfinished_run_alone
     assert (done.output / NEXT / "_keyjoin/job.json").exists()
     (data.parent / "c").rename(data / "c.jsonl")
     more = keyjoin("run", *limited(flags), "--incremental", "--max_bad_rows=1.0")
-    assert (more.code, "from a run that was not finished" in more.out) == (0, True), more.err
+    assert (more.code, "a run that is unfinished" in more.out) == (0, True), more.err
 
 
 def test_wherever_it_ends_the_output_is_the_former_or_the_new_one(

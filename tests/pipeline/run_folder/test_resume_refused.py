@@ -47,7 +47,7 @@ class TestWhatChanged:
             output = data.parent / "out-1"
         else:
             output = keyjoin("run", *flags).output
-        say = "is complete" if stage == "complete" else "was not finished"
+        say = "is complete" if stage == "complete" else "is unfinished"
 
         def refused(*more: str) -> str:
             return self.refused(keyjoin, output, *flags, *more)

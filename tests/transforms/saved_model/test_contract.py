@@ -340,7 +340,10 @@ def test_the_rows_own_field_feeds_a_key_that_is_data(keyjoin: Callable[..., Resu
     folder = model(embedding)
     done = keyjoin("run", f"--input={lines(*PEOPLE)}", f"--model={folder}", "--output_fields=score")
     assert [row["score"] for row in done.rows()] == [421.0, 72.0, 993.0]
-    assert "none, since output score changes with the model's input key: predictions are matched by place" in done.out
+    assert (
+        "none, since output score changes with the model's input key: keyjoin matches predictions by position"
+        in done.out
+    )
     assert (done.manifest()["model"]["key_input"], done.manifest()["model"]["key_outputs"]) == (None, {})
     renamed = [{"user": row["key"], "age": row["age"]} for row in PEOPLE]
     done = keyjoin("run", f"--input={lines(*renamed)}", f"--model={folder}", "--input_map=key=user")
