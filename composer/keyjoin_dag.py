@@ -206,7 +206,7 @@ def over_error_limit(output: str, before: str | None = None) -> str | None:
     totals = found["totals"]
     return (
         f"{sum(totals['dead'].values())} of {totals['rows']} rows are bad, {totals['dead']}, more than max_bad_rows "
-        f"allows: see {links(output)['dead_letters']}, then raise it, or mend the rows and give overwrite"
+        f"allows: see {links(output)['dead_letters']}, then raise it, or fix the rows and give overwrite"
     )
 
 

@@ -100,7 +100,7 @@ def _as_written(path: str, size: int, checksum: int) -> bytes:
     text = files.read_small(path)
     if text is None or (len(text), google_crc32c.value(text)) != (size, checksum):
         raise RunError(
-            f"{path} is not what was written there (mended rows belong into a file of their own, for --rows); "
+            f"{path} is not what was written there (write fixed rows to another file, for --rows); "
             f"{WRITTEN_AGAIN}"
         )
     return text
@@ -148,7 +148,7 @@ def read_rows(path: str, fmt: Format) -> Mended:
         if line.key in rows:
             raise UsageError(f"--rows {path}, line {number}: the key {line.key} comes twice; give each row once")
         if not _is_one(row, fmt):
-            raise UsageError(f"--rows {path}, line {number}: row is not exactly one row of {fmt.name}; mend it")
+            raise UsageError(f"--rows {path}, line {number}: row is not exactly one row of {fmt.name}; fix it")
         rows[line.key] = row
     return Mended(rows, hashlib.sha256(content).hexdigest())
 

@@ -44,7 +44,7 @@ def identify(model: str, pinned: str | None) -> str:
     try:
         found = fingerprint(model)
     except OSError as error:
-        raise UsageError(f"{model} cannot be read: {error}; mend the model, or give another one") from error
+        raise UsageError(f"{model} cannot be read: {error}; repair the model, or give another one") from error
     if pinned not in (None, found):
         raise UsageError(
             f"{model} has the sha256 {found}, not {pinned} as --model_sha256 says; it is another model, or was "

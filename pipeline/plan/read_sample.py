@@ -103,5 +103,5 @@ def _first_bytes(source: Source, size: int) -> bytes:
     except RunError as error:
         raise UsageError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
-        cannot = f"{source.path} cannot be read: {error}; mend the file, or leave it out"
+        cannot = f"{source.path} cannot be read: {error}; repair the file, or exclude it"
         raise UsageError(other_kind(source) or cannot) from error

@@ -49,7 +49,7 @@ def _expand(pattern: str) -> list[str]:
         with _as_usage():
             return [path[len(here) :] for path in globs.expand(here + pattern, files.refuse)]
     except re.error as error:
-        raise UsageError(f"cannot look up {pattern}: {error}; mend what stands in its brackets") from error
+        raise UsageError(f"cannot look up {pattern}: {error}; correct the text in its brackets") from error
 
 
 def _metadata(path: str) -> Stored:

@@ -338,7 +338,7 @@ def test_the_sha256_covers_what_links_lead_to(tmp_path: Path) -> None:
     (tmp_path / "real" / "data").write_text("2")
     assert check_model.fingerprint(str(model)) != first
     (model / "gone").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"cannot be read: .*mend the model"):
+    with pytest.raises(UsageError, match=r"cannot be read: .*repair the model"):
         check_model.identify(str(model), None)
 
 
