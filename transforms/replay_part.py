@@ -100,8 +100,7 @@ def _as_written(path: str, size: int, checksum: int) -> bytes:
     text = files.read_small(path)
     if text is None or (len(text), google_crc32c.value(text)) != (size, checksum):
         raise RunError(
-            f"{path} is not what was written there (write fixed rows to another file, for --rows); "
-            f"{WRITTEN_AGAIN}"
+            f"{path} is not what was written there (write fixed rows to another file, for --rows); {WRITTEN_AGAIN}"
         )
     return text
 
