@@ -132,9 +132,7 @@ def _write_local(path: str, blocks: Iterable[Any]) -> Written:
             file.flush()
             os.fsync(file.fileno())
         if read_back(temporary) != written:
-            raise RunError(
-                f"{path} reads back otherwise than it was written; the disk or file system is faulty: check it"
-            )
+            raise RunError(f"{path} reads back otherwise than it was written; the disk is faulty: check it")
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

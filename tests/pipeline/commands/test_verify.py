@@ -33,7 +33,7 @@ def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: P
     read = verify(out, FULL, "--rescore=7", model_of(made))
     assert read.out.splitlines() == [
         expected,
-        f"read: {parts} of {parts} parts, with their dead letters and what they were made of",
+        f"read: {parts} of {parts} parts, with their dead letters and their bytes of the sources",
         "scored again: 7 equal",
     ]
     some = verify(out, "--read_data=1%", "--condemn")
@@ -147,7 +147,7 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
         done = verify(out, FULL, "--condemn")
         assert done.code == (Exit.MISSING if damage == "missing" else Exit.ALTERED)
         assert f"{source}: expected " in done.out.splitlines()[0]
-        assert "the output does not change by that: put the source back" in done.out
+        assert "the output is unchanged: put the source back" in done.out
         assert (out / "_SUCCESS").exists()  # scored anew it would be something else
         assert verify(out).code == 0
     finally:
@@ -159,10 +159,10 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
     [
         ("a-00000-of-00099.jsonl", "to rebuild"),
         ("_keyjoin/dead_letters/b-00000-of-00099.jsonl.gz.jsonl", "to rebuild"),
-        ("sub/x-00000-of-00001.jsonl.gz", "move it out"),  # of no source of the run
-        ("_keyjoin/dead_letters/x-00000-of-00001.jsonl", "move it out"),
-        ("notes.txt", "move it out"),
-        ("_keyjoin/dead_letters/sub/notes", "move it out"),
+        ("sub/x-00000-of-00001.jsonl.gz", "move them out"),  # of no source of the run
+        ("_keyjoin/dead_letters/x-00000-of-00001.jsonl", "move them out"),
+        ("notes.txt", "move them out"),
+        ("_keyjoin/dead_letters/sub/notes", "move them out"),
         ("_x.jsonl", None),
         (".hidden", None),
         ("_keyjoin/temp/receipts/a", None),
@@ -294,7 +294,7 @@ class TestWithoutSuccess:
         done = verify(output)
         assert done.code == Exit.FAILED
         said, _, again = done.err.partition("; wait for it, or resume it: ")
-        assert said == f"keyjoin: error: {output} holds a run that is not finished"
+        assert said == f"keyjoin: error: {output} holds an unfinished run"
         moved = output.rename(f"{output}-moved")
         assert keyjoin(*shlex.split(verify(moved).err.partition("resume it: ")[2])[1:]).code == 0
         assert (verify(moved).code, output.exists()) == (0, False)

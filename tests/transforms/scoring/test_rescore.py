@@ -58,7 +58,7 @@ class TestRescore:
         assert "expected prediction [" in differing[0]
         assert "; its part has prediction [" in differing[0]
         assert f"scored again: {48 - len(lines)} equal, {len(lines)} differing" in done.out
-        assert "the model does not give the same each time" in done.out
+        assert "the model gives different predictions for the same row" in done.out
         assert (out / "_SUCCESS").exists()
 
     def test_a_row_of_another_key_or_field_differs(
@@ -135,7 +135,7 @@ class TestRescore:
     ) -> None:
         for flags, said in (
             (["--rescore=1"], "a model is code: name it with --model=DIR"),
-            (["--rescore=0", "--model=m"], "--rescore=0 is no number of rows"),
+            (["--rescore=0", "--model=m"], "--rescore: 0 is not a whole number from 1"),
             (["--rescore=1", "--model=nowhere"], "no model at nowhere; give the one of the run, "),
             (["--rescore=1", f"--model={model(models.plain)}"], "is not the model of the run, "),
             (["--model=m"], "--model is for --rescore=N"),
