@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the enums and parsers that it describes; a test compares the two."""
+"""Writes docs/reference.md from the enums and parsers that it describes; a test checks that it is current."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 def page() -> str:
     """The text of the page."""
     lines = ["# Dead letters, exit codes and flags", "", "Made by `python -m scripts.make_reference`.", ""]
-    lines += ["## Reasons of dead letters", "", "| reason | what was found | what to do |", "|---|---|---|"]
+    lines += ["## Reasons of dead letters", "", "| reason | cause | what to do |", "|---|---|---|"]
     lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]
-    lines += ["", "## Exit codes", "", "| code | | when | what to do |", "|---|---|---|---|"]
+    lines += ["", "## Exit codes", "", "| code | name | when | what to do |", "|---|---|---|---|"]
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
     parsers: dict[str, OptionsParser[Any]] = {
         "run": run_parser("keyjoin run"),
@@ -37,7 +37,7 @@ def page() -> str:
 
 
 def _flags(parser: OptionsParser[Any]) -> list[str]:
-    lines = ["| flag | |", "|---|---|"]
+    lines = ["| flag | effect |", "|---|---|"]
     for name, flag in flags_of(parser.options).items():
         lines.append(f"| `--{name}` | {flag.help_text.replace('|', chr(92) + '|')} |")
     return lines
