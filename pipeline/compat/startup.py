@@ -19,7 +19,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NoReturn
 
-from transforms import compat
+from transforms import compat, threads
 from transforms.errors import UsageError
 from transforms.saved_model.libraries import import_libraries
 
@@ -153,6 +153,7 @@ def import_arrow() -> None:
         import pyarrow as pa
 
         pa.array(())
+    pa.set_cpu_count(threads.THREADS)  # Arrow counts the processors of the machine
 
 
 def collect_garbage() -> None:

@@ -1,12 +1,17 @@
 """Results come in order, a few ahead; none piles up, none is begun in vain."""
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.threads import AHEAD, in_threads
+from tests.conftest import ROOT
+from transforms.threads import AHEAD, in_threads, processors
 
 
 @given(st.lists(st.integers(), max_size=40))
@@ -49,3 +54,58 @@ def test_who_takes_no_more_ends_the_work() -> None:
     results.close()  # type: ignore[attr-defined]
     list(in_threads(lambda _: None, range(2 * AHEAD)))  # what was begun is done: there is one queue
     assert len(begun) <= 1 + AHEAD
+
+
+COUNTS = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from pipeline.compat import startup
+startup.import_arrow()
+import pyarrow
+from transforms import threads
+print(threads.THREADS, threads._pool()._max_workers, pyarrow.cpu_count())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_that_may_use_one_processor_has_one_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", COUNTS], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "1 1 1\n"
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of 64 processors, all of which the process may use."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize(
+    ("cgroup", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "200000 100000"}, 2),
+        ("0::/a/b", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/a/b", {"a/cpu.max": "800000 100000", "a/b/cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/", {"cpu.max": "max 100000"}, 64),
+        ("0::/", {"cpu.max": "a limit of another kind"}, 64),
+        ("0::/", {"cpu.max": "9900000 100000"}, 64),
+        ("0::/", {}, 64),
+        ("4:cpu,cpuacct:/a\n3:memory:/", {"cpu,cpuacct/a/cpu.cfs_quota_us": "400000", "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 4),
+        ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+        ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "500000", "cpu/cpu.cfs_period_us": "100000"}, 5),
+        ("", {}, 64),
+    ],
+)  # fmt: skip
+def test_a_control_group_limits_the_processors(
+    cgroup: str, files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{n}": t for n, t in files.items()}}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert processors(tmp_path) == expected
+
+
+@pytest.mark.usefixtures("many")
+def test_a_system_without_control_groups_has_no_limit(tmp_path: Path) -> None:
+    assert processors(tmp_path) == 64

@@ -31,6 +31,7 @@ from transforms.saved_model.model import Call, Model, Tensor
 from transforms.saved_model.signature import Signature
 from transforms.saved_model.signature import read as read_signature
 from transforms.saved_model.weights import weights
+from transforms.threads import THREADS
 
 # What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
 # blocks, which took a third more processor time, and last digits depended on the batch (benchmarks/NOTES.md).
@@ -110,7 +111,11 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     tensorflow.enable_tf32(loading.tf32)  # a setting of the process; kernels read it at each call
     graph = tensorflow.Graph()
     # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
-    config = ConfigProto(intra_op_parallelism_threads=loading.cores, allow_soft_placement=True)
+    config = ConfigProto(
+        intra_op_parallelism_threads=loading.cores or THREADS,
+        inter_op_parallelism_threads=THREADS,
+        allow_soft_placement=True,
+    )
     session = tensorflow.Session(graph=graph, config=config)
     program = compiled.find(places, walk.functions)
     if program:

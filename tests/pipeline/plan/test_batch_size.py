@@ -19,6 +19,7 @@ from transforms.formats.jsonl import jsonl
 from transforms.records import Feature
 from transforms.saved_model.loader import ALL_CORES, ONE_CORE, Loading, load
 from transforms.saved_model.model import Contract, Model, Tensor
+from transforms.threads import THREADS
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,8 @@ def test_a_call_computes_on_so_many_cores(cores: int, model: Any) -> None:
     session = tensorflow.Session
     with mock.patch.object(session, "__init__", autospec=True, side_effect=session.__init__) as made:
         load(model(models.keyed), Loading(cores=cores))
-    assert made.call_args.kwargs["config"].intra_op_parallelism_threads == cores
+    assert made.call_args.kwargs["config"].inter_op_parallelism_threads == THREADS
+    assert made.call_args.kwargs["config"].intra_op_parallelism_threads == (cores or THREADS)
 
 
 def test_the_plan_and_the_manifest_have_it(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
