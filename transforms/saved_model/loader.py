@@ -83,23 +83,13 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
             or it has inputs or outputs that rows cannot feed or hold.
     """
     import_libraries(loading.libraries)
-    from tensorflow.core.protobuf.config_pb2 import ConfigProto
-
     signature = loading.signature
     check_folder(folder)
     tags = [tensorflow.SERVING]
     with _loading(folder):
         loader = tensorflow.SavedModelLoader(folder)
         described = loader.get_meta_graph_def_from_tags(tags)
-    signatures = described.signature_def
-    if signature not in signatures:
-        known = sorted(name for name in signatures if not name.startswith("__"))
-        if not known:
-            raise UsageError(unsigned.refusal(folder, described))
-        raise UsageError(
-            f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
-            f"{', '.join(known)}"
-        )
+    _check_signature(described, folder, signature)
     # The very graph that is loaded next, not the file again, which could be another one by then.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
@@ -108,15 +98,8 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     reached = [node for _, node in places]
     stateful = model_state.changes_state(node for node in reached if node.op not in walk.functions)
     unfit = ensure_values(walk, folder, signature, reached)
-    tensorflow.enable_tf32(loading.tf32)  # a setting of the process; kernels read it at each call
     graph = tensorflow.Graph()
-    # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
-    config = ConfigProto(
-        intra_op_parallelism_threads=loading.cores or THREADS,
-        inter_op_parallelism_threads=THREADS,
-        allow_soft_placement=True,
-    )
-    session = tensorflow.Session(graph=graph, config=config)
+    session = _session(graph, loading)
     program = compiled.find(places, walk.functions)
     if program:
         compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
@@ -131,6 +114,31 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     traits: dict[str, Any] = {"stateful": stateful, "weights": size, "compiled": program}
     traits |= {"rows": read.rows, "constants": read.constants}
     return Model(read.inputs, read.outputs, _call(session, read), findings, read.unfit, **traits)
+
+
+def _check_signature(described: Any, folder: str, signature: str) -> None:
+    known = sorted(name for name in described.signature_def if not name.startswith("__"))
+    if signature in described.signature_def:
+        return
+    if not known:
+        raise UsageError(unsigned.refusal(folder, described))
+    raise UsageError(
+        f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
+        f"{', '.join(known)}"
+    )
+
+
+def _session(graph: Any, loading: Loading) -> Any:
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+
+    tensorflow.enable_tf32(loading.tf32)  # a setting of the process; kernels read it at each call
+    # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
+    config = ConfigProto(
+        intra_op_parallelism_threads=loading.cores or THREADS,
+        inter_op_parallelism_threads=THREADS,
+        allow_soft_placement=True,
+    )
+    return tensorflow.Session(graph=graph, config=config)
 
 
 def _has_default(graph: Any, tensor: str) -> bool:

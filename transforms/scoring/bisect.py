@@ -97,7 +97,14 @@ class Bisection(NamedTuple):
                 self.room.alone = True
                 _LOG.warning("the model ran out of memory: from here on it is called once at a time")
             return self.score(first, end, most, alone=True, part=part)
-        of_memory = isinstance(failed, MemoryShortError)
+        return self._bisect(first, end, most, sent, failed, alone=alone)
+
+    def _bisect(self, first: int, end: int, most: int, sent: int, failed: ModelError, *, alone: bool) -> list[Scored]:
+        """Scores rows that failed in one call of `sent` rows: one row by itself, several in halves.
+
+        A number of rows that fails where its halves do not is lowered for the calls that follow.
+        """
+        rows, of_memory = end - first, isinstance(failed, MemoryShortError)
         if (sent if of_memory else rows) == 1:
             if sent == 1:
                 return [self._score_copies(first, most, failed, alone=alone)]
