@@ -54,7 +54,9 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     model = loader.load(options.model, check_model.loading(options))
     contract = find_contract(model, options.signature, options.key_input)
     features = feature_mapping.map_inputs(contract, sample, options.features, options.input_map)
-    layout = make_layout(options, [tensor.name for tensor in contract.predictions], sample, fmt, features)
+    layout = make_layout(
+        options, options.written_error_field, [tensor.name for tensor in contract.predictions], sample, fmt, features
+    )
     batch_size = options.batch_size or columns.batch_rows(features)
 
     def write(chunk: Chunk) -> list[Any]:

@@ -58,7 +58,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         with only_told(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
         if is_template(beam_options):
-            write_nothing(options, beam_options)
+            write_nothing(options.output, beam_options)
         return Exit.COMPLETE
     check_writable(options.output)
     if is_local(beam_options):

@@ -106,16 +106,16 @@ def new_run(beam_options: PipelineOptions) -> records.Run:
     return records.Run(id=found, name=cloud.job_name, project=cloud.project, region=cloud.region)
 
 
-def write_nothing(options: RunOptions, beam_options: PipelineOptions) -> None:
+def write_nothing(output: str, beam_options: PipelineOptions) -> None:
     """Writes a template whose job finds the output complete, and ends: who launches it waits for a job.
 
     Raises:
         RunError: The service cannot be asked.
     """
-    dataflow.Service(beam_options, options.output)
+    dataflow.Service(beam_options, output)
     dataflow.settle_smallest(beam_options)
     root = _pipeline(beam_options)
-    root | "CreateFolder" >> beam.Create([options.output]) | "CheckComplete" >> beam.Map(check_complete)
+    root | "CreateFolder" >> beam.Create([output]) | "CheckComplete" >> beam.Map(check_complete)
     root.run()
     say("template", "is written; the job that is made of it changes nothing")
 

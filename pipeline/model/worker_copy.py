@@ -12,7 +12,6 @@ import fasteners
 
 from pipeline.model import check_model
 from pipeline.model.keras_export import KERAS
-from pipeline.options.run_options import RunOptions
 from pipeline.run_folder.names import MODEL, TEMP
 from transforms.errors import RunError, UsageError
 from transforms.saved_model.model import Model
@@ -52,20 +51,21 @@ class WorkerModel(NamedTuple):
             check_model.copy(self.folder, self.place)
 
 
-def find(options: RunOptions, folder: str) -> WorkerModel:
+def find(model: str, output: str, folder: str) -> WorkerModel:
     """Where workers will find a model: where it is, if they can read it there, else in the run's temporary folder.
 
     Args:
-        options: What to run.
+        model: The model's path, as given.
+        output: The output folder.
         folder: The SavedModel on this machine: the model itself, its copy, or what a `.keras` file was exported to.
     """
     sha256 = check_model.fingerprint(folder)
     size = sum(os.path.getsize(path) for _, path in check_model.files_of(folder))
-    if not files.is_local(options.model) and not options.model.endswith(KERAS):
-        return WorkerModel(folder, options.model, False, sha256, size)
-    if files.is_local(options.output):
+    if not files.is_local(model) and not model.endswith(KERAS):
+        return WorkerModel(folder, model, False, sha256, size)
+    if files.is_local(output):
         return WorkerModel(folder, files.absolute(folder), False, sha256, size)
-    return WorkerModel(folder, files.join(options.output, TEMP, MODEL, sha256), True, sha256, size)
+    return WorkerModel(folder, files.join(output, TEMP, MODEL, sha256), True, sha256, size)
 
 
 def _load(place: str, sha256: str, load: Callable[[str], Model]) -> Model:

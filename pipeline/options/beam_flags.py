@@ -1,4 +1,4 @@
-"""What is left of a command line for Beam: checked, because Beam itself ignores what it does not know."""
+"""Checks the flags that are left for Beam, since Beam ignores flags that it does not know."""
 
 import argparse
 import re

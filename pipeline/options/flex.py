@@ -1,4 +1,4 @@
-"""The Flex template's parameters as a command line; scripts/make_template.py makes the form that asks for them."""
+"""Turns the parameters of the Flex template into a command line. scripts/make_template.py writes its form."""
 
 from collections.abc import Sequence
 

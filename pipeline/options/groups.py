@@ -258,6 +258,11 @@ class BadRowOptions:
         default="reject",
     )
 
+    @property
+    def written_error_field(self) -> str | None:
+        """The field of parts that says what is wrong with a bad row; None if parts have no bad rows."""
+        return (self.error_field or "error") if self.bad_rows == "null" else None
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteOptions:

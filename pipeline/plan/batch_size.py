@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.options.run_options import RunOptions
+from pipeline.options.groups import ScoringOptions
 from pipeline.plan.chunk_size import CHUNK_BYTES
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.plan.sample import Sample
@@ -26,11 +26,19 @@ ROWS_ALONE = 4  # that are tried alone, and in copies
 SLOW_SECONDS = 0.125  # a row that takes longer is not tried in copies
 
 
-def choose(options: RunOptions, sample: Sample, contract: Contract, features: Sequence[Feature], most: int) -> int:
+def choose(
+    options: ScoringOptions,
+    accelerator: str | None,
+    sample: Sample,
+    contract: Contract,
+    features: Sequence[Feature],
+    most: int,
+) -> int:
     """Chooses the rows of a call: those of the signature or of `--batch_size`, else so many that they fill 2 MB.
 
     Args:
-        options: What is run.
+        options: How the model is called.
+        accelerator: What the workers have besides, if anything.
         sample: The first rows.
         contract: What the signature takes and gives.
         features: What feeds it.
@@ -50,9 +58,9 @@ def choose(options: RunOptions, sample: Sample, contract: Contract, features: Se
     bound = contract.most // MULTIPLE * MULTIPLE or contract.most
     usual = columns.batch_rows(sample.typical(features))
     if contract.constant_rows:  # no larger than the input, since each call has so many rows
-        size = min(usual * (ACCELERATED if options.accelerator else 1), bound)
+        size = min(usual * (ACCELERATED if accelerator else 1), bound)
         return sample.call_rows(size, options.chunk_bytes or CHUNK_BYTES, MULTIPLE)
-    if options.accelerator:
+    if accelerator:
         return min(usual * ACCELERATED, bound)
     return min(usual, most, bound)
 

@@ -3,16 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from pipeline.options.run_options import RunOptions
+from pipeline.options.groups import OutputOptions
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import Format
 from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 from transforms.saved_model.model import KEY
 
-ROW, ERROR = "row", "error"
+ROW = "row"
 
 
-def wanted(options: RunOptions, outputs: Collection[str]) -> list[str]:
+def wanted(options: OutputOptions, outputs: Collection[str]) -> list[str]:
     """The outputs that `--output_fields` names; none if it names none of them, or what is no output.
 
     Args:
@@ -25,7 +25,8 @@ def wanted(options: RunOptions, outputs: Collection[str]) -> list[str]:
 
 
 def make_layout(
-    options: RunOptions,
+    options: OutputOptions,
+    error_field: str | None,
     outputs: Sequence[str],
     sample: Sequence[Mapping[str, Any]],
     fmt: Format,
@@ -35,6 +36,7 @@ def make_layout(
 
     Args:
         options: What was asked for.
+        error_field: The field that says what is wrong with a bad row; None if there is none.
         outputs: The model's predictions, in order.
         sample: Some rows; may be empty.
         fmt: The format of the rows.
@@ -63,7 +65,7 @@ def make_layout(
         KEY if own_key else None,
         options.key_field,
         tuple((output, options.prediction_prefix + output) for output in written),
-        (options.error_field or ERROR) if options.bad_rows == "null" else None,
+        error_field,
         instance,
     )
     if instance and len(written) == 1:
@@ -74,7 +76,7 @@ def make_layout(
     return layout
 
 
-def _check_instance(options: RunOptions) -> None:
+def _check_instance(options: OutputOptions) -> None:
     given = {
         "--key_field": options.key_field,
         "--include_fields": options.include_fields,

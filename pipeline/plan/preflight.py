@@ -11,6 +11,7 @@ from pipeline.model import check_model, isolation, worker_copy
 from pipeline.model.keras_export import KERAS
 from pipeline.model.model_folder import model_folder
 from pipeline.model.worker_copy import SHARED_BYTES, WorkerModel
+from pipeline.options.groups import InputOptions, ScoringOptions
 from pipeline.options.run_options import RunOptions
 from pipeline.plan import batch_dependence, batch_size, memory
 from pipeline.plan.batch_dependence import Dependence, Verdict
@@ -149,10 +150,10 @@ def prepare(
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
         beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
-        model = None if local else worker_copy.find(options, folder)
+        model = None if local else worker_copy.find(options.model, options.output, folder)
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
-        layout = make_layout(options, outputs, sample, fmt, handler.features)
+        layout = make_layout(options, options.written_error_field, outputs, sample, fmt, handler.features)
         if fmt.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
@@ -201,7 +202,10 @@ def _handler(
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
-    rows = kept.batch_size if kept else batch_size.choose(options, sample, contract, features, most or MAX_BATCH)
+    if kept:
+        rows = kept.batch_size
+    else:
+        rows = batch_size.choose(options, options.accelerator, sample, contract, features, most or MAX_BATCH)
     if kept is None and (few := sample.arrays(features, batch_size.ROWS_ALONE) if sample.rows else None):
         rows = batch_size.fit(loaded, contract, few, rows)
     sizes, dependence = _look(options, sample, loaded, contract, features, rows)
@@ -264,7 +268,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
         raise UsageError(f"{error}{one_by_one}{leave_out}") from error
 
 
-def _features(options: RunOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
+def _features(options: InputOptions, contract: models.Contract, sample: Sample) -> tuple[Feature, ...]:
     renamed = _renamed(options, [t.name for t in contract.inputs], sample)
     pads = padding.resolve(options.pad, [t.name for t in contract.inputs])
     features = _map(options, contract, sample, options.features, renamed, pads)
@@ -272,13 +276,13 @@ def _features(options: RunOptions, contract: models.Contract, sample: Sample) ->
     return features
 
 
-def _renamed(options: RunOptions, inputs: Sequence[str], sample: Sample) -> dict[str, str | Path]:
+def _renamed(options: InputOptions, inputs: Sequence[str], sample: Sample) -> dict[str, str | Path]:
     """What `--input_map` says: input -> field."""
     return feature_mapping.resolve(options.input_map, inputs, sample.fields)
 
 
 def _map(
-    options: RunOptions,
+    options: InputOptions,
     contract: models.Contract,
     sample: Sample,
     stacked: Sequence[str | Path],
@@ -330,14 +334,14 @@ def _hinting(contract: models.Contract) -> Iterator[None]:
         ) from error
 
 
-def _loader(options: RunOptions, loading: Loading) -> Callable[[str], models.Model]:
+def _loader(options: ScoringOptions, loading: Loading) -> Callable[[str], models.Model]:
     if options.isolate:
         return functools.partial(isolation.isolated, loading=loading, timeout=options.batch_timeout)
     return functools.partial(isolation.shared, loading=loading)
 
 
 def _look(
-    options: RunOptions,
+    options: ScoringOptions,
     sample: Sample,
     loaded: models.Model,
     contract: models.Contract,

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 
 from pipeline.options.flag import flags_of
+from pipeline.options.groups import FolderOptions
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs
 from pipeline.run_folder import manifest, records
@@ -180,7 +181,7 @@ def _decoded(output: str, name: str, text: bytes, kind: type[records.Record]) ->
         raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
 
 
-def check_settings(earlier: Earlier, options: RunOptions, settings: Settings) -> None:
+def check_settings(earlier: Earlier, options: FolderOptions, settings: Settings) -> None:
     """Whether a run has the settings of an earlier one, as far as they are known.
 
     Raises:

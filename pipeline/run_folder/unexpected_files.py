@@ -4,7 +4,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from pipeline.options.run_options import RunOptions
+from pipeline.options.groups import FolderOptions
 from pipeline.run_folder.names import (
     FILES,
     JOB,
@@ -39,7 +39,7 @@ SMALL_CHUNK = 1 << 16  # bytes; chunks that are smaller than this and than --chu
 OBJECT_NAME = 1024  # bytes: https://cloud.google.com/storage/docs/objects#naming
 
 
-def check_folder(options: RunOptions, there: Iterable[str], sources: Sequence[Source], *, is_resumed: bool) -> None:
+def check_folder(options: FolderOptions, there: Iterable[str], sources: Sequence[Source], *, is_resumed: bool) -> None:
     """Refuses a folder that holds what keyjoin did not write.
 
     Args:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pipeline.compat.startup import import_session
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder
-from pipeline.options.run_options import RunOptions
+from pipeline.options.groups import ModelOptions
 from pipeline.plan.layout import make_layout
 from pipeline.run_folder import manifest
 from pipeline.run_folder.names import MANIFEST, PARTS, SOURCES
@@ -72,7 +72,7 @@ def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Pick
 
 
 def rescore_rows(
-    run: str, options: RunOptions, count: int, document: Manifest, findings: Findings
+    run: str, options: ModelOptions, count: int, document: Manifest, findings: Findings
 ) -> Counter[Agreement]:
     """Scores rows again and adds what differs to the findings.
 
@@ -146,7 +146,9 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
     contract = models.Contract(options.signature, data, outputs, key, echoes)
     features = tuple(fed.feature(name) for name, fed in said.inputs.items())
     fmt = formats.load(document.format)
-    layout = make_layout(options, [t.name for t in contract.predictions], [], fmt, features)
+    layout = make_layout(
+        options, options.written_error_field, [t.name for t in contract.predictions], [], fmt, features
+    )
     keep = options.non_finite == "keep"
     return Scoring(fmt, features, contract, said.batch_size, keep, layout)
 

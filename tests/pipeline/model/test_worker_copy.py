@@ -129,13 +129,13 @@ def test_a_model_of_this_machine_is_staged_where_the_output_is_elsewhere(
     options = [f"--input={lines({'x': [1, 2, 3]})}", f"--output={tmp_path / 'o'}"]
     folder = model(models.keyed)
     local, _ = parse_run([*options, f"--model={folder}"], "keyjoin run")
-    found = worker_copy.find(local, folder)
+    found = worker_copy.find(local.model, local.output, folder)
     assert (found.place, found.staged) == (folder, False)
     stored, _ = parse_run([*options[:1], "--output=gs://b/o", f"--model={folder}"], "keyjoin run")
-    found = worker_copy.find(stored, folder)
+    found = worker_copy.find(stored.model, stored.output, folder)
     assert (found.place, found.staged) == (f"gs://b/o/_keyjoin/temp/model/{found.sha256}", True)
     there, _ = parse_run([*options[:1], "--output=gs://b/o", "--model=gs://b/m"], "keyjoin run")
-    found = worker_copy.find(there, folder)
+    found = worker_copy.find(there.model, there.output, folder)
     assert (found.place, found.staged) == ("gs://b/m", False)
     size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
     assert found.bytes == size

@@ -82,7 +82,7 @@ def test_no_call_before_a_run_has_more_large_rows_than_the_run_s_own_calls() -> 
     beginning = sample.Sample(jsonl.FORMAT, data, rows, 1 << 25, len(data), ())
     options, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
     features = (Feature("x", "string", (), ("x",)),)
-    size = batch_size.choose(options, beginning, contract, features, 12_288)
+    size = batch_size.choose(options, options.accelerator, beginning, contract, features, 12_288)
     few = beginning.arrays(features, 4)
     assert few is not None
     assert batch_size.fit(called, contract, few, size) == size == 6_144
