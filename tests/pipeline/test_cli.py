@@ -75,7 +75,7 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--features=a,,b"], "'a,,b' has an empty name"),
         (["--input_map", "x"], "'x' is not of the form INPUT=FIELD"),
         (["--input_map", "x=a", "x=b"], "--input_map names the model input x twice; name it once"),
-        (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['x']"),
+        (["--input_map", "y=n"], "--input_map names y, but the model's inputs are ['key', 'x']"),
         (["--input_map", "x=m"], "the rows have no field m"),
         (["--features=n,z,x"], "the rows have no field z"),
         (["--features=n,x"], "--features gives 2 values a row, and input x is float32 [N, 3]"),
