@@ -11,7 +11,7 @@ from pipeline.model import check_model, isolation, worker_copy
 from pipeline.model.keras_export import KERAS
 from pipeline.model.model_folder import model_folder
 from pipeline.model.worker_copy import SHARED_BYTES, WorkerModel
-from pipeline.options.groups import InputOptions, ScoringOptions
+from pipeline.options.groups import InputOptions, LocalOptions, ScoringOptions
 from pipeline.options.run_options import RunOptions
 from pipeline.plan import batch_dependence, batch_size, memory
 from pipeline.plan.batch_dependence import Dependence, Verdict
@@ -178,7 +178,7 @@ def _estimate(
     return memory.estimate(chunk, memory.Row(row.text, features, row.predictions), size, options.wave_bytes)
 
 
-def _lower(options: RunOptions, chunk: ChunkSize, handler: KeyedChunkHandler) -> str:
+def _lower(options: LocalOptions, chunk: ChunkSize, handler: KeyedChunkHandler) -> str:
     """The flags that make a run need less memory, with their values."""
     return f"--chunk_bytes={chunk.bytes}, --wave_bytes={options.wave_bytes} or --batch_size={handler.batch_size}"
 
