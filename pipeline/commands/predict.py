@@ -21,7 +21,7 @@ from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
 from pipeline.options import kinds
 from pipeline.options.flag import flag
-from pipeline.options.groups import FieldOptions, ModelOptions, PaddingOptions, TypeOptions
+from pipeline.options.groups import FieldOptions, ModelOptions, ValueOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show_json
@@ -53,7 +53,7 @@ class RequestOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions(ModelOptions, FieldOptions, PaddingOptions, TypeOptions, RequestOptions):
+class PredictOptions(ModelOptions, FieldOptions, ValueOptions, RequestOptions):
     """The options of `predict`."""
 
 

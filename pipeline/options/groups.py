@@ -120,8 +120,8 @@ class FieldOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PaddingOptions:
-    """What rows of different lengths are padded with."""
+class ValueOptions:
+    """How values of rows are made to fit the model's inputs."""
 
     pad: tuple[str, ...] = flag(
         kinds.PADDING,
@@ -129,12 +129,6 @@ class PaddingOptions:
         "of one shape, without padding)",
         metavar="INPUT=VALUE",
     )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TypeOptions:
-    """Which values of other types feed an input."""
-
     strict_types: bool = flag(
         SWITCH,
         "accept only JSON numbers, and for integers only those without a point or exponent (default: also strings "
@@ -143,7 +137,7 @@ class TypeOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InputOptions(FieldOptions, PaddingOptions, TypeOptions):
+class InputOptions(FieldOptions, ValueOptions):
     """How the rows are read, and what of them feeds the model."""
 
     format: str | None = flag(kinds.FORMAT, "format of the input files (default: from their names)", metavar="NAME")

@@ -170,7 +170,7 @@ def prepare(
 
 
 def _estimate(
-    options: RunOptions, sample: Sample, handler: KeyedChunkHandler, chunk: ChunkSize, row: RowSize, size: int
+    options: LocalOptions, sample: Sample, handler: KeyedChunkHandler, chunk: ChunkSize, row: RowSize, size: int
 ) -> memory.Need | None:
     numbers = [feature for feature in sample.typical(handler.features) if feature.dtype != STRING]
     texts = len(numbers) < len(handler.features)  # no longer than the row
