@@ -1,7 +1,6 @@
 """`keyjoin`: reads the command line, runs the command, and turns its result into an exit code and one line."""
 
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
@@ -41,9 +40,8 @@ def _run(argv: Sequence[str]) -> Exit:
         model_process.process()  # TensorFlow starts there while Beam does here
     startup.import_beam(argv)
     from pipeline.commands.run import run
-    from pipeline.model.model_folder import newest_version
 
-    return run(dataclasses.replace(options, model=newest_version(options.model)), beam_args, started)
+    return run(options, beam_args, started)
 
 
 def _check(argv: Sequence[str]) -> Exit:
@@ -53,9 +51,8 @@ def _check(argv: Sequence[str]) -> Exit:
     model_process.process()
     startup.import_beam(argv)
     from pipeline.commands.run import check
-    from pipeline.model.model_folder import newest_version
 
-    return check(dataclasses.replace(options, model=newest_version(options.model)), beam_args)
+    return check(options, beam_args)
 
 
 def _inspect(argv: Sequence[str]) -> Exit:

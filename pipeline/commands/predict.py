@@ -49,7 +49,7 @@ EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 class RequestOptions:
     """Where a request is."""
 
-    instances: str = flag(kinds.TEXT, "the request; - is standard input (default)", default="-", metavar="FILE")
+    instances: str = flag(kinds.PATH, "the request; - is standard input (default)", default="-", metavar="FILE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,9 +54,9 @@ from transforms.write_receipts import LISTED, read_list, read_receipts, receipt_
 class ReplayOptions(TrustOptions, FieldOptions):
     """The options of `replay`."""
 
-    run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
     rows: str | None = flag(
-        kinds.TEXT,
+        kinds.PATH,
         "fixed rows: lines like those of dead letters; keyjoin reads key and row",
         metavar="FILE",
     )

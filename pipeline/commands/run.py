@@ -15,6 +15,7 @@ from pipeline.job.remote import check_place, new_run, run_elsewhere, write_nothi
 from pipeline.job.root_cause import told
 from pipeline.job.stop_early import Watch
 from pipeline.job.waves import run_waves
+from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import RunOptions
@@ -49,7 +50,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         RunError: The run failed; there is no `_SUCCESS`.
     """
     beam_compat.quiet()
-    beam_options = pipeline_options(beam_args)
+    beam_options = pipeline_options(beam_args)  # with what a store needs to find the model there
+    options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
     inputs = find_inputs(options)
     if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
@@ -112,7 +114,8 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
         UsageError: Something is wrong.
     """
     beam_compat.quiet()
-    beam_options = pipeline_options(beam_args)
+    beam_options = pipeline_options(beam_args)  # with what a store needs to find the model there
+    options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
     inputs = find_inputs(options)
     if is_ready(options.output):

@@ -38,7 +38,7 @@ def _share(text: str) -> float:
 class CheckOptions(CodeOptions):
     """What of an output is checked."""
 
-    run: str = flag(kinds.TEXT, "the --output of the run", required=True, metavar="DIR")
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
     read_data: float | None = flag(
         Kind(_share),
         "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",

@@ -10,7 +10,7 @@ from pipeline.model.keras_export import KERAS, check_custom_objects, export_kera
 from pipeline.terminal.messages import show_error
 from transforms.saved_model import model_paths
 from transforms.saved_model.model_files import SAVED_MODEL
-from transforms.storage import files
+from transforms.storage import files, lookup
 
 
 def newest_version(model: str) -> str:
@@ -18,7 +18,11 @@ def newest_version(model: str) -> str:
 
     Args:
         model: What was given as a model.
+
+    Raises:
+        UsageError: Its file system cannot be reached.
     """
+    lookup.check_reachable(model)
     if files.is_local(model):
         names = os.listdir(model) if os.path.isdir(model) else []
         below = [name for name in names if os.path.isfile(os.path.join(model, name, SAVED_MODEL[0]))]

@@ -2,7 +2,9 @@
 
 import itertools
 import keyword
+import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -70,9 +72,45 @@ FORMAT = Kind(formats.known, choices=_FORMATS, check="|".join(_FORMATS), paramet
 
 # Paths. A job on Dataflow reaches Cloud Storage alone.
 
-MODEL = Kind(check="gs://[^/]+/.+")
-OUTPUT = Kind(check="gs://[^/]+/.+", parameter="GCS_WRITE_FOLDER")
+_SCHEME = re.compile(r"(gs|s3|hdfs|azfs|https?|file):/+(.*)", re.IGNORECASE | re.DOTALL)
+_BUCKET_PAGE = re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/(.+)")
+_TF_HUB = "https://tfhub.dev/"
+
+
+def _path(text: str) -> str:
+    """A path, unless no file system takes it as it was meant."""
+    home, scheme = os.path.expanduser(text), _SCHEME.match(text)
+    if home != text:
+        raise ValueError(
+            f"{text}: the shell does not replace the ~ in it; write {shlex.quote(home)}, or {shlex.quote(f'./{text}')} "
+            "if it is called so"
+        )
+    if scheme is None:
+        return text
+    name, rest = scheme[1].lower(), scheme[2]
+    if name == "file":
+        raise ValueError(f"{text} is a URL; write the path alone, {shlex.quote(f'/{rest}')}")
+    if name in ("http", "https"):
+        raise ValueError(f"{text} is a web address, which keyjoin neither reads nor writes; {_instead_of(text)}")
+    if not text.startswith(f"{name}://") or (name != "hdfs" and not rest):
+        raise ValueError(f"{text} names no bucket; write {name}://{rest or 'BUCKET/FOLDER'}")
+    return text
+
+
+def _instead_of(text: str) -> str:
+    if page := _BUCKET_PAGE.fullmatch(text):
+        return f"write gs://{page[1]}"
+    if text.startswith(_TF_HUB):  # https://www.tensorflow.org/hub/hosting, "Compressed hosting"
+        archive = shlex.quote(f"{text}?tf-hub-format=compressed")
+        return f"to read it, download it: mkdir model && curl -L {archive} | tar -xzC model, and give --model=model"
+    return f"to read it, download it: curl -LO {shlex.quote(text)}, and give the file"
+
+
+PATH = Kind(_path)
+MODEL = Kind(_path, check="gs://[^/]+/.+")
+OUTPUT = Kind(_path, check="gs://[^/]+/.+", parameter="GCS_WRITE_FOLDER")
 INPUTS = Kind(
+    _path,
     texts=list,
     empty=tuple,
     collect=tuple,

@@ -8,15 +8,16 @@ from pipeline.run_folder.unexpected_files import SMALL_CHUNK, check_files, check
 from pipeline.run_folder.writable import nearest
 from transforms.errors import UsageError
 from transforms.records import Source
-from transforms.storage import files, globs, sources
+from transforms.storage import files, globs, lookup, sources
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     """Refuses an output that is no folder, holds what keyjoin did not make, or lies where the input is searched for.
 
     Raises:
-        UsageError: It is.
+        UsageError: It is, or its file system cannot be reached.
     """
+    lookup.check_reachable(options.output)
     folders = check_files(options.output)
     output = _absolute(options.output)
     for pattern in options.input:

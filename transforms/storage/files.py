@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import google_crc32c
 from apache_beam.io.filesystem import CompressionTypes
@@ -19,7 +19,9 @@ from transforms.errors import RunError
 from transforms.storage import objects, paths
 from transforms.storage.regular import open_regular
 from transforms.storage.remedies import remedy as remedy
+from transforms.storage.remedies import store_remedy
 
+T = TypeVar("T")
 BLOCK_LINES = 1 << 10
 READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
 
@@ -315,7 +317,7 @@ def list_below(folder: str) -> dict[str, int]:
     return dict(sorted((file.path[cut:], file.size_in_bytes) for file in stored(objects.below, folder)))
 
 
-def stored(look: Callable[[str], list[objects.Stored]], path: str) -> list[objects.Stored]:
+def stored(look: Callable[[str], T], path: str) -> T:
     """What a function of `objects` finds in an object store.
 
     Raises:
@@ -324,7 +326,7 @@ def stored(look: Callable[[str], list[objects.Stored]], path: str) -> list[objec
     try:
         return look(path)
     except (OSError, ValueError) as error:
-        raise RunError(f"cannot look up {path}: {error}; check the path and your permissions") from error
+        raise RunError(f"cannot look up {path}: {error}; {store_remedy(path)}") from error
 
 
 def _walk(folder: str) -> Iterator[tuple[str, int]]:

@@ -22,11 +22,24 @@ def match(pattern: str) -> list[Stored]:
     if not files.is_local(pattern):
         with _as_usage():
             found = files.stored(objects.look_up, pattern)
+            if not found:  # as where there is no such bucket
+                files.stored(objects.probe, objects.WILDCARDS.split(pattern)[0])
     elif not globs.is_glob(pattern) or os.path.isfile(pattern):
         found = [_metadata(pattern)] if os.path.exists(pattern) and not os.path.isdir(pattern) else []
     else:
         found = [_metadata(path) for path in _expand(pattern)]
     return sorted(found, key=lambda file: file.path)
+
+
+def check_reachable(path: str) -> None:
+    """Refuses a path of a file system that cannot be reached; nothing need be there.
+
+    Raises:
+        UsageError: It cannot be: there is no such file system or bucket, no permission, or no network.
+    """
+    if not files.is_local(path):
+        with _as_usage():
+            files.stored(objects.probe, path)
 
 
 def match_below(folder: str) -> list[Stored]:

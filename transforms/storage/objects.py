@@ -151,6 +151,24 @@ def look_up(pattern: str) -> list[Stored]:
     return [file for file in found if not file.path.endswith("/")]
 
 
+def probe(path: str) -> None:
+    """Sends one request about a path, to see whether its store can be reached; nothing need be there.
+
+    Raises:
+        OSError: It cannot; FileNotFoundError if there is no such bucket.
+    """
+    with as_os_errors(path):
+        if not path.startswith(GOOGLE):
+            FileSystems.exists(path)
+            return
+        from apache_beam.io.gcp import gcsio
+
+        store = _google_store(path)
+        bucket, name = gcsio.parse_gcs_path(path, object_optional=True)
+        found = store.client.list_blobs(bucket, prefix=name, max_results=1, retry=store._storage_client_retry)
+        next(iter(found), None)
+
+
 def _any(pattern: str) -> list[Stored]:
     if WILDCARDS.search(pattern):
         found = FileSystems.match([pattern])[0].metadata_list

@@ -1,6 +1,7 @@
 """What to do about errors of the system."""
 
 import errno
+import importlib.util
 import os
 
 REMEDIES = {
@@ -33,3 +34,25 @@ def described(error: OSError) -> str:
 def remedy(error: Exception) -> str:
     """What to do about an error of the system."""
     return REMEDIES.get(getattr(error, "errno", None) or 0, "see that the file system and the network are well")
+
+
+# Scheme -> the module with which Beam reads it, and the extra of apache-beam that installs it:
+# https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
+EXTRAS = {"s3": ("boto3", "aws"), "hdfs": ("hdfs", "hadoop"), "azfs": ("azure", "azure")}
+
+
+def store_remedy(path: str) -> str:
+    """What to do about a path whose file system cannot be reached.
+
+    Args:
+        path: With its scheme.
+    """
+    scheme = path.partition("://")[0].lower()
+    if scheme == "gs":
+        return "check the path, that its bucket exists, and your permissions: gcloud auth application-default login"
+    if scheme not in EXTRAS:
+        return f"Beam has no file system for {scheme}://; copy it to this machine, or to Cloud Storage (gs://)"
+    module, extra = EXTRAS[scheme]
+    if importlib.util.find_spec(module) is None:
+        return f"install what Beam reads {scheme}:// with: pip install 'apache-beam[{extra}]'"
+    return f"check the path, your permissions, and Beam's flags for {scheme}://"

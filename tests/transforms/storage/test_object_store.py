@@ -311,6 +311,9 @@ class TestErrors:
         assert (done.code, done.err.count("\n")) == (2, 1)
         done = keyjoin("run", *flags, "--output=gs://nowhere/out")
         assert (done.code, done.err.count("\n")) == (2, 1)
+        for path in ("--input=gs://nowhere/a.jsonl", "--output=gs://nowhere/out", "--model=gs://nowhere/m"):
+            done = keyjoin("check", *flags, path)
+            assert (done.code, done.err.count("\n"), "that its bucket exists" in done.err) == (2, 1, True), done.err
 
     def test_names_with_wildcards_are_names(self, store: Store) -> None:
         for name in ("w[1]/a*b", "w1/aXb", "w[1]/c"):
