@@ -23,13 +23,13 @@ from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import RunOptions, command
 from pipeline.plan.preflight import Inputs, Plan, prepare
 from pipeline.run_folder import ledger, manifest, records, resume
-from pipeline.run_folder.commit import commit, over_error_limit
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS
 from pipeline.run_folder.place import in_place, own_names, staged
 from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import finish, is_ready
 from pipeline.run_folder.resume import Earlier, Stage
+from pipeline.run_folder.settle import IfExceeded, over_error_limit, settle
 from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
@@ -47,7 +47,7 @@ from transforms.storage import files
 from transforms.storage.sources import Matched
 from transforms.threads import in_threads
 from transforms.write_part import written_of
-from transforms.write_receipts import LISTED, read_list, read_receipts, receipt_path, write_list
+from transforms.write_receipts import LISTED, read_list, receipt_path, write_list
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,13 +313,13 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay
     """
     place, sources = staged(run), earlier.sources or ()
     settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
-    totals = ledger.total(read_receipts(place.temp))
-    exceeded = document.options.max_bad_rows.exceeded(totals.dead, totals.rows)
-    if exceeded is not None and earlier.stage is Stage.COMPLETE:
-        raise RunError(f"{exceeded}; {run} is still the complete output that it was before: fix model or rows")
     # The sources need not be there any more: what was read of them is on record.
     read = Matched(list(sources), list(document.skipped))
-    commit(place, settings, sources, read, totals, document.seconds, success=exceeded is None, mark=True, keep=True)
+    is_complete = earlier.stage is Stage.COMPLETE
+    if_exceeded = IfExceeded.DISCARD if is_complete else IfExceeded.REPLACE
+    totals, exceeded = settle(place, settings, sources, document.seconds, now=read, if_exceeded=if_exceeded)
+    if exceeded is not None and is_complete:
+        raise RunError(f"{exceeded}; {run} is still the complete output that it was before: fix model or rows")
     return totals
 
 

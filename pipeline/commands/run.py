@@ -21,11 +21,11 @@ from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.run_folder import ledger, manifest, resume
-from pipeline.run_folder.commit import commit, look_again, over_error_limit
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import Manifest
 from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
+from pipeline.run_folder.settle import Settled, conclude, settle
 from pipeline.run_folder.unexpected_files import check_folder
 from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import report
@@ -74,23 +74,15 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
     with locked(options.output) as prove_lock:
         with _begun(options, inputs, beam_options) as (plan, place):
             stopped = _execute(plan, beam_options, options)
-        totals = ledger.total(read_receipts(plan.job.temp))
-        exceeded = stopped or options.max_bad_rows.exceeded(totals.dead, totals.rows)
-        if exceeded is not None:
-            with only_told("no bad rows can be shown"):
-                report.print_samples(place.work, read_receipts(plan.job.temp), exceeded.reason)
-        if stopped is None:
+        seconds = time.monotonic() - started
+        if stopped is not None:
+            settled = Settled(ledger.total(read_receipts(plan.job.temp)), stopped)
+        else:
             prove_lock()
-            now, seconds = look_again(options.input, plan.sources), time.monotonic() - started
-            keep = place.is_staged and exceeded is None
-            commit(place, plan.settings, plan.sources, now, totals, seconds, success=exceeded is None, keep=keep)
-            if keep:
+            settled = settle(place, plan.settings, plan.sources, seconds, keep=False)
+            if place.is_staged and settled.exceeded is None:
                 finish(options.output, prove_lock)
-        if stopped is None and (exceeded is None or not place.is_staged):
-            with only_told(f"{options.output} is written, and could not be shown"):
-                report.print_result(options.output, plan.job.format, totals, seconds, resumed=plan.job.resume)
-    if exceeded is not None:
-        raise over_error_limit(place, exceeded)
+        conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume)
 
 
 @contextlib.contextmanager

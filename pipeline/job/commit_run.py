@@ -11,12 +11,12 @@ import time
 import apache_beam as beam
 
 from pipeline.job.claim_run import is_done, own_job
-from pipeline.run_folder import ledger, manifest, records, replace
-from pipeline.run_folder.commit import commit, look_again, over_error_limit
+from pipeline.run_folder import manifest, records, replace
 from pipeline.run_folder.place import Place
+from pipeline.run_folder.settle import over_error_limit, settle
 from transforms.errors import RunError
 from transforms.storage import files
-from transforms.write_receipts import LISTS, read_receipts
+from transforms.write_receipts import LISTS
 
 
 @dataclasses.dataclass(eq=False)
@@ -115,9 +115,6 @@ def _commit(place: Place, run: str, lists: int, seconds: float) -> None:
             f"{temp} has {found} of {lists} lists of receipts{' and no sources' * (sources is None)}: somebody else "
             "has removed them; give the same command again, which resumes the run"
         )
-    now = look_again(job.options.input, sources)
-    totals = ledger.total(read_receipts(temp))
-    exceeded = job.options.max_bad_rows.exceeded(totals.dead, totals.rows)
-    commit(place, job, sources, now, totals, seconds, success=exceeded is None, keep=True)
+    exceeded = settle(place, job, sources, seconds).exceeded
     if exceeded is not None:
         raise over_error_limit(place, exceeded)

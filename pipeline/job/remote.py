@@ -20,15 +20,12 @@ from pipeline.options.beam_flags import is_local
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs, Plan
 from pipeline.run_folder import manifest, records, resume
-from pipeline.run_folder.commit import over_error_limit
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.place import Place, in_place, staged
-from pipeline.terminal import report
+from pipeline.run_folder.settle import Settled, conclude
 from pipeline.terminal.report import say
 from pipeline.terminal.signals import in_the_background
-from pipeline.terminal.warning import only_told
 from transforms.errors import RunError, UsageError, add_note
-from transforms.write_receipts import read_receipts
 
 
 def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
@@ -208,19 +205,15 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
             ended()
     except RunError as error:
         failed = error
-    document = records.read(place.work, records.Manifest)
-    # What the job read and counted is told by its manifest; one of an earlier run went before it was started.
-    if document is not None and document.status == records.OVER_ERROR_LIMIT:
-        totals = document.totals
-        exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
-        if exceeded is not None:
-            with only_told("no bad rows can be shown"):
-                report.print_samples(place.work, read_receipts(place.temp), exceeded.reason)
-            raise over_error_limit(place, exceeded) from failed
+    # The job's manifest has what it counted. The manifest of an earlier run was deleted before the job started.
+    over = records.read(place.work, records.Manifest)
+    if over is not None and over.status == records.OVER_ERROR_LIMIT:
+        exceeded = options.max_bad_rows.exceeded(over.totals.dead, over.totals.rows)
+        if exceeded is not None:  # then this raises
+            conclude(place, Settled(over.totals, exceeded), over.format, over.seconds, resumed=resumed)
     if failed is not None:
         raise failed
     document = records.read(output, records.Manifest)
     if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
-    with only_told(f"{output} is written, and could not be shown"):
-        report.print_result(output, document.format, document.totals, document.seconds, resumed=resumed)
+    conclude(place, Settled(document.totals, None), document.format, document.seconds, resumed=resumed)

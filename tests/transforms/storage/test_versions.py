@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.job import waves
-from pipeline.run_folder import commit
+from pipeline.run_folder import settle
 from tests.conftest import Result
 from tests.support import models
 from tests.support.store import Store, running
@@ -108,8 +108,8 @@ def test_a_source_that_changes_fails_the_run(
         if when == "between two chunks":
             at_the_second_wave(patch, lambda: change(source))
         else:
-            look = commit.refresh
-            patch.setattr(commit, "refresh", lambda *given: (change(source), look(*given))[1])
+            look = settle.refresh
+            patch.setattr(settle, "refresh", lambda *given: (change(source), look(*given))[1])
         refused(run(), source)
     again = run()
     if change is Path.touch or (change, when) == (write_over_a_byte, "between two chunks"):

@@ -1,62 +1,123 @@
-"""The commit: what was written is compared with the receipts, and made the result."""
+"""Ends a run: adds up its receipts, holds the error limits, checks its files, and records and reports the result."""
 
+import enum
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.run_folder import ledger, manifest
-from pipeline.run_folder.names import is_part, is_temporary, is_unfinished
+from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings
 from pipeline.run_folder.unexpected_files import of_sources
 from pipeline.terminal import report
 from pipeline.terminal.messages import quoted
+from pipeline.terminal.warning import only_told
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import Source
 from transforms.storage import files
 from transforms.storage.sources import Matched, refresh
 from transforms.write_part import written_of
-from transforms.write_receipts import read_receipts
+from transforms.write_receipts import read_list, read_receipts
 
 
-def commit(
+class IfExceeded(enum.Enum):
+    """What becomes of a result with more bad rows than an error limit allows."""
+
+    RECORD = "the manifest has it, and there is no `_SUCCESS`"
+    REPLACE = "it replaces the earlier result, which was over a limit, too"
+    DISCARD = "nothing is written"
+
+
+class Settled(NamedTuple):
+    """The end of a run.
+
+    Attributes:
+        totals: The ledger.
+        exceeded: The error limit that is exceeded; None if there is none.
+    """
+
+    totals: ledger.Totals
+    exceeded: ExceededLimit | None
+
+
+def settle(
     place: Place,
     settings: LoadedSettings,
     sources: Sequence[Source],
-    now: Matched,
-    totals: ledger.Totals,
     seconds: float,
     *,
-    success: bool,
-    mark: bool | None = None,
-    keep: bool = False,
-) -> None:
-    """Checks what was written, deletes what no receipt names, and makes the rest the result.
+    now: Matched | None = None,
+    if_exceeded: IfExceeded = IfExceeded.RECORD,
+    keep: bool = True,
+) -> Settled:
+    """Ends a run whose parts are written: receipts, totals, error limits, ledger, lists and manifest, `_SUCCESS`.
+
+    Each run and each replay ends here: on this machine, and in the last step of a graph on a remote runner.
 
     Args:
         place: Where the run writes.
-        settings: See `manifest.commit`, as are those below.
+        settings: All else that the output comes of; the options have the error limits and the input.
         sources: The input files as they were before the run.
-        now: What the input is after it.
-        totals: The ledger.
         seconds: What it took.
-        success: Whether no limit was exceeded.
-        mark: Whether `_SUCCESS`, or what stands for it, is written; None if it depends on `success`.
-        keep: Whether what is needed to go on stays.
+        now: What the input is after it; None to look that up.
+        if_exceeded: What becomes of the result if an error limit is exceeded.
+        keep: Whether the files that a later attempt needs stay. They stay anyway until a result is put in place.
 
     Raises:
-        RunError: The ledger does not add up.
+        RunError: The ledger does not add up, the input cannot be looked up, or a file cannot be written.
     """
+    totals = ledger.total(read_receipts(place.temp))
+    exceeded = settings.options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None and if_exceeded is IfExceeded.DISCARD:
+        return Settled(totals, exceeded)
+    if now is None:
+        now = _look_again(settings.options.input, sources)
     unnamed = _check(place, sources, {source.path: source for source in now.sources})
     report.print_unnamed(unnamed)
     files.delete_files(place.work, unnamed)
-    marked = place.mark if (success if mark is None else mark) else None
+    success = exceeded is None
     manifest.commit(
-        place.work, settings, sources, now.skipped, totals, seconds, success=success, mark=marked, keep=keep
+        place.work,
+        settings,
+        sources,
+        now.skipped,
+        totals,
+        seconds,
+        success=success,
+        mark=place.mark if success or if_exceeded is IfExceeded.REPLACE else None,
+        keep=keep or (place.is_staged and success),
     )
+    return Settled(totals, exceeded)
 
 
-def look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
+def conclude(place: Place, settled: Settled, name: str, seconds: float, *, resumed: bool | None) -> None:
+    """Prints the result of a run, after it was settled or stopped early.
+
+    Args:
+        place: Where the run wrote.
+        settled: Its end.
+        name: The format of its input.
+        seconds: What it took.
+        resumed: Whether earlier attempts had done some of it; None if that is not known.
+
+    Raises:
+        RunError: An error limit is exceeded.
+    """
+    totals, exceeded = settled
+    if exceeded is not None:
+        with only_told("no bad rows can be shown"):
+            parts = read_receipts(place.temp) if exceeded.early else read_list(files.join(place.work, PARTS))
+            report.print_samples(place.work, parts, exceeded.reason)
+    if exceeded is None or not (exceeded.early or place.is_staged):
+        with only_told(f"{place.output} is written, and could not be shown"):
+            report.print_result(place.output, name, totals, seconds, resumed=resumed)
+    if exceeded is not None:
+        raise over_error_limit(place, exceeded)
+
+
+def _look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
     """What the input is now that it was read, see `sources.refresh`.
 
     Raises:
