@@ -97,7 +97,7 @@ def _letters(part: PartReceipt, text: bytes) -> list[Letter]:
 
 
 def _as_written(path: str, size: int, checksum: int) -> bytes:
-    text = files.read_small(path)
+    text = files.read_small(path, size)
     if text is None or (len(text), google_crc32c.value(text)) != (size, checksum):
         raise RunError(
             f"{path} is not what was written there (write fixed rows to another file, for --rows); {WRITTEN_AGAIN}"

@@ -1,5 +1,6 @@
 """Refuses input files that cannot be read, as far as that shows without reading them."""
 
+import json
 import os
 from collections.abc import Sequence
 
@@ -18,6 +19,22 @@ def check_not_empty(found: Sequence[Source]) -> None:
     empty = next((source.path for source in found if source.is_gzip and not source.size), None)
     if empty is not None:
         raise UsageError(f"{empty} has no bytes, so it is not a whole gzip file; copy it again, or leave it out")
+
+
+def check_skipped(skipped: Sequence[str]) -> None:
+    """Refuses more skipped files than a manifest can list.
+
+    Args:
+        skipped: Files that are no data by their names.
+
+    Raises:
+        UsageError: It is refused.
+    """
+    if len(json.dumps(skipped)) > files.SMALL_BYTES // 2:
+        raise UsageError(
+            f"{len(skipped):,} files of the input are skipped for their names, such as {skipped[0]}, more than the "
+            "manifest can list; name the data with a glob, such as --input='DIR/*.jsonl'"
+        )
 
 
 def check_readable(file: Stored) -> None:

@@ -15,7 +15,7 @@ from pipeline.options.groups import InputOptions, LocalOptions, ScoringOptions
 from pipeline.options.run_options import RunOptions
 from pipeline.plan import batch_dependence, batch_size, memory
 from pipeline.plan.batch_dependence import Dependence, Verdict
-from pipeline.plan.check_input import check_not_empty, check_readable
+from pipeline.plan.check_input import check_not_empty, check_readable, check_skipped
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.layout import make_layout, wanted
@@ -104,6 +104,7 @@ def find_inputs(options: RunOptions) -> Inputs:
     name = options.format or formats.name_of([file.path for file in found.files])
     matched = sources.name_sources(found, formats.default_suffix(name))
     check_not_empty(matched.sources)
+    check_skipped(matched.skipped)
     check_output(options, matched.sources)
     return Inputs(name, matched, manifest.settings(options, name))
 

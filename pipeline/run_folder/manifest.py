@@ -7,6 +7,7 @@ line each, which are written and read without holding them all.
 import hashlib
 import importlib.metadata
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -145,7 +146,7 @@ def _fields(settings: LoadedSettings) -> dict[str, Any]:
 def read_planned(temp: str, job: Job) -> list[Source] | None:
     """The planned sources of an unfinished run, by its `_keyjoin/job.json`; None if their list is not there whole."""
     path = planned_path(temp, job.sources_sha256)
-    found = files.read_small(path)
+    found = files.read_small(path, sys.maxsize)  # a line a source, of which there may be millions
     if found is None or hashlib.sha256(found).hexdigest() != job.sources_sha256:
         return None
     return list(read_sources(path))
@@ -272,5 +273,5 @@ def decode_source(line: bytes) -> Source:
 
 def _write_anew(path: str, text: bytes) -> None:
     """Writes a file unless it is there: on an object store a write that fails may cost what was there before."""
-    if files.read_small(path) != text:
+    if files.read_small(path, len(text)) != text:
         files.write_whole(path, [text])

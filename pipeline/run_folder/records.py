@@ -263,6 +263,8 @@ def decode(text: bytes, kind: type[Record]) -> Record:
         OtherVersionError: It is a record of another version of keyjoin.
         ValueError: It is none.
     """
+    if len(text) > files.SMALL_BYTES:
+        raise ValueError(f"it has more than {files.SMALL_BYTES:,} bytes, and no run writes so many")
     try:
         document = json.loads(text, parse_constant=_refuse)
         version = document.pop(VERSION_FIELD, None) if isinstance(document, dict) else None

@@ -23,6 +23,7 @@ from transforms.storage.remedies import store_remedy
 
 T = TypeVar("T")
 BLOCK_LINES = 1 << 10
+SMALL_BYTES = 1 << 26  # what is read at most of a file that is read whole, unless its length is known
 READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
 
 
@@ -245,19 +246,29 @@ def _sum_blocks(opened: IO[bytes]) -> Written:
     return Written(size, checksum)
 
 
-def read_small(path: str) -> bytes | None:
-    """All bytes of a file of keyjoin's own; None if it is not there.
+def read_small(path: str, most: int = SMALL_BYTES) -> bytes | None:
+    """The bytes of a file of keyjoin's own; None if it is not there.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have. Of a longer one these and the next are read, so that it is like no other.
 
     Raises:
         RunError: It cannot be read.
     """
     try:
         with open_own(path) as file:
-            return file.read()
+            return b"".join(_first(file, most + 1))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy(error)}, and run again") from error
+
+
+def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size and (block := file.read(min(size, READ_BYTES))):
+        size -= len(block)
+        yield block
 
 
 def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -11,10 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from pipeline.options.run_options import RunOptions
+from pipeline.plan.check_input import check_skipped
 from pipeline.run_folder import manifest, resume
 from tests.conftest import Result
+from tests.support import models
 from tests.support.left import Folder, loaded
 from tests.support.resumed import content
+from transforms.errors import UsageError
 from transforms.records import Source
 
 # Options that change neither the bytes of the output nor what is scored, and those whose files are compared.
@@ -122,3 +125,33 @@ class TestWhatChanged:
     )  # fmt: skip
     def test_a_changed_source_is_spelled(self, now: list[Source], said: str | None) -> None:
         assert next(resume.changed_sources([Source("a.jsonl", 3, "a", ".jsonl")], now), None) == said
+
+
+HUGE = 1 << 40  # bytes, without a block on the disk
+
+
+@pytest.mark.parametrize("name", ["_manifest.json", "_SUCCESS"])
+def test_a_record_of_hostile_size_is_refused_and_replaced(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, name: str
+) -> None:
+    flags = [f"--input={lines({'x': [1, 2, 3]}, {'x': 1})}", f"--model={model(models.plain)}", "--max_bad_rows=1.0"]
+    done = keyjoin("run", *flags)
+    assert done.code == 0, done.err
+    os.truncate(done.output / name, HUGE)
+    verified = keyjoin("verify", f"--run={done.output}")
+    assert (verified.code, name in verified.out) == (4, True), verified
+    output = f"--output={done.output}"
+    if name == "_manifest.json":
+        words = "is damaged (it has more than 67,108,864 bytes"
+        for command in (["run", *flags, output], ["check", *flags, output], ["replay", f"--run={done.output}"]):
+            refused = keyjoin(*command)
+            assert (refused.code, words in refused.err, "overwrite" in refused.err) == (2, True, True), refused.err
+    again = keyjoin("run", *flags, output, "--overwrite")
+    assert (again.code, again.complete()) == (0, True), again.err
+    assert keyjoin("verify", f"--run={done.output}").code == 0
+
+
+def test_more_skipped_files_than_a_manifest_can_list_are_refused() -> None:
+    check_skipped(["data/_a"] * 1_000)
+    with pytest.raises(UsageError, match=r"4,000,000 files of the input are skipped for their names, such as data/_a,"):
+        check_skipped(["data/_a"] * 4_000_000)
