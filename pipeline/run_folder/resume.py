@@ -254,7 +254,12 @@ def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator
     for old in before:
         new = there.get(old.path)
         if new is None:
-            yield f"{old.path} is not among the input any more"
+            other = next((path for path in there if files.absolute(path) == files.absolute(old.path)), None)
+            yield (
+                f"{old.path} is not among the input any more"
+                if other is None
+                else f"{old.path} is given as {other} now, and keys of rows hold the path: give it as {old.path}"
+            )
         elif new.size != old.size:
             yield f"{old.path} had {old.size} bytes, and has {new.size} now"
         elif (new.stem, new.suffix) != (old.stem, old.suffix):

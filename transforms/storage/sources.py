@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import Source
-from transforms.storage import files, globs, lookup
+from transforms.storage import files, globs, lookup, paths
 from transforms.storage.objects import Stored
 
 HIDDEN = ("_", ".")
@@ -48,7 +48,8 @@ def find(patterns: Sequence[str]) -> Found:
     """Looks up files, globs and folders.
 
     One file is one source, however it is reached: through links to it or to its folder, by `..`, or by another of its
-    names. The file system says which file a path leads to.
+    names. The file system says which file a path leads to. Local paths are in their normal form, see `paths.normal`:
+    a file has the same name, and its rows the same keys, whether it is given as `a.jsonl` or `./a.jsonl`.
 
     Folders are searched through. Names in folders and under wildcards that begin with `_` or `.` are not
     data, as Spark, Hive and Beam hold it.
@@ -135,6 +136,9 @@ def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
         matched, hidden = _apart(lookup.match_below(root), root)
     if not matched:
         raise UsageError(f"no file matches {pattern}; check the path, and quote globs in the shell")
+    if files.is_local(pattern):
+        for file in (*matched, *hidden):
+            file.path = paths.normal(file.path)
     return matched, root, hidden
 
 

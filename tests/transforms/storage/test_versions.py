@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given as given_any
+from hypothesis import strategies as st
 
 from pipeline.job import waves
 from pipeline.run_folder import settle
@@ -20,6 +23,7 @@ from transforms.errors import RunError
 from transforms.read_chunk import read_chunk
 from transforms.split_into_chunks import chunks_of
 from transforms.storage import files, lookup, versions
+from transforms.storage.paths import normal
 from transforms.storage.sources import find, name_sources
 
 ROWS = [json.dumps({"x": [n, 0.5, -n]}).encode() + b"\n" for n in range(100, 160)]
@@ -269,8 +273,49 @@ class TestOneFile:
         path = f"{tree}/{way}" if absolute else way
         for given in (["d1/shared.jsonl", path], [path, "d1/shared.jsonl"]):
             found = find(given)
-            assert [file.path for file in found.files] == given[:1]
-            assert list(found.twins) == ([(given[1], given[0])] if len(set(given)) > 1 else [])
+            first, second = map(normal, given)
+            assert [file.path for file in found.files] == [first]
+            assert list(found.twins) == ([(second, first)] if first != second else [])
+
+    @given_any(st.lists(st.sampled_from(["d1", "x", "today", "yesterday", ".", "", ".."]), max_size=6), st.booleans())
+    def test_the_normal_form_leads_where_the_path_leads(self, steps: list[str], absolute: bool) -> None:
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            for name in ("d1/x", "d2/x"):
+                os.makedirs(f"{folder}/{name}")
+            os.symlink("d1/x", f"{folder}/today")
+            os.symlink("../d2", f"{folder}/d1/yesterday")
+            patch.chdir(folder)
+            path = "/".join([folder, *steps] if absolute else steps) or "."
+            form = normal(path)
+            assert normal(form) == form
+            assert os.path.isabs(form) == os.path.isabs(path)
+            assert os.path.exists(form) == os.path.exists(path)
+            if os.path.exists(path):
+                assert os.path.samefile(form, path)
+            if not {"today", "yesterday"} & set(steps) and os.path.exists(path):
+                assert form == os.path.normpath(path)
+
+    @pytest.mark.parametrize("way", ["./d1/", ".//d1", "d1/x/..", "d1/./*.jsonl", "./d1/shared.jsonl", "d2/../d1"])
+    def test_a_run_is_resumed_under_another_spelling(
+        self, way: str, tree: Path, model: Any, keyjoin: Callable[..., Result], monkeypatch: Any
+    ) -> None:
+        monkeypatch.chdir(tree)
+        flags = (f"--model={model(models.keyed)}", "--output=out", "--output_fields=row,key,prediction")
+        done = keyjoin("run", f"--input={way}", *flags)
+        assert done.code == 0, done.err
+        rows = done.rows()
+        assert rows[0]["key"] == "d1/shared.jsonl#0"
+        again = keyjoin("run", "--input=d1/shared.jsonl", *flags)
+        assert (again.code, "there is nothing to do" in again.out) == (0, True), again.err
+        other = keyjoin("run", f"--input={tree}/d1", *flags)
+        words = (
+            f"d1/shared.jsonl is given as {tree}/d1/shared.jsonl now, and keys of rows hold the path: give it as d1/"
+        )
+        assert (other.code, words in other.err) == (2, True), other.err
+        done.parts()[0].unlink()
+        resumed = keyjoin("run", "--input=d1", *flags)
+        assert (resumed.code, done.rows()) == (0, rows), resumed.err
+        assert keyjoin("verify", "--run=out", "--read_data=100%").code == 0
 
     def test_another_name_of_a_file_is_told(self, tree: Path, model: Any, keyjoin: Callable[..., Result]) -> None:
         (tree / "d1" / "latest.jsonl").symlink_to("shared.jsonl")
