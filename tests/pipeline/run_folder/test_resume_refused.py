@@ -130,7 +130,7 @@ class TestWhatChanged:
 HUGE = 1 << 40  # bytes, without a block on the disk
 
 
-@pytest.mark.parametrize("name", ["_manifest.json", "_SUCCESS"])
+@pytest.mark.parametrize("name", ["_keyjoin/manifest.json", "_SUCCESS"])
 def test_a_record_of_hostile_size_is_refused_and_replaced(
     keyjoin: Callable[..., Result], lines: Any, model: Any, name: str
 ) -> None:
@@ -141,7 +141,7 @@ def test_a_record_of_hostile_size_is_refused_and_replaced(
     verified = keyjoin("verify", f"--run={done.output}")
     assert (verified.code, name in verified.out) == (4, True), verified
     output = f"--output={done.output}"
-    if name == "_manifest.json":
+    if name == "_keyjoin/manifest.json":
         words = "is damaged (it has more than 67,108,864 bytes"
         for command in (["run", *flags, output], ["check", *flags, output], ["replay", f"--run={done.output}"]):
             refused = keyjoin(*command)
