@@ -2,13 +2,16 @@
 
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 
 from pipeline.model import check_model
 from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.terminal.messages import show_error
+from transforms.errors import UsageError
 from transforms.saved_model import model_paths
+from transforms.saved_model.loader import check_folder
 from transforms.saved_model.model_files import SAVED_MODEL
 from transforms.storage import files, lookup
 
@@ -57,7 +60,7 @@ def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str
         with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
             here = os.path.join(folder, os.path.basename(model.rstrip("/")))
             check_model.copy(model, here)
-            with model_folder(here, custom_objects) as found:
+            with _named_as_given(model, here), model_folder(here, custom_objects) as found:
                 yield found
         return
     if not model.endswith(KERAS):
@@ -68,3 +71,25 @@ def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str
         exported = os.path.join(folder, "model")
         export_keras(model, exported, custom_objects)
         yield exported
+
+
+@contextlib.contextmanager
+def _named_as_given(model: str, here: str) -> Iterator[None]:
+    """Names a model in refusals as it was given, not by its copy, which is gone when they are read.
+
+    Args:
+        model: In an object store.
+        here: Its copy.
+    """
+    if not model.endswith(KERAS):
+        try:
+            check_folder(here)
+        except UsageError as error:  # whatever its remedy runs needs a copy that stays
+            told = str(error).replace(os.path.join(os.path.dirname(here), ""), "")
+            copied = f": gcloud storage cp -r {shlex.quote(model)} ." if model.startswith("gs://") else ""
+            raise UsageError(f"{model} is no model; copy it to this folder first{copied}; then: {told}") from error
+    try:
+        yield
+    except UsageError as error:
+        error.args = (str(error).replace(here, model.rstrip("/")),)
+        raise

@@ -315,6 +315,25 @@ class TestErrors:
             done = keyjoin("check", *flags, path)
             assert (done.code, done.err.count("\n"), "that its bucket exists" in done.err) == (2, 1, True), done.err
 
+    def test_a_refused_model_is_named_as_it_was_given(
+        self, keyjoin: Callable[..., Result], store: Store, keyed: str
+    ) -> None:
+        store.put("a/m.onnx", b"")
+        for path, said in (
+            ("a/m.onnx", "m.onnx is not"),
+            ("a", "a is not a SavedModel: it has no saved_model.pb, but a/m"),
+        ):
+            done = keyjoin("inspect", f"--model=gs://bucket/{path}")
+            copied = (
+                f"gs://bucket/{path} is no model; copy it to this folder first: gcloud storage cp -r gs://bucket/{path}"
+            )
+            assert (done.code, f"{copied} .; then: {said}" in done.err) == (2, True), done.err
+            assert "keyjoin-model-" not in done.err
+        for name in ("saved_model.pb", "variables/variables.index"):
+            store.put(f"m/{name}", Path(keyed, name).read_bytes())
+        done = keyjoin("inspect", "--model=gs://bucket/m/", "--signature=none")
+        assert (done.code, "gs://bucket/m has no signature none" in done.err) == (2, True), done.err
+
     def test_names_with_wildcards_are_names(self, store: Store) -> None:
         for name in ("w[1]/a*b", "w1/aXb", "w[1]/c"):
             store.put(name, b"1")
