@@ -168,6 +168,7 @@ class Feature(NamedTuple):
             no field is one.
         missing: For each field the text of the value that it has where it is missing or null, see
             `transforms.mapping.defaults`; None for none, and empty if no field has one.
+        ragged_rank: How many levels of a row's lists may have different lengths, see `transforms.saved_model.model`.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
         pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
     """
@@ -181,6 +182,12 @@ class Feature(NamedTuple):
     pad: str | None = None
     inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
+    ragged_rank: int = 0
+
+    @property
+    def varied(self) -> int:
+        """How many levels of a row's lists may have different lengths; 1 where only rows differ, or rows are padded."""
+        return self.ragged_rank if self.ragged_rank and self.pad is None else 1
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:

@@ -16,6 +16,7 @@ from pipeline.options.groups import REFUSE, WARN
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.terminal.warning import warn
 from transforms.errors import CrashError, ModelError, RunError, TimeoutExceededError, UsageError
+from transforms.mapping import ragged
 from transforms.records import Positions
 from transforms.saved_model.model import Arrays, Contract, Model
 from transforms.saved_model.output_shapes import WidthError, is_open, settled
@@ -252,7 +253,8 @@ def vary(rows: Arrays) -> Arrays:
     """
     numbers = np.random.default_rng(0).permutation(ROWS)
     whole = {name: array[:] for name, array in rows.items()}
-    return {name: _with(np.resize(array, (ROWS, *array.shape[1:])), numbers) for name, array in whole.items()}
+    many = {name: np.resize(array, (ROWS, *array.shape[1:])) for name, array in whole.items()}
+    return {name: ragged.with_values(array, lambda one: _with(one, numbers)) for name, array in many.items()}
 
 
 def _with(array: npt.NDArray[Any], numbers: Positions) -> npt.NDArray[Any]:

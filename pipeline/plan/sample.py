@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipeline.plan.read_sample import Head, read_heads
 from transforms.columns import MAX_BATCH
 from transforms.formats.base import Format, Instance
+from transforms.mapping import ragged
 from transforms.records import Feature, Rows, Source
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
@@ -76,7 +77,7 @@ class Sample(NamedTuple):
     def typical(self, features: Sequence[Feature]) -> tuple[Feature, ...]:
         """The features with the sizes that the first rows have where a feature leaves one open, as far as known."""
         rows = self.arrays(features, SMALL_SAMPLE) if self.rows and any(f.is_open for f in features) else None
-        return tuple(f._replace(shape=rows[f.name].shape[1:]) for f in features) if rows else tuple(features)
+        return tuple(f._replace(shape=ragged.row_shape(rows[f.name])) for f in features) if rows else tuple(features)
 
 
 def read_sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:

@@ -1,10 +1,11 @@
 """Scores the first rows before the run: refuses an input or a model for which all of them fail, and warns of many."""
 
 import contextlib
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from pipeline.terminal.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import foreign
 from transforms.formats.base import Format
+from transforms.mapping import ragged
 from transforms.predict import KeyedChunkHandler
 from transforms.reasons import Reason
 from transforms.records import BadRow, Feature, Rows, without
@@ -202,11 +204,14 @@ def _check_model(model: Model, handler: KeyedChunkHandler, looked: Looked) -> No
 
 def _made_up(arrays: Arrays) -> Iterator[Arrays]:
     """Rows of other values."""
-    for number, text in ((0, b""), (1, b"1")):
-        yield {
-            name: np.full((1, *array.shape[1:]), text if array.dtype == object else number, array.dtype)
-            for name, array in arrays.items()
-        }
+    for value in (0, 1):
+        fill = functools.partial(_filled, value)
+        yield {name: ragged.with_values(array[:1], fill) for name, array in arrays.items()}
+
+
+def _filled(value: int, array: Any) -> Any:
+    """An array of one value, whatever its dtype: of texts, none and a 1."""
+    return np.full_like(array, (b"1" if value else b"") if array.dtype == object else value)
 
 
 def _judge(looked: Looked, limits: ErrorLimits) -> None:

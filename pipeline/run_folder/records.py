@@ -59,6 +59,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     pad: str | None = None
     inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
+    ragged_rank: Count = 0
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":

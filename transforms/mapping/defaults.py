@@ -14,13 +14,14 @@ from transforms.mapping import numbers
 from transforms.records import Feature, Mask
 
 
-def value(text: str, dtype: str, shape: Sequence[int | None]) -> Any:
+def value(text: str, dtype: str, shape: Sequence[int | None], varied: int = 1) -> Any:
     """The value that a text spells, as nested lists.
 
     Args:
         text: A value, or a JSON list in the shape; one value stands for all of a shape. Floats may be `nan`.
         dtype: The model's input's.
         shape: Of a row's value.
+        varied: How many levels of its lists may have different lengths.
 
     Raises:
         ValueError: It spells none that fits.
@@ -39,10 +40,10 @@ def value(text: str, dtype: str, shape: Sequence[int | None]) -> Any:
     if "float" in dtype:
         text = text.replace("nan", "NaN")
     found = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
-    return _nested(found, dtype, shape)
+    return _nested(found, dtype, shape, varied)
 
 
-def _nested(found: Any, dtype: str, shape: Sequence[int | None]) -> Any:
+def _nested(found: Any, dtype: str, shape: Sequence[int | None], varied: int) -> Any:
     if not shape:
         if isinstance(found, bool):
             found = json.dumps(found)
@@ -51,8 +52,8 @@ def _nested(found: Any, dtype: str, shape: Sequence[int | None]) -> Any:
         return _leaf(found, dtype)
     if not isinstance(found, list) or shape[0] not in (None, len(found)):
         raise ValueError(f"{json.dumps(found)} is no list of the input's length")
-    made = [_nested(item, dtype, shape[1:]) for item in found]
-    if len({np.shape(item) for item in made}) > 1:
+    made = [_nested(item, dtype, shape[1:], varied - 1) for item in found]
+    if varied <= 1 and len({np.shape(item) for item in made}) > 1:
         raise ValueError(f"{json.dumps(found)} has lists of different lengths")
     return made
 
@@ -91,7 +92,7 @@ def fill(values: pa.Array, text: str, feature: Feature) -> pa.Array:
     if not values.null_count:
         return values
     shape = feature.shape if len(feature.fields) == 1 else ()
-    made = value(text, feature.dtype, shape)
+    made = value(text, feature.dtype, shape, feature.varied)
     if not pa.types.is_list(values.type) and shape:  # one value a row, of the shape (1,)
         (made,) = made
     return pc.coalesce(values, pa.scalar(made, values.type))

@@ -135,7 +135,7 @@ def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
     for field, text in zip(feature.fields, texts, strict=True):
         try:
             if text is not None:
-                defaults.value(text, feature.dtype, shape)
+                defaults.value(text, feature.dtype, shape, feature.varied)
         except ValueError as error:
             told = describe(Tensor(feature.name, feature.dtype, shape, ""))
             raise UsageError(
@@ -364,7 +364,7 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, traits:
         shape = _open_shape(tensor, fields[0], shapes, traits=traits)
     if 0 in shape:
         raise _no_values(tensor, fields[0], shape)
-    return Feature(tensor.name, tensor.dtype, shape, fields)
+    return Feature(tensor.name, tensor.dtype, shape, fields, ragged_rank=tensor.ragged_rank)
 
 
 def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> UsageError:
@@ -382,6 +382,12 @@ def _open_shape(
     Raises:
         UsageError: The rows do not settle the number of dimensions, or hold no values.
     """
+    if traits.flat_lists and tensor.ragged_rank > 1:
+        raise UsageError(
+            f"the model's input {tensor.name} ({describe(tensor)}) takes lists of lists of different lengths, and the "
+            f"flat lists of tf.Examples do not say where an inner list ends; give rows as JSON lines, in which the "
+            f"field {field} is such as [[1, 2], [3]]"
+        )
     known = [shape for shape in shapes if shape is not None]
     shape = tensor.shape
     if shape is None and known:

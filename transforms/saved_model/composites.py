@@ -6,7 +6,6 @@ https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/protobuf
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from transforms.compat import tensorflow
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import UsageError
+from transforms.mapping import ragged
 from transforms.model_safety.graph_walk import PLAIN_CALLS
 
 RAGGED, SPARSE = "ragged", "sparse"
@@ -63,12 +63,9 @@ class Composite(NamedTuple):
         return self._ragged(rows) if self.kind == RAGGED else self._sparse(rows)
 
     def _ragged(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        splits = []
-        for level, part in enumerate(self.parts[1:]):
-            lists = math.prod(rows.shape[: level + 1])
-            splits.append(np.arange(lists + 1, dtype=part.dtype) * np.dtype(part.dtype).type(rows.shape[level + 1]))
-        values = math.prod(rows.shape[: len(self.parts)])
-        return [rows.reshape(values, *rows.shape[len(self.parts) :]), *splits]
+        levels = len(self.parts) - 1
+        splits = zip(ragged.splits(rows, levels), self.parts[1:], strict=True)
+        return [ragged.flat_values(rows, levels), *(one.astype(part.dtype) for one, part in splits)]
 
     def _sparse(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         if None in self.sizes[1:]:  # as tf.io.VarLenFeature: each value of a list is there

@@ -35,6 +35,7 @@ class Tensor(NamedTuple):
         is_parsed: Whether an input holds serialized tf.Examples, which the model parses.
         has_default: Whether the graph has a value for an input that is not fed.
         kind: `ragged` or `sparse` for an input that is; empty for a dense tensor.
+        ragged_rank: How many levels of its lists may have different lengths, for a ragged input; the first is the row.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Tensor(NamedTuple):
     is_parsed: bool = False
     has_default: bool = False
     kind: str = ""
+    ragged_rank: int = 0
 
 
 class Echo(NamedTuple):

@@ -8,7 +8,7 @@ from transforms.dtypes import DTYPES
 from transforms.errors import UsageError
 from transforms.mapping import input_names
 from transforms.saved_model import composites, constants, fixed_batch
-from transforms.saved_model.composites import Composite
+from transforms.saved_model.composites import RAGGED, Composite
 from transforms.saved_model.constants import Constant
 from transforms.saved_model.model import Tensor
 
@@ -89,7 +89,9 @@ def _composite(composite: Composite, given: Mapping[str, str | None]) -> Tensor:
             f"--constant {composite.name}: that input is {composite.kind}, and no constant can feed it; give rows a "
             "field of that name"
         )
-    return Tensor(composite.name, composite.dtype, composite.sizes[1:], composite.parts[0].tensor, kind=composite.kind)
+    name, dtype, sizes, kind = composite.name, composite.dtype, composite.sizes[1:], composite.kind
+    rank = len(composite.parts) - 1 if kind == RAGGED else 0
+    return Tensor(name, dtype, sizes, composite.parts[0].tensor, kind=kind, ragged_rank=rank)
 
 
 def _outputs(

@@ -1,13 +1,14 @@
 """Groups the rows of a chunk by the shapes of their inputs, so that one call of the model has rows of one shape."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.mapping.nested import row_shapes
+from transforms.mapping import ragged
+from transforms.mapping.nested import inner_lengths, row_shapes
 from transforms.records import Feature, Positions
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
@@ -23,13 +24,14 @@ class Group(NamedTuple):
         numbers: Their numbers among the rows.
         arrays: Data input -> (rows of the group, …), or `Padded`.
         row_bytes: Bytes of the inputs of each row.
-        shapes: The sizes that the features leave open and that are the same for all rows.
+        shapes: The sizes that the features leave open and that are the same for all rows; and of ragged features the
+            lengths of inner lists, which are, too.
     """
 
     numbers: Positions
     arrays: Arrays
     row_bytes: Positions
-    shapes: tuple[int, ...] = ()
+    shapes: tuple[Any, ...] = ()
 
     @property
     def whole(self) -> Arrays:
@@ -59,16 +61,21 @@ def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Gr
     """
     grouped = [feature for feature in features if feature.is_open and feature.pad is None]
     if not grouped:
-        yield _group(inputs, np.arange(inputs.num_rows), features, ())
+        yield _group(inputs, np.arange(inputs.num_rows), features, (), {})
         return
-    shapes = np.concatenate([row_shapes(inputs[f.name], f.shape).shapes for f in grouped], axis=1)
-    _, firsts, group_of = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
+    shapes = np.concatenate([row_shapes(inputs[f.name], f.shape, f.varied).shapes for f in grouped], axis=1)
+    inner = {f.name: inner_lengths(inputs[f.name], f.varied) for f in grouped}
+    alike = [one.dictionary_encode().indices.to_numpy()[:, None] for some in inner.values() for one in some]
+    _, firsts, group_of = np.unique(
+        np.concatenate([shapes, *alike], axis=1), axis=0, return_index=True, return_inverse=True
+    )
     order = np.argsort(group_of.reshape(-1), kind="stable")
     ends = np.cumsum(np.bincount(group_of.reshape(-1), minlength=len(firsts)))
     for first, end, count in zip(firsts, ends, np.diff(np.append(0, ends)), strict=True):
         numbers = order[end - count : end]
         rows = inputs if len(firsts) == 1 else inputs.take(pa.array(numbers))
-        yield _group(rows, numbers, features, tuple(shapes[first].tolist()))
+        lengths = {name: tuple(one[int(first)].as_py() for one in some) for name, some in inner.items() if some}
+        yield _group(rows, numbers, features, tuple(shapes[first].tolist()), lengths)
 
 
 def largest(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Group | None:
@@ -76,7 +83,13 @@ def largest(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Group | None
     return max(by_shape(inputs, features), key=lambda group: len(group.numbers), default=None)
 
 
-def _group(rows: pa.RecordBatch, numbers: Positions, features: Sequence[Feature], sizes: tuple[int, ...]) -> Group:
+def _group(
+    rows: pa.RecordBatch,
+    numbers: Positions,
+    features: Sequence[Feature],
+    sizes: tuple[int, ...],
+    inner: Mapping[str, tuple[bytes, ...]],
+) -> Group:
     """The group of some rows.
 
     Args:
@@ -84,6 +97,7 @@ def _group(rows: pa.RecordBatch, numbers: Positions, features: Sequence[Feature]
         numbers: Their numbers.
         features: What the model's inputs are fed with.
         sizes: The shapes of the open ones that are not padded, one behind the other.
+        inner: Feature of ragged lists -> the lengths of the inner lists of each of these rows, as of `inner_lengths`.
     """
     arrays: dict[str, Any] = {}
     fixed, left = list[Feature](), list(sizes)
@@ -93,13 +107,18 @@ def _group(rows: pa.RecordBatch, numbers: Positions, features: Sequence[Feature]
             continue
         rank = len(feature.shape) if feature.is_open else 0
         shaped, left = feature._replace(shape=tuple(left[:rank])) if rank else feature, left[rank:]
-        arrays[feature.name] = columns.to_array(rows[feature.name], shaped)
+        lengths = [np.frombuffer(text, np.int64) for text in inner.get(feature.name, ())]
+        if any((one != one[0]).any() for one in lengths if len(one)):
+            shaped, arrays[feature.name] = ragged.records(rows[feature.name], shaped, lengths)
+        else:
+            arrays[feature.name] = columns.to_array(rows[feature.name], shaped)
         fixed.append(shaped)
     row_bytes: Positions = np.full(len(numbers), columns.row_bytes(fixed), np.int64)
     padded = [array for array in arrays.values() if isinstance(array, Padded)]
+    shapes = (*sizes, *inner.values())
     if not padded:
-        return Group(numbers, arrays, row_bytes, sizes)
+        return Group(numbers, arrays, row_bytes, shapes)
     row_bytes = row_bytes + sum(array.row_bytes for array in padded)
     order = np.argsort(row_bytes, kind="stable")
     arrays = {n: a.take(order) if isinstance(a, Padded) else a[order] for n, a in arrays.items()}
-    return Group(numbers[order], arrays, row_bytes[order], sizes)
+    return Group(numbers[order], arrays, row_bytes[order], shapes)

@@ -170,7 +170,7 @@ def filled_up_to(contract: Contract, inputs: Arrays, most: int, weights: int) ->
         return most
     size = 0
     for array in inputs.values():
-        if array.dtype == object:
+        if array.dtype.hasobject:
             return 1
         size += array.nbytes
     rows = len(next(iter(inputs.values()), ()))

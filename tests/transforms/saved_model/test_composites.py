@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
@@ -17,8 +18,10 @@ from hypothesis.extra import numpy as arrays
 from keyjoin import KeyedPredict
 from tests.support import examples, models
 from transforms.errors import UsageError
+from transforms.records import Feature
 from transforms.saved_model import loader
 from transforms.saved_model.composites import RAGGED, SPARSE, Composite, Part
+from transforms.scoring.groups import by_shape
 
 v1 = tf.compat.v1
 ROWS: list[dict[str, Any]] = [{"x": [1, 2, 3]}, {"x": [2]}, {"x": []}, {"x": [4, 5, 6]}, {"x": [7, 8]}]
@@ -113,7 +116,7 @@ def test_several_kinds_beside_each_other(keyjoin: Any, lines: Any, model: Any) -
         {"scale": 1, "more_nested": [[1, 2], [3, 4]], "more": [["a", "b"], ["c", "d"]]},
         {"scale": 2, "more_nested": [[5]], "more": [["é", ""]]},
         {"scale": 3, "more_nested": [], "more": []},
-        {"scale": 1, "more_nested": [[1, 2], [3]], "more": [["x", "y"]]},  # no rectangle
+        {"scale": 1, "more_nested": [[1, 2], [3]], "more": [["x", "y"]]},
     ]
     found = json.loads(keyjoin("inspect", "--json", f"--model={model(mixed)}").out)
     assert {one["name"]: one.get("kind") for one in found["inputs"]} == {
@@ -123,9 +126,13 @@ def test_several_kinds_beside_each_other(keyjoin: Any, lines: Any, model: Any) -
     }
     names = {one["dtype"]: one["name"] for one in found["inputs"]}
     flags = ("--input_map", f"{names['int64']}=more_nested", f"{names['string']}=more", "--max_bad_rows=1")
+    rows.append({"scale": 1, "more_nested": [[1]], "more": [["x", "y"], ["z"]]})
     done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(mixed)}", *flags)
-    assert [(row["y"], row["text"]) for row in done.rows()] == [(10.0, "ac"), (10.0, "é"), (0.0, "")], done.err
-    assert [letter["reason"] for letter in done.dead()] == ["wrong_shape"]
+    expected = [(10.0, "ac"), (10.0, "é"), (0.0, ""), (6.0, "x")]
+    assert [(row["y"], row["text"]) for row in done.rows()] == expected, done.err
+    assert [(letter["reason"], letter["message"]) for letter in done.dead()] == [
+        ("wrong_shape", "field more: a list of 1 where 2 are expected")
+    ]
     assert "input key (int32), comes back as output key" in done.out
 
 
@@ -244,6 +251,100 @@ def test_the_parts_are_those_of_tensorflow(rows: Any, data: st.DataObject) -> No
     assert np.array_equal(indices, dense.indices)
     assert np.array_equal(values, dense.values)
     assert np.array_equal(shape, dense.dense_shape)
+
+
+def deep(folder: Path) -> str:
+    """Lists of lists of numbers and of texts, as text: all values, and the lengths of the lists."""
+
+    def joined(x: tf.RaggedTensor) -> tf.Tensor:
+        parts = (x.merge_dims(1, 2), tf.strings.as_string(x.row_lengths(2)))
+        return tf.strings.join([tf.strings.reduce_join(part, 1, separator=",") for part in parts], "|")
+
+    def call(x: tf.RaggedTensor, words: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        return {"y": joined(tf.strings.as_string(x)), "text": joined(words)}
+
+    specs = (tf.RaggedTensorSpec([None, None, None], tf.int64), tf.RaggedTensorSpec([None, None, None], tf.string))
+    return models.save(folder, call, *specs)
+
+
+DEEP = [[[1, 2], [3]], [], [[1], [2, 3]], [[]], [[], []], [[4, 5], [6]], [[1, 2], [3, 4]], [[], [1]], [[7], [8]]] * 3
+
+
+def text_of(row: list[list[Any]]) -> str:
+    values = ",".join(str(value) for inner in row for value in inner)
+    return f"{values}|{','.join(str(len(inner)) for inner in row)}"
+
+
+@pytest.fixture
+def deep_flags(keyjoin: Any, model: Any) -> tuple[str, ...]:
+    found = json.loads(keyjoin("inspect", "--json", f"--model={model(deep)}").out)
+    names = {one["dtype"]: one["name"] for one in found["inputs"]}
+    return (f"--model={model(deep)}", "--input_map", f"{names['int64']}=n", f"{names['string']}=w")
+
+
+@pytest.mark.parametrize("flags", [(), ("--isolate",), ("--batch_size=2",), ("--batch_size=1",)])
+def test_rows_of_lists_of_lists(keyjoin: Any, lines: Any, deep_flags: Any, flags: tuple[str, ...]) -> None:
+    rows: list[dict[str, Any]] = [
+        {"n": row, "w": [[f"w{n}" for n in inner] for inner in other]}
+        for row, other in zip(DEEP, DEEP[1:] + DEEP[:1], strict=True)
+    ]
+    bad: list[dict[str, Any]] = [{"n": [1], "w": []}, {"n": [[1, None]], "w": []}, {"n": [[[1]]], "w": []}]
+    done = keyjoin("run", f"--input={lines(*rows, *bad)}", *deep_flags, *flags, "--max_bad_rows=3")
+    assert done.code == 0, done.err
+    assert [(row["y"], row["text"]) for row in done.rows()] == [(text_of(row["n"]), text_of(row["w"])) for row in rows]
+    assert [letter["reason"] for letter in done.dead()] == ["wrong_shape", "null", "wrong_shape"]
+    rescored = keyjoin("verify", f"--run={done.output}", deep_flags[0], "--rescore=9")
+    assert rescored.code == 0, rescored.err
+
+
+def test_one_request_of_lists_of_lists(keyjoin: Any, deep_flags: Any, tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"instances": [{"n": row, "w": [["a"]]} for row in DEEP] + [{"w": [["a"]]}]}))
+    flags = (f"--instances={request}", *deep_flags, "--missing", "n=[[1], [2, 3]]")
+    done = keyjoin("predict", *flags)
+    assert done.code == 0, done.err
+    answers = json.loads(done.out)["predictions"]
+    assert [one["y"] for one in answers] == [*map(text_of, DEEP), "1,2,3|1,2"]
+
+
+def test_tf_examples_cannot_say_where_inner_lists_end(keyjoin: Any, model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "rows.tfrecord"
+    record = examples.example(x=examples.floats(1, 2, 3))
+    path.write_bytes(examples.written([record]))
+
+    def total(folder: Path) -> str:
+        spec = tf.RaggedTensorSpec([None, None, None], tf.float32)
+        return models.save(folder, lambda x: {"y": tf.reduce_sum(x, [1, 2])}, spec)
+
+    refused = keyjoin("check", f"--input={path}", f"--model={model(total)}")
+    assert refused.code == 2
+    assert "the flat lists of tf.Examples do not say where an inner list ends; give rows as JSON lines" in refused.err
+
+
+LISTS: dict[int, Any] = {1: st.lists(st.integers(0, 9), max_size=3)}
+LISTS |= {2: st.lists(LISTS[1], max_size=3)}
+LISTS |= {3: st.lists(LISTS[2], max_size=3)}
+
+
+@given(st.data(), st.integers(1, 3))
+def test_the_parts_of_lists_of_different_lengths_are_those_of_tensorflow(data: st.DataObject, rank: int) -> None:
+    rows = data.draw(st.lists(LISTS[rank], min_size=1, max_size=6))
+    kind = pa.int64()
+    for _ in range(rank):
+        kind = pa.list_(kind)
+    feature = Feature("x", "int64", (None,) * rank, ("x",), ragged_rank=rank)
+    composite = Composite("x", RAGGED, "int64", (None,) * (rank + 1), (Part("", "int64"),) * (rank + 1), ())
+    seen = []
+    for group in by_shape(pa.record_batch({"x": pa.array(rows, kind)}), [feature]):
+        some = [rows[number] for number in group.numbers]
+        expected = tf.ragged.constant(some, dtype=tf.int64, ragged_rank=rank)
+        for first in range(len(some)):  # any rows of a group, as batches take them
+            found = composite.tensors(group.arrays["x"][first:])
+            assert found[0].tolist() == expected[first:].flat_values.numpy().tolist()
+            for splits, given_splits in zip(found[1:], expected[first:].nested_row_splits, strict=True):
+                assert splits.tolist() == given_splits.numpy().tolist()
+        seen += group.numbers.tolist()
+    assert sorted(seen) == list(range(len(rows)))
 
 
 def test_empty_texts_of_a_sparse_row_are_absent() -> None:

@@ -109,7 +109,7 @@ def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
         dims = feature.shape if pa.types.is_list(values.type) else ()
         fits = columns.fits(values, dims, feature.dtype, words=not as_read)
         if None in feature.shape:
-            fits &= row_shapes(values, feature.shape).regular
+            fits &= row_shapes(values, feature.shape, feature.varied).regular
         if feature.missing and feature.missing[at] is not None:
             fits |= raw.is_null().to_numpy(zero_copy_only=False)
         fitting &= fits

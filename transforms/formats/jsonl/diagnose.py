@@ -148,18 +148,18 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
     shape = () if len(feature.fields) > 1 else feature.shape
     if shape == (1,) and not is_list(value):
         shape = ()
-    found = _explain_value(value, shape, feature) or _explain_lengths(value, len(shape))
+    found = _explain_value(value, shape, feature) or _explain_lengths(value, len(shape), feature.varied)
     if found is None and len({isinstance(leaf, Pairs) for leaf in leaves(value)}) > 1:
         return Reason.WRONG_TYPE, "text and base64 in one list"
     return found
 
 
-def _explain_lengths(value: Any, depth: int) -> tuple[Reason, str] | None:
-    """Why lists are no array: those of one level have different lengths."""
+def _explain_lengths(value: Any, depth: int, varied: int) -> tuple[Reason, str] | None:
+    """Why lists are no array: those of one level have different lengths, and may not."""
     level = [value]
-    for _ in range(depth):
+    for at in range(depth):
         lengths = {len(item): None for item in level}
-        if len(lengths) > 1:
+        if len(lengths) > 1 and at >= varied:
             return Reason.WRONG_SHAPE, f"lists of {' and '.join(map(str, list(lengths)[:2]))} where all are as long"
         level = [inner for item in level for inner in item]
     return None
