@@ -44,6 +44,8 @@ BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small
 MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
 STRING_BYTES = 256  # a guess: strings have no size in the model's signature
 OPEN_SIZE = 256  # a guess, for a size that neither the signature nor a sampled row has
+# A row of a sparse feature: where its values stand, as row-major numbers in ascending order; the values; its sizes.
+PLACES, VALUES, SIZES = "places", "values", "sizes"
 # Bytes side by side, to be joined record by record: what is the same in all records is one scalar.
 Fragments = list[pa.Scalar | pa.Array]
 
@@ -56,7 +58,7 @@ def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) 
 
 def empty(features: Sequence[Feature]) -> pa.RecordBatch:
     """The model's inputs of no rows."""
-    kinds = [(f.name, _kind(READ_AS[f.dtype], f.shape)) for f in features]
+    kinds = [(f.name, _sparse_kind(f) if f.is_sparse else _kind(READ_AS[f.dtype], f.shape)) for f in features]
     kinds += [(name, pa.bool_()) for name in default_columns(features).values()]
     return pa.RecordBatch.from_pylist([], pa.schema(kinds))
 
@@ -64,10 +66,15 @@ def empty(features: Sequence[Feature]) -> pa.RecordBatch:
 def default_columns(features: Sequence[Feature]) -> dict[str, str]:
     r"""The fields with a default, and the columns that say which rows have it.
 
-    >>> default_columns([Feature("x", "int64", (), ("a",), path=("b",), missing=("0",))])
+    >>> default_columns([Feature("x", "int64", (), ("a",), inside=(("b",),), missing=("0",))])
     {'a.b': '\x00a.b'}
     """
     return {field: f"\0{field}" for feature in features for field in feature.defaults}  # no input has such a name
+
+
+def _sparse_kind(feature: Feature) -> pa.DataType:
+    leaf = pa.binary() if feature.dtype == STRING else READ_AS[feature.dtype]
+    return pa.struct([(PLACES, pa.list_(pa.int64())), (VALUES, pa.list_(leaf)), (SIZES, pa.list_(pa.int64()))])
 
 
 def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
@@ -138,7 +145,7 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
 
 def input_of(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
     """One column of the model's shape, from fields that fit."""
-    if None in feature.shape:
+    if feature.is_grouped:
         return fields[0]
     if len(fields) > 1:
         stacked = np.column_stack([_numpy(field) for field in fields]).reshape(-1)
@@ -195,7 +202,7 @@ def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
 def row_bytes(features: Sequence[Feature]) -> int:
     """Bytes that the model is given for a row; a string counts as `STRING_BYTES`, an open size as `OPEN_SIZE`."""
     return sum(
-        math.prod(OPEN_SIZE if size is None else size for size in f.shape)
+        (OPEN_SIZE if f.is_sparse else math.prod(OPEN_SIZE if size is None else size for size in f.shape))
         * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize)
         for f in features
     )

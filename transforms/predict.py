@@ -93,7 +93,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         inputs, rows = chunk.inputs, chunk.inputs.num_rows
         refused = functools.partial(self.refused, chunk.key, rows) if self.refused else _nothing
         keep = self.keep_non_finite
-        if [feature for feature in self.features if None in feature.shape]:
+        if any(feature.is_grouped for feature in self.features):
             groups = by_shape(inputs, self.features)
             pieces = score_groups(model, self.contract, groups, self.batch_size, keep_non_finite=keep, refused=refused)
             made, bad = in_order(list(pieces), self.contract)

@@ -168,6 +168,7 @@ class Feature(NamedTuple):
             no field is one.
         missing: For each field the text of the value that it has where it is missing or null, see
             `transforms.mapping.defaults`; None for none, and empty if no field has one.
+        is_sparse: Whether a row's value is an object of indices and values, see `transforms.mapping.sparse`.
         ragged_rank: How many levels of a row's lists may have different lengths, see `transforms.saved_model.model`.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
         pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
@@ -183,6 +184,7 @@ class Feature(NamedTuple):
     inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
     ragged_rank: int = 0
+    is_sparse: bool = False
 
     @property
     def varied(self) -> int:
@@ -202,6 +204,11 @@ class Feature(NamedTuple):
     def is_open(self) -> bool:
         """Whether rows may have different sizes."""
         return None in self.shape
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether rows are called by their sizes: with others of the same, or in the order of their lengths."""
+        return self.is_open or self.is_sparse
 
     @property
     def defaults(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from transforms.saved_model.model import Arrays, Contract, Model
 from transforms.saved_model.output_shapes import WidthError, is_open, settled
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.differences import Difference, Scores, by_neighbours, by_order, compare, exchanged
-from transforms.scoring.padding import Padded
+from transforms.scoring.groups import LATE
 from transforms.scoring.score import score
 
 ROWS = 16  # that are scored alone
@@ -84,7 +84,7 @@ def pick(rows: Arrays, most: int = ROWS) -> Arrays:
 
 
 def _take(array: Any, which: Positions) -> Any:
-    return array.take(which) if isinstance(array, Padded) else array[which]
+    return array.take(which) if isinstance(array, LATE) else array[which]
 
 
 def _text(row: npt.NDArray[Any]) -> Any:

@@ -60,6 +60,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     inside: tuple[tuple[str, ...], ...] = ()
     missing: tuple[str | None, ...] = ()
     ragged_rank: Count = 0
+    is_sparse: bool = False
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":

@@ -11,10 +11,10 @@ from transforms.columns import B64, READ_AS
 from transforms.dtypes import STRING
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import OBJECTS, Instance, RowTraits
-from transforms.mapping import defaults, fitting, input_names, row_paths
+from transforms.mapping import defaults, fitting, input_names, row_paths, sparse
 from transforms.mapping.name_lists import FORM, Path, names_text
 from transforms.records import INSTANCE, Feature
-from transforms.saved_model.model import KEY, Contract, Tensor
+from transforms.saved_model.model import KEY, SPARSE, Contract, Tensor
 from transforms.scoring.padding import with_padding
 
 Sample = Sequence[Mapping[str, Any]]
@@ -131,6 +131,12 @@ def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
     texts = tuple(missing.get(".".join(path)) for path in feature.paths)
     if not any(text is not None for text in texts):
         return feature
+    if feature.is_sparse:
+        raise UsageError(
+            f"--missing gives the field {'.'.join(feature.paths[0])} a value, and the rows have objects of indices and "
+            "values in it; write an empty object into rows without a value: "
+            '{"indices": [], "values": []}'
+        )
     shape = feature.shape if len(texts) == 1 else ()
     for field, text in zip(feature.fields, texts, strict=True):
         try:
@@ -364,7 +370,8 @@ def _feature(tensor: Tensor, fields: tuple[str, ...], sample: Sample, *, traits:
         shape = _open_shape(tensor, fields[0], shapes, traits=traits)
     if 0 in shape:
         raise _no_values(tensor, fields[0], shape)
-    return Feature(tensor.name, tensor.dtype, shape, fields, ragged_rank=tensor.ragged_rank)
+    is_sparse = tensor.kind == SPARSE and _most(sparse.is_object(row.get(fields[0])) for row in sample)
+    return Feature(tensor.name, tensor.dtype, shape, fields, is_sparse=is_sparse, ragged_rank=tensor.ragged_rank)
 
 
 def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> UsageError:

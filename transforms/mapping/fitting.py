@@ -6,13 +6,15 @@ from typing import Any
 from transforms.columns import B64
 from transforms.dtypes import STRING
 from transforms.formats.base import RowTraits
-from transforms.mapping import numbers
+from transforms.mapping import numbers, sparse
 from transforms.saved_model.constants import agree
-from transforms.saved_model.model import Tensor
+from transforms.saved_model.model import SPARSE, Tensor
 
 
 def fits(value: Any, tensor: Tensor, traits: RowTraits) -> bool:
     """Whether a value has the dtype and the shape of a tensor; in tf.Examples shapes are flat."""
+    if tensor.kind == SPARSE and sparse.is_object(value):
+        return True
     first, shape = leaf(value), _shape(value)
     if tensor.dtype == STRING:
         kind = isinstance(first, (str, bytes)) or (isinstance(first, dict) and set(first) == {B64})
@@ -42,6 +44,9 @@ def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
 
 def settled(value: Any, tensor: Tensor, traits: RowTraits) -> tuple[int, ...] | None:
     """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
+    if sparse.is_object(value):
+        sizes = value.get(sparse.DENSE_SHAPE)
+        return tuple(sizes) if isinstance(sizes, list) and len(sizes) == len(tensor.shape or ()) else None
     shape = _shape(value)
     if traits.flat_lists:
         return shape if tensor.shape is None else _open_size(tensor.shape, shape[0])

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from transforms import columns
+from transforms.columns import VALUES
 from transforms.dtypes import STRING
 from transforms.records import Feature, Positions
-
-VALUES = "values"
 
 
 def records(column: pa.Array, feature: Feature, lengths: Sequence[Positions]) -> tuple[Feature, npt.NDArray[Any]]:

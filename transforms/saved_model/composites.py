@@ -16,10 +16,10 @@ import numpy.typing as npt
 from transforms.compat import tensorflow
 from transforms.dtypes import DTYPES, STRING
 from transforms.errors import UsageError
-from transforms.mapping import ragged
+from transforms.mapping import ragged, sparse
 from transforms.model_safety.graph_walk import PLAIN_CALLS
+from transforms.saved_model.model import RAGGED, SPARSE
 
-RAGGED, SPARSE = "ragged", "sparse"
 COLLECTION = "keyjoin_composite_inputs"  # where a wrapped model's graph says which inputs are ragged or sparse
 
 
@@ -68,6 +68,8 @@ class Composite(NamedTuple):
         return [ragged.flat_values(rows, levels), *(one.astype(part.dtype) for one, part in splits)]
 
     def _sparse(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        if rows.dtype.names is not None:
+            return sparse.tensors(rows)
         if None in self.sizes[1:]:  # as tf.io.VarLenFeature: each value of a list is there
             there = np.ones(rows.shape, np.bool_)
         else:  # as tf.sparse.from_dense

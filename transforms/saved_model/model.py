@@ -19,6 +19,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Call = Callable[..., Sequence[npt.NDArray[Any]]]  # see `Model.call`
 
 KEY = "key"
+RAGGED, SPARSE = "ragged", "sparse"  # kinds of inputs that are not dense
 SEARCHES = 8  # rows that fail alone and of which copies are tried
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
 

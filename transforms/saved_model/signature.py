@@ -8,9 +8,9 @@ from transforms.dtypes import DTYPES
 from transforms.errors import UsageError
 from transforms.mapping import input_names
 from transforms.saved_model import composites, constants, fixed_batch
-from transforms.saved_model.composites import RAGGED, Composite
+from transforms.saved_model.composites import Composite
 from transforms.saved_model.constants import Constant
-from transforms.saved_model.model import Tensor
+from transforms.saved_model.model import RAGGED, Tensor
 
 
 class UnfitError(ValueError):

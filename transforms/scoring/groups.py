@@ -7,13 +7,14 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.mapping import ragged
+from transforms.mapping import ragged, sparse
 from transforms.mapping.nested import inner_lengths, row_shapes
 from transforms.records import Feature, Positions
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.padding import Padded
 
+LATE = (Padded, sparse.SparseRows)  # arrays whose rows are filled up to the longest of those that are taken
 CALL_BYTES = 32 << 20  # that the inputs of one call take at most, where rows have sizes of their own
 
 
@@ -63,8 +64,8 @@ def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Gr
     if not grouped:
         yield _group(inputs, np.arange(inputs.num_rows), features, (), {})
         return
-    shapes = np.concatenate([row_shapes(inputs[f.name], f.shape, f.varied).shapes for f in grouped], axis=1)
-    inner = {f.name: inner_lengths(inputs[f.name], f.varied) for f in grouped}
+    shapes = np.concatenate([_sizes(inputs[f.name], f) for f in grouped], axis=1)
+    inner = {f.name: inner_lengths(inputs[f.name], f.varied) for f in grouped if not f.is_sparse}
     alike = [one.dictionary_encode().indices.to_numpy()[:, None] for some in inner.values() for one in some]
     _, firsts, group_of = np.unique(
         np.concatenate([shapes, *alike], axis=1), axis=0, return_index=True, return_inverse=True
@@ -76,6 +77,13 @@ def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Gr
         rows = inputs if len(firsts) == 1 else inputs.take(pa.array(numbers))
         lengths = {name: tuple(one[int(first)].as_py() for one in some) for name, some in inner.items() if some}
         yield _group(rows, numbers, features, tuple(shapes[first].tolist()), lengths)
+
+
+def _sizes(column: pa.Array, feature: Feature) -> Positions:
+    """The sizes of each row of an open feature: (rows, dimensions)."""
+    if feature.is_sparse:
+        return sparse.sizes_of(column, feature)
+    return row_shapes(column, feature.shape, feature.varied).shapes
 
 
 def largest(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Group | None:
@@ -108,17 +116,20 @@ def _group(
         rank = len(feature.shape) if feature.is_open else 0
         shaped, left = feature._replace(shape=tuple(left[:rank])) if rank else feature, left[rank:]
         lengths = [np.frombuffer(text, np.int64) for text in inner.get(feature.name, ())]
+        if feature.is_sparse:
+            arrays[feature.name] = sparse.SparseRows(rows[feature.name], feature)
+            continue
         if any((one != one[0]).any() for one in lengths if len(one)):
             shaped, arrays[feature.name] = ragged.records(rows[feature.name], shaped, lengths)
         else:
             arrays[feature.name] = columns.to_array(rows[feature.name], shaped)
         fixed.append(shaped)
     row_bytes: Positions = np.full(len(numbers), columns.row_bytes(fixed), np.int64)
-    padded = [array for array in arrays.values() if isinstance(array, Padded)]
+    padded = [array for array in arrays.values() if isinstance(array, LATE)]
     shapes = (*sizes, *inner.values())
     if not padded:
         return Group(numbers, arrays, row_bytes, shapes)
     row_bytes = row_bytes + sum(array.row_bytes for array in padded)
     order = np.argsort(row_bytes, kind="stable")
-    arrays = {n: a.take(order) if isinstance(a, Padded) else a[order] for n, a in arrays.items()}
+    arrays = {n: a.take(order) if isinstance(a, LATE) else a[order] for n, a in arrays.items()}
     return Group(numbers[order], arrays, row_bytes[order], shapes)

@@ -49,6 +49,8 @@ def with_padding(features: Sequence[Feature], pads: Mapping[str, str]) -> tuple[
     for feature in features:
         text = pads.get(feature.name)
         if text is not None:
+            if feature.is_sparse:
+                raise UsageError(f"--pad {feature.name}={text}: sparse rows are not padded; leave the flag out")
             if not feature.is_open:
                 raise UsageError(
                     f"--pad {feature.name}={text}: input {feature.name} leaves no size open; leave the flag out"

@@ -20,7 +20,8 @@ from tests.support import examples, models
 from transforms.errors import UsageError
 from transforms.records import Feature
 from transforms.saved_model import loader
-from transforms.saved_model.composites import RAGGED, SPARSE, Composite, Part
+from transforms.saved_model.composites import Composite, Part
+from transforms.saved_model.model import RAGGED, SPARSE
 from transforms.scoring.groups import by_shape
 
 v1 = tf.compat.v1

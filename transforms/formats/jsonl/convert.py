@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from transforms import columns
 from transforms.columns import B64, READ_AS, unbase64
-from transforms.mapping import defaults, numbers
+from transforms.mapping import defaults, numbers, sparse
 from transforms.mapping.name_lists import Path
 from transforms.mapping.nested import row_shapes
 from transforms.records import Feature, Mask, Positions
@@ -25,8 +25,8 @@ def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
     types: dict[str, pa.DataType] = {}
     for feature in features:
         for path in feature.paths:
-            kind = READ_AS[feature.dtype]
-            if spelling:
+            kind = sparse.read_as(feature) if feature.is_sparse else READ_AS[feature.dtype]
+            if spelling and not feature.is_sparse:
                 kind = _leaf(feature, path, spelling)
             for _ in range(_depth(feature, path, spelling)):
                 kind = pa.list_(kind)
@@ -52,7 +52,7 @@ def _leaf(feature: Feature, slot: Path, spelling: Spelling) -> pa.DataType:
 
 
 def _depth(feature: Feature, slot: Path, spelling: Spelling) -> int:
-    if len(feature.fields) > 1 or feature.is_base64:
+    if len(feature.fields) > 1 or feature.is_base64 or feature.is_sparse:
         return 0
     if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
         return int((slot, LISTED) in spelling)
@@ -105,6 +105,11 @@ def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
         raw = columns.one(table[field])
         for name in inside:
             raw = pc.struct_field(raw, name)
+        if feature.is_sparse:
+            values, fits = sparse.column(raw, feature)
+            fitting &= fits
+            found.append(values)
+            continue
         values, as_read = _plain(raw, feature)
         dims = feature.shape if pa.types.is_list(values.type) else ()
         fits = columns.fits(values, dims, feature.dtype, words=not as_read)

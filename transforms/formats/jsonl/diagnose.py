@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -10,14 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from transforms import columns
 from transforms.columns import B64, unbase64
 from transforms.dtypes import STRING
-from transforms.mapping import numbers
+from transforms.mapping import numbers, sparse
 from transforms.mapping.name_lists import Path
 from transforms.reasons import Reason
 from transforms.records import Feature
 
 SHOWN = 40  # characters of a value in a message
+SPARSE_FORM = '{"indices": [[0], [5]], "values": [1.0, 2.0]}'
 TOO_BIG = "too big to be stored in double"
 
 
@@ -145,6 +148,8 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
         return None
     if feature.is_base64:
         return _explain_bytes(Pairs([(B64, value)]))
+    if feature.is_sparse:
+        return _explain_sparse(value, feature)
     shape = () if len(feature.fields) > 1 else feature.shape
     if shape == (1,) and not is_list(value):
         shape = ()
@@ -152,6 +157,59 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
     if found is None and len({isinstance(leaf, Pairs) for leaf in leaves(value)}) > 1:
         return Reason.WRONG_TYPE, "text and base64 in one list"
     return found
+
+
+def _explain_sparse(value: Any, feature: Feature) -> tuple[Reason, str] | None:
+    """What is wrong with an object of indices and values, see `transforms.mapping.sparse`."""
+    if not isinstance(value, Pairs):
+        return (Reason.NULL, "null") if value is None else (Reason.WRONG_TYPE, f"{_named(value)}, not {SPARSE_FORM}")
+    for name in (sparse.INDICES, columns.VALUES, sparse.DENSE_SHAPE):
+        if (count := sum(other == name for other, _ in value)) > 1:
+            return Reason.DUPLICATE_NAME, f"{name} is given {count} times"
+    members, whole = dict(value), feature._replace(dtype="int64", strict=True)
+    rank, shape = len(feature.shape), members.get(sparse.DENSE_SHAPE)
+    parts: list[tuple[str, tuple[int | None, ...], Feature]] = [
+        (sparse.INDICES, (None, rank), whole),
+        (columns.VALUES, (None,), feature._replace(strict=True)),
+    ]
+    for name, dims, part in [*parts, *([(sparse.DENSE_SHAPE, (rank,), whole)] if shape is not None else [])]:
+        if name not in members:
+            return Reason.MISSING, f"no {name} in it; write {SPARSE_FORM}"
+        if found := _explain_value(members[name], dims, part):
+            return found[0], f"{name}: {found[1]}"
+    return _explain_entries(
+        [[*map(int, one)] for one in members[sparse.INDICES]], members[columns.VALUES], shape, feature
+    )
+
+
+def _explain_entries(
+    indices: Sequence[list[int]], values: Sequence[Any], shape: Sequence[str] | None, feature: Feature
+) -> tuple[Reason, str] | None:
+    """What is wrong with entries whose members are lists of the right kinds."""
+    if len(indices) != len(values):
+        return Reason.WRONG_SHAPE, f"{len(indices)} indices and {len(values)} values"
+    if shape is None and None in feature.shape:
+        return Reason.WRONG_SHAPE, f"no {sparse.DENSE_SHAPE}, and the model leaves a size open"
+    sizes = feature.shape if shape is None else tuple(map(int, shape))
+    if (
+        any(own not in (None, size) for own, size in zip(feature.shape, sizes, strict=True))
+        or min(size or 0 for size in sizes) < 0
+    ):
+        return Reason.WRONG_SHAPE, f"{sparse.DENSE_SHAPE} is {list(sizes)} where {_sizes_of(feature)} is expected"
+    if math.prod(size or 0 for size in sizes) >= sparse.MOST_PLACES:
+        return Reason.OUT_OF_RANGE, f"{sparse.DENSE_SHAPE} {list(sizes)} is too large"
+    seen = set[tuple[int, ...]]()
+    for index in indices:
+        if any(not 0 <= at < (size or 0) for at, size in zip(index, sizes, strict=True)):
+            return Reason.OUT_OF_RANGE, f"the index {index} is not within the shape {list(sizes)}"
+        if tuple(index) in seen:
+            return Reason.WRONG_SHAPE, f"the index {index} is given twice"
+        seen.add(tuple(index))
+    return None
+
+
+def _sizes_of(feature: Feature) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in feature.shape)}]"
 
 
 def _explain_lengths(value: Any, depth: int, varied: int) -> tuple[Reason, str] | None:

@@ -23,6 +23,7 @@ from transforms.formats.base import Joined, RowTraits
 from transforms.formats.jsonl import convert, diagnose, instances, split, value_types, write
 from transforms.formats.jsonl.convert import Spelling
 from transforms.formats.slices import Found, Why
+from transforms.mapping import sparse
 from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
 from transforms.storage import room
 
@@ -125,6 +126,8 @@ FORMAT = JsonLines()
 
 def _least_value(feature: Feature) -> int:
     """Bytes that the briefest value takes of which a feature is made."""
+    if feature.is_sparse:
+        return sparse.LEAST
     size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
     if len(feature.fields) == 1 and feature.shape != (1,):  # one value may be spelled without a list
         for count in reversed(feature.shape):

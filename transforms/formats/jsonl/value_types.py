@@ -25,7 +25,7 @@ NUMBERS, BOOLS, TEXTS = r'[-+0-9.eEnul"NaIfity]', r"[truefalsn]", r'(?:"(?:[^"\\
 
 def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
     """How the values of this line are spelled where there is a choice."""
-    open_ = [f for f in features if (f.dtype == STRING or f.shape == (1,)) and not f.is_base64]
+    open_ = [f for f in features if (f.dtype == STRING or f.shape == (1,)) and not (f.is_base64 or f.is_sparse)]
     if not open_:
         return frozenset()
     row, found = _parsed(line), set()
@@ -79,7 +79,7 @@ def _open_numbers(features: Sequence[Feature]) -> dict[Path, Feature]:
     return {
         path: feature
         for feature in features
-        if feature.dtype not in ("bool", STRING) and not feature.strict
+        if feature.dtype not in ("bool", STRING) and not (feature.strict or feature.is_sparse)
         for path in feature.paths
     }
 
@@ -146,6 +146,8 @@ def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
 
 def _likely_value(feature: Feature) -> str:
     """A pattern (RE2) for a value of a feature."""
+    if feature.is_sparse:
+        return r"\{[^{}]*\}"
     leaf = {"bool": BOOLS, STRING: TEXTS}.get(feature.dtype, NUMBERS)
     depth = 0 if len(feature.fields) > 1 else len(feature.shape)
     listed = rf"\[(?:{leaf}|[,\s\[\]])*" + r"\]\s*" * depth
