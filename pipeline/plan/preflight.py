@@ -203,12 +203,7 @@ def _handler(
     contract = _find_contract(options, loaded, sample)
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
-    if kept:
-        rows = kept.batch_size
-    else:
-        rows = batch_size.choose(options, options.accelerator, sample, contract, features, most or MAX_BATCH)
-    if kept is None and (few := sample.arrays(features, batch_size.ROWS_ALONE) if sample.rows else None):
-        rows = batch_size.fit(loaded, contract, few, rows)
+    rows = kept.batch_size if kept else _rows_a_call(options, sample, loaded, contract, features, most or MAX_BATCH)
     sizes, dependence = _look(options, sample, loaded, contract, features, rows)
     contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
     row = row_bytes(sizes.predictions)
@@ -233,6 +228,20 @@ def _handler(
         # A model on an accelerator takes all of its memory: there is room for one.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, kept, loaded, dependence, row
+
+
+def _rows_a_call(
+    options: RunOptions,
+    sample: Sample,
+    loaded: models.Model,
+    contract: models.Contract,
+    features: Sequence[Feature],
+    most: int,
+) -> int:
+    """The batch size that is chosen, or fewer rows where the model fails for so many copies of a sampled row."""
+    rows = batch_size.choose(options, options.accelerator, sample, contract, features, most)
+    few = sample.arrays(features, batch_size.ROWS_ALONE) if sample.rows else None
+    return batch_size.fit(loaded, contract, few, rows) if few else rows
 
 
 def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) -> models.Contract:
