@@ -50,28 +50,25 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
         From a chunk to the blocks of its part.
     """
     with open(source, "rb") as file:
-        sample = fmt.sample(file.read(SAMPLE_BYTES))
+        sample = fmt.reader.sample(file, SAMPLE_BYTES).values()
     model = loader.load(options.model, check_model.loading(options))
     contract = find_contract(model, options.signature, options.key_input)
     features = feature_mapping.map_inputs(contract, sample, options.features, options.input_map)
-    layout = make_layout(
-        options, options.written_error_field, [tensor.name for tensor in contract.predictions], sample, fmt, features
-    )
+    outputs = [tensor.name for tensor in contract.predictions]
+    layout = make_layout(options, options.written_error_field, outputs, sample, fmt.reader, features)
     batch_size = options.batch_size or columns.batch_rows(features)
 
     def write(chunk: Chunk) -> list[Any]:
         with open(chunk.data, "rb") as file:
-            file.seek(chunk.start)
-            data = file.read(chunk.end - chunk.start)
-        rows = fmt.rows(data, first=chunk.start == 0)
-        inputs, unread = fmt.read(data, rows, features)
+            block = fmt.reader.load(file, chunk)
+        inputs, unread = block.inputs(features)
         arrays = {f.name: columns.to_array(inputs[f.name], f) for f in features}
         scored = score(model, contract, arrays, inputs.num_rows, batch_size, keep_non_finite=False)
         if unread or scored.bad:
             raise ValueError(f"{chunk.part}: the rows of the benchmark are all good")
         predictions = {name: columns.from_array(array) for name, array in scored.outputs.items()}
         batch = pa.RecordBatch.from_arrays(list(predictions.values()), list(predictions))
-        return fmt.write(chunk, data, rows, [], batch, layout).blocks
+        return fmt.writer.write(block, [], batch, layout).blocks
 
     return write
 
@@ -79,7 +76,7 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
 def chunks(fmt: Format, source: str, chunk_bytes: int) -> Iterator[Chunk]:
     """The chunks of a file, named as keyjoin names them."""
     with open(source, "rb") as file:
-        ends = list(fmt.split(file, os.path.getsize(source), chunk_bytes))
+        ends = [cut.end for cut in fmt.reader.split(file, os.path.getsize(source), chunk_bytes)]
     stem, suffix = formats.split_suffix(os.path.basename(source))
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
         part = f"{stem}-{number:05d}-of-{len(ends):05d}{suffix}"

@@ -128,7 +128,7 @@ def receipts(count: int) -> dict[str, Any]:
         now = {source.path: source for source in planned}
         before = _forget_peak()
         started = time.monotonic()
-        found = sum(1 for _ in ledger.problems(planned, now, read_receipts(folder), AllThere(count)))
+        found = sum(1 for _ in ledger.problems(planned, now, read_receipts(folder), AllThere(count), "byte"))
         totals = ledger.total(read_receipts(folder))
         written = manifest.write_lists(folder, folder, planned)
         seconds = time.monotonic() - started

@@ -6,33 +6,30 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from transforms.records import BadRow, Chunk, Rows
+from transforms.formats.base import Block
+from transforms.records import BadRow
 
 _TEXT = msgspec.json.Encoder().encode  # a JSON string, as bytes; ten times as fast as `json`
 
 
-def key(chunk: Chunk, rows: Rows, row: int) -> str:
+def key(block: Block, row: int) -> str:
     """A row's key: `data/a.jsonl#1024`."""
-    return f"{chunk.source}#{chunk.start + int(rows.places[row])}"
+    return f"{block.source}#{int(block.positions[row])}"
 
 
-def letters(
-    chunk: Chunk, data: bytes, rows: Rows, dead: Sequence[BadRow], lines: Sequence[int | None]
-) -> Iterator[bytes]:
+def letters(block: Block, dead: Sequence[BadRow], lines: Sequence[int | None]) -> Iterator[bytes]:
     """The dead letters of rows, each a line without its newline.
 
     Args:
-        chunk: The chunk.
-        data: Bytes that hold the rows.
-        rows: Where they lie.
+        block: The rows.
         dead: The bad ones among them.
         lines: The line of its source at which each of these begins; None where that is not known.
     """
     numbers = [bad.row for bad in dead]
-    source = _TEXT(chunk.source)
-    bounds = rows.starts[numbers], rows.ends[numbers], rows.places[numbers] + chunk.start
-    for bad, line, start, end, position in zip(dead, lines, *(places.tolist() for places in bounds), strict=True):
-        row = _row(data[start:end])
+    source = _TEXT(block.source)
+    rows = zip(dead, lines, block.positions[numbers].tolist(), block.raw(numbers), strict=True)
+    for bad, line, position, raw in rows:
+        row = _row(raw.as_py())
         yield (
             b'{"key": %b#%d", "source": %b, "position": %d, "line": %b, "stage": %b, "reason": %b, "message": %b, '
             b'"row": %b, "row_encoding": %b}'

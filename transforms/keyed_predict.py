@@ -11,7 +11,7 @@ import numpy as np
 from apache_beam.ml.inference.base import RunInference
 
 from transforms.errors import UsageError
-from transforms.formats.jsonl import jsonl
+from transforms.formats import jsonl
 from transforms.mapping.feature_mapping import check_missing, map_inputs, named
 from transforms.mapping.name_lists import Path
 from transforms.predict import KeyedChunkHandler, from_ipc
@@ -139,8 +139,8 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
     def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
         unmapped = [found for number, row in enumerate(rows) if (found := self._unmapped(number, row))]
         mapped = without(len(rows), unmapped)
-        lines = b"".join(_line(named(self.whole, rows[number])) for number in mapped)
-        inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), self.handler.features)
+        raws = [_raw(named(self.whole, rows[number])) for number in mapped]
+        inputs, bad = jsonl.FORMAT.reader.parse(raws, range(len(raws))).inputs(self.handler.features)
         bad = [one._replace(row=int(mapped[one.row])) for one in bad]
         return [Features("", inputs, (rows, sorted([*unmapped, *bad])))]
 
@@ -181,12 +181,12 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {n: v if isinstance(v, str) else json.dumps(v, default=_plain) for n, v in values.items()}
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def _raw(row: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(row, default=_plain).encode() + b"\n"
+        return json.dumps(row, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
         # No object, so that it is refused with these words.
-        return json.dumps(f"not to be written as JSON: {error}").encode() + b"\n"
+        return json.dumps(f"not to be written as JSON: {error}").encode()
 
 
 def _plain(value: Any) -> Any:

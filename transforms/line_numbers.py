@@ -6,8 +6,9 @@ chunk has dead letters, and nowhere else: a run without them reads nothing twice
 
 from collections.abc import Sequence
 
-from transforms.records import Chunk, Positions
-from transforms.storage import versions
+from transforms.formats.base import Block
+from transforms.records import Chunk
+from transforms.storage import files, versions
 
 BLOCK_BYTES = 1 << 24
 # A worker reads a source from its beginning to count, so a source has its lines counted up to here. A bad row in each
@@ -23,13 +24,13 @@ class Lines:
         self._end = end
         self._counted: dict[tuple[str, str, int], int] = {}
 
-    def numbers(self, chunk: Chunk, data: bytes, starts: Positions) -> Sequence[int | None]:
+    def numbers(self, chunk: Chunk, block: Block, rows: Sequence[int]) -> Sequence[int | None]:
         """The lines at which rows of a chunk begin, from 1, blank lines counted.
 
         Args:
             chunk: The chunk.
-            data: Its bytes.
-            starts: Where the rows begin in them, in order. int64, (rows,).
+            block: Its rows.
+            rows: The numbers of some of them, in order.
 
         Returns:
             A number a row; None where rows are not lines, and in chunks that begin after `MOST_BYTES`.
@@ -38,13 +39,9 @@ class Lines:
             RunError: The source cannot be read, or is another than the one that was planned.
         """
         if not self._end or chunk.start > MOST_BYTES:
-            return [None] * len(starts)
-        number, position, numbers = 1 + self._before(chunk), 0, []
-        for start in starts.tolist():
-            number += data.count(self._end, position, start)
-            position = start
-            numbers.append(number)
-        return numbers
+            return [None] * len(rows)
+        before = self._before(chunk)
+        return [before + line + 1 for line in block.line_numbers(rows) or ()]
 
     def _before(self, chunk: Chunk) -> int:
         """How many lines stand before a chunk."""
@@ -59,4 +56,7 @@ class Lines:
         return self._counted[block]
 
     def _count(self, chunk: Chunk, start: int, end: int) -> int:
-        return versions.read_chunk(chunk._replace(start=start, end=end)).count(self._end) if start < end else 0
+        if start == end:
+            return 0
+        with versions.open_chunk(chunk) as file:
+            return files.read_of(file, chunk.data, start, end).count(self._end)

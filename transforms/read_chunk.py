@@ -1,18 +1,17 @@
 """ReadChunk: from a chunk's bytes to the model's inputs, and a receipt of all that was read."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, Final, Literal
+from collections.abc import Collection, Iterator
+from typing import IO, Any, Final, Literal
 
 import apache_beam as beam
-import google_crc32c
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import formats
 from transforms.errors import RunError
 from transforms.formats import foreign
-from transforms.formats.base import Format
+from transforms.formats.base import Block, Reader
 from transforms.mapping import defaults
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
@@ -24,30 +23,59 @@ RECEIPTS: Final = "receipts"
 TaggedReceipt = beam.pvalue.TaggedOutput[Literal["receipts"], tuple[str, Receipt]]
 
 
-def read_chunk(chunk: Chunk, fmt: Format, features: tuple[Feature, ...]) -> tuple[Features, Receipt]:
+def load_chunk(chunk: Chunk, reader: Reader, fields: Collection[str] | None = None) -> Block:
+    """Loads the rows of a chunk.
+
+    Args:
+        chunk: The chunk.
+        reader: Of its format.
+        fields: The fields that will be used; None for all.
+
+    Raises:
+        RunError: The chunk's file cannot be read, ends early, or is another than the one that was planned.
+    """
+    with versions.open_chunk(chunk) as file:
+        return reader.load(file, chunk, fields)
+
+
+def checksum_now(file: IO[bytes], chunk: Chunk, reader: Reader) -> int | None:
+    """The checksum that a chunk's rows have now; None if the source ends before they do.
+
+    Args:
+        file: The source, decompressed.
+        chunk: The chunk.
+        reader: Of its format.
+    """
+    try:
+        return reader.load(file, chunk).checksum
+    except RunError:
+        return None
+
+
+def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> tuple[Features, Receipt]:
     """Reads one chunk.
 
     Raises:
         RunError: The chunk's file ends early, is another than the one that was planned, or is of another format.
     """
-    data = versions.read_chunk(chunk)
-    rows = fmt.rows(data, first=chunk.start == 0)
-    inputs, bad = fmt.read(data, rows, features)
-    if bad and chunk.start == 0 and not inputs.num_rows and fmt.traits.line_end:
-        _check_kind(chunk, data)
-    receipt = Receipt(
-        chunk, google_crc32c.value(data), len(rows.starts), rows.blank, pack_bad(bad), defaults.pack(inputs, features)
-    )
+    fields = [field for feature in features for field in feature.fields]
+    block = load_chunk(chunk, reader, fields if all(feature.fields for feature in features) else None)
+    inputs, bad = block.inputs(features)
+    if bad and chunk.start == 0 and not inputs.num_rows and reader.traits.line_end:
+        _check_kind(chunk)
+    filled = defaults.pack(inputs, features)
+    receipt = Receipt(chunk, block.checksum, len(block.positions), block.blank, pack_bad(bad), filled)
     return Features(chunk.key, inputs), receipt
 
 
-def _check_kind(chunk: Chunk, data: bytes) -> None:
+def _check_kind(chunk: Chunk) -> None:
     """Refuses a source that begins as a binary file, and whose lines would all be dead letters.
 
     Raises:
         RunError: It does.
     """
-    kind = formats.binary_kind(data)
+    with versions.open_chunk(chunk) as file:
+        kind = formats.binary_kind(file.read(chunk.end))
     if kind is not None:
         packed = chunk.data != chunk.source
         raise RunError(f"{chunk.source}: {foreign.refusal(kind, chunk.source, packed=packed)}")
@@ -62,26 +90,26 @@ class ReadChunk(beam.PTransform[beam.PCollection[Chunk], Any]):
             chunk, the receipt by the chunk's key
     """
 
-    format: Format
+    reader: Reader
     features: tuple[Feature, ...]
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
         """Wires the step."""
-        return chunks | "ReadBytes" >> beam.ParDo(_Read(self.format, self.features)).with_outputs(
+        return chunks | "ReadBytes" >> beam.ParDo(_Read(self.reader, self.features)).with_outputs(
             RECEIPTS, main=FEATURES
         )
 
 
 class _Read(beam.DoFn):
-    def __init__(self, fmt: Format, features: tuple[Feature, ...]) -> None:
-        self.format, self.features = fmt, features
+    def __init__(self, reader: Reader, features: tuple[Feature, ...]) -> None:
+        self.reader, self.features = reader, features
         self.rows = Metrics.counter("ledger", "rows_read")
 
     def start_bundle(self) -> None:
         self.ahead = Ahead(self._read)
 
     def _read(self, chunk: Chunk) -> tuple[Features, Receipt]:
-        return read_chunk(chunk, self.format, self.features)
+        return read_chunk(chunk, self.reader, self.features)
 
     def process(self, chunk: Chunk) -> Iterator[Features | TaggedReceipt]:
         for features, receipt in self.ahead.put(chunk):

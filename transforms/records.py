@@ -5,7 +5,7 @@ changed after they are made.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from transforms.storage.compression import is_gzip
 INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a row that is a JSON value
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Unit = Literal["byte", "row"]  # of positions
 # What a record that was read from a file may have in these places, see `transforms.write_receipts.decode`.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]
@@ -47,6 +48,14 @@ class Source(NamedTuple):
         """Whether its name says that it is gzip."""
         return is_gzip(self.suffix)
 
+    def extent(self, unit: Unit) -> int | None:
+        """The position after its last row; None where nobody knows it before the source is read.
+
+        Args:
+            unit: Of positions in it.
+        """
+        return self.size if unit == "byte" and not self.is_gzip else None
+
     @property
     def written(self) -> tuple[float, str]:
         """What is another one as soon as the file is, though it may have the same size."""
@@ -60,13 +69,14 @@ class Chunk(NamedTuple):
         source: Path of the source.
         data: The file that holds the bytes: the source, or its decompressed copy. Empty in a receipt that was
             read back: by then that copy may be gone.
-        start: First byte, in `data`.
-        end: One past the last byte.
+        start: Position of its first row, in the unit of its reader: a byte of `data`, or the number of a row.
+        end: The position after its last row.
         number: 0, 1, … within the source.
         parts: Chunks of the source.
         part: Name of the output file, relative to the output folder.
         version: That of the source as it was planned, if `data` is the source; else empty. So is that of a receipt
             that was read back.
+        bytes: What its rows take in `data`, where positions are not bytes; None where they are. See `nbytes`.
     """
 
     source: str
@@ -77,10 +87,16 @@ class Chunk(NamedTuple):
     parts: Count
     part: str
     version: str = ""
+    bytes: Count | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """What its rows take in `data`."""
+        return self.end - self.start if self.bytes is None else self.bytes
 
     @property
     def key(self) -> str:
-        """The key of the chunk's first byte: `data/a.jsonl#0`."""
+        """The key of the chunk's first row: `data/a.jsonl#0`."""
         return f"{self.source}#{self.start}"
 
     @property
@@ -90,25 +106,17 @@ class Chunk(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Where the rows of a chunk lie.
+    """Where rows lie in a buffer of bytes.
 
     Attributes:
-        starts: First byte of each row, relative to the chunk's data. int64, (rows,).
+        starts: First byte of each row. int64, (rows,).
         ends: One past the last byte of each row's content. int64, (rows,).
         blank: Lines that are not rows.
-        moved_from: Where each row begins in the chunk, if the data is not the chunk's own but holds some of its rows,
-            put together anew; None if it is.
     """
 
     starts: Positions
     ends: Positions
     blank: int = 0
-    moved_from: Positions | None = None
-
-    @property
-    def places(self) -> Positions:
-        """Where each row begins in the chunk: what its key is made of."""
-        return self.starts if self.moved_from is None else self.moved_from
 
 
 class BadRow(NamedTuple):

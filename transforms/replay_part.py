@@ -5,20 +5,18 @@ import binascii
 import collections
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import google_crc32c
 import msgspec
 import numpy as np
-import pyarrow as pa
 
-from transforms import columns
 from transforms.dead_letters import letters
 from transforms.errors import RunError, UsageError
-from transforms.formats.base import Format
+from transforms.formats.base import Block, Format, Reader
 from transforms.mapping import defaults
 from transforms.predict import KeyedChunkHandler
-from transforms.records import Chunk, Count, Features, Layout, PartReceipt, Rows, without
+from transforms.records import Count, Features, Layout, PartReceipt, without
 from transforms.saved_model.model import Model
 from transforms.storage import files
 from transforms.storage.compression import decompressed
@@ -120,12 +118,12 @@ class Mended(NamedTuple):
 NOTHING_MENDED = Mended({}, None)
 
 
-def read_rows(path: str, fmt: Format) -> Mended:
+def read_rows(path: str, reader: Reader) -> Mended:
     """Mended rows by key, from lines like those of dead letter files; all but key, row and row_encoding is ignored.
 
     Args:
         path: The file.
-        fmt: The format of the rows.
+        reader: Of their format.
 
     Raises:
         UsageError: A line is none, a row is not exactly one, or a key comes twice; says which.
@@ -146,23 +144,42 @@ def read_rows(path: str, fmt: Format) -> Mended:
             raise UsageError(f"--rows {path}, line {number}: {error}; write lines like {EXAMPLE}") from error
         if line.key in rows:
             raise UsageError(f"--rows {path}, line {number}: the key {line.key} comes twice; give each row once")
-        if not _is_one(row, fmt):
-            raise UsageError(f"--rows {path}, line {number}: row is not exactly one row of {fmt.name}; fix it")
+        try:
+            reader.parse([row], [0])
+        except RunError as error:
+            wrong = f"row is not exactly one row of {reader.name}; fix it"
+            raise UsageError(f"--rows {path}, line {number}: {wrong}") from error
         rows[line.key] = row
     return Mended(rows, hashlib.sha256(content).hexdigest())
 
 
-def _is_one(row: bytes, fmt: Format) -> bool:
+def load_scored(file: IO[bytes], part: PartReceipt, reader: Reader) -> Block:
+    """Loads the rows of which a part was made.
+
+    Args:
+        file: Their source, decompressed.
+        part: What was written.
+        reader: Of their format.
+
+    Raises:
+        RunError: They are not those that were scored.
+    """
+    chunk, error = part.chunk, None
     try:
-        found = fmt.rows(row, first=False)
-    except RunError:
-        return False
-    return (found.starts.tolist(), found.ends.tolist()) == ([0], [len(row)])
+        block = reader.load(file, chunk)
+        if block.checksum == part.input_checksum:
+            return block
+    except RunError as raised:
+        error = raised
+    raise RunError(
+        f"{chunk.source} has other {reader.unit}s now, from {chunk.start} to {chunk.end}, than were scored; put it "
+        "back, or run again with --overwrite"
+    ) from error
 
 
 def replay_part(
     part: PartReceipt,
-    data: bytes,
+    block: Block,
     mended: Mapping[str, bytes],
     fmt: Format,
     handler: KeyedChunkHandler,
@@ -178,7 +195,7 @@ def replay_part(
 
     Args:
         part: What was written, with dead letters.
-        data: The bytes of its chunk.
+        block: The rows of its chunk.
         mended: Rows by key, instead of those in the dead letters.
         fmt: The source's format.
         handler: What feeds the model.
@@ -192,37 +209,29 @@ def replay_part(
         The receipt of what was written; None if all would be as it is, then nothing is.
 
     Raises:
-        RunError: The source, the part or its dead letters are not what they were, or a file cannot be written.
+        RunError: The part or its dead letters are not what they were, or a file cannot be written.
     """
     chunk = part.chunk
-    if google_crc32c.value(data) != part.input_checksum:
-        raise RunError(
-            f"{chunk.source} has other bytes now, from {chunk.start} to {chunk.end}, than were scored; put it back, "
-            "or run again with --overwrite"
-        )
-    rows = fmt.rows(data, first=chunk.start == 0)
     before = _letter_lines(part, output)
     again = _letters(part, before)
-    dead = np.searchsorted(rows.starts, _places(again, chunk, rows))
-    tried, text = _laid_out([mended.get(letter.key, letter.row) for letter in again], rows.starts[dead], fmt)
-    inputs, unread = fmt.read(text, tried, handler.features)
+    positions = _positions(again, part, block)
+    raws = [mended.get(letter.key, letter.row) for letter in again]
+    tried = fmt.reader.parse(raws, positions, chunk.source)
+    inputs, unread = tried.inputs(handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
-    joined = join_rows(chunk, text, tried, unread, scored.inference, fmt, layout)
-    made = b"".join(bytes(memoryview(block)) for block in joined.blocks)
-    lines = list(letters(chunk, text, tried, joined.bad, [again[one.row].line for one in joined.bad]))
+    joined = join_rows(tried, unread, scored.inference, fmt.writer, layout)
+    made = b"".join(bytes(memoryview(some)) for some in joined.blocks)
+    lines = list(letters(tried, joined.bad, [again[one.row].line for one in joined.bad]))
     if b"".join(files.in_blocks(lines)) == before:
         return None
 
-    everyone = np.arange(len(rows.starts))
-    good = np.delete(everyone, dead)
-    old, new = _Numbered(everyone, fmt), _Numbered(dead, fmt)
+    dead = np.searchsorted(block.positions, positions)
+    everyone = np.arange(len(block.positions))
+    old, new = everyone, dead  # in a left join a part has all rows
     if not layout.error:
-        old, new = _Numbered(good, fmt), _Numbered(dead[without(len(dead), joined.bad)], fmt)
-    kept = old.lines(_part_bytes(part, output)).filter(pa.array(np.isin(old.numbers, good)))
-    both = pa.concat_arrays([kept, new.lines(made)])
-    order = np.argsort(np.concatenate([good, new.numbers]))
-    blocks = [columns.contents(both.take(pa.array(order)))]
-    written, lettered = write_files(staged, chunk, blocks, lines, dead=bool(joined.bad))
+        old, new = np.delete(everyone, dead), dead[without(len(dead), joined.bad)]
+    merged = fmt.writer.merge([(_part_bytes(part, output), old), (made, new)])
+    written, lettered = write_files(staged, chunk, merged, lines, dead=bool(joined.bad))
     filled = count_filled(defaults.pack(inputs, handler.features), len(again), unread, joined.bad)
     receipt = part._replace(
         joined=part.rows - len(joined.bad),
@@ -238,42 +247,16 @@ def replay_part(
     return receipt
 
 
-def _places(again: Sequence[Letter], chunk: Chunk, rows: Rows) -> Any:
-    """Where the rows of dead letters begin in their chunk.
+def _positions(again: Sequence[Letter], part: PartReceipt, block: Block) -> list[int]:
+    """The positions of the rows of dead letters.
 
     Raises:
         RunError: A dead letter is of no row of the chunk.
     """
-    inside = [letter.position - chunk.start for letter in again]
-    if not set(inside) <= set(rows.starts.tolist()) or sorted(set(inside)) != inside:
-        raise RunError(f"{letters_name(chunk.part)} holds dead letters of other rows; {WRITTEN_AGAIN}")
-    return np.array(inside, np.int64)
-
-
-def _laid_out(raws: Sequence[bytes], places: Any, fmt: Format) -> tuple[Rows, bytes]:
-    """Rows put one behind the other, and where they lie; they are those that began at these places of their chunk."""
-    text = b"".join(raw + fmt.traits.line_end for raw in raws)
-    sizes = np.array([len(raw) for raw in raws], np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes + len(fmt.traits.line_end))[:-1]]).astype(np.int64)
-    return Rows(starts, starts + sizes, moved_from=places), text
-
-
-class _Numbered(NamedTuple):
-    """Which of a chunk's rows some written bytes hold, in order."""
-
-    numbers: Any
-    format: Format
-
-    def lines(self, text: bytes) -> pa.LargeBinaryArray:
-        """The bytes of each row, its end included.
-
-        Raises:
-            RunError: They hold another number of rows.
-        """
-        found = self.format.rows(text, first=False)
-        if len(found.starts) != len(self.numbers):
-            raise RunError(f"{len(found.starts)} rows are written where {len(self.numbers)} were expected; run again")
-        return columns.gather(text, found.starts, found.ends + len(self.format.traits.line_end))
+    positions = [letter.position for letter in again]
+    if not set(positions) <= set(block.positions.tolist()) or sorted(set(positions)) != positions:
+        raise RunError(f"{letters_name(part.chunk.part)} holds dead letters of other rows; {WRITTEN_AGAIN}")
+    return positions
 
 
 def _part_bytes(part: PartReceipt, output: str) -> bytes:

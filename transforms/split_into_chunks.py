@@ -13,7 +13,7 @@ import apache_beam as beam
 
 from transforms.errors import RunError
 from transforms.formats import foreign
-from transforms.formats.base import Format
+from transforms.formats.base import Cut, Reader
 from transforms.records import Chunk, Source
 from transforms.storage import files, versions
 from transforms.storage.compression import begins_as_gzip, open_gzip, plain_name
@@ -25,43 +25,43 @@ DEFLATE = 1032
 
 
 def split_source(
-    source: Source, data: str, size: int, fmt: Format, chunk_bytes: int, chunk_rows: int | None = None
+    source: Source, data: str, size: int, reader: Reader, chunk_bytes: int, chunk_rows: int | None = None
 ) -> Iterator[Chunk]:
-    """The chunks of one source, which cover all of its bytes; an empty source has one, empty.
+    """The chunks of one source, which cover all of its rows; an empty source has one, empty.
 
     Args:
         source: The source.
         data: The file that holds its bytes.
         size: Bytes of that file.
-        fmt: The source's format.
+        reader: Of its format.
         chunk_bytes: About how large a chunk is; rows are never cut.
         chunk_rows: How many rows a chunk has at most; None for no such limit.
 
     Raises:
         RunError: The file's framing is damaged, or it is another than the one that was planned.
     """
-    ends: Iterable[int] = [0]
+    cuts = [Cut(0, 0)]
     version = source.version if data == source.path else ""
     if size:
         try:
             with versions.open_version(data, version) as file:
-                ends = list(fmt.split(file, size, chunk_bytes, chunk_rows))
+                cuts = list(reader.split(file, size, chunk_bytes, chunk_rows))
         except RunError as error:
             raise RunError(f"{source.path}: {error}") from error
-    ends = list(ends)
     start = 0
-    for number, end in enumerate(ends):
-        part = f"{source.stem}-{number:05d}-of-{len(ends):05d}{source.suffix}"
-        yield Chunk(source.path, data, start, end, number, len(ends), part, version)
-        start = end
+    for number, cut in enumerate(cuts):
+        part = f"{source.stem}-{number:05d}-of-{len(cuts):05d}{source.suffix}"
+        nbytes = None if reader.unit == "byte" else cut.bytes
+        yield Chunk(source.path, data, start, cut.end, number, len(cuts), part, version, nbytes)
+        start = cut.end
 
 
-def chunks_of(source: Source, fmt: Format, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
+def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
     """The chunks of one source, which is decompressed first where it has to be.
 
     Args:
         source: The source.
-        fmt: Its format.
+        reader: Of its format.
         chunk_bytes: About how large a chunk is; rows are never cut.
         chunk_rows: How many rows a chunk has at most; None for no such limit.
         temp: Folder for what is gone after the run.
@@ -72,7 +72,7 @@ def chunks_of(source: Source, fmt: Format, chunk_bytes: int, chunk_rows: int | N
     data, size = source.path, source.size
     if source.is_gzip:
         data, size = spill(source, posixpath.join(temp, SPILL))
-    return split_source(source, data, size, fmt, chunk_bytes, chunk_rows)
+    return split_source(source, data, size, reader, chunk_bytes, chunk_rows)
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
@@ -153,10 +153,10 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
     """Splits sources into chunks.
 
     Input:  PCollection[Source]
-    Output: PCollection[Chunk], which cover every byte of every source once
+    Output: PCollection[Chunk], which cover every row of every source once
     """
 
-    format: Format
+    reader: Reader
     chunk_bytes: int
     chunk_rows: int | None
     temp: str
@@ -166,4 +166,4 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
         return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
 
     def _split(self, source: Source) -> Iterator[Chunk]:
-        return chunks_of(source, self.format, self.chunk_bytes, self.chunk_rows, self.temp)
+        return chunks_of(source, self.reader, self.chunk_bytes, self.chunk_rows, self.temp)

@@ -8,21 +8,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import google_crc32c
 import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms.dead_letters import letters
 from transforms.errors import RunError
-from transforms.formats.base import Format, Joined
+from transforms.formats.base import Block, Format, Joined, Writer
 from transforms.line_numbers import Lines
 from transforms.mapping import defaults
 from transforms.predict import from_ipc
 from transforms.prefetch import Ahead
+from transforms.read_chunk import load_chunk
 from transforms.reasons import DEAD_LETTERS
-from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, Rows, unpack_bad, without
-from transforms.storage import files, versions
+from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, unpack_bad, without
+from transforms.storage import files
 from transforms.storage.compression import compressed, is_gzip, plain_name
 from transforms.write_receipts import write_receipt
 
@@ -50,15 +50,15 @@ def write_part(
         RunError: The source is not what it was when it was read, or a file cannot be written.
     """
     chunk = receipt.chunk
-    data = versions.read_chunk(chunk)
-    if google_crc32c.value(data) != receipt.checksum:
-        raise RunError(f"{chunk.source} changed during the run, in bytes {chunk.start} to {chunk.end}; run again")
-    rows = fmt.rows(data, first=chunk.start == 0)
+    block = load_chunk(chunk, fmt.reader)
+    if block.checksum != receipt.checksum:
+        where = f"in {fmt.reader.unit}s {chunk.start} to {chunk.end}"
+        raise RunError(f"{chunk.source} changed during the run, {where}; run again")
     unread = unpack_bad(receipt.bad)
-    joined = join_rows(chunk, data, rows, unread, predictions, fmt, layout)
+    joined = join_rows(block, unread, predictions, fmt.writer, layout)
     dead = joined.bad
-    numbers = lines.numbers(chunk, data, rows.starts[[one.row for one in dead]]) if dead else ()
-    written = letters(chunk, data, rows, dead, numbers)
+    numbers = lines.numbers(chunk, block, [one.row for one in dead]) if dead else ()
+    written = letters(block, dead, numbers)
     part, lettered = write_files(output, chunk, joined.blocks, written, dead=bool(dead))
     made = PartReceipt(
         chunk,
@@ -77,32 +77,24 @@ def write_part(
 
 
 def join_rows(
-    chunk: Chunk,
-    data: bytes,
-    rows: Rows,
-    unread: Sequence[BadRow],
-    predictions: Predictions,
-    fmt: Format,
-    layout: Layout,
+    block: Block, unread: Sequence[BadRow], predictions: Predictions, writer: Writer, layout: Layout
 ) -> Joined:
     """Joins what the model said to the rows that it was asked about.
 
     Args:
-        chunk: The chunk.
-        data: Bytes that hold the rows.
-        rows: Where they lie.
+        block: The rows.
         unread: Those that could not go into the model, in order.
         predictions: What the model said of the others.
-        fmt: The source's format.
+        writer: Of their format.
         layout: What stands in an output row.
 
     Returns:
         The joined rows; `bad` has all that are not, in order, whatever the stage.
     """
-    numbers = without(len(rows.starts), unread)
+    numbers = without(len(block.positions), unread)
     unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
     bad = sorted([*unread, *unscored])
-    joined = fmt.write(chunk, data, rows, bad, from_ipc(predictions.columns), layout)
+    joined = writer.write(block, bad, from_ipc(predictions.columns), layout)
     return Joined(joined.blocks, sorted([*bad, *joined.bad]))
 
 
@@ -189,7 +181,7 @@ class _Write(beam.DoFn):
         self.dead = Metrics.counter("ledger", "rows_dead_lettered")
 
     def setup(self) -> None:
-        self.lines = Lines(self.format.traits.line_end)
+        self.lines = Lines(self.format.reader.traits.line_end)
 
     def start_bundle(self) -> None:
         self.ahead = Ahead(self._write, AT_ONCE)

@@ -31,10 +31,11 @@ Line = TypeVar("Line")
 
 
 def encode(part: PartReceipt) -> bytes:
-    """A receipt as a JSON object, its fields by name; without the chunk's `data` and `version`, see `Chunk.lasting`."""
-    chunk = part.chunk._asdict()
-    for name in PASSING:
-        del chunk[name]
+    """A receipt as a JSON object, its fields by name; without the chunk's `data` and `version`, see `Chunk.lasting`.
+
+    The chunk's `bytes` are there only where positions are not bytes.
+    """
+    chunk = {name: value for name, value in part.chunk._asdict().items() if name not in PASSING and value is not None}
     return msgspec.json.encode({**part._asdict(), "chunk": chunk})
 
 
@@ -46,7 +47,7 @@ def decode(line: bytes) -> PartReceipt:
     """
     document = decode_object(line)
     chunk: Chunk = to_record(
-        Chunk, {**msgspec.convert(document.get("chunk"), dict[str, Any]), **dict.fromkeys(PASSING, "")}
+        Chunk, {"bytes": None, **msgspec.convert(document.get("chunk"), dict[str, Any]), **dict.fromkeys(PASSING, "")}
     )
     if chunk.start > chunk.end or chunk.number >= chunk.parts:
         raise ValueError(f"there is no chunk {chunk.number} of {chunk.parts} from {chunk.start} to {chunk.end}")

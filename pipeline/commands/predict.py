@@ -28,7 +28,8 @@ from pipeline.terminal.messages import show_json
 from transforms import columns
 from transforms.dtypes import STRING
 from transforms.errors import ModelError, RunError, UsageError, nearest
-from transforms.formats.jsonl import encode, jsonl
+from transforms.formats import jsonl
+from transforms.formats.jsonl import encode
 from transforms.mapping import feature_mapping, row_paths
 from transforms.mapping.name_lists import Path as FieldPath
 from transforms.records import Feature
@@ -271,8 +272,8 @@ def _check_keys(contract: models.Contract, answer: models.Arrays, arrays: models
 
 
 def _inputs(instances: Sequence[Any], features: Sequence[Feature]) -> pa.RecordBatch:
-    lines = b"".join(json.dumps(instance).encode() + b"\n" for instance in instances)
-    inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=False), features)
+    raws = [json.dumps(instance).encode() for instance in instances]
+    inputs, bad = jsonl.FORMAT.reader.parse(raws, range(len(raws))).inputs(features)
     if bad:
         raise UsageError(f"instance {bad[0].row}: {bad[0].message} ({bad[0].reason}); see `keyjoin inspect`")
     return inputs

@@ -39,9 +39,10 @@ from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import only_told
 from transforms import formats
 from transforms.errors import RunError, UsageError
+from transforms.formats.base import Block, Reader
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import PartReceipt, Source
-from transforms.replay_part import NOTHING_MENDED, Mended, keys, read_rows, replay_part
+from transforms.replay_part import NOTHING_MENDED, Mended, keys, load_scored, read_rows, replay_part
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files
 from transforms.storage.sources import Matched
@@ -103,7 +104,7 @@ def main(argv: Sequence[str]) -> Exit:
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
-        mended = read_rows(given.rows, formats.load(document.format)) if given.rows else NOTHING_MENDED
+        mended = read_rows(given.rows, formats.load(document.format).reader) if given.rows else NOTHING_MENDED
         _check_keys(run, earlier, given.rows, mended.rows)
         with _prepared(options, earlier, document) as plan:
             changed, joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
@@ -253,8 +254,8 @@ def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) 
     fmt, model = formats.load(job.format), job.handler.load_model()
     sources = {source.path: source for source in earlier.sources or ()}
     for path, parts in ledger.by_source(_dead(run)):
-        for part, data in _with_data(sources[path], parts):
-            made = replay_part(part, data, mended, fmt, job.handler, model, job.layout, run, place.work, place.temp)
+        for part, block in _with_blocks(sources[path], parts, fmt.reader):
+            made = replay_part(part, block, mended, fmt, job.handler, model, job.layout, run, place.work, place.temp)
             if made is not None:
                 changed, joined = True, joined + made.joined - part.joined
     _list_receipts(run, place.temp)
@@ -276,13 +277,12 @@ def _list_receipts(run: str, temp: str) -> None:
         write_list(temp, 0, f"{number:04d}", some)
 
 
-def _with_data(source: Source, parts: Sequence[PartReceipt]) -> Iterator[tuple[PartReceipt, bytes]]:
-    """Parts of a source, each with the bytes of its chunk."""
+def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -> Iterator[tuple[PartReceipt, Block]]:
+    """Parts of a source, each with the rows of its chunk."""
     try:
         with open_plain(source) as file:
             for part in parts:
-                file.seek(part.chunk.start)
-                yield part, file.read(part.chunk.end - part.chunk.start)
+                yield part, load_scored(file, part, reader)
     except (OSError, EOFError, zlib.error) as error:
         raise RunError(
             f"{source.path} cannot be read: {error}; a replay needs it: put it back, or give the command in the "

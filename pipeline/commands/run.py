@@ -167,8 +167,8 @@ def _prepared(
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
     """Runs the pipelines on this machine; why they stopped early, if they did."""
-    fmt = formats.load(plan.job.format)
-    least = fmt.least_bytes(plan.job.handler.features)
-    watch = Watch(options.max_bad_rows, plan.sources, least, fmt.traits.line_end)
+    reader = formats.load(plan.job.format).reader
+    least = reader.least_bytes(plan.job.handler.features)
+    watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end)
     with reported(plan.job.temp, watch.parts), told(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

@@ -19,6 +19,7 @@ from pipeline.terminal.messages import quoted, show, visible
 from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verification.check_rows import rescore_rows
 from pipeline.verification.findings import Findings
+from transforms import formats
 from transforms.errors import UsageError
 from transforms.scoring.rescore import Agreement
 from transforms.storage import files
@@ -123,7 +124,8 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
     if given.read_data is None:
         yield "contents were not read; --read_data=100% does"
     else:
-        findings.extend(check_content(run, sample(run, given.read_data), findings.names))
+        reader = formats.load(document.format).reader
+        findings.extend(check_content(run, sample(run, given.read_data), findings.names, reader))
         count = math.ceil(given.read_data * parts)
         yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and their bytes of the sources"
     if given.rescore is None or given.model is None:  # one is never given without the other

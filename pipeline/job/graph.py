@@ -74,7 +74,8 @@ def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
         | "ClaimRun" >> ClaimRun(job.place, run)
         # All sources come out of one element: without this, one worker would split, and unpack, all of them.
         | "SpreadSources" >> beam.Reshuffle()
-        | "SplitIntoChunks" >> SplitIntoChunks(formats.load(job.format), job.chunk_bytes, job.chunk_rows, job.temp)
+        | "SplitIntoChunks"
+        >> SplitIntoChunks(formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp)
         | "SpreadChunks" >> beam.Reshuffle()
     )
     if job.resume:
@@ -103,7 +104,7 @@ def build_chunks(
     fmt = formats.load(job.format)
     if watch:
         chunks |= "WhileWithinErrorLimit" >> beam.Filter(watch.begins).with_output_types(Chunk)
-    read = chunks | "ReadChunk" >> ReadChunk(fmt, job.handler.features)
+    read = chunks | "ReadChunk" >> ReadChunk(fmt.reader, job.handler.features)
     handler = dataclasses.replace(job.handler, refused=watch.refused) if watch else job.handler
     predict: beam.PTransform[Any, Any] = Predict(handler)
     if job.accelerator:  # For this step alone: the others stay on workers without one.

@@ -37,7 +37,7 @@ class _Count:
 
     def add(self, chunk: Chunk, rows: int, dead: Mapping[str, int]) -> None:
         self.rows += rows
-        self.bytes += chunk.end - chunk.start
+        self.bytes += chunk.nbytes
         self.dead.update(dead)
 
 
@@ -113,8 +113,8 @@ class Watch:
         seconds = max(self._clock() - self._wave_began, self._begun / self._bytes_a_second)
         if not self.goes_on() or (self._begun and seconds >= WAVE_SECONDS):
             return False
-        self._lengths[chunk.key] = chunk.end - chunk.start
-        self._begun += chunk.end - chunk.start
+        self._lengths[chunk.key] = chunk.nbytes
+        self._begun += chunk.nbytes
         return True
 
     def cut(self, chunks: Iterable[Chunk]) -> None:

@@ -40,8 +40,10 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
     Raises:
         RunError: A step raised.
     """
-    job, fmt = plan.job, formats.load(plan.job.format)
-    cut = functools.partial(chunks_of, fmt=fmt, chunk_bytes=job.chunk_bytes, chunk_rows=job.chunk_rows, temp=job.temp)
+    job, reader = plan.job, formats.load(plan.job.format).reader
+    cut = functools.partial(
+        chunks_of, reader=reader, chunk_bytes=job.chunk_bytes, chunk_rows=job.chunk_rows, temp=job.temp
+    )
     chunks = itertools.chain.from_iterable(map(cut, sorted(plan.sources)))
     lists = itertools.count()
     for wave in waves(chunks, wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)):
@@ -86,7 +88,7 @@ def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:
     wave: list[Chunk] = []
     size = 0
     for chunk in chunks:
-        length = chunk.end - chunk.start
+        length = chunk.nbytes
         # Chunks end with a row, so four of 64 MiB are a little more than 256.
         if wave and size + length / 2 > wave_bytes:
             yield wave

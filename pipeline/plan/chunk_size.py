@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.columns import OPEN_SIZE, STRING_BYTES
 from transforms.dtypes import STRING
-from transforms.formats.base import Format
+from transforms.formats.base import Reader
 from transforms.records import Feature
 from transforms.saved_model.model import Tensor
 from transforms.scoring.bisect import MULTIPLE
@@ -64,7 +64,7 @@ def expect(chunk: ChunkSize, row: RowSize, largest: int) -> Expected:
     return Expected(row.predictions / row.text, size)
 
 
-def choose(chunk_bytes: int | None, row: int, weights: int, fmt: Format, features: Sequence[Feature]) -> ChunkSize:
+def choose(chunk_bytes: int | None, row: int, weights: int, reader: Reader, features: Sequence[Feature]) -> ChunkSize:
     """Chooses the size of chunks.
 
     Args:
@@ -72,12 +72,12 @@ def choose(chunk_bytes: int | None, row: int, weights: int, fmt: Format, feature
         row: Bytes of a row's predictions.
         weights: Bytes of the model's variables that take part in each row. They count only where `--chunk_bytes` was
             not given.
-        fmt: Format of the input.
+        reader: Of the input.
         features: What feeds the model.
     """
     size = chunk_bytes or CHUNK_BYTES
     rows = most_rows(row, 0 if chunk_bytes else weights)
-    return ChunkSize(size, rows if rows < size // fmt.least_bytes(features) else None)
+    return ChunkSize(size, rows if rows < size // reader.least_bytes(features) else None)
 
 
 def most_rows(row: int, weights: int) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.options.groups import OutputOptions
 from transforms.errors import UsageError, nearest
-from transforms.formats.base import Format
+from transforms.formats.base import Reader
 from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 from transforms.saved_model.model import KEY
 
@@ -29,7 +29,7 @@ def make_layout(
     error_field: str | None,
     outputs: Sequence[str],
     sample: Sequence[Mapping[str, Any]],
-    fmt: Format,
+    reader: Reader,
     features: Sequence[Feature],
 ) -> Layout:
     """What is written of a row.
@@ -39,13 +39,16 @@ def make_layout(
         error_field: The field that says what is wrong with a bad row; None if there is none.
         outputs: The model's predictions, in order.
         sample: Some rows; may be empty.
-        fmt: The format of the rows.
+        reader: Of the rows.
         features: What feeds the model.
 
     Raises:
         UsageError: A name is unknown, or would stand twice in an output row.
     """
-    asked, instance = options.output_fields, fmt.traits.whole_values and not all(feature.fields for feature in features)
+    asked, instance = (
+        options.output_fields,
+        reader.traits.whole_values and not all(feature.fields for feature in features),
+    )
     if instance:
         _check_instance(options)
     known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}

@@ -137,25 +137,25 @@ def prepare(
         UsageError: Something is wrong; nothing was written.
     """
     name, matched = inputs.format, inputs.matched
-    fmt = formats.load(name)
+    reader = formats.load(name).reader
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     if check_rows:
-        check_kinds(matched.sources, fmt)
-    readable, heads = read_sample(matched.sources, fmt)
+        check_kinds(matched.sources, reader)
+    readable, heads = read_sample(matched.sources, reader)
     if readable is None and check_rows:
-        check_unreadable(heads, fmt, options.max_bad_rows)
-    data, sample = (readable.data, readable.rows) if readable else (b"", [])
+        check_unreadable(heads, reader, options.max_bad_rows)
+    block, sample = (readable.block, readable.rows) if readable else (reader.parse([], []), [])
     with model_folder(options.model, options.custom_objects) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
-        beginning = Sample(fmt, data, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
+        beginning = Sample(reader, block, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
         model = None if local else worker_copy.find(options.model, options.output, folder)
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
-        layout = make_layout(options, options.written_error_field, outputs, sample, fmt, handler.features)
-        if fmt.traits.flat_lists and not layout.whole_row:
+        layout = make_layout(options, options.written_error_field, outputs, sample, reader, handler.features)
+        if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
@@ -208,7 +208,7 @@ def _handler(
     contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
     row = row_bytes(sizes.predictions)
     if kept is None:
-        kept = manifest.Kept(rows, choose(options.chunk_bytes, row, loaded.weights, sample.format, features))
+        kept = manifest.Kept(rows, choose(options.chunk_bytes, row, loaded.weights, sample.reader, features))
     handler = KeyedChunkHandler(
         functools.partial(load, folder),
         contract,
@@ -219,7 +219,7 @@ def _handler(
     )
     if sample.rows:
         with _hinting(contract):
-            check_first_rows(sample.heads, sample.format, options.max_bad_rows, loaded, handler)
+            check_first_rows(sample.heads, sample.reader, options.max_bad_rows, loaded, handler)
     _check_shapes(contract, features, sample)
     if model is not None:
         if not options.isolate:  # a worker is a process of the model's own
@@ -304,7 +304,7 @@ def _map(
         sample.rows,
         stacked,
         renamed,
-        traits=sample.format.traits,
+        traits=sample.reader.traits,
         strict=options.strict_types,
         missing=options.missing,
         pads=pads,

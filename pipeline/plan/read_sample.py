@@ -1,16 +1,15 @@
 """Reads the first rows of sources, and refuses a source that is of another format by its first bytes."""
 
 import contextlib
-import io
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats import foreign
-from transforms.formats.base import Format
+from transforms.formats.base import Block, Reader
 from transforms.formats.foreign import Kind
 from transforms.records import Source
 from transforms.split_into_chunks import open_plain, other_kind
@@ -26,16 +25,18 @@ class Head(NamedTuple):
 
     Attributes:
         source: The source.
-        data: Some whole rows.
-        rows: Some of them, readable, each as field -> value.
+        text: Its first bytes, decompressed.
+        block: Its first rows.
+        rows: The readable ones among the first of them, each as field -> value.
     """
 
     source: Source
-    data: bytes
+    text: bytes
+    block: Block
     rows: list[dict[str, Any]]
 
 
-def read_heads(sources: Sequence[Source], fmt: Format) -> Iterator[Head]:
+def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:
     """The first rows of the first sources that are not empty, each as soon as it is asked for.
 
     Raises:
@@ -44,14 +45,28 @@ def read_heads(sources: Sequence[Source], fmt: Format) -> Iterator[Head]:
     filled = [source for source in sources if source.size]
     for source in filled[:SOURCES]:
         for size in SIZES:
-            data = _first_bytes(source, size)
-            rows = _rows(source, fmt, data)
-            if rows or len(data) < size:
+            head = _read_head(source, reader, size)
+            if head.rows or len(head.text) < size:
                 break
-        yield Head(source, data if fmt.traits.line_end and len(data) < size else data[: _whole(fmt, data)], rows)
+        yield head
 
 
-def check_kinds(sources: Sequence[Source], fmt: Format) -> None:
+def _read_head(source: Source, reader: Reader, size: int) -> Head:
+    with _opened(source) as file:
+        text = file.read(size)
+        kind = formats.binary_kind(text) if reader.traits.line_end else None
+        if kind is not None:
+            raise _refused(source, kind)
+        file.seek(0)
+        try:
+            block = reader.sample(file, size)
+        except RunError as error:
+            kind = foreign.by_bytes(text) or (foreign.LINES if text.lstrip().startswith(b"{") else None)
+            raise (_refused(source, kind) if kind else UsageError(f"{source.path}: {error}")) from error
+        return Head(source, text, block, block.values())
+
+
+def check_kinds(sources: Sequence[Source], reader: Reader) -> None:
     """Refuses files of other formats by their first bytes, on this machine and up to `CHECKED`.
 
     Any other one is refused by the worker that reads it.
@@ -62,7 +77,7 @@ def check_kinds(sources: Sequence[Source], fmt: Format) -> None:
     here = (source for source in sources if source.size and files.is_local(source.path))
     for source in itertools.islice(here, CHECKED):
         first = _first_bytes(source, foreign.FIRST_BYTES)
-        if fmt.traits.line_end and formats.may_be_binary(first):
+        if reader.traits.line_end and formats.may_be_binary(first):
             kind = formats.binary_kind(_first_bytes(source, SIZES[0]))
             if kind is not None:
                 raise _refused(source, kind)
@@ -72,36 +87,23 @@ def _refused(source: Source, kind: Kind) -> UsageError:
     return UsageError(f"{source.path}: {foreign.refusal(kind, source.path, packed=source.is_gzip)}")
 
 
-def _rows(source: Source, fmt: Format, data: bytes) -> list[dict[str, Any]]:
-    try:
-        kind = formats.binary_kind(data) if fmt.traits.line_end else None
-        rows = [] if kind else fmt.sample(data)
-    except RunError as error:
-        kind = foreign.by_bytes(data) or (foreign.LINES if data.lstrip().startswith(b"{") else None)
-        if kind is None:
-            raise UsageError(f"{source.path}: {error}") from error
-    if kind is not None:
-        raise _refused(source, kind)
-    return rows
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[IO[bytes]]:
+    """A source, decompressed.
 
-
-def _whole(fmt: Format, data: bytes) -> int:
-    """Where the last whole row of a file's first bytes ends."""
-    if fmt.traits.line_end:
-        return data.rfind(fmt.traits.line_end) + 1
-    ends = [0]
-    with contextlib.suppress(RunError):
-        ends.extend(fmt.split(io.BytesIO(data), len(data), 1))
-    return ends[-1]
-
-
-def _first_bytes(source: Source, size: int) -> bytes:
-    """The first bytes of a source, decompressed."""
+    Raises:
+        UsageError: It cannot be read.
+    """
     try:
         with open_plain(source) as file:
-            return file.read(size)
+            yield file
     except RunError as error:
         raise UsageError(str(error)) from error
     except (OSError, EOFError, zlib.error) as error:
         cannot = f"{source.path} cannot be read: {error}; repair the file, or exclude it"
         raise UsageError(other_kind(source) or cannot) from error
+
+
+def _first_bytes(source: Source, size: int) -> bytes:
+    with _opened(source) as file:
+        return file.read(size)

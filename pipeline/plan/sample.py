@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from pipeline.plan.read_sample import Head, read_heads
 from transforms.columns import MAX_BATCH
-from transforms.formats.base import Format, Instance
+from transforms.formats.base import Block, Instance, Reader
 from transforms.mapping import ragged
-from transforms.records import Feature, Rows, Source
+from transforms.records import Feature, Source
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.groups import Group, largest
@@ -22,16 +22,16 @@ class Sample(NamedTuple):
     """The beginning of the input.
 
     Attributes:
-        format: Its format.
-        data: Some whole rows.
-        rows: Some of them, readable.
+        reader: Of its format.
+        block: Its first rows.
+        rows: The readable ones among the first of them, each as field -> value.
         size: Bytes of the whole input, as stored.
         largest: Bytes of the largest source, as stored.
         heads: The beginnings of sources, whose rows are scored before the run.
     """
 
-    format: Format
-    data: bytes
+    reader: Reader
+    block: Block
     rows: list[dict[str, Any]]
     size: int
     largest: int
@@ -45,7 +45,7 @@ class Sample(NamedTuple):
     @property
     def row_bytes(self) -> float:
         """Bytes of a row."""
-        return max(len(self.data), 1) / max(len(self.format.rows(self.data, first=True).starts), 1)
+        return max(self.block.nbytes, 1) / max(len(self.block.positions), 1)
 
     def batch_most(self, chunk_bytes: int) -> int | None:
         """Rows of a batch at most, so that a chunk has one for each core; None if it has too few rows for that."""
@@ -69,9 +69,8 @@ class Sample(NamedTuple):
 
     def group(self, features: Sequence[Feature], count: int) -> Group | None:
         """The same, where rows that are padded are as long as they are."""
-        rows = self.format.rows(self.data, first=True)
-        first = Rows(rows.starts[:count], rows.ends[:count])
-        inputs, _ = self.format.read(self.data, first, features)
+        first = self.block.take(range(min(count, len(self.block.positions))))
+        inputs, _ = first.inputs(features)
         return largest(inputs, features) if inputs.num_rows else None
 
     def typical(self, features: Sequence[Feature]) -> tuple[Feature, ...]:
@@ -80,9 +79,9 @@ class Sample(NamedTuple):
         return tuple(f._replace(shape=ragged.row_shape(rows[f.name])) for f in features) if rows else tuple(features)
 
 
-def read_sample(found: Sequence[Source], fmt: Format) -> tuple[Head | None, Iterable[Head]]:
+def read_sample(found: Sequence[Source], reader: Reader) -> tuple[Head | None, Iterable[Head]]:
     """The first source that has readable rows; and all sources that are looked at, from the first one on."""
-    heads, seen = read_heads(found, fmt), list[Head]()
+    heads, seen = read_heads(found, reader), list[Head]()
     for head in heads:
         seen.append(head)
         if head.rows:

@@ -16,11 +16,11 @@ from pipeline.terminal.messages import at_line, visible
 from pipeline.terminal.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import foreign
-from transforms.formats.base import Format
+from transforms.formats.base import Block, Reader
 from transforms.mapping import ragged
 from transforms.predict import KeyedChunkHandler
 from transforms.reasons import Reason
-from transforms.records import BadRow, Feature, Rows, without
+from transforms.records import BadRow, Feature, without
 from transforms.saved_model.model import Arrays, Model
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.groups import by_shape
@@ -79,25 +79,25 @@ class Looked(NamedTuple):
         return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
 
-def check_unreadable(heads: Iterable[Head], fmt: Format, limits: ErrorLimits) -> None:
+def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits) -> None:
     """Refuses an input of which no first row is an object or an Example, before anything is known of the model.
 
     Raises:
         UsageError: The limits do not allow that.
     """
-    looked = _look(heads, fmt, (), lambda _: (0, []))
+    looked = _look(heads, reader, (), lambda _: (0, []))
     if len(looked.bad) == looked.rows:
         _judge(looked, limits)
 
 
 def check_first_rows(
-    heads: Iterable[Head], fmt: Format, limits: ErrorLimits, model: Model, handler: KeyedChunkHandler
+    heads: Iterable[Head], reader: Reader, limits: ErrorLimits, model: Model, handler: KeyedChunkHandler
 ) -> None:
     """Scores the first rows as the run will.
 
     Args:
         heads: The beginnings of sources: one after the other is looked at until one has a good row.
-        fmt: Their format.
+        reader: Of their format.
         limits: How many rows may be bad.
         model: The model.
         handler: How it is called.
@@ -105,20 +105,19 @@ def check_first_rows(
     Raises:
         UsageError: All of them fail and the limits do not allow that, or the model fails whatever it is called with.
     """
-    looked = _look(heads, fmt, handler.features, lambda arrays: _score(model, handler, arrays))
+    looked = _look(heads, reader, handler.features, lambda arrays: _score(model, handler, arrays))
     if looked.arrays and len(looked.bad) == looked.rows:
         _check_model(model, handler, looked)
     _judge(looked, limits)
 
 
-def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], scored: Scorer) -> Looked:
+def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], scored: Scorer) -> Looked:
     """Looks at the first rows of one source after the other, until one has a good row."""
     rows, bad, advice, document = 0, list[Bad](), "", False
     arrays: Arrays = {}
     for head in heads:
-        found = fmt.rows(head.data, first=True)
-        first = Rows(found.starts[:ROWS], found.ends[:ROWS])
-        inputs, unread = fmt.read(head.data, first, features)
+        first = head.block.take(range(min(ROWS, len(head.block.positions))))
+        inputs, unread = first.inputs(features)
         count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
             if count >= FEWEST_ROWS and time.monotonic() > ends:
@@ -131,26 +130,26 @@ def _look(heads: Iterable[Head], fmt: Format, features: Sequence[Feature], score
             refused += [one._replace(row=int(group.numbers[one.row])) for one in failed]
         if inputs.num_rows and not count:
             return Looked(0, [], "", False, {})
-        good = without(len(first.starts), unread)
+        good = without(len(first.positions), unread)
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
-        bad += [Bad(_place(head, int(first.starts[one.row]), fmt), one.reason, one.message) for one in fresh]
+        bad += [Bad(_place(head, first, one.row), one.reason, one.message) for one in fresh]
         rows += len(unread) + count
-        if fresh and fmt.traits.line_end and not advice:
-            document = foreign.is_document(head.data)
+        if fresh and reader.traits.line_end and not advice:
+            document = foreign.is_document(head.text)
             advice = _advice(head) if document or not head.rows else ""
         if len(bad) < rows:
             return Looked(rows, bad, advice, document, {})
     return Looked(rows, bad, advice, document, arrays)
 
 
-def _place(head: Head, start: int, fmt: Format) -> str:
+def _place(head: Head, block: Block, row: int) -> str:
     """A row's key, and the number of its line in a text."""
-    line = head.data.count(fmt.traits.line_end, 0, start) + 1 if fmt.traits.line_end else None
-    return at_line(f"{head.source.path}#{start}", line)
+    lines = block.line_numbers([row])
+    return at_line(f"{head.source.path}#{block.positions[row]}", lines[0] + 1 if lines else None)
 
 
 def _advice(head: Head) -> str:
-    kind, path, packed = foreign.by_text(head.data), head.source.path, head.source.is_gzip
+    kind, path, packed = foreign.by_text(head.text), head.source.path, head.source.is_gzip
     return f"{path}: {foreign.refusal(kind, path, packed=packed)}" if kind else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from transforms.records import Code, Count, PartReceipt, Source
+from transforms.records import Code, Count, PartReceipt, Source, Unit
 from transforms.write_part import written_of
 
 
@@ -56,7 +56,7 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
         rows += part.rows
         joined += part.joined
         blank += part.blank
-        read += part.chunk.end - part.chunk.start
+        read += part.chunk.nbytes
         written += part.bytes
         count += 1
         shuffled += part.shuffled
@@ -76,7 +76,11 @@ def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartRece
 
 
 def problems(
-    planned: Sequence[Source], now: Mapping[str, Source], parts: Iterable[PartReceipt], written: Mapping[str, int]
+    planned: Sequence[Source],
+    now: Mapping[str, Source],
+    parts: Iterable[PartReceipt],
+    written: Mapping[str, int],
+    unit: Unit,
 ) -> Iterator[str]:
     """Why a run is not complete; nothing if it is.
 
@@ -85,13 +89,14 @@ def problems(
         now: The sources as they are after it, by path.
         parts: The receipts, those of a source following each other.
         written: Sizes of the files in the output folder, by name.
+        unit: Of positions in the sources.
     """
     before = {source.path: source for source in planned}
     unread = dict(before)
     for path, receipts in by_source(parts):
         unread.pop(path, None)
-        yield from gaps(path, receipts)
-        yield from _changed(path, before.get(path), now.get(path), receipts[-1].chunk.end)
+        yield from gaps(path, receipts, unit)
+        yield from _changed(path, before.get(path), now.get(path), receipts[-1].chunk.end, unit)
         for part in receipts:
             for name, made in written_of(part):
                 if written.get(name) != made.bytes:
@@ -101,18 +106,18 @@ def problems(
     yield from (f"{path} was not read at all" for path in unread)
 
 
-def _changed(path: str, before: Source | None, now: Source | None, read: int) -> Iterator[str]:
+def _changed(path: str, before: Source | None, now: Source | None, end: int, unit: Unit) -> Iterator[str]:
     if before is None:
         yield f"{path} was read and not planned"
     elif now is None:
         yield f"{path} disappeared during the run"
-    elif before.size != now.size or (not before.is_gzip and read != now.size):
-        yield f"{path} changed during the run: {read} bytes were read, it has {now.size} now"
+    elif before.size != now.size or now.extent(unit) not in (None, end):
+        yield f"{path} changed during the run: {end} {unit}s were read, it has {now.size} now"
     elif before.written != now.written:
         yield f"{path} changed during the run: it was written again, touched or replaced"
 
 
-def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
+def gaps(path: str, receipts: Sequence[PartReceipt], unit: Unit) -> list[str]:
     """Where the chunks of a source do not follow each other; nothing if they do."""
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
@@ -121,6 +126,6 @@ def gaps(path: str, receipts: Sequence[PartReceipt]) -> list[str]:
     position = 0
     for chunk in chunks:
         if chunk.start != position:
-            return [f"{path}: bytes {position} to {chunk.start} were read by no chunk, or by two"]
+            return [f"{path}: {unit}s {position} to {chunk.start} were read by no chunk, or by two"]
         position = chunk.end
     return []

@@ -21,8 +21,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import google_crc32c
-
 from pipeline.options.flag import flags_of
 from pipeline.options.groups import FolderOptions
 from pipeline.options.run_options import RunOptions
@@ -33,7 +31,10 @@ from pipeline.run_folder.names import JOB, LOCK, MANIFEST, NEXT, PARTS, SOURCES,
 from pipeline.run_folder.place import Place, in_place, own_names, staged
 from pipeline.run_folder.records import Job, LoadedSettings, Manifest, Settings
 from pipeline.run_folder.unexpected_files import leftovers
+from transforms import formats
 from transforms.errors import RunError, UsageError
+from transforms.formats.base import Reader
+from transforms.read_chunk import checksum_now
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.split_into_chunks import SPILL, open_plain
 from transforms.storage import files
@@ -208,7 +209,7 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
     if earlier.sources is None:
         return []
     now = inputs.matched.sources
-    refused = next(changed_sources(earlier.sources, now), None) or _changed_bytes(earlier, now)
+    refused = next(changed_sources(earlier.sources, now), None) or _changed_rows(earlier, inputs)
     if refused:
         raise UsageError(f"--output {options.output} holds a run that {earlier.stage.value}, but {refused}; {ANEW}")
     known = {source.path for source in earlier.sources}
@@ -267,30 +268,33 @@ def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator
             yield f"the parts of {old.path} were called {was}, and would be {would} now"
 
 
-def _changed_bytes(earlier: Earlier, now: Iterable[Source]) -> str | None:
-    """Reads sources again that were written since, as far as they were scored; says which has other bytes."""
+def _changed_rows(earlier: Earlier, inputs: Inputs) -> str | None:
+    """Reads sources again that were written since, as far as they were scored; says which has other rows."""
     before = {source.path: source.written for source in earlier.sources or ()}
-    touched = {source.path: source for source in now if before.get(source.path, source.written) != source.written}
+    touched = {
+        source.path: source
+        for source in inputs.matched.sources
+        if before.get(source.path, source.written) != source.written
+    }
     if not touched:
         return None
+    reader = formats.load(inputs.format).reader
     parts = (part for part in _receipts(earlier, touched.values()) if part.chunk.source in touched)
     for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
         try:
-            other = _other_bytes(touched[path], receipts)
+            other = _first_changed(touched[path], receipts, reader)
         except (OSError, EOFError, zlib.error) as error:
             return f"{path} was written since and cannot be read: {error}"
         if other is not None:
-            return f"{path} has other bytes now, from {other.start} to {other.end}"
+            return f"{path} has other {reader.unit}s now, from {other.start} to {other.end}"
     return None
 
 
-def _other_bytes(source: Source, receipts: Iterable[PartReceipt]) -> Chunk | None:
-    """The first chunk of a source whose bytes are not those that were scored."""
+def _first_changed(source: Source, receipts: Iterable[PartReceipt], reader: Reader) -> Chunk | None:
+    """The first chunk of a source whose rows are not those that were scored."""
     with open_plain(source) as file:
         for part in sorted(receipts, key=lambda part: part.chunk.number):
-            file.seek(part.chunk.start)
-            data = file.read(part.chunk.end - part.chunk.start)
-            if google_crc32c.value(data) != part.input_checksum:
+            if checksum_now(file, part.chunk, reader) != part.input_checksum:
                 return part.chunk
     return None
 

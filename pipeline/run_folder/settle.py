@@ -13,9 +13,10 @@ from pipeline.run_folder.unexpected_files import of_sources
 from pipeline.terminal import report
 from pipeline.terminal.messages import quoted
 from pipeline.terminal.warning import only_told
+from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.reasons import DEAD_LETTERS
-from transforms.records import Source
+from transforms.records import Source, Unit
 from transforms.storage import files
 from transforms.storage.sources import Matched, refresh
 from transforms.write_part import written_of
@@ -74,7 +75,8 @@ def settle(
         return Settled(totals, exceeded)
     if now is None:
         now = _look_again(settings.options.input, sources)
-    unnamed = _check(place, sources, {source.path: source for source in now.sources})
+    unit = formats.load(settings.format).reader.unit
+    unnamed = _check(place, sources, {source.path: source for source in now.sources}, unit)
     report.print_unnamed(unnamed)
     files.delete_files(place.work, unnamed)
     success = exceeded is None
@@ -149,7 +151,7 @@ def over_error_limit(place: Place, exceeded: ExceededLimit) -> RunError:
     )
 
 
-def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -> list[str]:
+def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source], unit: Unit) -> list[str]:
     """Compares sources and parts with the receipts.
 
     Returns:
@@ -161,7 +163,7 @@ def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source]) -
     temp, written = place.temp, files.list_below(place.work)
     # Parts that are to stay as they are lie in the output still.
     both = {**files.list_below(place.output), **written} if place.is_staged else written
-    found = ledger.problems(sources, now, read_receipts(temp), both)
+    found = ledger.problems(sources, now, read_receipts(temp), both, unit)
     first = next(found, None)
     if first is not None:
         others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.

@@ -1,5 +1,6 @@
 """Prints the plan before a run, and the summary after it."""
 
+import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -161,10 +162,11 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
         if not part.bytes or is_gzip(part.chunk.part):
             continue
         data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
-        if fmt.traits.line_end:
+        if fmt.reader.traits.line_end:
             rows = data.decode("utf-8", "replace").split("\n")[:-1]
         else:
-            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in fmt.sample(data)[:left]]
+            block = fmt.reader.sample(io.BytesIO(data), len(data))
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in block.values()[:left]]
         yield from rows[:left]
         left -= len(rows[:left])
         if not left:

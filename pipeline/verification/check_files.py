@@ -14,9 +14,8 @@ import re
 import stat
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
-import google_crc32c
 import msgspec
 
 from pipeline.options.run_options import command
@@ -29,9 +28,12 @@ from pipeline.run_folder.unexpected_files import check_layout, of_sources
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted
 from pipeline.verification.findings import Finding, Repair
+from transforms import formats
 from transforms.errors import RunError, UsageError
+from transforms.formats.base import Reader
+from transforms.read_chunk import checksum_now
 from transforms.reasons import DEAD_LETTERS, OWN
-from transforms.records import Chunk, PartReceipt, Source
+from transforms.records import PartReceipt, Source, Unit
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files, lookup
 from transforms.storage.regular import kind_of, not_regular
@@ -164,6 +166,7 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
         RunError: A line is no receipt.
     """
     parts = ledger.by_source(_named_inside(run, read_list(files.join(run, PARTS))))
+    unit = formats.load(document.format).reader.unit
     with files.open_own(files.join(run, SOURCES)) as listed:
         for line, group in itertools.zip_longest(listed, parts):
             source = None if line is None else _source(line)
@@ -173,7 +176,7 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
                 return
             path, receipts = group
             totals = ledger.total(receipts)
-            for problem in _gaps(source, receipts):
+            for problem in _gaps(source, receipts, unit):
                 yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Repair.ANEW)
             if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **msgspec.structs.asdict(totals)}):
                 yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Repair.ANEW)
@@ -197,11 +200,11 @@ def _source(line: bytes) -> Source | None:
         return None
 
 
-def _gaps(source: Source, receipts: list[PartReceipt]) -> Iterator[str]:
-    yield from ledger.gaps(source.path, receipts)
+def _gaps(source: Source, receipts: list[PartReceipt], unit: Unit) -> Iterator[str]:
+    yield from ledger.gaps(source.path, receipts, unit)
     end = receipts[-1].chunk.end
-    if not source.is_gzip and end != source.size:
-        yield f"{end} of {source.size} bytes were read"
+    if source.extent(unit) not in (None, end):
+        yield f"{end} of {source.extent(unit)} {unit}s were read"
     for part in receipts:
         if part.rows != part.joined + sum(part.dead.values()):
             yield f"{part.chunk.part} has {part.joined} joined and {part.dead} dead of {part.rows} rows"
@@ -244,13 +247,16 @@ def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:
     return lambda part: part.chunk.part in picked
 
 
-def check_content(run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str]) -> Iterator[Finding]:
+def check_content(
+    run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str], reader: Reader
+) -> Iterator[Finding]:
     """Reads parts and dead letters, and the bytes of the sources that they were made of.
 
     Args:
         run: The output folder.
         is_picked: Which parts.
         known: Files that are known to be wrong.
+        reader: Of the sources' format.
     """
     parts = filter(is_picked, read_list(files.join(run, PARTS)))
     pairs = (pair for part in parts for pair in written_of(part) if pair[0] not in known)
@@ -259,11 +265,11 @@ def check_content(run: str, is_picked: Callable[[PartReceipt], bool], known: Col
     sources = manifest.read_sources(files.join(run, SOURCES))
     groups = ledger.by_source(read_list(files.join(run, PARTS)))
     both = ((source, list(filter(is_picked, group[1]))) for source, group in zip(sources, groups, strict=True))
-    for found in in_threads(lambda pair: list(check_source(*pair)), (pair for pair in both if pair[1])):
+    for found in in_threads(lambda pair: list(check_source(*pair, reader)), (pair for pair in both if pair[1])):
         yield from found
 
 
-def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Finding]:
+def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader) -> Iterator[Finding]:
     """Reads a source again, as far as some parts were made of it; their receipts are in order."""
     found = lookup.match(source.path)
     if [file.path for file in found] != [source.path]:
@@ -278,19 +284,18 @@ def check_source(source: Source, receipts: Sequence[PartReceipt]) -> Iterator[Fi
         try:
             with open_plain(source) as file:
                 for part in receipts:
-                    yield from _check_chunk(file, part.chunk, part.input_checksum, repair)
+                    yield from _check_chunk(file, part, reader, repair)
                 # Where the last chunk ends so does the file: to read on has gzip compare what it wrote there.
-                if receipts[-1].chunk.number == receipts[-1].chunk.parts - 1 and file.read(1):
+                is_last = receipts[-1].chunk.number == receipts[-1].chunk.parts - 1
+                if source.is_gzip and is_last and file.read(1):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)
         except (OSError, EOFError, zlib.error) as error:
             yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Repair.SOURCE)
 
 
-def _check_chunk(file: Any, chunk: Chunk, checksum: int, repair: Repair) -> Iterator[Finding]:
-    file.seek(chunk.start)
-    left, found = chunk.end - chunk.start, 0
-    while left and (block := file.read(min(left, files.READ_BYTES))):
-        left, found = left - len(block), google_crc32c.extend(found, block)
-    if left or found != checksum:
-        where = f"bytes {chunk.start} to {chunk.end}"
-        yield Finding(Exit.ALTERED, chunk.source, f"crc32c {checksum:08x} of {where}", f"it has {found:08x}", repair)
+def _check_chunk(file: IO[bytes], part: PartReceipt, reader: Reader, repair: Repair) -> Iterator[Finding]:
+    chunk, found = part.chunk, checksum_now(file, part.chunk, reader)
+    if found != part.input_checksum:
+        where = f"crc32c {part.input_checksum:08x} of {reader.unit}s {chunk.start} to {chunk.end}"
+        has = "it ends before" if found is None else f"it has {found:08x}"
+        yield Finding(Exit.ALTERED, chunk.source, where, has, repair)

@@ -146,9 +146,8 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
     contract = models.Contract(options.signature, data, outputs, key, echoes)
     features = tuple(fed.feature(name) for name, fed in said.inputs.items())
     fmt = formats.load(document.format)
-    layout = make_layout(
-        options, options.written_error_field, [t.name for t in contract.predictions], [], fmt, features
-    )
+    names = [t.name for t in contract.predictions]
+    layout = make_layout(options, options.written_error_field, names, [], fmt.reader, features)
     keep = options.non_finite == "keep"
     return Scoring(fmt, features, contract, said.batch_size, keep, layout)
 
@@ -162,13 +161,12 @@ def _rescore_part(
     names = {chunk.source, *(name for name, _ in written)}
     if not names & findings.names:
         findings.extend(finding for pair in written for finding in compare(run, *pair))
-        findings.extend(check_source(source, [part]))
+        findings.extend(check_source(source, [part], how.format.reader))
     if names & findings.names:
         return
     joined = files.read_range(files.below(run, chunk.part), 0, part.bytes, own=True)
     with open_plain(source) as file:
-        file.seek(chunk.start)
-        data = file.read(chunk.end - chunk.start)
+        block = how.format.reader.load(file, chunk)
     dead = [letter.position for letter in read_letters(part, run)]
     plain = decompressed(chunk.part, joined)
-    yield from rescore(chunk, data, plain, dead, picked.rows, how, called)
+    yield from rescore(block, how.format.writer.read_back(plain), dead, picked.rows, how, called)

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 
 from tests.conftest import Result, raw_of
 from tests.support import models
+from tests.support.blocks import block_of, joined_bytes
+from tests.support.blocks import raws as raws_of
 from tests.support.examples import FIT, example, examples, features_of, floats, ints, read_back, texts, written
 from tests.transforms.formats.jsonl.test_jsonl import BAD, GOOD, X
 from tests.transforms.formats.jsonl.test_jsonl import texts as any_text
-from transforms.formats import slices
+from transforms.formats import jsonl, slices, tfrecord
 from transforms.formats.base import Format
-from transforms.formats.jsonl import jsonl, split
-from transforms.formats.tfrecord import tfrecord
-from transforms.records import BadRow, Chunk, Feature, Layout
+from transforms.formats.jsonl import split
+from transforms.records import BadRow, Feature, Layout
 
 Y = Layout(True, (), (), None, None, (("y", "y"),))
 NULL = Y._replace(error="error")
@@ -38,16 +39,15 @@ def join(
     fmt: Format, data: bytes, layout: Layout, features: Sequence[Feature], unscored: Sequence[int] = ()
 ) -> tuple[bytes, list[tuple[BadRow, bytes]], list[bytes]]:
     """Reads and writes a chunk without a model: the part, the bad rows with their bytes, and all rows."""
-    rows = fmt.rows(data, first=True)
-    _, bad = fmt.read(data, rows, features)
+    block = block_of(fmt, data)
+    _, bad = block.inputs(features)
     bad = sorted(
         {b.row: b for b in [*(BadRow(row, "predict", "model_error", "é\n") for row in unscored), *bad]}.values()
     )
-    good = np.delete(np.arange(len(rows.starts)), np.array([b.row for b in bad], np.int64))
+    good = np.delete(np.arange(len(block.positions)), np.array([b.row for b in bad], np.int64))
     predictions = pa.RecordBatch.from_arrays([pa.array(good / 4, pa.float32())], ["y"])
-    joined = fmt.write(Chunk("s", "s", 7, 7 + len(data), 0, 1, "p"), data, rows, bad, predictions, layout)
-    part = b"".join(bytes(memoryview(block)) for block in joined.blocks)
-    raws = [data[start:end] for start, end in zip(rows.starts, rows.ends, strict=True)]
+    joined = fmt.writer.write(block, bad, predictions, layout)
+    part, raws = joined_bytes(joined.blocks), raws_of(block)
     return part, [(b, raws[b.row]) for b in sorted([*bad, *joined.bad])], raws
 
 
@@ -126,7 +126,7 @@ LAYOUTS = {
     "include": (NULL._replace(include=("n",)), [{"n": 1}, {"n": 2}, {}, {}, {"n": 5}]),
     "exclude": (NULL._replace(exclude=("x",)), [{"n": 1}, {"n": 2}, {}, {}, {}]),
     "no row": (NULL._replace(row=False), [{}] * 5),
-    "key": (NULL._replace(row=False, key="k"), [{"k": f"s#{7 + at}"} for at in (0, 22, 39, 44, 69)]),
+    "key": (NULL._replace(row=False, key="k"), [{"k": f"s#{at}"} for at in (0, 22, 39, 44, 69)]),
     "own key": (NULL._replace(row=False, key_field="n"), [{"n": 1}, {"n": 2}, {"n": None}, {"n": None}, {"n": 5}]),
 }
 
@@ -164,7 +164,8 @@ def test_every_record_is_written_once_in_its_place(
     records: list[bytes], slice_rows: int, unscored: set[int], damaged: set[int]
 ) -> None:
     data = bytearray(written(records))
-    ends = tfrecord.FORMAT.rows(bytes(data), first=True).ends
+    block = block_of(tfrecord.FORMAT, bytes(data))
+    ends = np.cumsum([len(raw) for raw in raws_of(block)])
     for row in damaged & set(range(len(records))):
         data[ends[row] - 1] ^= 1
     chosen = sorted(unscored & set(range(len(records))))

@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Result
-from tests.support import models
+from tests.support import blocks, models
 from transforms import columns
 from transforms.errors import UsageError
-from transforms.formats.jsonl import jsonl
-from transforms.formats.tfrecord import tfrecord
+from transforms.formats import jsonl, tfrecord
 from transforms.mapping import feature_mapping, name_lists
 from transforms.records import Feature
 from transforms.saved_model.model import Contract, Tensor
@@ -28,7 +27,7 @@ PLACES: dict[str, Any] = {"good": 7, "null": None, "text": "8", "bad": "x", "lis
 
 
 def read(fmt: Any, data: bytes, *features: Feature) -> tuple[list[list[Any]], list[tuple[int, str]]]:
-    inputs, bad = fmt.read(data, fmt.rows(data, first=True), features)
+    inputs, bad = blocks.read(fmt, data, features)
     arrays = [columns.to_array(inputs[f.name], f).tolist() for f in features]
     return arrays, [(one.row, one.reason) for one in bad]
 
@@ -75,7 +74,7 @@ def test_a_default_has_the_dtype_and_shape_of_the_input(
     given_value = [v.decode() if isinstance(v, bytes) else v for v in flat]
     rows = [{"x": given_value if shape else given_value[0]}] if present and "nan" not in text else []
     data = jsonl_of([*rows, {}, {"x": None}])
-    inputs, bad = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), [feature])
+    inputs, bad = blocks.read(jsonl.FORMAT, data, [feature])
     assert not bad
     assert repr(inputs["x"].to_pylist()) == repr([value] * (len(rows) + 2))
 

@@ -11,10 +11,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from pipeline.run_folder import ledger
+from tests.support.blocks import block_of, raws
 from tests.transforms.formats.jsonl.test_jsonl import BOM, WHOLE, split_lines, texts
 from transforms import formats
 from transforms import line_numbers as line_numbers
-from transforms.formats.jsonl.jsonl import FORMAT
+from transforms.formats.jsonl import FORMAT
 from transforms.join_predictions import join_chunk
 from transforms.line_numbers import Lines
 from transforms.predict import KeyedChunkHandler
@@ -38,9 +39,9 @@ HANDLER = KeyedChunkHandler(lambda: MODEL, Contract("s", (X,), (Y,)), FED, 96)
 
 
 def run(source: Source, output: Path, chunk_bytes: int) -> list[PartReceipt]:
-    parts, lines = [], Lines(FORMAT.traits.line_end)
-    for chunk in split_source(source, source.path, source.size, FORMAT, chunk_bytes):
-        features, receipt = read_chunk(chunk, FORMAT, HANDLER.features)
+    parts, lines = [], Lines(FORMAT.reader.traits.line_end)
+    for chunk in split_source(source, source.path, source.size, FORMAT.reader, chunk_bytes):
+        features, receipt = read_chunk(chunk, FORMAT.reader, HANDLER.features)
         (scored,) = HANDLER.run_inference([features], HANDLER.load_model())
         parts.append(
             write_part(
@@ -67,7 +68,7 @@ def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_
         source = Source(str(path), len(data), "in", ".jsonl")
         parts = run(source, output, chunk_bytes)
         written = {str(p.relative_to(output)): p.stat().st_size for p in output.rglob("*.jsonl")}
-        assert not list(ledger.problems([source], {source.path: source}, parts, written))
+        assert not list(ledger.problems([source], {source.path: source}, parts, written, "byte"))
         assert len(written) == len(parts) + sum(bool(p.dead) for p in parts)
         found = []
         for part in parts:
@@ -81,14 +82,14 @@ def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_
                 found.append((letter["position"], raw))
             rest = iter((output / part.chunk.part).read_bytes().splitlines(keepends=True))
             lost = {position for position, _ in found}
-            rows = FORMAT.rows(data[part.chunk.start : part.chunk.end], first=part.chunk.start == 0)
-            for start, end in zip(rows.starts + part.chunk.start, rows.ends + part.chunk.start, strict=True):
+            block = block_of(FORMAT, data[part.chunk.start : part.chunk.end], part.chunk.start)
+            for start, before in zip(block.positions.tolist(), raws(block), strict=True):
                 if start not in lost:
-                    line, before = next(rest), data[start:end]
+                    line = next(rest)
                     brace = before.rindex(b"}")
                     assert line.startswith(before[:brace] + b', "y": ')
                     assert line.endswith(before[brace:] + b"\n")
-                    found.append((int(start), before))
+                    found.append((start, before))
             assert next(rest, None) is None
         assert [raw for _, raw in sorted(found)] == split_lines(data)
         assert ledger.total(parts).rows == len(split_lines(data))

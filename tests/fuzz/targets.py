@@ -5,7 +5,6 @@ blank; what is written is the row with its predictions.
 """
 
 import gzip
-import io
 import json
 import shutil
 import tempfile
@@ -18,13 +17,15 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 
+from tests.support.blocks import block_of, cut, raws
 from transforms import split_into_chunks
 from transforms.errors import RunError
+from transforms.formats import jsonl, tfrecord
 from transforms.formats.base import Format
-from transforms.formats.jsonl import jsonl
 from transforms.formats.jsonl.split import BOM
-from transforms.formats.tfrecord import same_layout, tfrecord
-from transforms.records import Chunk, Feature, Layout, Source
+from transforms.formats.tfrecord import same_layout
+from transforms.formats.tfrecord import split as framing
+from transforms.records import Feature, Layout, Source
 
 FEATURES = (
     Feature("x", "float32", (2,), ("x",)),
@@ -64,7 +65,7 @@ def score(fmt: Format, data: bytes, chunk_bytes: int, features: tuple[Feature, .
         RunError: Its framing is damaged.
     """
     found = Scored([], [], 0, b"")
-    ends = list(fmt.split(io.BytesIO(data), len(data), chunk_bytes)) if data else [0]
+    ends = cut(fmt, data, chunk_bytes)
     assert ends[-1] == len(data)
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         assert start < end or not data
@@ -75,26 +76,26 @@ def score(fmt: Format, data: bytes, chunk_bytes: int, features: tuple[Feature, .
 def _add_chunk(
     found: Scored, fmt: Format, piece: bytes, start: int, features: tuple[Feature, ...], layout: Layout
 ) -> Scored:
-    rows = fmt.rows(piece, first=start == 0)
-    inputs, unread = fmt.read(piece, rows, features)
-    good = np.ones(len(rows.starts), np.bool_)
+    block = block_of(fmt, piece, start)
+    inputs, unread = block.inputs(features)
+    good = np.ones(len(block.positions), np.bool_)
     for bad in unread:
         assert good[bad.row], "bad twice"
         good[bad.row] = False
     assert inputs.num_rows == good.sum()
     numbers = np.arange(inputs.num_rows, dtype=np.float32) + len(found.good)
     predictions = pa.RecordBatch.from_arrays([pa.array(numbers)], ["y"])
-    joined = fmt.write(Chunk("s", "s", start, start + len(piece), 0, 1, "p"), piece, rows, unread, predictions, layout)
+    joined = fmt.writer.write(block, unread, predictions, layout)
     for bad in joined.bad:
         assert good[bad.row], "bad twice"
         good[bad.row] = False
     told = [*unread, *joined.bad]
     assert all(bad.reason and bad.message for bad in told)
-    text = [(start + s, piece[s:e]) for s, e in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True)]
+    text = list(zip(block.positions.tolist(), raws(block), strict=True))
     return Scored(
         found.good + [text[row] for row in np.flatnonzero(good)],
         found.bad + [text[row] for row in np.flatnonzero(~good)],
-        found.blank + rows.blank,
+        found.blank + block.blank,
         found.out + b"".join(bytes(memoryview(block)) for block in joined.blocks),
     )
 
@@ -177,10 +178,8 @@ def records(data: bytes) -> None:
     both = sorted(done.good + done.bad)
     assert b"".join(frame for _, frame in both) == data
     _check_alike(data)
-    written = tfrecord.FORMAT.rows(done.out, first=True)
-    assert len(written.starts) == len(done.good)
-    for (_, before), start, end in zip(done.good, written.starts, written.ends, strict=True):
-        assert done.out[start + 12 : end - 4].startswith(before[12:-4])
+    for (_, before), after in zip(done.good, raws(block_of(tfrecord.FORMAT, done.out)), strict=True):
+        assert after[12:-4].startswith(before[12:-4])
 
 
 def _check_alike(data: bytes) -> None:
@@ -188,7 +187,7 @@ def _check_alike(data: bytes) -> None:
     read = []
     for misses in (0, 9):
         with mock.patch.multiple(same_layout, LEAST_RECORDS=1, LEAST_BYTES=0, MISSES=misses):
-            inputs, bad = tfrecord.FORMAT.read(data, tfrecord.FORMAT.rows(data, first=True), FEATURES)
+            inputs, bad = block_of(tfrecord.FORMAT, data).inputs(FEATURES)
         read.append((repr(inputs.to_pylist()), bad))
     assert read[0] == read[1]
 
@@ -207,7 +206,7 @@ def _framed(data: bytes) -> bytes:
     while data:
         length, data = data[0], data[1:]
         record, data = data[: length & 0x7F], data[length & 0x7F :]
-        frame = tfrecord._framed([pa.array([record], pa.large_binary())]).to_pybytes()
+        frame = framing.framed([pa.array([record], pa.large_binary())]).to_pybytes()
         found.append(frame[:-1] + bytes([frame[-1] ^ 1]) if length & 0x80 else frame)
     return b"".join(found)
 

@@ -109,7 +109,7 @@ class Passage:
         self.part = self.write()
 
     def read(self) -> tuple[Features, Receipt]:
-        return read_chunk(self.chunk, self.format, self.work.features)
+        return read_chunk(self.chunk, self.format.reader, self.work.features)
 
     def score(self) -> Predictions:
         (result,) = self.handler.run_inference([self.features], self.model)
@@ -123,7 +123,7 @@ class Passage:
             self.work.layout,
             self.output,
             f"{self.output}/_keyjoin/temp",
-            Lines(self.format.traits.line_end),
+            Lines(self.format.reader.traits.line_end),
         )
 
     def slices(self, step: str) -> int:

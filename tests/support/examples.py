@@ -1,6 +1,5 @@
 """tf.Examples and TFRecord files for tests, made and read by TensorFlow."""
 
-import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,10 @@ import pyarrow as pa
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from transforms.formats.tfrecord.tfrecord import FORMAT
-from transforms.records import BadRow, Feature, Rows
+from tests.support import blocks
+from tests.support.blocks import cut, raws
+from transforms.formats.tfrecord import FORMAT
+from transforms.records import BadRow, Feature
 
 
 def floats(*values: float) -> tf.train.Feature:
@@ -65,17 +66,16 @@ def read_back(blocks: Sequence[bytes], compression: str = "") -> list[bytes]:
 
 
 def split(data: bytes, chunk_bytes: int) -> list[bytes]:
-    ends = list(FORMAT.split(io.BytesIO(data), len(data), chunk_bytes)) if data else []
+    ends = cut(FORMAT, data, chunk_bytes) if data else []
     return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def contents(data: bytes, rows: Rows) -> list[bytes]:
-    return [data[start + 12 : end - 4] for start, end in zip(rows.starts, rows.ends, strict=True)]
+def contents(data: bytes) -> list[bytes]:
+    return [raw[12:-4] for raw in raws(blocks.block_of(FORMAT, data))]
 
 
 def read(records: Sequence[bytes], features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-    data = written(records)
-    return FORMAT.read(data, FORMAT.rows(data, first=True), features)
+    return blocks.read(FORMAT, written(records), features)
 
 
 FIT = {"a": floats(1, 2), "b": ints(3), "c": texts(b"\xff"), "d": floats(0.1), "e": ints(2**53), "f": ints(1)}

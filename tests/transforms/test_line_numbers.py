@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.conftest import Result, raw_of
 from tests.support import examples, models
+from tests.support.blocks import block_of
 from transforms import line_numbers as line_numbers
+from transforms.formats.jsonl import FORMAT
 from transforms.line_numbers import Lines
 from transforms.records import Chunk
+from transforms.storage import files
 
 GOOD, BAD = b'{"x": [1, 2, 3]}', b'{"x": "bad"}'
 TEXT = b"\n".join([b"\xef\xbb\xbf" + BAD, b"", GOOD, BAD, b"  ", b"\r", BAD + b"\r", GOOD, *[b""] * 30, GOOD, BAD])
@@ -59,24 +61,28 @@ def test_records_have_no_lines(keyjoin: Callable[..., Result], model: Any, tmp_p
 
 
 def test_lines_are_counted_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\n" * 20)
-    monkeypatch.setattr(line_numbers, "MOST_BYTES", 15)
+    path, rows = tmp_path / "a.jsonl", b"1\n" * 20
+    path.write_bytes(rows)
+    monkeypatch.setattr(line_numbers, "MOST_BYTES", 30)
     found = [
-        Lines(b"\n").numbers(Chunk("a", str(path), at, 20, 0, 1, "p"), b"\n" * 5, np.array([0, 2])) for at in (15, 16)
+        Lines(b"\n").numbers(Chunk("a", str(path), at, 40, 0, 1, "p"), block_of(FORMAT, rows[at:], at), [0, 2])
+        for at in (30, 32)
     ]
     assert found == [[16, 18], [None, None]]
 
 
 def test_what_was_counted_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b"\n" * 1000)
+    path.write_bytes(b"1\n" * 500)
     monkeypatch.setattr(line_numbers, "BLOCK_BYTES", 10)
     counter, read = Lines(b"\n"), []
-    original = line_numbers.versions.read_chunk
+    original = files.read_of
     monkeypatch.setattr(
-        line_numbers.versions, "read_chunk", lambda chunk: read.append(chunk.end - chunk.start) or original(chunk)
+        line_numbers.files,
+        "read_of",
+        lambda file, path, at, end: read.append(end - at) or original(file, path, at, end),
     )
-    for start in range(5, 1000, 10):
-        assert counter.numbers(Chunk("a", str(path), start, start + 10, 0, 1, "p"), b"", np.array([0])) == [start + 1]
-    assert sum(read) == 990 + 5 * 100
+    for start in range(4, 1000, 10):
+        chunk = Chunk("a", str(path), start, start + 10, 0, 1, "p")
+        assert counter.numbers(chunk, block_of(FORMAT, b"1\n" * 5, start), [0]) == [start // 2 + 1]
+    assert sum(read) - len(range(4, 1000, 10)) * 10 == 990 + 4 * 100

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.dead_letters import letters
-from transforms.records import BadRow, Chunk, Rows, pack_bad, unpack_bad
+from transforms.formats.jsonl.read import LinesBlock
+from transforms.records import BadRow, Rows, pack_bad, unpack_bad
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 rows = st.lists(st.binary() | texts.map(str.encode), max_size=5)
@@ -21,8 +22,8 @@ def test_a_letter_is_the_json_that_python_writes(
     ends = np.cumsum([0, *map(len, lines)])
     dead = [BadRow(at, "read", "null", message) for at in range(len(lines))]
     numbers = [first and first + at for at in range(len(lines))]
-    places = Rows(ends[:-1], ends[1:])
-    found = list(letters(Chunk(source, source, start, 0, 0, 1, "p"), b"".join(lines), places, dead, numbers))
+    block = LinesBlock(source, b"".join(lines), start, Rows(ends[:-1], ends[1:]))
+    found = list(letters(block, dead, numbers))
     assert len(found) == len(lines)
     for letter, line, number, position in zip(found, lines, numbers, (start + ends).tolist(), strict=False):
         try:

@@ -1,12 +1,12 @@
-"""File formats: one file each, behind one protocol, `transforms.formats.base.Format`.
+"""File formats: a folder each with a reader and a writer, see `transforms.formats.base`.
 
-A new format is a module here with an object that has the members of `Format`, and its name in
-`FORMATS`; nothing else changes. This module knows names alone: the command line is read before anything large
-is imported.
+A new format is a folder here whose `FORMAT` is a `Format`, and its name in `FORMATS`; nothing else changes.
+This module knows names alone: the command line is read before anything large is imported.
 """
 
 import contextlib
 import importlib
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from transforms.storage.compression import GZIP, is_gzip, plain_name
 if TYPE_CHECKING:
     from transforms.formats.base import Format
 
-FORMATS = {"jsonl": "transforms.formats.jsonl.jsonl", "tfrecord": "transforms.formats.tfrecord.tfrecord"}
+FORMATS = {"jsonl": "transforms.formats.jsonl", "tfrecord": "transforms.formats.tfrecord"}
 
 
 def known(name: str) -> str:
@@ -60,7 +60,8 @@ def binary_kind(data: bytes) -> foreign.Kind | None:
     kind = foreign.by_bytes(data)
     if _may_be_examples(data):
         with contextlib.suppress(RunError):
-            return foreign.EXAMPLES if load("tfrecord").sample(data) else kind
+            records = load("tfrecord").reader.sample(io.BytesIO(data), len(data))
+            return foreign.EXAMPLES if records.values() else kind
     return kind
 
 

@@ -1,11 +1,11 @@
-"""What a file format has, and what it gives."""
+"""What a file format has: a reader, which makes blocks of sources, and a writer, which makes parts of blocks."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from transforms.records import BadRow, Chunk, Feature, Layout, Rows
+from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Unit
 
 
 class Joined(NamedTuple):
@@ -46,16 +46,79 @@ class RowTraits(NamedTuple):
 OBJECTS = RowTraits()  # dictionaries, wherever they come from
 
 
-class Format(Protocol):
-    """What keyjoin needs to know of a file format. Objects of it are pickled to workers."""
+class Cut(NamedTuple):
+    """Where a chunk ends.
+
+    Attributes:
+        end: The position after its last row, in the reader's unit.
+        bytes: What its rows take in the source.
+    """
+
+    end: int
+    bytes: int
+
+
+class Block(Protocol):
+    """Rows that were loaded: those of a chunk, the first ones of a source, or rows that came by themselves.
+
+    Rows are numbered 0, 1, … within their block.
+
+    Attributes:
+        source: Path of their source, the first half of their keys; empty if they have none.
+        positions: Where each row is in its source, in the reader's unit. int64, (rows,).
+        blank: Lines that are not rows.
+        nbytes: Bytes that were loaded.
+        checksum: crc32c of what was loaded (RFC 3720, appendix B.4).
+    """
+
+    source: str
+
+    @property
+    def positions(self) -> Positions: ...  # noqa: D102  see the class
+
+    @property
+    def blank(self) -> int: ...  # noqa: D102
+
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def checksum(self) -> int: ...  # noqa: D102
+
+    def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """The model's inputs of the good rows, as of `records.Features`, and the bad rows, in order.
+
+        What becomes of a row depends on that row alone, never on its neighbours or on the block.
+        """
+
+    def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
+        """The bytes of some rows, for dead letters; `Reader.parse` makes rows of them again."""
+
+    def take(self, rows: Sequence[int]) -> "Block":
+        """Some of the rows, in their order, with the positions that they have."""
+
+    def values(self) -> list[dict[str, Any]]:
+        """The readable ones among the first rows, each as field -> value."""
+
+    def line_numbers(self, rows: Sequence[int]) -> list[int] | None:
+        """The lines of the block at which rows begin, from 0, for rows in order; None where rows are not lines."""
+
+
+class Reader(Protocol):
+    """Makes blocks of the sources of one format. Objects of it are pickled to workers.
+
+    Attributes:
+        name: The format's.
+        unit: Of positions.
+        traits: What its rows are like.
+    """
 
     name: str
+    unit: Unit
     traits: RowTraits
-    # Bytes that a run holds at most for each byte of a chunk, as measured.
-    held_bytes: float
 
-    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
-        """Ends of the chunks of a file: increasing offsets, the last one `size`, each the end of a row.
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
+        """Cuts a file into chunks that end with a row; their positions increase, and the last one is that of its end.
 
         Args:
             file: The file.
@@ -67,42 +130,81 @@ class Format(Protocol):
             RunError: The file's framing is damaged.
         """
 
-    def rows(self, data: bytes, *, first: bool) -> Rows:
-        """Where the rows of a chunk lie.
+    def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> Block:
+        """Reads the rows of a chunk: the only way in which keyjoin reads rows of a source.
+
+        Who calls it opens the source: keyjoin decompresses it and checks its version in one place for all formats.
 
         Args:
-            data: The chunk's bytes.
-            first: Whether the chunk is the first of its source.
+            file: The source, decompressed.
+            chunk: Which rows.
+            fields: The fields that will be used; None for all. A reader may load the others, too.
+
+        Raises:
+            OSError: The file cannot be read.
+            RunError: It ends early.
         """
 
-    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """The model's inputs of a chunk's good rows, as of `records.Features`, and the bad rows, in order.
+    def sample(self, file: IO[bytes], size: int) -> Block:
+        """Reads the first whole rows of a source.
 
-        What becomes of a row depends on that row alone, never on its neighbours or on the chunk.
+        Args:
+            file: The source, decompressed.
+            size: Bytes to read at most.
+
+        Raises:
+            RunError: The source does not begin as a file of this format does.
+        """
+
+    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> Block:
+        """Makes a block of rows that come by themselves: dead letters, repaired rows, instances of a request.
+
+        Args:
+            raws: The bytes of each row, as of `Block.raw`.
+            positions: Where each is in its source.
+            source: Path of the source.
+
+        Raises:
+            RunError: The bytes of one are not exactly one row.
         """
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """What a good row takes at least, the end of its line included; a lower bound is enough."""
 
-    def write(
-        self,
-        chunk: Chunk,
-        data: bytes,
-        rows: Rows,
-        bad: Sequence[BadRow],
-        predictions: pa.RecordBatch,
-        layout: Layout,
-    ) -> Joined:
+
+class Writer(Protocol):
+    """Makes parts of blocks of its own format. Objects of it are pickled to workers."""
+
+    def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their rows; with `layout.error`, bad rows are written too, each in its place.
 
         Args:
-            chunk: The chunk.
-            data: Its bytes.
-            rows: Where its rows lie.
+            block: The rows of a chunk.
             bad: Rows without a prediction, in order.
             predictions: One record for each other row, in order.
             layout: What stands in an output row.
         """
 
-    def sample(self, data: bytes) -> list[dict[str, Any]]:
-        """Some readable rows among the first bytes of a source, each as field -> value."""
+    def read_back(self, part: bytes) -> Block:
+        """Makes a block of the rows of a part, with their predictions as fields."""
+
+    def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
+        """Makes a part of the rows of parts; they keep their bytes, which their source may not have any more.
+
+        Args:
+            parts: The bytes of each, decompressed, and the numbers of its rows in their chunk. Of a row that is in two
+                of them, that of the later one is taken.
+
+        Returns:
+            The part's bytes, as buffers in order.
+
+        Raises:
+            RunError: A part has another number of rows.
+        """
+
+
+class Format(NamedTuple):
+    """A file format."""
+
+    reader: Reader
+    writer: Writer

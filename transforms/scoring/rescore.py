@@ -12,10 +12,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from transforms import columns
+from transforms import columns, dead_letters
 from transforms.errors import RunError
-from transforms.formats.base import Format
-from transforms.records import Chunk, Feature, Layout, Rows
+from transforms.formats.base import Block, Format
+from transforms.records import Feature, Layout
 from transforms.saved_model.model import Contract, Model
 from transforms.scoring.groups import by_shape
 from transforms.scoring.score import score
@@ -70,14 +70,13 @@ class Rescored(NamedTuple):
 
 
 def rescore(
-    chunk: Chunk, data: bytes, part: bytes, dead: Sequence[int], wanted: Sequence[int], how: Scoring, called: Model
+    block: Block, part: Block, dead: Sequence[int], wanted: Sequence[int], how: Scoring, called: Model
 ) -> Iterator[Rescored]:
     """Scores some rows of a chunk again, each in a batch that holds nothing but copies of it.
 
     Args:
-        chunk: The chunk.
-        data: Its bytes.
-        part: The bytes of its part, decompressed.
+        block: The rows of the chunk.
+        part: The rows of its part.
         dead: Positions of its dead letters.
         wanted: Which ones of its joined rows: 0, 1, ….
         how: How they were scored.
@@ -86,28 +85,26 @@ def rescore(
     Raises:
         RunError: There are not as many joined rows.
     """
-    rows = how.format.rows(data, first=chunk.start == 0)
-    written = how.format.rows(part, first=False)
-    numbers = np.flatnonzero(~np.isin(rows.starts + chunk.start, np.array(dead, np.int64)))
+    numbers = np.flatnonzero(~np.isin(block.positions, np.array(dead, np.int64)))
     if max(wanted) >= len(numbers):
-        raise RunError(f"{chunk.part} cannot be of these rows: {len(numbers)} of them are no dead letters")
-    # A part has the joined rows, or in a left join all rows.
-    places = numbers if len(written.starts) == len(rows.starts) else np.arange(len(numbers))
-    for number, place in zip(numbers[list(wanted)].tolist(), places[list(wanted)].tolist(), strict=True):
-        start = int(rows.starts[number])
-        key = f"{chunk.source}#{chunk.start + start}"
-        alone = Rows(rows.starts[[number]], rows.ends[[number]])
-        found = (
-            how.format.sample(part[written.starts[place] : written.ends[place]]) if place < len(written.starts) else []
+        raise RunError(
+            f"the part cannot be of these rows of {block.source}: {len(numbers)} of them are no dead letters"
         )
+    # A part has the joined rows, or in a left join all rows.
+    written = len(part.positions)
+    places = numbers if written == len(block.positions) else np.arange(len(numbers))
+    for number, place in zip(numbers[list(wanted)].tolist(), places[list(wanted)].tolist(), strict=True):
+        alone, key = block.take([number]), dead_letters.key(block, number)
+        found = part.take([place]).values() if place < written else []
         if not found:
             made = Rescored(key, Agreement.OTHER, "its row in the part", "there is none")
-        elif other := _other_row(how.format.sample(data[start : alone.ends[0]]), found[0], key, how.layout):
+        elif other := _other_row(alone.values(), found[0], key, how.layout):
             made = Rescored(key, Agreement.OTHER, *other)
         else:
-            made = _rescore_row(key, data, alone, found[0], how, called)
-        if made.agreement is Agreement.OTHER and how.format.traits.line_end:
-            made = made._replace(line=data.count(how.format.traits.line_end, 0, start))
+            made = _rescore_row(key, alone, found[0], how, called)
+        if made.agreement is Agreement.OTHER:
+            lines = block.line_numbers([number])
+            made = made._replace(line=lines[0] if lines else None)
         yield made
 
 
@@ -124,8 +121,8 @@ def _other_row(
     return None
 
 
-def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
-    inputs, bad = how.format.read(data, alone, how.features)
+def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
+    inputs, bad = alone.inputs(how.features)
     if not bad:
         arrays = next(by_shape(inputs, how.features)).whole
         scored = score(called, how.contract, arrays, 1, how.batch_size, keep_non_finite=how.keep_non_finite)
@@ -136,7 +133,7 @@ def _rescore_row(key: str, data: bytes, alone: Rows, found: dict[str, Any], how:
     predicted = how.layout.predictions_in(found)
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
-        agreement = agree(array, predicted.get(name), float_dtype=how.format.traits.float_dtype)
+        agreement = agree(array, predicted.get(name), float_dtype=how.format.reader.traits.float_dtype)
         if agreement is Agreement.OTHER:
             return Rescored(
                 key,

@@ -46,15 +46,16 @@ def open_version(path: str, version: str) -> Iterator[IO[bytes]]:
             raise _changed(path) from error
 
 
-def read_chunk(chunk: Chunk) -> bytes:
-    """The bytes of a chunk.
+@contextlib.contextmanager
+def open_chunk(chunk: Chunk) -> Iterator[IO[bytes]]:
+    """Opens the file that holds the rows of a chunk.
 
     Raises:
-        RunError: The file cannot be read, ends early, or is another than the one that was planned.
+        RunError: The file cannot be read, or is another than the one that was planned.
     """
     try:
         with open_version(chunk.data, chunk.version) as file:
-            return files.read_of(file, chunk.data, chunk.start, chunk.end)
+            yield file
     except OSError as error:
         raise RunError(f"{chunk.data} cannot be read: {error}; see that it is there, and run again") from error
 

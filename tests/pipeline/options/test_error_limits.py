@@ -19,10 +19,10 @@ from pipeline.job.stop_early import Watch
 from pipeline.options.error_limits import ALL, ErrorLimits, Limit
 from tests.conftest import Result
 from tests.support import models
+from tests.support.blocks import read
 from transforms import columns
 from transforms.errors import StoppedError, UsageError
-from transforms.formats.jsonl import jsonl
-from transforms.formats.tfrecord import tfrecord
+from transforms.formats import jsonl, tfrecord
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, PartReceipt, Predictions, Receipt, Source, pack_bad
 from transforms.split_into_chunks import DEFLATE
@@ -278,9 +278,9 @@ def test_the_briefest_line_that_is_good_has_the_least_bytes(fields: list[tuple[s
     line = json.dumps(
         {n: value(d, () if s == (1,) else s) for n, d, s in fields}, ensure_ascii=False, separators=(",", ":")
     ).encode()
-    inputs, bad = jsonl.FORMAT.read(line, jsonl.FORMAT.rows(line, first=False), features)
+    inputs, bad = read(jsonl.FORMAT, line, features)
     assert (inputs.num_rows, bad) == (1, [])
-    assert jsonl.FORMAT.least_bytes(features) == len(line + b"\n")
+    assert jsonl.FORMAT.reader.least_bytes(features) == len(line + b"\n")
 
 
 def value(dtype: str, shape: tuple[int, ...]) -> Any:
@@ -291,8 +291,8 @@ def value(dtype: str, shape: tuple[int, ...]) -> Any:
 
 def test_stacked_and_shared_fields_count_once() -> None:
     stacked = Feature("m", "float32", (2,), ("a", "b"))
-    assert jsonl.FORMAT.least_bytes([stacked, Feature("n", "float32", (), ("a",))]) == len('{"a":0,"b":0}\n')
-    assert tfrecord.FORMAT.least_bytes([stacked]) == 16 + len("ab") + 2
+    assert jsonl.FORMAT.reader.least_bytes([stacked, Feature("n", "float32", (), ("a",))]) == len('{"a":0,"b":0}\n')
+    assert tfrecord.FORMAT.reader.least_bytes([stacked]) == 16 + len("ab") + 2
 
 
 def test_an_example_takes_more_than_the_least_bytes() -> None:
@@ -300,11 +300,11 @@ def test_an_example_takes_more_than_the_least_bytes() -> None:
 
     features = [Feature("x", "float32", (3,), ("x",)), Feature("s", "string", (2,), ("s",))]
     data = written([example(x=ints(0, 0, 0), s=texts(b"", b""))])
-    inputs, bad = tfrecord.FORMAT.read(data, tfrecord.FORMAT.rows(data, first=True), features)
+    inputs, bad = read(tfrecord.FORMAT, data, features)
     assert (inputs.num_rows, bad) == (1, [])
     assert isinstance(columns.to_array(inputs["x"], features[0]).tolist(), list)
     assert pa.types.is_binary(inputs["s"].type.value_type)
-    assert tfrecord.FORMAT.least_bytes(features) <= len(data)
+    assert tfrecord.FORMAT.reader.least_bytes(features) <= len(data)
 
 
 # On real files

@@ -14,8 +14,9 @@ from pipeline.plan import batch_size, preflight, sample
 from pipeline.plan.batch_dependence import Verdict
 from tests.conftest import Result
 from tests.support import models
+from tests.support.blocks import block_of
 from transforms.compat import tensorflow
-from transforms.formats.jsonl import jsonl
+from transforms.formats import jsonl
 from transforms.records import Feature
 from transforms.saved_model.loader import ALL_CORES, ONE_CORE, Loading, load
 from transforms.saved_model.model import Contract, Model, Tensor
@@ -79,7 +80,7 @@ def test_no_call_before_a_run_has_more_large_rows_than_the_run_s_own_calls() -> 
     called, contract = Model({"x": x}, {"n": y}, call), Contract("s", (x,), (y,))
     rows = [{"x": chr(97 + row) * (1 << 20)} for row in range(4)]
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    beginning = sample.Sample(jsonl.FORMAT, data, rows, 1 << 25, len(data), ())
+    beginning = sample.Sample(jsonl.FORMAT.reader, block_of(jsonl.FORMAT, data), rows, 1 << 25, len(data), ())
     options, _ = parse_run(["--input=i", "--model=m", "--output=o"], "run")
     features = (Feature("x", "string", (), ("x",)),)
     size = batch_size.choose(options, options.accelerator, beginning, contract, features, 12_288)

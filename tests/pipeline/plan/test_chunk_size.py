@@ -19,19 +19,16 @@ from pipeline.plan import chunk_size
 from pipeline.plan.chunk_size import CHUNK_BYTES, PREDICTION_BYTES, choose, row_bytes
 from tests.conftest import Result
 from tests.support import models
+from tests.support.blocks import cut
 from tests.support.examples import written
-from transforms.formats.base import Format
-from transforms.formats.jsonl import jsonl, split
-from transforms.formats.tfrecord import tfrecord
+from transforms.formats import jsonl, tfrecord
+from transforms.formats.jsonl import split
+from transforms.formats.tfrecord import split as framing
 from transforms.records import Feature
 from transforms.saved_model.loader import load
 from transforms.saved_model.model import Tensor
 
 X = (Feature("x", "float32", (3,), ("x",)),)
-
-
-def cut(fmt: Format, data: bytes, chunk_bytes: int, chunk_rows: int | None) -> list[int]:
-    return list(fmt.split(io.BytesIO(data), len(data), chunk_bytes, chunk_rows)) if data else [0]
 
 
 def expected(ends: list[int], chunk_bytes: int, chunk_rows: int | None) -> list[int]:
@@ -66,15 +63,15 @@ def test_records_are_cut_after_so_many_bytes_or_rows(
 ) -> None:
     data = written(records)
     ends = np.cumsum([len(record) + 16 for record in records]).tolist()
-    with mock.patch.object(tfrecord, "BLOCK_BYTES", block):
+    with mock.patch.object(framing, "BLOCK_BYTES", block):
         assert cut(tfrecord.FORMAT, data, chunk_bytes, chunk_rows) == expected(ends, chunk_bytes, chunk_rows)
 
 
 @given(st.integers(1, 1 << 40), st.none() | st.integers(1, 1 << 30))
 def test_a_chunks_predictions_are_bounded(row: int, chunk_bytes: int | None) -> None:
-    found = choose(chunk_bytes, row, 0, jsonl.FORMAT, X)
+    found = choose(chunk_bytes, row, 0, jsonl.FORMAT.reader, X)
     assert found.bytes == (chunk_bytes or CHUNK_BYTES)
-    rows = found.rows if found.rows is not None else found.bytes // jsonl.FORMAT.least_bytes(X)
+    rows = found.rows if found.rows is not None else found.bytes // jsonl.FORMAT.reader.least_bytes(X)
     assert rows * row <= max(PREDICTION_BYTES, row)
     assert 2 * rows * row > PREDICTION_BYTES or rows * row > PREDICTION_BYTES - 96 * row or found.rows is None
     assert rows < 96 or rows % 96 == 0 or found.rows is None

@@ -185,12 +185,14 @@ from pipeline.compat import startup
 startup.begin()
 from pipeline.plan.memory import private_bytes
 from transforms.errors import RunError
-from transforms.formats.jsonl import jsonl
+from tests.support.blocks import block_of
+from transforms.formats import jsonl
 from transforms.records import Feature
 size, step, count = map(int, sys.argv[1:])
 data = b'{"x": 1}\\n' * 1000 + b'{"x": 2, "s": "' + b"y" * size + b'"}'
-rows = jsonl.FORMAT.rows(data, first=True)
-jsonl.FORMAT.read(data[:9], jsonl.FORMAT.rows(data[:9], first=True), [Feature("x", "float32", (), ("x",))])
+block = block_of(jsonl.FORMAT, data)
+len(block.positions)
+block_of(jsonl.FORMAT, data[:9]).inputs([Feature("x", "float32", (), ("x",))])
 codes = []
 for number in range(count):
     child = os.fork()
@@ -198,7 +200,7 @@ for number in range(count):
         limit = private_bytes("self") + number * step
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         try:
-            jsonl.FORMAT.read(data, rows, [Feature("x", "float32", (), ("x",))])
+            block.inputs([Feature("x", "float32", (), ("x",))])
         except (RunError, MemoryError):
             os._exit(1)
         os._exit(0)

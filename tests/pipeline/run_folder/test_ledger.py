@@ -21,7 +21,7 @@ WRITTEN = {"a-0": 50, "a-1": 50, "_keyjoin/dead_letters/a-0.jsonl": 20, "_keyjoi
 
 
 def test_a_ledger_that_adds_up() -> None:
-    assert list(problems(SOURCES, NOW, GOOD, WRITTEN)) == []
+    assert list(problems(SOURCES, NOW, GOOD, WRITTEN, "byte")) == []
     assert total(GOOD) == Totals(6, 4, {"null": 2}, 2, 30, 100, 2, 16, 1, {})
     filled = [GOOD[0]._replace(filled={"x": 2}), GOOD[1]._replace(filled={"a": 1, "x": 1})]
     assert list(total(filled).filled.items()) == [("a", 1), ("x", 3)]
@@ -69,5 +69,5 @@ def test_a_ledger_that_adds_up() -> None:
     ],
 )
 def test_what_does_not_add_up_is_found(parts: list, now: dict, written: dict, message: str) -> None:
-    found = list(problems(SOURCES, now, parts, written))
+    found = list(problems(SOURCES, now, parts, written, "byte"))
     assert any(re.search(message, text) for text in found), found

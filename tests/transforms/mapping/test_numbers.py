@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import blocks
 from transforms.columns import to_array
-from transforms.formats.jsonl import jsonl
+from transforms.formats import jsonl
+from transforms.formats.jsonl import diagnose
 from transforms.records import Feature
 
 DTYPES = ("int8", "uint8", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64", "bfloat16")
@@ -21,7 +23,7 @@ DTYPES = ("int8", "uint8", "int32", "uint32", "int64", "uint64", "float16", "flo
 def read(lines: list[str], *features: Feature) -> tuple[list[Any], list[Any]]:
     """Values of the good rows, and (row, reason) of the bad ones."""
     data = "".join(f"{line}\n" for line in lines).encode()
-    inputs, bad = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), features)
+    inputs, bad = blocks.read(jsonl.FORMAT, data, features)
     return to_array(inputs[features[0].name], features[0]).tolist(), [(one.row, one.reason) for one in bad]
 
 
@@ -113,8 +115,8 @@ def test_a_column_of_strings_is_read_at_once(monkeypatch: pytest.MonkeyPatch) ->
     """A whole file of strings must not be parsed line by line."""
     lines = [f'{{"a": "{n}", "b": {n}.0}}' for n in range(5_000)]
     parsed = []
-    parse = jsonl.diagnose.parse
-    monkeypatch.setattr(jsonl.diagnose, "parse", lambda line: parsed.append(line) or parse(line))
+    parse = diagnose.parse
+    monkeypatch.setattr(diagnose, "parse", lambda line: parsed.append(line) or parse(line))
     features = field("int64"), Feature("y", "int32", (), ("b",))
     assert read(lines, *features) == (list(range(5_000)), [])
     assert len(parsed) < 10

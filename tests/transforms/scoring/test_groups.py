@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
+from tests.support.blocks import block_of
 from tests.support.examples import example, features_of, floats, ints, read_back, written
 from transforms import columns
 from transforms.errors import ModelError, RunError
-from transforms.formats import load
+from transforms.formats import jsonl, load
 from transforms.formats.base import Format
-from transforms.formats.jsonl import jsonl
 from transforms.formats.jsonl.encode import encode
 from transforms.mapping.nested import row_shapes
 from transforms.predict import KeyedChunkHandler, from_ipc
@@ -62,11 +62,11 @@ def score(data: bytes, feature: Feature, batch_size: int, fmt: Format) -> tuple[
     """The recorded model, the predictions of the rows, None where there is none, and the calls' rows."""
     called = Recorded(len(feature.shape))
     handler = KeyedChunkHandler(lambda: called.model, called.contract, (feature,), batch_size)
-    rows = fmt.rows(data, first=True)
-    inputs, unread = fmt.read(data, rows, (feature,))
+    block = block_of(fmt, data)
+    inputs, unread = block.inputs((feature,))
     (result,) = handler.run_inference([Features("k", inputs)], called.model)
     made = result.inference
-    found: list[Any] = [None] * len(rows.starts)
+    found: list[Any] = [None] * len(block.positions)
     read_ = np.delete(np.arange(len(found)), [bad.row for bad in unread])
     scored = np.delete(read_, [bad.row for bad in unpack_bad(made.bad)])
     batch = from_ipc(made.columns)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from keyjoin import KeyedPredict
 from tests.conftest import Result
 from tests.support import models
+from tests.support.blocks import read
 from transforms.errors import ModelError, UsageError
-from transforms.formats.jsonl import jsonl
+from transforms.formats import jsonl
 from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad
 from transforms.saved_model.model import Contract, Model, Tensor
@@ -73,7 +74,7 @@ def test_rows_get_their_own_predictions_and_a_long_one_costs_itself(
 ) -> None:
     called = Masking(20)
     lines = b"".join(json.dumps({"tokens": list(range(n))}).encode() + b"\n" for n in lengths)
-    inputs, unread = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=True), (PADDED,))
+    inputs, unread = read(jsonl.FORMAT, lines, (PADDED,))
     handler = KeyedChunkHandler(lambda: called.model, called.contract, (PADDED,), batch_size)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(groups, "CALL_BYTES", call_bytes)
@@ -88,7 +89,7 @@ def test_rows_get_their_own_predictions_and_a_long_one_costs_itself(
 def test_rows_of_like_lengths_are_called_together() -> None:
     called = Masking(100)
     lines = b"".join(json.dumps({"tokens": [1] * n}).encode() + b"\n" for n in [1, 90, 2, 91] * 96)
-    inputs, _ = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=True), (PADDED,))
+    inputs, _ = read(jsonl.FORMAT, lines, (PADDED,))
     handler = KeyedChunkHandler(lambda: called.model, called.contract, (PADDED,), 192)
     list(handler.run_inference([Features("k", inputs)], called.model))
     assert sorted(called.shapes) == [(192, 2), (192, 91)]

@@ -19,6 +19,8 @@ from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, floats, written
 from tests.support.verified import FULL, PART, flip, forge, model_of
+from transforms.formats.base import Block
+from transforms.formats.jsonl.read import LinesBlock
 from transforms.records import Chunk, PartReceipt
 from transforms.scoring.rescore import Agreement, agree
 from transforms.storage import files
@@ -164,9 +166,9 @@ class TestRescore:
 def shifted(original: Any) -> Any:
     """Looks for each row in the place of the next one."""
 
-    def call(chunk: Any, data: bytes, part: bytes, *rest: Any) -> Any:
-        first, *others = part.splitlines(keepends=True)
-        return original(chunk, data, b"".join([*others, first]), *rest)
+    def call(block: Block, part: LinesBlock, *rest: Any) -> Any:
+        first, *others = part.data.splitlines(keepends=True)
+        return original(block, LinesBlock("", b"".join([*others, first])), *rest)
 
     return call
 

@@ -1,13 +1,14 @@
 """A source is read in the version that was planned, or the run fails; one file is one source, whatever leads to it."""
 
+import contextlib
 import gzip
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given as given_any
@@ -21,6 +22,7 @@ from tests.support.store import Store, running
 from transforms import formats
 from transforms.errors import RunError
 from transforms.read_chunk import read_chunk
+from transforms.records import Chunk
 from transforms.split_into_chunks import chunks_of
 from transforms.storage import files, lookup, versions
 from transforms.storage.paths import normal
@@ -129,17 +131,19 @@ def test_one_that_is_replaced_and_put_back_fails_the_run(
     source: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was read in between is of another file, and when the run ends nothing shows it."""
-    kept, read = source.with_name("_kept"), versions.read_chunk
+    kept, opened = source.with_name("_kept"), versions.open_chunk
 
-    def swapped(*given: Any) -> bytes:
+    @contextlib.contextmanager
+    def swapped(chunk: Chunk) -> Iterator[IO[bytes]]:
         os.rename(source, kept)
         source.write_bytes(NEW)
         try:
-            return read(*given)
+            with opened(chunk) as file:
+                yield file
         finally:
             os.replace(kept, source)
 
-    at_the_second_wave(monkeypatch, lambda: monkeypatch.setattr(versions, "read_chunk", swapped))
+    at_the_second_wave(monkeypatch, lambda: monkeypatch.setattr(versions, "open_chunk", swapped))
     refused(run(), source)
 
 
@@ -156,14 +160,14 @@ def test_a_gzip_source_that_is_written_while_it_is_unpacked(tmp_path: Path, monk
 
     monkeypatch.setattr(files, "write_whole", meanwhile)
     with pytest.raises(RunError, match=r"a.jsonl.gz changed during the run"):
-        chunks_of(planned, formats.load("jsonl"), 400, None, str(tmp_path / "temp"))
+        chunks_of(planned, formats.load("jsonl").reader, 400, None, str(tmp_path / "temp"))
 
 
 def test_a_source_that_is_replaced_before_its_first_chunk(source: Path) -> None:
     (planned,) = name_sources(find([str(source)]), ".jsonl").sources
     put_another(source)
     with pytest.raises(RunError, match="changed during the run"):
-        list(chunks_of(planned, formats.load("jsonl"), 400, None, "temp"))
+        list(chunks_of(planned, formats.load("jsonl").reader, 400, None, "temp"))
 
 
 def test_verify_tells_a_source_that_changed_since_from_one_that_was_not_read_as_it_is(
@@ -206,13 +210,13 @@ class TestObjects:
         path = store.put(f"in/{name}", old)
         (planned,) = name_sources(find(["gs://bucket/in/"]), ".jsonl").sources
         assert (planned.version, planned.updated > 0) == (lookup.match(path)[0].version, True)
-        fmt = formats.load("jsonl")
+        reader = formats.load("jsonl").reader
 
         def read() -> None:
-            for number, chunk in enumerate(chunks_of(planned, fmt, 400, None, str(tmp_path))):
+            for number, chunk in enumerate(chunks_of(planned, reader, 400, None, str(tmp_path))):
                 if number == after:
                     store.put(f"in/{name}", new)
-                read_chunk(chunk, fmt, ())
+                read_chunk(chunk, reader, ())
 
         if name.endswith("z"):  # its copy is whole, and of what was planned
             read()
@@ -224,7 +228,7 @@ class TestObjects:
         (planned,) = name_sources(find(["gs://bucket/in/*"]), ".jsonl").sources
         store.clear()
         with pytest.raises(RunError, match=r"in/a.jsonl changed during"):
-            list(chunks_of(planned, formats.load("jsonl"), 400, None, "temp"))
+            list(chunks_of(planned, formats.load("jsonl").reader, 400, None, "temp"))
 
 
 class TestOneFile:

@@ -31,7 +31,7 @@ def wrapped(data: bytes, rows: Rows) -> tuple[bytes, Rows]:
         return b"", rows
     lines = columns.join([text(HEAD), columns.gather(data, starts, ends), text(TAIL)])
     bounds = np.concatenate([[0], np.cumsum(columns.sizes(lines))]).astype(np.int64)
-    return columns.contents(lines).to_pybytes(), Rows(bounds[:-1], bounds[1:] - 1, rows.blank, rows.places)
+    return columns.contents(lines).to_pybytes(), Rows(bounds[:-1], bounds[1:] - 1, rows.blank)
 
 
 def inner(line: bytes) -> bytes:

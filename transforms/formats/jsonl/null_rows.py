@@ -12,36 +12,41 @@ from collections.abc import Collection, Sequence
 
 from transforms import dead_letters
 from transforms.formats.jsonl import diagnose, instances, pick_fields
-from transforms.records import BadRow, Chunk, Layout, Rows
+from transforms.formats.jsonl.read import LinesBlock
+from transforms.records import BadRow, Layout
 
 
-def lines(
-    chunk: Chunk, data: bytes, rows: Rows, bad: Sequence[BadRow], unreadable: Collection[int], layout: Layout
-) -> dict[int, bytes]:
+def unreadable(block: LinesBlock, bad: Sequence[BadRow], layout: Layout) -> frozenset[int]:
+    """The bad rows that are not one object, whatever its fields, to the reader; or not one value."""
+    numbers = [one.row for one in bad]
+    if layout.instance:
+        raws = zip(numbers, block.raw(numbers).to_pylist(), strict=True)
+        return frozenset(number for number, raw in raws if diagnose.syntax(raw) is not None)
+    _, refused = block.take(numbers).inputs(())
+    return frozenset(numbers[one.row] for one in refused)
+
+
+def lines(block: LinesBlock, bad: Sequence[BadRow], unreadable: Collection[int], layout: Layout) -> dict[int, bytes]:
     """A line for each bad row, by its number and in order.
 
     Args:
-        chunk: The chunk.
-        data: Its bytes.
-        rows: Where its rows lie.
+        block: The rows of a chunk.
         bad: The bad ones, in order.
         unreadable: Numbers of those that are not one object to the reader.
         layout: What stands in an output row.
     """
-    return {one.row: _line(chunk, data, rows, one, layout, is_object=one.row not in unreadable) for one in bad}
+    return {one.row: _line(block, one, layout, is_object=one.row not in unreadable) for one in bad}
 
 
-def _line(chunk: Chunk, data: bytes, rows: Rows, bad: BadRow, layout: Layout, *, is_object: bool) -> bytes:
-    raw = data[rows.starts[bad.row] : rows.ends[bad.row]]
+def _line(block: LinesBlock, bad: BadRow, layout: Layout, *, is_object: bool) -> bytes:
+    raw = block.data[block.rows.starts[bad.row] : block.rows.ends[bad.row]]
     names = _names(raw) if is_object else None
     stays = layout.whole_row and names is not None and not set(names) & set(layout.added)
     added = [_member(name, b"null") for name in layout.predicted]
     row = instances.inner(raw) if layout.instance else raw
     added.append(_member(layout.error or "", dead_letters.error(bad, None if stays or not layout.whole_row else row)))
     if layout.key:
-        added.append(
-            _member(layout.key, json.dumps(dead_letters.key(chunk, rows, bad.row), ensure_ascii=False).encode())
-        )
+        added.append(_member(layout.key, json.dumps(dead_letters.key(block, bad.row), ensure_ascii=False).encode()))
     if stays:
         brace = raw.rindex(b"}")
         return raw[:brace] + (b", " if names else b"") + b", ".join(added) + raw[brace:] + b"\n"

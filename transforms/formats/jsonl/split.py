@@ -1,10 +1,12 @@
 """Where lines lie: the borders of chunks and rows, and the first and last byte that is no space."""
 
 import io
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
 
+from transforms.formats.base import Cut
 from transforms.records import Positions, Rows
 
 NEWLINE = 0x0A
@@ -14,6 +16,17 @@ SPACE_STEPS = 16  # lines are trimmed side by side for so many bytes, then one b
 BOM = b"\xef\xbb\xbf"
 SEARCH_BYTES = 1 << 18
 LONG_LINE = 512  # bytes: where lines are as long as that, it is faster to go from one to the next
+
+
+def cuts(file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None) -> Iterator[Cut]:
+    """Cuts a file behind a newline after `chunk_bytes` or `chunk_rows` lines, blank ones too, and at its end."""
+    end = 0
+    while end < size:
+        start, most = end, end + chunk_bytes - 1
+        end = min(after_newline(file, most), size)
+        if chunk_rows:
+            end = after_lines(file, start, end, chunk_rows)
+        yield Cut(end, end - start)
 
 
 def rows(data: bytes, *, first: bool) -> Rows:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,38 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.columns import Fragments
-from transforms.formats import slices
-from transforms.formats.base import Joined
+from transforms.formats import blocks, slices
+from transforms.formats.base import Block, Joined
 from transforms.formats.jsonl import encode, null_rows, pick_fields, split
 from transforms.formats.jsonl.encode import text
-from transforms.records import PREDICTION, BadRow, Chunk, Layout, Positions, Rows, without
+from transforms.formats.jsonl.read import LinesBlock
+from transforms.records import PREDICTION, BadRow, Layout, Positions, without
 from transforms.threads import in_threads
 
 
-def write(
-    chunk: Chunk,
-    data: bytes,
-    rows: Rows,
-    bad: Sequence[BadRow],
-    unreadable: Collection[int],
-    predictions: pa.RecordBatch,
-    layout: Layout,
+class JsonLinesWriter:
+    """Writes JSON Lines, see `transforms.formats.base.Writer`."""
+
+    def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
+        """Splices predictions into their lines."""
+        own = blocks.own(block, LinesBlock)
+        unreadable = null_rows.unreadable(own, bad, layout) if layout.error else frozenset()
+        return _write(own.wrapped() if layout.instance else own, bad, unreadable, predictions, layout)
+
+    def read_back(self, part: bytes) -> LinesBlock:
+        """Makes a block of the lines of a part."""
+        return LinesBlock("", part)
+
+    def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
+        """Puts the lines of parts into their order."""
+        return blocks.merge(LinesBlock, parts)
+
+
+def _write(
+    block: LinesBlock, bad: Sequence[BadRow], unreadable: Collection[int], predictions: pa.RecordBatch, layout: Layout
 ) -> Joined:
-    """Joins predictions to their rows; see `transforms.formats.base.Format`, and for `unreadable` `json_null`."""
+    """Joins predictions to their rows; for `unreadable` see `null_rows`."""
+    data, rows = block.data, block.rows
     if not data.endswith(b"\n"):
         data += b"\n"  # every output row ends a line, also that of a last line which did not
     numbers = without(len(rows.starts), bad)
@@ -36,9 +50,7 @@ def write(
         kept = ~np.isin(numbers, [b.row for b in refused])
         numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
     starts, ends = rows.starts[numbers], rows.ends[numbers]
-    nulls = {}
-    if layout.error:
-        nulls = null_rows.lines(chunk, data, rows, sorted([*bad, *refused]), unreadable, layout)
+    nulls = null_rows.lines(block, sorted([*bad, *refused]), unreadable, layout) if layout.error else {}
     step = slices.row_count(len(rows.starts), len(data) + predictions.nbytes)
 
     def write_slice(first: int) -> list[Any]:
@@ -49,16 +61,16 @@ def write(
         if layout.error:
             members.append(_member(layout.error, [text("null")]))
         if layout.key:
-            members.append(_member(layout.key, _keys(chunk, rows.places[numbers[part]])))
+            members.append(_member(layout.key, _keys(block.source, block.positions[numbers[part]])))
         if layout.whole_row:
-            blocks = _splice(data, starts[part], ends[part], _comma_joined(members))
+            made = _splice(data, starts[part], ends[part], _comma_joined(members))
         else:
-            blocks = _assemble(picked, part, members)
+            made = _assemble(picked, part, members)
         missing = slices.between(nulls, first, first + step)
-        return _merged(blocks, numbers[part], missing) if missing else blocks
+        return _merged(made, numbers[part], missing) if missing else made
 
-    blocks = in_threads(write_slice, range(0, len(rows.starts), step))
-    return Joined(itertools.chain.from_iterable(blocks), refused)
+    made = in_threads(write_slice, range(0, len(rows.starts), step))
+    return Joined(itertools.chain.from_iterable(made), refused)
 
 
 def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -> list[Any]:
@@ -73,9 +85,9 @@ def _member(name: str, value: Fragments) -> Fragments:
     return [text(f"{json.dumps(name, ensure_ascii=False)}: "), *value]
 
 
-def _keys(chunk: Chunk, places: Positions) -> Fragments:
-    prefix = json.dumps(f"{chunk.source}#", ensure_ascii=False)[:-1]
-    return [text(prefix), pa.array(places + chunk.start).cast(pa.string()), text('"')]
+def _keys(source: str, positions: Positions) -> Fragments:
+    prefix = json.dumps(f"{source}#", ensure_ascii=False)[:-1]
+    return [text(prefix), pa.array(positions).cast(pa.string()), text('"')]
 
 
 def _comma_joined(members: Sequence[Fragments]) -> Fragments:

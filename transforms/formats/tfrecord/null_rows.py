@@ -10,39 +10,36 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from transforms import columns, dead_letters
-from transforms.formats.tfrecord import write
+from transforms.formats.tfrecord.encode import encode
+from transforms.formats.tfrecord.pick_fields import pick
+from transforms.formats.tfrecord.read import RecordBlock
+from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Layout, Rows
+from transforms.records import BadRow, Layout
 
 DAMAGED = (Reason.CORRUPT.value, Reason.NOT_EXAMPLE.value)
 
 
-def records(
-    chunk: Chunk, data: bytes, rows: Rows, records: Rows, bad: Sequence[BadRow], layout: Layout
-) -> dict[int, bytes]:
+def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
     """A serialized Example for each bad row, by its number and in order.
 
     Args:
-        chunk: The chunk.
-        data: Its bytes.
-        rows: Where its rows lie.
-        records: Where they lie without their frames.
+        block: The rows of a chunk.
         bad: The bad ones, in order.
         layout: What stands in an output row.
     """
     heads, errors = [], []
-    for one in bad:
-        record = data[records.starts[one.row] : records.ends[one.row]]
-        picked = None if one.reason in DAMAGED else write.pick(record, layout)
+    for one, raw in zip(bad, block.raw([one.row for one in bad]).to_pylist(), strict=True):
+        picked = None if one.reason in DAMAGED else pick(raw[HEADER:-FOOTER], layout)
         head = picked if isinstance(picked, bytes) else None
         hidden = layout.whole_row and head is None
         heads.append(head or b"")
-        errors.append(dead_letters.error(one, data[rows.starts[one.row] : rows.ends[one.row]] if hidden else None))
+        errors.append(dead_letters.error(one, raw if hidden else None))
     pieces = [
         pa.array(heads, pa.large_binary()),
-        write.encode(layout.error or "", pa.array(errors, pa.binary())),
+        encode(layout.error or "", pa.array(errors, pa.binary())),
     ]
     if layout.key:
-        keys = [dead_letters.key(chunk, rows, one.row).encode() for one in bad]
-        pieces.append(write.encode(layout.key, pa.array(keys, pa.binary())))
+        keys = [dead_letters.key(block, one.row).encode() for one in bad]
+        pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
     return dict(zip([one.row for one in bad], columns.join(pieces).to_pylist(), strict=True))

@@ -1,271 +1,109 @@
-"""Inputs from tf.Examples.
+"""Reads TFRecord files of tf.train.Example: a row is a record with its frame."""
 
-What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they are
-laid out alike, see `example_alike`, or have lists of the same kinds, see `_decode_many`: only faster ways to the
-same answer.
-"""
-
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+import contextlib
+import functools
+from collections.abc import Collection, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-from tensorflow_metadata.proto.v0 import schema_pb2
-from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
 from transforms import columns
-from transforms.dtypes import STRING
-from transforms.formats.tfrecord import same_layout
-from transforms.formats.tfrecord.parse import BYTES, FLOATS, INTS, LIST_NAMES, Values, parse
-from transforms.mapping import defaults
+from transforms.errors import RunError
+from transforms.formats import blocks, slices
+from transforms.formats.base import Cut, RowTraits
+from transforms.formats.slices import Found
+from transforms.formats.tfrecord import decode, parse, split
+from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.reasons import Reason
-from transforms.records import Feature, Mask, Positions
+from transforms.records import BadRow, Chunk, Feature, Rows, Unit
 
-DECODE_ROWS = 8_192  # in larger batches the decoder takes twice as long a row
-LIST_TYPES = {FLOATS: schema_pb2.FLOAT, INTS: schema_pb2.INT, BYTES: schema_pb2.BYTES}
-
-
-def decode(
-    records: pa.LargeBinaryArray, features: Sequence[Feature]
-) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
-    """The model's inputs of the records that fit, a column a feature.
-
-    Numbers of a float input may be integers. Of a name given twice the last one counts, as everywhere in
-    protobuf.
-
-    Args:
-        records: Serialized Examples, or what should be; side by side, as of `columns.gather`.
-        features: What the model needs.
-
-    Returns:
-        The inputs, and of each record that does not fit its number, with a reason code and a message.
-    """
-    block = _decode(records, _fields(features))
-    fitting = _fitting(block.lists, len(block.read), features)
-    good, lists = block.read[fitting], block.lists
-    if not fitting.all():
-        lists = {field: column.filter(pa.array(fitting)) for field, column in lists.items()}
-    whole = records.take(pa.array(good)).to_pylist() if any(not f.fields for f in features) else []
-    arrays = [_input(feature, _filled(feature, lists), whole) for feature in features]
-    arrays += defaults.which(features, lambda at, number: _empty(lists[features[at].fields[number]]))
-    refused = np.ones(len(records), np.bool_)
-    refused[good] = False
-    unfit = np.flatnonzero(refused).tolist()
-    names = [*(feature.name for feature in features), *columns.default_columns(features).values()]
-    return pa.RecordBatch.from_arrays(arrays, names), {at: _explain(records[at].as_py(), features) for at in unfit}
+DIFFERS = "the checksum of its data is not the one that was written after it"
 
 
-def _fields(features: Sequence[Feature]) -> dict[str, str]:
-    """The fields to decode, each with the dtype of the inputs that it feeds."""
-    return {field: feature.dtype for feature in features for field in feature.fields}
+class RecordBlock(blocks.ByteBlock):
+    """Records in their frames, see `transforms.formats.base.Block`."""
+
+    traits = RowTraits(flat_lists=True, raw_feeds=True, float_dtype="float32")
+
+    def find(self) -> Rows:
+        """Finds the records, each with its frame."""
+        return split.rows(self.data)
+
+    @functools.cached_property
+    def records(self) -> Rows:
+        """Where the data of each row lies, without its frame."""
+        return _records(self.rows)
+
+    def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Decodes the features that the model needs.
+
+        Of a name given twice the last one counts, as everywhere in protobuf.
+        """
+        return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
+
+    def values(self) -> list[dict[str, Any]]:
+        """The records that are Examples, as feature -> list of values; None for a feature of no kind."""
+        records = self.records
+        bounds = zip(records.starts.tolist(), records.ends.tolist(), strict=True)
+        examples = [parse.parse(self.data[start:end]) for start, end in bounds]
+        return [
+            {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
+            for example in examples
+            if example is not None
+        ]
 
 
-def _kinds(dtype: str) -> str:
-    """The lists that an input of a dtype may be fed from, the likeliest first."""
-    if dtype == STRING:
-        return BYTES
-    return FLOATS + INTS if "float" in dtype else INTS
+class TFRecordReader:
+    """Reads TFRecord files, see `transforms.formats.base.Reader`."""
+
+    name = "tfrecord"
+    unit: Unit = "byte"
+    traits = RecordBlock.traits
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
+        """Cuts a file behind records; raises a RunError where a header is damaged or the file ends in a record."""
+        return split.cuts(file, size, chunk_bytes, chunk_rows)
+
+    def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> RecordBlock:  # noqa: ARG002
+        """Reads the records of a chunk with all of their fields."""
+        return RecordBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start)
+
+    def sample(self, file: IO[bytes], size: int) -> RecordBlock:
+        """Reads the first records that are whole.
+
+        Raises:
+            RunError: The file does not begin with a record.
+        """
+        data, end = file.read(size), 0
+        if len(data) >= HEADER and split.data_length(data[:HEADER]) is None:
+            list(split.record_ends(data, 0, len(data)))  # says what is wrong
+        with contextlib.suppress(RunError):
+            for end in split.record_ends(data, 0, len(data)):  # noqa: B007  the last one counts
+                pass
+        return RecordBlock("", data[:end], 0)
+
+    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> RecordBlock:
+        """Makes a block of records in their frames."""
+        return blocks.parse(RecordBlock, self.name, raws, positions, source)
+
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A frame, the names of the features, and a byte for each of their values."""
+        counts = {field: decode.value_count(feature) for feature in features for field in feature.fields}
+        return HEADER + FOOTER + sum(len(field.encode()) + count for field, count in counts.items())
 
 
-def _leaf(dtype: str) -> pa.DataType:
-    """What the values for inputs of a dtype are decoded to."""
-    if dtype == STRING:
-        return pa.large_binary()
-    return columns.READ_AS[dtype] if "float" in dtype else pa.int64()
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
+    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
+    records = _records(rows)
+    examples = columns.gather(data, records.starts, records.ends)
+    differing = np.flatnonzero(split.data_checksums(examples) != split.written_checksums(data, records.ends))
+    intact = np.delete(np.arange(len(rows.starts)), differing)
+    inputs, refused = decode.decode(columns.pick(examples, intact), features)
+    bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
+    bad.update((int(intact[at]), why) for at, why in refused.items())
+    return inputs, sorted(bad.items())
 
 
-class _Block(NamedTuple):
-    """Decoded records.
-
-    Attributes:
-        read: Numbers of the records that are Examples, with no field of a wrong kind.
-        lists: Field -> a list of values for each of them, null where there is none.
-    """
-
-    read: Positions
-    lists: dict[str, pa.Array]
-
-
-def _decode(records: pa.LargeBinaryArray, fields: dict[str, str]) -> _Block:
-    kinds = {field: _kinds(dtype) for field, dtype in fields.items()}
-    blocks = [
-        _Block(numbers, {field: _cast(found, fields[field]) for field, found in lists.items()})
-        for numbers, lists in same_layout.groups(records, kinds)
-    ]
-    left = np.delete(np.arange(len(records)), np.concatenate([np.zeros(0, np.int64), *(b.read for b in blocks)]))
-    for at in range(0, len(left), DECODE_ROWS):
-        some = left[at : at + DECODE_ROWS]
-        block = _decode_many(records.take(pa.array(some)).to_pylist(), fields)
-        blocks.append(block._replace(read=some[block.read]))
-    return _in_order(blocks or [_decode_each([], fields)])
-
-
-def _in_order(blocks: Sequence[_Block]) -> _Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    read = np.concatenate([block.read for block in blocks])
-    order = np.argsort(read)
-    joined = {field: pa.concat_arrays([block.lists[field] for block in blocks]) for field in blocks[0].lists}
-    return _Block(read[order], {field: lists.take(pa.array(order)) for field, lists in joined.items()})
-
-
-def _cast(lists: pa.Array, dtype: str) -> pa.Array:
-    return pc.cast(lists, pa.large_list(_leaf(dtype)), safe=False)
-
-
-def _decode_many(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
-    """Decodes records at once, if all of them have lists of the same kinds as the first."""
-    schema = schema_pb2.Schema()
-    first = parse(records[0]) or {}
-    for field, dtype in fields.items():
-        kinds, values = _kinds(dtype), first.get(field)
-        kind = kinds[0] if values is None or values.dtype.kind not in kinds else values.dtype.kind
-        schema.feature.add(name=field, type=LIST_TYPES[kind])
-    try:
-        # A decoder that raised once stays broken, and threads cannot share one.
-        batch = ExamplesToRecordBatchDecoder(schema.SerializeToString()).DecodeBatch(records)
-    except RuntimeError:
-        return _decode_each(records, fields)
-    return _Block(np.arange(len(records)), {field: _cast(batch.column(field), d) for field, d in fields.items()})
-
-
-def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
-    """Decodes records one by one, to the same lists as at once: integers may stand among floats."""
-    kinds = [_kinds(dtype) for dtype in fields.values()]
-    found, read = [], []
-    for number, record in enumerate(records):
-        example = parse(record)
-        values = [] if example is None else [example.get(field) for field in fields]
-        if example is not None and all(v is None or v.dtype.kind in k for v, k in zip(values, kinds, strict=True)):
-            found.append(values)
-            read.append(number)
-    by_field = zip(*found, strict=True) if found else [()] * len(fields)
-    lists = {f: _listed(values, _leaf(d)) for (f, d), values in zip(fields.items(), by_field, strict=True)}
-    return _Block(np.array(read, np.int64), lists)
-
-
-def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
-    """A list of values a record, null where there is none."""
-    empty = np.zeros(0, _numpy(leaf))
-    given = [empty if values is None else values for values in found]
-    flat = np.concatenate([empty, *given], dtype=empty.dtype, casting="unsafe")
-    offsets = np.cumsum([0, *map(len, given)], dtype=np.int64)
-    missing = pa.array([values is None for values in found], pa.bool_())
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat, leaf), mask=missing)
-
-
-def value_count(feature: Feature) -> int:
-    """Values that an input takes of each of its fields; of an open size, values for each one of it."""
-    return math.prod(columns.fixed(feature)) if len(feature.fields) == 1 else 1
-
-
-def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]) -> Mask:
-    fitting = np.ones(count, np.bool_)
-    for feature in features:
-        for field in feature.fields:
-            dims = None if feature.is_open else value_count(feature)
-            fits = columns.fits(lists[field], (dims,), feature.dtype)
-            if feature.is_open:
-                fits &= np.diff(lists[field].offsets.to_numpy()) % value_count(feature) == 0
-            if _default_of(feature, field) is not None:
-                fits |= _empty(lists[field])
-            fitting &= fits
-    return fitting
-
-
-def _default_of(feature: Feature, field: str) -> str | None:
-    """The text of a field's value where the field is missing; None for none."""
-    return feature.missing[feature.fields.index(field)] if feature.missing else None
-
-
-def _empty(lists: pa.Array) -> Mask:
-    """Which records have no values: no such feature, one of no kind, or an empty list."""
-    mask: Mask = (np.diff(lists.offsets.to_numpy()) == 0) | lists.is_null().to_numpy(zero_copy_only=False)
-    return mask
-
-
-def _filled(feature: Feature, lists: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """Lists with the defaults of a feature's fields in place of empty ones."""
-    made = {}
-    for field, text in zip(feature.fields, feature.missing, strict=True) if feature.missing else ():
-        if text is None or not (empty := _empty(lists[field])).any():
-            continue
-        shape = feature.shape if len(feature.fields) == 1 else ()
-        flat = np.array(defaults.value(text, feature.dtype, shape), object).reshape(-1).tolist()
-        default = pa.scalar(flat, lists[field].type)
-        made[field] = pc.if_else(pa.array(empty), default, lists[field])
-    return {**lists, **made} if made else lists
-
-
-def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes]) -> pa.Array:
-    """One input's column: of lists that fit, or of the whole records where no field feeds it."""
-    if not feature.fields:
-        return columns.from_array(np.array(whole, object).reshape(-1, *columns.fixed(feature)))
-    if feature.is_open:
-        return _open_input(feature, lists[feature.fields[0]])
-    flat = [lists[field].flatten() for field in feature.fields]
-    if len(flat) == 1 and feature.dtype == STRING:
-        return columns.nested(flat[0].cast(pa.binary()), columns.fixed(feature))
-    kind = _numpy(columns.READ_AS[feature.dtype])
-    parts = [values.to_numpy(zero_copy_only=False).astype(kind, copy=False) for values in flat]
-    stacked = parts[0] if len(parts) == 1 else np.stack(parts, axis=1)
-    return columns.from_array(stacked.reshape(-1, *columns.fixed(feature)))
-
-
-def _open_input(feature: Feature, lists: pa.Array) -> pa.Array:
-    """A column of nested lists, from flat lists that settle the one open size."""
-    counts = np.diff(lists.offsets.to_numpy()) // value_count(feature)
-    kind = columns.READ_AS[feature.dtype]
-    nested = lists.flatten().cast(pa.binary() if feature.dtype == STRING else kind)
-    sizes = list(feature.shape)
-    for level in range(len(sizes) - 1, -1, -1):
-        each = np.array([math.prod(size for size in sizes[:level] if size is not None)] * len(counts), np.int64)
-        each *= counts if None in sizes[:level] else 1
-        lengths = np.repeat(counts, each) if sizes[level] is None else np.full(each.sum(), sizes[level])
-        nested = pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(lengths)).astype(np.int32)), nested)
-    return nested
-
-
-def _numpy(kind: pa.DataType) -> npt.DTypeLike:
-    """NumPy's dtype for values of a kind; for Arrow's strings of text or bytes, objects."""
-    # Not by `to_pandas_dtype`, which imports pandas: 0.4 s.
-    dtype: npt.DTypeLike = pa.nulls(0, kind).to_numpy(zero_copy_only=False).dtype
-    return dtype
-
-
-def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
-    """The reason code and message for a record that could not be read."""
-    example = parse(record)
-    if example is None:
-        return Reason.NOT_EXAMPLE.value, f"its {len(record)} bytes do not parse as a tf.train.Example"
-    for feature in features:
-        for field in feature.fields:
-            values = example.get(field)
-            if _default_of(feature, field) is not None and (values is None or not len(values)):
-                continue
-            if field not in example:
-                return Reason.MISSING.value, f"field {field}: not in the row"
-            found = _explain_values(example[field], feature)
-            if found:
-                return found[0].value, f"field {field}: {found[1]}"
-    return Reason.NOT_EXAMPLE.value, "tfx_bsl's ExamplesToRecordBatchDecoder does not read it"
-
-
-def _explain_values(values: Values | None, feature: Feature) -> tuple[Reason, str] | None:
-    count, dtype = value_count(feature), feature.dtype
-    if values is None:
-        return Reason.NULL, "a feature of no kind, which holds no values"
-    kinds, kind = _kinds(dtype), values.dtype.kind
-    if kind not in kinds:
-        wanted = " or ".join(LIST_NAMES[k] for k in kinds)
-        return Reason.WRONG_TYPE, f"{LIST_NAMES[kind]} where {wanted} is expected"
-    if feature.is_open and len(values) % count:
-        return Reason.WRONG_SHAPE, f"{len(values)} values where a multiple of {count} is expected"
-    if not feature.is_open and len(values) != count:
-        expected = "1 is" if count == 1 else f"{count} are"
-        return Reason.WRONG_SHAPE, f"{len(values)} values where {expected} expected"
-    beyond = np.flatnonzero(~columns.in_range(pa.array(values), dtype))
-    return (Reason.OUT_OF_RANGE, f"{values[beyond[0]]} does not fit {dtype}") if len(beyond) else None
+def _records(rows: Rows) -> Rows:
+    return Rows(rows.starts + HEADER, rows.ends - FOOTER)

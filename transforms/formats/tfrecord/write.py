@@ -5,228 +5,69 @@ Protobuf messages that stand one behind the other parse as their merge, so a rec
     features {a: 1}  |  features {prediction: 2}  |  features {key: "…"}
 """
 
-import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from transforms import columns
-from transforms.formats.tfrecord import same_layout
-from transforms.formats.tfrecord.parse import LIST_NAMES, Values, parse
-from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Layout, Positions, Rows, without
-
-INT64_MAX = np.iinfo(np.int64).max
-
-
-class Kept(NamedTuple):
-    """The rows that can be written.
-
-    Attributes:
-        numbers: Their numbers within the chunk.
-        heads: What stands before the predictions in each, an Example, which may be empty; None is the whole record.
-        predictions: A record for each.
-    """
-
-    numbers: Positions
-    heads: pa.LargeBinaryArray | None
-    predictions: pa.RecordBatch
+from transforms.formats import blocks, slices
+from transforms.formats.base import Block, Joined
+from transforms.formats.tfrecord import null_rows, split
+from transforms.formats.tfrecord.encode import encode
+from transforms.formats.tfrecord.pick_fields import Kept, keep
+from transforms.formats.tfrecord.read import RecordBlock
+from transforms.records import BadRow, Layout, Positions
+from transforms.threads import in_threads
 
 
-def keep(
-    data: bytes, records: Rows, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
-) -> tuple[Kept, list[BadRow]]:
-    """Picks what to write of the good rows, and finds those that cannot be written.
+class TFRecordWriter:
+    """Writes TFRecord files, see `transforms.formats.base.Writer`."""
 
-    Args:
-        data: Bytes that hold all records.
-        records: Where every row's record lies, an Example each where the row is good.
-        bad: Rows without a prediction.
-        predictions: One record for each other row, in order.
-        layout: What stands in an output row.
-    """
-    numbers = without(len(records.starts), bad)
-    heads, refused = _heads(data, records, numbers, layout)
-    refused = _beyond(predictions, layout) | refused
-    found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
-    if refused:
-        kept = np.ones(len(numbers), np.bool_)
-        kept[list(refused)] = False
-        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
-        heads = None if heads is None else [head for at, head in enumerate(heads) if at not in refused]
-    picked = None if heads is None else pa.array(heads, pa.large_binary())
-    return Kept(numbers, picked, predictions), sorted(found)
+    def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
+        """Adds predictions to their records."""
+        own = blocks.own(block, RecordBlock)
+        kept, refused = keep(own.data, own.records, bad, predictions, layout)
+        nulls = null_rows.records(own, sorted([*bad, *refused]), layout) if layout.error else {}
+        count = len(own.rows.starts)
+        step = slices.row_count(count, own.nbytes + predictions.nbytes)
+
+        def write_slice(first: int) -> pa.Buffer:
+            part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
+            made = pieces(own, kept, part, layout)
+            missing = slices.between(nulls, first, first + step)
+            known = None
+            if missing:
+                made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
+            elif layout.whole_row:  # reading has held these to their data, which is not gone through again
+                known = split.written_checksums(own.data, own.records.ends[kept.numbers[part]])
+            return split.framed(made, known)
+
+        return Joined(in_threads(write_slice, range(0, count, step)), refused)
+
+    def read_back(self, part: bytes) -> RecordBlock:
+        """Makes a block of the records of a part."""
+        return RecordBlock("", part)
+
+    def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
+        """Puts the records of parts into their order."""
+        return blocks.merge(RecordBlock, parts)
 
 
-def pieces(
-    chunk: Chunk, data: bytes, records: Rows, kept: Kept, part: slice, layout: Layout
-) -> list[pa.LargeBinaryArray]:
+def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[pa.LargeBinaryArray]:
     """Some of the kept rows as serialized Examples, to be joined: the row's features, each prediction, key.
 
     A feature has a list of 64-bit integers (bools too, as 0 and 1), of bytes, or of 32-bit floats, so
     float64 predictions are rounded. Shapes are flattened, row-major.
     """
-    numbers, predictions = kept.numbers[part], kept.predictions[part]
+    numbers, predictions, records = kept.numbers[part], kept.predictions[part], block.records
     if kept.heads is None:
-        found = [columns.gather(data, records.starts[numbers], records.ends[numbers])]
+        found = [columns.gather(block.data, records.starts[numbers], records.ends[numbers])]
     else:
         found = [kept.heads[part]]
     found += [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
-        keys = [f"{chunk.source}#{position}".encode() for position in (chunk.start + records.places[numbers]).tolist()]
+        keys = [f"{block.source}#{position}".encode() for position in block.positions[numbers].tolist()]
         found.append(encode(layout.key, pa.array(keys, pa.binary())))
     return found
-
-
-def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
-    """Serialized Examples with one feature each.
-
-    One, because the order in which the encoder writes several differs from process to process.
-    """
-    flat = _flat(column)
-    if pa.types.is_floating(flat.type):
-        flat = pc.cast(flat, pa.float32(), safe=False)
-    elif not pa.types.is_binary(flat.type):
-        flat = flat.cast(pa.int64())
-    bounds = _bounds(column)
-    lists = pa.LargeListArray.from_arrays(pa.array(bounds), flat)
-    if flat.type == pa.float32() and len(lists) and (np.diff(bounds) == bounds[1]).all():
-        alike = same_layout.with_floats(_encode(name, lists[:1])[0], name, lists)
-        if alike is not None:
-            return alike
-    return pa.array(_encode(name, lists), pa.large_binary())
-
-
-def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:
-    texts: list[bytes] = RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays([lists], [name]))
-    return texts
-
-
-def _flat(column: pa.Array) -> pa.Array:
-    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-        column = column.flatten()
-    return column
-
-
-def _bounds(column: pa.Array) -> Positions:
-    """Where the values of each record begin and end among those of all: int64, (records + 1,)."""
-    bounds: Positions = np.arange(len(column) + 1)
-    while True:
-        if pa.types.is_fixed_size_list(column.type):
-            bounds = bounds * column.type.list_size
-        elif pa.types.is_list(column.type):
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            bounds = (offsets - offsets[0])[bounds]
-        else:
-            return bounds
-        column = column.flatten()
-
-
-class Refusal(NamedTuple):
-    """Why a row cannot be written."""
-
-    reason: Reason
-    message: str
-
-
-def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
-    """Predictions with a finite number that no list of a feature can hold, by record."""
-    found: dict[int, Refusal] = {}
-    for output, name in layout.predictions:
-        flat = _flat(predictions[output])
-        values = flat.to_numpy(zero_copy_only=False)
-        if flat.type == pa.uint64():
-            beyond, kind = values > INT64_MAX, "an int64_list"
-        elif flat.type == pa.float64():
-            with np.errstate(over="ignore"):
-                beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "a float_list"
-        else:
-            continue
-        for at in np.flatnonzero(beyond).tolist():
-            message = f"prediction {name}: {values[at]} does not fit {kind}"
-            record = int(np.searchsorted(_bounds(predictions[output]), at, side="right")) - 1
-            found.setdefault(record, Refusal(Reason.OUT_OF_RANGE, message))
-    return found
-
-
-def _heads(
-    data: bytes, records: Rows, numbers: Positions, layout: Layout
-) -> tuple[list[bytes] | None, dict[int, Refusal]]:
-    """What is written of each record before the predictions, see `Kept`, and why not, by its place among these."""
-    if not layout.row and not layout.key_field:
-        return [b""] * len(numbers), {}
-    tried = _suspects(data, records, numbers, layout.added) if layout.whole_row else range(len(numbers))
-    picked = {}
-    for at in tried:
-        picked[at] = pick(data[records.starts[numbers[at]] : records.ends[numbers[at]]], layout)
-    refused = {at: found for at, found in picked.items() if isinstance(found, Refusal)}
-    if layout.whole_row:
-        return None, refused
-    return [b"" if isinstance(found, Refusal) else found for found in picked.values()], refused
-
-
-def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[str]) -> list[int]:
-    """Which of these records may have a feature of one of these names, by their places among them.
-
-    A name stands behind the last byte of its length; that byte is 0 where the length is written longer
-    than it has to be.
-    """
-    whole = columns.gather(data, np.array([0]), np.array([len(data)]))
-    # A literal alone RE2 finds with the processor's vectors: seldom is more to be done.
-    found = [name for name in map(str.encode, names) if len(_holding(whole, re.escape(name)))]
-    if not found:
-        return []
-    rows = columns.gather(data, records.starts[numbers], records.ends[numbers])
-    suspects: set[int] = set()
-    for name in found:
-        length = len(name)
-        while length > 0x7F:
-            length >>= 7
-        named = _holding(rows, re.escape(name))
-        behind = _holding(columns.pick(rows, named), rb"[\x00\x%02x]" % length + re.escape(name))
-        suspects.update(named[behind].tolist())
-    return sorted(suspects)
-
-
-def _holding(pieces: pa.LargeBinaryArray, pattern: bytes) -> Positions:
-    """The numbers of the pieces in which a pattern (RE2, of bytes) is found."""
-    return np.flatnonzero(pc.match_substring_regex(pieces, pattern).to_numpy(zero_copy_only=False))
-
-
-def pick(record: bytes, layout: Layout) -> bytes | Refusal:
-    """The part of a record that is written, or why it cannot be."""
-    if not layout.row and not layout.key_field:
-        return b""
-    example = parse(record)
-    if example is None:
-        return Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
-    picked = {name: values for name, values in example.items() if _wanted(name, layout)}
-    if layout.key_field and layout.key_field not in picked:
-        return Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
-    taken = [name for name in layout.added if name in picked]
-    if taken:
-        return Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
-    return record if layout.whole_row else _serialize(picked)
-
-
-def _serialize(features: dict[str, Values | None]) -> bytes:
-    # The import takes seconds, and few jobs write only some of a row's features.
-    from tensorflow.core.example.example_pb2 import Example
-
-    example = Example()
-    for name, values in features.items():
-        feature = example.features.feature[name]
-        if values is not None:
-            getattr(feature, LIST_NAMES[values.dtype.kind]).value.extend(values.tolist())
-    serialized: bytes = example.SerializeToString(deterministic=True)
-    return serialized
-
-
-def _wanted(name: str, layout: Layout) -> bool:
-    if not layout.row:
-        return name == layout.key_field
-    return name in layout.include if layout.include else name not in layout.exclude

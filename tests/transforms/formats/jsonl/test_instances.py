@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Result
+from tests.support.blocks import block_of, read
 from transforms.columns import to_array
-from transforms.formats.jsonl import diagnose, jsonl
+from transforms.formats import jsonl
+from transforms.formats.jsonl import diagnose
 from transforms.mapping import feature_mapping
 from transforms.records import Feature
 from transforms.saved_model.model import Contract, Tensor
@@ -134,7 +136,7 @@ values = st.sampled_from(
 def test_a_value_is_read_only_if_the_line_is_one_json_value(lines: list[str]) -> None:
     feature = Feature("x", "float32", (), ())
     data = "".join(f"{line}\n" for line in lines).encode()
-    inputs, bad = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), [feature])
+    inputs, bad = read(jsonl.FORMAT, data, [feature])
     numbers = {"1": 1.0, "-2.5": -2.5, "1e3": 1000.0, '"1"': 1.0}
     assert to_array(inputs["x"], feature).tolist() == [numbers[line] for line in lines if line in numbers]
     assert [one.row for one in bad] == [row for row, line in enumerate(lines) if line not in numbers]
@@ -144,7 +146,9 @@ def test_a_value_is_read_only_if_the_line_is_one_json_value(lines: list[str]) ->
 
 
 def test_most_of_the_first_rows_decide_what_rows_are() -> None:
-    sample = jsonl.FORMAT.sample
+    def sample(data: bytes) -> list[dict[str, Any]]:
+        return block_of(jsonl.FORMAT, data).values()
+
     assert sample(b"[1]\n[2]\n{}\n") == [{"instance": [1]}, {"instance": [2]}]
     assert sample(b'[1]\n{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
     assert sample(b'[{"x": 1}]\n') == []
@@ -188,11 +192,11 @@ def test_values_of_all_dtypes_and_shapes_feed_the_only_input(
 ) -> None:
     data = lines.encode()
     contract = Contract("s", (Tensor("x", dtype, shape, "x:0"),), ())
-    (feature,) = feature_mapping.map_inputs(contract, jsonl.FORMAT.sample(data))
+    (feature,) = feature_mapping.map_inputs(contract, block_of(jsonl.FORMAT, data).values())
     assert feature.fields == ()
-    inputs, bad = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), [feature])
+    inputs, bad = read(jsonl.FORMAT, data, [feature])
     assert (inputs["x"].to_pylist(), bad) == (found, [])
-    assert jsonl.FORMAT.least_bytes([feature]) <= min(map(len, lines.splitlines())) + 1
+    assert jsonl.FORMAT.reader.least_bytes([feature]) <= min(map(len, lines.splitlines())) + 1
 
 
 def test_values_go_through_models_with_a_key_and_join_later_files(

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.blocks import block_of, chunks, cut, raws, read
 from transforms import columns
-from transforms.formats.jsonl import jsonl, split
-from transforms.formats.jsonl.jsonl import FORMAT
+from transforms.formats.jsonl import FORMAT, split
+from transforms.formats.jsonl import read as reading
 from transforms.formats.jsonl.split import BOM
 from transforms.reasons import Reason
-from transforms.records import Chunk, Feature, Layout
+from transforms.records import Feature, Layout
 
 X = (Feature("x", "float32", (2,), ("x",)),)
 GOOD = b'{"x": [1, 2.5]}'
@@ -32,39 +33,30 @@ words = st.sampled_from(
 texts = st.lists(words, max_size=30).map(b"".join) | st.binary(max_size=60)
 
 
-def chunks(data: bytes, chunk_bytes: int) -> list[tuple[int, int]]:
-    ends = list(FORMAT.split(io.BytesIO(data), len(data), chunk_bytes)) if data else [0]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
 def score(
     data: bytes, chunk_bytes: int
 ) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]], int, list[bytes]]:
     """Reads and writes without a model: good and bad rows by position, blank lines, and the output lines."""
     good, bad, blank, out = [], [], 0, []
-    for start, end in chunks(data, chunk_bytes):
-        piece = data[start:end]
-        rows = FORMAT.rows(piece, first=start == 0)
-        inputs, unread = FORMAT.read(piece, rows, X)
-        fine = np.ones(len(rows.starts), np.bool_)
+    for chunk in chunks(FORMAT, data, chunk_bytes):
+        block = FORMAT.reader.load(io.BytesIO(data), chunk)
+        inputs, unread = block.inputs(X)
+        fine = np.ones(len(block.positions), np.bool_)
         fine[[b.row for b in unread]] = False
         assert inputs.num_rows == fine.sum()
         sums = [sum(v) for v in inputs["x"].to_pylist()]
-        joined = FORMAT.write(
-            Chunk("s", "s", start, end, 0, 1, "p"),
-            piece,
-            rows,
+        joined = FORMAT.writer.write(
+            block,
             unread,
             pa.RecordBatch.from_arrays([pa.array(sums, pa.float32())], ["y"]),
             WHOLE,
         )
         fine[[b.row for b in joined.bad]] = False
-        text = [piece[s:e] for s, e in zip(rows.starts, rows.ends, strict=True)]
-        where = (rows.starts + start).tolist()
+        text, where = raws(block), block.positions.tolist()
         good += [(where[row], text[row]) for row in np.flatnonzero(fine)]
         bad += [(where[b.row], b.reason, text[b.row]) for b in sorted([*unread, *joined.bad])]
         out += b"".join(bytes(memoryview(block)) for block in joined.blocks).splitlines(keepends=True)
-        blank += rows.blank
+        blank += block.blank
     return good, bad, blank, out
 
 
@@ -118,8 +110,8 @@ def test_a_joined_line_is_the_line_with_the_prediction_before_its_last_brace(dat
 @given(data=texts, long_line=st.sampled_from([0, 1 << 40]))
 def test_newlines_are_where_they_are_whichever_way_they_are_searched(data: bytes, long_line: int) -> None:
     with mock.patch.object(split, "LONG_LINE", long_line):
-        rows = FORMAT.rows(data, first=True)
-    assert [data[start:end] for start, end in zip(rows.starts, rows.ends, strict=True)] == split_lines(data)
+        found = raws(block_of(FORMAT, data))
+    assert found == split_lines(data)
 
 
 @given(gaps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5)), max_size=12), data=st.data())
@@ -138,14 +130,14 @@ def test_pieces_are_gathered_whether_they_touch_or_not(gaps: list[tuple[int, int
 @given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8), chunk_bytes=st.integers(1, 50))
 def test_chunks_cover_the_file_and_end_at_lines(sizes: list[int], chunk_bytes: int) -> None:
     data = b"\n".join(b"a" * size for size in sizes)
-    found = chunks(data, chunk_bytes)
+    found = [(chunk.start, chunk.end) for chunk in chunks(FORMAT, data, chunk_bytes)]
     assert b"".join(data[start:end] for start, end in found) == data
     assert all(data[end - 1 : end] == b"\n" for _, end in found[:-1])
 
 
 def test_a_boundary_exactly_on_a_newline_cuts_there() -> None:
-    assert chunks(b"aaa\nbbb\n", 4) == [(0, 4), (4, 8)]
-    assert chunks(b"aaa\nbbb\n", 3) == [(0, 4), (4, 8)]
+    assert cut(FORMAT, b"aaa\nbbb\n", 4) == [4, 8]
+    assert cut(FORMAT, b"aaa\nbbb\n", 3) == [4, 8]
 
 
 def test_a_line_longer_than_the_readers_block_is_read() -> None:
@@ -202,7 +194,7 @@ def test_a_bad_row_is_told_apart_and_its_neighbours_are_joined(line: bytes, reas
 
 def test_a_byte_order_mark_within_a_file_is_named() -> None:
     data = GOOD + b"\n" + BOM + GOOD
-    (bad,) = FORMAT.read(data, FORMAT.rows(data, first=True), X)[1]
+    (bad,) = read(FORMAT, data, X)[1]
     assert (bad.reason, bad.message) == (Reason.NOT_JSON.value, "a byte order mark is not JSON")
 
 
@@ -229,7 +221,7 @@ def test_an_odd_but_good_row_is_joined_as_it_is(line: bytes) -> None:
 def read_values(dtype: str, shape: tuple[int, ...], *rows: str) -> tuple[list, list[str]]:
     feature = Feature("x", dtype, shape, ("x",), strict=True)
     data = "".join(f'{{"x": {row}}}\n' for row in rows).encode()
-    inputs, bad = FORMAT.read(data, FORMAT.rows(data, first=True), [feature])
+    inputs, bad = read(FORMAT, data, [feature])
     return columns.to_array(inputs["x"], feature).tolist(), [b.reason for b in bad]
 
 
@@ -266,7 +258,7 @@ def test_any_mixture_of_spellings_and_bad_rows_keeps_its_order(data: st.DataObje
     kinds = st.sampled_from(["{}", "[{}]", '"{}"', "[[{}]]", "null", "{}.5", "[{}, 1]"])
     rows = [kind.format(i) for i, kind in enumerate(data.draw(st.lists(kinds, max_size=40)))]
     good = [float(row.strip("[]")) for row in rows if row.strip("[]0123456789.") == "" and "[[" not in row]
-    with mock.patch.object(jsonl, "CUT_ROWS", data.draw(st.integers(1, 50))):
+    with mock.patch.object(reading, "CUT_ROWS", data.draw(st.integers(1, 50))):
         values, reasons = read_values("float32", (1,), *rows)
     assert values == [[value] for value in good]
     assert len(reasons) == len(rows) - len(good)
@@ -275,6 +267,6 @@ def test_any_mixture_of_spellings_and_bad_rows_keeps_its_order(data: st.DataObje
 def test_scalar_fields_are_stacked_into_one_input() -> None:
     feature = Feature("m", "float32", (2,), ("b", "a"))
     data = b'{"a": 1, "b": 2}\n{"a": 1}\n{"a": [1], "b": 2}\n{"a": 3, "b": 4.5}\n'
-    inputs, bad = FORMAT.read(data, FORMAT.rows(data, first=True), [feature])
+    inputs, bad = read(FORMAT, data, [feature])
     assert columns.to_array(inputs["m"], feature).tolist() == [[2.0, 1.0], [4.5, 3.0]]
     assert [(b.row, b.reason) for b in bad] == [(1, "missing"), (2, "wrong_shape")]

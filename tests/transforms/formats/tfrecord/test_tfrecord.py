@@ -14,6 +14,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.blocks import block_of
 from tests.support.examples import (
     contents,
     delimited,
@@ -29,11 +30,10 @@ from tests.support.examples import (
 )
 from transforms import columns
 from transforms.errors import RunError
-from transforms.formats import load
-from transforms.formats.jsonl import jsonl
-from transforms.formats.tfrecord import read as reading
-from transforms.formats.tfrecord import tfrecord
-from transforms.formats.tfrecord.tfrecord import FORMAT
+from transforms.formats import jsonl, load
+from transforms.formats.base import Cut
+from transforms.formats.tfrecord import FORMAT, decode
+from transforms.formats.tfrecord import split as framing
 from transforms.records import Feature
 
 # The frames of records
@@ -48,9 +48,9 @@ def test_any_split_gives_the_records_that_tensorflow_wrote(
     records: list[bytes], chunk_bytes: int, block_bytes: int, streak: int
 ) -> None:
     data = written(records)
-    with mock.patch.multiple(tfrecord, BLOCK_BYTES=block_bytes, STREAK=streak):
+    with mock.patch.multiple(framing, BLOCK_BYTES=block_bytes, STREAK=streak):
         chunks = split(data, chunk_bytes)
-        found = [contents(chunk, FORMAT.rows(chunk, first=False)) for chunk in chunks]
+        found = [contents(chunk) for chunk in chunks]
     assert b"".join(chunks) == data
     assert [record for chunk in found for record in chunk] == records
     for chunk, kept in zip(chunks[:-1], found[:-1], strict=True):
@@ -58,14 +58,14 @@ def test_any_split_gives_the_records_that_tensorflow_wrote(
 
 
 def test_record_larger_than_a_block() -> None:
-    records = [bytes(tfrecord.BLOCK_BYTES + 5), b"small", bytes(2 * tfrecord.BLOCK_BYTES)]
+    records = [bytes(framing.BLOCK_BYTES + 5), b"small", bytes(2 * framing.BLOCK_BYTES)]
     assert [len(chunk) for chunk in split(written(records), 1)] == [16 + len(record) for record in records]
 
 
 def test_split_reads_blocks_not_records() -> None:
     data = written([b"record"] * 1000)
     file = mock.Mock(wraps=io.BytesIO(data))
-    assert len(list(FORMAT.split(file, len(data), 10_000))) == 3
+    assert len(list(FORMAT.reader.split(file, len(data), 10_000))) == 3
     assert file.seek.call_count == file.read.call_count == 1
 
 
@@ -84,20 +84,20 @@ def test_a_lost_frame_among_many_alike_fails_the_run(at: int) -> None:
     data = bytearray(written([b"record"] * 100))
     data[22 * at + 3] ^= 1
     with pytest.raises(RunError, match=f"not a TFRecord header at byte {22 * at}: "):
-        FORMAT.rows(bytes(data), first=True)
+        assert block_of(FORMAT, bytes(data)).positions is None
 
 
 def test_frames_that_are_alike_are_not_looked_at_one_by_one() -> None:
     data = written([b"record"] * 10_000)
-    with mock.patch.object(tfrecord, "_length", wraps=tfrecord._length) as length:
-        assert len(FORMAT.rows(data, first=True).starts) == 10_000
+    with mock.patch.object(framing, "data_length", wraps=framing.data_length) as length:
+        assert len(block_of(FORMAT, data).positions) == 10_000
     assert length.call_count < 20
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGED.values(), ids=DAMAGED)
 def test_a_lost_frame_fails_the_run(damage: Callable[[bytes], bytes], message: str) -> None:
     data = damage(written([b"record"] * 2))
-    for ask in (lambda: split(data, 10), lambda: FORMAT.rows(data, first=True)):
+    for ask in (lambda: split(data, 10), lambda: block_of(FORMAT, data).positions):
         with pytest.raises(RunError, match=message) as error:
             ask()
         assert "\n" not in str(error.value)
@@ -106,12 +106,12 @@ def test_a_lost_frame_fails_the_run(damage: Callable[[bytes], bytes], message: s
 def test_a_file_that_became_shorter_fails_the_run() -> None:
     data = written([b"record"] * 2)
     with pytest.raises(RunError, match="inside the record that starts at byte 22"):
-        list(FORMAT.split(io.BytesIO(data[:22]), len(data), 10))
+        list(FORMAT.reader.split(io.BytesIO(data[:22]), len(data), 10))
 
 
 def test_a_file_that_grew_is_read_to_where_it_ended() -> None:
     data = written([b"record"] * 2)
-    assert list(FORMAT.split(io.BytesIO(data), 22, 10)) == [22]
+    assert list(FORMAT.reader.split(io.BytesIO(data), 22, 10)) == [Cut(22, 22)]
 
 
 # Reading
@@ -128,7 +128,7 @@ FEATURES = (
 
 @given(st.lists(examples | st.binary(max_size=8), max_size=12), st.integers(1, 6))
 def test_what_becomes_of_a_row_depends_on_that_row_alone(records: list[bytes], block_rows: int) -> None:
-    with mock.patch.object(reading, "DECODE_ROWS", block_rows):
+    with mock.patch.object(decode, "DECODE_ROWS", block_rows):
         inputs, bad = read(records, FEATURES)
     alone = [read([record], FEATURES) for record in records]
     assert bad == [b._replace(row=at) for at, (_, found) in enumerate(alone) for b in found]
@@ -226,8 +226,7 @@ def test_data_that_does_not_match_its_checksum_is_a_bad_row() -> None:
     length = len(data) // 5
     data[length + 20] ^= 1
     data[4 * length - 1] ^= 1
-    rows = FORMAT.rows(bytes(data), first=True)
-    inputs, bad = FORMAT.read(bytes(data), rows, [X])
+    inputs, bad = block_of(FORMAT, bytes(data)).inputs([X])
     assert inputs.to_pylist() == [{"x": 1.0}, {"x": 5.0}]
     assert [(b.row, b.reason) for b in bad] == [(1, "corrupt"), (2, "out_of_range"), (3, "corrupt")]
 
@@ -243,7 +242,7 @@ def test_columns_are_those_that_json_lines_give(dtype: str, shape: tuple[int, ..
     as_bytes = b"t" if dtype == "string" else 1
     record = example(a=feature(*[as_bytes] * size), b=feature(as_bytes), c=feature(as_bytes))
     data = b"\n".join([json.dumps(line).encode()] * 2)
-    other, _ = jsonl.FORMAT.read(data, jsonl.FORMAT.rows(data, first=True), features)
+    other, _ = block_of(jsonl.FORMAT, data).inputs(features)
     assert len(other) == 2
     assert read([record, record], features)[0].equals(other)
     assert read([], features)[0].equals(other[:0])
@@ -280,21 +279,22 @@ def test_a_field_may_feed_two_inputs() -> None:
 @given(st.data())
 def test_any_bytes_are_rows_or_fail_the_run(data: st.DataObject) -> None:
     records = data.draw(st.lists(examples | st.binary(max_size=40), max_size=4))
-    file = bytearray(tfrecord._framed([pa.array(records, pa.large_binary())]))
+    file = bytearray(framing.framed([pa.array(records, pa.large_binary())]))
     for _ in range(data.draw(st.integers(0, 3)) if file else 0):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.just(len(file)) | st.integers(0, len(file)))
     damaged = data.draw(st.just(bytes(file[:cut])) | st.binary(max_size=60))
     try:
-        assert all(isinstance(row, dict) for row in FORMAT.sample(damaged))
+        assert all(isinstance(row, dict) for row in sample(damaged))
         chunks = split(damaged, 30)
-        whole = FORMAT.rows(damaged, first=True)
+        whole = block_of(FORMAT, damaged)
+        count = len(whole.positions)
     except RunError:
         return
-    rows = [FORMAT.rows(chunk, first=False) for chunk in chunks]
-    assert sum(len(r.starts) for r in rows) == len(whole.starts)
-    inputs, bad = FORMAT.read(damaged, whole, FEATURES)
-    parts = [FORMAT.read(chunk, r, FEATURES) for chunk, r in zip(chunks, rows, strict=True)]
+    blocks = [block_of(FORMAT, chunk) for chunk in chunks]
+    assert sum(len(block.positions) for block in blocks) == count
+    inputs, bad = whole.inputs(FEATURES)
+    parts = [block.inputs(FEATURES) for block in blocks]
     assert sum(len(one) for one, _ in parts) == len(inputs)
     assert [b[1:] for _, found in parts for b in found] == [b[1:] for b in bad]
 
@@ -305,14 +305,18 @@ def test_any_bytes_are_rows_or_fail_the_run(data: st.DataObject) -> None:
 TWO = [example(a=floats(1), id=texts(b"r1")), example(a=ints(2), id=texts(b"r2"), z=ints(7))]
 
 
+def sample(data: bytes) -> list[dict[str, Any]]:
+    return FORMAT.reader.sample(io.BytesIO(data), len(data)).values()
+
+
 def test_sample_is_the_records_that_are_whole() -> None:
     first = example(a=floats(0.5, 1), b=texts(b"\xff"), c=tf.train.Feature())
     data = written([first, b"\xff", TWO[1], TWO[0]])
-    assert FORMAT.sample(data[:-20]) == [
+    assert sample(data[:-20]) == [
         {"a": [0.5, 1.0], "b": [b"\xff"], "c": None},
         {"a": [2], "id": [b"r2"], "z": [7]},
     ]
-    assert FORMAT.sample(b"") == []
+    assert sample(b"") == []
 
 
 def test_the_format_is_found_by_its_name() -> None:

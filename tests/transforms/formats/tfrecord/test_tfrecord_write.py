@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.blocks import block_of
 from tests.support.examples import (
     delimited,
     entry,
@@ -28,8 +29,8 @@ from tests.support.examples import (
 from transforms import columns
 from transforms.formats import slices
 from transforms.formats.base import Joined
-from transforms.formats.tfrecord.tfrecord import FORMAT
-from transforms.records import BadRow, Chunk, Layout
+from transforms.formats.tfrecord import FORMAT
+from transforms.records import BadRow, Layout
 
 # Writing
 
@@ -41,16 +42,13 @@ def write(
     records: Sequence[bytes],
     layout: Layout,
     *,
-    part: str = "p.tfrecord",
     good: Sequence[bool] = (),
     **outputs: npt.NDArray[Any],
 ) -> Joined:
     data = written(records)
-    rows = FORMAT.rows(data, first=True)
     bad = [BadRow(row, "read", "null", "bad") for row, fine in enumerate(good) if not fine]
     predictions = pa.RecordBatch.from_pydict({name: columns.from_array(v) for name, v in outputs.items()})
-    chunk = Chunk("s", "s", 100, 100 + len(data), 0, 1, part)
-    joined = FORMAT.write(chunk, data, rows, bad, predictions, layout)
+    joined = FORMAT.writer.write(block_of(FORMAT, data, 100), bad, predictions, layout)
     return joined._replace(blocks=list(joined.blocks))
 
 
@@ -212,11 +210,10 @@ def test_chunks_together_are_what_the_file_would_be(
     numbers = iter(np.arange(len(records), dtype=np.float32))
     start = 0
     for piece in split(data, chunk_bytes):
-        rows = FORMAT.rows(piece, first=start == 0)
-        column = pa.array([next(numbers) for _ in rows.starts], pa.float32())
+        block = block_of(FORMAT, piece, 100 + start)
+        column = pa.array([next(numbers) for _ in block.positions], pa.float32())
         predictions = pa.RecordBatch.from_arrays([column], ["out"])
-        chunk = Chunk("s", "s", 100 + start, 100 + start + len(piece), 0, 1, "p")
-        out += b"".join(FORMAT.write(chunk, piece, rows, [], predictions, layout).blocks)
+        out += b"".join(FORMAT.writer.write(block, [], predictions, layout).blocks)
         start += len(piece)
     whole = write(records, layout, out=np.arange(len(records), dtype=np.float32))
     assert out == b"".join(whole.blocks)

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line, https://jsonlines.org and RFC 8259.
+"""Reads JSON Lines: one object a line, https://jsonlines.org and RFC 8259.
 
 A line's fate depends on the line alone: what decides is whether `pyarrow.json` reads it, by itself, as
 one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
@@ -7,7 +7,7 @@ one row. Reading whole blocks is only the fast way to the same answer, see `_par
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,13 +18,13 @@ import pyarrow.json
 from transforms import columns
 from transforms.dtypes import STRING
 from transforms.errors import RunError
-from transforms.formats import slices
-from transforms.formats.base import Joined, RowTraits
-from transforms.formats.jsonl import convert, diagnose, instances, split, value_types, write
+from transforms.formats import blocks, slices
+from transforms.formats.base import Cut, RowTraits
+from transforms.formats.jsonl import convert, diagnose, instances, split, value_types
 from transforms.formats.jsonl.convert import Spelling
 from transforms.formats.slices import Found, Why
 from transforms.mapping import sparse
-from transforms.records import BadRow, Chunk, Feature, Layout, Mask, Positions, Rows
+from transforms.records import BadRow, Chunk, Feature, Mask, Positions, Rows, Unit
 from transforms.storage import room
 
 OPEN, CLOSE = b"{}"
@@ -39,80 +39,37 @@ _long_lines = threading.Lock()  # one at a time: what one of them is promised, a
 NOT_NUMBERS = ("NaN", "Inf")
 
 
-class JsonLines:
-    """The format; see `transforms.formats.base.Format`."""
+class LinesBlock(blocks.ByteBlock):
+    """Lines, see `transforms.formats.base.Block`."""
 
-    name = "jsonl"
     traits = RowTraits(whole_values=True, line_end=b"\n")
-    held_bytes = 2.0
 
-    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[int]:
-        """Ends of the chunks: a newline after `chunk_bytes` or `chunk_rows`, and the file's end; see `Format`.
+    def find(self) -> Rows:
+        """Finds lines that hold more than spaces; a byte order mark before the first one of a source is no row's."""
+        return split.rows(self.data, first=self.start == 0)
 
-        Blank lines count as rows.
-        """
-        end = 0
-        while end < size:
-            start, most = end, end + chunk_bytes - 1
-            end = min(split.after_newline(file, most), size)
-            if chunk_rows:
-                end = split.after_lines(file, start, end, chunk_rows)
-            yield end
-
-    def rows(self, data: bytes, *, first: bool) -> Rows:
-        """Lines that hold more than spaces; a byte order mark before the first one belongs to no row."""
-        return split.rows(data, first=first)
-
-    def read(self, data: bytes, rows: Rows, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """Parses the fields that the model needs; see `transforms.formats.base.Format`."""
+    def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Parses the fields that the model needs."""
         if all(feature.fields for feature in features):
-            return slices.read(data, rows, features, lambda part: _read_slice(data, part, features))
-        lines, places = instances.wrapped(data, rows)
-        named = instances.named(features)
-        inputs, bad = slices.read(lines, places, named, lambda part: _read_slice(lines, part, named, exact=True))
-        return inputs, [instances.explain(lines[places.starts[b.row] : places.ends[b.row]], b) for b in bad]
+            return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
+        block, named = self.wrapped(), instances.named(features)
+        data, rows = block.data, block.rows
+        inputs, bad = slices.read(data, rows, named, lambda part: _read_slice(data, part, named, exact=True))
+        return inputs, [instances.explain(data[rows.starts[b.row] : rows.ends[b.row]], b) for b in bad]
 
-    def least_bytes(self, features: Sequence[Feature]) -> int:
-        """A line with nothing but what the model needs, spelled as briefly as can be; see `Format`."""
-        if not all(feature.fields for feature in features):
-            return sum(map(_least_value, features)) + len("\n")
-        members = {field: _least_value(feature) for feature in features for field in feature.fields}
-        named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
-        return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
+    def wrapped(self) -> "LinesBlock":
+        """The same rows with each value as a field of an object, see `instances`."""
+        data, rows = instances.wrapped(self.data, self.rows)
+        return LinesBlock(self.source, data, rows=rows, positions=self.positions)
 
-    def write(
-        self,
-        chunk: Chunk,
-        data: bytes,
-        rows: Rows,
-        bad: Sequence[BadRow],
-        predictions: pa.RecordBatch,
-        layout: Layout,
-    ) -> Joined:
-        """Splices predictions into their lines; see `transforms.formats.base.Format`."""
-        unreadable = self._unreadable(data, rows, bad, layout) if layout.error else frozenset()
-        if layout.instance:
-            data, rows = instances.wrapped(data, rows)
-        return write.write(chunk, data, rows, bad, unreadable, predictions, layout)
-
-    def _unreadable(self, data: bytes, rows: Rows, bad: Sequence[BadRow], layout: Layout) -> frozenset[int]:
-        """The bad rows that are not one object, whatever its fields, to the reader; or not one value."""
-        if layout.instance:
-            pieces = ((one.row, data[rows.starts[one.row] : rows.ends[one.row]]) for one in bad)
-            return frozenset(row for row, piece in pieces if diagnose.syntax(piece) is not None)
-        lines = b"\n".join(data[rows.starts[one.row] : rows.ends[one.row]] for one in bad)
-        _, refused = self.read(lines, self.rows(lines, first=False), ())
-        return frozenset(bad[one.row].row for one in refused)
-
-    def sample(self, data: bytes) -> list[dict[str, Any]]:
+    def values(self) -> list[dict[str, Any]]:
         """The objects among the first lines, or the values if most lines are; the last one may be cut off."""
-        rows = self.rows(data, first=True)
         found, values, others = [], [], 0
-        for start, end in zip(rows.starts[:SAMPLE_ROWS], rows.ends[:SAMPLE_ROWS], strict=True):
+        for start, end in zip(self.rows.starts[:SAMPLE_ROWS], self.rows.ends[:SAMPLE_ROWS], strict=True):
             try:
-                row = json.loads(data[start:end].decode())
+                row = json.loads(self.data[start:end].decode())
             except (ValueError, RecursionError):
-                others += end < len(data)
+                others += end < len(self.data)
                 continue
             if isinstance(row, dict):
                 found.append(row)
@@ -121,7 +78,37 @@ class JsonLines:
         return instances.instances(values) if len(values) > len(found) + others else found
 
 
-FORMAT = JsonLines()
+class JsonLinesReader:
+    """Reads JSON Lines, see `transforms.formats.base.Reader`."""
+
+    name = "jsonl"
+    unit: Unit = "byte"
+    traits = LinesBlock.traits
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
+        """Cuts a file behind newlines; blank lines count as rows."""
+        return split.cuts(file, size, chunk_bytes, chunk_rows)
+
+    def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> LinesBlock:  # noqa: ARG002
+        """Reads the lines of a chunk with all of their fields."""
+        return LinesBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start)
+
+    def sample(self, file: IO[bytes], size: int) -> LinesBlock:
+        """Reads the first lines that are whole; the last line of a file is, be there a newline or not."""
+        data = file.read(size)
+        return LinesBlock("", data if len(data) < size else data[: data.rfind(b"\n") + 1], 0)
+
+    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> LinesBlock:
+        """Makes a block of lines without their newlines."""
+        return blocks.parse(LinesBlock, self.name, raws, positions, source)
+
+    def least_bytes(self, features: Sequence[Feature]) -> int:
+        """A line with nothing but what the model needs, spelled as briefly as can be."""
+        if not all(feature.fields for feature in features):
+            return sum(map(_least_value, features)) + len("\n")
+        members = {field: _least_value(feature) for feature in features for field in feature.fields}
+        named = [len(json.dumps(field, ensure_ascii=False).encode()) + len(":") + n for field, n in members.items()]
+        return len("{}\n") + sum(named) + len(",") * max(0, len(named) - 1)
 
 
 def _least_value(feature: Feature) -> int:

@@ -1,0 +1,159 @@
+"""Blocks of the formats whose rows follow each other in a buffer of bytes."""
+
+import abc
+import functools
+from collections.abc import Sequence
+from typing import IO, Any, TypeVar
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+
+from transforms import columns
+from transforms.errors import RunError
+from transforms.formats.base import Block, RowTraits
+from transforms.records import BadRow, Chunk, Feature, Positions, Rows
+from transforms.storage import files
+
+Own = TypeVar("Own", bound="ByteBlock")
+
+
+class ByteBlock(abc.ABC):
+    """Rows in a buffer, see `transforms.formats.base.Block`.
+
+    Attributes:
+        source: Path of their source.
+        data: The buffer.
+        start: The position of its first byte in the source; None if it is no piece of it, but rows put together.
+    """
+
+    traits: RowTraits
+
+    def __init__(
+        self,
+        source: str,
+        data: bytes,
+        start: int | None = None,
+        rows: Rows | None = None,
+        positions: Positions | None = None,
+    ) -> None:
+        """Keeps the buffer; what is not given of rows and positions is found once it is needed."""
+        self.source, self.data, self.start = source, data, start
+        self._rows, self._positions = rows, positions
+
+    @abc.abstractmethod
+    def find(self) -> Rows:
+        """Finds where all rows of the buffer lie.
+
+        Raises:
+            RunError: It does not hold whole rows.
+        """
+
+    @abc.abstractmethod
+    def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """See `transforms.formats.base.Block`."""
+
+    @abc.abstractmethod
+    def values(self) -> list[dict[str, Any]]:
+        """See `transforms.formats.base.Block`."""
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """Where the rows lie."""
+        return self.find() if self._rows is None else self._rows
+
+    @functools.cached_property
+    def positions(self) -> Positions:
+        """The first byte of each row in its source."""
+        return self.rows.starts + (self.start or 0) if self._positions is None else self._positions
+
+    @property
+    def blank(self) -> int:
+        """Lines that are not rows."""
+        return self.rows.blank
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer."""
+        return len(self.data)
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """The crc32c of the buffer."""
+        return int(google_crc32c.value(self.data))
+
+    def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
+        """The bytes of some rows."""
+        return columns.gather(self.data, self.rows.starts[rows], self.rows.ends[rows])
+
+    def take(self: Own, rows: Sequence[int]) -> Own:
+        """Some of the rows, in the same buffer."""
+        some = Rows(self.rows.starts[rows], self.rows.ends[rows])
+        return type(self)(self.source, self.data, self.start, some, self.positions[rows])
+
+    def line_numbers(self, rows: Sequence[int]) -> list[int] | None:
+        """The lines at which rows begin."""
+        end = self.traits.line_end
+        if not end:
+            return None
+        line, position, found = 0, 0, []
+        for start in self.rows.starts[rows].tolist():
+            line += self.data.count(end, position, start)
+            position = start
+            found.append(line)
+        return found
+
+
+def read_bytes(file: IO[bytes], chunk: Chunk) -> bytes:
+    """The bytes of a chunk whose positions are bytes.
+
+    Raises:
+        OSError: The file cannot be read.
+        RunError: It ends early.
+    """
+    return files.read_of(file, chunk.data or chunk.source, chunk.start, chunk.end)
+
+
+def parse(kind: type[Own], name: str, raws: Sequence[bytes], positions: Sequence[int], source: str) -> Own:
+    """Makes a block of rows that come by themselves, see `transforms.formats.base.Reader.parse`.
+
+    Args:
+        kind: What it is.
+        name: The format's.
+        raws: The bytes of each row.
+        positions: Where each is in its source.
+        source: Path of the source.
+    """
+    end = kind.traits.line_end
+    sizes = np.array([len(raw) for raw in raws], np.int64)
+    starts = np.cumsum(sizes + len(end)) - sizes - len(end)
+    data = b"".join(raw + end for raw in raws)
+    made = kind(source, data, positions=np.array(positions, np.int64))
+    if not (np.array_equal(made.rows.starts, starts) and np.array_equal(made.rows.ends, starts + sizes)):
+        raise RunError(f"not exactly one row of {name} each: {len(made.rows.starts)} are in {len(raws)}")
+    return made
+
+
+def own(block: Block, kind: type[Own]) -> Own:
+    """A block that is of a writer's own kind.
+
+    Raises:
+        TypeError: It is of another one.
+    """
+    if not isinstance(block, kind):
+        raise TypeError(f"{type(block).__name__} is no {kind.__name__}: a part has the format of its source")
+    return block
+
+
+def merge(kind: type[ByteBlock], parts: Sequence[tuple[bytes, Positions]]) -> list[pa.Buffer]:
+    """Makes a part of the rows of parts, see `transforms.formats.base.Writer.merge`."""
+    end, pieces = len(kind.traits.line_end), []
+    for data, numbers in parts:
+        rows = kind("", data).rows
+        if len(rows.starts) != len(numbers):
+            raise RunError(f"{len(rows.starts)} rows are written where {len(numbers)} were expected; run again")
+        pieces.append(columns.gather(data, rows.starts, rows.ends + end))
+    numbers = np.concatenate([numbers for _, numbers in parts])
+    _, from_last = np.unique(numbers[::-1], return_index=True)
+    order = len(numbers) - 1 - from_last
+    return [columns.contents(pa.concat_arrays(pieces).take(pa.array(order)))]

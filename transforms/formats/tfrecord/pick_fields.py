@@ -1,0 +1,162 @@
+"""Which of a record's features are written, and records that cannot be written with what is predicted for them."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns
+from transforms.formats.tfrecord.encode import flat_values, value_bounds
+from transforms.formats.tfrecord.parse import LIST_NAMES, Values, parse
+from transforms.reasons import Reason
+from transforms.records import BadRow, Layout, Positions, Rows, without
+
+INT64_MAX = np.iinfo(np.int64).max
+
+
+class Kept(NamedTuple):
+    """The rows that can be written.
+
+    Attributes:
+        numbers: Their numbers within the chunk.
+        heads: What stands before the predictions in each, an Example, which may be empty; None is the whole record.
+        predictions: A record for each.
+    """
+
+    numbers: Positions
+    heads: pa.LargeBinaryArray | None
+    predictions: pa.RecordBatch
+
+
+def keep(
+    data: bytes, records: Rows, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
+) -> tuple[Kept, list[BadRow]]:
+    """Picks what to write of the good rows, and finds those that cannot be written.
+
+    Args:
+        data: Bytes that hold all records.
+        records: Where every row's record lies, an Example each where the row is good.
+        bad: Rows without a prediction.
+        predictions: One record for each other row, in order.
+        layout: What stands in an output row.
+    """
+    numbers = without(len(records.starts), bad)
+    heads, refused = _heads(data, records, numbers, layout)
+    refused = _beyond(predictions, layout) | refused
+    found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
+    if refused:
+        kept = np.ones(len(numbers), np.bool_)
+        kept[list(refused)] = False
+        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+        heads = None if heads is None else [head for at, head in enumerate(heads) if at not in refused]
+    picked = None if heads is None else pa.array(heads, pa.large_binary())
+    return Kept(numbers, picked, predictions), sorted(found)
+
+
+class Refusal(NamedTuple):
+    """Why a row cannot be written."""
+
+    reason: Reason
+    message: str
+
+
+def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
+    """Predictions with a finite number that no list of a feature can hold, by record."""
+    found: dict[int, Refusal] = {}
+    for output, name in layout.predictions:
+        flat = flat_values(predictions[output])
+        values = flat.to_numpy(zero_copy_only=False)
+        if flat.type == pa.uint64():
+            beyond, kind = values > INT64_MAX, "an int64_list"
+        elif flat.type == pa.float64():
+            with np.errstate(over="ignore"):
+                beyond, kind = np.isfinite(values) & ~np.isfinite(values.astype(np.float32)), "a float_list"
+        else:
+            continue
+        for at in np.flatnonzero(beyond).tolist():
+            message = f"prediction {name}: {values[at]} does not fit {kind}"
+            record = int(np.searchsorted(value_bounds(predictions[output]), at, side="right")) - 1
+            found.setdefault(record, Refusal(Reason.OUT_OF_RANGE, message))
+    return found
+
+
+def _heads(
+    data: bytes, records: Rows, numbers: Positions, layout: Layout
+) -> tuple[list[bytes] | None, dict[int, Refusal]]:
+    """What is written of each record before the predictions, see `Kept`, and why not, by its place among these."""
+    if not layout.row and not layout.key_field:
+        return [b""] * len(numbers), {}
+    tried = _suspects(data, records, numbers, layout.added) if layout.whole_row else range(len(numbers))
+    picked = {}
+    for at in tried:
+        picked[at] = pick(data[records.starts[numbers[at]] : records.ends[numbers[at]]], layout)
+    refused = {at: found for at, found in picked.items() if isinstance(found, Refusal)}
+    if layout.whole_row:
+        return None, refused
+    return [b"" if isinstance(found, Refusal) else found for found in picked.values()], refused
+
+
+def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[str]) -> list[int]:
+    """Which of these records may have a feature of one of these names, by their places among them.
+
+    A name stands behind the last byte of its length; that byte is 0 where the length is written longer
+    than it has to be.
+    """
+    whole = columns.gather(data, np.array([0]), np.array([len(data)]))
+    # A literal alone RE2 finds with the processor's vectors: seldom is more to be done.
+    found = [name for name in map(str.encode, names) if len(_holding(whole, re.escape(name)))]
+    if not found:
+        return []
+    rows = columns.gather(data, records.starts[numbers], records.ends[numbers])
+    suspects: set[int] = set()
+    for name in found:
+        length = len(name)
+        while length > 0x7F:
+            length >>= 7
+        named = _holding(rows, re.escape(name))
+        behind = _holding(columns.pick(rows, named), rb"[\x00\x%02x]" % length + re.escape(name))
+        suspects.update(named[behind].tolist())
+    return sorted(suspects)
+
+
+def _holding(pieces: pa.LargeBinaryArray, pattern: bytes) -> Positions:
+    """The numbers of the pieces in which a pattern (RE2, of bytes) is found."""
+    return np.flatnonzero(pc.match_substring_regex(pieces, pattern).to_numpy(zero_copy_only=False))
+
+
+def pick(record: bytes, layout: Layout) -> bytes | Refusal:
+    """The part of a record that is written, or why it cannot be."""
+    if not layout.row and not layout.key_field:
+        return b""
+    example = parse(record)
+    if example is None:
+        return Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
+    picked = {name: values for name, values in example.items() if _wanted(name, layout)}
+    if layout.key_field and layout.key_field not in picked:
+        return Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
+    taken = [name for name in layout.added if name in picked]
+    if taken:
+        return Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
+    return record if layout.whole_row else _serialize(picked)
+
+
+def _serialize(features: dict[str, Values | None]) -> bytes:
+    # The import takes seconds, and few jobs write only some of a row's features.
+    from tensorflow.core.example.example_pb2 import Example
+
+    example = Example()
+    for name, values in features.items():
+        feature = example.features.feature[name]
+        if values is not None:
+            getattr(feature, LIST_NAMES[values.dtype.kind]).value.extend(values.tolist())
+    serialized: bytes = example.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _wanted(name: str, layout: Layout) -> bool:
+    if not layout.row:
+        return name == layout.key_field
+    return name in layout.include if layout.include else name not in layout.exclude

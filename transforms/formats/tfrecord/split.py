@@ -1,0 +1,171 @@
+"""TFRecord files: where records lie, and how they are framed, https://www.tensorflow.org/tutorials/load_data/tfrecord.
+
+A record is framed as
+
+    length: 8 bytes | its masked crc32c: 4 | data: length bytes | its masked crc32c: 4
+
+Little-endian throughout. Where a length is wrong, nothing after it can be found: the run fails. Where data
+is wrong, that row alone is bad.
+"""
+
+import functools
+import itertools
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from transforms import columns
+from transforms.errors import RunError
+from transforms.formats.base import Cut
+from transforms.records import Positions, Rows
+from transforms.storage.compression import GZIP, MAGIC
+
+HEADER, FOOTER = 12, 4
+MASK_DELTA = np.uint32(0xA282EAD8)
+LENGTH = struct.Struct("<Q")
+BLOCK_BYTES = 1 << 22
+STREAK = 8  # records of one length, before more of it are looked for
+REMEDY = "copy the file again from where it was written"
+Checksums = npt.NDArray[np.uint32]
+
+
+def cuts(file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None) -> Iterator[Cut]:
+    """Cuts a file behind each record that makes a chunk `chunk_bytes` or `chunk_rows` long, and at its end.
+
+    Raises:
+        RunError: A header does not match its checksum, or the file ends inside a record.
+    """
+    start = end = rows = 0
+    most_rows = chunk_rows or size  # a record has more than a byte
+    while end < size:
+        # From the start of a record: back over a header that was cut, on over data not read yet.
+        file.seek(end)
+        block, first = file.read(min(BLOCK_BYTES, size - end)), end
+        for end in record_ends(block, first, size):
+            rows += 1
+            if (end - start >= chunk_bytes or rows == most_rows) and end < size:
+                yield Cut(end, end - start)
+                start, rows = end, 0
+        if end == first:
+            raise _ends_inside(end, size)
+    if start < size:
+        yield Cut(size, size - start)
+
+
+def rows(data: bytes) -> Rows:
+    """Whole records, each with its frame.
+
+    Raises:
+        RunError: The data is not what was split.
+    """
+    ends = np.fromiter(record_ends(data, 0, len(data)), np.int64)
+    bounds = np.concatenate([[0], ends]).astype(np.int64)
+    if bounds[-1] != len(data):
+        raise _ends_inside(int(bounds[-1]), len(data))
+    return Rows(bounds[:-1], bounds[1:])
+
+
+def record_ends(data: bytes, first: int, size: int) -> Iterator[int]:
+    """Ends of the records whose headers are in a part of a file.
+
+    Args:
+        data: The part: it begins with a header, and may end anywhere, also inside a header.
+        first: Where in the file it begins.
+        size: Where the file ends.
+
+    Raises:
+        RunError: A header is wrong, or the last record goes on past the file's end.
+    """
+    at, before, streak = 0, b"", 0
+    while at + HEADER <= len(data):
+        header = data[at : at + HEADER]
+        length = data_length(header)
+        if length is None:
+            packed = first == at == 0 and data.startswith(MAGIC)
+            remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
+            raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
+        frame = HEADER + length + FOOTER
+        if first + at + frame > size:
+            raise _ends_inside(first + at, size)
+        streak = streak + 1 if header == before else 0
+        at, before = at + frame, header
+        yield first + at
+        if streak == STREAK:
+            streak, repeated = 0, _repeats(data, at, frame)
+            yield from range(first + at + frame, first + at + repeated * frame + 1, frame)
+            at += repeated * frame
+
+
+def _repeats(data: bytes, at: int, frame: int) -> int:
+    """How many whole records follow that have the header of the one before, which is so many bytes long."""
+    octets = np.frombuffer(data, np.uint8)
+    header = octets[at - frame :][:HEADER]
+    most = max(0, len(data) - at) // frame
+    found, tried = 0, STREAK
+    while tried := min(2 * tried, most - found):
+        start = at + found * frame
+        same = (octets[start : start + tried * frame].reshape(tried, frame)[:, :HEADER] == header).all(axis=1)
+        if not same.all():
+            return found + int(np.argmin(same))
+        found += tried
+    return found
+
+
+def _ends_inside(start: int, size: int) -> RunError:
+    return RunError(f"the file ends at byte {size}, inside the record that starts at byte {start}; {REMEDY}")
+
+
+# Records of one file have few lengths, so their headers are mostly looked up.
+@functools.lru_cache(4096)
+def _header(length: int) -> bytes:
+    packed = LENGTH.pack(length)
+    return packed + _masked(np.array([google_crc32c.value(packed)], np.uint32)).tobytes()
+
+
+@functools.lru_cache(4096)
+def data_length(header: bytes) -> int | None:
+    """The length of a record's data; None where the header's checksum differs."""
+    (length,) = LENGTH.unpack_from(header)
+    return length if header == _header(length) else None
+
+
+def _masked(checksums: Checksums) -> npt.NDArray[np.uint8]:
+    """Checksums as they are written, 4 bytes each.
+
+    https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
+    """
+    return ((checksums >> 15 | checksums << 17) + MASK_DELTA).astype("<u4").view(np.uint8).reshape(-1, FOOTER)
+
+
+def written_checksums(data: bytes, ends: Positions) -> Checksums:
+    """The checksums that are written behind records which end there; undoes `_masked`."""
+    written = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(FOOTER)]
+    rotated: Checksums = written.view("<u4").reshape(-1).astype(np.uint32) - MASK_DELTA
+    return (rotated >> 17 | rotated << 15).astype(np.uint32)
+
+
+def data_checksums(pieces: pa.LargeBinaryArray, before: Checksums | None = None) -> Checksums:
+    """The crc32c of each piece, or of what has that of `before` and of the piece behind it."""
+    known = itertools.repeat(0) if before is None else before.tolist()
+    return np.fromiter(map(google_crc32c.extend, known, pieces.to_pylist()), np.uint32)
+
+
+def framed(pieces: list[pa.LargeBinaryArray], first: Checksums | None = None) -> pa.Buffer:
+    """Records side by side, each in its frame.
+
+    Args:
+        pieces: Of each record, to be joined.
+        first: The checksums of the first of these, if they are known.
+    """
+    sizes = np.sum([columns.sizes(piece) for piece in pieces], axis=0)
+    coded = pa.array(sizes).dictionary_encode()
+    headers = pa.array([_header(size) for size in coded.dictionary.to_pylist()], pa.large_binary()).take(coded.indices)
+    footers = _masked(data_checksums(columns.join(pieces if first is None else pieces[1:]), first))
+    ends = np.arange(len(sizes)) * FOOTER
+    checksums = columns.gather(pa.py_buffer(footers), ends, ends + FOOTER)
+    return columns.contents(columns.join([headers, *pieces, checksums]))
