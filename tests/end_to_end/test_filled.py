@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.run_folder import manifest
 from tests.conftest import Result
 from tests.support import examples, models
-from transforms.formats.jsonl import jsonl
-from transforms.formats.tfrecord import tfrecord
+from tests.support.blocks import read
+from transforms.formats import jsonl, tfrecord
 from transforms.mapping import defaults
 from transforms.records import Feature
 
@@ -27,7 +27,7 @@ RAISES = "[666, 0, 0]"  # for `models.raising`
 
 
 def counted(fmt: Any, data: bytes, *features: Feature) -> dict[str, int]:
-    inputs, _ = fmt.read(data, fmt.rows(data, first=True), features)
+    inputs, _ = read(fmt, data, features)
     return defaults.count(defaults.pack(inputs, features), np.ones(inputs.num_rows, np.bool_))
 
 

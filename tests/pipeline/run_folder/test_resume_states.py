@@ -215,7 +215,7 @@ class TestCheck:
             left.check()
 
     def test_a_source_of_the_same_time_is_not_read_again(self, left: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-        for function in ("_other_bytes", "_receipts"):  # of which there may be a million
+        for function in ("_first_changed", "_receipts"):  # of which there may be a million
             monkeypatch.setattr(resume, function, lambda *_: 1 / 0)
         assert left.check() == []
 
