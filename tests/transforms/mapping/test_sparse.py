@@ -10,8 +10,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support import models
-from transforms.formats.jsonl import jsonl
+from tests.support import blocks, models
+from transforms.formats import jsonl
 from transforms.records import Feature
 from transforms.saved_model.composites import Composite
 from transforms.saved_model.model import SPARSE
@@ -131,7 +131,7 @@ def test_a_row_reaches_the_model_as_tensorflow_makes_it_or_is_bad(data: st.DataO
         for entries, sizes in rows
     )
     feature = Feature("x", "int64", (None,) * rank, ("x",), is_sparse=True)
-    inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=True), [feature])
+    inputs, bad = blocks.read(jsonl.FORMAT, lines, [feature])
     fits = [
         all(0 <= at < size for i, _ in entries for at, size in zip(i, sizes, strict=True))
         and len({tuple(i) for i, _ in entries}) == len(entries)
@@ -159,7 +159,7 @@ def test_texts() -> None:
     rows = [row([[2], [0]], ["é", "a"], [3]), row([], [], [3]), row([[1]], [""], [3]), row([[0]], [1], [3])]
     lines = "".join(f"{json.dumps(one)}\n" for one in rows).encode()
     feature = Feature("x", "string", (3,), ("x",), is_sparse=True)
-    inputs, bad = jsonl.FORMAT.read(lines, jsonl.FORMAT.rows(lines, first=True), [feature])
+    inputs, bad = blocks.read(jsonl.FORMAT, lines, [feature])
     assert [(one.row, one.reason) for one in bad] == [(3, "wrong_type")]
     (group,) = by_shape(inputs, [feature])
     indices, values, shape = Composite("x", SPARSE, "string", (None, 3), (), ()).tensors(group.whole["x"])
