@@ -96,6 +96,9 @@ def test_a_folder_that_may_not_be_written_to(job: Job, expected: dict[str, bytes
     old.chmod(0o555)
     (job.folder / "out").chmod(0o777)
     done = job.run(hook=("nobody", ()))
+    assert (done.code, "out/_keyjoin cannot be written to" in error_of(done.said)) == (2, True), done.said
+    (job.folder / "out" / "_keyjoin").chmod(0o777)
+    done = job.run(hook=("nobody", ()))
     assert (done.code, "Permission denied" in error_of(done.said)) == (1, True), done.said
     old.chmod(0o755)
     again = job.run()
