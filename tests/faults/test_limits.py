@@ -41,7 +41,7 @@ def fails_then_goes_on(job: Job, expected: dict[str, bytes], why: str, **how: An
 
 
 def test_files_that_may_not_be_large(job: Job, expected: dict[str, bytes]) -> None:
-    fails_then_goes_on(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 30_000)))
+    fails_then_goes_on(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 36_000)))
 
 
 def test_too_many_open_files(job: Job, expected: dict[str, bytes]) -> None:
