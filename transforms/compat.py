@@ -43,6 +43,7 @@ NAMES = {
     "ResourceExhaustedError": Name("framework.errors_impl:ResourceExhaustedError", "errors.ResourceExhaustedError"),
     "SERVING": Name("saved_model.tag_constants:SERVING", "saved_model.SERVING"),
     "Session": Name("client.session:Session", "compat.v1.Session"),
+    "TensorSpec": Name("framework.tensor:TensorSpec", "TensorSpec"),
     "VERSION": Name("framework.versions:VERSION", "__version__"),
     "as_dtype": Name("framework.dtypes:as_dtype", "as_dtype"),
     "enable_tf32": Name(
@@ -51,6 +52,8 @@ NAMES = {
     # keyjoin examines the graph before it loads it. TensorFlow's public functions do both at once.
     "SavedModelLoader": Name("saved_model.loader_impl:SavedModelLoader"),
     "get_asset_tensors": Name("saved_model.loader_impl:get_asset_tensors"),
+    # What a saved function takes, for the call that a refusal prints.
+    "decode_proto": Name("saved_model.nested_structure_coder:decode_proto"),
     # What the ops of this process take, and whether they have a state.
     "op_definition": Name("framework.op_def_registry:get"),
     "get_all_ops": Name("client.pywrap_tf_session:TF_GetAllOpList"),

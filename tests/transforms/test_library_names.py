@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from transforms import compat
 
-NEVER_PUBLIC = ["SavedModelLoader", "get_all_ops", "get_asset_tensors", "get_buffer", "op_definition"]
+NEVER_PUBLIC = ["SavedModelLoader", "decode_proto", "get_all_ops", "get_asset_tensors", "get_buffer", "op_definition"]
 
 
 @pytest.mark.parametrize("name", sorted(compat.NAMES))
@@ -45,6 +45,18 @@ print("tensorflow.data" in sys.modules or hasattr(sys.modules["tensorflow"], "fu
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout == f"{whole}\n"
+
+
+def test_no_other_module_imports_private_modules_of_tensorflow() -> None:
+    own = ("transforms/compat.py", "pipeline/compat/startup.py")
+    found = [
+        str(path.relative_to(ROOT))
+        for package in ("keyjoin", "pipeline", "transforms")
+        for path in (ROOT / package).rglob("*.py")
+        if "from tensorflow.python" in path.read_text()
+    ]
+    assert sorted(set(found) - set(own)) == []
+    assert "pipeline/compat/startup.py" in found
 
 
 def test_a_name_that_is_not_in_the_table_is_an_attribute_error() -> None:

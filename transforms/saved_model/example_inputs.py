@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from transforms.compat import tensorflow
 from transforms.model_safety.graph_walk import Walk, bare
 from transforms.model_safety.op_kinds import RESOURCE, STRING
 from transforms.saved_model.resources import called
@@ -94,9 +95,7 @@ class _Flow:
 
 def _may_give_text(node: Any) -> bool:
     """Whether some output of a node may be text, or refer to text; a shape or a length is none."""
-    from tensorflow.python.framework import op_def_registry
-
-    definition = op_def_registry.get(node.op)
+    definition = tensorflow.op_definition(node.op)
     if definition is None:  # a function
         return True
     # A SavedModel leaves out attributes that have their default; and to look one up in place would add it.

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from transforms.compat import tensorflow
 from transforms.saved_model import model_files
 
 SHOWN = 5  # functions in a message
@@ -88,12 +89,10 @@ def _functions(objects: Any) -> Iterator[Function]:
 
 
 def _function(path: Sequence[str], traced: Any) -> Function:
-    from tensorflow.python.saved_model import nested_structure_coder
-
     name = ".".join(path)
     try:
-        taken, named = nested_structure_coder.decode_proto(traced.canonicalized_input_signature)
-        given = nested_structure_coder.decode_proto(traced.output_signature)
+        taken, named = tensorflow.decode_proto(traced.canonicalized_input_signature)
+        given = tensorflow.decode_proto(traced.output_signature)
     except (ValueError, TypeError, NotImplementedError):  # it takes or gives objects of a class of somebody's own
         return Function(name, "", f"{name}(…)", fits=False, order=())
     every = [*taken, *named.values()]
@@ -124,9 +123,7 @@ def _outputs(given: Any) -> Sequence[Any]:
 
 
 def _is_dense(spec: Any) -> bool:
-    from tensorflow.python.framework.tensor import TensorSpec
-
-    return isinstance(spec, TensorSpec)
+    return isinstance(spec, tensorflow.TensorSpec)
 
 
 def _code(value: Any) -> str:

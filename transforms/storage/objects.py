@@ -165,7 +165,7 @@ def probe(path: str) -> None:
 
         store = _google_store(path)
         bucket, name = gcsio.parse_gcs_path(path, object_optional=True)
-        found = store.client.list_blobs(bucket, prefix=name, max_results=1, retry=store._storage_client_retry)
+        found = store.client.list_blobs(bucket, prefix=name, max_results=1, retry=compat.google_retry(store))
         next(iter(found), None)
 
 
