@@ -69,7 +69,8 @@ def default_columns(features: Sequence[Feature]) -> dict[str, str]:
     >>> default_columns([Feature("x", "int64", (), ("a",), inside=(("b",),), missing=("0",))])
     {'a.b': '\x00a.b'}
     """
-    return {field: f"\0{field}" for feature in features for field in feature.defaults}  # no input has such a name
+    with_default = [feature for feature in features if feature.missing]
+    return {field: f"\0{field}" for feature in with_default for field in feature.defaults}  # no input has such a name
 
 
 def _sparse_kind(feature: Feature) -> pa.DataType:

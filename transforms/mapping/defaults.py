@@ -106,8 +106,8 @@ def which(features: Sequence[Feature], lacks: Callable[[int, int], Mask]) -> lis
         lacks: Which rows lack a value, by the number of the feature and of its field.
     """
     found: dict[str, Mask] = {}
-    for at, feature in enumerate(features):
-        for field, number in feature.defaults.items():
+    for at in [at for at, feature in enumerate(features) if feature.missing]:
+        for field, number in features[at].defaults.items():
             mask = lacks(at, number)
             found[field] = found[field] | mask if field in found else mask
     return [pa.array(mask, pa.bool_()) for mask in found.values()]
