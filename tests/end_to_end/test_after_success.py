@@ -124,4 +124,4 @@ def test_what_cannot_be_printed_otherwise_is_an_error() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pipeline", "--help"]
         done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "keyjoin: error: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "keyjoin: error: No space left on device; free space there\n")
