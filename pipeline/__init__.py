@@ -1,3 +1,3 @@
-"""keyjoin's command line: what is run, where and with which options."""
+"""The command line of keyjoin: its commands, options, run folders and messages."""
 
 VERSION = "0.2.0"

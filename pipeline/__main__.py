@@ -1,4 +1,4 @@
-"""`python -m pipeline` is `keyjoin`."""
+"""Runs `keyjoin` when Python is started with `python -m pipeline`."""
 
 from pipeline.cli import entry
 

@@ -1,4 +1,4 @@
-"""`keyjoin`: reads the command line, runs the command, and turns its result into an exit code and one line."""
+"""Reads the command line of `keyjoin`, runs the command, and turns its result into an exit code and one line."""
 
 import contextlib
 import os
@@ -20,11 +20,11 @@ from transforms.storage.remedies import described
 
 
 class Command(NamedTuple):
-    """A command.
+    """A command of keyjoin.
 
     Attributes:
-        summary: What it does, in one line.
-        call: Runs it with its flags.
+        summary: What the command does, in one line.
+        call: Runs the command with the arguments that follow its name.
     """
 
     summary: str
@@ -32,12 +32,12 @@ class Command(NamedTuple):
 
 
 def _run(argv: Sequence[str]) -> Exit:
-    started = time.monotonic()  # the imports are part of what a user waits for
+    started = time.monotonic()  # before the imports: the user waits for them too
     from pipeline.options.run_options import parse_run
 
     options, beam_args = parse_run(argv, "keyjoin run")
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
-        model_process.process()  # TensorFlow starts there while Beam does here
+        model_process.process()  # TensorFlow starts in that process while Beam starts in this one
     startup.import_beam(argv)
     from pipeline.commands.run import run
 
@@ -83,7 +83,9 @@ def _replay(argv: Sequence[str]) -> Exit:
 
 def _verify(argv: Sequence[str]) -> Exit:
     if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
-        startup.import_beam(argv)  # sources, which may lie elsewhere than the output, are not read
+        # `import_beam` looks for remote paths in argv only, and a source may be remote without being named there.
+        # Without these two flags `verify` reads no source.
+        startup.import_beam(argv)
     from pipeline.commands.verify import main
 
     return main(argv)
@@ -101,7 +103,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The text of `keyjoin --help`."""
+    """Returns the text of `keyjoin --help`."""
     lines = ["usage: keyjoin COMMAND [flags]", "", "commands (each has its own --help):"]
     lines += [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
     lines += ["", "exit codes:", *(f"  {code.value}  {code.title}: {code.sentence}" for code in Exit)]
@@ -110,20 +112,21 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str]) -> Exit:
-    """Runs a command line.
+    """Runs a command line and prints each error to standard error, in one line.
 
     Args:
         argv: The arguments, without the program's name.
 
     Returns:
-        The exit code; errors are told on standard error, each in one line.
+        The exit code.
     """
     try:
         code = _call(argv)
         flush_output()
         return code
     except (UsageError, RunError, OSError) as error:
-        # An OSError is the system's: a full disk, too many open files, a folder that is gone; it names the file.
+        # The operating system raises OSError: the disk is full, too many files are open, a folder is missing.
+        # The error names the file.
         text = described(error) if isinstance(error, OSError) else error
         show_error(f"keyjoin: error: {text}{_how_to_resume(argv, error)}")
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
@@ -145,7 +148,7 @@ def _call(argv: Sequence[str]) -> Exit:
 
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
-    """How much of a run is done, and the command that does the rest."""
+    """Returns how much of a run is finished, and the command that resumes it; empty if there is no run to resume."""
     notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""
@@ -153,13 +156,13 @@ def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
 
 
 def entry() -> None:
-    """The program."""
+    """Runs the program `keyjoin` and ends the process with its exit code."""
     startup.use_utf8()
     open_streams()
     startup.begin()
     code = main(sys.argv[1:])
-    with contextlib.suppress(OSError):  # what failed has its exit code already
+    with contextlib.suppress(OSError):  # `main` has already turned an output error into an exit code
         flush_output()
     if code in (Exit.INTERRUPTED, Exit.TERMINATED):
-        process.leave(code)  # sys.exit waits for every thread to end what it has in hand
+        process.leave(code)  # sys.exit would wait until every thread finishes its work
     sys.exit(code)

@@ -1,1 +1,1 @@
-"""The flags of the commands."""
+"""Defines the flags of all commands, and reads command lines into options."""

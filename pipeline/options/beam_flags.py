@@ -1,4 +1,7 @@
-"""Checks the flags that are left for Beam, since Beam ignores flags that it does not know."""
+"""Checks the flags that keyjoin passes on to Beam.
+
+Beam ignores flags that it does not know, so a misspelt flag would silently become a default.
+"""
 
 import argparse
 import re
@@ -16,15 +19,20 @@ from transforms.errors import UsageError, nearest
 
 FLAG = re.compile(r"--[\w-]+")
 LOCAL = "FnApiRunner"
-# DirectRunner first looks for Prism, which it downloads; keyjoin means the runner in this process.
+# DirectRunner first tries the Prism runner, and downloads it. For each of these names keyjoin uses `LOCAL`, the runner
+# in this process.
 LOCAL_NAMES = (None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
 
 
 def pipeline_options(args: Sequence[str]) -> PipelineOptions:
-    """Beam's options, with the local runner where none or DirectRunner is named.
+    """Reads Beam's options, and sets the local runner if the flags name no runner, or one of `LOCAL_NAMES`.
+
+    Args:
+        args: The words of the command line that are not keyjoin's flags.
 
     Raises:
-        UsageError: Neither keyjoin nor Beam knows a flag, or a flag loses data on the local runner.
+        UsageError: Neither keyjoin nor Beam knows a flag, Beam does not accept a value, the runner is unknown or
+            cannot be used here, or a flag loses data on the local runner.
     """
     _check_known(args)
     try:
@@ -54,13 +62,13 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
                 "out: keyjoin uses all cores within a chunk"
             )
         options.view_as(StandardOptions).runner = LOCAL
-    # Beam does so when a pipeline begins; but what is read before that needs the same credentials.
+    # Beam does this when a pipeline starts. keyjoin reads files before that, with the same credentials.
     FileSystems.set_options(options)
     return options
 
 
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the runner is the one in this process."""
+    """Returns whether the pipeline runs on the local runner, in this process."""
     return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
@@ -74,7 +82,7 @@ def _check_known(args: Sequence[str]) -> None:
 
 
 def _beam_parser() -> argparse.ArgumentParser:
-    """The parser of all of Beam's flags; it raises a UsageError where argparse ends the process."""
+    """Makes a parser of all of Beam's flags that raises a UsageError where argparse would end the process."""
     parsers: list[Any] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
     parsers[0].error = run_parser("keyjoin run").error

@@ -1,4 +1,4 @@
-"""Error limits: how many bad rows a complete run may have, in all and by reason."""
+"""Reads and checks error limits: how many bad rows a complete run may have, in total and for each reason."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,31 +9,38 @@ from transforms.errors import UsageError, nearest
 from transforms.reasons import Reason
 
 FLAG = "--max_bad_rows"
-ALL = "all"  # the name of the limit for bad rows of any reason
+ALL = "all"  # the name of the limit of bad rows of all reasons together
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d{1,2})?", re.ASCII)
 
 
 class Limit(NamedTuple):
-    """A number of rows, or a share of the rows read.
+    """A limit of bad rows: a number of rows, or a ratio to the rows read.
 
     Attributes:
-        text: As given: `10` is a number, `0.01` and `1.0` are shares.
+        text: The text that the user gave: `10` is a number of rows, `0.01` and `1.0` are ratios.
     """
 
     text: str
 
     @property
     def is_ratio(self) -> bool:
-        """Whether it is a share."""
+        """Whether the limit is a ratio."""
         return not self.text.isdigit()
 
     @property
     def value(self) -> Fraction:
-        """The number or the share, exactly: 0.29 of 100 rows are 29, which no float says."""
+        """The number or the ratio, exactly.
+
+        A float is not exact: as floats, 0.29 * 100 is less than 29.
+        """
         return Fraction(self.text)
 
     def allows(self, bad: int, rows: int | Fraction) -> bool:
-        """Whether so many bad rows among so many rows are within the limit.
+        """Returns whether a number of bad rows is within the limit.
+
+        Args:
+            bad: Bad rows.
+            rows: All rows, good and bad; only a ratio depends on them.
 
         >>> Limit("0.01").allows(1, 100), Limit("0").allows(1, 100)
         (True, False)
@@ -42,16 +49,16 @@ class Limit(NamedTuple):
 
 
 class ExceededLimit(NamedTuple):
-    """A limit that is exceeded.
+    """An error limit that a run exceeds.
 
     Attributes:
-        name: Whose limit: a reason code, or `ALL`.
+        name: What the limit applies to: a reason code, or `ALL`.
         limit: The limit.
-        bad: How many rows count for it.
-        rows: Rows read.
-        reason: The reason code of most of these bad rows.
-        early: Whether rows are left that were not read.
-        example: What was wrong with a row that has no dead letter, since the run stopped before; or empty.
+        bad: Number of bad rows that count towards the limit.
+        rows: Number of rows read.
+        reason: The most frequent reason code among these bad rows.
+        early: Whether the run stopped before it read all rows.
+        example: The error of one bad row, if the run stopped before it wrote that row's dead letter; otherwise empty.
     """
 
     name: str
@@ -64,11 +71,11 @@ class ExceededLimit(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The limit as it is given."""
+        """The flag and its value, as a user types them."""
         return f"{FLAG}={self.limit.text}" if self.name == ALL else f"{FLAG} {self.name}={self.limit.text}"
 
     def __str__(self) -> str:
-        """What is exceeded, by how much, and by what."""
+        """Returns the message: the number of bad rows, the limit, and the most frequent reason."""
         first = "the first " if self.early else ""
         what, often = ("bad", f", most often {self.reason}") if self.name == ALL else (self.reason, "")
         stopped = " whatever follows" if self.early else ""
@@ -79,32 +86,33 @@ class ExceededLimit(NamedTuple):
 
 
 class ErrorLimits:
-    """Limits that must all be kept.
+    """The error limits of a run; a complete run exceeds none of them.
 
     Attributes:
-        limits: By reason code, and by `ALL`, which is always among them.
+        limits: The limits by name: a reason code, or `ALL`, which is always there.
     """
 
     def __init__(self, limits: Mapping[str, Limit]) -> None:
-        """Keeps them."""
+        """Takes the limits by name."""
         self.limits = limits
 
     def __eq__(self, other: object) -> bool:
-        """Whether the limits are the same, in the same spelling."""
+        """Returns whether all limits have the same text: `0.1` and `0.10` differ."""
         return isinstance(other, ErrorLimits) and self.limits == other.limits
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> "ErrorLimits":
-        """Reads what was given.
+        """Reads the values of --max_bad_rows.
 
         >>> ErrorLimits.parse(["0.1,model_error=0", "null=5"]).texts()
         {'all': '0.1', 'model_error': '0', 'null': '5'}
 
         Args:
-            texts: Limits with commas between them: `LIMIT` for all bad rows, `REASON=LIMIT` for those of a reason.
+            texts: The values. Each has one or several limits, separated by commas: `LIMIT` for all bad rows,
+                `REASON=LIMIT` for the bad rows of one reason.
 
         Raises:
-            UsageError: One of them is no limit, has no known reason, is given twice, or has no effect.
+            UsageError: A text is not a limit, its reason is unknown, a limit is given twice, or has no effect.
         """
         limits: dict[str, Limit] = {}
         for item in (item.strip() for text in texts for item in text.split(",")):
@@ -125,27 +133,28 @@ class ErrorLimits:
 
     @classmethod
     def recorded(cls, texts: Mapping[str, str]) -> "ErrorLimits":
-        """The error limits of a manifest, see `texts`."""
+        """Reads the error limits that a manifest records, in the form of `texts`."""
         return cls.parse(cls.items(texts))
 
     @staticmethod
     def items(texts: Mapping[str, str]) -> list[str]:
-        """What to give for limits as `texts` has them."""
+        """Converts limits in the form of `texts` into the texts that `parse` reads."""
         return [text if name == ALL else f"{name}={text}" for name, text in texts.items()]
 
     def texts(self) -> dict[str, str]:
-        """The limits as given, for the manifest."""
+        """Returns the text of each limit by its name, for the manifest."""
         return {name: limit.text for name, limit in self.limits.items()}
 
     def exceeded(self, dead: Mapping[str, int], rows: int, good_to_come: int | None = None) -> ExceededLimit | None:
-        """The limit that is exceeded, whatever is still to come; limits of a reason are looked at first.
+        """Returns a limit that the run exceeds whatever the unread rows are; None if it may still keep all limits.
 
-        A run that would end within its error limits has none at any time.
+        So a run that would end within its limits is never stopped early. Limits of one reason are checked before the
+        limit of all bad rows.
 
         Args:
-            dead: Bad rows by reason, so far.
-            rows: Rows, so far, good and bad.
-            good_to_come: More good rows than that cannot follow; None if no row does.
+            dead: Number of bad rows so far, by reason code.
+            rows: Number of rows so far, good and bad.
+            good_to_come: The most good rows that can still follow; None if all rows are read.
         """
         bad = sum(dead.values())
         most = Fraction(rows) if good_to_come is None else self._most_rows(rows - bad + good_to_come)
@@ -159,9 +168,13 @@ class ErrorLimits:
         return None
 
     def _most_rows(self, good: int) -> Fraction | None:
-        """How many rows a run with so many good ones has at most, if it keeps the limit for all; None if any number.
+        """Returns the most rows that a run can have if it keeps the limit of all bad rows; None if there is no maximum.
 
-        The others are bad: at most N, or a share W, and then the good ones are a share of at least 1 - W.
+        The rows that are not good are bad. If the limit is a number N, at most N rows are bad. If the limit is a ratio
+        W, good rows are at least 1 - W of all rows.
+
+        Args:
+            good: The most good rows that the run can have.
         """
         limit = self.limits[ALL]
         if not limit.is_ratio:

@@ -1,11 +1,12 @@
-"""Declares flags as fields of dataclasses: all that keyjoin knows of a flag is in its field.
+"""Declares flags as fields of dataclasses.
 
-The parser, the command that is printed, the Flex template's form and the comparison on resume read the fields. So
-another flag is another field.
+A field holds everything that keyjoin knows about its flag. Four places read the fields: the parser, the command that
+keyjoin prints, the form of the Flex template, and the comparison of options on resume. To add a flag, add a field.
 """
 
-# Own code: libraries that make parsers of dataclasses (tyro, jsonargparse, cyclopts, simple-parsing) bring rich, attrs
-# or PyYAML, spell lists and switches their own way, and do not hand on flags that belong to Beam.
+# keyjoin does this itself. Libraries that make parsers from dataclasses (tyro, jsonargparse, cyclopts, simple-parsing)
+# install rich, attrs or PyYAML. They also have their own syntax for lists and switches, and do not pass unknown flags
+# on to Beam.
 
 import dataclasses
 import inspect
@@ -22,18 +23,19 @@ def _one_text(value: Any) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """How the values of a flag are written.
+    """How values of a flag are read and written.
 
     Attributes:
-        parse: Reads the text of a value. Raises a ValueError that names the text.
-        texts: Writes a value as the texts that give it again.
+        parse: Reads one text. Raises a ValueError that names the text.
+        texts: Converts a value back into texts. The parser reads the same value from them.
         empty: Makes the value of a flag that is not given and has no default of its own.
-        collect: Makes one value of all that `parse` read, for a flag that takes several texts and may be repeated;
-            None for a flag that takes one text. Raises a ValueError whose message follows the flag's name.
-        choices: All texts there are; empty if they cannot be listed.
-        check: What the Flex template lets through: a POSIX extended regular expression of the whole value.
-        parameter: The Flex template's type of parameter.
-        note: What the Flex template says of the form, after the help.
+        collect: Makes one value from all results of `parse`, for a flag that takes several texts and may be repeated.
+            None for a flag that takes one text. Raises a ValueError; the parser prints its message after the flag's
+            name.
+        choices: All valid texts; empty if they cannot be listed.
+        check: A POSIX extended regular expression that the Flex template matches with the whole value.
+        parameter: The Flex template's type of the parameter.
+        note: What the Flex template adds to the help: how to write the value in its form.
     """
 
     parse: Callable[[str], Any] = str
@@ -51,19 +53,19 @@ SWITCH = Kind(empty=bool, check="true|false", parameter="BOOLEAN")  # a flag wit
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """What is known of a flag besides its name and its type, which are those of its field.
+    """The properties of a flag. Its name and type are those of its field.
 
     Attributes:
-        kind: How its values are written.
-        help: What it does, for `--help`; `%(default)s` stands for the default, `%%` for a percent sign.
-        default: Its value where it is not given.
-        required: Whether it has to be given.
-        metavar: What stands for a value in `--help`.
-        in_template: Whether the Flex template has it. Flags for runs on this machine are not in it, nor flags about
-            who waits for a job: a template's launcher never waits.
-        in_command: Whether the command that resumes a run repeats it.
-        may_change: Whether a run may be resumed with another value: the value does not change the output, or what it
-            names is compared itself, such as the model's files.
+        kind: How its values are read and written.
+        help: What the flag does, for `--help`; `%(default)s` stands for the default, `%%` for a percent sign.
+        default: The value if the flag is not given.
+        required: Whether the user must give the flag.
+        metavar: The name of the value in `--help`.
+        in_template: Whether the Flex template has the flag as a parameter. It has no flags for runs on this machine,
+            and no flags about waiting for a job: a template's launcher never waits.
+        in_command: Whether the command that resumes a run repeats the flag.
+        may_change: Whether a run may be resumed with another value. It may if the value does not change the output, or
+            if keyjoin compares what the value names, such as the model's files.
     """
 
     kind: Kind
@@ -77,25 +79,30 @@ class Flag:
 
     @property
     def help_text(self) -> str:
-        """What it does, with its default."""
+        """The help, with the default filled in."""
         return self.help % {"default": self.default}
 
     def words(self, name: str, value: Any) -> list[str]:
-        """The words of a command line that give a value; none for the default."""
+        """Returns the command-line words that set the flag; none for the default of a flag that is not required.
+
+        Args:
+            name: The flag, without its dashes.
+            value: Its value.
+        """
         if value == self.default and not self.required:
             return []
         return [f"--{name}"] if self.kind is SWITCH else [f"--{name}={text}" for text in self.kind.texts(value)]
 
 
 def flag(kind: Kind, help: str, *, default: Any = None, required: bool = False, **about: Any) -> Any:
-    """Makes the field of a flag, in a dataclass whose fields are given by name.
+    """Makes the field of a flag, for a dataclass with keyword-only fields.
 
     Args:
-        kind: How its values are written.
-        help: What it does.
-        default: Its value where it is not given; None for the empty value of its kind.
-        required: Whether it has to be given.
-        about: What else `Flag` takes.
+        kind: How the values of the flag are read and written.
+        help: What the flag does.
+        default: The value if the flag is not given; None for the empty value of its kind.
+        required: Whether the user must give the flag.
+        about: Other attributes of `Flag`, by name.
     """
     empty = kind.empty if default is None else lambda: default
     metadata = {_METADATA: Flag(kind, help, empty(), required, **about)}
@@ -105,9 +112,9 @@ def flag(kind: Kind, help: str, *, default: Any = None, required: bool = False, 
 
 
 def flags_of(options: type[Any]) -> Mapping[str, Flag]:
-    """The flags of a class of options by the names of their fields, in the order of `--help`.
+    """Returns the flags of a class of options by the names of their fields, in the order of `--help`.
 
-    A class's own flags come first, then those of the groups that it is made of, from left to right.
+    The class's own flags come first, then the flags of its base classes, from left to right.
 
     Args:
         options: A dataclass whose fields are made by `flag`.
@@ -118,6 +125,6 @@ def flags_of(options: type[Any]) -> Mapping[str, Flag]:
 
 
 def words(options: Any) -> list[str]:
-    """The words of a command line that give options again, but for those that a resumed run does not repeat."""
+    """Returns the command-line words that set these options, without flags that a resumed run does not repeat."""
     flags = flags_of(type(options)).items()
     return [word for name, one in flags if one.in_command for word in one.words(name, getattr(options, name))]

@@ -1,4 +1,7 @@
-"""Turns the parameters of the Flex template into a command line. scripts/make_template.py writes its form."""
+"""Turns the parameters of the Flex template into a command line.
+
+`scripts/make_template.py` writes the template's form.
+"""
 
 from collections.abc import Sequence
 
@@ -7,13 +10,14 @@ from pipeline.options.run_options import RunOptions
 
 
 def command_line(parameters: Sequence[str]) -> list[str]:
-    """The words of the `keyjoin` command that a template's parameters stand for.
+    """Returns the words of the `keyjoin` command for parameters of the template.
 
-    A parameter is one text: a switch is true or false, a list has spaces between its values, and what was left empty in
-    a form was not given. The parser reports what is wrong.
+    The value of a parameter is one text. A switch is `true` or `false`, and the values of a list are separated by
+    spaces. A parameter that is left empty in the form counts as not given. This function checks nothing: the parser of
+    the command reports wrong values.
 
     Args:
-        parameters: What the launcher was called with, each `--name=value`: the template's parameters, and Beam's flags.
+        parameters: The arguments of the launcher, each `--name=value`: the template's parameters, and Beam's flags.
 
     Returns:
         The command and its flags.

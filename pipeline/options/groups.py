@@ -1,6 +1,7 @@
-"""The groups of options that commands are made of; a function takes the groups that it needs.
+"""Declares the flags of the commands in groups.
 
-A new flag is a field of one of these classes, see `pipeline.options.flag`.
+The options of a command inherit the groups that it needs, and a function takes only the groups that it reads. To add a
+flag, add a field to one of these classes, see `pipeline.options.flag`.
 """
 
 import dataclasses
@@ -13,13 +14,13 @@ from transforms.mapping import name_lists
 from transforms.model_safety.model_ops import POLICIES
 
 BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
-MAX_CHUNK_BYTES = 1 << 30  # what one Arrow buffer and one Beam element carry at ease
+MAX_CHUNK_BYTES = 1 << 30  # one Arrow buffer and one Beam element hold this much without problems
 CONSTANT_HELP = "gives a model input one value for all rows: a number, true, false, text, or a JSON list"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodeOptions:
-    """Code that is imported with a model: for every command that loads one."""
+    """Python modules to import with a model; every command that loads a model has these flags."""
 
     model_libraries: tuple[str, ...] = flag(
         kinds.MODULES,
@@ -37,7 +38,7 @@ class CodeOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrustOptions(CodeOptions):
-    """How far a model is trusted: for every command that takes one."""
+    """How far keyjoin trusts a model; every command that accepts any model has these flags."""
 
     model_ops: str | None = flag(
         kinds.choice(*POLICIES),
@@ -55,7 +56,7 @@ class TrustOptions(CodeOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions(TrustOptions):
-    """Which signature of which model is called, and how: for every command that calls one."""
+    """Which model and signature to call, and how."""
 
     model: str = flag(kinds.MODEL, "SavedModel folder, or a .keras file", required=True, metavar="DIR", may_change=True)
     signature: str = flag(
@@ -76,7 +77,7 @@ class ModelOptions(TrustOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderOptions:
-    """Which files are read, and which folder is written."""
+    """Which files a run reads, and which folder it writes."""
 
     input: tuple[str, ...] = flag(
         kinds.INPUTS, "files, globs or folders; may be repeated", required=True, metavar="GLOB", may_change=True
@@ -97,7 +98,7 @@ class FolderOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldOptions:
-    """Which fields of the rows feed the model's inputs."""
+    """Which fields of a row feed the model's inputs."""
 
     features: tuple[str | name_lists.Path, ...] = flag(
         kinds.COLUMNS,
@@ -121,7 +122,7 @@ class FieldOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ValueOptions:
-    """How values of rows are made to fit the model's inputs."""
+    """How keyjoin converts values of rows to the types and shapes of the model's inputs."""
 
     pad: tuple[str, ...] = flag(
         kinds.PADDING,
@@ -138,14 +139,14 @@ class ValueOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InputOptions(FieldOptions, ValueOptions):
-    """How the rows are read, and what of them feeds the model."""
+    """How a run reads rows, and which of their fields feed the model."""
 
     format: str | None = flag(kinds.FORMAT, "format of the input files (default: from their names)", metavar="NAME")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """What is written of a row and its predictions."""
+    """Which fields of a row and which predictions a run writes."""
 
     output_fields: tuple[str, ...] = flag(
         kinds.NAMES,
@@ -170,7 +171,7 @@ class OutputOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoringOptions:
-    """How the model is called, and for how much of a file at a time."""
+    """How a run calls the model, and how large a chunk of a file is."""
 
     batch_size: int | None = flag(
         kinds.whole(1 << 24), "most rows of a model call (default: from the size of a row)", metavar="ROWS"
@@ -202,7 +203,7 @@ class ScoringOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LocalOptions:
-    """What a run on this machine may take."""
+    """How much memory a run on this machine may use."""
 
     wave_bytes: int = flag(
         kinds.whole(),
@@ -225,7 +226,7 @@ class LocalOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadRowOptions:
-    """How many rows may be bad, what makes a row bad, and where bad rows are written."""
+    """How many rows may be bad, which predictions make a row bad, and where bad rows are written."""
 
     max_bad_rows: ErrorLimits = flag(
         kinds.ERROR_LIMITS,
@@ -254,13 +255,13 @@ class BadRowOptions:
 
     @property
     def written_error_field(self) -> str | None:
-        """The field of parts that says what is wrong with a bad row; None if parts have no bad rows."""
+        """The field of a part that holds the error of a bad row; None if parts have no bad rows."""
         return (self.error_field or "error") if self.bad_rows == "null" else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteOptions:
-    """What a run on a remote runner has besides."""
+    """Options that only a run on a remote runner has."""
 
     accelerator: str | None = flag(
         kinds.ACCELERATOR,

@@ -1,4 +1,7 @@
-"""The kinds of values that flags have: how each is read, written again, and checked by the Flex template."""
+"""Defines the kinds of values that flags have.
+
+A kind reads a value, converts it back into text, and has a regular expression with which the Flex template checks it.
+"""
 
 import itertools
 import keyword
@@ -20,7 +23,7 @@ TEXT = Kind()
 
 
 def choice(*choices: str) -> Kind:
-    """One of some texts."""
+    """Makes the kind of a flag that takes one of these texts."""
 
     def parse(text: str) -> str:
         if text not in choices:
@@ -31,7 +34,7 @@ def choice(*choices: str) -> Kind:
 
 
 def whole(limit: int | None = None) -> Kind:
-    """A whole number from 1 on, up to a limit if there is one."""
+    """Makes the kind of a flag that takes a whole number from 1 to a limit; None for no limit."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < 1 or (limit and int(text) > limit):
@@ -70,7 +73,7 @@ _FORMATS = tuple(sorted(formats.FORMATS))
 FORMAT = Kind(formats.known, choices=_FORMATS, check="|".join(_FORMATS), parameter="ENUM")
 
 
-# Paths. A job on Dataflow reaches Cloud Storage alone.
+# Paths. The Flex template accepts only paths on Cloud Storage: a job on Dataflow reads no other storage.
 
 _SCHEME = re.compile(r"(gs|s3|hdfs|azfs|https?|file):/+(.*)", re.IGNORECASE | re.DOTALL)
 _BUCKET_PAGE = re.compile(r"https://storage\.(?:googleapis|cloud\.google)\.com/(.+)")
@@ -78,7 +81,7 @@ _TF_HUB = "https://tfhub.dev/"
 
 
 def _path(text: str) -> str:
-    """A path, unless no file system takes it as it was meant."""
+    """Returns the path. Refuses a path that no file system reads as the user means it, such as a web address."""
     home, scheme = os.path.expanduser(text), _SCHEME.match(text)
     if home != text:
         raise ValueError(
@@ -145,7 +148,7 @@ COLUMNS = Kind(name_lists.fields, _columns_texts, tuple, check="[^,]+(,[^,]+)*|\
 MODULES = Kind(_modules, _names_texts, tuple, check="[^,]+(,[^,]+)*")
 
 
-# Pairs: each text gives one or several, and all texts together one mapping.
+# Pairs: a text has one or several pairs, and all texts of a flag make one mapping.
 
 _PAIRS = "[^ =]+=[^ ]*( +[^ =]+=[^ ]*)*"
 
@@ -163,7 +166,7 @@ def _once(what: str) -> Callable[[list[list[tuple[str, Any]]]], dict[str, Any]]:
 
 
 def _constant(text: str) -> list[tuple[str, str]]:
-    name, sign, value = text.partition("=")  # the first of several, see `input_names.resolve`
+    name, sign, value = text.partition("=")  # splits at the first =; see `input_names.resolve` for a name that has one
     if not sign or not name:
         raise ValueError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
     return [(name, value)]

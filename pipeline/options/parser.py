@@ -1,4 +1,4 @@
-"""Reads command lines into options: makes the parser of a class of options, and the options of what it read."""
+"""Makes the parser of a class of options, and reads command lines into instances of that class."""
 
 import argparse
 import difflib
@@ -13,18 +13,22 @@ Options = TypeVar("Options")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises instead of ending the process, so that all errors are reported in one way."""
+    """A parser that raises an error instead of ending the process, so that keyjoin reports all errors in one way."""
 
     def print_help(self, file: object = None) -> None:  # noqa: ARG002
-        """Prints the help, or raises an OSError where standard output does not take it."""
+        """Prints the help.
+
+        Raises:
+            OSError: Standard output cannot be written.
+        """
         show(self.format_help().rstrip())
 
     def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
+        """Raises a UsageError with the message, where argparse would end the process."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuses the value `--`, which argparse loses."""
+        """Parses arguments, and refuses the value `--`, which argparse would drop without an error."""
         for word in args or ():
             if word.startswith("--") and word.partition("=")[2] == "--":
                 self.error(f"{word}: -- cannot be a value")
@@ -35,18 +39,25 @@ class OptionsParser(Parser, Generic[Options]):
     """The parser of a command.
 
     Attributes:
-        options: The class of its options, see `pipeline.options.flag`.
+        options: The class of the command's options, see `pipeline.options.flag`.
     """
 
     def __init__(self, options: type[Options], prog: str, description: str, **more: Any) -> None:
-        """Makes it; `more` is for argparse."""
+        """Makes the parser of a class of options.
+
+        Args:
+            options: The class of the command's options.
+            prog: The name of the command in messages.
+            description: What the command does, for `--help`.
+            more: Other arguments of `argparse.ArgumentParser`.
+        """
         super().__init__(prog=prog, allow_abbrev=False, description=description, **more)
         self.options = options
         for name, flag in flags_of(options).items():
             self.add_argument(f"--{name}", **_argument(flag))
 
     def read(self, argv: Sequence[str]) -> Options:
-        """The options of a command line.
+        """Reads a command line that has no other arguments than these flags.
 
         Raises:
             UsageError: A flag is missing, wrong, or unknown, or contradicts another.
@@ -57,7 +68,10 @@ class OptionsParser(Parser, Generic[Options]):
         return options
 
     def read_known(self, argv: Sequence[str]) -> tuple[Options, list[str]]:
-        """The options of a command line, and the words that are not about them.
+        """Reads a command line.
+
+        Returns:
+            The options, and the arguments that are not flags of this parser.
 
         Raises:
             UsageError: A flag is missing or wrong, or contradicts another.
@@ -72,7 +86,7 @@ class OptionsParser(Parser, Generic[Options]):
 
 
 def _argument(flag: Flag) -> dict[str, Any]:
-    """What argparse is to know of a flag."""
+    """Returns the arguments of `add_argument` for a flag."""
     kind = flag.kind
     found: dict[str, Any] = {"help": flag.help_text.replace("%", "%%"), "default": argparse.SUPPRESS}
     found["required"] = flag.required
@@ -85,7 +99,7 @@ def _argument(flag: Flag) -> dict[str, Any]:
 
 
 def _reader(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Reads a value for argparse, which prints no message of a ValueError."""
+    """Wraps a parse function for argparse, which does not print the message of a ValueError."""
 
     def read(text: str) -> Any:
         try:
@@ -108,7 +122,7 @@ def _collected(name: str, flag: Flag, read: Any) -> Any:
 
 
 def _check_spelling(flags: Mapping[str, Flag], argv: Sequence[str]) -> None:
-    """Names a misspelt flag, where argparse would only say that the right one is missing."""
+    """Refuses a misspelt required flag by its name; argparse would only report the correct flag as missing."""
     given = {arg.partition("=")[0] for arg in argv if arg.startswith("--")}
     unknown = given - {f"--{name}" for name in flags}
     for name, flag in flags.items():

@@ -1,4 +1,4 @@
-"""The options of `run` and `check`, and the command that gives them again."""
+"""Reads the options of `run` and `check`, and writes options as a `keyjoin run` command."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ class RunOptions(
     """The options of `run` and `check`."""
 
     def __post_init__(self) -> None:
-        """Checks what only makes sense together.
+        """Checks combinations of options.
 
         Raises:
             UsageError: Two options contradict each other, or a path is empty.
@@ -43,7 +43,7 @@ class RunOptions(
 
 
 def _contradictions(options: RunOptions) -> Iterator[str]:
-    """What is wrong with options that are right one by one."""
+    """Yields a message for each contradiction between options, and for each empty path."""
     paths = (("--model", options.model), ("--output", options.output), *(("--input", path) for path in options.input))
     for flag, value in paths:
         if not value:
@@ -58,7 +58,7 @@ def _contradictions(options: RunOptions) -> Iterator[str]:
 
 
 def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
-    """What is wrong with the fields that are to be written."""
+    """Yields a message for each contradiction between the options of the output's fields."""
     has_row = "row" in options.output_fields
     if options.include_fields and options.exclude_fields:
         yield "--include_fields and --exclude_fields contradict each other; give one of them"
@@ -72,7 +72,7 @@ def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
 
 
 def run_parser(prog: str) -> OptionsParser[RunOptions]:
-    """The parser of `run` and `check`."""
+    """Makes the parser of `run` and `check`."""
     return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.")
 
 
@@ -80,17 +80,22 @@ def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
     """Reads the flags of `run` and `check`.
 
     Returns:
-        The options, and what is left for Beam.
+        The options, and the other arguments, which are for Beam.
 
     Raises:
-        UsageError: A flag is missing, wrong, or contradicts another.
+        UsageError: A flag is missing or wrong, or contradicts another.
     """
     return run_parser(prog).read_known(argv)
 
 
 def command(options: RunOptions, output: str) -> list[str]:
-    """The words of the `keyjoin run` that gives some options, except --overwrite and --incremental.
+    """Returns the words of the `keyjoin run` command with these options, except --overwrite and --incremental.
 
-    `parse_run` gives the same options again. The output is named apart: a record of options may lie in a copy.
+    `parse_run` reads the same options from these words.
+
+    Args:
+        options: The options, such as those that an output folder records.
+        output: The output folder that the command names. It can differ from `options.output`: the folder with the
+            record may be a copy.
     """
     return ["keyjoin", "run", *words(dataclasses.replace(options, output=output))]
