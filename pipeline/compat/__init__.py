@@ -1,5 +1,6 @@
-"""Uses of names that libraries keep private, and of functions of theirs that keyjoin replaces.
+"""Uses private names of libraries, and replaces some of their functions.
 
-Each has a test that fails when a release of the library changes it. `KEYJOIN_COMPAT=off` in the environment switches
-all of them off, see `transforms.compat`: a run then gives the same result, more slowly, and prints more.
+For each use, a test fails when a release of the library changes the name or function. `KEYJOIN_COMPAT=off` in the
+environment switches all of these uses off, see `transforms.compat`. A run then gives the same result, is slower, and
+prints more.
 """

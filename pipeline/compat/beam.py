@@ -1,6 +1,6 @@
-"""What keyjoin replaces in Beam, or uses of its private parts; see `pipeline.compat`.
+"""Replaces functions of Beam, and uses its private names, see `pipeline.compat`.
 
-The functions here change Beam for the whole process. Each does so once, and does nothing with KEYJOIN_COMPAT=off.
+These changes apply to the whole process. With KEYJOIN_COMPAT=off keyjoin changes nothing of Beam.
 """
 
 import functools
@@ -17,7 +17,8 @@ from transforms import compat
 View = TypeVar("View", bound=PipelineOptions)
 
 SAMPLING_MS = 5
-# RunInference misses a module of another framework, and then says this, which is not so, for each model.
+# Part of a message that RunInference logs for each model. The message is false. Beam imports `resource` together with a
+# module of another framework, and if that framework is not installed, Beam takes `resource` to be missing.
 NOT_FOR_USERS = "Resource module is not available"
 
 
@@ -25,7 +26,7 @@ NOT_FOR_USERS = "Resource module is not available"
 def speed_up() -> None:
     """Makes small runs on the local runner faster.
 
-    Cached: a second call would wrap what the first one has wrapped.
+    The function is cached, because a second call would wrap Beam's functions a second time.
     """
     if compat.is_on():
         sample_often()
@@ -33,10 +34,10 @@ def speed_up() -> None:
 
 
 def sample_often() -> None:
-    """Makes Beam's local runner notice sooner that a bundle has ended.
+    """Makes Beam's local runner detect the end of a bundle sooner.
 
-    It waits for the next tick of the thread that samples which step is busy: up to 200 ms by default. Beam has no
-    option for the interval.
+    A thread of Beam samples which step is busy, every 200 ms by default. The runner waits for its next sample before it
+    ends a bundle. Beam has no option for the interval.
     """
     from apache_beam.runners.worker import statesampler
 
@@ -45,9 +46,10 @@ def sample_often() -> None:
 
 
 def inspect_once() -> None:
-    """Makes Beam inspect the arguments of each method once.
+    """Makes Beam inspect the arguments of each method only once.
 
-    It inspects every method of every step eight times a graph: a third of the time that a graph takes.
+    Without this, Beam inspects every method of every step eight times for each graph. That takes a third of the time
+    that a graph takes.
     """
     from apache_beam.transforms import core
 
@@ -57,7 +59,7 @@ def inspect_once() -> None:
     def remember(function: Callable[..., Any]) -> tuple[list[str], list[Any]]:
         if not isinstance(function, MethodType):
             return inspect(function)
-        # Each access to a method makes a new object; its function stays with the class.
+        # Each access to a method makes a new object, so a cache by method would never hit. Its function stays the same.
         if function.__func__ not in known:
             known[function.__func__] = inspect(function)
         names, defaults = known[function.__func__]
@@ -66,20 +68,21 @@ def inspect_once() -> None:
     core.get_function_args_defaults = remember  # type: ignore[assignment]  # Beam's has no types
 
 
-# Beside the options, not in them: Beam copies and pickles all that is in them.
+# The views are kept outside of the options, because Beam copies and pickles every attribute of options.
 _views: "weakref.WeakKeyDictionary[OptionsWithViews, dict[type[PipelineOptions], PipelineOptions]]"
 _views = weakref.WeakKeyDictionary()
 
 
 class OptionsWithViews(PipelineOptions):
-    """Beam's options that make each view of themselves once.
+    """Beam's options, with a cache of their views.
 
-    Beam takes some views 270 times a graph, and each time makes a parser of all its flags: a third of the time of a
-    small graph. That views share their values, so that one is as good as another, is Beam's own matter.
+    Beam asks for some views 270 times for each graph, and each time makes a parser of all its flags. That takes a third
+    of the time of a small graph. Beam's views of the same options share their values, so a cached view is as good as a
+    new one.
     """
 
     def view_as(self, cls: type[View]) -> View:
-        """These options as a class of Beam's has them."""
+        """Returns these options as an instance of one of Beam's classes of options."""
         if not compat.is_on():
             return super().view_as(cls)
         views: dict[Any, Any] = _views.setdefault(self, {})
@@ -90,9 +93,12 @@ class OptionsWithViews(PipelineOptions):
 
 
 def name_files_by(function: Callable[[str], str]) -> None:
-    """Makes Beam's pickles name the file that code comes from by what a function gives for the file's path.
+    """Changes the names of source files that Beam writes into pickles of code.
 
-    With KEYJOIN_COMPAT=off, pickles name the folders of this machine.
+    With KEYJOIN_COMPAT=off, pickles contain folder names of this machine.
+
+    Args:
+        function: Takes the path of a source file, and returns the name to write.
     """
     if compat.is_on():
         from apache_beam.internal import cloudpickle_pickler
@@ -102,11 +108,13 @@ def name_files_by(function: Callable[[str], str]) -> None:
 
 
 def dataflow_jobs(client: Any, options: GoogleCloudOptions) -> Any:
-    """The service's client for jobs, which Beam's client for Dataflow keeps to itself.
+    """Returns Dataflow's client for jobs, a private attribute of Beam's client for Dataflow.
+
+    With KEYJOIN_COMPAT=off this function makes a new client, with the credentials of the environment.
 
     Args:
         client: Beam's `DataflowApplicationClient`.
-        options: Where the service is. With KEYJOIN_COMPAT=off its credentials are those of the environment.
+        options: The address of the service, and whether it needs credentials.
 
     Returns:
         A `google.cloud.dataflow.JobsV1Beta3Client`.
@@ -127,10 +135,11 @@ def dataflow_jobs(client: Any, options: GoogleCloudOptions) -> Any:
 
 
 def quiet() -> None:
-    """Drops messages of Beam that no user can act on, and tracebacks of errors that keyjoin reports itself."""
+    """Hides messages of Beam that no user can act on, and tracebacks of errors that keyjoin reports itself."""
     if not compat.is_on():
         return
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
-    # Each attempt to find credentials, with its traceback; another message says that there are none.
+    # Beam logs a warning and a traceback for each attempt to find credentials. Another message reports that there are
+    # none.
     logging.getLogger("apache_beam.utils.retry").setLevel(logging.ERROR)
     logging.getLogger().addFilter(lambda record: NOT_FOR_USERS not in record.getMessage())

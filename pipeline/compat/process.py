@@ -1,4 +1,4 @@
-"""Ends this process by a private function of Python's `atexit`; see `pipeline.compat`."""
+"""Ends this process with a private function of Python's `atexit`, see `pipeline.compat`."""
 
 import atexit
 import os
@@ -9,10 +9,13 @@ from transforms import compat
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process without waiting for its threads, after the functions that are registered with `atexit`.
+    """Calls the functions that are registered with `atexit`, and ends the process without waiting for its threads.
 
-    These end, among others, the model process and those that Beam has started. `sys.exit` first waits for every
-    thread, which may take as long as a chunk; it is what is left with KEYJOIN_COMPAT=off.
+    These functions end the model process and the processes that Beam has started. `sys.exit` would first wait for
+    every thread, which can take as long as a chunk. With KEYJOIN_COMPAT=off this function calls `sys.exit`.
+
+    Args:
+        code: The exit code.
     """
     if not compat.is_on():
         sys.exit(code)

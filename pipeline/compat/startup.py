@@ -1,7 +1,7 @@
-"""Starts a process fast, and keeps what libraries print while they are imported from the user.
+"""Starts a process fast, and hides what libraries print during their import.
 
-Most of a small run is the import of TensorFlow and Beam (docs/performance.md). With KEYJOIN_COMPAT=off all of both is
-imported, as their documentation says, and what they print is printed; see `pipeline.compat`.
+Importing TensorFlow and Beam takes most of the time of a small run (docs/performance.md). With KEYJOIN_COMPAT=off
+keyjoin imports all of both, as their documentation says, and does not hide what they print; see `pipeline.compat`.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from transforms.errors import UsageError
 from transforms.saved_model.libraries import import_libraries
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # packages that Beam itself can do without
+BEAM_EXTRAS = ("apitools", "google.cloud", "pandas", "pymongo")  # optional packages: Beam also works without them
 
 
 def use_utf8() -> None:
-    """Starts the program anew where Python reads and writes names in ASCII: keys, rows and models are UTF-8.
+    """Restarts the program in Python's UTF-8 mode if Python would read and write names in ASCII.
 
-    That is so in the locale C where PYTHONUTF8=0 keeps Python from its own remedy.
+    Keys, rows and models are UTF-8. Python uses ASCII in the locale C if PYTHONUTF8=0 switches its own UTF-8 mode off.
     """
     if sys.getfilesystemencoding() == "ascii":
-        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  this very program
+        os.environ["PYTHONUTF8"] = "1"  # for processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606  the same program
 
 
 def check_temporary() -> None:
-    """Looks for a folder for temporary files.
+    """Checks that there is a folder for temporary files.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such folder.
     """
     try:
         tempfile.gettempdir()
@@ -50,60 +50,61 @@ def check_temporary() -> None:
 
 
 def begin() -> None:
-    """Comes first, before anything large is imported."""
-    # TensorFlow's C++ part reads this once, and has nothing to say to a user.
+    """Sets up the environment, memory and garbage collector; must run before any large library is imported."""
+    # The C++ part of TensorFlow reads this once. Nothing that it logs is useful to a user.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Threads of NumPy's algebra, which nothing here uses, turn in circles for a tenth of a second once they are made.
+    # The threads of NumPy's linear algebra spin for a tenth of a second when they start, and keyjoin does not use them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Google's libraries say of each of them that Python 3.10 is old; the locked ones work on it.
+    # Each of Google's libraries warns that Python 3.10 is old. The locked versions work on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.api_core")
-    # Imports make a million objects that all stay: to look for garbage among them takes a fifth of the time.
+    # Imports create a million objects and free none. Searching them for garbage takes a fifth of the time.
     gc.disable()
     _keep_memory()
 
 
 def _keep_memory() -> None:
-    """Has large buffers reused rather than given back to the system and asked for again, chunk after chunk.
+    """Makes the process keep the memory of large buffers, and reuse it for the next chunk.
 
-    Fresh memory is cleared page by page as it is touched: reading a chunk's bytes took five times as long.
+    Otherwise it returns the memory to the system after each chunk, and requests it again. The system clears new memory
+    page by page at first use: reading the bytes of a chunk took five times as long.
     """
-    # Read by Arrow when it is imported; its own allocator gives memory back within milliseconds.
+    # Arrow reads this when it is imported. Its own allocator returns memory to the system within milliseconds.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        # Not in every C library. See mallopt(3).
+        # Not every C library has mallopt. See mallopt(3).
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-        # Other threads' own arenas hold nothing as large as a chunk.
+        # One arena for all threads: an arena of another thread has no room for a buffer as large as a chunk.
         libc.mallopt(M_ARENA_MAX, 1)
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow, without the lines that its C++ part prints before its log level is read.
+    """Imports TensorFlow, and hides the lines that its C++ part prints before it reads its log level.
 
     Raises:
-        ImportError: It cannot be imported; what it printed is printed then.
+        ImportError: TensorFlow cannot be imported. The hidden lines are printed then.
     """
     if not compat.is_on():
         import tensorflow
     elif "tensorflow" not in sys.modules:
-        # TensorFlow imports Keras only to fill in `tf.keras`; scoring a SavedModel needs none.
+        # TensorFlow imports Keras only to define `tf.keras`. Scoring a SavedModel does not need Keras.
         with _silence(), _without("keras"):
             import tensorflow  # noqa: F401
     collect_garbage()
 
 
 def import_session(libraries: Sequence[str] = ()) -> None:
-    """Imports of TensorFlow only what loads a graph and calls it: for a process that does no more than that.
+    """Imports only the modules of TensorFlow that load and call a graph, for a process that does nothing else.
 
-    Libraries import the rest of it.
-
-    `import tensorflow` runs the package's `__init__`, which imports some 1,700 modules more and takes three
-    times as long. The package stands there without it, so that its modules find each other.
+    `import tensorflow` runs the package's `__init__`, which imports about 1,700 more modules and takes three times as
+    long. This function puts the package into `sys.modules` without running its `__init__`, so that its modules find
+    each other. A library of `libraries` may import more of TensorFlow.
 
     Args:
-        libraries: Modules that register a model's own ops.
+        libraries: Python modules that register a model's own ops.
 
     Raises:
+        ImportError: TensorFlow is not installed, or cannot be imported.
         UsageError: A library cannot be imported.
     """
     if not compat.is_on():
@@ -124,9 +125,10 @@ def import_session(libraries: Sequence[str] = ()) -> None:
 
 
 def import_beam(argv: Sequence[str]) -> None:
-    """Imports Beam; for files and a runner on this machine as it is where its extras are not installed.
+    """Imports Beam, and for a local run hides Beam's optional packages (`BEAM_EXTRAS`) from it.
 
-    These are two fifths of the modules that come along otherwise.
+    A run is local if no argument is a URL or names a runner: its files and its runner are then on this machine. The
+    optional packages are two fifths of the modules that Beam would import.
 
     Args:
         argv: The command's arguments.
@@ -145,19 +147,19 @@ def import_beam(argv: Sequence[str]) -> None:
 
 
 def import_arrow() -> None:
-    """Imports Arrow as it is where there is no pandas, and stays so.
+    """Imports Arrow, and makes it work without pandas for the rest of the process.
 
-    It looks for pandas once, when the first array is made, and importing it takes 0.4 s.
+    Arrow looks for pandas only once, when the first array is made. Importing pandas takes 0.4 s.
     """
     with _without("pandas") if compat.is_on() else contextlib.nullcontext():
         import pyarrow as pa
 
         pa.array(())
-    pa.set_cpu_count(threads.THREADS)  # Arrow counts the processors of the machine
+    pa.set_cpu_count(threads.THREADS)  # Arrow's default is all processors of the machine
 
 
 def collect_garbage() -> None:
-    """From here on, once all that is large is imported."""
+    """Switches garbage collection on, after the large imports. It skips all objects that exist by then."""
     gc.freeze()
     gc.enable()
 
@@ -170,7 +172,7 @@ def _silence() -> Iterator[None]:
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except UsageError:  # which says all that there is to say
+        except UsageError:  # its message is complete without the hidden output
             raise
         except BaseException:
             said.seek(0)
@@ -182,25 +184,31 @@ def _silence() -> Iterator[None]:
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Comes before all other finders; some packages are found, and cannot be imported."""
+    """An import finder that makes some packages look as if they were not installed.
+
+    It must come before all other finders.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Finds these packages; leaves every other one to the finders after it."""
+        """Finds only these packages; the finders after this one look for all others."""
         return ModuleSpec(fullname, self) if fullname in self._names else None
 
     def exec_module(self, module: ModuleType) -> NoReturn:
-        """Says what Python says of a package that is not installed."""
+        """Raises the error that Python raises for a package that is not installed."""
         name = module.__name__
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 @contextlib.contextmanager
 def _without(*names: str) -> Iterator[None]:
-    """Keeps what is imported meanwhile from importing packages that it can do without; later they are there as ever."""
-    # An empty namespace, or somebody else's import.
+    """Makes some packages look as if they were not installed, for imports in the block.
+
+    After the block they can be imported again.
+    """
+    # A package may be in `sys.modules` already: as an empty namespace, or because other code has imported it.
     before = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     absent = _Absent(names)
     sys.meta_path.insert(0, absent)
@@ -213,7 +221,10 @@ def _without(*names: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keeps what is logged meanwhile, of packages that are absent, from the user; nor is a log set up for it."""
+    """Hides log messages in the block, which report the packages that `_without` hides.
+
+    Without a handler on the root logger, the first message would also set up logging to standard error.
+    """
     root, nothing = logging.getLogger(), logging.NullHandler()
     root.addHandler(nothing)
     try:

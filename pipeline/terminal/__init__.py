@@ -1,1 +1,1 @@
-"""The terminal: messages, reports, exit codes, signals."""
+"""Prints messages and reports, defines exit codes, and handles signals."""

@@ -1,4 +1,7 @@
-"""How a command ends: every exit code, once."""
+"""Defines the exit codes of all commands, with their meaning and what to do.
+
+The help and the reference page print the codes from here.
+"""
 
 import enum
 
@@ -7,9 +10,9 @@ class Exit(enum.IntEnum):
     """A process exit code.
 
     Attributes:
-        title: A few words.
-        sentence: When a command ends so.
-        remedy: What the reader can do.
+        title: A short name.
+        sentence: When a command ends with this code.
+        remedy: What the user can do.
     """
 
     title: str
@@ -17,7 +20,7 @@ class Exit(enum.IntEnum):
     remedy: str
 
     def __new__(cls, code: int, title: str, sentence: str, remedy: str) -> "Exit":
-        """Makes a member whose value is the process's exit code."""
+        """Makes a member whose value is the exit code of the process."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.title, member.sentence, member.remedy = title, sentence, remedy

@@ -1,7 +1,7 @@
-"""Prints to the terminal: every line that keyjoin writes to standard output or standard error goes through here.
+"""Prints to the terminal: keyjoin writes every line to standard output and standard error with these functions.
 
-Names of files, rows and what models say come from strangers. A control character among them could move the cursor,
-change the title of a window or hide text, so none reaches the terminal.
+File names, rows and model messages are untrusted. A control character in them could move the cursor, change the title
+of a window or hide text. The functions escape control characters, so none reaches the terminal.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _NEWLINES = re.compile(r"\s*[\r\n]+\s*")
 
 
 def visible(text: str) -> str:
-    r"""Text of strangers for a terminal, on one line: what is no letter, sign or space is written as an escape.
+    r"""Makes untrusted text safe for a terminal: escapes each character that is not printable, newlines too.
 
     >>> print(visible("é\x1b[2J\u202e"))
     é\x1b[2J\u202e
@@ -32,12 +32,12 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A message in one line: the lines of the error of a library are put one behind the other."""
+    """Makes a message of one line: joins the lines of a library's error with spaces, and escapes as `visible` does."""
     return visible(_NEWLINES.sub(" ", text.strip()))
 
 
 def quoted(words: Iterable[str]) -> str:
-    r"""A command that can be pasted into a shell, whatever its words hold.
+    r"""Quotes the words of a command for a shell, so that the user can paste it whatever characters the words have.
 
     >>> print(quoted(["keyjoin", "run", "--input=it's", "--output=a\x1bb"]))
     keyjoin run '--input=it'"'"'s' $'--output=a\033b'
@@ -50,13 +50,13 @@ def _in_dollar_quotes(word: str) -> str:
 
 
 def _octal(character: str) -> str:
-    # What Python made of a byte that is not UTF-8 is that byte again.
+    # Python decodes a byte that is not UTF-8 into a surrogate. surrogateescape encodes it into the same byte again.
     errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", errors))
 
 
 def at_line(key: str, line: int | None) -> str:
-    """A row's key, and the number of its line where that is known.
+    """Returns the key of a row, with its line number if that is known.
 
     >>> at_line("a.jsonl#1024", 43), at_line("a.tfrecord#16", None)
     ('a.jsonl#1024 (line 43)', 'a.tfrecord#16')
@@ -65,20 +65,22 @@ def at_line(key: str, line: int | None) -> str:
 
 
 def show(text: str = "") -> None:
-    """Prints text to standard output, at once; where its reader is gone (`| head -1`) it is lost.
+    """Prints text to standard output and flushes it.
+
+    If the reader has closed the pipe (`| head -1`), the text is discarded without an error.
 
     Raises:
-        OSError: Standard output does not take it.
+        OSError: Standard output cannot be written for another reason.
     """
     with _reader_may_leave():
         print("\n".join(map(visible, text.split("\n"))), flush=True)  # noqa: T201
 
 
 def show_json(text: str) -> None:
-    """Prints JSON to standard output, as `show` does; what `visible` would escape is escaped as JSON has it.
+    """Prints JSON to standard output as `show` does, but with JSON's escapes for the characters that are not printable.
 
     Raises:
-        OSError: Standard output does not take it.
+        OSError: Standard output cannot be written, and its reader has not closed it.
     """
     escaped = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
     with _reader_may_leave():
@@ -87,7 +89,10 @@ def show_json(text: str) -> None:
 
 @contextlib.contextmanager
 def _reader_may_leave() -> Iterator[None]:
-    """Discards standard output once its reader is gone: that reader has all that it wants, and no command failed."""
+    """Discards further output if the reader has closed the pipe.
+
+    That is not an error: a reader such as `head` has all that it needs.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -95,7 +100,7 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 def show_error(text: str) -> None:
-    """Prints a message to standard error, in one line; where nobody listens any more it is lost."""
+    """Prints a message to standard error, in one line. If standard error cannot be written, discards the message."""
     try:
         print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201
     except (OSError, ValueError):
@@ -103,10 +108,10 @@ def show_error(text: str) -> None:
 
 
 def flush_output() -> None:
-    """Has standard output take what was printed; what it does not take is given up, so that nobody tries again.
+    """Flushes standard output. If that fails, discards what is buffered, so that no later flush fails again.
 
     Raises:
-        OSError: It does not take it, and has a reader.
+        OSError: Standard output cannot be written, and its reader has not closed it.
     """
     try:
         with _reader_may_leave():
@@ -117,15 +122,15 @@ def flush_output() -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """Sends what a stream still holds to nowhere: the end of the process would fail of it again."""
-    with contextlib.suppress(OSError, ValueError):  # it is no file of the system, or closed
+    """Redirects a stream to the null device. Otherwise Python would flush its buffer at exit, and fail again."""
+    with contextlib.suppress(OSError, ValueError):  # the stream has no file descriptor, or is closed
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 class _Visible(io.TextIOWrapper):
-    """A stream that lets no control character through, whoever writes to it: a library's log or a traceback."""
+    """A text stream that escapes control characters in all that is written, library logs and tracebacks too."""
 
     def write(self, text: str) -> int:
         return super().write(text if text.isprintable() else _OTHER.sub(self._visible, text))
@@ -136,17 +141,18 @@ class _Visible(io.TextIOWrapper):
 
 
 def open_streams() -> None:
-    """Makes standard input, output and error safe to use, also where the process was started without them (`>&-`).
+    """Makes standard input, output and error safe to use, also if the process was started without them (`>&-`).
 
-    Else the first file that is opened would take the number of standard output, and what is printed would go there.
+    Without this, the first file that the process opens would get the descriptor number of standard output. Printed text
+    would then go into that file.
     """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # The lowest number that is free is this one.
+        except OSError:  # os.open takes the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  for the whole process
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  stays open until the process ends
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
 
 

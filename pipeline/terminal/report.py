@@ -1,4 +1,4 @@
-"""Prints the plan before a run, and the summary after it."""
+"""Prints the plan before a run, and its result after it."""
 
 import io
 import itertools
@@ -29,7 +29,7 @@ WIDTH = 110
 
 
 def print_plan(plan: Plan, start: Start) -> None:
-    """Prints what is read, what feeds the model, what is written, and what an earlier run left unfinished."""
+    """Prints the plan of a run: its input, the fields that feed the model, its output, and an earlier run to resume."""
     handler, sources = plan.job.handler, plan.sources
     if start.earlier is not None:
         stage = start.earlier.stage.value
@@ -61,13 +61,13 @@ def print_plan(plan: Plan, start: Start) -> None:
 
 
 def print_memory(need: Need | None) -> None:
-    """Prints what the run needs of memory, where that is known."""
+    """Prints how much memory the run needs; nothing if that is unknown."""
     if need is not None:
         say("memory", f"about {need.total:,} bytes, {need.model:,} of them for the model")
 
 
 def rows_a_call(rows: int) -> str:
-    """How a model is called whose batch has a fixed number of rows."""
+    """Describes the calls of a model whose signature fixes the number of rows of a batch."""
     if rows == 1:
         return "1 row a call: the signature fixes its batch to 1"
     return f"{rows} rows a call: the signature fixes its batch; the last call is filled up with copies of a row"
@@ -91,12 +91,18 @@ def _fed_by(feature: Feature) -> str:
 
 
 def say(what: str, text: str) -> None:
-    """Prints a line of two columns."""
+    """Prints a line of two columns: a label and a text."""
     show(f"{what:<12} {visible(text)}")
 
 
 def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
-    """Prints that there is nothing to do, or what a complete run has lost since."""
+    """Prints that a complete run has nothing left to do, or which of its files are lost.
+
+    Args:
+        output: Output folder.
+        totals: The ledger.
+        lost: Names of the files that are missing or altered since the run.
+    """
     if not lost:
         say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
         return
@@ -107,7 +113,7 @@ def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
 
 
 def print_unnamed(names: Sequence[str]) -> None:
-    """Prints what an earlier attempt left and is deleted."""
+    """Prints the files of an earlier attempt that keyjoin deletes."""
     for name in names[:SHOWN_ROWS]:
         say("deleted", f"{name}, left by an earlier attempt")
     if len(names) > SHOWN_ROWS:
@@ -115,14 +121,14 @@ def print_unnamed(names: Sequence[str]) -> None:
 
 
 def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
-    """Prints where the output is, the summary, and a few joined rows.
+    """Prints the output folder, the counts and time of a run, and a few joined rows.
 
     Args:
         output: Output folder.
-        format_name: What the rows are.
+        format_name: Format of the rows.
         totals: The ledger.
-        seconds: What the run took.
-        resumed: Whether earlier attempts finished some of it; None if that is not known.
+        seconds: Duration of this attempt, in seconds.
+        resumed: Whether earlier attempts finished some of the rows; None if that is unknown.
     """
     show()
     say("output", output)
@@ -135,7 +141,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
         *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
-        # Nobody knows how long the rows of earlier attempts took.
+        # After a resume there is no rate: the time that earlier attempts took for their rows is not recorded.
         *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
     ]
     for name, value in rows:
@@ -152,10 +158,10 @@ def _title(code: str) -> str:
 
 
 def _first_rows(output: str, format_name: str) -> Iterator[str]:
-    """The first rows of the output, as text."""
+    """Yields the first rows of the output as text; parts that are gzip are skipped."""
     left = SHOWN_ROWS
     fmt = formats.load(format_name)
-    # From the list of parts, not from the folder, which may hold a million of them.
+    # Reads the list of parts. Listing the folder would be slow: it may hold a million parts.
     with files.open_own(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
@@ -174,11 +180,11 @@ def _first_rows(output: str, format_name: str) -> Iterator[str]:
 
 
 def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> None:
-    """Prints the keys and messages of a few dead letters of a reason, to standard error, a line each.
+    """Prints a few dead letters of one reason to standard error: one line each, with key and message.
 
     Args:
         output: The output folder.
-        parts: What was written there.
+        parts: Receipts of the parts in the output folder.
         reason: The reason code.
     """
     for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
@@ -193,14 +199,14 @@ def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator
 
 
 def _shortened(row: str) -> str:
-    """A row on one line; the end is kept, since the prediction is there."""
+    """Shortens a row to one line. Keeps the end of the row, where the predictions are."""
     if len(row) <= WIDTH:
         return row
     return f"{row[: WIDTH // 3]} … {row[-(WIDTH - WIDTH // 3 - 3) :]}"
 
 
 def table(rows: list[tuple[Any, ...]]) -> str:
-    """Text in columns.
+    """Formats rows as text in aligned columns.
 
     >>> print(table([("a", 1), ("bb", 22)]))
     a   1

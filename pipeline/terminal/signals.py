@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first stops a command cleanly, the second at once."""
+"""Handles SIGINT and SIGTERM: the first signal stops a command cleanly, the second ends the process at once."""
 
 import contextlib
 import os
@@ -12,15 +12,16 @@ from typing import NoReturn, TypeVar
 Result = TypeVar("Result")
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-# The system may deliver a signal to any thread, and Python handles it once the main one wakes.
+# The system may deliver a signal to any thread, but Python handles it in the main thread, once that wakes. So the main
+# thread waits no longer than this at a time.
 WAKE_SECONDS = 0.5
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody asked the process to end; what is being done is left as it is.
+    """A signal asked the process to end. The command stops where it is, and leaves its files for a resume.
 
     Attributes:
-        signal: How they asked.
+        signal: The signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,12 +32,14 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Has the first of these signals raise `Stopped` in the main thread, and the second end the process.
+    """Handles SIGINT and SIGTERM in the block.
 
-    A signal that the process was started to ignore (`nohup`, a job in the background) stays ignored.
+    The first signal raises `Stopped` in the main thread. The second signal ends the process.
+
+    A signal that was ignored when the process started (`nohup`, a background job) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may say what signals do
+        yield  # Python lets only the main thread set signal handlers
         return
     before = {number: signal.getsignal(number) for number in STOPPING}
     taken = [number for number in STOPPING if before[number] is not signal.SIG_IGN]
@@ -50,17 +53,23 @@ def stopping() -> Iterator[None]:
 
 
 def in_the_background(function: Callable[[], Result]) -> Result:
-    """Calls a function in a thread of its own, and waits for it: a signal is heard at once.
+    """Calls a function in another thread and waits for it, so that the main thread handles a signal at once.
 
-    In the thread that Beam's local runner runs in it would be heard, too, but that runner first lets its steps come
-    to the end of all that they have in hand.
+    If Beam's local runner ran in the main thread, the signal would stop it late: the runner first waits until its
+    steps finish the work that they have started.
+
+    Args:
+        function: The function to call.
+
+    Returns:
+        The result of the function. What the function raises is raised here too.
     """
     done: Future[Result] = Future()
 
     def call() -> None:
         try:
             done.set_result(function())
-        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001  the waiting thread raises it again, whatever it is
             done.set_exception(error)
 
     threading.Thread(target=call, name="keyjoin-run", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What is told on standard error beside a result, and changes nothing of it."""
+"""Prints warnings to standard error. A warning changes neither the result nor the exit code."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,14 +14,16 @@ def warn(text: str) -> None:
 
 @contextlib.contextmanager
 def only_told(what: str) -> Iterator[None]:
-    """What fails here is a warning: the result stands already, and no exit code may say otherwise.
+    """Turns an error in the block into a warning, for steps after the result is final.
+
+    The exit code then still reports the result, not the error. Ctrl-C in the block becomes a warning too.
 
     Args:
-        what: What it means for the reader.
+        what: The start of the warning: what the error means for the user.
     """
     try:
         yield
     except (OSError, RunError, KeyboardInterrupt) as error:
         with contextlib.suppress(OSError):
-            flush_output()  # or the end of the process would fail of the same
+            flush_output()  # otherwise the flush at exit would fail for the same reason
         warn(f"{what}: {str(error) or type(error).__name__}")
