@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
 
 def page() -> str:
-    """The text of the page."""
+    """Returns the text of the page."""
     lines = ["# Dead letters, exit codes and flags", "", "Made by `python -m scripts.make_reference`.", ""]
     lines += ["## Reasons of dead letters", "", "| reason | cause | what to do |", "|---|---|---|"]
     lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]

@@ -1,9 +1,10 @@
-"""Writes dataflow/sbom.json: what the worker image's lock puts into it, with licences and dependencies, as CycloneDX.
+"""Writes dataflow/sbom.json: the packages in the worker image, with licences and dependencies, in CycloneDX format.
 
     python -m scripts.make_sbom                                                       the image without a GPU
-    python -m scripts.make_sbom dataflow/requirements-gpu.txt out/sbom-gpu.json       the one for a GPU
+    python -m scripts.make_sbom dataflow/requirements-gpu.txt out/sbom-gpu.json       the image for a GPU
 
-It needs uv, and installs the lock into a temporary folder; a test compares what is written with the lock.
+The script needs uv. It installs the image's lock file into a temporary folder and lists the installed packages. A test
+compares dataflow/sbom.json with the lock file.
 """
 
 import argparse
@@ -15,15 +16,15 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "dataflow"
 PYTHON = "3.11"
 TOOL = "cyclonedx-bom==7.5.0"
-# As in dataflow/Dockerfile.
+# The same options as in dataflow/Dockerfile.
 INSTALL = ("--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-binary", "google-apitools")
 
 
 def make(lock: Path, written: Path) -> None:
-    """Installs a lock and writes what there is then.
+    """Installs a lock file into a temporary environment, and writes the list of installed packages.
 
     Args:
-        lock: The requirements, with hashes.
+        lock: The lock file: requirements with hashes.
         written: The file to write.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -45,7 +46,7 @@ def make(lock: Path, written: Path) -> None:
             subprocess.run(["uv", *map(str, words)], check=True)  # noqa: S603, S607 - its words are ours
         document = json.loads(found.read_text())
     for component in (*document["components"], *document["metadata"]["tools"]["components"]):
-        component.pop("externalReferences", None)  # addresses that packages give of themselves
+        component.pop("externalReferences", None)  # links to web pages, which packages choose themselves
     written.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,9 @@
-"""Writes dataflow/metadata.json, the Flex template's form, from the options of `keyjoin run`; a test compares the two.
+"""Writes dataflow/metadata.json, the form of the Flex template, from the options of `keyjoin run`.
 
-python -m scripts.make_template                  writes it
-python -m scripts.make_template --image IMAGE    prints the template's specification, which jobs are started from
+python -m scripts.make_template                  writes the form
+python -m scripts.make_template --image IMAGE    prints the template's specification; jobs start from it
+
+A test compares dataflow/metadata.json with the options.
 """
 
 import argparse
@@ -18,7 +20,7 @@ DESCRIPTION = "Scores rows in bulk with a TensorFlow model and joins each predic
 
 
 def metadata() -> dict[str, Any]:
-    """The name, the description and the parameters of the template."""
+    """Returns the name, the description and the parameters of the template."""
     flags = [(name, flag) for name, flag in flags_of(RunOptions).items() if flag.in_template]
     flags.sort(key=lambda pair: not pair[1].required)
     parameters = [_parameter(name, flag) for name, flag in flags]
@@ -38,12 +40,12 @@ def _parameter(name: str, flag: Flag) -> dict[str, Any]:
         found["defaultValue"] = str(flag.default)
     if kind.choices:
         found["enumOptions"] = [{"value": choice, "label": choice} for choice in kind.choices]
-    # The service refuses the rest before anything is started; what this lets through is checked again by keyjoin.
+    # The service refuses a value that does not match before it starts anything. keyjoin checks matching values again.
     return found if kind.check is None else {**found, "regexes": [f"^({kind.check})$"]}
 
 
 def specification(image: str) -> dict[str, Any]:
-    """What `gcloud dataflow flex-template build` would write, with the image for the workers, too."""
+    """Returns the specification that `gcloud dataflow flex-template build` would write, plus the workers' image."""
     return {
         "image": image,
         "sdkInfo": {"language": "PYTHON"},
@@ -53,7 +55,7 @@ def specification(image: str) -> dict[str, Any]:
 
 
 def as_text(document: dict[str, Any]) -> str:
-    """A document as it is written."""
+    """Returns a document as the JSON text that this script writes."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,9 +1,9 @@
-"""Mutation testing: changes a module in one place after another, and prints the changes that no test detects.
+"""Runs mutation tests: changes one place of a module at a time, and prints the changes that no test detects.
 
     python -m scripts.mutate transforms/scoring/align.py tests/transforms/scoring/test_align.py [--every N]
 
-Each change is tried in a fork of a process that has imported the large libraries. A change that survives is printed
-with its line. See docs/development/testing.md.
+The script imports the large libraries once, and tests each change in a fork of its process. It prints each change that
+survives, with its line. See docs/development/testing.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 HEAVY = ("tensorflow", "apache_beam", "apache_beam.io.filesystems", "pyarrow.compute", "pyarrow.json", "hypothesis")
-SECONDS = 60  # a change that makes a test wait for ever is noticed, too
+SECONDS = 60  # a change that makes a test wait for ever counts as detected after this time
 COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -31,7 +31,7 @@ DELETED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.If, ast.For, ast.
 
 
 def changes_of(node: ast.AST) -> Iterator[Any]:
-    """What stands in the node's place, one after another."""
+    """Yields each mutation of a node: another node to put in its place."""
     other: Any = copy.deepcopy(node)
     match node:
         case ast.Compare(ops=[op, *_]) if type(op) in COMPARED:
@@ -63,7 +63,10 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def mutants(tree: ast.Module) -> Iterator[tuple[str, ast.Module]]:
-    """Changed trees, each with what was changed; what only types and messages are made of stays."""
+    """Yields changed trees, each with a text that describes its change.
+
+    Type annotations and f-strings are not changed: types have no effect at run time, and f-strings are messages.
+    """
     skipped = {id(inner) for node in ast.walk(tree) for part in _apart(node) for inner in ast.walk(part)}
     numbered = list(ast.walk(tree))
     for number, node in enumerate(numbered):
@@ -98,7 +101,7 @@ def _replace(tree: ast.AST, old: ast.AST, new: Any) -> None:
 
 
 def survives(path: Path, tree: ast.Module, tests: list[str]) -> bool:
-    """Whether the tests pass with the changed module."""
+    """Returns whether the tests pass with the changed module; then no test detects the change."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -120,7 +123,7 @@ def survives(path: Path, tree: ast.Module, tests: list[str]) -> bool:
 
 
 def main() -> None:
-    """The command."""
+    """Reads the command line, and tests the changes of a module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", nargs="+")

@@ -1,6 +1,8 @@
-"""Runs the example notebooks and writes their outputs into them; a test runs them and compares the outputs.
+"""Runs the example notebooks and writes their outputs into them.
 
 python -m scripts.run_notebooks
+
+A test runs the notebooks, too, and compares the outputs.
 """
 
 import re
@@ -12,12 +14,12 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples" / "notebooks").glob("*.ipynb"))
-# What libraries log about the machine when a program imports them.
+# Lines that libraries log during their import; they depend on the machine.
 LOG = re.compile(
     r"^(?:WARNING: All log messages before absl|[IWE]\d{4} \d\d:|Matplotlib is building the font cache).*\n?",
     re.MULTILINE,
 )
-# What keyjoin reports about the time of a run.
+# Lines in which keyjoin reports the duration and speed of a run.
 TIMES = re.compile(r"^(?:seconds|rows/s) .*\n", re.MULTILINE)
 
 
@@ -25,17 +27,17 @@ def run(notebook: Path, folder: Path) -> nbformat.NotebookNode:
     """Runs all cells of a notebook, from top to bottom.
 
     Args:
-        notebook: The file.
-        folder: Where its kernel starts.
+        notebook: The file of the notebook.
+        folder: The folder in which the kernel of the notebook starts.
 
     Returns:
-        The notebook with its outputs, without what differs from one run or machine to another: times and logs.
+        The notebook with its outputs, without times and logs, which differ between runs and machines.
 
     Raises:
         nbclient.exceptions.CellExecutionError: A cell raised.
     """
     document = nbformat.read(notebook, as_version=4)
-    # Sockets in the folder: other users of the machine cannot read them.
+    # The kernel's sockets are in this folder, where other users of the machine cannot open them.
     sockets = Config(KernelManager={"transport": "ipc", "connection_file": str(folder / "kernel.json")})
     client = NotebookClient(document, kernel_name="python3", config=sockets, coalesce_streams=True, record_timing=False)
     client.execute(cwd=str(folder))
@@ -57,7 +59,7 @@ def without_times(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main() -> None:
-    """Runs each notebook and writes it."""
+    """Runs each notebook, and writes it with its outputs."""
     for notebook in NOTEBOOKS:
         with tempfile.TemporaryDirectory() as folder:
             document = run(notebook, Path(folder))

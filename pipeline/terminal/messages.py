@@ -152,7 +152,7 @@ def open_streams() -> None:
         except OSError:  # os.open takes the lowest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  stays open until the process ends
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  for the whole process
     sys.stdout, sys.stderr = _stream(1, sys.stdout), _stream(2, sys.stderr)
 
 

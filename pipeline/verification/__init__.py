@@ -1,1 +1,1 @@
-"""Checks an output against its records: its files, and its rows."""
+"""Checks the files and rows of an output against the records of its run."""

@@ -1,8 +1,8 @@
-"""Whether an output is as it was written: its record, names, sizes, ledger, and the bytes of its files and sources.
+"""Checks whether the files of an output are as its run wrote them, and whether its sources are as the run read them.
 
-What is checked later relies on what was checked before: `_SUCCESS` proves the manifest, the manifest the lists of
-parts and sources, and these all the rest. Nothing is opened whose name leads out of the output but sources, and those
-are only read.
+Each check relies on the earlier ones: `_SUCCESS` proves the manifest, the manifest proves the lists of parts and
+sources, and these lists prove all other files. The only files outside of the output that keyjoin opens are the
+sources, and it only reads them.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ NOT_THERE = "it is not there"
 
 
 class Record(NamedTuple):
-    """What a run wrote about itself.
+    """The record that a run wrote.
 
     Attributes:
         manifest: The manifest.
-        proven: Whether `_SUCCESS` is that of this manifest.
+        proven: Whether `_SUCCESS` has the sha256 of this manifest.
     """
 
     manifest: Manifest
@@ -60,11 +60,13 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     """Reads `_SUCCESS` and the manifest.
 
     Returns:
-        What they say, None if that is nothing that the rest could be compared with; and what is wrong with them.
+        The record and the findings about it. The record is None if the manifest is missing or damaged: nothing else
+        can be checked then.
 
     Raises:
-        UsageError: There is no run, or it is one of an older version.
-        RunError: It is not complete.
+        UsageError: The folder holds no run, or a run of another version of keyjoin, or one of these files is a link,
+            folder or pipe.
+        RunError: The run is not complete, or a new result is being put in place.
     """
     check_layout(run)
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
@@ -109,12 +111,12 @@ def _read(run: str, name: str) -> bytes | None:
 
 
 def _is_regular(path: str) -> bool:
-    """False for links, folders, pipes; what is not there is not looked at here."""
+    """Returns False for links, folders and pipes. Returns True for a missing file, which the caller reports."""
     return not files.is_local(path) or not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
 
 
 def _unproven(success: bytes | None, made: bytes) -> Finding:
-    """Says which of the two is not what it was, as far as that can be told."""
+    """Makes the finding for a manifest that `_SUCCESS` does not prove: which of the two files is altered or missing."""
     if success is None:
         return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Repair.AGAIN)
     found = re.search(rb'^\{\n "manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z', success)
@@ -125,7 +127,7 @@ def _unproven(success: bytes | None, made: bytes) -> Finding:
 
 
 def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
-    """Compares the lists of parts and sources with the manifest, byte for byte; then what they say."""
+    """Compares the size and checksum of the lists of parts and sources with the manifest, and then their contents."""
     damaged = False
     for name, written in document.files.items():
         for finding in compare(run, name, written, Repair.ANEW):
@@ -134,12 +136,19 @@ def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
     if not damaged:
         try:
             yield from _check_ledger(run, document)
-        except RunError as error:  # a line that is none
+        except RunError as error:  # a line is not a receipt
             yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Repair.ANEW)
 
 
 def compare(run: str, name: str, written: files.Written, repair: Repair = Repair.REBUILD) -> Iterator[Finding]:
-    """Reads a file and compares it with what was written."""
+    """Reads a file and compares its size and checksum with what the run wrote.
+
+    Args:
+        run: The output folder.
+        name: The file, relative to the output folder.
+        written: The size and checksum that the run recorded.
+        repair: What repairs the file if it is missing or altered.
+    """
     path = files.join(run, name)
     if not _is_regular(path):
         yield Finding(Exit.ALTERED, name, "a file", "it is none", repair)
@@ -159,11 +168,13 @@ def _bytes(count: int) -> str:
 
 
 def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
-    """Adds up receipts again: chunks cover each source without a gap, and each row is joined or dead.
+    """Adds up the receipts again.
+
+    The chunks must cover each source without a gap, and each row must be joined or a dead letter.
 
     Raises:
-        UsageError: A name leads out of the output.
-        RunError: A line is no receipt.
+        UsageError: The name of a part leads out of the output.
+        RunError: A line is not a receipt.
     """
     parts = ledger.by_source(_named_inside(run, read_list(files.join(run, PARTS))))
     unit = formats.load(document.format).reader.unit
@@ -213,7 +224,10 @@ def _gaps(source: Source, receipts: list[PartReceipt], unit: Unit) -> Iterator[s
 
 
 def check_names(run: str) -> Iterator[Finding]:
-    """Compares names and sizes of all files with the list of parts, which has to be right."""
+    """Compares names and sizes of all files with the list of parts.
+
+    The list must be correct: `check_lists` checks it before.
+    """
     there = files.list_below(run)
     for part in read_list(files.join(run, PARTS)):
         for name, written in written_of(part):
@@ -232,13 +246,24 @@ def check_names(run: str) -> Iterator[Finding]:
 
 
 def _is_read(name: str) -> bool:
-    """Whether somebody would take a file for joined rows or dead letters."""
+    """Returns whether a reader of the output would take a file for joined rows or dead letters.
+
+    Readers skip files and folders whose names begin with _ or a point.
+    """
     steps = name.removeprefix(f"{DEAD_LETTERS}/").split("/")
     return not any(step.startswith(("_", ".")) for step in steps)
 
 
 def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:
-    """Picks a share of the parts, at least one, by their names: always the same ones."""
+    """Picks a share of the parts, at least one. Picks by a hash of their names, so always the same parts.
+
+    Args:
+        run: The output folder.
+        share: The share of the parts, above 0 and up to 1.
+
+    Returns:
+        A function that returns whether a part is picked.
+    """
     if share >= 1:
         return lambda _: True
     names = (part.chunk.part for part in read_list(files.join(run, PARTS)))
@@ -250,13 +275,13 @@ def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:
 def check_content(
     run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str], reader: Reader
 ) -> Iterator[Finding]:
-    """Reads parts and dead letters, and the bytes of the sources that they were made of.
+    """Compares the checksums of parts, their dead letters, and the chunks of the sources that they were made from.
 
     Args:
         run: The output folder.
-        is_picked: Which parts.
-        known: Files that are known to be wrong.
-        reader: Of the sources' format.
+        is_picked: Returns whether a part is checked.
+        known: Names of files that already have a finding; they are not read.
+        reader: The reader of the sources' format.
     """
     parts = filter(is_picked, read_list(files.join(run, PARTS)))
     pairs = (pair for part in parts for pair in written_of(part) if pair[0] not in known)
@@ -270,7 +295,13 @@ def check_content(
 
 
 def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader) -> Iterator[Finding]:
-    """Reads a source again, as far as some parts were made of it; their receipts are in order."""
+    """Reads chunks of a source again, and compares their checksums with the receipts of their parts.
+
+    Args:
+        source: The source.
+        receipts: Receipts of parts that were made from the source, in the order of their chunks.
+        reader: The reader of the source's format.
+    """
     found = lookup.match(source.path)
     if [file.path for file in found] != [source.path]:
         yield Finding(Exit.MISSING, source.path, _bytes(source.size), NOT_THERE, Repair.SOURCE)
@@ -278,14 +309,15 @@ def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader
         size = _bytes(found[0].size_in_bytes)
         yield Finding(Exit.ALTERED, source.path, _bytes(source.size), f"it has {size}", Repair.SOURCE)
     else:
-        # A run is complete only if at its end each source was the file that was planned.
+        # A run is complete only if each source was still the planned file at the end of the run. So a source with the
+        # same time and version was not written since. If its bytes differ, the run itself read other bytes.
         is_same = (found[0].last_updated_in_seconds, found[0].version) == source.written
         repair = Repair.READ if is_same else Repair.SOURCE
         try:
             with open_plain(source) as file:
                 for part in receipts:
                     yield from _check_chunk(file, part, reader, repair)
-                # Where the last chunk ends so does the file: to read on has gzip compare what it wrote there.
+                # The file ends where the last chunk ends. Reading on makes gzip check the checksum at the file's end.
                 is_last = receipts[-1].chunk.number == receipts[-1].chunk.parts - 1
                 if source.is_gzip and is_last and file.read(1):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)

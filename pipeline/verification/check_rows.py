@@ -1,4 +1,4 @@
-"""Which rows of an output are scored again, by what, and what came of it."""
+"""Scores some rows of an output again, each alone, and compares the predictions with those in the parts."""
 
 import os
 from collections import Counter
@@ -32,12 +32,12 @@ from transforms.write_receipts import read_list
 
 
 class Picked(NamedTuple):
-    """A part some of whose rows are scored again.
+    """A part, and the rows of it to score again.
 
     Attributes:
-        part: Its receipt.
-        rows: Which of its joined rows.
-        lines: How many lines stand before its chunk, if rows are lines.
+        part: The receipt of the part.
+        rows: Numbers of the picked rows among the joined rows of the part, from 0.
+        lines: Number of lines before the part's chunk in its source, if the format's rows are lines.
     """
 
     part: PartReceipt
@@ -46,13 +46,15 @@ class Picked(NamedTuple):
 
 
 def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Picked]:
-    """Spreads rows to score again evenly over all joined rows: always the same ones.
+    """Picks rows to score again, evenly spread over all joined rows; always the same rows.
+
+    A part with replayed rows is skipped: some of its rows may come from repaired rows instead of the source, or from
+    another model than the run's.
 
     Args:
-        parts: The parts, those of a source in order. A part with replayed rows is skipped: not all of its rows came of
-            their source and of the run's own model.
-        joined: The rows in the others.
-        count: How many to pick; all, if there are not as many.
+        parts: Receipts of all parts; the parts of a source are in order.
+        joined: Number of joined rows in the parts without replayed rows.
+        count: How many rows to pick. If there are fewer rows, all are picked.
     """
     count = min(count, joined)
     numbers = ((2 * n + 1) * joined // (2 * count) for n in range(count))
@@ -74,27 +76,28 @@ def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Pick
 def rescore_rows(
     run: str, options: ModelOptions, count: int, document: Manifest, findings: Findings
 ) -> Counter[Agreement]:
-    """Scores rows again and adds what differs to the findings.
+    """Scores rows again, and adds a finding for each row with another prediction.
 
     Args:
         run: The output folder.
-        options: The run's, with the model of that time and the Python modules that it needs as they are given now:
-            an output folder is not trusted to name code.
-        count: How many rows.
+        options: The options of the run, but with the model and Python modules that the user gives now. Paths of code
+            are never read from the output folder, which is not trusted.
+        count: How many rows to score.
         document: The manifest.
-        findings: What was found so far; parts among them are left out.
+        findings: The findings so far. A part is skipped if it, its dead letters or its source has a finding.
 
     Returns:
-        How many rows agree, and how well.
+        The number of rows of each agreement.
 
     Raises:
-        UsageError: The model is another one, or cannot be loaded.
+        UsageError: The model is not the run's model, cannot be loaded, or does not fit the manifest.
     """
     _check_model(options.model, document)
     counted: Counter[Agreement] = Counter()
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
     with model_folder(options.model, options.custom_objects) as folder:
-        import_session(options.model_libraries)  # the model is loaded here: no row waits for another one
+        # The model is loaded in this process. A model process saves time only if rows are parsed while it computes.
+        import_session(options.model_libraries)
         loading = check_model.loading(options)
         called = loader.load(folder, loading)
         fed = {*document.model.inputs, document.model.key_input}
@@ -133,7 +136,12 @@ def _check_model(model: str, document: Manifest) -> None:
 
 
 def _scoring(called: models.Model, document: Manifest) -> Scoring:
-    """What the manifest says of how rows were scored: nothing is asked or guessed again."""
+    """Reads from the manifest how the run scored its rows. Nothing is detected or guessed again.
+
+    Raises:
+        KeyError: The model has no input or output of a name in the manifest.
+        UsageError: An input has another dtype than in the manifest.
+    """
     said, options = document.model, document.options
     key = None if said.key_input is None else called.inputs[said.key_input]
     echoes = tuple(models.Echo(called.outputs[name].name, last) for name, last in said.key_outputs.items())
@@ -155,7 +163,7 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
 def _rescore_part(
     run: str, picked: Picked, sources: Mapping[str, Source], how: Scoring, called: models.Model, findings: Findings
 ) -> Iterator[Rescored]:
-    """Scores rows of a part again, once it, its dead letters and the chunk that they are of are what they were."""
+    """Scores rows of a part again, but only if the part, its dead letters and its chunk of the source are unchanged."""
     part, chunk = picked.part, picked.part.chunk
     written, source = list(written_of(part)), sources[chunk.source]
     names = {chunk.source, *(name for name, _ in written)}

@@ -1,4 +1,4 @@
-"""The findings of `keyjoin verify`, how it prints them, and the commands that repair them."""
+"""Counts and prints the findings of `keyjoin verify`, and the commands that repair them."""
 
 import enum
 from collections import Counter
@@ -13,7 +13,7 @@ SHOWN = 20
 
 
 class Repair(enum.Enum):
-    """What repairs a finding; `verify` prints the value once, at its end."""
+    """The ways to repair findings. At its end `verify` prints the text of each way that it needs, once."""
 
     REBUILD = "to rebuild what is wrong, and nothing else:{condemn}\n  {command}"
     AGAIN = "to read all parts back and write {success} again:\n  {command}"
@@ -39,10 +39,10 @@ class Finding(NamedTuple):
 
     Attributes:
         kind: `Exit.MISSING`, `ALTERED` or `DIFFERING`.
-        name: A file, as the run calls it, or the key of a row.
-        expected: What should be there.
-        found: What is there.
-        repair: What repairs it.
+        name: The name of a file, as the run records it, or the key of a row.
+        expected: What the run wrote, such as a size or checksum.
+        found: What `verify` found instead.
+        repair: How to repair the difference.
     """
 
     kind: Exit
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
     repair: Repair
 
     def __str__(self) -> str:
-        """One line, whatever stands in the names."""
+        """Returns one line, with control characters in names escaped."""
         return visible(f"{self.kind.title:<9}  {self.name}: expected {self.expected}; {self.found}")
 
 
@@ -60,19 +60,19 @@ class Findings:
     """Prints the first findings and counts all of them.
 
     Attributes:
-        kinds: How many there are of each kind.
-        repairs: How many findings each of them repairs.
-        names: The files and rows of which something was found.
+        kinds: The number of findings of each kind.
+        repairs: The number of findings that each way repairs.
+        names: The files and rows that have a finding.
     """
 
     def __init__(self) -> None:
-        """Has none yet."""
+        """Starts without findings."""
         self.kinds: Counter[Exit] = Counter()
         self.repairs: Counter[Repair] = Counter()
         self.names: set[str] = set()
 
     def extend(self, findings: Iterable[Finding]) -> int:
-        """Takes findings; returns how many they were."""
+        """Adds findings, and returns their number, including those that `add` skips."""
         count = 0
         for finding in findings:
             self.add(finding)
@@ -80,7 +80,7 @@ class Findings:
         return count
 
     def add(self, finding: Finding) -> None:
-        """Takes a finding; only the first one of a name counts, since the others follow from it."""
+        """Adds a finding. Only the first finding of a name counts, since later ones are consequences of it."""
         if finding.name in self.names:
             return
         if len(self.names) < SHOWN:
@@ -91,33 +91,36 @@ class Findings:
 
     @property
     def code(self) -> Exit:
-        """The exit code."""
+        """The exit code: the smallest of the kinds, or `Exit.COMPLETE` without findings."""
         return min(self.kinds, default=Exit.COMPLETE)
 
     @property
     def in_output(self) -> bool:
-        """Whether files of the output itself are missing or altered."""
+        """Whether the output itself has a missing, altered or unexpected file.
+
+        Altered sources and differing predictions do not count.
+        """
         return any(repair not in (Repair.SOURCE, Repair.MODEL) for repair in self.repairs)
 
     def print_more(self) -> None:
-        """Prints how many were not shown."""
+        """Prints how many findings were not printed."""
         if len(self.names) > SHOWN:
             show(f"and {len(self.names) - SHOWN:,} more")
 
     def counted(self) -> str:
-        """How many there are: `1 missing, 2 altered`."""
+        """Returns the number of findings by kind, such as `1 missing, 2 altered`."""
         return ", ".join(f"{count:,} {kind.title}" for kind, count in sorted(self.kinds.items()))
 
     def advice(self, run: str, command: Sequence[str] | None, condemn: str) -> list[str]:
-        """The commands to type.
+        """Returns the texts that tell the user how to repair the findings, with the commands to type.
 
         Args:
             run: The output folder.
-            command: The words of the command that made it, if they are known for certain.
-            condemn: The command to type before it if something has to be rebuilt; empty if there is none.
+            command: The words of the `keyjoin run` command that wrote the output; None if they are not proven.
+            condemn: The command to type before that one to rebuild files; empty if it is not needed.
         """
         words = "the same keyjoin run command" if command is None else quoted(command)
-        # The strongest repair of the output includes the others.
+        # From the strongest repair to the weakest: the first one that is needed also does what later ones do.
         stronger = (Repair.GONE, Repair.ANEW, Repair.READ, Repair.REBUILD, Repair.AGAIN)
         output = next((repair for repair in stronger if self.repairs[repair]), None)
         repairs = [Repair.MOVE, output, Repair.SOURCE, Repair.MODEL]
