@@ -376,7 +376,7 @@ def test_what_no_receipt_names_goes_before_a_run_is_complete(keyjoin: Callable[.
         (done.output / name).write_bytes(b"old")
     (done.output / "_SUCCESS").unlink()
     again = keyjoin("run", *flags, f"--output={done.output}")
-    assert f"{part}, which an earlier attempt left" in again.out
+    assert f"{part}, left by an earlier attempt" in again.out
     assert content(done.output) == expected
 
 
@@ -388,7 +388,7 @@ def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(
     done.parts()[0].unlink()
     from pipeline.plan import preflight
 
-    monkeypatch.setattr(preflight, "_pick_batch_size", lambda *_: 1 / 0)
+    monkeypatch.setattr(preflight, "_rows_a_call", lambda *_: 1 / 0)
     again = keyjoin("run", *flags, f"--output={done.output}")
     assert again.code == 0, again.err
     assert again.manifest()["model"] == json.loads((done.output / "_keyjoin/manifest.json").read_text())["model"]
