@@ -1,1 +1,1 @@
-"""keyjoin's transforms: each one a file, named after its verb, with the pure functions that it wires."""
+"""Holds keyjoin's Beam transforms, one in each file, with the pure functions that the transform wires."""

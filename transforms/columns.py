@@ -1,8 +1,8 @@
-"""Columns: between Arrow arrays, as formats read and write them, and NumPy arrays, as models do.
+"""Converts columns between Arrow arrays, which formats read and write, and NumPy arrays, which models take and give.
 
-Shapes are nested fixed-size lists: an input of shape (n, 2, 3) is a column of n records of
-`fixed_size_list<fixed_size_list<float, 3>, 2>`. An input that leaves a size open, of shape (n, None, 3), is a
-column of `list<list<float>>`: each row has a size of its own.
+A fixed shape becomes nested fixed-size lists. An input of shape (n, 2, 3) is a column of n records of type
+`fixed_size_list<fixed_size_list<float, 3>, 2>`. An input with an open size has lists of variable size instead: the
+shape (n, None, 3) becomes `list<list<float>>`, because each row has its own size.
 """
 
 import base64
@@ -23,7 +23,7 @@ from transforms.records import Feature, Mask, Positions
 
 B64 = "b64"
 NO_SPACE = str.maketrans("", "", " \t\n\v\f\r")
-# What a value is read as before it is checked and narrowed to the dtype of the model.
+# The Arrow type that a value is read as. The value is then checked and narrowed to the dtype of the model.
 READ_AS = {
     "float16": pa.float32(),
     "bfloat16": pa.float32(),
@@ -40,31 +40,31 @@ READ_AS = {
     "bool": pa.bool_(),
     STRING: pa.string(),
 }
-BATCH_BYTES = 1 << 21  # what a core's cache holds beside the weights of a small model
-MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `halves.MULTIPLE`
-STRING_BYTES = 256  # a guess: strings have no size in the model's signature
-OPEN_SIZE = 256  # a guess, for a size that neither the signature nor a sampled row has
-# A row of a sparse feature: where its values stand, as row-major numbers in ascending order; the values; its sizes.
+BATCH_BYTES = 1 << 21  # fits into a core's cache together with the weights of a small model
+MIN_BATCH, MAX_BATCH = 48, 12_288  # multiples of the panels of matrix kernels, see `scoring.bisect.MULTIPLE`
+STRING_BYTES = 256  # an estimate: the model's signature has no size for strings
+OPEN_SIZE = 256  # an estimate, for a size that neither the signature nor a sampled row has
+# The fields of a row of a sparse feature: the row-major positions of its values, ascending; the values; its sizes.
 PLACES, VALUES, SIZES = "places", "values", "sizes"
-# Bytes side by side, to be joined record by record: what is the same in all records is one scalar.
+# Byte strings that `join` concatenates record by record. A string that is the same in all records is one scalar.
 Fragments = list[pa.Scalar | pa.Array]
 
 
 def concatenate(batches: Sequence[pa.RecordBatch], features: Sequence[Feature]) -> pa.RecordBatch:
-    """The model's inputs of several runs of rows, as one batch."""
+    """Concatenates the model inputs of several runs of rows into one batch."""
     whole = pa.Table.from_batches(batches, empty(features).schema).combine_chunks().to_batches()
     return whole[0] if whole else empty(features)
 
 
 def empty(features: Sequence[Feature]) -> pa.RecordBatch:
-    """The model's inputs of no rows."""
+    """Makes a batch of the model's inputs with no rows."""
     kinds = [(f.name, _sparse_kind(f) if f.is_sparse else _kind(READ_AS[f.dtype], f.shape)) for f in features]
     kinds += [(name, pa.bool_()) for name in default_columns(features).values()]
     return pa.RecordBatch.from_pylist([], pa.schema(kinds))
 
 
 def default_columns(features: Sequence[Feature]) -> dict[str, str]:
-    r"""The fields with a default, and the columns that say which rows have it.
+    r"""Maps each field that has a default to the column that marks the rows which take the default.
 
     >>> default_columns([Feature("x", "int64", (), ("a",), inside=(("b",),), missing=("0",))])
     {'a.b': '\x00a.b'}
@@ -86,13 +86,13 @@ def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
 
 
 def one(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one array."""
+    """Returns a column as one array."""
     array = column.combine_chunks()
     return array if isinstance(array, pa.Array) else array.chunk(0)
 
 
 def unbase64(text: str) -> bytes:
-    r"""Decodes base64 as TensorFlow Serving does: white space is skipped, and padding may be missing.
+    r"""Decodes base64 as TensorFlow Serving does: it skips white space and accepts missing padding.
 
     Raises:
         ValueError: The text is not base64 in the alphabet of RFC 4648, section 4.
@@ -106,9 +106,16 @@ def unbase64(text: str) -> bytes:
 
 
 def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int | None], dtype: str, *, words: bool = False) -> Mask:
-    """Which records hold a value of that shape (None is any size), without nulls, that the dtype can hold.
+    """Marks the records that hold a value of the given shape and dtype, without nulls.
 
-    `words` as of `in_range`.
+    Args:
+        column: The records.
+        dims: The shape of a record; None allows any size.
+        dtype: The dtype that has to hold the values.
+        words: As in `in_range`.
+
+    Returns:
+        bool, (records,).
     """
     array = one(column) if isinstance(column, pa.ChunkedArray) else column
     valid: Mask = np.ones(len(array), np.bool_)
@@ -119,18 +126,22 @@ def fits(column: pa.Array | pa.ChunkedArray, dims: Sequence[int | None], dtype: 
     offsets = array.offsets.to_numpy()
     fitting: Mask = valid if dims[0] is None else valid & (np.diff(offsets) == dims[0])
     inner = fits(array.values, dims[1:], dtype, words=words)
-    if not inner.all():  # else that would be a sum a value, for nothing
+    if not inner.all():  # if all fit, the sum over all values is not needed
         fitting &= np.diff(np.concatenate([[0], np.cumsum(~inner)])[offsets]) == 0
     return fitting
 
 
 def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
-    """Which values the dtype can hold; a bool holds the integers 0 and 1.
+    """Marks the values that the dtype can hold. A bool can hold the integers 0 and 1.
 
     Args:
         array: Values.
         dtype: The dtype.
-        words: Whether a float may be NaN or infinite, since the row said so in words, see `transforms.mapping.numbers`.
+        words: Whether a float may be NaN or infinite. It may where the row spells it as a word, see
+            `transforms.mapping.numbers`.
+
+    Returns:
+        bool, (values,).
     """
     if dtype == STRING or pa.types.is_boolean(array.type):
         return np.ones(len(array), np.bool_)
@@ -145,7 +156,7 @@ def in_range(array: pa.Array, dtype: str, *, words: bool = False) -> Mask:
 
 
 def input_of(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
-    """One column of the model's shape, from fields that fit."""
+    """Makes one column of the input's shape from fields whose values fit (see `fits`)."""
     if feature.is_grouped:
         return fields[0]
     if len(fields) > 1:
@@ -160,15 +171,15 @@ def input_of(fields: Sequence[pa.Array], feature: Feature) -> pa.Array:
 
 
 def fixed(feature: Feature) -> tuple[int, ...]:
-    """The shape of a feature that leaves no size open."""
+    """Returns the shape of a feature that has no open size."""
     return tuple(size for size in feature.shape if size is not None)
 
 
 def nested(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    """Folds values into records of a shape.
+    """Folds flat values into records of a shape.
 
     Raises:
-        RunError: The shape has no values; Arrow has no lists of none.
+        RunError: The shape has a size of 0. Arrow cannot fold values into fixed-size lists of size 0.
     """
     if 0 in shape:
         raise RunError(f"a prediction of the shape {list(shape)} has no values; export the model without it")
@@ -187,11 +198,14 @@ def _arrow(values: npt.NDArray[Any], leaf: pa.DataType) -> pa.Array:
 
 
 def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
-    """What the model is called with: (n, *shape) in the dtype of its input; strings are objects.
+    """Converts a column to the array that the model is called with.
 
     Args:
         column: Nested lists, all of the feature's shape.
-        feature: What is fed; it leaves no size open.
+        feature: The feature; it has no open size.
+
+    Returns:
+        (n, *shape), in the dtype of the model's input; strings are objects.
     """
     shape: Any = (len(column), *feature.shape)
     while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
@@ -201,7 +215,7 @@ def to_array(column: pa.Array, feature: Feature) -> npt.NDArray[Any]:
 
 
 def row_bytes(features: Sequence[Feature]) -> int:
-    """Bytes that the model is given for a row; a string counts as `STRING_BYTES`, an open size as `OPEN_SIZE`."""
+    """Estimates the bytes of a row's inputs; a string counts as `STRING_BYTES`, an open size as `OPEN_SIZE`."""
     return sum(
         (OPEN_SIZE if f.is_sparse else math.prod(OPEN_SIZE if size is None else size for size in f.shape))
         * (STRING_BYTES if f.dtype == STRING else np.dtype(f.dtype).itemsize)
@@ -210,7 +224,7 @@ def row_bytes(features: Sequence[Feature]) -> int:
 
 
 def batch_rows(features: Sequence[Feature]) -> int:
-    """Rows of a batch of about `BATCH_BYTES`: large batches of small rows, small ones of images."""
+    """Chooses how many rows make a batch of about `BATCH_BYTES`: many small rows, or few images."""
     row, size = row_bytes(features), MAX_BATCH
     while size > MIN_BATCH and size * row > BATCH_BYTES:
         size //= 2
@@ -218,14 +232,14 @@ def batch_rows(features: Sequence[Feature]) -> int:
 
 
 def from_array(values: npt.NDArray[Any], *, is_open: bool = False) -> pa.Array:
-    """A column of a model's output, (n, *shape): halves become float32, strings binary.
+    """Converts a model's output to a column. 16-bit floats become float32, strings become binary.
 
     Args:
-        values: The output.
-        is_open: Whether rows of other calls may have other sizes: lists are of variable size then.
+        values: The output, (n, *shape).
+        is_open: Whether rows of other calls may have other sizes. The column then has lists of variable size.
 
     Raises:
-        RunError: The shape has no values.
+        RunError: The shape has a size of 0.
     """
     flat = values.reshape(-1)
     if flat.dtype == object:
@@ -238,20 +252,23 @@ def from_array(values: npt.NDArray[Any], *, is_open: bool = False) -> pa.Array:
 
 
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:
-    """The pieces data[start:end], in order, side by side in one buffer: a view where they touch, else a copy."""
+    """Puts the pieces data[start:end] side by side in one buffer, in order.
+
+    If all pieces touch in `data`, the result is a view. Otherwise the pieces are copied.
+    """
     if not len(starts):
         return _binary(np.zeros(1, np.int64), data)
     cuts = np.flatnonzero(starts[1:] != ends[:-1])
     if not len(cuts):
         return _binary(np.append(starts, ends[-1]), data)
-    # Pieces that touch are copied as one: few rows are bad.
+    # A run of touching pieces is copied as one. Few rows are bad, so there are few runs.
     bounds = np.column_stack([starts[np.append(0, cuts + 1)], ends[np.append(cuts, -1)]]).reshape(-1)
     runs = _binary(bounds, data).take(pa.array(np.arange(0, len(bounds), 2)))
     return _binary(np.append(0, np.cumsum(ends - starts)), contents(runs))
 
 
 def pick(pieces: pa.LargeBinaryArray, which: Positions) -> pa.LargeBinaryArray:
-    """Some of the pieces that `gather` made, by ascending numbers."""
+    """Selects some of the pieces that `gather` made, by their numbers in ascending order."""
     bounds = _offsets(pieces)
     return gather(pieces.buffers()[2], bounds[which], bounds[which + 1])
 
@@ -262,19 +279,19 @@ def _binary(offsets: Positions, data: bytes | pa.Buffer) -> pa.LargeBinaryArray:
 
 
 def contents(pieces: pa.LargeBinaryArray) -> pa.Buffer:
-    """The bytes of pieces that lie side by side, as `gather` makes them."""
+    """Returns the bytes of pieces that lie side by side, as `gather` makes them."""
     bounds = _offsets(pieces)
     return pieces.buffers()[2].slice(int(bounds[0]), int(bounds[-1] - bounds[0]))
 
 
 def join(parts: Fragments) -> pa.LargeBinaryArray:
-    """The fragments of each record as one piece; there has to be an array among them."""
+    """Concatenates the fragments of each record into one piece. At least one fragment has to be an array."""
     wide = [part if isinstance(part, pa.Scalar) else part.cast(pa.large_binary()) for part in parts]
     return pc.binary_join_element_wise(*wide, pa.scalar(b"", pa.large_binary()))
 
 
 def sizes(pieces: pa.LargeBinaryArray) -> Positions:
-    """Bytes of each piece."""
+    """Returns the size of each piece in bytes."""
     found: Positions = np.diff(_offsets(pieces))
     return found
 

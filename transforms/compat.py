@@ -18,7 +18,7 @@ VARIABLE, OFF = "KEYJOIN_COMPAT", "off"
 
 
 def is_on() -> bool:
-    """Whether private names may be used. All processes of a run have the same environment, so they decide alike."""
+    """Tells whether private names may be used. All processes of a run have the same environment and decide alike."""
     return os.environ.get(VARIABLE) != OFF
 
 
@@ -26,8 +26,9 @@ class Name(NamedTuple):
     """A name of TensorFlow.
 
     Attributes:
-        private: Its module below `tensorflow.python` and its name there, `module:name`.
-        public: Its name below `tensorflow`; empty if it has none, and then the private one is always used.
+        private: Its module below `tensorflow.python` and its name in that module, as `module:name`.
+        public: Its name below `tensorflow`. It is empty if there is no public name; keyjoin then always uses the
+            private one.
     """
 
     private: str
@@ -52,9 +53,9 @@ NAMES = {
     # keyjoin examines the graph before it loads it. TensorFlow's public functions do both at once.
     "SavedModelLoader": Name("saved_model.loader_impl:SavedModelLoader"),
     "get_asset_tensors": Name("saved_model.loader_impl:get_asset_tensors"),
-    # What a saved function takes, for the call that a refusal prints.
+    # Reads the arguments of a saved function, for the call that an error message prints.
     "decode_proto": Name("saved_model.nested_structure_coder:decode_proto"),
-    # What the ops of this process take, and whether they have a state.
+    # Read the arguments of the ops of this process, and whether the ops have state.
     "op_definition": Name("framework.op_def_registry:get"),
     "get_all_ops": Name("client.pywrap_tf_session:TF_GetAllOpList"),
     "get_buffer": Name("client.pywrap_tf_session:TF_GetBuffer"),
@@ -62,13 +63,13 @@ NAMES = {
 
 
 class _TensorFlow:
-    """`NAMES` as attributes, each imported at its first use."""
+    """Offers `NAMES` as attributes and imports each at its first use."""
 
     def __getattr__(self, name: str) -> Any:
         if name not in NAMES:
             raise AttributeError(name)
         value = find_public(NAMES[name]) if NAMES[name].public and not is_on() else find_private(NAMES[name])
-        setattr(self, name, value)  # found without this function from here on
+        setattr(self, name, value)  # later look-ups find the attribute and do not call this function
         return value
 
 
@@ -82,16 +83,16 @@ def find_private(name: Name) -> Any:
 
 
 def find_public(name: Name) -> Any:
-    """Imports the whole of TensorFlow for a name; TensorFlow's documentation has it there."""
+    """Imports the whole of TensorFlow and takes the documented public name from it."""
     return functools.reduce(getattr, name.public.split("."), importlib.import_module("tensorflow"))
 
 
 def google_store(system: Any) -> Any:
-    """Beam's client of Google Cloud Storage.
+    """Returns Beam's client for Google Cloud Storage.
 
     Args:
-        system: A `GCSFileSystem` of Beam. It keeps the client's credentials, which the pipeline's options name, to
-            itself; the public way uses the options of the command line, or the environment's credentials.
+        system: A `GCSFileSystem` of Beam. Its private client has the credentials that the pipeline's options name.
+            The public client uses the options of the command line, or the credentials of the environment.
     """
     if is_on():
         return system._gcsIO()
@@ -101,7 +102,7 @@ def google_store(system: Any) -> Any:
 
 
 def google_retry(store: Any) -> Any:
-    """How long Beam's client of Google Cloud Storage retries a request; otherwise as long as Google's own does."""
+    """Returns the retry policy of Beam's client for Google Cloud Storage; without private names, Google's default."""
     if is_on():
         return store._storage_client_retry
     from google.cloud.storage.retry import DEFAULT_RETRY

@@ -1,4 +1,4 @@
-"""What is written of a bad row: its dead letter, and in a left join the error beside its null predictions."""
+"""Writes bad rows as dead letters, and in a left join as the error field beside their null predictions."""
 
 import base64
 import json
@@ -13,17 +13,17 @@ _TEXT = msgspec.json.Encoder().encode  # a JSON string, as bytes; ten times as f
 
 
 def key(block: Block, row: int) -> str:
-    """A row's key: `data/a.jsonl#1024`."""
+    """Returns a row's key, such as `data/a.jsonl#1024`."""
     return f"{block.source}#{int(block.positions[row])}"
 
 
 def letters(block: Block, dead: Sequence[BadRow], lines: Sequence[int | None]) -> Iterator[bytes]:
-    """The dead letters of rows, each a line without its newline.
+    """Makes the dead letters of bad rows, each a JSON line without its newline.
 
     Args:
         block: The rows.
-        dead: The bad ones among them.
-        lines: The line of its source at which each of these begins; None where that is not known.
+        dead: The bad rows among them.
+        lines: For each bad row the line of the source at which it begins; None where the line is not known.
     """
     numbers = [bad.row for bad in dead]
     source = _TEXT(block.source)
@@ -49,12 +49,12 @@ def letters(block: Block, dead: Sequence[BadRow], lines: Sequence[int | None]) -
 
 
 def error(bad: BadRow, raw: bytes | None) -> bytes:
-    """What is wrong with a row, as a JSON object.
+    """Makes the JSON object that says what is wrong with a row.
 
     Args:
         bad: The row.
-        raw: Its bytes, where its own fields do not stand beside the error; None where they do. Either way
-            the object has the same members, so that readers which infer types see one.
+        raw: The row's bytes if the output row does not hold the row's own fields, else None. The object has the same
+            members in both cases, so that readers which infer types infer one type.
     """
     return json.dumps({**_why(bad), **_row(raw)}, ensure_ascii=False).encode()
 

@@ -1,4 +1,7 @@
-"""TensorFlow's names of the dtypes that a row can hold. Imports nothing: the model process needs no Arrow."""
+"""Lists TensorFlow's names of the dtypes that a row can hold.
+
+This module imports nothing, because the model process uses it and does not need Arrow.
+"""
 
 STRING = "string"
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")

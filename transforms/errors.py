@@ -1,4 +1,7 @@
-"""The two ways a run goes wrong, told apart by when they are found, and the ways a call of the model does."""
+"""Defines the errors of a run and of a model call.
+
+A `UsageError` is found before the run starts, a `RunError` during the run. A `ModelError` is raised by a model call.
+"""
 
 import difflib
 from collections.abc import Sequence
@@ -7,18 +10,18 @@ from transforms.reasons import Reason
 
 
 class UsageError(ValueError):
-    """The command line, the inputs or the model are wrong; found before anything ran.
+    """The command line, an input or the model is wrong. keyjoin finds this before the run starts.
 
     The message is one line: the value, the cause and the remedy.
     """
 
 
 class UnfitOutputError(UsageError):
-    """An output is not one value a row.
+    """An output of the model does not have one value for each row.
 
     Attributes:
-        others: The outputs that can be written without it.
-        is_single: Whether it has one value, so that a call of one row can be written.
+        others: The outputs that can be written if this one is excluded.
+        is_single: Whether the output has exactly one value, so that a call of one row can be written.
     """
 
     def __init__(self, message: str, others: Sequence[str], *, is_single: bool) -> None:
@@ -27,47 +30,50 @@ class UnfitOutputError(UsageError):
 
 
 class RunError(RuntimeError):
-    """The run itself failed: a source changed, a file ended early, the ledger does not add up."""
+    """The run itself failed: a source changed, a file ended early, or the ledger does not add up."""
 
 
 class ModelError(RuntimeError):
-    """The model raised; what it said, in one line.
+    """The model raised an error; its message is one line.
 
     Attributes:
-        reason: What a row becomes for which alone it does.
+        reason: The reason code of the dead letter if the model raises this error for one row alone.
     """
 
     reason: Reason = Reason.MODEL_ERROR
 
 
 class SharedError(ModelError):
-    """A call failed by what another one, at the same time, may have caused: it proves nothing unless it was alone."""
+    """A call failed, and another call at the same time may be the cause.
+
+    The failure is blamed on the rows of a call only if no other call was running.
+    """
 
 
 class MemoryShortError(SharedError):
-    """There was not enough memory."""
+    """The model ran out of memory."""
 
     reason = Reason.MODEL_MEMORY
 
 
 class CrashError(SharedError):
-    """The process of the model ended."""
+    """The process of the model crashed."""
 
     reason = Reason.MODEL_CRASH
 
 
 class TimeoutExceededError(SharedError):
-    """The model took longer than it may, and its process was ended."""
+    """The model took longer than allowed, and keyjoin ended its process."""
 
     reason = Reason.MODEL_TIMEOUT
 
 
 class StoppedError(Exception):
-    """Scoring was stopped: the run is over its error limit, whatever the other rows are."""
+    """Scoring stopped: the run exceeds its error limit, whatever the remaining rows give."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint for a message: `` (did you mean x?)``, or nothing."""
+    """Makes a hint for a message: `` (did you mean x?)``, or an empty text if no known name is similar."""
     close = difflib.get_close_matches(name, known, 1, 0.5)
     return f" (did you mean {close[0]}?)" if close else ""
 
@@ -78,5 +84,5 @@ def add_note(error: BaseException, text: str) -> None:
 
 
 def notes_of(error: BaseException) -> Sequence[str]:
-    """The sentences that were added to an error."""
+    """Returns the sentences that `add_note` added to an error."""
     return getattr(error, "__notes__", ())

@@ -1,4 +1,4 @@
-"""JoinPredictions: brings the receipt and the predictions of a chunk together, by its key."""
+"""Joins the receipt of each chunk with its predictions, by the chunk's key."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from transforms.records import Predictions, Receipt, unpack_bad
 def join_chunk(
     key: str, receipts: Iterable[Receipt], predictions: Iterable[Predictions]
 ) -> tuple[Receipt, Predictions]:
-    """The one receipt and the one set of predictions of a chunk.
+    """Returns the one receipt and the one set of predictions of a chunk.
 
     Raises:
-        RunError: There are none or several of them, or they speak of different numbers of rows.
+        RunError: There is not exactly one of each, or the two have different numbers of good rows.
     """
     read, scored = list(receipts), list(predictions)
     if len(read) != 1 or len(scored) != 1:
@@ -30,8 +30,8 @@ class JoinPredictions(beam.PTransform[Any, beam.PCollection[tuple[Receipt, Predi
     """Joins by the chunk's key.
 
     Input:  {"receipts": PCollection[tuple[str, Receipt]], "predictions": PCollection[tuple[str, Predictions | None]]}
-    Output: PCollection[tuple[Receipt, Predictions]], none for a chunk whose predictions are None: scoring it was
-            stopped, so nothing is known of its rows
+    Output: PCollection[tuple[Receipt, Predictions]]. A chunk whose predictions are None has no output: its scoring was
+            stopped, so its rows have no result.
     """
 
     def expand(self, sides: Any) -> beam.PCollection[tuple[Receipt, Predictions]]:

@@ -1,4 +1,4 @@
-"""KeyedPredict: keyjoin's scoring for a pipeline of your own, from dictionaries to dictionaries."""
+"""Scores dictionaries with keyjoin's scoring inside your own Beam pipeline."""
 
 import base64
 import functools
@@ -30,10 +30,10 @@ class DeadRow(NamedTuple):
     """A dictionary that could not be scored.
 
     Attributes:
-        row: The dictionary, as it came.
-        stage: `read`, `predict` or `write`.
-        reason: A `Reason` value.
-        message: What was found, in one line.
+        row: The input dictionary, unchanged.
+        stage: The stage that failed: `read`, `predict` or `write`.
+        reason: The value of a `Reason`.
+        message: The cause, in one line.
     """
 
     row: dict[str, Any]
@@ -46,11 +46,11 @@ TaggedDeadRow = beam.pvalue.TaggedOutput[Literal["dead_letters"], DeadRow]
 
 
 class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
-    """Scores dictionaries and gives every prediction back to its own dictionary.
+    """Scores dictionaries and adds each prediction to the dictionary that it was made from.
 
-    Input:  PCollection[dict[str, Any]]; bytes and NumPy values may stand in them
+    Input:  PCollection[dict[str, Any]]; the values may be bytes and NumPy values
     Output: joined, dead_letters = PCollection[dict[str, Any]], PCollection[DeadRow]; every input is in
-            exactly one of them
+            exactly one of the two
 
     >>> rows | KeyedPredict("model/", input_map={"keras_tensor": "features"})  # doctest: +SKIP
     """
@@ -73,33 +73,34 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         constants: Mapping[str, Any] | None = None,
         tf32: bool = False,
     ) -> None:
-        """Loads the model once, to see that it fits.
+        """Loads the model once, to check the arguments against it.
 
         Args:
             model: Folder of a SavedModel.
-            features: Scalar fields that make up the input, as a matrix; a tuple leads into objects, `("a", "b")`.
-            input_map: Input of the model -> field, or the fields that lead into objects as a tuple, `("a", "b")`;
-                without it, inputs are fed by name. An input that has a default in the model is left to it unless it
-                is named here; a row that has a field of its name is a dead letter then.
-            pad: Input of the model -> the value that its rows are padded with to the longest of a call; rows of other
-                inputs whose size is open are grouped by shape.
-            missing: Field, as `a.b` inside of objects -> the value that it has where it is missing or null.
-            strict_types: Whether numbers have to be of the input's own kind; by default strings and whole floats feed
-                numbers, too.
+            features: Scalar fields that make up the model's input, as the columns of a matrix. A tuple names a field
+                inside objects: `("a", "b")`.
+            input_map: Model input -> field. A tuple names a field inside objects: `("a", "b")`. Without `input_map`,
+                the field of the same name feeds an input. An input with a default in the model keeps that default
+                unless `input_map` names it. A row with a field of such an input's name is then a dead letter.
+            pad: Model input -> the value that pads its rows to the longest row of a call. Rows of other inputs with an
+                open size are grouped by shape.
+            missing: Field -> the value to use where the field is missing or null. `a.b` is a field inside an object.
+            strict_types: Whether numbers have to be of the input's own kind. By default, strings and whole floats
+                can also feed number inputs.
             signature: The signature to call.
-            key_input: The input that takes the key, if it is not called `key`.
-            batch_size: Rows that a model call sees at most.
-            prediction_prefix: Put before the names of the outputs.
-            model_ops: What happens to a model that does more than compute, see
+            key_input: The input that takes the key, if its name is not `key`.
+            batch_size: Most rows of one model call.
+            prediction_prefix: Text before the names of the outputs.
+            model_ops: How to handle a model that does more than compute, see
                 `transforms.model_safety.model_ops.judge`.
-            model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`; workers
-                need them, too.
-            constants: Input of the model -> the value that it has for all rows.
-            tf32: Whether a GPU may round the factors of float32 products to 10 bits. TensorFlow keeps one such setting
-                for all models of a process; loading this one sets it.
+            model_libraries: Python modules that register the model's own ops, such as `tensorflow_text`. Workers
+                need these modules, too.
+            constants: Model input -> the value that it has for all rows.
+            tf32: Whether a GPU may round the factors of float32 products to 10 bits. TensorFlow has one such setting
+                for all models of a process, and loading this model sets it.
 
         Raises:
-            UsageError: The model cannot be loaded, or an input is fed by nothing.
+            UsageError: The model cannot be loaded, or no field feeds one of its inputs.
         """
         super().__init__()
         given = tuple(_texts(constants or {}).items())
@@ -110,7 +111,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         if left := defaults(loaded.inputs, mapped):
             loading = loading.with_constants(left)
             loaded = loader.load(model, loading)
-        # Inputs that are left to their defaults -> how a row's field of that name feeds them.
+        # Inputs that keep their defaults -> the argument that would feed them, for the message of a dead letter.
         self.left = {c.name: f"constants={{{c.name!r}: VALUE}}" for c in loaded.constants if c.value is None}
         self.left |= {name: f"input_map={{{name!r}: {name!r}}}" for name, _ in left}
         contract = find_contract(loaded, signature, key_input)
@@ -120,7 +121,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         texts = _texts(missing or {})
         fed = map_inputs(contract, [], features, input_map, strict=strict_types, missing=texts, pads=pads)
         check_missing(fed, texts)
-        self.whole = () if features or input_map else contract.inputs  # what takes a row as a whole
+        self.whole = () if features or input_map else contract.inputs  # inputs that may take a row as a whole
         load = functools.partial(loader.load, model, loading)
         self.handler = KeyedChunkHandler(load, contract, fed, min(batch_size, contract.most))
         self.prefix = prediction_prefix
@@ -145,7 +146,10 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         return [Features("", inputs, (rows, sorted([*unmapped, *bad])))]
 
     def _unmapped(self, number: int, row: Mapping[str, Any]) -> BadRow | None:
-        """Refuses a row with a field of an input's name that nothing takes: its value may be meant for the input."""
+        """Returns a bad row if the row has a field named like an input that keeps its default.
+
+        No input reads this field, but its value may be meant for that input.
+        """
         name = min(self.left.keys() & row.keys(), default=None)
         if name is None:
             return None
@@ -177,7 +181,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as texts of a command line."""
+    """Converts values to texts as the command line takes them."""
     return {n: v if isinstance(v, str) else json.dumps(v, default=_plain) for n, v in values.items()}
 
 
@@ -185,12 +189,12 @@ def _raw(row: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(row, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        # No object, so that it is refused with these words.
+        # A JSON string, which is no object: the reader makes the row a dead letter whose message has this text.
         return json.dumps(f"not to be written as JSON: {error}").encode()
 
 
 def _plain(value: Any) -> Any:
-    """What JSON lacks: bytes as TensorFlow Serving's REST API spells them, NumPy's values as Python's."""
+    """Converts values that JSON lacks: bytes to the form of TensorFlow Serving's REST API, NumPy values to Python's."""
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, (np.ndarray, np.generic)):
@@ -199,7 +203,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """Strings of a model are bytes: text where they are UTF-8."""
+    """Decodes the strings of a model, which are bytes, to text where they are UTF-8."""
     if isinstance(value, list):
         return [_text(item) for item in value]
     if isinstance(value, bytes):

@@ -1,7 +1,7 @@
-"""Counts lines: which line of its source each dead letter of a text is.
+"""Finds the line number of each dead letter in a text source.
 
-Chunks are read apart from each other, so nobody knows how many lines stand before one. They are counted where a
-chunk has dead letters, and nowhere else: a run without them reads nothing twice.
+Workers read chunks independently, so a worker does not know how many lines precede its chunk. keyjoin counts them only
+for chunks that have dead letters. A run without dead letters reads nothing twice.
 """
 
 from collections.abc import Sequence
@@ -11,32 +11,34 @@ from transforms.records import Chunk
 from transforms.storage import files, versions
 
 BLOCK_BYTES = 1 << 24
-# A worker reads a source from its beginning to count, so a source has its lines counted up to here. A bad row in each
-# chunk of a larger one would have each worker read all of it.
+# A worker counts by reading the source from its beginning. The limit bounds this cost: if every chunk of a larger
+# source had a bad row, every worker would read the whole source.
 MOST_BYTES = 1 << 32
 
 
 class Lines:
-    """Counts the lines of sources. What it has counted of one is kept, for its other chunks. Thread-safe."""
+    """Counts the lines of sources. It keeps its counts for the other chunks of a source. Thread-safe."""
 
     def __init__(self, end: bytes) -> None:
-        """Takes what ends a line; no bytes where rows are not lines."""
+        """Takes the bytes that end a line; empty if rows are not lines."""
         self._end = end
         self._counted: dict[tuple[str, str, int], int] = {}
 
     def numbers(self, chunk: Chunk, block: Block, rows: Sequence[int]) -> Sequence[int | None]:
-        """The lines at which rows of a chunk begin, from 1, blank lines counted.
+        """Finds the lines of the source at which some rows of a chunk begin.
+
+        Lines count from 1, and blank lines count too.
 
         Args:
             chunk: The chunk.
             block: Its rows.
-            rows: The numbers of some of them, in order.
+            rows: The numbers of some of these rows, in order.
 
         Returns:
-            A number a row; None where rows are not lines, and in chunks that begin after `MOST_BYTES`.
+            A line number for each row; None where rows are not lines, and in chunks that begin after `MOST_BYTES`.
 
         Raises:
-            RunError: The source cannot be read, or is another than the one that was planned.
+            RunError: The source cannot be read, or it is not the version that was planned.
         """
         if not self._end or chunk.start > MOST_BYTES:
             return [None] * len(rows)
@@ -44,7 +46,7 @@ class Lines:
         return [before + line + 1 for line in block.line_numbers(rows) or ()]
 
     def _before(self, chunk: Chunk) -> int:
-        """How many lines stand before a chunk."""
+        """Counts the lines before a chunk."""
         blocks = chunk.start // BLOCK_BYTES
         rest = self._count(chunk, blocks * BLOCK_BYTES, chunk.start)
         return sum(self._block(chunk, number) for number in range(blocks)) + rest
