@@ -1,4 +1,4 @@
-"""Predict: RunInference over chunks; each row's prediction is found by the key that comes back with it."""
+"""Scores chunks with RunInference and aligns each prediction with its row by the key that the model returns."""
 
 import dataclasses
 import functools
@@ -21,17 +21,19 @@ from transforms.scoring.score import Piece, nothing, score, score_groups
 
 @dataclasses.dataclass(eq=False, repr=False)
 class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
-    """Scores chunks: each model call gets the ordinals of its rows, and what comes back is aligned by them.
+    """Scores chunks. Each model call gets the ordinals of its rows as keys, and predictions are aligned by these keys.
 
     Attributes:
-        load: Loads the model, or finds it where it is loaded already.
-        contract: What its signature takes and gives.
-        features: What its inputs are fed with.
-        batch_size: Rows that a model call sees at most.
-        keep_non_finite: Whether NaN and infinity are predictions like others.
+        load: Loads the model, or returns the loaded one.
+        contract: The inputs and outputs of the model's signature.
+        features: The features that feed the model's inputs.
+        batch_size: Most rows of one model call.
+        keep_non_finite: Whether NaN and infinity count as valid predictions.
         weights: Bytes of the model's variables that take part in each row.
-        shared: Whether the processes of a worker have one model together: large ones, and those on an accelerator.
-        refused: Called with a chunk's key, its rows and each of these that fails alone; may raise `StoppedError`.
+        shared: Whether the processes of a worker share one model. They share large models and models on an
+            accelerator.
+        refused: Called for each row that fails alone, with the chunk's key, the number of its rows, and the bad row.
+            It may raise `StoppedError`.
     """
 
     load: Callable[[], models.Model]
@@ -45,27 +47,30 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
-        """Its class and batch size, in ASCII: Beam encodes this text as such, and names of models and rows are not."""
+        """Returns the class and the batch size only: Beam encodes this text as ASCII, and model names may not be ASCII."""
         return f"{type(self).__name__}(batch_size={self.batch_size})"
 
     def load_model(self) -> models.Model:
-        """Loads the model, for the outputs that are needed; RunInference does so once a process."""
+        """Loads the model with only the needed outputs. RunInference calls this once in each process."""
         return self.load().only([tensor.name for tensor in self.contract.outputs])
 
     def should_skip_batching(self) -> bool:
-        """An element is a list of one chunk, which is cut into batches inside; Beam would hold each one back."""
+        """Returns True: an element is a list of one chunk, which the handler itself cuts into batches.
+
+        Beam's own batching would hold each chunk back.
+        """
         return True
 
     def share_model_across_processes(self) -> bool:
-        """Whether one process of a worker has the model, and the others call it there."""
+        """Tells whether one process of a worker holds the model and the other processes call it there."""
         return self.shared
 
     def get_num_bytes(self, batch: Sequence[Features]) -> int:
-        """Bytes of the chunks' features."""
+        """Returns the bytes of the chunks' features."""
         return sum(features.inputs.nbytes for features in batch)
 
     def get_metrics_namespace(self) -> str:
-        """Namespace of RunInference's own counters."""
+        """Returns the namespace of RunInference's own counters."""
         return type(self).__name__
 
     def run_inference(
@@ -74,7 +79,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         model: models.Model,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[PredictionResult]:
-        """One result a chunk; its `inference` is `Predictions`, or None if scoring was stopped."""
+        """Returns one result for each chunk; its `inference` is `Predictions`, or None if scoring was stopped."""
         if inference_args:
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
         if self.shared:
@@ -106,15 +111,15 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
 
 
 def in_order(pieces: Sequence[Piece], contract: models.Contract) -> tuple[dict[str, pa.Array], list[BadRow]]:
-    """The predictions of rows that were scored in groups, in the order of the rows.
+    """Puts the predictions of rows that were scored in groups into the order of the rows.
 
     Args:
-        pieces: The rows.
-        contract: What the model gives.
+        pieces: The scored rows of each group.
+        contract: The inputs and outputs of the model's signature.
 
     Returns:
-        Prediction -> a column of all scored rows, lists of variable size where the contract leaves one open; and the
-        bad rows.
+        Prediction -> a column of all scored rows, with lists of variable size where the contract leaves a size open;
+        and the bad rows.
     """
     bad = sorted(one for piece in pieces for one in piece.bad)
     pieces = [piece for piece in pieces if len(piece.numbers)] or [
@@ -133,19 +138,19 @@ def _nothing(_: BadRow) -> None:
 
 
 class _Elsewhere(models.Model):
-    """A model that another process has: called there, while what it has memory for is known here."""
+    """A model in another process. Calls go to that process, and this process keeps the model's `Room`."""
 
     def __init__(self, there: Callable[..., models.Arrays], weights: int) -> None:
         super().__init__({}, {}, lambda: (), weights=weights)
         self._there = there
 
     def __call__(self, arrays: models.Arrays, *, alone: bool = False) -> dict[str, Any]:
-        """Calls it."""
+        """Calls the model in its process."""
         return dict(self._there(arrays, alone=alone))
 
 
 def to_ipc(batch: pa.RecordBatch) -> bytes:
-    """A batch as an Arrow IPC stream."""
+    """Writes a batch as an Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -153,7 +158,7 @@ def to_ipc(batch: pa.RecordBatch) -> bytes:
 
 
 def from_ipc(stream: bytes) -> pa.RecordBatch:
-    """The one batch of an Arrow IPC stream."""
+    """Reads the one batch of an Arrow IPC stream."""
     with pa.ipc.open_stream(stream) as reader:
         return reader.read_next_batch()
 
@@ -163,8 +168,8 @@ class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple
     """Scores chunks with RunInference.
 
     Input:  PCollection[Features]
-    Output: PCollection[tuple[str, Predictions | None]], one for each input, by the chunk's key; None where the
-            handler's `refused` stopped it
+    Output: PCollection[tuple[str, Predictions | None]], one for each input, keyed by the chunk's key; None if the
+            handler's `refused` stopped the scoring of the chunk
     """
 
     handler: KeyedChunkHandler

@@ -1,4 +1,4 @@
-"""Elements ahead: the next ones are worked on while the steps that follow have the last one."""
+"""Processes the next elements of a bundle in threads, while the later steps handle the previous result."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,27 +10,26 @@ Out = TypeVar("Out")
 
 
 class Ahead(Generic[In, Out]):
-    """Calls a function for elements in threads of its own, for some of them at once.
+    """Calls a function for several elements at once, in its own threads.
 
-    A bundle calls `put` for each element and `rest` at its end: every result comes out once, in order, and
-    what the function raises is raised with an element after it, or at the end. So a bundle that ends without
-    an error is complete.
+    A bundle calls `put` for each element and `rest` at its end. Every result comes out once, in order. If the function
+    raises an error, a later `put` or `rest` raises it. So a bundle that ends without an error is complete.
     """
 
     def __init__(self, function: Callable[[In], Out], at_once: int = 1) -> None:
-        """Takes the function, and for how many elements it may be called at once."""
+        """Takes the function, and the number of elements that it may process at once."""
         self._function, self._at_once = function, at_once
         self._threads = ThreadPoolExecutor(at_once, "keyjoin-ahead")
         self._running: deque[Future[Out]] = deque()
 
     def put(self, element: In) -> Iterator[Out]:
-        """Begins with an element; gives the result of an earlier one."""
+        """Starts an element. Yields the result of an earlier element once enough are running."""
         self._running.append(self._threads.submit(self._function, element))
         if len(self._running) > self._at_once:
             yield self._next()
 
     def rest(self) -> Iterator[Out]:
-        """The results of the last elements, if there were any."""
+        """Yields the remaining results, and stops the threads."""
         self._threads.shutdown()
         while self._running:
             yield self._next()
@@ -39,5 +38,5 @@ class Ahead(Generic[In, Out]):
         try:
             return self._running.popleft().result()
         except BaseException:
-            self._threads.shutdown(cancel_futures=True)  # nothing is worked on any more when the error comes out
+            self._threads.shutdown(cancel_futures=True)  # waits, so that no thread works when the caller gets the error
             raise

@@ -1,4 +1,4 @@
-"""ReadChunk: from a chunk's bytes to the model's inputs, and a receipt of all that was read."""
+"""Reads each chunk: makes the model's inputs from its good rows, and a receipt that accounts for all of its rows."""
 
 import dataclasses
 from collections.abc import Collection, Iterator
@@ -28,23 +28,23 @@ def load_chunk(chunk: Chunk, reader: Reader, fields: Collection[str] | None = No
 
     Args:
         chunk: The chunk.
-        reader: Of its format.
+        reader: The reader of its format.
         fields: The fields that will be used; None for all.
 
     Raises:
-        RunError: The chunk's file cannot be read, ends early, or is another than the one that was planned.
+        RunError: The chunk's file cannot be read, ends early, or is not the version that was planned.
     """
     with versions.open_chunk(chunk) as file:
         return reader.load(file, chunk, fields)
 
 
 def checksum_now(file: IO[bytes], chunk: Chunk, reader: Reader) -> int | None:
-    """The checksum that a chunk's rows have now; None if the source ends before they do.
+    """Computes the checksum that a chunk's rows have now; None if the source ends before the end of the chunk.
 
     Args:
         file: The source, decompressed.
         chunk: The chunk.
-        reader: Of its format.
+        reader: The reader of its format.
     """
     try:
         return reader.load(file, chunk).checksum
@@ -55,8 +55,12 @@ def checksum_now(file: IO[bytes], chunk: Chunk, reader: Reader) -> int | None:
 def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> tuple[Features, Receipt]:
     """Reads one chunk.
 
+    Returns:
+        The inputs of the good rows, and the receipt of all rows.
+
     Raises:
-        RunError: The chunk's file ends early, is another than the one that was planned, or is of another format.
+        RunError: The chunk's file cannot be read, ends early, is not the version that was planned, or has another
+            format.
     """
     fields = [field for feature in features for field in feature.fields]
     block = load_chunk(chunk, reader, fields if all(feature.fields for feature in features) else None)
@@ -69,10 +73,10 @@ def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> t
 
 
 def _check_kind(chunk: Chunk) -> None:
-    """Refuses a source that begins as a binary file, and whose lines would all be dead letters.
+    """Refuses a source whose first bytes are those of a binary file. All of its lines would be dead letters.
 
     Raises:
-        RunError: It does.
+        RunError: The source begins as a binary file.
     """
     with versions.open_chunk(chunk) as file:
         kind = formats.binary_kind(file.read(chunk.end))
@@ -86,8 +90,8 @@ class ReadChunk(beam.PTransform[beam.PCollection[Chunk], Any]):
     """Reads chunks.
 
     Input:  PCollection[Chunk]
-    Output: FEATURES, RECEIPTS = PCollection[Features], PCollection[tuple[str, Receipt]], one of each a
-            chunk, the receipt by the chunk's key
+    Output: FEATURES, RECEIPTS = PCollection[Features], PCollection[tuple[str, Receipt]], one of each for each
+            chunk; the receipt is keyed by the chunk's key
     """
 
     reader: Reader

@@ -1,18 +1,18 @@
-"""Why a row became a dead letter: every reason code, once, with what to do about it."""
+"""Lists the reason codes of dead letters, each with its meaning and its remedy."""
 
 import enum
 
-OWN = "_keyjoin"  # the folder in the output of all files that hold no joined rows
+OWN = "_keyjoin"  # the folder in the output for all files that do not hold joined rows
 DEAD_LETTERS = f"{OWN}/dead_letters"  # the folder of rows that could not be scored
 
 
 class Reason(enum.Enum):
-    """A dead letter's reason code; the value is what stands in the file.
+    """A dead letter's reason code; the dead letter file holds the value.
 
     Attributes:
         title: A few words for tables.
-        sentence: What was found.
-        remedy: What the reader can do.
+        sentence: What is wrong with the row.
+        remedy: What the user can do.
     """
 
     title: str

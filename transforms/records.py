@@ -1,7 +1,7 @@
-"""The records that travel through the graph.
+"""Defines the records that pass between the steps of the pipeline.
 
-Keys are plain `str`, `source#position`: `"data/a.jsonl#1048576"`. Values are NamedTuples, never
-changed after they are made.
+Keys are plain `str` of the form `source#position`, such as `"data/a.jsonl#1048576"`. Values are NamedTuples, and no
+step changes a record after it is made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Unit = Literal["byte", "row"]  # of positions
-# What a record that was read from a file may have in these places, see `transforms.write_receipts.decode`.
+# The values that are valid in a record that was read from a file, see `transforms.write_receipts.decode`.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]
 
@@ -27,13 +27,13 @@ class Source(NamedTuple):
     """One input file.
 
     Attributes:
-        path: As matched; the first half of its rows' keys.
-        size: Bytes.
-        stem: Its name in the output: sub-folders kept, suffix gone.
-        suffix: What the parts are called after it: `.jsonl`, `.tfrecord.gz`.
-        updated: When it was last written, in seconds since 1970; 0 where the file system does not tell.
-        version: What tells it from what stood, or will stand, under its name: here its times and inode, in Google
-            Cloud Storage its generation; empty where the store tells no more than `updated`.
+        path: The path as matched. The keys of its rows begin with it.
+        size: Its size in bytes.
+        stem: Its name in the output, with sub-folders and without the suffix.
+        suffix: The suffix of its parts, such as `.jsonl` or `.tfrecord.gz`.
+        updated: When it was last written, in seconds since 1970; 0 if the file system does not report it.
+        version: Tells the file from an earlier or later file of the same name. On local file systems it is the file's
+            times and inode, in Google Cloud Storage its generation. It is empty if the storage reports only `updated`.
     """
 
     path: str
@@ -45,38 +45,38 @@ class Source(NamedTuple):
 
     @property
     def is_gzip(self) -> bool:
-        """Whether its name says that it is gzip."""
+        """Whether the suffix says that the source is gzip."""
         return is_gzip(self.suffix)
 
     def extent(self, unit: Unit) -> int | None:
-        """The position after its last row; None where nobody knows it before the source is read.
+        """Returns the position after its last row; None if that is known only once the source is read.
 
         Args:
-            unit: Of positions in it.
+            unit: The unit of positions in the source.
         """
         return self.size if unit == "byte" and not self.is_gzip else None
 
     @property
     def written(self) -> tuple[float, str]:
-        """What is another one as soon as the file is, though it may have the same size."""
+        """The time and version of the file. They change whenever the file is written, even if its size stays."""
         return self.updated, self.version
 
 
 class Chunk(NamedTuple):
-    """A run of whole rows of one source: the unit that travels.
+    """A run of whole rows of one source: the unit of work that passes through the pipeline.
 
     Attributes:
         source: Path of the source.
-        data: The file that holds the bytes: the source, or its decompressed copy. Empty in a receipt that was
-            read back: by then that copy may be gone.
-        start: Position of its first row, in the unit of its reader: a byte of `data`, or the number of a row.
+        data: The file that holds the bytes: the source, or its decompressed copy. It is empty in a receipt that was
+            read back, because the copy may be deleted by then.
+        start: Position of its first row, in the unit of its reader: a byte offset in `data`, or the number of a row.
         end: The position after its last row.
-        number: 0, 1, … within the source.
-        parts: Chunks of the source.
+        number: The number of the chunk within the source, from 0.
+        parts: How many chunks the source has.
         part: Name of the output file, relative to the output folder.
-        version: That of the source as it was planned, if `data` is the source; else empty. So is that of a receipt
-            that was read back.
-        bytes: What its rows take in `data`, where positions are not bytes; None where they are. See `nbytes`.
+        version: The version of the source at planning, if `data` is the source. Otherwise it is empty, as in a
+            receipt that was read back.
+        bytes: The size of its rows in `data`, where positions are not bytes; None where they are. See `nbytes`.
     """
 
     source: str
@@ -91,7 +91,7 @@ class Chunk(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """What its rows take in `data`."""
+        """The size of its rows in `data`, in bytes."""
         return self.end - self.start if self.bytes is None else self.bytes
 
     @property
@@ -101,17 +101,17 @@ class Chunk(NamedTuple):
 
     @property
     def lasting(self) -> "Chunk":
-        """The chunk as receipts keep it: without what is another tomorrow, though the bytes are the same."""
+        """The chunk as receipts keep it: without the fields that may change while the bytes of the source stay."""
         return self._replace(data="", version="")
 
 
 class Rows(NamedTuple):
-    """Where rows lie in a buffer of bytes.
+    """The places of rows in a buffer of bytes.
 
     Attributes:
         starts: First byte of each row. int64, (rows,).
         ends: One past the last byte of each row's content. int64, (rows,).
-        blank: Lines that are not rows.
+        blank: How many blank lines there are. They are not rows.
     """
 
     starts: Positions
@@ -123,10 +123,10 @@ class BadRow(NamedTuple):
     """A row that could not be scored.
 
     Attributes:
-        row: Its number within its chunk (within the model's rows, when it comes from Predict).
-        stage: `read`, `predict` or `write`.
-        reason: A `Reason` value.
-        message: What was found, in one line.
+        row: Its number within its chunk. From Predict, its number within the rows that went into the model.
+        stage: The stage that failed: `read`, `predict` or `write`.
+        reason: The value of a `Reason`.
+        message: The cause, in one line.
     """
 
     row: int
@@ -136,7 +136,7 @@ class BadRow(NamedTuple):
 
 
 def without(rows: int, bad: Sequence[BadRow]) -> Positions:
-    """The numbers of a chunk's rows that are not among the bad ones, in order.
+    """Returns the numbers of a chunk's rows that are not bad, in order.
 
     >>> without(3, [BadRow(1, "read", "null", "field x: null")]).tolist()
     [0, 2]
@@ -146,7 +146,7 @@ def without(rows: int, bad: Sequence[BadRow]) -> Positions:
 
 
 def pack_bad(bad: Sequence[BadRow]) -> bytes:
-    """Bad rows as they travel: pickled one by one they take ten times as long.
+    """Packs bad rows for the way between steps. Pickling them one by one takes ten times as long.
 
     >>> unpack_bad(pack_bad([BadRow(3, "read", "null", "field x: null")]))
     [BadRow(row=3, stage='read', reason='null', message='field x: null')]
@@ -155,7 +155,7 @@ def pack_bad(bad: Sequence[BadRow]) -> bytes:
 
 
 def unpack_bad(packed: bytes) -> list[BadRow]:
-    """What `pack_bad` packed."""
+    """Unpacks the bad rows that `pack_bad` packed."""
     return _UNPACK(packed)
 
 
@@ -163,23 +163,24 @@ _UNPACK = msgspec.msgpack.Decoder(list[BadRow]).decode
 
 
 class Feature(NamedTuple):
-    """What one model input is fed with.
+    """Describes how fields of a row feed one model input.
 
     Attributes:
-        name: The model's input.
-        dtype: TensorFlow's name of its dtype, `float32`.
-        shape: Without the batch dimension; `()` is a scalar a row. None is a size that each row has for itself.
-        fields: Fields of the row: one; several scalars, stacked; or none, for the whole row: the bytes of an Example,
-            the value of a JSON line that is no object.
-        is_base64: Whether the text of its field is base64: rows that are `{"b64": …}` as a whole.
-        inside: For each field the names of the fields inside of it down to the value, where it is an object; empty if
-            no field is one.
-        missing: For each field the text of the value that it has where it is missing or null, see
-            `transforms.mapping.defaults`; None for none, and empty if no field has one.
+        name: The name of the model input.
+        dtype: TensorFlow's name of the input's dtype, such as `float32`.
+        shape: The shape of a row's value, without the batch dimension. `()` is a scalar. None is an open size, which
+            each row has for itself.
+        fields: The fields of the row: one field; several scalar fields, which are stacked; or none, for the whole row.
+            The whole row is the bytes of an Example, or the value of a JSON line that is not an object.
+        is_base64: Whether the text of the field is base64, in rows that are `{"b64": …}` as a whole.
+        inside: For each field that is an object, the names of the fields inside it that lead to the value. It is empty
+            if no field is an object.
+        missing: For each field, the text of the value to use where the field is missing or null, or None; see
+            `transforms.mapping.defaults`. It is empty if no field has a default.
         is_sparse: Whether a row's value is an object of indices and values, see `transforms.mapping.sparse`.
         ragged_rank: How many levels of a row's lists may have different lengths, see `transforms.saved_model.model`.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
-        pad: The value that rows are padded with to the longest of a call, as text; None: rows are grouped by shape.
+        pad: The value, as text, that pads rows to the longest row of a call. With None, rows are grouped by shape.
     """
 
     name: str
@@ -196,12 +197,12 @@ class Feature(NamedTuple):
 
     @property
     def varied(self) -> int:
-        """How many levels of a row's lists may have different lengths; 1 where only rows differ, or rows are padded."""
+        """How many levels of a row's lists may have different lengths; 1 if only rows differ, or rows are padded."""
         return self.ragged_rank if self.ragged_rank and self.pad is None else 1
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
-        """The names that lead from the row to each value: of the field, and of the fields inside of it.
+        """The names that lead from the row to each value: the field, then the fields inside it.
 
         >>> Feature("x", "float32", (2,), ("a", "r"), inside=((), ("b",))).paths
         (('a',), ('r', 'b'))
@@ -215,25 +216,26 @@ class Feature(NamedTuple):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether rows are called by their sizes: with others of the same, or in the order of their lengths."""
+        """Whether rows are batched by size: with rows of the same size, or in the order of their lengths."""
         return self.is_open or self.is_sparse
 
     @property
     def defaults(self) -> dict[str, int]:
-        """The fields that have a value of `missing`, as it names them, and where in `fields` each one is."""
+        """Maps each field that has a default to its index in `fields`. `a.b` is a field inside an object."""
         return {
             ".".join(path): at for at, path in enumerate(self.paths) if self.missing and self.missing[at] is not None
         }
 
 
 class Features(NamedTuple):
-    """The good rows of one chunk, as the model wants them.
+    """The model inputs of the good rows of one chunk.
 
     Attributes:
         key: The chunk's key.
-        inputs: A column a `Feature`, a record a good row, in input order; lists of lists where a feature is open.
-            Then a column of bools for each field with a default: which rows have it, see `columns.default_columns`.
-        payload: Travels along untouched, for `KeyedPredict`.
+        inputs: One column for each `Feature` and one record for each good row, in input order. A feature with an open
+            size has lists of variable size. After these, each field with a default has a bool column that marks the
+            rows which take the default, see `columns.default_columns`.
+        payload: A value that passes through unchanged, for `KeyedPredict`.
     """
 
     key: str
@@ -242,15 +244,15 @@ class Features(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What ReadChunk found in a chunk.
+    """The account of what ReadChunk read from a chunk.
 
     Attributes:
         chunk: The chunk.
         checksum: crc32c of its bytes (RFC 3720, appendix B.4).
-        rows: Rows, good and bad.
-        blank: Lines that are not rows.
-        bad: Rows that cannot go into the model, in order, as of `pack_bad`.
-        filled: Fields with a default that some of the other rows have, and which of these: a bit a row.
+        rows: How many rows it has, good and bad.
+        blank: How many blank lines it has. They are not rows.
+        bad: The rows that cannot go into the model, in order, packed by `pack_bad`.
+        filled: The fields whose default some good rows take, each with one bit for each good row.
     """
 
     chunk: Chunk
@@ -262,12 +264,12 @@ class Receipt(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What the model said of the good rows of one chunk.
+    """The predictions for the good rows of one chunk.
 
     Attributes:
-        columns: An Arrow IPC stream of one RecordBatch: a column an output, a record a scored row.
-        rows: Rows that went in: scored and bad.
-        bad: Rows that were not scored, as of `pack_bad`; `row` counts the rows that went in.
+        columns: An Arrow IPC stream of one RecordBatch, with a column for each output and a record for each scored row.
+        rows: How many rows went into the model, scored and bad.
+        bad: The rows that were not scored, packed by `pack_bad`. Their `row` counts the rows that went into the model.
     """
 
     columns: bytes
@@ -276,24 +278,24 @@ class Predictions(NamedTuple):
 
 
 class PartReceipt(NamedTuple):
-    """What WritePart wrote for one chunk: a line of the ledger.
+    """The account of what WritePart wrote for one chunk: a line of the ledger.
 
-    As JSON it is an object of these names, see `transforms.write_receipts.encode`.
+    As JSON it is an object with these names, see `transforms.write_receipts.encode`.
 
     Attributes:
         chunk: The chunk.
         input_checksum: crc32c of the chunk's bytes, as they were read.
-        rows: Rows read.
-        blank: Lines that are not rows.
-        joined: Rows in the part.
-        dead: Dead letters by reason code.
+        rows: How many rows were read.
+        blank: How many blank lines the chunk has. They are not rows.
+        joined: How many rows have predictions in the part.
+        dead: How many dead letters there are, by reason code.
         bytes: Size of the part.
         checksum: crc32c of the part.
-        dead_bytes: Size of the dead letter file, 0 where there is none.
-        dead_checksum: crc32c of the dead letter file, 0 where there is none.
+        dead_bytes: Size of the dead letter file; 0 if there is none.
+        dead_checksum: crc32c of the dead letter file; 0 if there is none.
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
-        replayed: Rows in the part that were dead letters until they were replayed.
-        filled: Joined rows that have the default of a field, by field; fields that no row lacks are absent.
+        replayed: How many rows with predictions were dead letters until a replay.
+        filled: How many joined rows take the default of a field, by field. Fields that no row lacks are absent.
     """
 
     chunk: Chunk
@@ -312,18 +314,18 @@ class PartReceipt(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What stands in an output row, always in this order: the row's fields, predictions, error, key.
+    """The fields of an output row, always in this order: the row's own fields, predictions, error, key.
 
     Attributes:
         row: Whether the row's own fields are written.
-        include: Only these of the row's fields; empty means all.
-        exclude: All of the row's fields but these.
+        include: The row's own fields to write; empty means all.
+        exclude: The row's own fields not to write.
         key: Name of the field for keyjoin's own key, or None.
         key_field: Name of the row's own field to write as its key, or None.
-        predictions: (output of the model, name of the field) pairs.
+        predictions: Pairs of (output of the model, name of the field).
         error: Name of the field that says why a row has no predictions, if bad rows are written as well; or None.
-        instance: Whether rows are JSON values: each is written as the field `instance`, and what is predicted for it
-            as the field `prediction`, an object if there are several predictions.
+        instance: Whether rows are JSON values. Each is then written as the field `instance`, and its prediction as
+            the field `prediction`, which is an object if there are several predictions.
     """
 
     row: bool
@@ -337,17 +339,17 @@ class Layout(NamedTuple):
 
     @property
     def whole_row(self) -> bool:
-        """Whether each row is written as it was, byte for byte, with fields spliced in."""
+        """Whether each row is written unchanged, byte for byte, with the new fields spliced in."""
         return self.row and not self.include and not self.exclude
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of the fields that keyjoin adds to a row."""
+        """The names of the fields that keyjoin adds to a row."""
         return self.predicted + tuple(name for name in (self.error, self.key) if name)
 
     @property
     def predicted(self) -> tuple[str, ...]:
-        """Names of the fields that hold predictions."""
+        """The names of the fields that hold predictions."""
         return (PREDICTION,) if self.is_nested else tuple(name for _, name in self.predictions)
 
     @property
@@ -356,6 +358,6 @@ class Layout(NamedTuple):
         return self.instance and len(self.predictions) > 1
 
     def predictions_in(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The predictions by their names, of an output row."""
+        """Returns the predictions in an output row, by their names."""
         held = row.get(PREDICTION) if self.is_nested else row
         return held if isinstance(held, Mapping) else {}

@@ -1,4 +1,4 @@
-"""Replay: scores the dead letters of a part again, and puts the rows that succeed now into their places in it."""
+"""Replays a part: scores its dead letters again, and inserts the rows that now succeed at their places in the part."""
 
 import base64
 import binascii
@@ -28,13 +28,13 @@ WRITTEN_AGAIN = "remove _SUCCESS and give the run's own command again, which wri
 
 
 class Letter(NamedTuple):
-    """A dead letter, as far as it is needed to score its row again.
+    """The fields of a dead letter that are needed to score its row again.
 
     Attributes:
         key: The row's key.
-        position: Where the row begins in its source (of a gzip file, after decompression).
-        row: Its bytes.
-        line: The line at which it begins; None where that is not known.
+        position: Where the row begins in its source (in a gzip file, after decompression).
+        row: The row's bytes.
+        line: The line at which it begins; None if the line is not known.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Letter(NamedTuple):
 
 
 class _Line(msgspec.Struct):
-    """A line of a dead letter file, or one that stands for it: `row` is a text, or an object or array as spelled."""
+    """A line of a dead letter file or of a `--rows` file. `row` is a text, or the row itself as an object or array."""
 
     key: str
     row: msgspec.Raw
@@ -69,14 +69,14 @@ def _row(line: _Line) -> bytes:
 
 
 def read_letters(part: PartReceipt, output: str) -> list[Letter]:
-    """The dead letters of a part, by position.
+    """Reads the dead letters of a part, in the order of their positions.
 
     Args:
-        part: What was written.
+        part: The receipt of the part.
         output: Output folder.
 
     Raises:
-        RunError: They are not what was written.
+        RunError: The dead letter file is not what the receipt says.
     """
     return _letters(part, _letter_lines(part, output)) if part.dead else []
 
@@ -104,11 +104,11 @@ def _as_written(path: str, size: int, checksum: int) -> bytes:
 
 
 class Mended(NamedTuple):
-    """Rows that were mended.
+    """Rows that the user repaired.
 
     Attributes:
-        rows: Their bytes, by key.
-        sha256: Of the file that they were read from; None if there is none.
+        rows: The bytes of each row, by its key.
+        sha256: The SHA-256 of the file that the rows were read from; None if there is no file.
     """
 
     rows: Mapping[str, bytes]
@@ -119,14 +119,15 @@ NOTHING_MENDED = Mended({}, None)
 
 
 def read_rows(path: str, reader: Reader) -> Mended:
-    """Mended rows by key, from lines like those of dead letter files; all but key, row and row_encoding is ignored.
+    """Reads repaired rows from lines like those of dead letter files. Only key, row and row_encoding are used.
 
     Args:
         path: The file.
-        reader: Of their format.
+        reader: The reader of the rows' format.
 
     Raises:
-        UsageError: A line is none, a row is not exactly one, or a key comes twice; says which.
+        UsageError: The file cannot be read, a line is not valid, a row is not exactly one row, or a key comes twice.
+            The message names the line.
     """
     rows: dict[str, bytes] = {}
     try:
@@ -154,15 +155,15 @@ def read_rows(path: str, reader: Reader) -> Mended:
 
 
 def load_scored(file: IO[bytes], part: PartReceipt, reader: Reader) -> Block:
-    """Loads the rows of which a part was made.
+    """Loads the rows from which a part was made.
 
     Args:
         file: Their source, decompressed.
-        part: What was written.
-        reader: Of their format.
+        part: The receipt of the part.
+        reader: The reader of their format.
 
     Raises:
-        RunError: They are not those that were scored.
+        RunError: The rows in the source are not the rows that were scored.
     """
     chunk, error = part.chunk, None
     try:
@@ -189,27 +190,27 @@ def replay_part(
     staged: str,
     temp: str,
 ) -> PartReceipt | None:
-    """Scores the dead letters of a part again, and writes what the part, its dead letters and receipt are to be.
+    """Scores the dead letters of a part again, and writes the new part, its new dead letters and its new receipt.
 
-    Rows that are in the part stay byte for byte. What is in the output folder is not touched.
+    Rows with predictions stay as they are in the part, byte for byte. The files in the output folder are not changed.
 
     Args:
-        part: What was written, with dead letters.
+        part: The receipt of a part that has dead letters.
         block: The rows of its chunk.
-        mended: Rows by key, instead of those in the dead letters.
+        mended: Repaired rows by key, which replace the rows in the dead letters.
         fmt: The source's format.
-        handler: What feeds the model.
+        handler: The handler that feeds the model.
         model: The model.
-        layout: What stands in an output row.
+        layout: The fields of an output row.
         output: Output folder.
-        staged: Folder to write a part and dead letters to, under the names that they are to have.
-        temp: Folder to write the receipt to.
+        staged: Folder for the new part and dead letters, under the same names as in the output folder.
+        temp: Folder for the receipt.
 
     Returns:
-        The receipt of what was written; None if all would be as it is, then nothing is.
+        The new receipt. None if the dead letters stay the same; nothing is written then.
 
     Raises:
-        RunError: The part or its dead letters are not what they were, or a file cannot be written.
+        RunError: The part or its dead letters are not what the receipt says, or a file cannot be written.
     """
     chunk = part.chunk
     before = _letter_lines(part, output)
@@ -227,7 +228,7 @@ def replay_part(
 
     dead = np.searchsorted(block.positions, positions)
     everyone = np.arange(len(block.positions))
-    old, new = everyone, dead  # in a left join a part has all rows
+    old, new = everyone, dead  # in a left join the part has all rows
     if not layout.error:
         old, new = np.delete(everyone, dead), dead[without(len(dead), joined.bad)]
     merged = fmt.writer.merge([(_part_bytes(part, output), old), (made, new)])
@@ -248,10 +249,10 @@ def replay_part(
 
 
 def _positions(again: Sequence[Letter], part: PartReceipt, block: Block) -> list[int]:
-    """The positions of the rows of dead letters.
+    """Returns the positions of the dead letters' rows.
 
     Raises:
-        RunError: A dead letter is of no row of the chunk.
+        RunError: A dead letter belongs to no row of the chunk, or the positions do not ascend.
     """
     positions = [letter.position for letter in again]
     if not set(positions) <= set(block.positions.tolist()) or sorted(set(positions)) != positions:
@@ -265,6 +266,6 @@ def _part_bytes(part: PartReceipt, output: str) -> bytes:
 
 
 def keys(parts: Iterable[PartReceipt], output: str) -> Iterator[str]:
-    """The keys of all dead letters of some parts."""
+    """Yields the keys of all dead letters of some parts."""
     for part in parts:
         yield from (letter.key for letter in read_letters(part, output))

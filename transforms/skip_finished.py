@@ -1,4 +1,4 @@
-"""SkipDone: takes chunks out whose parts an earlier attempt has written."""
+"""Skips the chunks whose parts an earlier attempt has written."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,26 +18,26 @@ TaggedPart = beam.pvalue.TaggedOutput[Literal["done"], PartReceipt]
 
 
 def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -> PartReceipt | None:
-    """The receipt of a chunk whose part and dead letters are there, byte for byte; else None.
+    """Finds the receipt of a chunk whose part and dead letters exist and match it byte for byte; else returns None.
 
-    They are read back, each to its end. That the chunk's bytes are those of that time is for the caller to know,
-    see `pipeline.run_folder.resume`.
+    The function reads the files completely. It does not check that the chunk's source is unchanged since then: the
+    caller has to, see `pipeline.run_folder.resume`.
 
     Args:
         chunk: The chunk, as it would be scored now.
         output: Output folder.
-        temp: Where receipts are.
-        former: The complete output that the run replaces, where parts count as well; None if there is none.
+        temp: Folder of the receipts.
+        former: The complete output that the run replaces, whose files also count; None if there is none.
 
     Raises:
-        RunError: A file is there and cannot be read.
+        RunError: A file exists and cannot be read.
     """
     found = files.read_small(receipt_path(temp, chunk.part))
     if found is None:
         return None
     try:
         part = decode(found)
-    except ValueError:  # damaged: it proves nothing
+    except ValueError:  # a damaged receipt proves nothing, so the chunk is scored again
         return None
     if part.chunk != chunk.lasting:
         return None
@@ -51,10 +51,10 @@ def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -
 
 @dataclasses.dataclass(eq=False)
 class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
-    """Tells chunks that are done from those to do.
+    """Separates finished chunks from unfinished ones.
 
     Input:  PCollection[Chunk]
-    Output: TODO, DONE = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in one of them
+    Output: TODO, DONE = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in exactly one of them
     """
 
     output: str

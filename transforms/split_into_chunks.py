@@ -1,4 +1,7 @@
-"""SplitIntoChunks: from files to runs of whole rows that can be read again by their position."""
+"""Splits a source file into chunks that end on row boundaries and can be read again by position.
+
+A gzip source is decompressed to a temporary file first, because gzip cannot be read from the middle.
+"""
 
 import contextlib
 import dataclasses
@@ -20,25 +23,25 @@ from transforms.storage.compression import begins_as_gzip, open_gzip, plain_name
 
 COPY_BYTES = 1 << 22
 SPILL = "spill"
-# https://zlib.net/zlib_tech.html: what deflate packs is at most so many times as long.
+# The highest ratio of plain bytes to bytes compressed by deflate: https://zlib.net/zlib_tech.html
 DEFLATE = 1032
 
 
 def split_source(
     source: Source, data: str, size: int, reader: Reader, chunk_bytes: int, chunk_rows: int | None = None
 ) -> Iterator[Chunk]:
-    """The chunks of one source, which cover all of its rows; an empty source has one, empty.
+    """Splits one source into chunks that cover all of its rows. An empty source has one empty chunk.
 
     Args:
         source: The source.
         data: The file that holds its bytes.
-        size: Bytes of that file.
-        reader: Of its format.
-        chunk_bytes: About how large a chunk is; rows are never cut.
-        chunk_rows: How many rows a chunk has at most; None for no such limit.
+        size: The size of that file in bytes.
+        reader: The reader of its format.
+        chunk_bytes: The approximate size of a chunk in bytes; rows are never cut.
+        chunk_rows: Most rows of a chunk; None for no limit.
 
     Raises:
-        RunError: The file's framing is damaged, or it is another than the one that was planned.
+        RunError: The file's framing is damaged, or the file is not the version that was planned.
     """
     cuts = [Cut(0, 0)]
     version = source.version if data == source.path else ""
@@ -57,17 +60,17 @@ def split_source(
 
 
 def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
-    """The chunks of one source, which is decompressed first where it has to be.
+    """Splits one source into chunks. A gzip source is decompressed first.
 
     Args:
         source: The source.
-        reader: Of its format.
-        chunk_bytes: About how large a chunk is; rows are never cut.
-        chunk_rows: How many rows a chunk has at most; None for no such limit.
-        temp: Folder for what is gone after the run.
+        reader: The reader of its format.
+        chunk_bytes: The approximate size of a chunk in bytes; rows are never cut.
+        chunk_rows: Most rows of a chunk; None for no limit.
+        temp: Folder for files that are deleted after the run.
 
     Raises:
-        RunError: The source is damaged.
+        RunError: The source cannot be read, is damaged, or is not the version that was planned.
     """
     data, size = source.path, source.size
     if source.is_gzip:
@@ -76,20 +79,21 @@ def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int 
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
-    """Bytes that sources have at most, decompressed: what nobody knows before that is done."""
+    """Returns an upper bound for the decompressed size of sources. The exact size is known only after decompression."""
     return sum(source.size * (DEFLATE if source.is_gzip else 1) for source in sources)
 
 
 def spill(source: Source, folder: str) -> tuple[str, int]:
-    """Decompresses a gzip source, all of its members, to a file that can be read by position.
+    """Decompresses all members of a gzip source to a file that can be read by position.
 
     Returns:
-        The file and its size.
+        The path of the file and its size in bytes.
 
     Raises:
-        RunError: The source is not gzip, is damaged, ends early, or is another than the one that was planned.
+        RunError: The source cannot be read, is not gzip, is damaged, ends early, or is not the version that was
+            planned.
     """
-    # Each attempt has a copy of its own: one that is written again is another object, and its readers would lose it.
+    # Each attempt writes its own copy. Writing a copy again makes another object, and readers of the first would fail.
     name = plain_name(f"{source.stem}{source.suffix}")
     path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
     try:
@@ -106,7 +110,7 @@ def spill(source: Source, folder: str) -> tuple[str, int]:
 
 
 def other_kind(source: Source) -> str | None:
-    """What a source is that is gzip by its name and not by its first bytes, and what to do; None for all others."""
+    """Describes a source whose name says gzip and whose first bytes do not, with the remedy; None for other sources."""
     with contextlib.suppress(OSError), files.open_raw(source.path) as stored:
         first = stored.read(foreign.FIRST_BYTES)
         if source.is_gzip and not begins_as_gzip(first):
@@ -125,12 +129,12 @@ def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
 
     Args:
         source: The source.
-        version: The version that it has to be of, see `versions.open_version`; empty for whatever is there.
+        version: The only version that may be read, see `versions.open_version`; empty to accept any version.
 
     Raises:
-        OSError: It cannot be opened.
-        EOFError: Its name says that it is gzip, and it has no bytes.
-        RunError: It is of another version.
+        OSError: The source cannot be opened.
+        EOFError: The name says that the source is gzip, and it has no bytes.
+        RunError: The source has another version.
     """
     with versions.open_version(source.path, version) as stored:
         if not source.is_gzip:
@@ -153,7 +157,7 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
     """Splits sources into chunks.
 
     Input:  PCollection[Source]
-    Output: PCollection[Chunk], which cover every row of every source once
+    Output: PCollection[Chunk], which covers every row of every source exactly once
     """
 
     reader: Reader

@@ -1,6 +1,6 @@
-"""Runs functions in threads, as many as there are processors that this process may use.
+"""Runs functions in threads, with one thread for each processor that this process may use.
 
-Inside a chunk that pays: Arrow, NumPy and the model leave the interpreter's lock while they work.
+Threads make the work inside a chunk faster, because Arrow, NumPy and the model release the interpreter's lock (GIL).
 """
 
 import contextlib
@@ -19,13 +19,13 @@ Out = TypeVar("Out")
 
 
 def processors(root: Path = Path("/")) -> int:
-    """How many processors this process may use: those of its affinity, and no more than its control groups allow.
+    """Counts the processors that this process may use, by its affinity and the limits of its control groups.
 
-    A container with two processors of a machine that has 64 gets two. See sched_setaffinity(2), and `cpu.max` in
-    https://docs.kernel.org/admin-guide/cgroup-v2.html; half a processor counts as one.
+    A container with a limit of two processors on a machine with 64 gets two. A fraction of a processor counts as one.
+    See sched_setaffinity(2), and `cpu.max` in https://docs.kernel.org/admin-guide/cgroup-v2.html.
 
     Args:
-        root: Where `proc` and `sys` are.
+        root: The folder that holds `proc` and `sys`.
     """
     try:
         allowed = len(os.sched_getaffinity(0))
@@ -35,8 +35,8 @@ def processors(root: Path = Path("/")) -> int:
 
 
 def _cgroup_limits(root: Path) -> Iterator[float]:
-    """The processors that each control group of this process allows, of version 1 and 2, from its own to the root's."""
-    with contextlib.suppress(OSError):  # no Linux, or nothing mounted
+    """Yields the processor limit of each control group (version 1 and 2), from this process's group up to the root."""
+    with contextlib.suppress(OSError):  # not Linux, or control groups are not mounted
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             number, _, group_path = line.partition(":")
             controllers, _, path = group_path.partition(":")
@@ -47,14 +47,14 @@ def _cgroup_limits(root: Path) -> Iterator[float]:
             for folder in (group, *group.parents):
                 if not folder.is_relative_to(mounted):
                     break
-                with contextlib.suppress(OSError, ValueError):  # no limit in this one: "max", or -1
+                with contextlib.suppress(OSError, ValueError):  # this group has no limit: "max", or -1
                     quota, period = _quota(folder, number == "0")
                     if quota > 0:
                         yield quota / period
 
 
 def _quota(folder: Path, is_version_2: bool) -> tuple[int, int]:
-    """Microseconds of processor time in each period, and of a period."""
+    """Returns the microseconds of processor time allowed in each period, and the microseconds of a period."""
     if is_version_2:
         quota, period = (folder / "cpu.max").read_text().split()
         return int(quota), int(period)
@@ -66,10 +66,10 @@ AHEAD = 2 * THREADS
 
 
 def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """What a function gives for each item, in order, computed on all processors, a few items ahead.
+    """Yields a function's result for each item, in order. All processors work, up to `AHEAD` items ahead.
 
-    Only a few, so that results do not pile up where who takes them waits for a disk. The function must not call
-    `in_threads` itself: its threads could then wait for each other.
+    The bound keeps results from piling up in memory while the consumer waits for a disk. The function must not call
+    `in_threads` itself: the threads of the shared pool could then wait for each other.
     """
     left = iter(items)
     first = list(itertools.islice(left, 2))
@@ -91,5 +91,5 @@ def in_threads(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[O
 
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
-    """One for the whole process, however many Beam threads there are."""
+    """Returns the one pool of this process, which all Beam threads share."""
     return ThreadPoolExecutor(THREADS, "keyjoin")

@@ -1,4 +1,4 @@
-"""WritePart: reads a chunk's bytes again, puts each prediction into its row, and writes the part."""
+"""Writes the part of each chunk: reads the chunk again, joins each prediction to its row, and writes the file."""
 
 import collections
 import dataclasses
@@ -26,28 +26,31 @@ from transforms.storage import files
 from transforms.storage.compression import compressed, is_gzip, plain_name
 from transforms.write_receipts import write_receipt
 
-AT_ONCE = 2  # parts: while one waits for the disk, the next one is made
+AT_ONCE = 2  # parts at once: while one waits for the disk, the next one is made
 
 
 def write_part(
     receipt: Receipt, predictions: Predictions, fmt: Format, layout: Layout, output: str, temp: str, lines: Lines
 ) -> PartReceipt:
-    """Writes a chunk's part, its dead letters if there are any, then the receipt of both, which proves them.
+    """Writes a chunk's part, then its dead letters if there are any, then the receipt that proves both.
 
-    Another attempt at the same chunk writes the same bytes to the same names. Where it has no dead letters and
-    an earlier one had, the file of the earlier one is named by no receipt, and goes when the run is committed.
+    A retry of the same chunk writes the same bytes to the same names. An earlier attempt may have written dead letters
+    where this one has none. That file is then an unexpected file, which the commit of the run deletes.
 
     Args:
-        receipt: What was read.
-        predictions: What the model said.
+        receipt: The receipt of ReadChunk.
+        predictions: The predictions of the chunk's good rows.
         fmt: The source's format.
-        layout: What stands in an output row.
+        layout: The fields of an output row.
         output: Output folder.
-        temp: Folder for what is gone after the run: the receipt goes there.
-        lines: Counts the lines of sources.
+        temp: Folder for files that are deleted after the run; the receipt goes there.
+        lines: The counter of the sources' lines.
+
+    Returns:
+        The receipt of what was written.
 
     Raises:
-        RunError: The source is not what it was when it was read, or a file cannot be written.
+        RunError: The source changed after ReadChunk read it, or a file cannot be written.
     """
     chunk = receipt.chunk
     block = load_chunk(chunk, fmt.reader)
@@ -79,17 +82,17 @@ def write_part(
 def join_rows(
     block: Block, unread: Sequence[BadRow], predictions: Predictions, writer: Writer, layout: Layout
 ) -> Joined:
-    """Joins what the model said to the rows that it was asked about.
+    """Joins the predictions to the rows that they were made from.
 
     Args:
         block: The rows.
-        unread: Those that could not go into the model, in order.
-        predictions: What the model said of the others.
-        writer: Of their format.
-        layout: What stands in an output row.
+        unread: The rows that could not go into the model, in order.
+        predictions: The predictions of the other rows.
+        writer: The writer of the rows' format.
+        layout: The fields of an output row.
 
     Returns:
-        The joined rows; `bad` has all that are not, in order, whatever the stage.
+        The joined rows. `bad` holds all rows that are not joined, in order, from every stage.
     """
     numbers = without(len(block.positions), unread)
     unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
@@ -101,13 +104,13 @@ def join_rows(
 def count_filled(
     packed: Sequence[tuple[str, bytes]], rows: int, unread: Sequence[BadRow], dead: Sequence[BadRow]
 ) -> dict[str, int]:
-    """How many joined rows have the default of a field, by field.
+    """Counts the joined rows that take the default of a field, by field.
 
     Args:
-        packed: Which of the rows that went into the model have it, as of `defaults.pack`.
-        rows: Rows, good and bad.
-        unread: Those that could not go into the model.
-        dead: Those that are not joined, `unread` among them.
+        packed: Which of the rows that went into the model take the default, packed by `defaults.pack`.
+        rows: How many rows there are, good and bad.
+        unread: The rows that could not go into the model.
+        dead: The rows that are not joined, `unread` included.
     """
     if not packed:
         return {}
@@ -118,6 +121,9 @@ def write_files(
     output: str, chunk: Chunk, blocks: Iterable[Any], lines: Iterable[bytes], *, dead: bool
 ) -> tuple[files.Written, files.Written]:
     """Writes a part, and its dead letters if there are any.
+
+    Returns:
+        Size and checksum of the part, and of the dead letter file (`files.NOTHING` if there is none).
 
     Raises:
         RunError: A file cannot be written.
@@ -130,23 +136,23 @@ def write_files(
 
 
 def _pickled_bytes(value: Any) -> int:
-    """The size of what crosses the join, the same on each runner and in each attempt."""
+    """Returns the pickled size of a value that crosses the join. It is the same on each runner and in each attempt."""
     pickled = io.BytesIO()
     pickler = pickle.Pickler(pickled, pickle.HIGHEST_PROTOCOL)
-    pickler.fast = True  # or it would show whether two of its fields happen to be one object in this process
+    pickler.fast = True  # no memo: else the size would depend on which fields are one object in this process
     pickler.dump(value)
     return pickled.tell()
 
 
 def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
-    """The files that a receipt proves, by name: its part, and its dead letters if there are any."""
+    """Yields the name and content of each file that a receipt proves: the part, and its dead letters if any."""
     yield part.chunk.part, files.Written(part.bytes, part.checksum)
     if part.dead:
         yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
 
 
 def letters_name(part: str) -> str:
-    """Where the dead letters of a part are, relative to the output folder.
+    """Returns the path of a part's dead letters, relative to the output folder.
 
     >>> letters_name("sub/a-00000-of-00001.jsonl")
     '_keyjoin/dead_letters/sub/a-00000-of-00001.jsonl'

@@ -1,8 +1,8 @@
-"""WriteReceipts: keeps what was written, in files that are read again when the run is committed.
+"""Writes the receipts of parts to files in the run's temporary folder.
 
-There are two kinds. A *receipt*, a small file beside each part, is written last of what belongs to a chunk: it
-proves the part, and a run that goes on looks for it. The *lists* have the receipts of all parts in a few files: who
-commits the run reads these.
+There are two kinds of files. A *receipt* is a small file for each part, written after all other files of its chunk. It
+proves that the part is complete, and a run that resumes looks for it. *Lists* hold the receipts of all parts in a few
+files, which keyjoin reads when it commits the run.
 """
 
 import dataclasses
@@ -22,28 +22,28 @@ from transforms.storage import files
 
 RECEIPTS = "receipts"
 LISTS = "lists"
-SHARDS = 64  # of a million receipts each holds 16,000, which are 6 MB
+SHARDS = 64  # with a million receipts, each shard holds 16,000, about 6 MB
 PASSING = ("data", "version")  # fields of a chunk that no receipt keeps
-LISTED = 16_000  # receipts in a list, where they are not grouped by shards
-_ORDER = operator.attrgetter("chunk")  # its fields begin with the source, and within a source the start
+LISTED = 16_000  # receipts in a list that is not grouped by shards
+_ORDER = operator.attrgetter("chunk")  # chunks compare by source, then by `data` (empty if read back), then by start
 
 Line = TypeVar("Line")
 
 
 def encode(part: PartReceipt) -> bytes:
-    """A receipt as a JSON object, its fields by name; without the chunk's `data` and `version`, see `Chunk.lasting`.
+    """Encodes a receipt as a JSON object of its fields, without the chunk's `data` and `version` (see `Chunk.lasting`).
 
-    The chunk's `bytes` are there only where positions are not bytes.
+    The chunk's `bytes` is present only where positions are not bytes.
     """
     chunk = {name: value for name, value in part.chunk._asdict().items() if name not in PASSING and value is not None}
     return msgspec.json.encode({**part._asdict(), "chunk": chunk})
 
 
 def decode(line: bytes) -> PartReceipt:
-    """The receipt of a JSON object; its chunk's `data` and `version` are empty.
+    """Decodes a receipt from a JSON object. The `data` and `version` of its chunk are empty.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The line is not a receipt.
     """
     document = decode_object(line)
     chunk: Chunk = to_record(
@@ -56,10 +56,10 @@ def decode(line: bytes) -> PartReceipt:
 
 
 def decode_object(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line.
+    """Decodes the JSON object of a line.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The line is not a JSON object.
     """
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
@@ -68,10 +68,10 @@ def decode_object(line: bytes) -> dict[str, Any]:
 
 
 def to_record(kind: Any, fields: Mapping[str, Any]) -> Any:
-    """The NamedTuple `kind` of exactly such fields, which have the types of its own.
+    """Makes a NamedTuple of type `kind` from exactly its fields, and checks their types.
 
     Raises:
-        ValueError: A field is missing, unknown, or of another type.
+        ValueError: A field is missing, unknown or of another type, or a text has a NUL character.
     """
     missing, unknown = sorted(set(kind._fields) - fields.keys()), sorted(fields.keys() - set(kind._fields))
     if missing or unknown:
@@ -82,7 +82,7 @@ def to_record(kind: Any, fields: Mapping[str, Any]) -> Any:
 
 
 def receipt_path(temp: str, part: str) -> str:
-    """Where the receipt of a part is.
+    """Returns the path of a part's receipt.
 
     >>> receipt_path("out/_keyjoin/temp", "sub/a-00000-of-00001.jsonl")
     'out/_keyjoin/temp/receipts/sub/a-00000-of-00001.jsonl.json'
@@ -91,10 +91,10 @@ def receipt_path(temp: str, part: str) -> str:
 
 
 def write_receipt(temp: str, part: PartReceipt) -> None:
-    """Writes the receipt of a part, once all that it proves is there.
+    """Writes the receipt of a part. Call it after all files that the receipt proves are written.
 
     Raises:
-        RunError: It cannot be written, or a link leads out of the folder.
+        RunError: The receipt cannot be written, or a link leads out of the folder.
     """
     files.write_whole(files.below(temp, f"{RECEIPTS}/{part.chunk.part}.json"), [encode(part) + b"\n"])
 
@@ -104,7 +104,7 @@ class WriteReceipts(beam.PTransform[beam.PCollection[PartReceipt], beam.PCollect
     """Writes lists of receipts.
 
     Input:  PCollection[PartReceipt]
-    Output: PCollection[str], the files, see `read_receipts`
+    Output: PCollection[str], the paths of the lists, see `read_receipts`
     """
 
     temp: str
@@ -129,51 +129,51 @@ def write_list(temp: str, wave: int, name: str, parts: Iterable[PartReceipt]) ->
     """Writes a list of receipts.
 
     Args:
-        temp: Folder for what is gone after the run.
-        wave: The wave of chunks that they are of; 0 where there is one.
-        name: Of the list, within its wave.
+        temp: Folder for files that are deleted after the run.
+        wave: The number of the wave of chunks that the receipts belong to; 0 if there is only one wave.
+        name: The name of the list within its wave.
         parts: The receipts, in any order.
 
     Returns:
-        The file.
+        The path of the list.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The list cannot be written.
     """
     path = files.below(temp, f"{LISTS}/{wave:08d}/{name}.jsonl")
-    # Sorted, so that files can be merged, and so that the same run writes the same file.
+    # Sorted, so that lists can be merged, and so that the same run writes the same list.
     files.write_whole(path, files.in_blocks(map(encode, sorted(parts, key=_ORDER))))
     return path
 
 
 def read_receipts(temp: str) -> Iterator[PartReceipt]:
-    """The receipts in a run's lists, by source and position, one at a time.
+    """Yields the receipts in a run's lists, one at a time, sorted by source and position.
 
     Raises:
         RunError: A list is damaged.
     """
     folder = files.join(temp, LISTS)
     names = sorted(files.list_below(folder))
-    # Waves follow each other in the order of their chunks; within one the shards have to be merged.
+    # Waves follow each other in the order of their chunks. Within a wave, the shards have to be merged.
     for _, shards in itertools.groupby(names, key=lambda name: name.split("/")[0]):
         yield from heapq.merge(*(read_list(files.join(folder, name)) for name in shards), key=_ORDER)
 
 
 def read_list(path: str) -> Iterator[PartReceipt]:
-    """The receipts in a file, a line each: a run's list, or `_keyjoin/parts.jsonl`.
+    """Yields the receipts in a file with one receipt in each line: a run's list, or `_keyjoin/parts.jsonl`.
 
     Raises:
-        RunError: A line is none.
+        RunError: A line is not a receipt.
     """
     return read_lines(path, decode)
 
 
 def read_lines(path: str, decode_line: Callable[[bytes], Line]) -> Iterator[Line]:
-    """What the lines of a list that a run wrote say, one at a time.
+    """Decodes the lines of a list that a run wrote, one at a time.
 
     Args:
         path: The list.
-        decode_line: What a line says; raises a ValueError where it is damaged.
+        decode_line: Decodes a line; raises a ValueError if the line is damaged.
 
     Raises:
         RunError: A line is damaged.
