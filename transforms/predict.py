@@ -47,7 +47,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
-        """Returns the class and the batch size only: Beam encodes this text as ASCII, and model names may not be ASCII."""
+        """Returns the class and the batch size only: Beam encodes this text as ASCII, and other fields may not be."""
         return f"{type(self).__name__}(batch_size={self.batch_size})"
 
     def load_model(self) -> models.Model:

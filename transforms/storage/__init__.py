@@ -1,1 +1,1 @@
-"""Storage: files, object stores, globs, sources, compression."""
+"""Finds, reads and writes files on local file systems and in object stores."""

@@ -1,6 +1,6 @@
-"""gzip: which files are, and how they are read and written.
+"""Detects gzip files by name, and reads and writes them.
 
-A name that ends in `.gz`, in any case, says that a file is gzip, whatever stands before.
+A file counts as gzip if its name ends in `.gz`, in upper or lower case, whatever comes before.
 """
 
 import gzip
@@ -10,11 +10,11 @@ from typing import IO, Any, cast
 from transforms.threads import in_threads
 
 GZIP = ".gz"
-MAGIC = b"\x1f\x8b\x08"  # RFC 1952, 2.3: ID1, ID2 and the one compression method
+MAGIC = b"\x1f\x8b\x08"  # RFC 1952, 2.3: ID1, ID2 and the only compression method
 
 
 def is_gzip(name: str) -> bool:
-    """Whether a name says that the file is gzip.
+    """Tells whether a name says that the file is gzip.
 
     >>> is_gzip("data_tfrecord-00000-of-00001.gz"), is_gzip("A.JSONL.GZ"), is_gzip("a.jsonl")
     (True, True, False)
@@ -23,7 +23,7 @@ def is_gzip(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A name without the suffix of gzip.
+    """Removes the suffix of gzip from a name.
 
     >>> plain_name("A.JSONL.GZ"), plain_name("a.jsonl")
     ('A.JSONL', 'a.jsonl')
@@ -32,21 +32,21 @@ def plain_name(name: str) -> str:
 
 
 def begins_as_gzip(first: bytes) -> bool:
-    """Whether the first bytes of a file are those of gzip, as far as there are any."""
+    """Tells whether a file begins as gzip. A file shorter than `MAGIC` does if its bytes begin `MAGIC`."""
     return first.startswith(MAGIC) or MAGIC.startswith(first)
 
 
 def open_gzip(stored: IO[bytes]) -> IO[bytes]:
-    """Opens a gzip file for reading: all of its members, one after the other.
+    """Opens a gzip file for reading. The reader gives all members, one after the other.
 
-    A reader that comes to the end has the last member's length and checksum compared. What follows the last member,
-    other than zeros, is an error of that reader too: `gzip` warns of it and leaves it out.
+    When the reader reaches the end, it checks the length and the checksum of the last member. It also raises an error
+    if anything but zeros follows the last member. The `gzip` program warns of such bytes and ignores them.
 
     Args:
         stored: The file as stored, at its start.
 
     Raises:
-        EOFError: The file is empty, so it has no member. `gzip -t` calls that an unexpected end of file.
+        EOFError: The file is empty, so it has no member. `gzip -t` reports an unexpected end of file for it.
     """
     if not stored.read(1):
         raise EOFError("the file has no bytes")
@@ -55,10 +55,10 @@ def open_gzip(stored: IO[bytes]) -> IO[bytes]:
 
 
 def compressed(blocks: Iterable[Any]) -> Iterator[bytes]:
-    """A gzip file of a member a block; without times in it, so that the same rows give the same bytes."""
+    """Compresses each block to one gzip member. Members hold no time, so that the same rows give the same bytes."""
     return in_threads(lambda block: gzip.compress(block, mtime=0), list(blocks) or [b""])
 
 
 def decompressed(name: str, stored: bytes) -> bytes:
-    """The bytes of a file that was read whole, by its name."""
+    """Decompresses the whole content of a file if its name says that it is gzip."""
     return gzip.decompress(stored) if is_gzip(name) else stored

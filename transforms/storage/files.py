@@ -1,5 +1,6 @@
-"""Reading and writing whole files and ranges through Beam's FileSystems: one place for all I/O on data.
+"""Reads and writes whole files and byte ranges, on this machine directly and elsewhere through Beam's FileSystems.
 
+All reading and writing of data goes through this module. FileSystems:
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
@@ -23,37 +24,37 @@ from transforms.storage.remedies import store_remedy
 
 T = TypeVar("T")
 BLOCK_LINES = 1 << 10
-SMALL_BYTES = 1 << 26  # what is read at most of a file that is read whole, unless its length is known
-READ_BYTES = 1 << 19  # stays in the processor's cache until its checksum is taken
+SMALL_BYTES = 1 << 26  # most bytes that `read_small` reads of a file whose length is not known
+READ_BYTES = 1 << 19  # a block of this size stays in the processor's cache until its checksum is computed
 
 
 def is_local(path: str) -> bool:
-    """Whether a path is on this machine's own file system."""
+    """Tells whether a path is on a file system of this machine."""
     return FileSystems.get_scheme(path) is None
 
 
 def absolute(path: str) -> str:
-    """A path that does not depend on the current folder, see `paths.absolute`."""
+    """Returns a path that does not depend on the current folder, see `paths.absolute`."""
     return paths.absolute(path) if is_local(path) else path
 
 
 def open_raw(path: str) -> IO[bytes]:
-    """Opens an input file for reading, as stored: nothing is decompressed, links are followed.
+    """Opens an input file for reading, as stored. It follows links and decompresses nothing.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: The file cannot be opened.
     """
     return open(path, "rb") if is_local(path) else objects.open_object(path)
 
 
 def open_own(path: str, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
-    """Opens a file that keyjoin writes or has written in an output folder; every such file is opened here.
+    """Opens a file that keyjoin writes or has written in an output folder. Every such file is opened here.
 
-    Links on the way to it are refused by `below`.
+    This function refuses a link in place of the file. `below` refuses links in the folders above it.
 
     Raises:
-        RunError: Something that is no regular file stands there: a link, or a pipe, which could be waited for for ever.
-        OSError: It cannot be opened.
+        RunError: The path is not a regular file but, for example, a link or a pipe. Opening a pipe could wait forever.
+        OSError: The file cannot be opened.
     """
     if not is_local(path):
         return objects.open_object(path)
@@ -61,13 +62,13 @@ def open_own(path: str, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
 
 
 def read_range(path: str, start: int, end: int, *, own: bool = False) -> bytes:
-    """The bytes [start, end) of a file.
+    """Reads the bytes [start, end) of a file.
 
     Args:
         path: The file.
-        start: Its first byte to read.
-        end: One past the last.
-        own: Whether it is a file of keyjoin's own, see `open_own`.
+        start: The first byte to read.
+        end: One past the last byte to read.
+        own: Whether keyjoin wrote the file, see `open_own`.
 
     Raises:
         RunError: The file cannot be read, or ends before `end`.
@@ -80,10 +81,10 @@ def read_range(path: str, start: int, end: int, *, own: bool = False) -> bytes:
 
 
 def read_of(file: IO[bytes], path: str, start: int, end: int) -> bytes:
-    """The bytes [start, end) of a file that is open.
+    """Reads the bytes [start, end) of an open file.
 
     Raises:
-        OSError: They cannot be read.
+        OSError: The bytes cannot be read.
         RunError: The file ends before `end`.
     """
     file.seek(start)
@@ -97,10 +98,10 @@ def read_of(file: IO[bytes], path: str, start: int, end: int) -> bytes:
 
 
 class Written(NamedTuple):
-    """A file that was written.
+    """The size and checksum of a file that was written.
 
     Attributes:
-        bytes: Its size.
+        bytes: The size of the file in bytes.
         checksum: crc32c of its content (RFC 3720, appendix B.4).
     """
 
@@ -108,20 +109,24 @@ class Written(NamedTuple):
     checksum: int
 
 
-NOTHING = Written(0, 0)  # what stands for a file that is not there
+NOTHING = Written(0, 0)  # stands for a file that does not exist
 
 
 def write_whole(path: str, blocks: Iterable[Any]) -> Written:
     """Writes a file that appears under its name complete or not at all, and reads it back.
 
-    An error while a file is closed or renamed is no proof that it failed: what counts is what is there then.
+    An error when a file is closed or renamed does not prove that the write failed. The function therefore reads the
+    file back and decides by its content.
 
     Args:
-        path: Where to.
+        path: The path to write to.
         blocks: Bytes-like objects, in order.
 
+    Returns:
+        The size and checksum of the file.
+
     Raises:
-        RunError: It cannot be written, or what is there afterwards is not what was given.
+        RunError: The file cannot be written, or it reads back different from what was written.
     """
     return _write_local(path, blocks) if is_local(path) else _write_object(path, blocks)
 
@@ -154,13 +159,13 @@ def _write_local(path: str, blocks: Iterable[Any]) -> Written:
 
 
 def move(source: str, target: str) -> bool:
-    """Gives a file another name, in the place of what has it. In an object store it is copied, and stays as well.
+    """Renames a file and replaces any file at the target. In an object store, it copies the file and keeps the source.
 
     Returns:
-        Whether it was there.
+        Whether the source existed.
 
     Raises:
-        RunError: It cannot be moved.
+        RunError: The file cannot be moved.
     """
     if not is_local(target):
         with open_raw(source) as file:
@@ -180,16 +185,17 @@ def move(source: str, target: str) -> bool:
 
 
 def temporary_of(path: str) -> str:
-    """What a file is called until it is whole, beside its place; another name each time.
+    """Returns a new unique path for a file until it is complete, in the same folder.
 
-    The leading underscore hides a leftover from Spark, Hive and Beam readers; `pipeline.run_folder.names` knows it.
+    The leading underscore hides leftovers from Spark, Hive and Beam readers. `pipeline.run_folder.names` recognizes
+    such names.
     """
     folder, name = os.path.split(path)
     return os.path.join(folder, f"_{name}.{uuid.uuid4().hex}.tmp")
 
 
 def _write_object(path: str, blocks: Iterable[Any]) -> Written:
-    """An object store shows an object only once it is closed, whole."""
+    """Writes an object. It needs no temporary name: an object store shows an object only once it is complete."""
     written, failed = None, None
     try:
         with FileSystems.create(path, objects.BINARY, CompressionTypes.UNCOMPRESSED) as file:
@@ -211,7 +217,7 @@ def _not_written(path: str, error: Exception) -> RunError:
 
 
 def _sync_folder(folder: str) -> None:
-    """Has a file's name survive a loss of power, as its content does."""
+    """Syncs a folder, so that the name of a new file survives a power loss. Syncing the file saves its content only."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -220,12 +226,12 @@ def _sync_folder(folder: str) -> None:
 
 
 def read_back(path: str) -> Written | None:
-    """Size and crc32c of what a file of keyjoin's own holds; None if it is not there.
+    """Returns the size and crc32c of a file that keyjoin wrote; None if it does not exist.
 
-    On Google Cloud Storage both are asked for; elsewhere the file is read.
+    Google Cloud Storage reports both. Elsewhere the function reads the file.
 
     Raises:
-        RunError: It cannot be read.
+        RunError: The file cannot be read.
     """
     try:
         if FileSystems.get_scheme(path) == "gs":
@@ -247,14 +253,15 @@ def _sum_blocks(opened: IO[bytes]) -> Written:
 
 
 def read_small(path: str, most: int = SMALL_BYTES) -> bytes | None:
-    """The bytes of a file of keyjoin's own; None if it is not there.
+    """Reads a file that keyjoin wrote; None if it does not exist.
 
     Args:
         path: The file.
-        most: Bytes that it may have. Of a longer one these and the next are read, so that it is like no other.
+        most: Most bytes that the file should have. Of a longer file, one byte more is read: the result then differs
+            from every file of the allowed size.
 
     Raises:
-        RunError: It cannot be read.
+        RunError: The file cannot be read.
     """
     try:
         with open_own(path) as file:
@@ -272,7 +279,7 @@ def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, given without their newlines, as blocks to write: one at a time would cost more than to make it."""
+    """Joins lines, given without newlines, into blocks to write. Writing a line alone costs more than making it."""
     left = iter(lines)
     while block := list(itertools.islice(left, BLOCK_LINES)):
         block.append(b"")
@@ -290,18 +297,19 @@ def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> Written:
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below a folder, on any file system."""
+    """Joins a folder and names to a path, on any file system."""
     path: str = FileSystems.join(folder, *names)
     return path
 
 
 def below(folder: str, name: str) -> str:
-    """A path below a folder, to write to: neither its name nor a link on the way leads out of the folder.
+    """Returns a path below a folder to write to, and refuses a path that leads out of the folder.
 
-    A link that the name itself stands for is no way out: what is written replaces it.
+    Neither `..` in the name nor a link among its folders may lead out. The last step of the name may be a link, because
+    the written file replaces that link.
 
     Raises:
-        RunError: It leads out.
+        RunError: The path leads out of the folder.
     """
     path = join(folder, name)
     is_out = name.startswith("/") or ".." in name.split("/")
@@ -314,22 +322,25 @@ def below(folder: str, name: str) -> str:
 
 
 def list_below(folder: str) -> dict[str, int]:
-    """Files in a folder and below: name relative to the folder -> bytes. Links are not followed.
+    """Lists the files in a folder and below. It does not follow links.
 
-    The folder's name is taken as it is, whatever wildcards it holds.
+    Wildcards in the folder's name have no special meaning.
+
+    Returns:
+        Name relative to the folder -> size in bytes, sorted by name.
 
     Raises:
-        RunError: A folder cannot be listed: what it holds must not be taken for gone.
+        RunError: A folder cannot be listed. An empty list would say that its files do not exist.
     """
     if is_local(folder):
         return dict(sorted(_walk(folder)))
     cut = len(folder.rstrip("/")) + 1
-    # Sorted as pairs of a name and a size: of a million files nothing else is kept.
+    # Sorts pairs of name and size only, so that memory for a million files stays small.
     return dict(sorted((file.path[cut:], file.size_in_bytes) for file in stored(objects.below, folder)))
 
 
 def stored(look: Callable[[str], T], path: str) -> T:
-    """What a function of `objects` finds in an object store.
+    """Calls a look-up function of `objects` and returns its result.
 
     Raises:
         RunError: The look-up failed.
@@ -345,52 +356,52 @@ def _walk(folder: str) -> Iterator[tuple[str, int]]:
     for at, folders, names in os.walk(folder, onerror=refuse):
         links = (name for name in folders if os.path.islink(os.path.join(at, name)))
         for path in (os.path.join(at, name) for name in (*names, *links)):
-            with contextlib.suppress(FileNotFoundError):  # it has just gone
+            with contextlib.suppress(FileNotFoundError):  # deleted since the folder was listed
                 yield path[cut:], os.lstat(path).st_size
 
 
 def refuse(error: OSError) -> None:
-    """What `os.walk` calls with an error, which it would keep to itself.
+    """Raises an error of `os.walk`, which ignores errors without such a function. A missing folder is no error.
 
     Raises:
-        RunError: A folder is there and cannot be listed.
+        RunError: A folder exists and cannot be listed.
     """
-    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # there is no such folder, or no longer
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # the folder does not exist, or no longer
         raise RunError(f"{error.filename} cannot be listed: {error}; {remedy(error)}, and run again") from error
 
 
 def names_in(folder: str) -> set[str]:
-    """Names of the files and folders right in a folder."""
+    """Lists the names of the files and folders directly in a folder."""
     if is_local(folder):
         return set(os.listdir(folder)) if os.path.isdir(folder) else set()
     return {name.split("/")[0] for name in list_below(folder)}
 
 
 def delete_files(folder: str, names: Iterable[str]) -> None:
-    """Deletes files below a folder, if they are there, and folders that are empty then.
+    """Deletes files below a folder if they exist, and their folders if they are empty afterwards.
 
     Raises:
-        RunError: A name, or a link on the way, leads out of the folder.
+        RunError: A name, or a link on the way to it, leads out of the folder, or an object cannot be deleted.
     """
     if not is_local(folder):
         _delete_objects(below(folder, name) for name in names)
         return
     for name in names:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it went with a folder
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it does not exist, or its folder does not
             os.unlink(below(folder, name))
         while name := os.path.dirname(name):
-            with contextlib.suppress(OSError):  # it is not empty
+            with contextlib.suppress(OSError):  # the folder is not empty
                 os.rmdir(os.path.join(folder, name))
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a file, or a folder and all below it, if it is there."""
+    """Deletes a file, or a folder and everything below it, if it exists."""
     if is_local(path):
-        # Not by Beam, which takes the name for a glob; and not asked first, where an error would read as "not there".
+        # Beam would read the name as a glob. A check whether the path exists would report an error as "does not exist".
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             try:
                 os.unlink(path)
-            except (IsADirectoryError, PermissionError):  # the latter is what other systems than Linux say of a folder
+            except (IsADirectoryError, PermissionError):  # Linux raises the first for a folder, others the second
                 if not os.path.isdir(path):
                     raise
                 shutil.rmtree(path)

@@ -1,7 +1,7 @@
-"""Globs on this machine: they match what they match for Beam, but a folder that cannot be listed is no empty one.
+"""Expands globs on this machine. They match what Beam's globs match, but a folder that cannot be listed is an error.
 
-Beam's local file system walks through all below a glob's fixed folder, and keeps errors to itself: rows would be gone
-without a word. Here every folder that a match can lie in has to be listed, and no other is looked into.
+Beam's local file system walks through all folders below a glob's fixed folder and ignores errors. Rows could be lost
+without a warning. This module lists only the folders that can hold a match, and fails if one cannot be listed.
 """
 
 import os
@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator
 from apache_beam.io.filesystem import FileSystem
 
 WILDCARDS = "*?["
-SLASHES = ("/", "?", "]")  # what may stand for a slash in Beam's globs, and so may end the path of a folder
+SLASHES = ("/", "?", "]")  # these can match a slash in Beam's globs, and so can end the path of a folder
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a pattern has wildcards."""
+    """Tells whether a pattern has wildcards."""
     return any(c in pattern for c in WILDCARDS)
 
 
 def fixed_folder(glob: str) -> str:
-    """The folder of a glob, before its first wildcard.
+    """Returns the folder of a glob before its first wildcard.
 
     >>> fixed_folder("data/2024-*/x.jsonl"), fixed_folder("gs://bucket/a/*.jsonl"), fixed_folder("*.jsonl")
     ('data', 'gs://bucket/a', '')
@@ -31,19 +31,19 @@ def fixed_folder(glob: str) -> str:
 
 
 def expand(glob: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
-    """Paths that a glob matches, in no order: those of files, and of links that lead to a folder or nowhere.
+    """Yields the paths that a glob matches, in no order: files, and links to folders or to nothing.
 
-    Links are not followed. Those that lead to a folder are here if a match could lie behind them, so that they can be
-    told; folders themselves match nothing.
+    Links are not followed. A link to a folder is included if a match could be behind it, so that the caller can report
+    it. Folders themselves are never matches.
 
     Args:
-        glob: A pattern with a folder before its first wildcard: `./*.jsonl`.
-        refuse: Called with the error where a folder cannot be listed; raises.
+        glob: A pattern with a folder before its first wildcard, such as `./*.jsonl`.
+        refuse: Called with the error if a folder cannot be listed; it raises.
 
     Raises:
-        re.error: The glob has a range that is none: `[z-a]`.
+        re.error: The glob has an invalid range, such as `[z-a]`.
     """
-    glob += "*" * glob.endswith(("/", "\\"))  # as Beam has it
+    glob += "*" * glob.endswith(("/", "\\"))  # Beam does the same
     folder = fixed_folder(glob)
     match, leads = regex(glob), _leads(glob, folder)
     for at, folders, names in os.walk(folder, onerror=refuse):
@@ -55,9 +55,10 @@ def expand(glob: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
 
 
 def _leads(glob: str, folder: str) -> Callable[[str], bool]:
-    """Tells whether a match can lie in a folder, by its path with a slash: whether a beginning of the glob matches it.
+    """Makes a function that tells whether a folder can hold a match, from the folder's path with a final slash.
 
-    A beginning that ends within a bracket is a glob of its own that matches next to nothing: that does no harm.
+    A folder can hold a match if a prefix of the glob matches the path. A prefix that ends inside a bracket is a
+    different glob, which matches almost nothing and does no harm.
     """
     beginnings = (glob[:end] for end in range(len(folder) + 1, len(glob) + 1))
     ways = [regex(way) for way in beginnings if way.endswith("**") or (way != glob and way.endswith(SLASHES))]
@@ -69,11 +70,11 @@ def _leads_nowhere(path: str) -> bool:
 
 
 def regex(glob: str) -> Callable[[str], object]:
-    """Tells whether a path matches a glob, as Beam has it.
+    """Makes a function that tells whether a path matches a glob by Beam's rules.
 
     Raises:
-        re.error: The glob has a range that is none: `[z-a]`.
+        re.error: The glob has an invalid range, such as `[z-a]`.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # `[[` may come to mean something else in regular expressions
+        warnings.simplefilter("ignore", FutureWarning)  # Python warns that `[[` may get another meaning
         return re.compile(FileSystem.translate_pattern(glob)).match

@@ -1,4 +1,4 @@
-"""Looking up files by path, glob or folder: what is there is found, or the look-up fails."""
+"""Looks up files by path, glob or folder. A look-up finds every file, or it fails."""
 
 import contextlib
 import os
@@ -12,17 +12,17 @@ from transforms.storage.objects import Stored
 
 
 def match(pattern: str) -> list[Stored]:
-    """Files that a path or glob names, sorted by path.
+    """Looks up the files that a path or glob names, sorted by path.
 
-    A path that exists is taken as it is, whatever brackets it holds.
+    A local path to an existing file is not treated as a glob, even if it has wildcards.
 
     Raises:
-        UsageError: A glob leads to a link to a folder, or a look-up failed.
+        UsageError: A glob matches a link to a folder, or a look-up failed.
     """
     if not files.is_local(pattern):
         with _as_usage():
             found = files.stored(objects.look_up, pattern)
-            if not found:  # as where there is no such bucket
+            if not found:  # the bucket may not exist, which `probe` reports
                 files.stored(objects.probe, objects.WILDCARDS.split(pattern)[0])
     elif not globs.is_glob(pattern) or os.path.isfile(pattern):
         found = [_metadata(pattern)] if os.path.exists(pattern) and not os.path.isdir(pattern) else []
@@ -32,10 +32,10 @@ def match(pattern: str) -> list[Stored]:
 
 
 def check_reachable(path: str) -> None:
-    """Refuses a path of a file system that cannot be reached; nothing need be there.
+    """Refuses a path whose file system cannot be reached. The path itself need not exist.
 
     Raises:
-        UsageError: It cannot be: there is no such file system or bucket, no permission, or no network.
+        UsageError: There is no such file system or bucket, no permission, or no network.
     """
     if not files.is_local(path):
         with _as_usage():
@@ -43,10 +43,10 @@ def check_reachable(path: str) -> None:
 
 
 def match_below(folder: str) -> list[Stored]:
-    """Files in a folder and below, sorted by path; nothing if there is no such folder.
+    """Looks up the files in a folder and below, sorted by path. A folder that does not exist has none.
 
     Raises:
-        UsageError: It holds a link to another folder, or a look-up failed.
+        UsageError: The folder holds a link to another folder, or a look-up failed.
     """
     with _as_usage():
         if not files.is_local(folder):
@@ -56,7 +56,7 @@ def match_below(folder: str) -> list[Stored]:
 
 
 def _expand(pattern: str) -> list[str]:
-    """Paths that a local glob names; one without a folder is looked up in the current one."""
+    """Expands a local glob. A glob without a folder is looked up in the current folder."""
     here = "" if globs.fixed_folder(pattern) else "./"
     try:
         with _as_usage():
@@ -69,13 +69,13 @@ def _metadata(path: str) -> Stored:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return Stored(path, 0)  # A link that leads nowhere is a file, so that it is found to be unreadable.
+        return Stored(path, 0)  # a dangling link counts as a file, so that reading it fails and is reported
     except OSError as error:
         raise UsageError(f"{path} cannot be looked up: {error}; {files.remedy(error)}, or leave it out") from error
     if stat.S_ISDIR(found.st_mode):
         raise UsageError(f"{path} is a link to a folder; give that folder as an --input of its own")
     version = versions.version_of(found)
-    # Some network file systems give two files one inode.
+    # The inode alone is not enough: some network file systems give two files the same inode.
     return Stored(path, found.st_size, found.st_mtime, version, (found.st_dev, version, found.st_size))
 
 
@@ -85,5 +85,5 @@ def _as_usage() -> Iterator[None]:
         yield
     except RunError as error:
         raise UsageError(f"{error}") from error
-    except OSError as error:  # of a file in a folder that may be listed only
+    except OSError as error:  # the user may list the folder but not look up its files
         raise UsageError(f"{error.filename} cannot be looked up: {error}; {files.remedy(error)}") from error
