@@ -1,6 +1,7 @@
-"""Object stores: what `storage.files` needs of them beyond Beam's FileSystems, and their errors as the system's.
+"""Accesses object stores: adds what `storage.files` needs beyond Beam's FileSystems, and converts errors to OSErrors.
 
-Each client has errors of its own, which are no OSErrors; here they become some, so that nobody else has to know them.
+Each store's client has its own errors, which are not OSErrors. This module converts them, so that no other module has
+to know them.
 """
 
 import base64
@@ -18,30 +19,30 @@ from transforms.errors import RunError, UsageError
 from transforms.storage import globs
 
 BINARY = "application/octet-stream"
-NOT_FOUND = 404  # of HTTP: what clients of Google's and of other object stores call `code`
+NOT_FOUND = 404  # the HTTP status, which clients of Google's and other object stores call `code`
 GOOGLE = "gs://"
 WILDCARDS = re.compile(r"([*?[])")
 
 
 @contextlib.contextmanager
 def as_os_errors(path: str) -> Iterator[None]:
-    """Raises what a client of an object store raises as an OSError; what is not there as a FileNotFoundError.
+    """Converts an error of an object store's client to an OSError, or to a FileNotFoundError if the path is missing.
 
     Args:
-        path: What it is about.
+        path: The path that the errors are about.
     """
     try:
         yield
     except (RunError, UsageError):
         raise
-    except Exception as error:  # noqa: BLE001  each client has its own
+    except Exception as error:  # noqa: BLE001  each client has its own error classes
         _raise(path, error)
 
 
 def _raise(path: str, error: Exception) -> NoReturn:
     cause: Any = error
     while isinstance(cause, BeamIOError) and cause.exception_details:
-        cause = next(iter(cause.exception_details.values()))  # Beam's own words are those of many files at once
+        cause = next(iter(cause.exception_details.values()))  # Beam's own message covers many files at once
     if isinstance(cause, FileNotFoundError) or getattr(cause, "code", cause) == NOT_FOUND:
         raise FileNotFoundError(f"{path} is not there") from error
     if type(cause) is OSError or isinstance(cause, ConnectionError):
@@ -51,22 +52,22 @@ def _raise(path: str, error: Exception) -> NoReturn:
 
 
 class Stored(FileMetadata):
-    """A file, as a look-up finds it.
+    """A file that a look-up found.
 
     Attributes:
-        version: See `records.Source`.
-        identity: What two names of one file have in common.
+        version: The version of the file, see `records.Source`.
+        identity: A value that is equal for two names of the same file.
     """
 
     def __init__(self, path: str, size: int, updated: float = 0.0, version: str = "", identity: Any = None) -> None:
-        """Keeps what was found; of an object the path is the identity."""
+        """Keeps what the look-up found. Without an identity, as for an object, the path is the identity."""
         super().__init__(path, size, updated)
         self.version = version
         self.identity = path if identity is None else identity
 
 
 class _Object(io.RawIOBase):
-    """An object, for a `BufferedReader`: Beam's reads byte by byte where a line is asked for."""
+    """Wraps an object for a `BufferedReader`. Beam's own reader reads a line byte by byte."""
 
     def __init__(self, path: str, version: str) -> None:
         self._path = path
@@ -104,16 +105,16 @@ def open_object(path: str, version: str = "") -> IO[bytes]:
 
     Args:
         path: The object.
-        version: Its generation, in Google Cloud Storage; empty for the newest one.
+        version: The generation to open, in Google Cloud Storage; empty for the newest one.
 
     Raises:
-        OSError: It cannot be opened; FileNotFoundError if it is not there, or another one is.
+        OSError: The object cannot be opened; FileNotFoundError if it does not exist, or was replaced.
     """
     return io.BufferedReader(_Object(path, version), io.DEFAULT_BUFFER_SIZE)
 
 
 def _open_generation(path: str, generation: int) -> Any:
-    """As Beam opens an object, but one that was replaced is not found, whenever that was."""
+    """Opens one generation of an object as Beam does. An object that was replaced is reported as missing, at any time."""
     from apache_beam.io.gcp import gcsio
 
     store = _google_store(path)
@@ -123,12 +124,12 @@ def _open_generation(path: str, generation: int) -> Any:
 
 
 def create(path: str, text: bytes) -> None:
-    """Writes an object of Google Cloud Storage if there is none of its name; else leaves it as it is.
+    """Writes an object to Google Cloud Storage unless an object of this name exists.
 
     https://cloud.google.com/storage/docs/request-preconditions
 
     Raises:
-        OSError: The store cannot be asked.
+        OSError: The request failed.
     """
     from apache_beam.io.gcp import gcsio
     from google.api_core.exceptions import PreconditionFailed
@@ -139,7 +140,7 @@ def create(path: str, text: bytes) -> None:
 
 
 def look_up(pattern: str) -> list[Stored]:
-    """Objects that a path or glob names, without those that stand for folders.
+    """Looks up the objects that a path or glob names, without the objects that represent folders.
 
     Raises:
         OSError: The look-up failed.
@@ -152,10 +153,10 @@ def look_up(pattern: str) -> list[Stored]:
 
 
 def probe(path: str) -> None:
-    """Sends one request about a path, to see whether its store can be reached; nothing need be there.
+    """Sends one request to check that a path's store can be reached. The path itself need not exist.
 
     Raises:
-        OSError: It cannot; FileNotFoundError if there is no such bucket.
+        OSError: The store cannot be reached; FileNotFoundError if the bucket does not exist.
     """
     with as_os_errors(path):
         if not path.startswith(GOOGLE):
@@ -173,13 +174,13 @@ def _any(pattern: str) -> list[Stored]:
     if WILDCARDS.search(pattern):
         found = FileSystems.match([pattern])[0].metadata_list
     else:
-        # A glob would list all whose names begin so, of a folder of a million objects a million.
+        # `match` would list every object whose name begins with the path: a million for a folder of a million objects.
         found = [FileSystems.get_filesystem(pattern).metadata(pattern)] if FileSystems.exists(pattern) else []
     return [Stored(file.path, file.size_in_bytes, file.last_updated_in_seconds) for file in found]
 
 
 def _google(pattern: str) -> list[Stored]:
-    """As Beam has it, with generations, which Beam leaves out."""
+    """Looks up objects in Google Cloud Storage as Beam does, but with their generations, which Beam does not return."""
     from apache_beam.io.gcp import gcsio
 
     store = _google_store(pattern)
@@ -194,7 +195,7 @@ def _google(pattern: str) -> list[Stored]:
 
 
 def _google_store(path: str) -> Any:
-    """Beam's client, with the credentials that the pipeline's options name."""
+    """Returns Beam's client, with the credentials that the pipeline's options name."""
     return compat.google_store(FileSystems.get_filesystem(path))
 
 
@@ -204,7 +205,7 @@ def _stored(blob: Any) -> Stored:
 
 
 def below(folder: str) -> list[Stored]:
-    """Objects in a folder and below, whatever wildcards its name holds.
+    """Looks up the objects in a folder and below. Wildcards in the folder's name have no special meaning.
 
     Raises:
         OSError: The look-up failed.
@@ -213,7 +214,7 @@ def below(folder: str) -> list[Stored]:
 
 
 def literal(path: str) -> str:
-    """A glob that names one path.
+    """Makes a glob that matches exactly one path.
 
     >>> literal("gs://bucket/a*")
     'gs://bucket/a[*]'
@@ -222,12 +223,13 @@ def literal(path: str) -> str:
 
 
 def ask_checksum(path: str) -> tuple[int, int]:
-    """Size and crc32c of an object in Google Cloud Storage, from the service itself.
+    """Requests the size and crc32c of an object from Google Cloud Storage.
 
-    crc32c is base64, most significant byte first: https://cloud.google.com/storage/docs/json_api/v1/objects
+    The service reports crc32c in base64, most significant byte first:
+    https://cloud.google.com/storage/docs/json_api/v1/objects
 
     Raises:
-        OSError: It cannot be asked; FileNotFoundError if the object is not there.
+        OSError: The request failed; FileNotFoundError if the object does not exist.
     """
     with as_os_errors(path):
         system = FileSystems.get_filesystem(path)
@@ -235,14 +237,14 @@ def ask_checksum(path: str) -> tuple[int, int]:
 
 
 def delete(paths: Iterable[str]) -> None:
-    """Deletes objects, and of a path with a slash at its end all whose names begin so.
+    """Deletes objects. For a path that ends in a slash, deletes every object whose name begins with the path.
 
     Raises:
-        OSError: Some are still there.
+        OSError: An object could not be deleted.
     """
     for path in paths:
         with as_os_errors(path):
-            # Beam takes names for globs, except those with a slash; and of these it only logs what stays.
+            # Beam reads a name as a glob unless it ends in a slash. For these, it only logs what it could not delete.
             FileSystems.delete([path if path.endswith("/") else literal(path)])
         if path.endswith("/"):
             stays = below(path)

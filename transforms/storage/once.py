@@ -1,4 +1,4 @@
-"""Files that only one of several writers can write."""
+"""Writes a file so that only one of several concurrent writers succeeds."""
 
 import contextlib
 import os
@@ -9,16 +9,16 @@ from transforms.storage import files, objects
 
 
 def write_once(path: str, text: bytes) -> bytes:
-    """Writes a file unless there is one of its name.
+    """Writes a file unless a file of its name exists.
 
-    Of several writers at a time one succeeds: on this machine's file systems and in Google Cloud Storage. Other object
-    stores do not offer that; there the later one may believe that it was the first.
+    On local file systems and in Google Cloud Storage, only one of several concurrent writers succeeds. Other object
+    stores do not offer this: two writers may both succeed there, and the first may not see that it was overwritten.
 
     Returns:
-        What the file holds now: the text, or that of the first writer.
+        The content of the file: the given text, or the text of the first writer.
 
     Raises:
-        RunError: It cannot be written or read.
+        RunError: The file cannot be written or read.
     """
     try:
         if files.is_local(path):
@@ -36,7 +36,10 @@ def write_once(path: str, text: bytes) -> bytes:
 
 
 def _link(path: str, text: bytes) -> None:
-    """The name comes with the content, and is not taken from a file that has it."""
+    """Writes a file under a temporary name and links it to its own name.
+
+    The name therefore appears together with the content, and a link never replaces an existing file.
+    """
     made = f"{path}.{uuid.uuid4().hex}"
     files.write_whole(made, [text])
     try:

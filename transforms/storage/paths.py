@@ -1,12 +1,16 @@
-"""Paths of this machine as its file system has them, not as they look."""
+"""Normalizes local paths by what the file system says, not by their text alone.
+
+A link followed by `..` does not lead back to the folder that holds the link.
+"""
 
 import os
 
 
 def absolute(path: str) -> str:
-    """A path that does not depend on the current folder, without `..`, which behind a link is not what it looks like.
+    """Returns a path that does not depend on the current folder and has no `..`.
 
-    Links that no `..` follows stay in it: they are names that somebody chose.
+    Links before a `..` are resolved, because `..` leads to the folder above the link's target. Links after the last
+    `..` stay: they are names that somebody chose.
     """
     steps = path.split("/")
     if ".." in steps:
@@ -16,10 +20,10 @@ def absolute(path: str) -> str:
 
 
 def normal(path: str) -> str:
-    """The one spelling of a path that names of sources and keys have.
+    """Returns the normal form of a path. Names of sources and keys use this form.
 
-    Steps that lead nowhere are removed: `.`, double slashes, and a folder with `..` behind it. A link with `..` behind
-    it stays: that leads to the folder above the one that the link leads to. A relative path stays relative.
+    It has no `.`, no double slashes, and no folder followed by `..`. A link followed by `..` stays, because this leads
+    to the folder above the link's target. A relative path stays relative.
 
     >>> normal("./data//a.jsonl"), normal("/data/./a.jsonl"), normal("../a.jsonl"), normal("./")
     ('data/a.jsonl', '/data/a.jsonl', '../a.jsonl', '.')

@@ -1,4 +1,4 @@
-"""Opens regular files of this machine, and nothing that only looks like one."""
+"""Opens regular local files, and refuses links, pipes, sockets, devices and folders."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import stat
 
 from transforms.errors import RunError
 
-# What open(2) says of a link, of a pipe or socket that nobody listens to, and of a folder.
+# The errors of open(2) for a link, for a pipe or socket without a reader, and for a folder.
 NOT_REGULAR = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EOPNOTSUPP, errno.EISDIR)
 KINDS = (
     (stat.S_ISLNK, "a link"),
@@ -20,11 +20,14 @@ KINDS = (
 
 
 def open_regular(path: str, flags: int) -> int:
-    """Opens a regular file: no link is followed, and nothing is waited for. An opener for `open`.
+    """Opens a regular file without following a link and without waiting. It is an opener for `open`.
+
+    Returns:
+        The file descriptor.
 
     Raises:
-        RunError: Something else stands there.
-        OSError: It cannot be opened.
+        RunError: The path is not a regular file.
+        OSError: The file cannot be opened.
     """
     try:
         number = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -39,12 +42,12 @@ def open_regular(path: str, flags: int) -> int:
 
 
 def not_regular(path: str) -> str:
-    """The message for something that stands in the place of a file or folder of keyjoin's own."""
+    """Makes the message for a path that should be keyjoin's own file or folder and is something else."""
     return f"{path} is {kind_of(path)}, which keyjoin did not make; move it away, and run again"
 
 
 def kind_of(path: str) -> str:
-    """What stands at a path, in words; a link is not followed."""
+    """Describes in words what a path is. It does not follow a link."""
     with contextlib.suppress(OSError):
         mode = os.lstat(path).st_mode
         return next((words for is_kind, words in KINDS if is_kind(mode)), "a file")

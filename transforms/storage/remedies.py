@@ -1,4 +1,4 @@
-"""What to do about errors of the system."""
+"""Suggests remedies for errors of the operating system and of storage."""
 
 import errno
 import importlib.util
@@ -20,7 +20,7 @@ REMEDIES = {
 
 
 def described(error: OSError) -> str:
-    """The file, the cause, and what to do about an error of the system; its own text where it names no cause.
+    """Describes an OSError by its file, its cause and a remedy, or by its own text if it has no cause.
 
     >>> described(OSError(errno.EROFS, "Read-only file system", "out/_keyjoin/lock"))
     'out/_keyjoin/lock: Read-only file system; choose a folder that can be written to'
@@ -32,20 +32,20 @@ def described(error: OSError) -> str:
 
 
 def remedy(error: Exception) -> str:
-    """What to do about an error of the system."""
+    """Returns the remedy for an error of the operating system."""
     return REMEDIES.get(getattr(error, "errno", None) or 0, "see that the file system and the network are well")
 
 
-# Scheme -> the module with which Beam reads it, and the extra of apache-beam that installs it:
+# Scheme -> the module that Beam needs to read it, and the extra of apache-beam that installs the module:
 # https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 EXTRAS = {"s3": ("boto3", "aws"), "hdfs": ("hdfs", "hadoop"), "azfs": ("azure", "azure")}
 
 
 def store_remedy(path: str) -> str:
-    """What to do about a path whose file system cannot be reached.
+    """Returns the remedy for a path whose file system cannot be reached.
 
     Args:
-        path: With its scheme.
+        path: The path, with its scheme.
     """
     scheme = path.partition("://")[0].lower()
     if scheme == "gs":

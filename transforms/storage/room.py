@@ -1,13 +1,13 @@
-"""Finds out whether there is room in memory, for libraries that crash where an allocation fails."""
+"""Checks that enough memory is free before calling libraries that crash when an allocation fails."""
 
 import mmap
 
 
 def require(size: int) -> None:
-    """Refuses to go on where the system would not give so many bytes now; none of them is touched.
+    """Checks that the system would allocate `size` bytes now. It maps the memory but does not touch it.
 
     Raises:
-        MemoryError: It would not.
+        MemoryError: The system refuses the allocation.
     """
     try:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()

@@ -1,4 +1,4 @@
-"""From globs and folders to the input files, each once, each with its place in the output."""
+"""Resolves globs and folders to the input files, each once, and gives each file its name in the output."""
 
 import os
 import posixpath
@@ -15,12 +15,12 @@ HIDDEN = ("_", ".")
 
 
 class Matched(NamedTuple):
-    """What patterns match.
+    """The input files that patterns match.
 
     Attributes:
         sources: The input files, sorted by path, each once.
-        skipped: Files of folders that are not data by their name: `_SUCCESS`, `.part.crc`.
-        twins: Other names of these files, each with the path of its source.
+        skipped: Files in folders whose names say that they are not data, such as `_SUCCESS` and `.part.crc`.
+        twins: Other names of the input files, each with the path of its source.
     """
 
     sources: list[Source]
@@ -29,11 +29,11 @@ class Matched(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the file systems say of patterns.
+    """The files that a look-up found for patterns.
 
     Attributes:
-        files: The files, each once, under the first of its names that is given.
-        root: What all patterns have in common.
+        files: The files, each once, under the first of its names that a pattern matches.
+        root: The folder that all patterns have in common.
         skipped: As in `Matched`.
         twins: As in `Matched`.
     """
@@ -47,12 +47,12 @@ class Found(NamedTuple):
 def find(patterns: Sequence[str]) -> Found:
     """Looks up files, globs and folders.
 
-    One file is one source, however it is reached: through links to it or to its folder, by `..`, or by another of its
-    names. The file system says which file a path leads to. Local paths are in their normal form, see `paths.normal`:
-    a file has the same name, and its rows the same keys, whether it is given as `a.jsonl` or `./a.jsonl`.
+    One file is one source, whether a path reaches it through a link, by `..`, or by another of its names. The file
+    system decides which file a path leads to. Local paths are in their normal form, see `paths.normal`. So a file has
+    the same name, and its rows have the same keys, whether the pattern is `a.jsonl` or `./a.jsonl`.
 
-    Folders are searched through. Names in folders and under wildcards that begin with `_` or `.` are not
-    data, as Spark, Hive and Beam hold it.
+    Folders are searched with their sub-folders. In folders and under wildcards, names that begin with `_` or `.` are
+    not data, as in Spark, Hive and Beam.
 
     Args:
         patterns: Paths, globs or folders.
@@ -81,7 +81,9 @@ def find(patterns: Sequence[str]) -> Found:
 
 
 def refresh(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
-    """What is there now of the sources that were planned; what else patterns match now is no part of the run.
+    """Looks up the planned sources again and returns those that still exist, with their current size and version.
+
+    Files that match the patterns now but were not planned are not part of the run.
 
     Raises:
         UsageError: A pattern matches no file.
@@ -101,14 +103,15 @@ def _as_now(source: Source, file: Stored) -> Source:
 
 
 def name_sources(found: Found, suffix: str) -> Matched:
-    """Gives each file its place in the output. Sub-folders below what all patterns have in common are kept in the stem.
+    """Gives each file its name in the output. The name keeps the sub-folders below the patterns' common folder.
 
     Args:
         found: The files.
-        suffix: What the parts of a source without a known suffix are called.
+        suffix: The suffix of the parts of a source without a known suffix.
 
     Raises:
-        UsageError: A name is not UTF-8, it leads out of the output, or two sources would get parts of one name.
+        UsageError: A name is not UTF-8, leads out of the output, or begins with `_` so that readers would skip it; or
+            two sources would get parts of the same name.
     """
     sources = sorted(_source(file, found.root, suffix) for file in found.files)
     _check_names(sources)
@@ -116,12 +119,12 @@ def name_sources(found: Found, suffix: str) -> Matched:
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a pattern has wildcards, and is no path that exists as it is spelled."""
+    """Tells whether a pattern has wildcards and is not itself the path of an existing local file or folder."""
     return globs.is_glob(pattern) and not (files.is_local(pattern) and os.path.exists(pattern))
 
 
 def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
-    """The files of one pattern, the folder that their names in the output start from, what was skipped."""
+    """Returns the files of one pattern, the folder from which their output names start, and the skipped files."""
     folder = files.is_local(pattern) and os.path.isdir(pattern)
     matched = [] if folder else lookup.match(pattern)
     hidden: list[Stored] = []
@@ -143,7 +146,7 @@ def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
 
 
 def _apart(matched: Sequence[Stored], root: str) -> tuple[list[Stored], list[Stored]]:
-    """What is data by its name, and what is not."""
+    """Separates the files whose names say that they are data from the others."""
     hidden = [f for f in matched if _is_hidden(f.path, root)]
     return [f for f in matched if not _is_hidden(f.path, root)], hidden
 
@@ -153,7 +156,7 @@ def _is_hidden(path: str, folder: str) -> bool:
 
 
 def _source(file: Stored, root: str, suffix: str) -> Source:
-    # Absolute on both sides: a relative path that leaves the current folder would lead out of the output, too.
+    # Both paths are absolute. A relative path that leaves the current folder would also lead out of the output.
     stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
     suffix = formats.full_suffix(own, suffix)
     return Source(file.path, file.size_in_bytes, stem, suffix, file.last_updated_in_seconds, file.version)

@@ -1,4 +1,4 @@
-"""Versions of a source: it is read as it was planned, or the run fails."""
+"""Opens a source only in the version that was planned. If the source changed, the run fails."""
 
 import contextlib
 import os
@@ -11,24 +11,27 @@ from transforms.storage import files, objects
 
 
 def version_of(found: os.stat_result) -> str:
-    """What tells a file on this machine from one of the same name and size: its times and its inode.
+    """Makes the version of a local file from its times and its inode.
 
-    No program sets the time of the last change of an inode: it also tells of a file whose other time was put back.
+    It tells the file from another one of the same name and size. Programs can reset the modification time (mtime) of a
+    file, but no program can set the change time (ctime) of its inode.
     """
     return f"{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
 
 
 @contextlib.contextmanager
 def open_version(path: str, version: str) -> Iterator[IO[bytes]]:
-    """Opens a file of which only one version may be read, as stored. In an object store no other one is read at all.
+    """Opens one version of a file for reading, as stored.
+
+    An object store never gives the bytes of another version. A local file is checked after it is read.
 
     Args:
         path: The file.
-        version: See `records.Source`; empty for whatever is there.
+        version: The version, see `records.Source`; empty to accept any version.
 
     Raises:
-        OSError: It cannot be opened.
-        RunError: It is of another version, or became so while it was read: what was read counts for nothing.
+        OSError: The file cannot be opened.
+        RunError: The file has another version, or changed while it was read. Discard what was read.
     """
     if not version:
         with files.open_raw(path) as file:
@@ -51,7 +54,7 @@ def open_chunk(chunk: Chunk) -> Iterator[IO[bytes]]:
     """Opens the file that holds the rows of a chunk.
 
     Raises:
-        RunError: The file cannot be read, or is another than the one that was planned.
+        RunError: The file cannot be read, or is not the version that was planned.
     """
     try:
         with open_version(chunk.data, chunk.version) as file:
