@@ -1,1 +1,1 @@
-"""Scoring: batches in, predictions aligned with their rows out."""
+"""Scores batches of rows and aligns the predictions with the rows."""

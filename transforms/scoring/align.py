@@ -1,4 +1,4 @@
-"""Alignment: from the keys that a model returns to the rows that they belong to. Pure functions."""
+"""Aligns predictions with rows by the keys that the model returns. All functions are pure."""
 
 from typing import Any, NamedTuple
 
@@ -10,18 +10,18 @@ import pyarrow.compute as pc
 from transforms.records import Mask, Positions
 
 NO_ROW = -1
-# Not 0: models fill up with it what they leave out, which must not look like the key of a row.
+# Not 0: models fill gaps with 0, which must not look like the key of a row.
 FIRST = 1
 
 
 class Alignment(NamedTuple):
-    """Which prediction belongs to which row; row i was sent with ordinal `FIRST` + i.
+    """Says which prediction belongs to which row. Row i was sent with the ordinal `FIRST` + i.
 
     Attributes:
-        places: For each row that was sent, the position of its prediction, if it got exactly one. int64.
-        missing: The rows that got none.
-        repeated: The rows that got several.
-        unknown: How many predictions came with a key that was never sent.
+        places: For each row that was sent, the position of its prediction, if it got exactly one. int64, (rows,).
+        missing: The rows that got no prediction.
+        repeated: The rows that got several predictions.
+        unknown: How many predictions have a key that was never sent.
     """
 
     places: Positions
@@ -31,11 +31,11 @@ class Alignment(NamedTuple):
 
 
 def align(keys: Positions, count: int) -> Alignment:
-    """Aligns the predictions of a batch by the keys that came back beside them.
+    """Aligns the predictions of a batch by the keys that the model returned with them.
 
     Args:
-        keys: What came back, see `rows_of`.
-        count: Rows that were sent.
+        keys: The row of each prediction, int64, (predictions,), see `rows_of`.
+        count: How many rows were sent.
 
     >>> a = align(rows_of(np.array([3, 1, 0, 2, 2]), 4), 4)
     >>> a.places[[0, 2]].tolist(), a.missing.tolist(), a.repeated.tolist(), a.unknown
@@ -49,20 +49,26 @@ def align(keys: Positions, count: int) -> Alignment:
 
 
 def ordinals(count: int) -> Positions:
-    """The keys of a batch: whole numbers from `FIRST` on.
+    """Makes the keys of a batch: whole numbers from `FIRST`.
 
     Args:
-        count: Rows that are sent.
+        count: How many rows are sent.
+
+    Returns:
+        int64, (count,).
     """
     return np.arange(FIRST, FIRST + count)
 
 
 def rows_of(keys: npt.NDArray[Any], count: int) -> Positions:
-    """The rows that were sent with some ordinals, `NO_ROW` where a key is none of them.
+    """Converts returned keys to rows: the number of the row that was sent with the key, or `NO_ROW` for other keys.
 
     Args:
-        keys: What came back: (predictions,) of any number type, or bytes objects.
-        count: Rows that were sent.
+        keys: The keys that came back, (predictions,), of any number type or bytes objects.
+        count: How many rows were sent.
+
+    Returns:
+        int64, (predictions,).
     """
     if keys.dtype == object:
         sent = pa.array([b"%d" % ordinal for ordinal in range(FIRST, FIRST + count)], pa.binary())
@@ -70,7 +76,7 @@ def rows_of(keys: npt.NDArray[Any], count: int) -> Positions:
         numbers: Positions = pc.fill_null(found, NO_ROW).to_numpy(zero_copy_only=False).astype(np.int64)
         return numbers
     if keys.dtype.kind not in "iu":
-        keys = keys.astype(np.float64)  # NumPy's own rules are not those of bfloat16
+        keys = keys.astype(np.float64)  # NumPy's own rules do not apply to bfloat16
     ordinal: Mask = (keys >= FIRST) & (keys <= FIRST - 1 + count)  # never true for NaN
     whole = ordinal & (np.floor(keys) == keys) if keys.dtype.kind == "f" else ordinal
     return np.where(whole, keys, FIRST + NO_ROW).astype(np.int64) - FIRST

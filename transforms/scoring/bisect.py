@@ -1,4 +1,4 @@
-"""Halves: a batch that fails is halved down to the rows that fail alone; what it had no memory for is remembered."""
+"""Bisects a failed batch down to the rows that fail alone, and makes later calls smaller if only large calls fail."""
 
 import logging
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from transforms.reasons import Reason
 from transforms.records import BadRow
 from transforms.saved_model.model import Room
 
-# Matrix kernels work on panels of 24 or 48 rows and treat what remains differently, in the last digit. In
-# whole multiples of two panels a row's prediction did not depend on its neighbours (benchmarks/NOTES.md).
+# Matrix kernels work on panels of 24 or 48 rows. For the remaining rows, results differ in the last digit. With
+# multiples of two 48-row panels, a row's prediction did not depend on its neighbours (benchmarks/NOTES.md).
 MULTIPLE = 96
-# What a call is filled up to where it may have few rows only.
+# Sizes to which a call is filled up if it may have only a few rows.
 FEWER = (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 
 _LOG = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """Rows after the model.
+    """The results of scored rows.
 
     Attributes:
         outputs: Prediction -> (scored rows, …), in input order.
@@ -40,11 +40,12 @@ class Bisection(NamedTuple):
     """Scores batches, and bisects those that fail.
 
     Attributes:
-        score_batch: Scores rows [first, end) in one call of so many rows, alone or not.
-        room: How many rows a call of the model may have; lowered here.
-        refused: Called with each row that fails alone; may raise, which ends scoring.
-        multiple: Calls are filled up to a multiple of so many rows with copies of the last one.
-        copies: How many copies of a row a call may have at most, by the row's number.
+        score_batch: Scores rows [first, end) in one call. Its arguments are `first`, `end`, the number of rows of the
+            call, copies included, and whether no other call may run at the same time.
+        room: How many rows a model call may have. The bisection lowers it.
+        refused: Called with each row that fails alone. It may raise an error, which ends scoring.
+        multiple: Calls are filled up with copies of the last row to a multiple of this number of rows.
+        copies: Most copies of a row in one call, by the row's number.
     """
 
     score_batch: ScoreBatch
@@ -56,26 +57,27 @@ class Bisection(NamedTuple):
     def score(
         self, first: int, end: int, most: int, *, alone: bool = False, fails: bool = False, part: bool = False
     ) -> list[Scored]:
-        """Scores rows [first, end), in halves if they fail together.
+        """Scores rows [first, end), and bisects them if they fail together.
 
-        Where each row of a half failed alone, the other half likely does: it is not called as a whole. So rows that
-        all fail take one call each, not two.
+        If every row of one half fails alone, the other half is likely to fail, too. It is then split without a call of
+        the whole half. So rows that all fail take one call each, not two.
 
-        A failure that another call may have caused, which took the memory or ended the process, is no proof: the
-        rows are retried while no other call is running, and so are their halves. Memory that is too small for
-        several calls at a time is from then on asked for by one at a time. A number of rows that fails though its
-        rows do not, is not tried again.
+        Another call at the same time may cause a failure, because it takes the memory or ends the process. Such a
+        failure proves nothing. The rows are retried while no other call runs, and so are their halves. Once the model
+        runs out of memory during concurrent calls, all later calls run one at a time.
+
+        If a call fails but its rows succeed in smaller calls, later calls stay smaller than the failed one.
 
         Args:
             first: First row.
             end: One past the last row.
-            most: Rows of a call at most.
-            alone: Whether no other call may go on meanwhile.
-            fails: Whether the rows likely fail together, so that several are not called as a whole.
-            part: Whether they are a part of rows that failed together.
+            most: Most rows of one call.
+            alone: Whether no other call may run at the same time.
+            fails: Whether the rows are likely to fail together. They are then split before the first call.
+            part: Whether the rows are part of a call that failed.
 
         Returns:
-            The rows in order, in one piece or in several.
+            The results in the order of the rows, in one or several pieces.
         """
         most, alone, rows = min(most, self.room.rows), alone or self.room.alone, end - first
         if rows > most:
@@ -100,9 +102,9 @@ class Bisection(NamedTuple):
         return self._bisect(first, end, most, sent, failed, alone=alone)
 
     def _bisect(self, first: int, end: int, most: int, sent: int, failed: ModelError, *, alone: bool) -> list[Scored]:
-        """Scores rows that failed in one call of `sent` rows: one row by itself, several in halves.
+        """Scores rows that failed in one call of `sent` rows: a single row alone, several rows in halves.
 
-        A number of rows that fails where its halves do not is lowered for the calls that follow.
+        If the halves succeed, later calls have fewer rows.
         """
         rows, of_memory = end - first, isinstance(failed, MemoryShortError)
         if (sent if of_memory else rows) == 1:
@@ -140,9 +142,10 @@ class Bisection(NamedTuple):
         return min(most, -(-rows // self.multiple) * self.multiple)
 
     def _score_one(self, row: int, most: int, *, alone: bool) -> Scored:
-        """Scores one row in a call by itself; one that is scored so gets what a call that is filled up gives it.
+        """Scores one row in a call of its own. If that succeeds, scores it again in a call filled up with copies.
 
-        So its prediction does not depend on which rows failed beside it.
+        If the filled call fails, it tries fewer copies. The prediction of the filled call counts, so that it does not
+        depend on which rows failed beside this row.
         """
         try:
             found = self.score_batch(row, row + 1, 1, alone)
@@ -162,17 +165,17 @@ class Bisection(NamedTuple):
             break
         else:
             size = 1
-        # With one row only it may be the row: a model that divides by the spread of a batch fails for copies.
+        # One row proves no limit, it may be the cause: a model that divides by a batch's spread fails for copies.
         is_proven, self.room.copies_failed = self.room.copies_failed, self.room.copies_failed or size < sent
         if size < sent and is_proven:
             self._lower(size, f"the model fails with {sent} copies of a row, and not with {size}")
         return found
 
     def _score_copies(self, row: int, most: int, error: ModelError, *, alone: bool) -> Scored:
-        """Scores a row that fails by itself in a call with copies of it: some models take no single row.
+        """Scores a row that fails alone in a call with copies of it, because some models accept no single row.
 
-        Where the model has taken a single row before, it is the row that fails. Where it has not, fewer and fewer
-        rows are tried so, since it may take none at all.
+        If the model has accepted a single row before, the row itself fails and no copies are tried. Otherwise the first
+        few failing rows are tried with copies, then fewer and fewer of them: the model may accept no row at all.
         """
         room = self.room
         if not (room.takes_one or isinstance(error, SharedError)) and room.is_searched():
@@ -180,7 +183,7 @@ class Bisection(NamedTuple):
             for size in sizes:
                 try:
                     found = self.score_batch(row, row + 1, size, alone)
-                except SharedError:  # each costs much, and none is proof
+                except SharedError:  # such a failure costs much time and proves nothing
                     break
                 except ModelError:
                     continue
@@ -203,7 +206,7 @@ class Bisection(NamedTuple):
 
 
 def _half(rows: int) -> int:
-    """Half of the rows of a call, in whole multiples where there are any.
+    """Returns half of the rows of a call, as a multiple of `MULTIPLE` if the half has that many rows.
 
     >>> _half(480), _half(96), _half(3)
     (192, 48, 2)

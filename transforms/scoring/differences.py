@@ -1,4 +1,4 @@
-"""Compares the predictions that the same rows get in several calls of a model. Pure functions."""
+"""Compares the predictions that the same rows get in several calls of a model. All functions are pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,18 +9,18 @@ import numpy.typing as npt
 
 from transforms.records import Mask, Positions
 
-ULPS = 512  # more than the last digits, relative to the row's largest value …
-OUTPUT_ULPS = 64  # … and to the output's: what is near zero may be the difference of large numbers
-SHOWN = 40  # characters of a value
+ULPS = 512  # tolerance relative to the row's largest value: more than the last digits
+OUTPUT_ULPS = 64  # relative to the output's largest value: a value near zero may be a difference of large numbers
+SHOWN = 40  # most characters of a value in a message
 
 
 class Scores(NamedTuple):
-    """What a call gave.
+    """The predictions of one call.
 
     Attributes:
-        rows: Numbers of the rows that it was made with; a row may be there several times. (batch,)
-        scored: Which of them got a prediction. (batch,)
-        outputs: Output -> (batch, …); whatever where there is no prediction.
+        rows: The numbers of the call's rows, int64, (batch,). A row may occur several times.
+        scored: Which of these rows got a prediction, bool, (batch,).
+        outputs: Output -> values, (batch, …). The values of a row without a prediction have no meaning.
     """
 
     rows: Positions
@@ -29,12 +29,12 @@ class Scores(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A row that got two predictions.
+    """A row that got two different predictions.
 
     Attributes:
-        scores: The call in which it got another one.
-        expected: What it got elsewhere, as text.
-        found: What it got there.
+        scores: The call in which the row got the second prediction.
+        expected: The value in the other call, as text.
+        found: The value in this call, as text.
     """
 
     scores: Scores
@@ -43,20 +43,21 @@ class Difference(NamedTuple):
 
 
 def by_order(output: str, calls: Iterable[Sequence[Scores]]) -> Difference | None:
-    """The first row that gets another prediction at another place among the same rows.
+    """Finds the first row whose prediction changes when the same rows are sent in another order.
 
     Args:
-        output: The output.
-        calls: Calls with the same rows, in several orders; a row that is there several times has several places.
+        output: The output to compare.
+        calls: Groups of calls. The calls of a group have the same rows in several orders. A row that occurs several
+            times in a call is compared at each of its places.
     """
     return _first(compare(output, same[0], scores) for same in calls for scores in same)
 
 
 def by_neighbours(output: str, alone: Sequence[Scores], calls: Iterable[Scores]) -> Difference | None:
-    """The first row that gets another prediction among others than alone.
+    """Finds the first row whose prediction among other rows differs from its prediction alone.
 
     Args:
-        output: The output.
+        output: The output to compare.
         alone: Calls with copies of one row each.
         calls: Calls with these rows together.
     """
@@ -69,13 +70,14 @@ def by_neighbours(output: str, alone: Sequence[Scores], calls: Iterable[Scores])
 
 
 def exchanged(output: str, calls: Iterable[Sequence[Scores]]) -> Difference | None:
-    """The first row that gets another prediction at another place among the same rows, where all predictions stay.
+    """Finds the first row whose prediction changes with the order of the rows, while the set of predictions stays.
 
-    So rows get those of others. What is computed from other rows changes a prediction, too, but gives other values.
+    In such calls, rows get the predictions of other rows. A model that computes with other rows also changes
+    predictions, but it then gives new values.
 
     Args:
-        output: The output.
-        calls: Calls with the same rows, in several orders.
+        output: The output to compare.
+        calls: Groups of calls. The calls of a group have the same rows in several orders.
     """
     for same in calls:
         for scores in same[1:]:
@@ -87,7 +89,7 @@ def exchanged(output: str, calls: Iterable[Sequence[Scores]]) -> Difference | No
 
 
 def _ascending(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The rows of an array by their values, from the first column on."""
+    """Sorts the rows of an array by their values, from the first column on."""
     columns = values.reshape(len(values), -1).T[::-1]
     order = sorted(range(len(values)), key=lambda row: tuple(columns[::-1, row]))
     return values[np.lexsort(columns) if values.dtype.kind in "biuf" else np.array(order, np.int64)]
@@ -98,12 +100,12 @@ def _first(found: Iterable[Difference | None]) -> Difference | None:
 
 
 def compare(output: str, one: Scores, other: Scores) -> Difference | None:
-    """The first place of the other call whose row got another prediction at its first place in the one.
+    """Finds the first place in `other` whose prediction differs from the row's first prediction in `one`.
 
     Args:
-        output: The output.
+        output: The output to compare.
         one: A call.
-        other: A call with no other rows.
+        other: A call whose rows all occur in `one`.
     """
     known, first = np.unique(one.rows, return_index=True)
     at = first[np.searchsorted(known, other.rows)]
@@ -120,16 +122,20 @@ def compare(output: str, one: Scores, other: Scores) -> Difference | None:
 
 
 def differs(one: npt.NDArray[Any], other: npt.NDArray[Any], largest: float = 0.0) -> Mask:
-    """Which rows have values that differ by more than the last digits; NaN is equal to NaN.
+    """Marks the rows whose values differ by more than the last digits. NaN equals NaN.
 
-    Floats may differ by 512 times what their dtype resolves, relative to the row's largest value, or by 64 times
-    relative to the largest value of the output, but not by more than the square root of it: 6e-5 and 8e-6 for float32,
-    0.03 for float16. Double precision is taken as single: it may have been computed in that. All else must be equal.
+    Floats may differ by 512 times the resolution (eps) of their dtype, relative to the row's largest value, or by 64
+    times the resolution, relative to the output's largest value. Both factors are at most the square root of the
+    resolution. The tolerances are thus 6e-5 and 8e-6 for float32, and 0.03 for float16. Double precision has the
+    tolerance of single precision, because the model may have computed in single. All other dtypes must be equal.
 
     Args:
         one: (rows, …)
         other: (rows, …), of the same shape and dtype.
         largest: The largest absolute value of the output.
+
+    Returns:
+        bool, (rows,).
 
     >>> differs(np.float32([1, 1, np.nan]), np.float32([1.00001, 1.1, np.nan])).tolist()
     [False, True, False]
@@ -151,7 +157,7 @@ def differs(one: npt.NDArray[Any], other: npt.NDArray[Any], largest: float = 0.0
 
 
 def _largest(values: npt.NDArray[Any]) -> float:
-    """The largest finite absolute value of an output; 0 if it holds no floats."""
+    """Returns the largest finite absolute value of an output; 0 if it holds no floats."""
     if values.dtype.kind not in "f" and values.dtype.name != "bfloat16":
         return 0.0
     sizes = np.abs(values.astype(np.float64))
@@ -159,7 +165,7 @@ def _largest(values: npt.NDArray[Any]) -> float:
 
 
 def _shown(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> tuple[str, str]:
-    """The value in which two rows differ most, as texts."""
+    """Returns, as texts, the first two values in which two rows differ."""
     one, other = np.asarray(one).reshape(-1), np.asarray(other).reshape(-1)
     unlike = np.flatnonzero([bool(differs(one[at : at + 1], other[at : at + 1])[0]) for at in range(len(one))])
     at = int(unlike[0]) if len(unlike) else 0

@@ -1,4 +1,4 @@
-"""Groups the rows of a chunk by the shapes of their inputs, so that one call of the model has rows of one shape."""
+"""Groups the rows of a chunk by the shapes of their inputs, so that all rows of one model call have the same shapes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,19 +14,21 @@ from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.padding import Padded
 
-LATE = (Padded, sparse.SparseRows)  # arrays whose rows are filled up to the longest of those that are taken
-CALL_BYTES = 32 << 20  # that the inputs of one call take at most, where rows have sizes of their own
+LATE = (Padded, sparse.SparseRows)  # arrays that pad rows only when they are taken, to the longest of these rows
+CALL_BYTES = 32 << 20  # most bytes of the inputs of one call, where rows have different sizes
 
 
 class Group(NamedTuple):
-    """Rows with inputs of the same shapes, but for those that are padded; these are in the order of their sizes.
+    """Rows whose inputs have the same shapes.
+
+    Padded inputs may have different sizes, and sparse inputs different numbers of values. Such rows are sorted by size.
 
     Attributes:
-        numbers: Their numbers among the rows.
-        arrays: Data input -> (rows of the group, …), or `Padded`.
+        numbers: The numbers of these rows among all rows.
+        arrays: Data input -> (rows of the group, …), or `Padded` or `SparseRows`.
         row_bytes: Bytes of the inputs of each row.
-        shapes: The sizes that the features leave open and that are the same for all rows; and of ragged features the
-            lengths of inner lists, which are, too.
+        shapes: The open sizes that are the same for all rows of the group, and for ragged features the lengths of the
+            inner lists, which are also the same.
     """
 
     numbers: Positions
@@ -36,11 +38,14 @@ class Group(NamedTuple):
 
     @property
     def whole(self) -> Arrays:
-        """The inputs of all rows of the group; padded ones to the longest of them."""
+        """The inputs of all rows of the group. Padded inputs are padded to the longest row of the group."""
         return {name: array[:] for name, array in self.arrays.items()}
 
     def batches(self, most: int) -> Iterator[tuple[int, int]]:
-        """The first row and one past the last row of each batch: of so many rows, or of `CALL_BYTES`, at most."""
+        """Yields the first row and one past the last row of each batch. A batch has at most `most` rows.
+
+        It also has at most `CALL_BYTES` bytes, unless it is a single row.
+        """
         first, rows = 0, len(self.numbers)
         while first < rows:
             sizes = self.row_bytes[first : first + most]
@@ -52,13 +57,13 @@ class Group(NamedTuple):
 
 
 def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Group]:
-    """The rows of a chunk, group by group; one group if no feature leaves a size open, or open ones are padded.
+    """Yields the rows of a chunk group by group. There is one group if every open size is padded, or none is open.
 
-    A group's arrays are made when it is asked for.
+    The arrays of a group are made only when the iterator reaches it.
 
     Args:
-        inputs: A column a feature.
-        features: What the model's inputs are fed with.
+        inputs: One column for each feature.
+        features: The features that feed the model's inputs.
     """
     grouped = [feature for feature in features if feature.is_open and feature.pad is None]
     if not grouped:
@@ -80,14 +85,14 @@ def by_shape(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Iterator[Gr
 
 
 def _sizes(column: pa.Array, feature: Feature) -> Positions:
-    """The sizes of each row of an open feature: (rows, dimensions)."""
+    """Returns the sizes of each row of an open feature, int64, (rows, dimensions)."""
     if feature.is_sparse:
         return sparse.sizes_of(column, feature)
     return row_shapes(column, feature.shape, feature.varied).shapes
 
 
 def largest(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Group | None:
-    """The largest group of rows; None if there are no rows."""
+    """Returns the largest group of rows; None if there are no rows."""
     return max(by_shape(inputs, features), key=lambda group: len(group.numbers), default=None)
 
 
@@ -98,14 +103,14 @@ def _group(
     sizes: tuple[int, ...],
     inner: Mapping[str, tuple[bytes, ...]],
 ) -> Group:
-    """The group of some rows.
+    """Makes the group of some rows.
 
     Args:
-        rows: The inputs of these rows alone.
-        numbers: Their numbers.
-        features: What the model's inputs are fed with.
-        sizes: The shapes of the open ones that are not padded, one behind the other.
-        inner: Feature of ragged lists -> the lengths of the inner lists of each of these rows, as of `inner_lengths`.
+        rows: The inputs of these rows only.
+        numbers: The numbers of these rows.
+        features: The features that feed the model's inputs.
+        sizes: The sizes of the open features that are not padded, one feature after the other.
+        inner: Ragged feature -> the lengths of the inner lists of these rows, see `inner_lengths`.
     """
     arrays: dict[str, Any] = {}
     fixed, left = list[Feature](), list(sizes)

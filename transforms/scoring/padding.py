@@ -1,4 +1,4 @@
-"""Pads rows of different sizes to the longest of the rows that are called together."""
+"""Pads rows of different sizes to the longest row of a model call."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,31 +19,31 @@ BOOLS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def resolve(texts: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
-    """Reads `--pad INPUT=VALUE` by the model's inputs, see `input_names.resolve`.
+    """Resolves the texts of `--pad INPUT=VALUE` to the model's inputs, see `input_names.resolve`.
 
     Args:
-        texts: What was given.
+        texts: The values of the flag.
         inputs: Names of the model's inputs.
 
     Returns:
-        Input -> value.
+        Input -> padding value, as text.
 
     Raises:
-        UsageError: A text names no input, or may name several, or an input is named twice.
+        UsageError: A text names no input or could name several, or an input is named twice.
     """
     pairs = ((name, value) for name, _, value in (text.partition("=") for text in texts))
     return input_names.resolve("--pad", pairs, inputs)
 
 
 def with_padding(features: Sequence[Feature], pads: Mapping[str, str]) -> tuple[Feature, ...]:
-    """Features of which some are padded.
+    """Sets the padding values of features.
 
     Args:
-        features: What the model's inputs are fed with.
-        pads: Input -> the text of its padding value; others than those of the features are ignored.
+        features: The features that feed the model's inputs.
+        pads: Input -> the text of its padding value. Inputs without a feature are ignored.
 
     Raises:
-        UsageError: An input leaves no size open, or its dtype does not hold the value.
+        UsageError: An input has no open size or is sparse, or its dtype cannot hold the value.
     """
     made = []
     for feature in features:
@@ -61,10 +61,10 @@ def with_padding(features: Sequence[Feature], pads: Mapping[str, str]) -> tuple[
 
 
 def value(feature: Feature) -> Any:
-    """The padding value of a feature, in the dtype of its input.
+    """Returns the padding value of a feature, in the dtype of its input.
 
     Raises:
-        UsageError: The dtype does not hold it.
+        UsageError: The dtype cannot hold the value.
     """
     text, dtype = feature.pad or "", feature.dtype
     if dtype == STRING:
@@ -78,16 +78,16 @@ def value(feature: Feature) -> Any:
 
 
 class Padded:
-    """A column of rows of different sizes; rows that are taken from it are padded to the longest of them.
+    """A column of rows of different sizes. Indexing it returns the selected rows, padded to the longest of them.
 
     Attributes:
-        dtype: Of the rows; strings are objects.
-        sizes: The shape of each row: int64, (rows, dimensions).
-        nbytes: What the rows take at most, padded.
+        dtype: The dtype of the rows; strings are objects.
+        sizes: The shape of each row, int64, (rows, dimensions).
+        nbytes: An estimate of the bytes of all rows, each padded to the largest row.
     """
 
     def __init__(self, column: pa.Array, feature: Feature) -> None:
-        """Takes a column of nested lists, and what it feeds."""
+        """Takes a column of nested lists and its feature."""
         self._column, self._feature, self._value = column, feature, value(feature)
         self.sizes = row_shapes(column, feature.shape).shapes
         self.dtype = np.dtype(object if feature.dtype == STRING else feature.dtype)
@@ -95,25 +95,25 @@ class Padded:
 
     @property
     def row_bytes(self) -> Positions:
-        """Bytes of each row."""
+        """The bytes of each row, int64, (rows,). A string counts as `columns.STRING_BYTES`."""
         item = columns.STRING_BYTES if self.dtype == object else self.dtype.itemsize
         found: Positions = self.sizes.prod(axis=1) * item
         return found
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        """The rows as they are."""
+        """Yields the rows one by one, without padding."""
         return (self[number : number + 1][0] for number in range(len(self)))
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Returns the number of rows."""
         return len(self._column)
 
     def take(self, which: Positions) -> "Padded":
-        """Some of the rows, still not padded."""
+        """Selects some of the rows, without padding them yet."""
         return Padded(self._column.take(pa.array(which)), self._feature)
 
     def __getitem__(self, which: slice | Positions) -> npt.NDArray[Any]:
-        """Some of the rows, padded to the longest of them: (rows, …)."""
+        """Selects some of the rows and pads them to the longest of them, (rows, …)."""
         picked = np.arange(len(self))[which]
         sizes, column = self.sizes[picked], self._column.take(pa.array(picked))
         widest = sizes.max(axis=0, initial=0)

@@ -1,6 +1,6 @@
-"""Scoring rows again, each alone: does a row's prediction in its part come of that row, and of no other?
+"""Scores rows again, each alone, to check that the prediction in a part was made from its own row and no other.
 
-Pure but for the model that is called.
+All functions are pure except for the model call.
 """
 
 import base64
@@ -24,7 +24,7 @@ SHOWN = 100  # characters of a value in a message
 
 
 class Agreement(enum.Enum):
-    """How a prediction that stands in a part compares with the one of the row alone."""
+    """The result of comparing a prediction in a part with the prediction of its row alone."""
 
     EQUAL = "equal"
     CLOSE = "equal but for the last digits"
@@ -32,15 +32,15 @@ class Agreement(enum.Enum):
 
 
 class Scoring(NamedTuple):
-    """How the rows of a run were scored and written.
+    """How a run scored and wrote its rows.
 
     Attributes:
-        format: Their format.
-        features: What the model's inputs are fed with.
-        contract: What its signature takes and gives.
-        batch_size: Rows that a model call sees at most.
-        keep_non_finite: Whether NaN and infinity are predictions like others.
-        layout: What stands in an output row.
+        format: The format of the rows.
+        features: The features that feed the model's inputs.
+        contract: The inputs and outputs of the model's signature.
+        batch_size: Most rows of one model call.
+        keep_non_finite: Whether NaN and infinity count as valid predictions.
+        layout: The fields of an output row.
     """
 
     format: Format
@@ -55,11 +55,11 @@ class Rescored(NamedTuple):
     """A row that was scored again.
 
     Attributes:
-        key: Its key.
-        agreement: How what stands in the part compares.
-        expected: What should stand there, if it is another.
-        found: What stands there.
-        line: The line of its chunk at which it begins, from 0, if another stands there and rows are lines.
+        key: The row's key.
+        agreement: How the value in the part compares with the new value.
+        expected: The value that the part should have, if it has another one.
+        found: The value that the part has, if it should have another one.
+        line: The line of its chunk at which the row begins, from 0, if the values differ and rows are lines.
     """
 
     key: str
@@ -72,25 +72,25 @@ class Rescored(NamedTuple):
 def rescore(
     block: Block, part: Block, dead: Sequence[int], wanted: Sequence[int], how: Scoring, called: Model
 ) -> Iterator[Rescored]:
-    """Scores some rows of a chunk again, each in a batch that holds nothing but copies of it.
+    """Scores some rows of a chunk again, each in a batch that holds only copies of the row.
 
     Args:
         block: The rows of the chunk.
         part: The rows of its part.
         dead: Positions of its dead letters.
-        wanted: Which ones of its joined rows: 0, 1, ….
-        how: How they were scored.
+        wanted: The numbers, from 0, of the joined rows to score.
+        how: How the run scored the rows.
         called: The model.
 
     Raises:
-        RunError: There are not as many joined rows.
+        RunError: The chunk has fewer joined rows than `wanted` needs.
     """
     numbers = np.flatnonzero(~np.isin(block.positions, np.array(dead, np.int64)))
     if max(wanted) >= len(numbers):
         raise RunError(
             f"the part cannot be of these rows of {block.source}: {len(numbers)} of them are no dead letters"
         )
-    # A part has the joined rows, or in a left join all rows.
+    # A part has only the joined rows, but in a left join it has all rows.
     written = len(part.positions)
     places = numbers if written == len(block.positions) else np.arange(len(numbers))
     for number, place in zip(numbers[list(wanted)].tolist(), places[list(wanted)].tolist(), strict=True):
@@ -111,9 +111,9 @@ def rescore(
 def _other_row(
     own: Sequence[dict[str, Any]], found: dict[str, Any], key: str, layout: Layout
 ) -> tuple[str, str] | None:
-    """Which field of a row in a part is not that of the row itself: what was expected, and what is there."""
+    """Finds a field in a part's row that differs from the source row. Returns the expected and the found value."""
     for name, value in own[0].items() if own else ():
-        # By their spelling: a NaN in an Example is not equal to itself.
+        # Compares the texts of the values, because a NaN in an Example is not equal to itself.
         if name in found and name not in layout.added and repr(found[name]) != repr(value):
             return _named(name, value), _named(name, found[name])
     if layout.key and _leaves(found.get(layout.key)) != [key.encode()]:
@@ -146,16 +146,16 @@ def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, ca
 
 
 def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> Agreement:
-    """Compares a row's prediction with what stands in its part.
+    """Compares a row's prediction with the value in its part.
 
-    Matrix kernels treat rows by their place in a batch, in the last digit (benchmarks/NOTES.md), so floats may differ
-    by the square root of what their dtype resolves, relative to the row's largest value: 3.5e-4 for float32. Integers,
-    bools and strings may not.
+    Results of matrix kernels depend in the last digit on the row's place in the batch (benchmarks/NOTES.md). So floats
+    may differ by the square root of their dtype's resolution (eps), relative to the row's largest value. This is 3.5e-4
+    for float32. Integers, bools and strings have to be equal.
 
     Args:
         scored: An output of one row, (1, …).
-        found: What was read of the part: a value, or nested lists.
-        float_dtype: The widest float that the part holds.
+        found: The value that was read from the part, or nested lists of values.
+        float_dtype: The widest float dtype that the part can hold.
 
     >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0]), agree(np.float32([1]), 1.001)
     (<Agreement.EQUAL: 'equal'>, <Agreement.OTHER: 'differing'>)
@@ -174,7 +174,7 @@ def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64")
 
 def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], float_dtype: str) -> Agreement:
     resolution = float(ml_dtypes.finfo(scored.dtype).eps)  # type: ignore[no-untyped-call]
-    # Halves are written as 32-bit floats.
+    # 16-bit floats are written as 32-bit floats.
     narrow = scored.dtype.itemsize <= np.dtype(np.float32).itemsize
     dtype = np.float32 if narrow else np.dtype(float_dtype)
     with np.errstate(over="ignore"):
@@ -190,7 +190,7 @@ def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], floa
 
 
 def _leaves(value: Any) -> list[Any]:
-    """The values of nested lists; strings as the bytes that the model gave."""
+    """Returns the values in nested lists; strings become the bytes that the model gave."""
     if isinstance(value, list):
         return [leaf for item in value for leaf in _leaves(item)]
     if isinstance(value, dict) and value.keys() == {columns.B64}:

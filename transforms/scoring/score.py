@@ -1,4 +1,7 @@
-"""Scoring a chunk: batches in, aligned predictions and bad rows out. Pure but for the model that is called."""
+"""Scores the rows of a chunk in batches, and returns aligned predictions and bad rows.
+
+All functions are pure except for the model call.
+"""
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,23 +21,23 @@ from transforms.scoring.bisect import MULTIPLE, Bisection, Refused, Scored
 from transforms.scoring.groups import Group
 from transforms.threads import in_threads
 
-# Calls are filled up with copies of a row only where these are cheap: bytes of a call, and of the model's weights.
-FILL_BYTES = 1 << 22
-COPIES_BYTES = 1 << 26  # of a call with copies of a row that fails alone
-FILL_WEIGHTS = 1 << 24
+# Calls are filled up with copies of a row only where copies are cheap.
+FILL_BYTES = 1 << 22  # most bytes of a filled call
+COPIES_BYTES = 1 << 26  # most bytes of a call with copies of a row that fails alone
+FILL_WEIGHTS = 1 << 24  # most bytes of the model's weights
 
 
 class BatchError(ModelError):
-    """A model without a key gave another number of predictions than it got rows."""
+    """The model returned the wrong number of predictions: not one for each row, or for each returned key."""
 
     def __init__(self, output: str, given: int, rows: int) -> None:
-        """Takes what to say."""
+        """Takes the name of the output, the number of its predictions, and the number of rows of the call."""
         super().__init__(f"output {output} has {given} predictions for a batch of {rows}")
         self.reason = Reason.KEY_REPEATED if given > rows else Reason.KEY_MISSING
 
 
 class EchoError(ModelError):
-    """Two outputs give back different keys."""
+    """Two outputs return different keys."""
 
     def __init__(self, one: str, other: str) -> None:
         """Takes the names of the outputs."""
@@ -51,16 +54,22 @@ def score(
     keep_non_finite: bool,
     refused: Refused = lambda _: None,
 ) -> Scored:
-    """Scores rows batch by batch, halving a batch that fails down to the guilty row.
+    """Scores rows batch by batch, and bisects a failed batch down to the rows that fail alone.
 
     Args:
         called: The model.
-        contract: What its signature takes and gives.
+        contract: The inputs and outputs of its signature.
         inputs: Data input -> (rows, …).
-        rows: How many there are.
-        batch_size: Rows that a model call sees at most.
-        keep_non_finite: Whether NaN and infinity are predictions like others.
-        refused: Called with each row that fails alone; may raise, which ends scoring.
+        rows: How many rows there are.
+        batch_size: Most rows of one model call.
+        keep_non_finite: Whether NaN and infinity count as valid predictions.
+        refused: Called with each row that fails alone. It may raise an error, which ends scoring.
+
+    Returns:
+        The predictions of the scored rows, and the bad rows.
+
+    Raises:
+        RunError: An output changes its shape from batch to batch.
     """
     batch_size = min(batch_size, contract.most)
 
@@ -73,7 +82,7 @@ def score(
 
 
 class Piece(NamedTuple):
-    """Some rows of a group after the model.
+    """The results of some rows of a group.
 
     Attributes:
         numbers: The numbers of the scored rows among all rows.
@@ -95,18 +104,22 @@ def score_groups(
     keep_non_finite: bool,
     refused: Refused = lambda _: None,
 ) -> Iterator[Piece]:
-    """Scores rows that are grouped by the shapes of their inputs, as `score` does, in batches of one group each.
+    """Scores rows that are grouped by the shapes of their inputs. Each batch has rows of one group; see `score`.
 
     Args:
         called: The model.
-        contract: What its signature takes and gives.
-        groups: The rows.
-        batch_size: Rows that a model call sees at most.
-        keep_non_finite: Whether NaN and infinity are predictions like others.
-        refused: Called with each row that fails alone; may raise, which ends scoring.
+        contract: The inputs and outputs of its signature.
+        groups: The groups of rows.
+        batch_size: Most rows of one model call.
+        keep_non_finite: Whether NaN and infinity count as valid predictions.
+        refused: Called with each row that fails alone. It may raise an error, which ends scoring.
+
+    Yields:
+        The results of each batch.
 
     Raises:
         WidthError: An output has another size than for other rows with inputs of the same shapes.
+        RunError: An output changes its shape within a batch.
     """
     most, known = min(batch_size, contract.most), called.room.sizes
 
@@ -135,7 +148,7 @@ def score_groups(
 def _bisection(
     called: Model, contract: Contract, inputs: Arrays, most: int, refused: Refused, *, keep_non_finite: bool
 ) -> Bisection:
-    """Scores batches of some rows, of so many at most; see `score`."""
+    """Makes the bisection that scores batches of at most `most` rows, see `score`."""
 
     def score_batch(first: int, end: int, sent: int, alone: bool) -> Scored:
         scored = _score_batch(called, contract, inputs, first, end, sent, alone=alone)
@@ -146,7 +159,7 @@ def _bisection(
 
 
 def most_copies(inputs: Arrays, row: int) -> int:
-    """How many copies of a row a call may have at most, so that they take `COPIES_BYTES`, or are two.
+    """Returns how many copies of a row fit into `COPIES_BYTES`, but at least two.
 
     Args:
         inputs: Data input -> (rows, …).
@@ -158,12 +171,12 @@ def most_copies(inputs: Arrays, row: int) -> int:
 
 
 def filled_up_to(contract: Contract, inputs: Arrays, most: int, weights: int) -> int:
-    """The number of rows that calls are filled up to, or to a multiple of it: 1 where copies of a row cost much.
+    """Returns the number to a multiple of which calls are filled up with copies: 1 where copies of a row cost much.
 
     Args:
-        contract: What the signature takes and gives.
+        contract: The inputs and outputs of the model's signature.
         inputs: Data input -> (rows, …).
-        most: Rows of a call at most, which all calls have if the contract has constant rows.
+        most: Most rows of one call. If the contract has constant rows, every call has this number of rows.
         weights: Bytes of the model's variables that take part in each row.
     """
     if contract.constant_rows:
@@ -178,7 +191,10 @@ def filled_up_to(contract: Contract, inputs: Arrays, most: int, weights: int) ->
 
 
 def nothing(contract: Contract) -> Scored:
-    """No rows, in the right dtypes and shapes (an open size is 1 then): what a chunk without a good row gives."""
+    """Makes the result for no rows, with the right dtypes and shapes (an open size becomes 1).
+
+    It is the result of a chunk without good rows.
+    """
     empty = {}
     for output in contract.predictions:
         dtype = object if output.dtype == STRING else output.dtype
@@ -206,8 +222,9 @@ def _score_batch(
     """Scores rows [first, end) in one call of `sent` rows.
 
     Raises:
-        ModelError: The model raises.
-        BatchError: Without a key, the number of predictions is not that of the rows.
+        ModelError: The model raises an error.
+        BatchError: An output does not have one prediction for each row, or for each returned key.
+        EchoError: Two outputs return different keys.
     """
     count = end - first
     arrays = {t.name: filled_up(inputs[t.name][first:end], sent) for t in contract.inputs}
@@ -225,13 +242,16 @@ def _score_batch(
 
 
 def _take_keys(contract: Contract, answer: Arrays, sent: int) -> tuple[list[Positions], dict[str, int], Arrays]:
-    """The keys in a model's answer, which of them are those of each prediction, and the predictions.
+    """Separates the keys and the predictions in a model's answer.
 
-    A prediction whose last column is the key goes by that; all others by the keys that are outputs of their own,
-    or else by the last columns.
+    A prediction whose last column is the key is aligned by that column. All others are aligned by the keys that are
+    separate outputs, or by the last columns if there is no such output.
+
+    Returns:
+        The keys as rows, a list of arrays; prediction -> index of its keys in that list; prediction -> its values.
 
     Raises:
-        EchoError: There are several keys for a prediction, and they differ.
+        EchoError: A prediction has several candidate keys, and they differ.
     """
     keys, of, predictions = [], {}, {tensor.name: answer[tensor.name] for tensor in contract.outputs}
     for name, last_column in contract.echoes:
@@ -273,7 +293,7 @@ def _lost(aligned: Alignment, first: int, count: int) -> Iterator[BadRow]:
 
 
 def _finite(scored: Scored, first: int, end: int) -> Scored:
-    """Moves rows with NaN or infinity in a prediction to the bad ones."""
+    """Moves rows with NaN or infinity in a prediction to the bad rows."""
     rows: Positions = np.delete(np.arange(first, end), [bad.row - first for bad in scored.bad])
     finite = np.ones(len(rows), np.bool_)
     bad = list(scored.bad)

@@ -114,7 +114,7 @@ def open_object(path: str, version: str = "") -> IO[bytes]:
 
 
 def _open_generation(path: str, generation: int) -> Any:
-    """Opens one generation of an object as Beam does. An object that was replaced is reported as missing, at any time."""
+    """Opens one generation of an object as Beam does. It reports an object that was replaced, at any time, as missing."""
     from apache_beam.io.gcp import gcsio
 
     store = _google_store(path)

@@ -58,7 +58,7 @@ def find(patterns: Sequence[str]) -> Found:
         patterns: Paths, globs or folders.
 
     Raises:
-        UsageError: A pattern matches no file.
+        UsageError: A pattern matches no file, or the patterns are on several file systems.
     """
     found: dict[Any, Stored] = {}
     twins: dict[str, str] = {}
