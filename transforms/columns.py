@@ -1,8 +1,8 @@
 """Converts columns between Arrow arrays, which formats read and write, and NumPy arrays, which models take and give.
 
 A fixed shape becomes nested fixed-size lists. An input of shape (n, 2, 3) is a column of n records of type
-`fixed_size_list<fixed_size_list<float, 3>, 2>`. An input with an open size has lists of variable size instead: the
-shape (n, None, 3) becomes `list<list<float>>`, because each row has its own size.
+`fixed_size_list<fixed_size_list<float, 3>, 2>`. An input with an open size has lists of variable size instead, because
+each row has its own size. The shape (n, None, 3) becomes `list<list<float>>`.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Writes bad rows as dead letters, and in a left join as the error field beside their null predictions."""
+"""Formats bad rows as dead letters, and in a left join as the error field beside their null predictions."""
 
 import base64
 import json

@@ -145,7 +145,7 @@ def _pickled_bytes(value: Any) -> int:
 
 
 def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
-    """Yields the name and content of each file that a receipt proves: the part, and its dead letters if any."""
+    """Yields name, size and checksum of each file that a receipt proves: the part, and its dead letters if any."""
     yield part.chunk.part, files.Written(part.bytes, part.checksum)
     if part.dead:
         yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)

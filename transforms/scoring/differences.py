@@ -124,10 +124,11 @@ def compare(output: str, one: Scores, other: Scores) -> Difference | None:
 def differs(one: npt.NDArray[Any], other: npt.NDArray[Any], largest: float = 0.0) -> Mask:
     """Marks the rows whose values differ by more than the last digits. NaN equals NaN.
 
-    Floats may differ by 512 times the resolution (eps) of their dtype, relative to the row's largest value, or by 64
-    times the resolution, relative to the output's largest value. Both factors are at most the square root of the
-    resolution. The tolerances are thus 6e-5 and 8e-6 for float32, and 0.03 for float16. Double precision has the
-    tolerance of single precision, because the model may have computed in single. All other dtypes must be equal.
+    Relative to the row's largest value, floats may differ by 512 times the resolution (eps) of their dtype. Relative to
+    the output's largest value, they may differ by 64 times the resolution. The larger of the two tolerances counts.
+    Neither factor exceeds the square root of the resolution. The factors are thus 6e-5 and 8e-6 for float32, and 0.03
+    for float16. Double precision has the tolerance of single precision, because the model may have computed in single.
+    Values of all other dtypes must be equal.
 
     Args:
         one: (rows, …)

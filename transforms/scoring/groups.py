@@ -27,8 +27,8 @@ class Group(NamedTuple):
         numbers: The numbers of these rows among all rows.
         arrays: Data input -> (rows of the group, …), or `Padded` or `SparseRows`.
         row_bytes: Bytes of the inputs of each row.
-        shapes: The open sizes that are the same for all rows of the group, and for ragged features the lengths of the
-            inner lists, which are also the same.
+        shapes: The open sizes, where all rows of the group have the same. For ragged features also the lengths of the
+            inner lists, which are the same for all rows, too.
     """
 
     numbers: Positions

@@ -35,7 +35,7 @@ def as_os_errors(path: str) -> Iterator[None]:
         yield
     except (RunError, UsageError):
         raise
-    except Exception as error:  # noqa: BLE001  each client has its own error classes
+    except Exception as error:  # noqa: BLE001  each client has its own
         _raise(path, error)
 
 
@@ -114,7 +114,10 @@ def open_object(path: str, version: str = "") -> IO[bytes]:
 
 
 def _open_generation(path: str, generation: int) -> Any:
-    """Opens one generation of an object as Beam does. It reports an object that was replaced, at any time, as missing."""
+    """Opens one generation of an object, otherwise as Beam does.
+
+    If the object was replaced, before or during the reading, the generation is reported as missing.
+    """
     from apache_beam.io.gcp import gcsio
 
     store = _google_store(path)
