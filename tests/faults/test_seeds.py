@@ -41,7 +41,7 @@ def joined_in(job: Job, name: str) -> list[tuple[bytes, bytes]]:
     """Rows as they were before the prediction was put in, and the bits of the prediction."""
     found = []
     for part in sorted((job.folder / "out").rglob(f"{name}-*-of-*")):
-        if "_keyjoin/dead_letters" in part.parts:
+        if "dead_letters" in part.parts:
             continue
         data = gzip.decompress(part.read_bytes()) if part.suffix == ".gz" else part.read_bytes()
         for line in data.splitlines(keepends=True):
@@ -62,7 +62,7 @@ def compare(job: Job) -> Compared:
         joined = joined_in(job, stem)
         letters = [
             json.loads(line)
-            for part in sorted((job.folder / "out" / "_keyjoin/dead_letters").glob(f"{stem}-*"))
+            for part in sorted((job.folder / "out" / "_keyjoin" / "dead_letters").glob(f"{stem}-*"))
             for line in part.read_bytes().splitlines()
         ]
         assert [letter["position"] for letter in letters] == sorted({letter["position"] for letter in letters})

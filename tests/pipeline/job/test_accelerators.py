@@ -22,8 +22,8 @@ SHOWN = re.compile(r"--accelerator '([^']*)'")
 def plan(accelerator: str | None, model: int = 0) -> Plan:
     handler = SimpleNamespace(shared=True)
     job = Job("jsonl", 64 << 20, None, handler, None, "gs://b/out", accelerator=accelerator)  # type: ignore[arg-type]
-    expected, settings = Expected(0.0, 64 << 20, None), SimpleNamespace(run=None)
-    return Plan(job, [], [], (), None, settings, (), expected, SimpleNamespace(bytes=model))  # type: ignore[arg-type]
+    expected, settings = Expected(0.0, 64 << 20), SimpleNamespace(run=None)
+    return Plan(job, [], [], (), settings, (), expected, SimpleNamespace(bytes=model), None)  # type: ignore[arg-type]
 
 
 def settled(accelerator: str | None, *flags: str) -> tuple[str | None, str]:

@@ -33,7 +33,7 @@ def test_machines_have_the_memory_for_the_model(
     model: int, chunk: int, predictions: float, shared: bool, machine: str
 ) -> None:
     job = SimpleNamespace(chunk_bytes=chunk, handler=SimpleNamespace(shared=shared))
-    plan = SimpleNamespace(model=SimpleNamespace(bytes=model), job=job, expected=Expected(predictions, chunk, None))
+    plan = SimpleNamespace(model=SimpleNamespace(bytes=model), job=job, expected=Expected(predictions, chunk))
     assert machine_for(plan).name == machine  # type: ignore[arg-type]
 
 
