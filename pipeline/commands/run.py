@@ -78,8 +78,7 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
         if stopped is not None:
             settled = Settled(ledger.total(read_receipts(plan.job.temp)), stopped)
         else:
-            prove_lock()
-            settled = settle(place, plan.settings, plan.sources, seconds, keep=False)
+            settled = settle(place, plan.settings, plan.sources, seconds, prove_lock=prove_lock, keep=False)
             if place.is_staged and settled.exceeded is None:
                 finish(options.output, prove_lock)
         conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume)

@@ -119,10 +119,15 @@ def wave_size(size: int, wave_bytes: int, predictions: float) -> int:
 
 
 def private_bytes(pid: int | str) -> int:
-    """Private, writable memory of a process, which RLIMIT_DATA bounds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmData:"))
-    return int(line.split()[1]) << 10
+    """Private, writable memory of a process, which RLIMIT_DATA bounds; 0 if the process has ended.
+
+    A sampled row can end the model process. The run then reports which row it was.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), 0)
 
 
 @contextlib.contextmanager

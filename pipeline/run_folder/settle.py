@@ -1,7 +1,7 @@
 """Ends a run: adds up its receipts, holds the error limits, checks its files, and records and reports the result."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.options.error_limits import ExceededLimit
@@ -49,6 +49,7 @@ def settle(
     sources: Sequence[Source],
     seconds: float,
     *,
+    prove_lock: Callable[[], None] = lambda: None,
     now: Matched | None = None,
     if_exceeded: IfExceeded = IfExceeded.RECORD,
     keep: bool = True,
@@ -62,6 +63,8 @@ def settle(
         settings: All else that the output comes of; the options have the error limits and the input.
         sources: The input files as they were before the run.
         seconds: What it took.
+        prove_lock: Raises a RunError if another run has taken the folder over. It is called last before the commit,
+            because adding up the receipts of many parts takes minutes.
         now: What the input is after it; None to look that up.
         if_exceeded: What becomes of the result if an error limit is exceeded.
         keep: Whether the files that a later attempt needs stay. They stay anyway until a result is put in place.
@@ -78,6 +81,7 @@ def settle(
     unit = formats.load(settings.format).reader.unit
     unnamed = _check(place, sources, {source.path: source for source in now.sources}, unit)
     report.print_unnamed(unnamed)
+    prove_lock()
     files.delete_files(place.work, unnamed)
     success = exceeded is None
     manifest.commit(

@@ -183,7 +183,9 @@ class Ran(NamedTuple):
 def run_one(plan: Plan) -> Ran:
     """Runs all chunks of a plan in one pipeline, as a wave does."""
     job = plan.job
-    chunks = list(chunks_of(plan.sources[0], formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp))
+    chunks = list(
+        chunks_of(plan.sources[0], formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp)
+    )
     root = beam.Pipeline(options=pipeline_options([]))
     build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job)
     graph = root.to_runner_api().components.transforms.values()
