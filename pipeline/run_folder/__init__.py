@@ -1,1 +1,1 @@
-"""The output folder: file names, lock, records, ledger, resume, commit."""
+"""Manages the output folder: file names, lock, records, ledger, resume and commit."""

@@ -1,4 +1,7 @@
-"""The ledger: the counts that must add up before a run is called complete."""
+"""Adds up the receipts of a run into the ledger, and checks it.
+
+A run counts as complete only if the counts in its ledger add up.
+"""
 
 import itertools
 from collections import Counter
@@ -11,19 +14,19 @@ from transforms.write_part import written_of
 
 
 class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sums over parts.
+    """The totals of a run, summed over its parts.
 
     Attributes:
-        rows: Rows read.
-        joined: Rows in parts.
+        rows: Rows that were read.
+        joined: Rows that were written to parts.
         dead: Dead letters by reason code.
-        blank: Lines that are not rows.
-        read_bytes: Bytes of the sources, decompressed.
+        blank: Blank lines, which are not rows.
+        read_bytes: Bytes of the sources after decompression.
         written_bytes: Bytes of the parts.
-        parts: Parts.
-        shuffled_bytes: Bytes that crossed the join: receipts and predictions.
-        replayed: Rows in parts that were dead letters until they were replayed.
-        filled: Joined rows that have the default of a field, by field.
+        parts: The number of parts.
+        shuffled_bytes: Bytes of receipts and predictions that passed through the join.
+        replayed: Rows in parts that were dead letters before a replay.
+        filled: Joined rows in which a field has its default, by field.
     """
 
     rows: Count
@@ -39,12 +42,12 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def bad(self) -> int:
-        """Dead letters."""
+        """The number of dead letters."""
         return sum(self.dead.values())
 
 
 def total(parts: Iterable[PartReceipt]) -> Totals:
-    """Adds up receipts."""
+    """Adds up receipts into totals."""
     dead: Counter[str] = Counter()
     filled: Counter[str] = Counter()
     rows = joined = blank = read = written = count = shuffled = replayed = 0
@@ -66,10 +69,10 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:
-    """Sources and their receipts, in order of position.
+    """Yields each source with its receipts, in order of their position in the source.
 
     Args:
-        parts: Receipts; those of a source follow each other.
+        parts: The receipts. Those of one source must follow each other.
     """
     for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
         yield path, sorted(receipts, key=lambda part: part.chunk.number)
@@ -82,14 +85,14 @@ def problems(
     written: Mapping[str, int],
     unit: Unit,
 ) -> Iterator[str]:
-    """Why a run is not complete; nothing if it is.
+    """Yields the reasons why a run is not complete; none if it is complete.
 
     Args:
-        planned: The sources as they were before the run.
-        now: The sources as they are after it, by path.
-        parts: The receipts, those of a source following each other.
-        written: Sizes of the files in the output folder, by name.
-        unit: Of positions in the sources.
+        planned: The sources, as they were before the run.
+        now: The sources after the run, by path.
+        parts: The receipts. Those of one source must follow each other.
+        written: The files in the output folder: name -> size in bytes.
+        unit: The unit of positions in the sources.
     """
     before = {source.path: source for source in planned}
     unread = dict(before)
@@ -118,7 +121,7 @@ def _changed(path: str, before: Source | None, now: Source | None, end: int, uni
 
 
 def gaps(path: str, receipts: Sequence[PartReceipt], unit: Unit) -> list[str]:
-    """Where the chunks of a source do not follow each other; nothing if they do."""
+    """Returns the first place where the chunks of a source have a gap or overlap; an empty list if there is none."""
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
     if numbers != list(range(chunks[0].parts)):

@@ -1,7 +1,7 @@
-"""One run at a time in an output folder.
+"""Locks an output folder, so that only one run at a time writes to it.
 
-On this machine's file systems the system itself holds the lock, and lets go when its holder dies, however that
-happens. In Google Cloud Storage an object stands for it, which its holder changes every minute.
+On this machine's file systems, the operating system holds the lock. It releases the lock when the holder dies,
+whatever the cause. In Google Cloud Storage the lock is an object, which its holder updates every minute.
 """
 
 import _thread
@@ -23,22 +23,25 @@ from transforms.errors import RunError, UsageError
 from transforms.storage import files, objects
 
 BEAT_SECONDS = 60.0
-HOLDER = b'{"host": '  # what the text of a holder begins with
-DEAD = datetime.timedelta(minutes=10)  # without a beat, by the store's clock and that of who looks
+HOLDER = b'{"host": '  # the first bytes of a lock file that has a holder
+DEAD = datetime.timedelta(minutes=10)  # since the last update; compares the store's clock with this machine's
 
 
 @contextlib.contextmanager
 def locked(output: str) -> Iterator[Callable[[], None]]:
-    """Holds a folder as long as the context; makes the folder, and takes it away again where it stayed empty.
+    """Locks a folder while the context is open.
 
-    Gives a function for who is about to call the folder's content a result: it raises a RunError if another run has
-    taken the folder over, or if that cannot be found out.
+    Creates the folder if it is missing, and removes it at the end if it is still empty.
 
     Args:
-        output: A folder, here or in Google Cloud Storage. Elsewhere nothing is held.
+        output: A folder on this machine or in Google Cloud Storage. On other storage there is no lock.
+
+    Yields:
+        A function to call before the run marks the folder's content as a result. It raises a RunError if another run
+        has taken the lock over, or if keyjoin cannot check this.
 
     Raises:
-        UsageError: Another run holds it; says which.
+        UsageError: Another run holds the lock; the message names its process.
     """
     if files.is_local(output):
         path = files.below(output, LOCK)
@@ -67,7 +70,7 @@ def _made(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # something was written there
+        with contextlib.suppress(OSError):  # a folder is not empty
             for empty in made:
                 os.rmdir(empty)
 
@@ -75,17 +78,17 @@ def _made(folder: str) -> Iterator[None]:
 def _take(path: str, output: str) -> Any:
     while True:
         lock = fasteners.InterProcessLock(path)
-        lock.lockfile = _open(path)  # else it follows links
+        lock.lockfile = _open(path)  # the open of fasteners would follow links
         try:
             if not lock.acquire(blocking=False):
                 lock.lockfile.close()
                 holder = files.read_small(path)
                 if holder is None:
-                    continue  # it has just ended
+                    continue  # the holder has just ended
                 raise _refused(output, holder.decode(errors="replace"))
         except threading.ThreadError as error:
             raise UsageError(f"--output {output} cannot be locked: {error}; choose another file system") from error
-        # Who held it before may have taken the file away in between: then this is a lock on nothing.
+        # The former holder may have deleted the file after it was opened here. Then this lock protects nothing: retry.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock.lockfile.fileno()), os.stat(path)):
                 break
@@ -107,7 +110,10 @@ def _open(path: str) -> IO[bytes]:
 
 
 def _is_ours(file: IO[bytes]) -> bool:
-    """Whether a lock is empty or begins as a holder's text does, and has no other name: else it is not overwritten."""
+    """Tells whether keyjoin may overwrite a lock file.
+
+    It may if the file is empty or begins as a holder's text does, and if the file has no second name (hard link).
+    """
     file.seek(0)
     found = file.read(len(HOLDER))
     return os.fstat(file.fileno()).st_nlink == 1 and found.strip(b"\0") == HOLDER[: len(found.strip(b"\0"))]
@@ -116,14 +122,17 @@ def _is_ours(file: IO[bytes]) -> bool:
 def _let_go(lock: Any, path: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # while it is held, see `_take`
+            os.unlink(path)  # while the lock is held, see `_take`
     finally:
-        lock.lockfile.close()  # which unlocks it
+        lock.lockfile.close()  # this releases the lock
 
 
 @contextlib.contextmanager
 def _object(output: str) -> Iterator[Callable[[], None]]:
-    """An object that is made only if there is none: https://cloud.google.com/storage/docs/request-preconditions."""
+    """Locks by an object that is created only if it does not exist.
+
+    Source: https://cloud.google.com/storage/docs/request-preconditions.
+    """
     from apache_beam.io.gcp import gcsio
 
     path = files.join(output, LOCK)
@@ -144,14 +153,15 @@ def _object(output: str) -> Iterator[Callable[[], None]]:
 
 
 class _LostError(RunError):
-    """Another run has the lock now."""
+    """This run has lost the lock: the object was deleted, or another run took it over."""
 
 
 class _Held:
-    """The object of a lock. Its holder changes its metadata every minute: that its time shows, and makes no new object.
+    """The object of a lock.
 
-    All is done to the generation that was made here; so who has taken the lock over is left alone, and its former
-    holder finds out.
+    Its holder updates the object's metadata every minute. This renews the object's time and keeps its generation.
+    Every request names the generation that this holder wrote. If another run has taken the lock over, the request
+    fails: the new holder's object stays as it is, and the former holder detects the loss.
     """
 
     def __init__(self, blob: Any, path: str) -> None:
@@ -160,16 +170,17 @@ class _Held:
         self._one_at_a_time = threading.Lock()
 
     def take(self, output: str) -> None:
-        """Makes the object, or takes over that of a dead holder.
+        """Creates the object, or takes over the object of a dead holder.
 
         Raises:
-            UsageError: Its holder is alive.
+            UsageError: The holder is alive.
         """
         mine = _holder()
         while (found := self._write(mine, 0)) is None:
-            pass  # who had it has just ended
+            pass  # the former holder has just ended
         if found != mine and _is_dead(found, self._blob.updated):
-            # Of several who find it dead one succeeds, and none if it has just given a sign of life.
+            # If several runs find the holder dead, one of them succeeds. None succeeds if the holder has just updated
+            # the object.
             found = self._write(mine, self._blob.generation, self._blob.metageneration)
         if found != mine:
             until = (self._blob.updated + DEAD).isoformat(timespec="seconds")
@@ -181,7 +192,11 @@ class _Held:
             )
 
     def _write(self, mine: str, generation: int, metageneration: int | None = None) -> str | None:
-        """Writes the object if it is still that one; what it holds then, None if it is gone."""
+        """Writes the object if it still has the given generation; generation 0 means that it does not exist.
+
+        Returns:
+            The text of the object after that, which is `mine` if the write succeeded. None if the object is gone.
+        """
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         try:
@@ -189,16 +204,16 @@ class _Held:
         except PreconditionFailed:
             try:
                 self._blob.reload()
-                return str(self._blob.download_as_text())  # our own, if an answer was lost and the client asked again
+                return str(self._blob.download_as_text())  # `mine`, if a response was lost and the client retried
             except NotFound:
                 return None
         return mine
 
     def prove(self) -> None:
-        """Shows others that the holder is alive, and the holder that the lock is still its own.
+        """Updates the object. This shows other runs that the holder is alive, and checks that it still has the lock.
 
         Raises:
-            RunError: It is not, or the store cannot be asked.
+            RunError: The lock is lost, or the store cannot be reached.
         """
         from google.api_core.exceptions import NotFound, PreconditionFailed
         from google.cloud.storage.retry import DEFAULT_RETRY
@@ -218,7 +233,7 @@ class _Held:
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
-        """Proves it every minute; what cannot be proven is told, and a lock that is lost ends the run."""
+        """Calls `prove` every minute while the context is open. Warns of failures; a lost lock ends the run."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -228,7 +243,7 @@ class _Held:
                 except RunError as error:
                     warn(f"{error}")
                     if isinstance(error, _LostError) and not ended.is_set():
-                        _thread.interrupt_main()  # as Ctrl-C would
+                        _thread.interrupt_main()  # as Ctrl-C does
 
         thread = threading.Thread(target=beat, name="keyjoin-lock", daemon=True)
         thread.start()
@@ -239,10 +254,10 @@ class _Held:
             thread.join()
 
     def release(self) -> None:
-        """Takes the object away, if it is this run's still.
+        """Deletes the object if this run still holds the lock.
 
         Raises:
-            OSError: The store cannot be asked.
+            OSError: The object cannot be deleted.
         """
         from google.api_core.exceptions import PreconditionFailed
 
@@ -250,13 +265,13 @@ class _Held:
             try:
                 self._blob.delete(if_generation_match=self._blob.generation)
             except PreconditionFailed:
-                self._blob.reload()  # which finds none of this generation, where only the answer was lost
+                self._blob.reload()  # not found, so no error, if the delete succeeded and only its response was lost
                 raise
 
 
 def _holder() -> str:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    run = uuid.uuid4().hex  # tells two runs of one process apart
+    run = uuid.uuid4().hex  # distinguishes two runs of one process
     return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now, "run": run})
 
 

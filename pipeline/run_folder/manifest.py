@@ -1,7 +1,7 @@
-"""The manifest: the JSON record of a run; and `_SUCCESS`, which is written last.
+"""Writes and reads the manifest, which is the JSON record of a run, and `_SUCCESS`, which is written last.
 
-`_keyjoin/manifest.json` is as small for a million parts as for one: parts and sources are in files of their own, a
-line each, which are written and read without holding them all.
+The size of `_keyjoin/manifest.json` does not depend on the number of parts. Parts and sources are listed in two
+separate files, one a line. keyjoin writes and reads the list of parts without holding all of it in memory.
 """
 
 import hashlib
@@ -45,11 +45,11 @@ PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
 class Kept(NamedTuple):
-    """What a run chose, so that a resumed run does the same.
+    """The sizes that a run chose, so that a resumed run uses the same ones.
 
     Attributes:
-        batch_size: Rows of a call of the model.
-        chunk: How large chunks are.
+        batch_size: Most rows of one model call.
+        chunk: The size of a chunk.
     """
 
     batch_size: int
@@ -57,11 +57,13 @@ class Kept(NamedTuple):
 
 
 def settings(options: RunOptions, name: str) -> Settings:
-    """All that an output depends on except its sources, as far as it is known before the model is loaded.
+    """Collects the settings that an output depends on, as far as they are known before the model is loaded.
+
+    The sources are not among them.
 
     Args:
-        options: What was asked for.
-        name: The format of the input.
+        options: The options of the run.
+        name: The name of the input's format.
     """
     versions = {
         "keyjoin": VERSION,
@@ -79,12 +81,12 @@ def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        # The worker's image has TensorFlow without CUDA's kernels, which is a package of its own.
+        # The worker's image has TensorFlow without CUDA's kernels, which is a separate package.
         return importlib.metadata.version(f"{package}-cpu")
 
 
 def _module_versions(modules: Sequence[str]) -> dict[str, str]:
-    """The versions of the packages that modules are in; a module outside of any package has none."""
+    """Returns the versions of the packages that hold the modules. A module outside any package has no version."""
     if not modules:
         return {}
     packages = importlib.metadata.packages_distributions()
@@ -100,7 +102,7 @@ def with_contract(
     findings: Sequence[Finding],
     dependence: Dependence,
 ) -> LoadedSettings:
-    """Settings, with what is known of the model once it is loaded."""
+    """Adds the facts about the loaded model to the settings."""
     contract = handler.contract
     model = LoadedModel(
         path=before.model.path,
@@ -121,17 +123,20 @@ def with_contract(
 
 
 def kept_of(model: LoadedModel) -> Kept:
-    """The sizes that a run recorded of its model."""
+    """Returns the sizes that a run recorded with its model."""
     return Kept(model.batch_size, ChunkSize(model.chunk_bytes, model.chunk_rows))
 
 
 def planned_path(temp: str, digest: str) -> str:
-    """Where the list of planned sources is: under its sha256, so that `_keyjoin/job.json` never names another one."""
+    """Returns the path of the list of planned sources.
+
+    The list is named by its sha256, so `_keyjoin/job.json` never refers to the list of another run.
+    """
     return files.join(temp, PLANNED, f"{digest}.jsonl")
 
 
 def begin(output: str, settings: LoadedSettings, sources: Iterable[Source]) -> None:
-    """Writes what is about to run; with `_keyjoin/job.json` the folder is marked as a run's output."""
+    """Records the run that is about to start. `_keyjoin/job.json` marks the folder as the output of a run."""
     listed = b"".join(msgspec.json.encode(source._asdict()) + b"\n" for source in sources)
     digest = hashlib.sha256(listed).hexdigest()
     _write_anew(planned_path(files.join(output, TEMP), digest), listed)
@@ -144,9 +149,9 @@ def _fields(settings: LoadedSettings) -> dict[str, Any]:
 
 
 def read_planned(temp: str, job: Job) -> list[Source] | None:
-    """The planned sources of an unfinished run, by its `_keyjoin/job.json`; None if their list is not there whole."""
+    """Reads the planned sources that `_keyjoin/job.json` refers to; None if their list is missing or not whole."""
     path = planned_path(temp, job.sources_sha256)
-    found = files.read_small(path, sys.maxsize)  # a line a source, of which there may be millions
+    found = files.read_small(path, sys.maxsize)  # one line for each source; there may be millions
     if found is None or hashlib.sha256(found).hexdigest() != job.sources_sha256:
         return None
     return list(read_sources(path))
@@ -164,21 +169,22 @@ def commit(
     mark: str | None,
     keep: bool = False,
 ) -> None:
-    """Writes what came of a run: parts, sources, the manifest, then `_SUCCESS` with the manifest's sha256.
+    """Records the result of a run: the lists of parts and of sources, the manifest, then `_SUCCESS`.
 
-    Killed before `_SUCCESS`, the run is unfinished, and all of its parts are found done; killed after it, it is
-    complete, whatever is left of `_keyjoin/job.json` and the temporary folder.
+    `_SUCCESS` holds the manifest's sha256. If the run is killed before `_SUCCESS` is written, it is unfinished, and a
+    resumed run finds all parts finished. If it is killed after that, it is complete, even if `_keyjoin/job.json` and
+    the temporary folder are still there.
 
     Args:
         output: Output folder.
-        settings: All else that the output comes of, see `with_contract`, and what was replayed.
+        settings: The settings that the output depends on, see `with_contract`, and the replays.
         sources: The input files.
-        skipped: Files that are no data by their names.
+        skipped: Input files that were skipped because their names mark them as no data.
         totals: The ledger.
-        seconds: What it took.
-        success: Whether no limit was exceeded.
-        mark: The name of the file that is written last; None if there is none.
-        keep: Whether what is needed to go on stays, see `clear`.
+        seconds: The duration of the run.
+        success: Whether no error limit is exceeded.
+        mark: The name of the file that is written last; None to write no such file.
+        keep: Whether to keep the files that a resume needs, see `clear`.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
     listed = {name: Listed(bytes=made.bytes, crc32c=f"{made.checksum:08x}") for name, made in written.items()}
@@ -196,38 +202,41 @@ def commit(
         write_mark(files.join(output, mark), success_of(text))
     if keep:
         return
-    # What came of the run stands whether or not they go.
+    # The result is already recorded, so a failure to remove these files is only a warning.
     with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
 
 
 def write_mark(path: str, text: bytes) -> None:
-    """Writes `_SUCCESS`, or what stands for it.
+    """Writes `_SUCCESS`, or `_keyjoin/ready` for a staged result.
 
     Raises:
-        RunError: It cannot be written, and is not there.
+        RunError: The file cannot be written, and is not there.
     """
     try:
         files.write_whole(path, [text])
     except RunError:
-        # The error is no proof that it is not there, and if it is, the run is complete.
+        # The file may be there in spite of the error. If it is, the run is complete.
         if files.read_small(path) != text:
             raise
 
 
 def clear(output: str) -> None:
-    """Removes what is needed only to go on: first what says that there is something to go on from, then that."""
+    """Removes the files that only a resume needs.
+
+    `_keyjoin/job.json` marks a run that can be resumed, so it is removed before the temporary folder.
+    """
     files.delete_tree(files.join(output, JOB))
     files.delete_tree(files.join(output, TEMP))
 
 
 def success_of(text: bytes) -> bytes:
-    """What stands in `_SUCCESS` beside a manifest of that text."""
+    """Returns the content of `_SUCCESS` for a manifest with the given text."""
     return records.as_text({"manifest_sha256": hashlib.sha256(text).hexdigest()})
 
 
 def is_complete(output: str, mark: str = SUCCESS) -> bool:
-    """Whether a folder has a `_SUCCESS`, or what stands for it, and it is that of its manifest."""
+    """Tells whether a folder has the file `mark`, such as `_SUCCESS`, and that file matches the manifest."""
     success = files.read_small(files.join(output, mark))
     if success is None:
         return False
@@ -236,9 +245,9 @@ def is_complete(output: str, mark: str = SUCCESS) -> bool:
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
-    """Writes the lists of parts and of sources, a line each, from the receipts in a run's temporary folder."""
+    """Writes the lists of parts and of sources, one a line, from the receipts in a run's temporary folder."""
     by_path = {source.path: source for source in planned}
-    sources: list[bytes] = []  # no more than the plan holds anyhow; parts are never held
+    sources: list[bytes] = []  # as many as the plan already holds in memory; the parts are never all held
 
     def parts() -> Iterator[bytes]:
         for path, receipts in ledger.by_source(read_receipts(temp)):
@@ -246,12 +255,12 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
             sources.append(msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(totals)}))
             yield from map(encode, receipts)
 
-    lists = {PARTS: parts(), SOURCES: sources}  # in this order: the first fills the second
+    lists = {PARTS: parts(), SOURCES: sources}  # in this order: writing the parts fills `sources`
     return {name: files.write_whole(files.join(output, name), files.in_blocks(made)) for name, made in lists.items()}
 
 
 def read_sources(path: str) -> Iterator[Source]:
-    """The sources in a file, a line each, as `_keyjoin/sources.jsonl` has them.
+    """Reads sources from a file with one source a line, such as `_keyjoin/sources.jsonl`.
 
     Raises:
         RunError: A line is damaged.
@@ -260,18 +269,21 @@ def read_sources(path: str) -> Iterator[Source]:
 
 
 def decode_source(line: bytes) -> Source:
-    """The source of a line.
+    """Decodes the source of a line.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The line holds no source.
     """
-    totals = frozenset(ledger.Totals.__struct_fields__)  # which the lines of `_keyjoin/sources.jsonl` have besides
+    totals = frozenset(ledger.Totals.__struct_fields__)  # also in each line of `_keyjoin/sources.jsonl`
     fields = {name: value for name, value in decode_object(line).items() if name not in totals}
     made: Source = to_record(Source, fields)
     return made
 
 
 def _write_anew(path: str, text: bytes) -> None:
-    """Writes a file unless it is there: on an object store a write that fails may cost what was there before."""
+    """Writes a file unless it already has the given text.
+
+    The check avoids needless writes: on an object store, a failed write may destroy the earlier content.
+    """
     if files.read_small(path, len(text)) != text:
         files.write_whole(path, [text])

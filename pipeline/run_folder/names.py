@@ -1,7 +1,7 @@
-"""The names of a run's files, relative to its output folder.
+"""Defines the names of a run's files, relative to its output folder.
 
-All that is not a part and not `_SUCCESS` lies in one folder, `_keyjoin`: a plain glob such as `out/*.jsonl` does not
-look into folders, and Spark, Hive and Beam readers skip names with a leading underscore.
+All files except the parts and `_SUCCESS` are in one folder, `_keyjoin`, so that readers of the parts skip them. A plain
+glob such as `out/*.jsonl` does not look into folders. Spark, Hive and Beam skip names with a leading underscore.
 """
 
 import re
@@ -17,27 +17,28 @@ PARTS = f"{OWN}/parts.jsonl"
 SOURCES = f"{OWN}/sources.jsonl"
 TRACEBACK = f"{OWN}/error.txt"
 
-# In TEMP: the planned sources, named by their sha256; what receipts and chunks call their folders is theirs.
+# Folders in TEMP. PLANNED has the lists of planned sources, each named by its sha256. The modules of receipts and of
+# chunks, `transforms.write_receipts` and `transforms.split_into_chunks`, name their own folders.
 PLANNED = "sources"
-CLAIMS = "claims"  # which job does a run, by the run's id
-NEXT = "next"  # a new result of a complete output, see `pipeline.run_folder.replace`
-MODEL = "model"  # a model for workers that cannot read the one that was given
+CLAIMS = "claims"  # which job executes a run, by the run's id
+NEXT = "next"  # a new result that will replace a complete output, see `pipeline.run_folder.replace`
+MODEL = "model"  # a copy of the model, for workers that cannot read the given one
 
-# In TEMP/NEXT: written last, as SUCCESS is in the output.
+# In TEMP/NEXT: the file that is written last, as SUCCESS is in the output.
 READY = f"{OWN}/ready"
 
 FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, TRACEBACK, READY)
-# What marks a folder as an output of keyjoin up to version 0.1, which kept its files beside the parts.
+# Files that mark an output of keyjoin up to version 0.1, which kept its own files beside the parts.
 OLDER = ("_job.json", "_manifest.json")
 PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")
-# What `transforms.storage.files.write_whole` writes to before a file gets its name.
+# Temporary names: `transforms.storage.files.write_whole` writes to one before the file gets its final name.
 UNFINISHED = re.compile(r"(^|/)_[^/]+\.[0-9a-f]{32}\.tmp$")
-# What is there before a run has written anything that would mark the folder as its own.
+# Files that a run may write before the first file that marks the folder as its own.
 BEFORE_ALL = re.compile(rf"^{LOCK}$|^{TEMP}/({PLANNED}|receipts|lists|spill)/")
 
 
 def is_ours(name: str) -> bool:
-    """Whether a run writes files of such a name, relative to the output folder.
+    """Tells whether a run writes files of the given name, relative to the output folder.
 
     >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_keyjoin/temp/x"), is_ours("_keyjoin/dead_letters/x")
     (True, True, False)
@@ -46,17 +47,17 @@ def is_ours(name: str) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file lies in the folder for what is gone after the run."""
+    """Tells whether a file is in the temporary folder, which is removed after the run."""
     return name.startswith(f"{TEMP}/")
 
 
 def is_part(name: str) -> bool:
-    """Whether a file has the name of a part, or of a part's dead letters."""
+    """Tells whether a file has the name of a part, or of a part's dead letters."""
     return PART.search(name) is not None
 
 
 def whole_name(name: str) -> str:
-    """What the file of an unfinished write was to be called; of every other file its own name.
+    """Returns the final name that an unfinished file was meant for; for every other file its own name.
 
     >>> whole_name("sub/_a-00000-of-00001.jsonl.0123456789abcdef0123456789abcdef.tmp")
     'sub/a-00000-of-00001.jsonl'
@@ -66,7 +67,9 @@ def whole_name(name: str) -> str:
 
 
 def without_number(name: str) -> str:
-    """The name of a part, receipt or dead letter file without the number of its chunk: the same for a whole source.
+    """Removes the chunk's number from the name of a part, receipt or dead letter file.
+
+    The result is the same for all chunks of a source.
 
     >>> without_number("sub/a-00000-of-00001.jsonl.gz")
     'sub/a.jsonl.gz'
@@ -75,7 +78,9 @@ def without_number(name: str) -> str:
 
 
 def is_inside(name: str) -> bool:
-    """Whether the name of a part, as a list of parts has it, leads to nowhere but the run's own parts.
+    """Tells whether a name from a list of parts can only be one of the run's own parts.
+
+    Such a name does not lead out of the output folder, nor into `_keyjoin`.
 
     >>> [is_inside(f"{folder}a-00000-of-00001.jsonl") for folder in ("", "sub/", "../", "/", "sub/../../", "_keyjoin/")]
     [True, True, False, False, False, False]
@@ -85,10 +90,10 @@ def is_inside(name: str) -> bool:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file has the name of one whose writer was killed: it never got the name that it was meant for."""
+    """Tells whether a file has a temporary name: its writer was killed before the file got its final name."""
     return UNFINISHED.search(name) is not None
 
 
 def is_nothing(name: str) -> bool:
-    """Whether a file is of a run that was killed before it had begun."""
+    """Tells whether a file can be left by a run that was killed before it had begun."""
     return BEFORE_ALL.search(name) is not None or is_unfinished(name)

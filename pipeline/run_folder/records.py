@@ -1,7 +1,8 @@
-"""Encodes and decodes the records of a run as types: `_keyjoin/job.json` and `_keyjoin/manifest.json`.
+"""Encodes and decodes the records of a run, `_keyjoin/job.json` and `_keyjoin/manifest.json`, as typed structs.
 
-Decoding is strict: a file in an output folder may have been edited, cut, or written by somebody else. What is not
-exactly a record of this version raises a ValueError, so no field is looked up by its name anywhere else.
+Decoding is strict, because a file in an output folder may be edited, cut off, or written by another program. A text
+that is not exactly a record of this version raises a ValueError. Other modules use the structs, and look up no field
+by its name.
 """
 
 import dataclasses
@@ -33,7 +34,7 @@ RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
 Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Status = Literal["complete", "over the error limit"]
-OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit; there is no `_SUCCESS`
+OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit allows; there is no `_SUCCESS`
 COMPLETE: Status = "complete"
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
 ChunkBytes = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
@@ -41,15 +42,15 @@ ChunkRows = Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_BYTES)]
 
 
 class OtherVersionError(ValueError):
-    """A record of another version of keyjoin."""
+    """The record was written by another version of keyjoin."""
 
 
 class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all records have in common."""
+    """The base of all records: immutable, and without unknown fields."""
 
 
 class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
-    """What feeds a model input, see `transforms.records.Feature`."""
+    """The record of a feature that feeds a model input, see `transforms.records.Feature`."""
 
     dtype: str
     shape: tuple[Count | None, ...]
@@ -64,11 +65,11 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":
-        """The record of a feature."""
+        """Makes the record of a feature."""
         return cls(**{name: value for name, value in feature._asdict().items() if name != "name"})
 
     def feature(self, name: str) -> Feature:
-        """The feature of an input."""
+        """Makes the feature that feeds the input `name`."""
         return Feature(name, **msgspec.structs.asdict(self))
 
 
@@ -85,7 +86,7 @@ class Op(_Strict, frozen=True, kw_only=True):
 
 
 class Ops(_Strict, frozen=True, kw_only=True):
-    """What a model does besides computing."""
+    """The ops of a model that do more than compute, and the verdict on them."""
 
     verdict: Literal["computes only", "allowed", "warned"]
     policy: Literal["deny", "warn", "allow"] | None
@@ -103,28 +104,28 @@ class BatchDependence(_Strict, frozen=True, kw_only=True):
 
 
 class ModelFiles(_Strict, frozen=True, kw_only=True):
-    """Which model it is."""
+    """The path of a model, and the sha256 of its files."""
 
     path: str
     sha256: Sha256
 
 
 class UsedModel(ModelFiles, frozen=True, kw_only=True):
-    """A model, and what feeds it."""
+    """A model, and the features that feed its inputs."""
 
     inputs: dict[str, Fed]
 
 
 class LoadedModel(UsedModel, frozen=True, kw_only=True):
-    """A model, and how it is called.
+    """A loaded model, and how it is called.
 
     Attributes:
-        ops: What it does besides computing.
-        signature: Its signature.
+        ops: Its ops that do more than compute.
+        signature: The name of its signature.
         key_input: The input that takes the key, or None.
-        key_outputs: Output that gives the key back -> whether only its last column does.
-        predictions: Output -> field.
-        batch_size: Rows that a model call sees at most.
+        key_outputs: Output that returns the key -> whether only its last column is the key.
+        predictions: Output -> field of the output row.
+        batch_size: Most rows of one model call.
     """
 
     ops: Ops
@@ -140,13 +141,13 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
 
 
 class Run(_Strict, frozen=True, kw_only=True):
-    """What tells a run on another runner from other runs of its folder.
+    """Identifies a run on a remote runner among the runs of its folder.
 
     Attributes:
-        id: Also in the graph of the run, and a label of its job.
-        name: Of its job, on Dataflow.
-        project: Where the job is, on Dataflow.
-        region: The same.
+        id: The run's id. The graph of the run holds it too, and the job has it as a label.
+        name: The name of the job, on Dataflow.
+        project: The project of the job, on Dataflow.
+        region: The region of the job, on Dataflow.
     """
 
     id: RunId
@@ -166,13 +167,15 @@ class Replay(_Strict, frozen=True, kw_only=True):
 
 
 class Settings(_Strict, frozen=True, kw_only=True):
-    """All that an output depends on except its sources, as far as it is known before the model is loaded.
+    """The settings that an output depends on, as far as they are known before the model is loaded.
+
+    The sources are not among them.
 
     Attributes:
         options: The options of the run.
         format: The format of the input.
         model: The model.
-        versions: keyjoin, Python, and the packages that the output depends on.
+        versions: The versions of keyjoin, Python, and the packages that the output depends on.
     """
 
     options: RunOptions
@@ -182,55 +185,55 @@ class Settings(_Strict, frozen=True, kw_only=True):
 
 
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
-    """The settings once the model is loaded, the replays so far, and which run it is if another runner runs it."""
+    """The settings with the loaded model, the replays so far, and the identity of a run on a remote runner."""
 
     model: LoadedModel
     run: Run | None = None
     replays: tuple[Replay, ...] = ()
 
     def settings(self) -> "LoadedSettings":
-        """Nothing but the settings of a record."""
+        """Returns only the settings of a record."""
         return LoadedSettings(**{name: getattr(self, name) for name in LoadedSettings.__struct_fields__})
 
 
 class Job(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
-    """`_keyjoin/job.json`: a run that has begun.
+    """`_keyjoin/job.json`, the record of a run that has begun.
 
     Attributes:
-        sources_sha256: Of the list of planned sources, which also names the list.
+        sources_sha256: The sha256 of the list of planned sources, which is also the name of the list.
     """
 
     sources_sha256: Sha256
 
 
 class Listed(_Strict, frozen=True, kw_only=True):
-    """Size and crc32c of a list."""
+    """The size of a list in bytes, and its crc32c in hexadecimal digits."""
 
     bytes: Count
     crc32c: Crc32c
 
 
 class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources": SOURCES}):
-    """The lists beside a manifest."""
+    """The lists of parts and of sources beside a manifest."""
 
     parts: Listed
     sources: Listed
 
     def items(self) -> Iterator[tuple[str, Written]]:
-        """Their names, and what was written."""
+        """Yields the name of each list, with its size and checksum."""
         for name, listed in ((PARTS, self.parts), (SOURCES, self.sources)):
             yield name, Written(listed.bytes, int(listed.crc32c, 16))
 
 
 class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
-    """`_keyjoin/manifest.json`: a run that has ended.
+    """`_keyjoin/manifest.json`, the record of a run that has ended.
 
     Attributes:
         status: `complete`, or `over the error limit` for a run with more bad rows than its limit.
         totals: The ledger.
-        files: The lists.
-        skipped: Files that are no data by their names.
-        seconds: Duration of the run.
+        files: The lists of parts and of sources.
+        skipped: Input files that were skipped because their names mark them as no data.
+        seconds: The duration of the run.
     """
 
     status: Status
@@ -244,33 +247,33 @@ Record = TypeVar("Record", Job, Manifest)
 
 
 def to_json(value: Any) -> Any:
-    """A record, or a part of one, as dicts, lists and plain values."""
+    """Converts a record, or a part of one, to dicts, lists and plain values."""
     return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=_encode_other)))
 
 
 def encode(record: Job | Manifest) -> bytes:
-    """The text of a record's file."""
+    """Encodes a record as the text of its file."""
     return as_text({VERSION_FIELD: SCHEMA_VERSION, **to_json(record)})
 
 
 def as_text(document: dict[str, Any]) -> bytes:
-    """JSON as keyjoin writes it into files of their own."""
+    """Encodes JSON as the text of a whole file."""
     return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
 
 
 def decode(text: bytes, kind: type[Record]) -> Record:
-    """The record of a text.
+    """Decodes the record of a text.
 
     Raises:
-        OtherVersionError: It is a record of another version of keyjoin.
-        ValueError: It is none.
+        OtherVersionError: The text is a record of another version of keyjoin.
+        ValueError: The text is no record.
     """
     if len(text) > files.SMALL_BYTES:
         raise ValueError(f"it has more than {files.SMALL_BYTES:,} bytes, and no run writes so many")
     try:
         document = json.loads(text, parse_constant=_refuse)
         version = document.pop(VERSION_FIELD, None) if isinstance(document, dict) else None
-        if type(version) is not int:  # nor a bool
+        if type(version) is not int:  # `isinstance` would accept a bool
             raise ValueError(f"it has no {VERSION_FIELD}")
         if version != SCHEMA_VERSION:
             raise OtherVersionError(f"it has {VERSION_FIELD} {version}, not {SCHEMA_VERSION}")
@@ -291,10 +294,10 @@ _NAMES: Mapping[type, str] = {Job: JOB, Manifest: MANIFEST}
 
 
 def read(output: str, kind: type[Record]) -> Record | None:
-    """The record of an output folder, None if there is none.
+    """Reads the record of an output folder; None if there is none.
 
     Raises:
-        RunError: It is damaged, or of another version of keyjoin.
+        RunError: The record is damaged, or another version of keyjoin wrote it.
     """
     path = files.join(output, _NAMES[kind])
     text = files.read_small(path)
@@ -309,7 +312,10 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _check_options(options: RunOptions, given: dict[str, Any]) -> None:
-    """Refuses options that no command line gives: of the right types, but out of range or in another spelling."""
+    """Refuses options that no command line gives.
+
+    Their types are right, but a value is out of range, or is spelled as keyjoin never spells it.
+    """
     unknown = given.keys() - {field.name for field in dataclasses.fields(RunOptions)}
     if unknown:
         raise ValueError(f"there is no option {min(unknown)}")
@@ -321,7 +327,7 @@ def _check_options(options: RunOptions, given: dict[str, Any]) -> None:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Refuses what cannot be a word of a command line, and so no path."""
+    """Refuses texts that cannot be a word of a command line, and so cannot be a path."""
     for word in words:
         if "\0" in word:
             raise ValueError(f"{word!r} has a NUL character")

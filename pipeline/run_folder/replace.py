@@ -1,11 +1,12 @@
-"""Replaces an output: a new result is written to a folder of its own, and put in place once it is whole.
+"""Replaces a complete output: puts a new result in place once it is whole.
 
-What is complete stays complete meanwhile. Only the folder `_keyjoin/temp/next` changes; it holds the files that the
-output will have and does not have yet, beside lists and a manifest of all files that it will have. `_keyjoin/ready` is
-written there last. From then on every command on the output first does the rest, as often as need be:
+The run writes the new result to a separate folder, `_keyjoin/temp/next`, and the output stays complete meanwhile. The
+folder holds the new files that the output does not have yet. It also holds lists and a manifest of all files of the new
+result. The run writes `_keyjoin/ready` there last. From then on every command on the output first does these steps, and
+repeats them if it was killed:
 
-    `_SUCCESS` goes -> files are put in place -> those that only the former result lists go -> lists, manifest
-                    -> `_SUCCESS` -> `_keyjoin/ready` and the temporary folder go
+    remove `_SUCCESS` -> put files in place -> remove files that only the former result lists -> write lists, manifest
+                      -> write `_SUCCESS` -> remove `_keyjoin/ready` and the temporary folder
 """
 
 import contextlib
@@ -27,20 +28,20 @@ from transforms.write_receipts import read_list
 
 
 def is_ready(output: str) -> bool:
-    """Whether a new result is whole, and has to be put in place."""
+    """Tells whether a new result is whole, and has to be put in place."""
     return manifest.is_complete(staged(output).work, READY)
 
 
 class LostError(RunError):
-    """A file of a new result is not there any more."""
+    """A file of a new result is missing."""
 
 
 def finish_if_ready(output: str, *, overwrite: bool) -> bool:
-    """Puts a new result in place if an earlier command was killed meanwhile.
+    """Puts a new result in place if an earlier command was killed before it had done so.
 
     Args:
         output: The output folder.
-        overwrite: Whether a new result that has lost a file is given up, since a run starts anew.
+        overwrite: Whether to discard a new result that has lost a file, because the command starts a run anew.
 
     Returns:
         Whether there was something to put in place.
@@ -51,7 +52,7 @@ def finish_if_ready(output: str, *, overwrite: bool) -> bool:
     """
     if is_ready(output):
         with locked(output) as prove_lock:
-            if is_ready(output):  # still, now that nobody else can be at it
+            if is_ready(output):  # checked again under the lock: another command may have put it in place
                 say("resumes", "an interrupted command, whose new result is put in place")
                 try:
                     return finish(output, prove_lock)
@@ -63,7 +64,7 @@ def finish_if_ready(output: str, *, overwrite: bool) -> bool:
 
 
 def finish(output: str, prove_lock: Callable[[], None]) -> bool:
-    """Puts a new result in place, and removes what was needed for that.
+    """Puts a new result in place, and removes the files that were needed for that.
 
     Args:
         output: The output folder.
@@ -76,9 +77,9 @@ def finish(output: str, prove_lock: Callable[[], None]) -> bool:
         RunError: A file of the new result is lost, or cannot be written.
     """
     changed = put(output, prove_lock)
-    # The result stands whether or not they go.
+    # The result is in place, so a failure to remove these files is only a warning.
     with only_told(f"{output} keeps {TEMP} or unfinished files, which the same command removes"):
-        # Nobody else is at it: they are of an attempt that was killed.
+        # This command holds the lock, so unfinished files are left by an attempt that was killed.
         there = [name for name in files.list_below(output) if is_unfinished(name)]
         ours = leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else []
         files.delete_files(output, ours)
@@ -87,10 +88,17 @@ def finish(output: str, prove_lock: Callable[[], None]) -> bool:
 
 
 def put(output: str, prove_lock: Callable[[], None] = lambda: None) -> bool:
-    """Puts a new result in place; several may do so, one after another or at once, and nothing is removed for them.
+    """Puts a new result in place.
+
+    Several processes may do this one after another or at once, so it removes none of the files that they need for it;
+    `clear` does.
+
+    Args:
+        output: The output folder.
+        prove_lock: Raises a RunError if another run has taken the folder over.
 
     Returns:
-        Whether it was not in place.
+        Whether the result was not in place before.
 
     Raises:
         RunError: A file of the new result is lost, or cannot be written.
@@ -115,14 +123,14 @@ def put(output: str, prove_lock: Callable[[], None] = lambda: None) -> bool:
 
 
 def clear(output: str) -> None:
-    """Removes what was needed to put a new result in place."""
-    for name in (JOB, READY):  # in this order: without either nothing is there to resume
+    """Removes the files that were needed to put a new result in place."""
+    for name in (JOB, READY):  # in this order: a job without READY counts as an unfinished run
         files.delete_tree(files.join(staged(output).work, name))
     manifest.clear(output)
 
 
 def _put_files(output: str, work: str) -> None:
-    """Puts parts and dead letters in place, and deletes those that only the former result lists."""
+    """Puts parts and dead letters in place, and deletes the files that only the former result lists."""
     new, there = files.list_below(work), files.list_below(output)
 
     def put_one(pair: tuple[str, files.Written]) -> str:
@@ -137,7 +145,7 @@ def _put_files(output: str, work: str) -> None:
     listed = (pair for part in read_list(files.join(work, PARTS)) for pair in written_of(part))
     named = set(in_threads(put_one, listed))
     if PARTS in there:
-        # No run wrote a part of another name: somebody has changed the list.
+        # `is_inside` skips names that no run gives a part: the list was edited.
         parts = (part for part in read_list(files.join(output, PARTS)) if is_inside(part.chunk.part))
         former = (name for part in parts for name, _ in written_of(part))
         files.delete_files(output, (name for name in former if name not in named))

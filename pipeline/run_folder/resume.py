@@ -1,17 +1,17 @@
-"""What an earlier run left in the output folder, and whether this one may go on from it.
+"""Detects what an earlier run left in the output folder, and decides whether this run may resume it.
 
-A folder is in one of these states; each step of a run leads from one to another in a single file operation:
+A folder is in one of these states. Each step of a run changes the state by a single file operation:
 
     nothing      -> `_keyjoin/job.json` is written            -> unfinished
     unfinished   -> `_SUCCESS` is written                     -> complete
-    unfinished   -> too many bad rows: `_keyjoin/job.json` goes -> committed
+    unfinished   -> too many bad rows: `_keyjoin/job.json` is removed -> committed
     committed    -> `_keyjoin/job.json` is written            -> unfinished
-    complete     -> in `_keyjoin/temp/next` `_keyjoin/ready` is written -> ready
-    ready        -> `_SUCCESS` is written, `_keyjoin/ready` goes -> complete
+    complete     -> `_keyjoin/ready` is written in `_keyjoin/temp/next` -> ready
+    ready        -> `_SUCCESS` is written, `_keyjoin/ready` is removed -> complete
 
-What is complete stays complete until a new result is whole: `--overwrite`, `--incremental` and a replay write to the
-folder `_keyjoin/temp/next`, which is in one of the first three states itself. A folder that is ready has a new result
-which is whole: every command puts it in place before anything else, see `pipeline.run_folder.replace`.
+A complete output stays complete until a new result is whole. Until then `--overwrite`, `--incremental` and a replay
+write to the folder `_keyjoin/temp/next`, which itself is in one of the first three states. A folder that is ready has a
+new result which is whole. Every command puts it in place before anything else, see `pipeline.run_folder.replace`.
 """
 
 import enum
@@ -42,13 +42,13 @@ from transforms.threads import in_threads
 from transforms.write_part import written_of
 from transforms.write_receipts import LISTS, RECEIPTS, decode, read_list, write_receipt
 
-# All other versions are of code that the bytes of a part come from, model libraries among it.
+# The code of all other recorded versions can change the bytes of a part. Model libraries are among it.
 NOT_COMPARED = frozenset({"python", "apache-beam"})
 ANEW = "--overwrite starts anew"
 
 
 class Stage(enum.Enum):
-    """How far an earlier run came; the value says it."""
+    """How far an earlier run came; the value is the text for messages."""
 
     UNFINISHED = "is unfinished"
     COMMITTED = "has no _SUCCESS"
@@ -56,13 +56,13 @@ class Stage(enum.Enum):
 
 
 class Earlier(NamedTuple):
-    """What an earlier run left.
+    """An earlier run, as far as its files describe it.
 
     Attributes:
-        folder: Where.
+        folder: The folder that it wrote to.
         stage: How far it came.
-        record: Its `_keyjoin/job.json` if it was not finished, else its `_keyjoin/manifest.json`.
-        sources: What it was to read; None if it was killed before that was written.
+        record: Its `_keyjoin/job.json` if it is unfinished, else its `_keyjoin/manifest.json`.
+        sources: The sources that it planned to read; None if their list is missing or not whole.
     """
 
     folder: str
@@ -72,7 +72,7 @@ class Earlier(NamedTuple):
 
 
 def look(output: str) -> Earlier | None:
-    """What an earlier run left in a folder; None if nothing that one could go on from.
+    """Reads what an earlier run left in a folder; None if a run cannot continue from it.
 
     Raises:
         UsageError: A file of the earlier run is damaged.
@@ -96,10 +96,10 @@ def look(output: str) -> Earlier | None:
 
 
 class Start(NamedTuple):
-    """How a run starts.
+    """The start of a run.
 
     Attributes:
-        place: Where it writes.
+        place: The folders that it writes to.
         earlier: The run that it resumes, or whose output it adds to; None if it starts anew.
         known: The sources whose parts the output may hold.
     """
@@ -110,16 +110,16 @@ class Start(NamedTuple):
 
 
 def start(options: RunOptions, inputs: Inputs) -> Start:
-    """How a run starts, by what earlier ones left in its output.
+    """Decides how a run starts, by what earlier runs left in its output.
 
     Raises:
-        UsageError: A file of an earlier run is damaged, and is not to be overwritten.
+        UsageError: A file of an earlier run is damaged, and `--overwrite` is not given.
     """
     output = options.output
     earlier = _look_to_overwrite(output) if options.overwrite else look(output)
     known = (earlier and earlier.sources) or ()
     if earlier is None or earlier.stage is not Stage.COMPLETE:
-        # The same command may have been interrupted: then it is resumed.
+        # If an earlier attempt of the same --overwrite command was interrupted, the run resumes it.
         begun = earlier is not None and earlier.record.options.overwrite
         anew = options.overwrite and not (begun and _is_same(earlier, options, inputs))
         return Start(in_place(output), None if anew else earlier, known)
@@ -131,20 +131,20 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
 
 
 def is_same(options: RunOptions, inputs: Inputs) -> bool:
-    """Whether an output is of that command, and of nothing else."""
+    """Tells whether an output comes from this command, and no source is new or has changed since."""
     return _is_same(_look_to_overwrite(options.output), options, inputs)
 
 
 def unfinished(output: str) -> Earlier | None:
-    """The run that is to replace a complete output once it is whole; None if there is none."""
+    """Reads the unfinished run that will replace a complete output; None if there is none."""
     found = _look_to_overwrite(staged(output).work)
     if found is None or (isinstance(found.record, Manifest) and found.record.status == records.COMPLETE):
-        return None  # the latter is what a replay leaves that was killed before its last file
+        return None  # a complete record is left by a replay that was killed before it wrote its last file
     return found
 
 
 def _look_to_overwrite(folder: str) -> Earlier | None:
-    """As `look`; what is damaged is nothing."""
+    """Does the same as `look`, but returns None if a file is damaged."""
     try:
         return look(folder)
     except UsageError:
@@ -152,7 +152,7 @@ def _look_to_overwrite(folder: str) -> Earlier | None:
 
 
 def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bool:
-    """Whether an unfinished run is of that command, and of nothing else."""
+    """Tells whether an earlier run comes from this command, and no source is new or has changed since."""
     try:
         return earlier is not None and earlier.sources is not None and not check(earlier, options, inputs)
     except UsageError:
@@ -160,15 +160,15 @@ def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bo
 
 
 def _is_whole(job: bytes) -> bool:
-    """Whether `_keyjoin/job.json` was written to its end; an object store may keep what came of a write that failed.
+    """Tells whether `_keyjoin/job.json` was written to its end.
 
-    One that was not is of a run that had not begun.
+    An object store may keep a part of a failed write. The run of such a file had not begun.
     """
     try:
         json.loads(job)
     except ValueError:
         return False
-    except RecursionError:  # to its end, but not by keyjoin
+    except RecursionError:  # it is whole, but keyjoin did not write it
         pass
     return True
 
@@ -183,10 +183,10 @@ def _decoded(output: str, name: str, text: bytes, kind: type[records.Record]) ->
 
 
 def check_settings(earlier: Earlier, options: FolderOptions, settings: Settings) -> None:
-    """Whether a run has the settings of an earlier one, as far as they are known.
+    """Checks that a run has the settings of an earlier one, as far as they are known.
 
     Raises:
-        UsageError: The model, an option or a version is not what it was; says which, and how.
+        UsageError: The model, an option or a version has changed; the message says which, and how.
     """
     changed = list(differences(earlier.record, settings))
     if changed:
@@ -197,13 +197,13 @@ def check_settings(earlier: Earlier, options: FolderOptions, settings: Settings)
 
 
 def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]:
-    """Whether a run may go on from an earlier one, as far as it is known without the model.
+    """Checks that a run may resume an earlier one or add to it, as far as keyjoin knows this without loading the model.
 
     Returns:
-        Sources that are new since.
+        The sources that are new since the earlier run.
 
     Raises:
-        UsageError: The model, an option, a version or a source is not what it was; says which, and how.
+        UsageError: The model, an option, a version or a source has changed; the message says which, and how.
     """
     check_settings(earlier, options, inputs.settings)
     if earlier.sources is None:
@@ -223,7 +223,7 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
 
 
 def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
-    """How settings differ in what may change the output, such as `--batch_size was 1024, is now 512`."""
+    """Yields the differences that may change the output, such as `--batch_size was 1024, is now 512`."""
     asked, asks = (records.to_json(settings.options) for settings in (before, now))
     for name, flag in sorted(flags_of(RunOptions).items()):
         if not flag.may_change and asked[name] != asks[name]:
@@ -250,7 +250,7 @@ def _spelled(value: Any) -> str:
 
 
 def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator[str]:
-    """What can be told of changes without reading: sources that are gone, have another size, or another name."""
+    """Yields the changes that keyjoin detects without reading: a source is gone, or has another size or name."""
     there = {source.path: source for source in now}
     for old in before:
         new = there.get(old.path)
@@ -269,7 +269,10 @@ def changed_sources(before: Iterable[Source], now: Iterable[Source]) -> Iterator
 
 
 def _changed_rows(earlier: Earlier, inputs: Inputs) -> str | None:
-    """Reads sources again that were written since, as far as they were scored; says which has other rows."""
+    """Describes the first source whose scored rows have changed; None if there is none.
+
+    Reads only sources that were written since the earlier run, and only the chunks that it scored.
+    """
     before = {source.path: source.written for source in earlier.sources or ()}
     touched = {
         source.path: source
@@ -291,7 +294,7 @@ def _changed_rows(earlier: Earlier, inputs: Inputs) -> str | None:
 
 
 def _first_changed(source: Source, receipts: Iterable[PartReceipt], reader: Reader) -> Chunk | None:
-    """The first chunk of a source whose rows are not those that were scored."""
+    """Returns the first chunk of a source whose rows are not those that were scored; None if there is none."""
     with open_plain(source) as file:
         for part in sorted(receipts, key=lambda part: part.chunk.number):
             if checksum_now(file, part.chunk, reader) != part.input_checksum:
@@ -300,7 +303,7 @@ def _first_changed(source: Source, receipts: Iterable[PartReceipt], reader: Read
 
 
 def _receipts(earlier: Earlier, sources: Iterable[Source]) -> Iterator[PartReceipt]:
-    """Receipts that an earlier run left, at least those of some sources; those of a source follow each other."""
+    """Yields receipts of an earlier run, at least those of the given sources. Those of a source follow each other."""
     if earlier.stage is not Stage.UNFINISHED:
         yield from read_list(files.join(earlier.folder, PARTS))
         return
@@ -319,21 +322,23 @@ def _receipt(text: bytes | None) -> PartReceipt | None:
     try:
         return None if text is None else decode(text)
     except ValueError:
-        return None  # damaged: its chunk will be scored again
+        return None  # damaged: the run scores its chunk again
 
 
 def lost_parts(output: str) -> list[str]:
-    """Files that a complete run has listed, and that are not there in their size; their content is not read."""
+    """Lists the files of a complete run that are missing or have another size. Their content is not read."""
     there = files.list_below(output)
     listed = (pair for part in read_list(files.join(output, PARTS)) for pair in written_of(part))
     return [name for name, written in listed if there.get(name) != written.bytes]
 
 
 def clean(output: str) -> None:
-    """Removes what a run that was killed after its `_SUCCESS` has left, but no unfinished run that is to replace it.
+    """Removes the temporary files of a run that was killed after it wrote `_SUCCESS`.
+
+    Removes nothing if an unfinished run will replace the output.
 
     Raises:
-        UsageError: It is still there, and holds the folder.
+        UsageError: A run is still active, and holds the lock.
     """
     if own_names(output) & {JOB, TEMP, LOCK} and unfinished(output) is None:
         with locked(output):
@@ -349,15 +354,15 @@ def begin(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Makes a folder ready, so that it says what is going on in it, whenever this process is killed.
+    """Prepares a folder for a run. If this process is killed at any time, the folder's files still show its state.
 
     Args:
-        place: Where the run writes.
-        settings: What will run, see `pipeline.run_folder.manifest.begin`.
-        sources: What it will read.
-        earlier: What it goes on from; None if it starts anew.
+        place: The folders that the run writes to.
+        settings: The settings of the run, see `pipeline.run_folder.manifest.begin`.
+        sources: The sources that it will read.
+        earlier: The run that it resumes or adds to; None if it starts anew.
         there: Names of the files in the folder that the run writes to.
-        overwrite: Whether all else that an earlier run left in the output goes.
+        overwrite: Whether to remove all other files that an earlier run left in the output.
 
     Raises:
         RunError: The temporary folder is a link that leads out of the output, or a file cannot be written.
@@ -368,7 +373,7 @@ def begin(
             files.below(place.output, f"{TEMP}/{NEXT}/_")
             files.delete_tree(output)
     else:
-        # `_SUCCESS` goes first: from then on nobody takes what is there for a result.
+        # `_SUCCESS` is removed first: from then on no reader takes the folder for a result.
         files.delete_tree(files.join(output, SUCCESS))
     if earlier is None or earlier.sources is None:
         files.delete_tree(temp)
@@ -378,9 +383,9 @@ def begin(
         if earlier.stage is not Stage.UNFINISHED:
             _restore(files.join(earlier.folder, PARTS), temp)
     manifest.begin(output, settings, sources)
-    # From here on `_keyjoin/job.json` tells what the folder is; what else an earlier run wrote about itself can go.
+    # From here on `_keyjoin/job.json` describes the folder, so other records of an earlier run can be removed.
     if overwrite and earlier is None and not place.is_staged:
-        # These and no more: see `check_folder`. What has appeared since is not keyjoin's.
+        # Only the files that `check_folder` has accepted: keyjoin did not write files that appeared since.
         files.delete_files(output, [name for name in there if name not in (LOCK, JOB) and not is_temporary(name)])
         return
     stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK)]
@@ -388,6 +393,6 @@ def begin(
 
 
 def _restore(listed: str, temp: str) -> None:
-    """Writes a receipt beside each part again, from the list of a run that was committed."""
+    """Writes the receipt of each part again, from the list of parts of a committed run."""
     for _ in in_threads(lambda part: write_receipt(temp, part), read_list(listed)):
         pass

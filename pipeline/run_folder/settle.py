@@ -1,4 +1,4 @@
-"""Ends a run: adds up its receipts, holds the error limits, checks its files, and records and reports the result."""
+"""Ends a run: adds up its receipts, checks error limits and files, and records and reports the result."""
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from transforms.write_receipts import read_list, read_receipts
 
 
 class IfExceeded(enum.Enum):
-    """What becomes of a result with more bad rows than an error limit allows."""
+    """What keyjoin does with a result that has more bad rows than an error limit allows."""
 
     RECORD = "the manifest has it, and there is no `_SUCCESS`"
     REPLACE = "it replaces the earlier result, which was over a limit, too"
@@ -32,11 +32,11 @@ class IfExceeded(enum.Enum):
 
 
 class Settled(NamedTuple):
-    """The end of a run.
+    """The outcome of a run.
 
     Attributes:
         totals: The ledger.
-        exceeded: The error limit that is exceeded; None if there is none.
+        exceeded: The error limit that the run exceeds; None if there is none.
     """
 
     totals: ledger.Totals
@@ -54,20 +54,22 @@ def settle(
     if_exceeded: IfExceeded = IfExceeded.RECORD,
     keep: bool = True,
 ) -> Settled:
-    """Ends a run whose parts are written: receipts, totals, error limits, ledger, lists and manifest, `_SUCCESS`.
+    """Ends a run whose parts are written.
 
-    Each run and each replay ends here: on this machine, and in the last step of a graph on a remote runner.
+    Adds up the receipts, checks the error limits and the ledger, and writes the lists, the manifest and `_SUCCESS`.
+    Every run and every replay ends here: on this machine, or in the last step of a graph on a remote runner.
 
     Args:
-        place: Where the run writes.
-        settings: All else that the output comes of; the options have the error limits and the input.
-        sources: The input files as they were before the run.
-        seconds: What it took.
-        prove_lock: Raises a RunError if another run has taken the folder over. It is called last before the commit,
-            because adding up the receipts of many parts takes minutes.
-        now: What the input is after it; None to look that up.
-        if_exceeded: What becomes of the result if an error limit is exceeded.
-        keep: Whether the files that a later attempt needs stay. They stay anyway until a result is put in place.
+        place: The folders that the run writes to.
+        settings: The settings of the run. Their options have the error limits and the input.
+        sources: The input files, as they were before the run.
+        seconds: The duration of the run.
+        prove_lock: Raises a RunError if another run has taken the folder over. `settle` calls it right before the
+            commit, because adding up the receipts of many parts takes minutes.
+        now: The input after the run; None to look it up.
+        if_exceeded: What to do with the result if an error limit is exceeded.
+        keep: Whether to keep the files that a later attempt needs. A new result within the error limits keeps them in
+            any case until it is put in place.
 
     Raises:
         RunError: The ledger does not add up, the input cannot be looked up, or a file cannot be written.
@@ -102,11 +104,11 @@ def conclude(place: Place, settled: Settled, name: str, seconds: float, *, resum
     """Prints the result of a run, after it was settled or stopped early.
 
     Args:
-        place: Where the run wrote.
-        settled: Its end.
-        name: The format of its input.
-        seconds: What it took.
-        resumed: Whether earlier attempts had done some of it; None if that is not known.
+        place: The folders that the run wrote to.
+        settled: The outcome of the run.
+        name: The name of its input's format.
+        seconds: The duration of the run.
+        resumed: Whether earlier attempts had done a part of the run; None if that is not known.
 
     Raises:
         RunError: An error limit is exceeded.
@@ -124,10 +126,10 @@ def conclude(place: Place, settled: Settled, name: str, seconds: float, *, resum
 
 
 def _look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
-    """What the input is now that it was read, see `sources.refresh`.
+    """Looks up the input again after the run has read it, see `sources.refresh`.
 
     Raises:
-        RunError: Some pattern matches nothing any more, or cannot be looked up.
+        RunError: A pattern matches nothing any more, or cannot be looked up.
     """
     try:
         return refresh(patterns, planned)
@@ -136,7 +138,7 @@ def _look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
 
 
 def over_error_limit(place: Place, exceeded: ExceededLimit) -> RunError:
-    """The error of a run with more bad rows than a limit allows: what was exceeded, and what to do."""
+    """Makes the error of a run with too many bad rows. It says which error limit is exceeded, and what to do."""
     output, dead = place.output, files.join(place.work, DEAD_LETTERS)
     if place.is_staged:
         return RunError(
@@ -156,21 +158,21 @@ def over_error_limit(place: Place, exceeded: ExceededLimit) -> RunError:
 
 
 def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source], unit: Unit) -> list[str]:
-    """Compares sources and parts with the receipts.
+    """Compares the sources and the parts with the receipts.
 
     Returns:
-        Files of an earlier attempt that no receipt names.
+        Unexpected files of an earlier attempt: no receipt names them.
 
     Raises:
-        RunError: The ledger does not add up.
+        RunError: The ledger does not add up, or another unexpected file has the name of a part.
     """
     temp, written = place.temp, files.list_below(place.work)
-    # Parts that are to stay as they are lie in the output still.
+    # Parts that the new result keeps unchanged are still in the output folder.
     both = {**files.list_below(place.output), **written} if place.is_staged else written
     found = ledger.problems(sources, now, read_receipts(temp), both, unit)
     first = next(found, None)
     if first is not None:
-        others = sum(1 for _ in found)  # Counted, not kept: there may be one for each of a million parts.
+        others = sum(1 for _ in found)  # Counted and not kept: there may be one for each of a million parts.
         more = f" (and {others} more)" if others else ""
         raise RunError(
             f"the ledger does not add up: {first}{more}; no _SUCCESS was written: give the same command again, which "

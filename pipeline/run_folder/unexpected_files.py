@@ -1,4 +1,7 @@
-"""Refuses an output folder before a run if something in it, or around it, is not keyjoin's to read or to replace."""
+"""Refuses an output folder before a run if keyjoin must not read or replace the files in it.
+
+It also refuses an output inside the output of another run or around one, and sources whose files could not be written.
+"""
 
 import itertools
 import os
@@ -35,17 +38,17 @@ from transforms.write_receipts import LISTS, RECEIPTS
 
 FOLDERS = (OWN, TEMP, DEAD_LETTERS, *(f"{TEMP}/{name}" for name in (PLANNED, NEXT, MODEL, RECEIPTS, LISTS, SPILL)))
 MARKS = (JOB, MANIFEST, SUCCESS, *OLDER)
-SMALL_CHUNK = 1 << 16  # bytes; chunks that are smaller than this and than --chunk_bytes are not reckoned with
+SMALL_CHUNK = 1 << 16  # bytes; `_longest` assumes that no chunk is smaller than both this and --chunk_bytes
 OBJECT_NAME = 1024  # bytes: https://cloud.google.com/storage/docs/objects#naming
 
 
 def check_folder(options: FolderOptions, there: Iterable[str], sources: Sequence[Source], *, is_resumed: bool) -> None:
-    """Refuses a folder that holds what keyjoin did not write.
+    """Refuses a folder that holds files that keyjoin did not write.
 
     Args:
-        options: What was asked for.
+        options: The options of the command.
         there: Names of the files in the output folder.
-        sources: What will be read, and what earlier runs have read.
+        sources: The sources that the run will read, and those that earlier runs have read.
         is_resumed: Whether an earlier run is resumed or added to.
 
     Raises:
@@ -53,7 +56,7 @@ def check_folder(options: FolderOptions, there: Iterable[str], sources: Sequence
     """
     check_alone(options.output, there)
     names = [name for name in there if not is_nothing(name)]
-    if names == [JOB]:  # of a run that had not begun, if it is not whole
+    if names == [JOB]:  # if this file is not whole, its run had not begun
         return
     if names and not is_resumed and not options.overwrite:
         raise UsageError(
@@ -75,13 +78,13 @@ def check_folder(options: FolderOptions, there: Iterable[str], sources: Sequence
 
 
 def check_alone(output: str, there: Iterable[str]) -> None:
-    """Refuses an output that lies in the output of another run, or that holds one.
+    """Refuses an output that is inside the output of another run, or that holds one.
 
-    Each of the two would take files of the other for its own.
+    Each of the two runs would take files of the other for its own.
 
     Args:
-        output: Output folder.
-        there: Names of the files in it and below.
+        output: The output folder.
+        there: Names of the files in the folder and below.
 
     Raises:
         UsageError: It is refused.
@@ -100,7 +103,7 @@ def check_alone(output: str, there: Iterable[str]) -> None:
 
 
 def _above(output: str) -> Iterator[str]:
-    """The folders that an output lies in."""
+    """Yields the folders that an output is in, the nearest first."""
     if files.is_local(output):
         at = os.path.realpath(output)
         while (above := os.path.dirname(at)) != at:
@@ -116,12 +119,12 @@ def _is_there(path: str) -> bool:
         return os.path.lexists(path)
     try:
         return bool(files.stored(objects.look_up, objects.literal(path)))
-    except RunError:  # who may not look there may still have the folder itself
+    except RunError:  # a user without access to this folder may still have access to the output in it
         return False
 
 
 def of_sources(names: Collection[str], sources: Iterable[Source]) -> set[str]:
-    """Picks the files that are parts or dead letters of sources, whatever their number, finished or not.
+    """Selects the files that are parts or dead letters of sources, of any chunk number, finished or unfinished.
 
     Args:
         names: Files, relative to the output folder.
@@ -134,7 +137,7 @@ def of_sources(names: Collection[str], sources: Iterable[Source]) -> set[str]:
 
 
 def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
-    """Picks the unfinished files of a run whose process was killed.
+    """Selects the unfinished files of a run whose process was killed.
 
     Args:
         names: Files, relative to the output folder.
@@ -146,7 +149,7 @@ def leftovers(names: Iterable[str], sources: Iterable[Source]) -> list[str]:
 
 
 def _made_from(name: str) -> set[str]:
-    """Names of the sources (stem and suffix) whose part or dead letters a file can be."""
+    """Returns the names (stem and suffix) of the sources that a part or a dead letter file can come from."""
     whole = whole_name(name)
     if not is_part(whole):
         return set()
@@ -156,10 +159,12 @@ def _made_from(name: str) -> set[str]:
 
 
 def check_layout(output: str) -> None:
-    """Refuses an output of a version that kept its files beside the parts, which this one does not read or replace.
+    """Refuses an output of an older version, which kept its own files beside the parts.
+
+    This version neither reads nor replaces such an output.
 
     Raises:
-        UsageError: It is one.
+        UsageError: An older version wrote the output.
     """
     older = next((name for name in OLDER if _is_there(files.join(output, name))), None)
     if older is not None:
@@ -170,16 +175,16 @@ def check_layout(output: str) -> None:
 
 
 def check_files(output: str) -> set[str]:
-    """Refuses links, pipes, sockets and devices, and folders in the place of files, under any name that keyjoin uses.
+    """Refuses an output folder with a link, pipe, socket or device under any name that keyjoin uses.
 
-    A folder that holds one is refused as a whole, so that no command follows a link or waits for a pipe. So is an
-    output of an older version, see `check_layout`.
+    Also refuses a folder in the place of a file, and a file in the place of a folder. keyjoin refuses the whole output,
+    so that no command follows a link or waits for a pipe. For an output of an older version, see `check_layout`.
 
     Returns:
-        The folders below the output, relative to it; none in an object store.
+        The folders below the output, relative to it; an empty set in an object store.
 
     Raises:
-        UsageError: There is one, or a folder cannot be listed.
+        UsageError: The output is refused, or a folder cannot be listed.
     """
     check_layout(output)
     folders: set[str] = set()
@@ -198,7 +203,7 @@ def check_files(output: str) -> set[str]:
 
 
 def _scan(folder: str) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
-    """All that is in a folder and below: names relative to the folder. Links are not followed."""
+    """Yields each entry in a folder and below, with its name relative to the folder. Links are not followed."""
     left = [""]
     while left:
         below = left.pop()
@@ -220,9 +225,9 @@ def check_names(output: str, sources: Sequence[Source], chunk_bytes: int, folder
     """Refuses sources whose parts, receipts, dead letters or temporary files could not all be written.
 
     Args:
-        output: Output folder.
-        sources: What will be read.
-        chunk_bytes: About how large a chunk is.
+        output: The output folder.
+        sources: The sources that the run will read.
+        chunk_bytes: The approximate size of a chunk in bytes.
         folders: The folders below the output, see `check_files`.
 
     Raises:
@@ -245,7 +250,10 @@ def check_names(output: str, sources: Sequence[Source], chunk_bytes: int, folder
 
 
 def _longest(source: Source, chunk_bytes: int) -> Iterator[str]:
-    """The longest names that a source leads to, relative to the output folder: while its files are written."""
+    """Yields the longest names of files made from a source, relative to the output folder.
+
+    These are the temporary names that the files have while they are written.
+    """
     chunks = most_bytes([source]) // min(chunk_bytes, SMALL_CHUNK) + 1
     part = f"{source.stem}-{chunks:05d}-of-{chunks:05d}{source.suffix}"
     for name in (f"{TEMP}/{RECEIPTS}/{part}.json", letters_name(part)):
@@ -253,14 +261,14 @@ def _longest(source: Source, chunk_bytes: int) -> Iterator[str]:
 
 
 def _limits(output: str) -> tuple[int, int, str]:
-    """How many bytes the name of a file and a path may have, and the output as such a path begins."""
+    """Returns the most bytes of a file name, the most bytes of a path, and the output as such a path begins."""
     if not files.is_local(output):
         return OBJECT_NAME, OBJECT_NAME, output.partition("://")[2].partition("/")[2]
     there = os.path.realpath(output)
     place = there
     while not os.path.isdir(there):
         there = os.path.dirname(there)
-    # The limit of a path counts the zero at its end.
+    # The limit of a path includes the NUL byte at its end.
     return os.pathconf(there, "PC_NAME_MAX"), os.pathconf(there, "PC_PATH_MAX") - 1, place
 
 
@@ -284,7 +292,7 @@ def _check_clashes(output: str, sources: Sequence[Source], folders: Collection[s
 
 
 def _folders(sources: Iterable[Source]) -> set[str]:
-    """The folders that sources lie in, as the output has them too."""
+    """Returns the folders that the sources are in. The output has folders of the same names."""
     found: set[str] = set()
     for folder in {os.path.dirname(source.stem) for source in sources}:
         while folder and folder not in found:
@@ -294,7 +302,10 @@ def _folders(sources: Iterable[Source]) -> set[str]:
 
 
 def _without_root(folder: str) -> str:
-    """A folder below an output, relative to where the folders of its sources begin."""
+    """Returns a folder below an output, relative to the folder that repeats the folders of the sources.
+
+    Parts, receipts and dead letters each have such a folder.
+    """
     name = folder.removeprefix(f"{TEMP}/{NEXT}/")
     roots = (f"{TEMP}/{RECEIPTS}/", f"{DEAD_LETTERS}/")
     return next((name[len(root) :] for root in roots if name.startswith(root)), name)

@@ -1,4 +1,4 @@
-"""Refuses folders that cannot be written to, before anything is."""
+"""Refuses folders that cannot be written to, before a command writes anything."""
 
 import os
 
@@ -9,7 +9,7 @@ from transforms.storage import files
 
 
 def check_writable(output: str) -> None:
-    """Refuses an output folder that cannot be written to. A complete output need not be.
+    """Refuses an output folder that cannot be written to. A run whose output is already complete skips this check.
 
     Raises:
         UsageError: It is refused.
@@ -20,11 +20,11 @@ def check_writable(output: str) -> None:
 
 
 def check_changeable(run: str, verb: str) -> None:
-    """Refuses a run that is to be changed where its folder cannot be written to.
+    """Refuses to change a run whose folder cannot be written to.
 
     Args:
-        run: The folder.
-        verb: What is to be done with it, a command of keyjoin.
+        run: The folder of the run.
+        verb: The keyjoin command that changes the run, for the message.
 
     Raises:
         UsageError: It is refused.
@@ -38,13 +38,16 @@ def check_changeable(run: str, verb: str) -> None:
 
 
 def _not_writable(output: str) -> str | None:
-    """The output, its `_keyjoin`, or the nearest existing folder above, if it cannot be written to; None if all can."""
+    """Returns a folder that cannot be written to; None if all that are needed can be.
+
+    Needed are the output and its `_keyjoin`, or the nearest existing folder above each.
+    """
     needed = {nearest(folder) for folder in (output, files.join(output, OWN))} if files.is_local(output) else ()
     return next((folder for folder in sorted(needed) if not os.access(folder, os.W_OK | os.X_OK)), None)
 
 
 def nearest(output: str) -> str:
-    """The output, or the nearest folder above it that exists."""
+    """Returns the output if it exists, else the nearest existing folder above it."""
     there = output
     while there and not os.path.lexists(there):
         there = os.path.dirname(there)
