@@ -1,1 +1,1 @@
-"""The model of a run: its process, its fingerprint, its copy for workers, Keras export, adding a key."""
+"""Prepares and runs the model: process, sha256, copy for workers, Keras export, and adding a key."""

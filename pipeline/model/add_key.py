@@ -1,8 +1,8 @@
-"""A SavedModel's protocol buffer: reading it, putting a key into a signature, writing it.
+"""Reads and writes the protocol buffer of a SavedModel, and adds a key to a signature.
 
-The key is put into the stored graph instead of into a loaded model, because that is the one way for
-every model that TensorFlow Serving loads: `tf.saved_model.load` refuses those of the Keras 2 years
-with their optimizer, and TF1's have no functions to call. The weights stay the same bytes, and nothing
+The key is added to the stored graph and not to a loaded model, because only this works for every model
+that TensorFlow Serving loads. `tf.saved_model.load` refuses models of Keras 2 that were saved with their
+optimizer, and models of TF1 have no functions to call. The bytes of the weights stay the same, and nothing
 of the model is executed.
 """
 
@@ -19,7 +19,7 @@ Style = Literal["function", "functional"]
 FILES = ("saved_model.pb", "saved_model.pbtxt")
 PREDICTION = "prediction"
 PREDICTION_WITH_KEY = "prediction_with_key"
-# What float32 holds without rounding.
+# Dtypes whose values float32 holds without rounding.
 FLOATS = ("float32", "float16", "bfloat16")
 PREDICT_METHOD = "tensorflow/serving/predict"
 INIT_OP_SIGNATURE = "__saved_model_init_op"
@@ -27,10 +27,10 @@ INIT_OP_COLLECTION = "saved_model_main_op"
 
 
 def read(folder: str) -> Any:
-    """The SavedModel proto of a folder.
+    """Reads the SavedModel proto of a folder.
 
     Raises:
-        UsageError: The folder is not a SavedModel, or a damaged one.
+        UsageError: The folder is not a SavedModel, or the SavedModel is damaged.
     """
     from google.protobuf import message, text_format
     from tensorflow.core.protobuf import saved_model_pb2
@@ -52,7 +52,7 @@ def read(folder: str) -> Any:
 
 
 def write(saved: Any, folder: str) -> None:
-    """Writes the proto into a folder, in place of the one that is there; the same bytes each time."""
+    """Writes the proto into a folder and replaces the one there. The same proto always gives the same bytes."""
     for name in FILES:
         if os.path.exists(path := os.path.join(folder, name)):
             os.unlink(path)
@@ -61,19 +61,19 @@ def write(saved: Any, folder: str) -> None:
 
 
 def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
-    """Puts a key into a signature, in place; the other signatures stay as they are.
+    """Adds a key to a signature of the proto, in place. The other signatures stay unchanged.
 
     Args:
-        saved: SavedModel proto.
-        model: Its path, for messages.
-        signature: Name of the signature.
-        style: How the key comes back: `function` as an output of its own, `functional` as the last column.
+        saved: The SavedModel proto.
+        model: The path of the model, for messages.
+        signature: The name of the signature.
+        style: How the model returns the key: `function` as a separate output, `functional` as the last column.
 
     Returns:
         The SignatureDef with the key.
 
     Raises:
-        UsageError: There is no such signature, it has a key, or its outputs do not fit the style.
+        UsageError: The signature does not exist, it already has a key, or its outputs do not fit the style.
     """
     graph = serving_graph(saved, model)
     definition = find_signature(graph, model, signature)
@@ -87,14 +87,14 @@ def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
     graph.graph_def.node.extend(nodes)
     definition.inputs[KEY].CopyFrom(key)
     _replace(definition.outputs, outputs)
-    # A classification or regression signature has prescribed outputs, which these no longer are.
+    # A classification or regression signature has prescribed outputs. With the key, the outputs differ from these.
     definition.method_name = PREDICT_METHOD
     _hide_objects(graph)
     return definition
 
 
 def serving_graph(saved: Any, model: str) -> Any:
-    """The graph that TensorFlow Serving picks: the one whose only tag is `serve`."""
+    """Returns the graph that TensorFlow Serving picks: the one whose only tag is `serve`."""
     tags = [sorted(graph.meta_info_def.tags) for graph in saved.meta_graphs]
     if ["serve"] not in tags:
         raise UsageError(f"{model} has no graph for serving, with the tag serve; it has {tags}; export it again")
@@ -102,15 +102,15 @@ def serving_graph(saved: Any, model: str) -> Any:
 
 
 def find_signature(graph: Any, model: str, signature: str) -> Any:
-    """The SignatureDef that can get a key.
+    """Returns the SignatureDef that the key can be added to.
 
     Args:
-        graph: MetaGraphDef proto.
-        model: Its path, for messages.
-        signature: Name of the signature.
+        graph: The MetaGraphDef proto.
+        model: The path of the model, for messages.
+        signature: The name of the signature.
 
     Raises:
-        UsageError: There is no such signature, or it has a key.
+        UsageError: The signature does not exist, or it already has a key.
     """
     known = sorted(name for name in graph.signature_def if not name.startswith("__"))
     if signature not in known:
@@ -125,7 +125,7 @@ def find_signature(graph: Any, model: str, signature: str) -> Any:
 
 
 def _outputs_beside_key(definition: Any, model: str) -> dict[str, Any]:
-    """The model's own outputs: a single one is called `prediction`, several keep their names."""
+    """Returns the model's own outputs. A single output is renamed to `prediction`; several outputs keep their names."""
     outputs = _copies(definition.outputs)
     if len(outputs) == 1:
         return {PREDICTION: outputs.popitem()[1]}
@@ -135,7 +135,7 @@ def _outputs_beside_key(definition: Any, model: str) -> dict[str, Any]:
 
 
 def _single_prediction(definition: Any, model: str) -> Any:
-    """The output that the key can become a column of."""
+    """Returns the single output that the key can become a column of."""
     import tensorflow as tf
 
     names = sorted(definition.outputs)
@@ -159,9 +159,9 @@ def _single_prediction(definition: Any, model: str) -> Any:
 
 
 def _pass_key(scope: str) -> tuple[list[Any], Any, Any]:
-    """The tutorial's `add_key`: the nodes, the key's input and its output.
+    """Makes the tutorial's `add_key`: the nodes, the key's input and the key's output.
 
-    The output is a node of its own, because a session does not fetch what it is fed.
+    The output is a separate node, because a session cannot fetch a tensor that it is fed.
     """
     import tensorflow as tf
 
@@ -172,7 +172,7 @@ def _pass_key(scope: str) -> tuple[list[Any], Any, Any]:
 
 
 def _concat_key(prediction: Any, scope: str) -> tuple[list[Any], Any, Any]:
-    """The tutorial's wrapper model: the nodes, the key's input and the output with both."""
+    """Makes the tutorial's wrapper model: the nodes, the key's input, and the output with prediction and key."""
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph, tf.name_scope(scope):
@@ -197,7 +197,7 @@ def _tensor_info(tensor: Any) -> Any:
 
 
 def _free_scope(nodes: Iterable[Any]) -> str:
-    """A name scope that no node is in."""
+    """Returns a name scope that no node is in."""
     taken = {node.name.partition("/")[0] for node in nodes}
     return next(scope for n in range(len(taken) + 1) if (scope := f"keyjoin_{n}") not in taken)
 
@@ -209,16 +209,16 @@ def _replace(outputs: Any, by: Mapping[str, Any]) -> None:
 
 
 def _copies(infos: Any) -> dict[str, Any]:
-    """Messages of their own: those in a proto's map end with it."""
+    """Copies the messages of a proto's map. The messages in the map become invalid when the map is cleared."""
     return {name: type(info).FromString(info.SerializeToString()) for name, info in infos.items()}
 
 
 def _hide_objects(graph: Any) -> None:
-    """Makes `tf.saved_model.load` take the graph, which has the key, instead of the objects, which have not.
+    """Makes `tf.saved_model.load` read the graph, which has the key, and not the objects, which do not.
 
-    It then takes every signature for a function of its inputs, which the one that holds the op that
-    initializes tables is not where a vocabulary file feeds it. TensorFlow's loaders all look for that op
-    in the collection next.
+    The loader then treats every signature as a function of its inputs. This is wrong for the signature with
+    the op that initializes tables, if a vocabulary file feeds the op. So the signature is removed, and the op
+    goes to the collection, where all of TensorFlow's loaders look for it next.
     """
     graph.ClearField("object_graph_def")
     if INIT_OP_SIGNATURE in graph.signature_def:

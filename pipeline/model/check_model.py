@@ -1,4 +1,4 @@
-"""Which model it is, and what it does besides computing: checked before it is loaded, told, and kept."""
+"""Identifies a model by its sha256 before it is loaded, copies it, and reports its ops that do more than compute."""
 
 import hashlib
 import os
@@ -19,28 +19,28 @@ SHOWN = 10
 
 
 def loading(options: ModelOptions, cores: int = ONE_CORE) -> Loading:
-    """How the model of some options is loaded.
+    """Makes the arguments of loading a model from the options of a command.
 
     Args:
-        options: The command's.
-        cores: On how many a call may compute.
+        options: The options of the command.
+        cores: The number of cores that a model call may use.
     """
     libraries, constants = options.model_libraries, tuple(options.constant.items())
     return Loading(options.signature, options.model_ops, cores, libraries, constants, options.tf32)
 
 
 def identify(model: str, pinned: str | None) -> str:
-    """The sha256 of a model, which is the one that it has to be.
+    """Computes the sha256 of a model, and checks it against the expected one.
 
     Args:
-        model: SavedModel folder or `.keras` file.
-        pinned: The sha256 that it has to have, if one was given.
+        model: A SavedModel folder or a `.keras` file.
+        pinned: The sha256 that the model has to have; None accepts any.
 
     Raises:
-        UsageError: It is another model, none, or cannot be read.
+        UsageError: The sha256 is another one, the path is no model, or the model cannot be read.
     """
     if files.is_local(model) and not (model.endswith(KERAS) and os.path.isfile(model)):
-        check_folder(model)  # before all of some other folder is read
+        check_folder(model)  # before every file of a folder that is no model is read
     try:
         found = fingerprint(model)
     except OSError as error:
@@ -54,11 +54,11 @@ def identify(model: str, pinned: str | None) -> str:
 
 
 def fingerprint(model: str) -> str:
-    """sha256 over a model's files: their names and contents, in order of name.
+    """Computes the sha256 over the names and contents of a model's files, in order of name.
 
     Raises:
-        UsageError: One of them is no regular file.
-        OSError: One cannot be read.
+        UsageError: A file is no regular file.
+        OSError: A file cannot be read.
     """
     digest = hashlib.sha256()
     for name, path in files_of(model):
@@ -72,10 +72,10 @@ def fingerprint(model: str) -> str:
 
 
 def files_of(model: str) -> Iterator[tuple[str, str]]:
-    """Names and paths of a model's files, in order of name; the name of a single file is a dot.
+    """Yields names and paths of a model's files, in order of name. If the model is a single file, its name is a dot.
 
     Raises:
-        UsageError: One of them is no regular file, or lies outside of the model by its name.
+        UsageError: A file is no regular file, or its name leads out of the model.
     """
     return _local(model) if files.is_local(model) else _stored(model)
 
@@ -83,7 +83,7 @@ def files_of(model: str) -> Iterator[tuple[str, str]]:
 def _stored(model: str) -> Iterator[tuple[str, str]]:
     names = files.list_below(model)
     outside = next((name for name in names if ".." in name.split("/")), None)
-    if outside is not None:  # an object can be called so, and would be copied to outside of the model's folder
+    if outside is not None:  # an object can have such a name, and its copy would be outside of the model's folder
         raise UsageError(f"{files.join(model, outside)} lies outside of the model by its name; remove it from there")
     yield from ((name, files.join(model, name)) for name in names) if names else [(".", model)]
 
@@ -96,7 +96,7 @@ def _local(model: str) -> Iterator[tuple[str, str]]:
 
 
 def _files(model: str) -> Iterator[str]:
-    """The files of a folder, also behind links to folders, since TensorFlow follows them; no folder twice."""
+    """Yields the files of a folder. It follows links to folders, as TensorFlow does, and visits no folder twice."""
     seen = set()
     for folder, folders, names in os.walk(model, onerror=_refuse, followlinks=True):
         seen.add(os.path.realpath(folder))
@@ -108,11 +108,11 @@ def copy(path: str, target: str) -> None:
     """Copies a file, or a folder and all below it, to this machine or from it.
 
     Args:
-        path: A file or a folder.
-        target: What it is called there.
+        path: The file or the folder.
+        target: The path of the copy.
 
     Raises:
-        RunError: It cannot be copied, or what was read is not what the file system has.
+        RunError: It cannot be copied, or its content on the file system is not the content that was copied.
     """
     for name, source in files_of(path):
         place = target if name == os.curdir else files.join(target, *name.split("/"))
@@ -132,12 +132,15 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _refuse(error: OSError) -> None:
-    """What `os.walk` calls with an error, which it would keep to itself: a sha256 of some of the files is none."""
+    """Raises an error of `os.walk`, which would ignore it and skip the folder.
+
+    A sha256 over only some of the files would not identify the model.
+    """
     raise UsageError(f"{error.filename} cannot be listed: {error}; see that it can be read") from error
 
 
 def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:
-    """Says on standard error what a model does besides computing; nothing if the policy allows it."""
+    """Warns on standard error of ops that do more than compute. Prints nothing if the policy allows such ops."""
     if policy == ALLOW:
         return
     for finding in findings[:SHOWN]:
@@ -147,7 +150,7 @@ def warn(model: str, findings: Sequence[Finding], policy: str | None) -> None:
 
 
 def document(findings: Sequence[Finding], policy: str | None) -> dict[str, Any]:
-    """What a model does besides computing, as the manifest and `inspect --json` have it."""
+    """Makes the record of ops that do more than compute, for the manifest and `inspect --json`."""
     return {
         "verdict": "computes only" if not findings else "allowed" if policy == ALLOW else "warned",
         "policy": policy,

@@ -1,4 +1,4 @@
-"""Isolation: a model whose process is started again when it ends, so that a crash costs the call and not the run."""
+"""Runs a model in a process that restarts when it ends, so that a crash costs one call and not the run."""
 
 import functools
 import signal
@@ -15,37 +15,38 @@ if TYPE_CHECKING:
     from transforms.saved_model.loader import Loading
     from transforms.saved_model.model import Model
 
-# Halving a batch down to a row takes up to 26 of them. A start takes seconds: a model that crashes whatever it
-# is called with should not take the night.
+# Bisecting a batch down to a row takes up to 26 crashes. After each crash, a start takes seconds. The limit stops a
+# model that crashes on every call before it takes the whole night.
 MOST_CRASHES = 60
 
 
 class Isolated:
-    """Calls a model in a process that is started again when it ends. Thread-safe.
+    """Calls a model in a process that restarts when it ends. Thread-safe.
 
-    Which call ended it, if several were going on, only the caller can find out: by making them one by one.
+    If several calls were running when the process ended, this class does not know which of them ended it. The caller
+    can detect it by repeating the calls one by one.
     """
 
     def __init__(self, owner: ModelProcess, folder: str, loading: "Loading", timeout: float | None) -> None:
-        """Takes what starts, and what is loaded there each time.
+        """Stores the process, and the model that it loads after each start.
 
         Args:
             owner: The process.
-            folder: A SavedModel.
-            loading: How it is loaded.
-            timeout: Seconds after which a call ends the process; None waits for ever.
+            folder: The folder of a SavedModel.
+            loading: How to load the model.
+            timeout: Seconds after which a call without an answer ends the process; None waits without a limit.
         """
         self._process, self._timeout = owner, timeout
         self._load = functools.partial(owner.load, folder, loading, timeout)
         self._changing = threading.Lock()
-        self._model: Model | None = None  # None until it is loaded, again after each end
+        self._model: Model | None = None  # None before it is loaded, and again after each end of the process
         self._crashes = 0  # since the last answer
 
     def load(self) -> "Model":
         """Loads the model.
 
         Raises:
-            UsageError: There is no SavedModel, or no such signature.
+            UsageError: The folder is no SavedModel, or the signature does not exist.
             RunError: The process ended.
         """
         from transforms.saved_model.model import Model
@@ -56,12 +57,12 @@ class Isolated:
     def __call__(
         self, *arrays: "npt.NDArray[Any]", outputs: Sequence[str] | None = None
     ) -> "Sequence[npt.NDArray[Any]]":
-        """Calls the model, for all of its outputs or some.
+        """Calls the model, for all of its outputs or for the given ones.
 
         Raises:
-            CrashError: The process ended meanwhile.
+            CrashError: The process ended during the call.
             TimeoutExceededError: The model did not answer in time.
-            RunError: The process ended too often, or did not come up again.
+            RunError: The process ended too often, or did not restart.
         """
         model = self._running()
         try:
@@ -90,7 +91,11 @@ class Isolated:
             return self._model
 
     def _end(self, model: "Model") -> int | None:
-        """Ends the process, starts it anew, and gives the exit code, to the first of the calls that were going on."""
+        """Ends the process and starts it anew, once for all calls that were running.
+
+        Returns:
+            The exit code, for the first of these calls; None for the others.
+        """
         with self._changing:
             if self._model is not model:
                 return None
@@ -100,7 +105,7 @@ class Isolated:
 
 
 def _how(code: int | None) -> str:
-    """How a process ended, by its exit code.
+    """Describes how a process ended, by its exit code.
 
     >>> _how(-6), _how(-9), _how(3)
     (' with SIGABRT', ' with SIGKILL, as when memory runs out', ' with exit code 3')
@@ -115,24 +120,27 @@ def _how(code: int | None) -> str:
 
 @functools.cache
 def shared(folder: str, loading: "Loading") -> "Model":
-    """The model in this process's own model process, loaded there once."""
+    """Returns the model, loaded once in this process's own model process."""
     return process().load(folder, loading)
 
 
 @functools.cache
 def isolated(folder: str, loading: "Loading", timeout: float | None) -> "Model":
-    """The same, in a process that is started again when it ends."""
+    """Does the same as `shared`, but the model's process restarts when it ends."""
     return Isolated(process(), folder, loading, timeout).load()
 
 
 def forget() -> None:
-    """Has models loaded anew, in a process that runs: an earlier command may have found others at their places."""
+    """Makes later calls load their models anew, in a process that runs.
+
+    An earlier command may have loaded other models from the same paths.
+    """
     process().ensure()
     _clear()
 
 
 def renew() -> None:
-    """Has models loaded anew, in the state that they were saved in; those that were loaded are dropped."""
+    """Drops the loaded models. Later calls load them anew, in the state in which they were saved."""
     process().ensure()
     process().unload()
     _clear()

@@ -11,7 +11,8 @@ from typing import Any
 FLAG = "--custom_objects"
 CONFIGURATION = "config.json"  # in a `.keras` file
 MAIN = "__main__"
-# How safe mode says what it refuses: a word of that -> what stands in the layer's configuration.
+# REQUESTED and FILE match safe mode's message about what it refuses. MARKS: a word of this message -> a text in the
+# configuration of the refused layer.
 REQUESTED = re.compile("Requested the (?P<what>.*?) ?[.] This carries a potential risk")
 FILE = re.compile("Vocabulary file: '(.*?)'")
 MARKS = {
@@ -22,18 +23,18 @@ MARKS = {
 UNKNOWN = re.compile("Could not locate (?P<kind>class|function) '(?P<name>[^']*)'")
 NO_PACKAGE = re.compile("because its parent module (?P<package>[^. ]+)[^ ]* cannot be imported")
 TORCH, JAX = "TorchModuleWrapper", ("JaxLayer", "FlaxLayer")
-GRAPH_NODE = re.compile(r"\{\{.*?\}\}")  # where TensorFlow says that an error is from
+GRAPH_NODE = re.compile(r"\{\{.*?\}\}")  # the node of the graph in which TensorFlow raised an error
 EXPORT = "export it yourself with model.export(FOLDER) and give that folder"
 
 
 def explain(shown: str, path: str, error: Exception, modules: Sequence[str]) -> str:
-    """Why a file cannot be exported, and what to do.
+    """Makes the message that says why a file cannot be exported, and what to do.
 
     Args:
-        shown: Its path, for the message.
-        path: Its path.
-        error: What Keras raised.
-        modules: The modules with custom objects that were imported.
+        shown: The path of the file, for the message.
+        path: The path of the file, to open it.
+        error: The error that Keras raised.
+        modules: The imported modules with custom objects.
     """
     layers = list(_layers(_configuration(path)))
     return (
@@ -45,7 +46,7 @@ def explain(shown: str, path: str, error: Exception, modules: Sequence[str]) -> 
 
 
 def _configuration(path: str) -> Any:
-    """What a file says of its layers; None if it cannot be read, which Keras's own error tells."""
+    """Reads the configuration of the layers; None if it cannot be read. Keras's own error then says why."""
     try:
         with zipfile.ZipFile(path) as archive:
             return json.loads(archive.read(CONFIGURATION))
@@ -54,7 +55,7 @@ def _configuration(path: str) -> Any:
 
 
 def _layers(value: Any) -> Iterator[dict[str, Any]]:
-    """The layers of a configuration, those inside of a layer before it."""
+    """Yields the layers of a configuration. The layers inside a layer come before that layer."""
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _layers(inner)
     if isinstance(value, dict) and isinstance(value.get("config"), dict) and "class_name" in value:
@@ -66,7 +67,7 @@ def _named(layer: dict[str, Any]) -> str:
 
 
 def _other_backend(shown: str, layers: Sequence[dict[str, Any]]) -> str | None:
-    """The layer that TensorFlow cannot run, or not without a package that is missing."""
+    """Explains a layer that TensorFlow cannot run, or cannot run without a missing package; None if there is none."""
     for layer in layers:
         if layer["class_name"] == TORCH:
             return (
@@ -82,7 +83,7 @@ def _other_backend(shown: str, layers: Sequence[dict[str, Any]]) -> str | None:
 
 
 def _unsafe(shown: str, layers: Sequence[dict[str, Any]], error: Exception) -> str | None:
-    """What Keras's safe mode refuses, and in which layer; None if the error is another one."""
+    """Explains what Keras's safe mode refuses, and in which layer; None if the error is another one."""
     refused = REQUESTED.search(" ".join(str(error).split()))
     if refused is None:
         return None
@@ -98,7 +99,7 @@ def _unsafe(shown: str, layers: Sequence[dict[str, Any]], error: Exception) -> s
 
 
 def _unknown(shown: str, layers: Sequence[dict[str, Any]], error: Exception, modules: Sequence[str]) -> str | None:
-    """The class or function that Keras does not know, and how it gets to know it."""
+    """Explains which class or function Keras does not know, and how to define it; None if the error is another one."""
     package = NO_PACKAGE.search(str(error))
     if package:
         name = package["package"].replace("_", "-")
@@ -122,7 +123,7 @@ def _unknown(shown: str, layers: Sequence[dict[str, Any]], error: Exception, mod
 
 
 def _other(shown: str, error: Exception) -> str:
-    # Keras puts the whole configuration before the cause.
+    # The message of Keras has the whole configuration before the cause.
     cause = GRAPH_NODE.sub("", str(error).rpartition("Exception encountered:")[2])
     cause = " ".join(cause.split()) or type(error).__name__
     return (

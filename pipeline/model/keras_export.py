@@ -1,7 +1,8 @@
-"""A `.keras` file becomes a SavedModel: in a process of its own, with limits.
+"""Exports a `.keras` file to a SavedModel, in a separate process with resource limits.
 
-Loading such a file makes Python objects of what it says. Keras's safe mode refuses code in it, and had to be mended
-more than once, so what it may use up is limited besides. The process is no sandbox: it is this user's.
+Loading such a file creates the Python objects that it describes. Keras's safe mode refuses code in the file, but it had
+to be fixed more than once. So keyjoin also limits the resources of the process. The process is no sandbox: it has the
+rights of the user.
 """
 
 import importlib
@@ -25,22 +26,24 @@ from transforms.errors import UsageError
 from transforms.storage.paths import absolute
 
 KERAS = ".keras"
-# Where safe mode was last mended: 3.12 is mended as long as it serves Python 3.10, which 3.13 no longer does.
+# The releases with the last fix of safe mode. Keras 3.12 gets fixes as long as it supports Python 3.10; 3.13 does not
+# support Python 3.10.
 OLDEST = (3, 15, 1) if sys.version_info >= (3, 11) else (3, 12, 4)
-# Not -m, which would import what lies in the current folder first, whatever that is.
+# Not -m: Python would search the current folder first, and import any module there.
 CHILD = "import sys; sys.path[0] = sys.argv[1]; from pipeline.model.keras_export import main; main()"
 LOG, ANSWER = "log", "answer"
 REFUSED = 2
 
 
 class Limits(NamedTuple):
-    """What the process may use up; see setrlimit(2).
+    """The resources that the process may use; see setrlimit(2).
 
     Attributes:
-        seconds: Wall time.
-        cpu_seconds: Processor time, of all its threads.
-        memory: Bytes of data: what it asks for, not what it maps, of which TensorFlow maps a lot.
-        file: Bytes of any file that it writes.
+        seconds: Wall time in seconds.
+        cpu_seconds: Processor time of all its threads, in seconds.
+        memory: Bytes of data that the process allocates. Memory that it only maps does not count, because
+            TensorFlow maps a lot of it.
+        file: Most bytes of any one file that the process writes.
     """
 
     seconds: int
@@ -50,22 +53,23 @@ class Limits(NamedTuple):
 
     @classmethod
     def of(cls, size: int) -> "Limits":
-        """The limits for a file of so many bytes: about ten times what an honest one was seen to need."""
+        """Returns the limits for a file of `size` bytes: about ten times the measured need of a harmless file."""
         return cls(1800, 3600, (8 << 30) + 16 * size, (1 << 30) + 4 * size)
 
 
 def export_keras(path: str, folder: str, custom_objects: Sequence[str] = (), *, limits: Limits | None = None) -> None:
-    """Writes the SavedModel of a `.keras` file.
+    """Exports a `.keras` file to a SavedModel.
 
     Args:
-        path: The file.
-        folder: Where to, not there yet.
-        custom_objects: Modules that define layers of the model's own; they are imported, also from the current folder.
-        limits: What that may use up; by default as much as a file of its size may.
+        path: The path of the file.
+        folder: The folder of the SavedModel; it must not exist yet.
+        custom_objects: Modules that define the model's own layers. The process imports them, also from the current
+            folder.
+        limits: The resources that the process may use; None for the limits of a file of this size.
 
     Raises:
-        UsageError: The file is missing, damaged, holds code, has layers that Keras does not know, or takes more
-            than the limits allow; or a module cannot be imported.
+        UsageError: The file is missing, damaged, holds code, has layers that Keras does not know, or needs more
+            than the limits allow. Or a module cannot be imported.
     """
     if not os.path.isfile(path):
         raise UsageError(f"no model at {path}; give a {KERAS} file or the folder of a SavedModel")
@@ -76,8 +80,8 @@ def export_keras(path: str, folder: str, custom_objects: Sequence[str] = (), *, 
         with open(os.path.join(work, LOG), "wb") as log:
             child = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-c", CHILD, root, given],
-                cwd=work,  # what the file names by a relative path is not the user's
-                # Not the backend and the other settings of ~/.keras/keras.json: the file alone decides.
+                cwd=work,  # so a relative path in the file names no file of the user
+                # Keras then ignores the backend and the other settings of ~/.keras/keras.json: only the file decides.
                 env={**os.environ, "KERAS_BACKEND": "tensorflow", "KERAS_HOME": work},
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -96,14 +100,14 @@ def export_keras(path: str, folder: str, custom_objects: Sequence[str] = (), *, 
 
 
 def check_custom_objects(model: str, modules: Sequence[str]) -> None:
-    """Refuses modules for the layers of a model that has none.
+    """Refuses `--custom_objects` for a model that is no `.keras` file.
 
     Args:
-        model: Its path.
-        modules: What `--custom_objects` names.
+        model: The path of the model.
+        modules: The modules that `--custom_objects` names.
 
     Raises:
-        UsageError: They are given for a SavedModel.
+        UsageError: Modules are given for a SavedModel.
     """
     if modules and not model.endswith(KERAS):
         raise UsageError(
@@ -113,7 +117,7 @@ def check_custom_objects(model: str, modules: Sequence[str]) -> None:
 
 
 def _said(path: str, code: int, work: str, limits: Limits) -> str:
-    """Why the process failed: its own answer, or what ended it."""
+    """Explains why the process failed: by its own answer, or by what ended it."""
     answer, log = Path(work, ANSWER), Path(work, LOG)
     if code == REFUSED and answer.exists():
         return answer.read_text(errors="replace")
@@ -136,7 +140,7 @@ def _exceeded(path: str, limit: str) -> str:
 
 
 def main() -> NoReturn:
-    """The process, from its arguments: its limits, the file, and where to."""
+    """Runs the export inside the process. The arguments have the limits, the file, and the folder to write."""
     shown, path, folder, current, custom_objects, _, *limits = json.loads(sys.argv[2])
     _limit(*limits)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -151,14 +155,15 @@ def main() -> NoReturn:
 
 
 def _leave_with_parent() -> None:
-    # Not sys.stdin, whose lock would be held when the process ends by itself.
+    # Not sys.stdin: this thread would hold its lock when the process ends by itself.
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
 def _limit(cpu_seconds: int, memory: int, file: int) -> None:
-    # Not the number of processes, which counts all of this user's; nor the address space, see `Limits.memory`.
+    # No limit on the number of processes, which counts all processes of the user. No limit on the address space, see
+    # `Limits.memory`.
     for kind, limit in (
         (resource.RLIMIT_CPU, cpu_seconds),
         (resource.RLIMIT_DATA, memory),
@@ -167,7 +172,7 @@ def _limit(cpu_seconds: int, memory: int, file: int) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         least = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        # The soft limit on processor time ends it with a signal of its own, the hard one does not say why.
+        # The soft limit on processor time ends the process with SIGXCPU. The hard limit would not show the reason.
         later = hard if kind == resource.RLIMIT_CPU else least
         resource.setrlimit(kind, (least, later))
 
@@ -186,26 +191,26 @@ def _export(shown: str, path: str, folder: str, current: str = "", custom_object
     known = _import(custom_objects, current)
     try:
         with quiet():
-            # Not compiled, because predicting needs neither optimizer nor loss, which may be the user's own.
+            # Not compiled: predicting needs neither optimizer nor loss, and their classes may be the user's own.
             model = keras.models.load_model(path, known, compile=False, safe_mode=True)
             model.export(folder, format="tf_saved_model", verbose=False)
-    except Exception as error:  # Keras raises whatever the file's content leads it to.
+    except Exception as error:  # The content of the file decides which error Keras raises.
         raise UsageError(explain(shown, path, error, custom_objects)) from error
 
 
 def _import(modules: Sequence[str], current: str) -> dict[str, Any]:
-    """The classes and functions that modules define, by name; those that are registered Keras finds by itself.
+    """Returns the classes and functions that modules define, by name. Keras itself finds the registered ones.
 
     Raises:
         UsageError: A module cannot be imported.
     """
     if modules:
-        sys.path.append(current)  # last, so that no other import finds something there
+        sys.path.append(current)  # last, so that no other import is taken from this folder
     found: dict[str, Any] = {}
     for name in modules:
         try:
             module = importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # its own code raises what it likes
+        except (Exception, SystemExit) as error:  # the module's own code may raise any error
             said = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder="…")
             raise UsageError(
                 f"{FLAG}: {name} cannot be imported: {said}; run keyjoin in the folder that holds the module, or "

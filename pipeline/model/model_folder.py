@@ -1,4 +1,4 @@
-"""The SavedModel of a path, on this machine."""
+"""Provides the SavedModel of a given path as a folder on this machine."""
 
 import contextlib
 import os
@@ -17,13 +17,15 @@ from transforms.storage import files, lookup
 
 
 def newest_version(model: str) -> str:
-    """The model, or the newest of its versions where a folder has one version a folder, which is reported.
+    """Returns the path of the model, or of its newest version if the folder holds a folder for each version.
+
+    If it picks a version, it reports this.
 
     Args:
-        model: What was given as a model.
+        model: The path that was given as the model.
 
     Raises:
-        UsageError: Its file system cannot be reached.
+        UsageError: The file system of the path cannot be reached.
     """
     lookup.check_reachable(model)
     if files.is_local(model):
@@ -45,16 +47,16 @@ def newest_version(model: str) -> str:
 
 @contextlib.contextmanager
 def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str]:
-    """The SavedModel of a path: the folder itself, or what a `.keras` file is exported to meanwhile.
+    """Provides the SavedModel of a path: the folder itself, or a temporary export of a `.keras` file.
 
-    A model in an object store is copied first: TensorFlow reads few of them.
+    A model in an object store is copied to this machine first, because TensorFlow can read only few object stores.
 
     Args:
-        model: SavedModel folder or `.keras` file.
-        custom_objects: Modules that define layers of a `.keras` file's own.
+        model: A SavedModel folder or a `.keras` file.
+        custom_objects: Modules that define the layers of a `.keras` file that are not part of Keras.
 
     Raises:
-        UsageError: There is no such model, or it cannot be exported.
+        UsageError: The model does not exist, or it cannot be exported.
     """
     if not files.is_local(model):
         with tempfile.TemporaryDirectory(prefix="keyjoin-model-") as folder:
@@ -75,16 +77,18 @@ def model_folder(model: str, custom_objects: Sequence[str] = ()) -> Iterator[str
 
 @contextlib.contextmanager
 def _named_as_given(model: str, here: str) -> Iterator[None]:
-    """Names a model in refusals as it was given, not by its copy, which is gone when they are read.
+    """Puts the given path of a model into error messages, in place of the path of its copy.
+
+    The copy is already deleted when the user reads the message.
 
     Args:
-        model: In an object store.
-        here: Its copy.
+        model: The path of the model in an object store.
+        here: The path of its copy.
     """
     if not model.endswith(KERAS):
         try:
             check_folder(here)
-        except UsageError as error:  # whatever its remedy runs needs a copy that stays
+        except UsageError as error:  # the commands of its remedy need a copy that is not deleted
             told = str(error).replace(os.path.join(os.path.dirname(here), ""), "")
             copied = f": gcloud storage cp -r {shlex.quote(model)} ." if model.startswith("gs://") else ""
             raise UsageError(f"{model} is no model; copy it to this folder first{copied}; then: {told}") from error

@@ -1,8 +1,9 @@
-"""A model in a process of its own.
+"""Runs a model in a separate process.
 
-TensorFlow then starts while Beam does, and computes while rows are parsed: neither waits for the other's
-interpreter lock. The process belongs to the one that started it and ends with it, however that ends.
-To be able to start it first of all, this module imports nothing large; `pipeline.model.model_server` is its inside.
+TensorFlow then starts while Beam starts, and computes while rows are parsed. Neither waits for the interpreter lock of
+the other. The model process belongs to the process that started it, and ends when that process ends, whatever the
+cause. This module imports nothing large, so that a program can start the model process first of all. The code inside
+the model process is `pipeline.model.model_server`.
 """
 
 import atexit
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
     from transforms.saved_model.loader import Loading
     from transforms.saved_model.model import Model
 
-# Not -m, which would import what lies in the current folder first, whatever that is.
+# Not -m: Python would search the current folder first, and import any module there.
 SERVER = "import sys; sys.path[0] = sys.argv[3]; from pipeline.model.model_server import main; main()"
 SOCKET, LOG = "socket", "log"
 BACKLOG = 128
 LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has room for 100 characters
 LOG_LINES = 5
-COUNT = struct.Struct("<Q")  # of the arrays that follow a message
-# What the process answers with: a value, or an error to be raised here.
+COUNT = struct.Struct("<Q")  # the number of arrays that follow a message
+# The kinds of answers of the process: a value, or an error to raise in this process.
 DONE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
 MEMORY_ERROR = "memory error"
 
@@ -51,22 +52,22 @@ class LateError(RunError):
 
 
 class ModelProcess:
-    """The process; it starts at once, before it is known which model it will load."""
+    """A model process. It starts at once, before the model is known that it will load."""
 
     def __init__(self) -> None:
-        """Starts it."""
+        """Starts the process."""
         self._most: int | None = None
         self._start()
 
     def _start(self) -> None:
-        # A folder for this user alone: who can reach the socket can have models loaded.
+        # Only this user has access to the folder: any program that reaches the socket can make the process load models.
         where = tempfile.gettempdir()
         self._folder = tempfile.TemporaryDirectory(
             prefix="keyjoin-", dir=where if len(where) < LONG_PATH else SHORT_FOLDER
         )
         self.address = os.path.join(self._folder.name, SOCKET)
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(None)  # see `_connect`; the other process would inherit it
+        self._socket.settimeout(None)  # see `_connect`; the model process would inherit the timeout
         self._socket.bind(self.address)
         self._socket.listen(BACKLOG)
         number = self._socket.fileno()
@@ -85,36 +86,36 @@ class ModelProcess:
 
     @property
     def pid(self) -> int:
-        """Its number; another one after each start."""
+        """The process id; it changes with each start."""
         return self._process.pid
 
     def limit(self, size: int | None) -> None:
-        """Bounds its private, writable memory, on Linux; also after it is started anew.
+        """Limits the private, writable memory of the process, on Linux. A restarted process has the same limit.
 
         Args:
-            size: Bytes, or None for as many as this process may have.
+            size: The limit in bytes; None for the hard limit of this process.
         """
         import resource
 
         if size is not None or self._most is not None:
             most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-            with contextlib.suppress(ProcessLookupError):  # it ended; who calls it will be told
+            with contextlib.suppress(ProcessLookupError):  # it ended; the next call reports this
                 resource.prlimit(self.pid, resource.RLIMIT_DATA, (most if size is None else size, most))
         self._most = size
 
     def load(self, folder: str, loading: "Loading", timeout: float | None = None) -> "Model":
-        """Loads a model there.
+        """Loads a model in the process.
 
         Args:
-            folder: A SavedModel.
-            loading: How it is loaded.
-            timeout: Seconds after which a call raises `LateError`; None waits for ever.
+            folder: The folder of a SavedModel.
+            loading: How to load the model.
+            timeout: Seconds after which a call raises `LateError`; None waits without a limit.
 
         Returns:
-            The model, called there.
+            The model. Its calls run in the process.
 
         Raises:
-            UsageError: There is no such SavedModel or signature, or it is refused, see
+            UsageError: The SavedModel or the signature does not exist, or the model is refused, see
                 `transforms.saved_model.loader.load`.
             EndedError: The process ended.
         """
@@ -126,7 +127,7 @@ class ModelProcess:
         return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **traits)
 
     def unload(self) -> None:
-        """Drops the models that it has loaded, with their state and memory; they must not be called any more.
+        """Drops all loaded models with their state and memory. The caller must not call them any more.
 
         Raises:
             EndedError: The process ended.
@@ -135,10 +136,10 @@ class ModelProcess:
             _value(*_ask(connection, self.address, (None, None)))
 
     def restart(self) -> int:
-        """Ends it, and starts it anew, without any model.
+        """Ends the process and starts it anew, without any model.
 
         Returns:
-            What it ended with, see `subprocess.Popen.returncode`; it may have ended before.
+            The exit code of the ended process, see `subprocess.Popen.returncode`. It may have ended before this call.
         """
         self.close()
         code: int = self._process.returncode
@@ -146,12 +147,12 @@ class ModelProcess:
         return code
 
     def ensure(self) -> None:
-        """Starts it anew if it has ended."""
+        """Starts the process anew if it has ended."""
         if self._process.poll() is not None:
             self.restart()
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the process."""
         self._process.kill()
         self._process.communicate()
         self._folder.cleanup()
@@ -159,14 +160,14 @@ class ModelProcess:
 
 @functools.cache
 def process() -> ModelProcess:
-    """This process's own model process, which ends with it."""
+    """Returns this process's own model process, which ends when this process ends."""
     started = ModelProcess()
     atexit.register(started.close)
     return started
 
 
 class _Call:
-    """Calls a loaded model; thread-safe: each call has a connection to itself."""
+    """Calls a loaded model. Thread-safe, because each call has its own connection."""
 
     def __init__(self, address: str, number: int, timeout: float | None) -> None:
         self._address, self._number, self._timeout = address, number, timeout
@@ -182,7 +183,7 @@ class _Call:
         try:
             kind, value = _ask(connection, self._address, (self._number, arrays, outputs))
         except BaseException:
-            # An answer may still come: nobody must take it for the next question's.
+            # A late answer may still arrive, and the next call must not take it for its own.
             connection.close()
             raise
         self._idle.put(connection)
@@ -192,9 +193,9 @@ class _Call:
 
 def _connect(address: str, timeout: float | None = None) -> Connection:
     client = socket.socket(socket.AF_UNIX)
-    client.settimeout(None)  # Google's client sets a default for all sockets, and a model may take its time
+    client.settimeout(None)  # Google's client sets a default timeout for all sockets, and a model call may take long
     if timeout is not None:
-        # Not client.settimeout, which Python keeps to itself: the connection knows the descriptor only.
+        # Not client.settimeout: only Python's socket object knows that timeout. The connection has just the descriptor.
         wait = struct.pack("ll", int(timeout), int(timeout % 1 * 1_000_000))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
@@ -218,7 +219,7 @@ def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tup
 
 
 def send(connection: Connection, value: Any) -> None:
-    """Sends a value to the other process; its arrays go as they lie, without a copy of them."""
+    """Sends a value to the other process. Its arrays are sent directly from their memory, without a copy."""
     arrays: list[pickle.PickleBuffer] = []
     text = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=arrays.append)
     connection.send_bytes(COUNT.pack(len(arrays)) + text)
@@ -227,13 +228,13 @@ def send(connection: Connection, value: Any) -> None:
 
 
 def receive(connection: Connection) -> list[bytes]:
-    """What the other process sent, still packed."""
+    """Receives a value from the other process, still packed."""
     text = connection.recv_bytes()
     return [text, *(connection.recv_bytes() for _ in range(*COUNT.unpack_from(text)))]
 
 
 def unpack(received: list[bytes]) -> Any:
-    """The value that was sent; arrays in it cannot be written to."""
+    """Unpacks a received value. The arrays in it are read-only."""
     text, *arrays = received
     return pickle.loads(memoryview(text)[COUNT.size :], buffers=arrays)  # noqa: S301  from our own process
 
@@ -252,7 +253,7 @@ def _value(kind: str, value: Any) -> Any:
 
 def _raise_ended(address: str, error: Exception) -> NoReturn:
     said = []
-    with contextlib.suppress(OSError):  # it is gone if the process was started again meanwhile
+    with contextlib.suppress(OSError):  # the log is gone if the process was restarted meanwhile
         said = Path(address).with_name(LOG).read_text(errors="replace").split("\n")[-LOG_LINES:]
     raise EndedError(
         f"the process of the model ended ({' '.join(' '.join(said).split()) or 'it said nothing'}); "

@@ -1,4 +1,4 @@
-"""The inside of the model process: loads models and calls them; see `pipeline.model.model_process`."""
+"""Loads and calls models inside the model process; see `pipeline.model.model_process`."""
 
 import gc
 import itertools
@@ -27,18 +27,18 @@ from transforms.errors import MemoryShortError, ModelError, UsageError
 from transforms.saved_model.loader import load
 from transforms.saved_model.model import Model
 
-_NUMBERS = itertools.count()  # of models; never given twice, so that no call reaches another model than it meant
+_NUMBERS = itertools.count()  # of models; never used twice, so that no call reaches a wrong model
 
 
 def serve(listener: socket.socket, folder: str) -> NoReturn:
-    """Answers every connection in a thread of its own, until the process that started this one is gone.
+    """Answers each connection in its own thread, until the process that started this one has ended.
 
     Args:
-        listener: Where connections come in.
-        folder: What is deleted then.
+        listener: The socket that accepts connections.
+        folder: The folder to delete at the end.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # whole groups of processes are sent it; the other one decides
+        signal.signal(number, signal.SIG_IGN)  # whole process groups get the signal; the parent decides when this ends
     threading.Thread(target=_leave_with_parent, args=(folder,), daemon=True).start()
     startup.import_session()
     models: dict[int, Model] = {}
@@ -66,7 +66,7 @@ def _answer_all(connection: Connection, models: dict[int, Model]) -> None:
 
 
 def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
-    """Loads a signature of a folder, calls a loaded model with arrays, or drops all that were loaded."""
+    """Loads a signature of a folder, calls a loaded model with arrays, or drops all loaded models."""
     try:
         which, what, *outputs = unpack(question)
         if which is None:
@@ -90,6 +90,9 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
 
 
 def main() -> NoReturn:
-    """The process, from its arguments: the number of the listening socket, the folder to delete at the end."""
+    """Runs the model process.
+
+    Its arguments are the descriptor of the listening socket and the folder to delete at the end.
+    """
     startup.begin()
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])

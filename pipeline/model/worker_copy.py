@@ -1,4 +1,7 @@
-"""The model on workers: copied once a machine from where all of them can read it, and checked before it is loaded."""
+"""Provides the model on workers.
+
+Each machine copies the model once, from storage that all workers can read. A worker checks its sha256 before each load.
+"""
 
 import functools
 import os
@@ -21,14 +24,14 @@ SHARED_BYTES = 1 << 30  # from here on, the processes of a worker share one mode
 
 
 class WorkerModel(NamedTuple):
-    """A SavedModel, here and for workers.
+    """A SavedModel on this machine and for workers.
 
     Attributes:
-        folder: Where it is on this machine.
-        place: Where workers find it.
-        staged: Whether it has to be brought there first.
-        sha256: Of its files.
-        bytes: How large they are.
+        folder: The folder of the model on this machine.
+        place: The path from which workers read the model.
+        staged: Whether the model has to be copied to `place` first.
+        sha256: The sha256 of the model's files.
+        bytes: The size of the model's files in bytes.
     """
 
     folder: str
@@ -38,26 +41,28 @@ class WorkerModel(NamedTuple):
     bytes: int
 
     def loader(self, load: Callable[[str], Model]) -> Callable[[], Model]:
-        """What a worker loads it with, given what loads the SavedModel of a folder."""
+        """Makes the function that loads the model on a worker; `load` loads the SavedModel of a folder."""
         return functools.partial(_load, self.place, self.sha256, load)
 
     def stage(self) -> None:
-        """Brings it to its place.
+        """Copies the model to `place` if it is staged.
 
         Raises:
-            RunError: It cannot be written there.
+            RunError: The model cannot be copied.
         """
         if self.staged:
             check_model.copy(self.folder, self.place)
 
 
 def find(model: str, output: str, folder: str) -> WorkerModel:
-    """Where workers will find a model: where it is, if they can read it there, else in the run's temporary folder.
+    """Decides from where workers read a model.
+
+    They read it from its own path if they can, else from a copy in the temporary folder of the run.
 
     Args:
-        model: The model's path, as given.
+        model: The path of the model, as given.
         output: The output folder.
-        folder: The SavedModel on this machine: the model itself, its copy, or what a `.keras` file was exported to.
+        folder: The SavedModel on this machine: the model itself, its copy, or the export of a `.keras` file.
     """
     sha256 = check_model.fingerprint(folder)
     size = sum(os.path.getsize(path) for _, path in check_model.files_of(folder))
@@ -72,19 +77,21 @@ def _load(place: str, sha256: str, load: Callable[[str], Model]) -> Model:
     folder = fetch(place, sha256)
     try:
         return load(folder)
-    except UsageError as error:  # it could be loaded where the run was started
+    except UsageError as error:  # the machine that started the run could load the model
         raise RunError(f"a worker cannot load the model: {error}") from error
 
 
 def fetch(place: str, sha256: str) -> str:
-    """A folder on this machine with a model; it is copied once, whoever asks, and stays.
+    """Returns a folder on this machine with a model.
+
+    The model is copied once for all processes of the machine, and the copy stays.
 
     Args:
-        place: Where it is.
-        sha256: What it has to be.
+        place: The path from which workers read the model.
+        sha256: The sha256 that the model has to have.
 
     Raises:
-        RunError: It is another one, or cannot be copied.
+        RunError: The model has another sha256, or cannot be copied.
     """
     if files.is_local(place):
         _check(place, place, sha256)
@@ -111,7 +118,10 @@ def _check(folder: str, place: str, sha256: str) -> None:
 
 
 def _own_folder() -> str:
-    """A folder for copies, of this user alone: who can write there can have models loaded."""
+    """Returns the folder for copies, which only this user can write to.
+
+    Any program that can write to the folder can make keyjoin load its models.
+    """
     folder = os.path.join(tempfile.gettempdir(), f"keyjoin-{os.getuid()}")
     os.makedirs(folder, mode=0o700, exist_ok=True)
     found = os.lstat(folder)
