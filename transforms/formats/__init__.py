@@ -1,7 +1,8 @@
-"""File formats: a folder each with a reader and a writer, see `transforms.formats.base`.
+"""Lists the file formats that keyjoin reads and writes, and detects the format of a file.
 
-A new format is a folder here whose `FORMAT` is a `Format`, and its name in `FORMATS`; nothing else changes.
-This module knows names alone: the command line is read before anything large is imported.
+Each format is a folder here with a reader and a writer, see `transforms.formats.base`. To add a format, add a folder
+whose `FORMAT` is a `Format`, its name in `FORMATS`, and its suffixes in `SUFFIXES`. Nothing else changes.
+This module holds only the names of the formats, because the command line is parsed before any large import.
 """
 
 import contextlib
@@ -21,10 +22,10 @@ FORMATS = {"jsonl": "transforms.formats.jsonl", "tfrecord": "transforms.formats.
 
 
 def known(name: str) -> str:
-    """Gives back the name of a format that there is.
+    """Checks that keyjoin has a format of this name, and returns the name.
 
     Raises:
-        ValueError: There is no such format.
+        ValueError: keyjoin has no such format.
     """
     if name in FORMATS:
         return name
@@ -36,26 +37,26 @@ def known(name: str) -> str:
 
 
 def load(name: str) -> "Format":
-    """The format of that name; its libraries are imported only now."""
+    """Returns the format of this name. Its libraries are imported by this call, not earlier."""
     made: Format = importlib.import_module(FORMATS[name]).FORMAT
     return made
 
 
 def may_be_binary(first: bytes) -> bool:
-    """Whether a file may be no text, by some of its first bytes."""
+    """Tells whether a file may be binary, by some of its first bytes."""
     return foreign.by_bytes(first) is not None or _may_be_examples(first)
 
 
 def _may_be_examples(first: bytes) -> bool:
-    """Whether the upper half of a TFRecord's length is 0; so may be bytes of other kinds."""
+    """Tells whether a file may be TFRecord: the upper half of the first length is 0. Other files may have that too."""
     return first[4:8] == bytes(4)
 
 
 def binary_kind(data: bytes) -> foreign.Kind | None:
-    """The kind of a file that is no text; None if it is text.
+    """Returns the kind of a binary file; None for text, and for a binary file of an unknown kind.
 
     Args:
-        data: Its first bytes; to be known as TFRecord, it has to have a whole record in them.
+        data: The first bytes of the file. A TFRecord file is recognized only if they hold a whole record.
     """
     kind = foreign.by_bytes(data)
     if _may_be_examples(data):
@@ -75,7 +76,9 @@ SUFFIXES = {
 
 
 def split_suffix(path: str) -> tuple[str, str]:
-    """Cuts the suffix of a known format, and that of gzip, off a name. The suffix is in lower case.
+    """Splits a path into the name and the suffix of a known format, with `.gz` if the file is gzip.
+
+    The suffix is returned in lower case.
 
     >>> split_suffix("a/b.jsonl.gz")
     ('a/b', '.jsonl.gz')
@@ -92,7 +95,7 @@ def split_suffix(path: str) -> tuple[str, str]:
 
 
 def full_suffix(own: str, default: str) -> str:
-    """What the parts of a source are called, by its own suffix and that of its format.
+    """Returns the suffix of a source's parts, from the source's own suffix and the default suffix of its format.
 
     >>> full_suffix(".ndjson", ".jsonl"), full_suffix("", ".jsonl"), full_suffix(".gz", ".tfrecord")
     ('.ndjson', '.jsonl', '.tfrecord.gz')
@@ -101,10 +104,10 @@ def full_suffix(own: str, default: str) -> str:
 
 
 def name_of(paths: Sequence[str]) -> str:
-    """The one format that all these files have, by their names.
+    """Returns the format that all these files have, by their names.
 
     Raises:
-        UsageError: A name tells no format, or two tell different ones.
+        UsageError: A name has no suffix of a known format, or two files have different formats.
     """
     seen: dict[str, str] = {}
     for path in paths:
@@ -124,7 +127,7 @@ def name_of(paths: Sequence[str]) -> str:
 
 
 def default_suffix(name: str) -> str:
-    """What the parts of a source without a known suffix are called.
+    """Returns the suffix for the parts of a source that has no known suffix itself.
 
     >>> default_suffix("jsonl")
     '.jsonl'

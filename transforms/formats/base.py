@@ -1,4 +1,7 @@
-"""What a file format has: a reader, which makes blocks of sources, and a writer, which makes parts of blocks."""
+"""Defines what a file format provides: a reader that loads sources as blocks, and a writer that writes them as parts.
+
+A block is a number of rows in memory. A part is an output file with the rows of one chunk and their predictions.
+"""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple, Protocol
@@ -9,11 +12,11 @@ from transforms.records import BadRow, Chunk, Feature, Layout, Positions, Unit
 
 
 class Joined(NamedTuple):
-    """The rows of one part.
+    """The content of one part.
 
     Attributes:
-        blocks: The part's bytes, as buffers in order; they are made ahead while one is written.
-        bad: Rows that had a prediction and could not be joined to it; `row` counts the chunk's rows.
+        blocks: The bytes of the part, as buffers in order. Threads make the next buffers while one is written.
+        bad: Rows that have a prediction but cannot be written with it. `row` is the row's number in the chunk.
     """
 
     blocks: Iterable[Any]
@@ -21,19 +24,19 @@ class Joined(NamedTuple):
 
 
 class Instance(dict[str, Any]):
-    """A sampled row that is a JSON value as a whole: `{"instance": value}`."""
+    """A sampled row that is a JSON value and not an object. It is held as `{"instance": value}`."""
 
 
 class RowTraits(NamedTuple):
-    """What rows of a format are like; the defaults are those of JSON objects.
+    """Describes the rows of a format. The defaults describe JSON objects.
 
     Attributes:
-        flat_lists: Whether each field holds one list of integers, floats or byte strings, whose shape the model knows.
-            Such a field has no bools, no numbers written as text, and no objects to look into.
-        raw_feeds: Whether a row's own bytes may be the value of a model's only input.
-        whole_values: Whether a row may be a value without fields.
-        float_dtype: The widest float that an output row holds.
-        line_end: What ends each line, where rows are lines of text; else empty.
+        flat_lists: Whether each field holds one flat list of integers, floats or byte strings. The model's signature
+            gives its shape. Such a field holds no bools, no numbers written as text, and no objects.
+        raw_feeds: Whether the bytes of a whole row may feed a model input.
+        whole_values: Whether a row may be a value without fields, such as `[1.0, 2.0]`.
+        float_dtype: The widest float that an output row can hold.
+        line_end: The bytes that end each line, where rows are lines of text. Otherwise empty.
     """
 
     flat_lists: bool = False
@@ -43,15 +46,15 @@ class RowTraits(NamedTuple):
     line_end: bytes = b""
 
 
-OBJECTS = RowTraits()  # dictionaries, wherever they come from
+OBJECTS = RowTraits()  # of rows that are dictionaries, from a file or not
 
 
 class Cut(NamedTuple):
-    """Where a chunk ends.
+    """The end of a chunk.
 
     Attributes:
-        end: The position after its last row, in the reader's unit.
-        bytes: What its rows take in the source.
+        end: The position after the chunk's last row, in the reader's unit.
+        bytes: The size of its rows in the decompressed source, in bytes.
     """
 
     end: int
@@ -59,16 +62,16 @@ class Cut(NamedTuple):
 
 
 class Block(Protocol):
-    """Rows that were loaded: those of a chunk, the first ones of a source, or rows that came by themselves.
+    """Loaded rows: the rows of a chunk, the first rows of a source, or single rows without a file.
 
     Rows are numbered 0, 1, … within their block.
 
     Attributes:
-        source: Path of their source, the first half of their keys; empty if they have none.
-        positions: Where each row is in its source, in the reader's unit. int64, (rows,).
-        blank: Lines that are not rows.
-        nbytes: Bytes that were loaded.
-        checksum: crc32c of what was loaded (RFC 3720, appendix B.4).
+        source: Path of the source, which is the first half of each row's key. It is empty if there is no source.
+        positions: Position of each row in its source, in the reader's unit. int64, (rows,).
+        blank: How many blank lines there are. They are not rows.
+        nbytes: How many bytes were loaded.
+        checksum: crc32c of the loaded bytes (RFC 3720, appendix B.4).
     """
 
     source: str
@@ -86,31 +89,38 @@ class Block(Protocol):
     def checksum(self) -> int: ...  # noqa: D102
 
     def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """The model's inputs of the good rows, as of `records.Features`, and the bad rows, in order.
+        """Returns the model's inputs of the good rows, see `records.Features`, and the bad rows, in order.
 
-        What becomes of a row depends on that row alone, never on its neighbours or on the block.
+        The result for a row depends on that row alone, never on its neighbours or on the block.
+
+        Args:
+            features: The model's inputs, and the fields that feed them.
         """
 
     def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
-        """The bytes of some rows, for dead letters; `Reader.parse` makes rows of them again."""
+        """Returns the bytes of some rows, for dead letters. `Reader.parse` makes a block of them again."""
 
     def take(self, rows: Sequence[int]) -> "Block":
-        """Some of the rows, in their order, with the positions that they have."""
+        """Returns a block of some of the rows, in their order. Each row keeps its position."""
 
     def values(self) -> list[dict[str, Any]]:
-        """The readable ones among the first rows, each as field -> value."""
+        """Returns the readable rows among the first ones, each as a dictionary of field -> value."""
 
     def line_numbers(self, rows: Sequence[int]) -> list[int] | None:
-        """The lines of the block at which rows begin, from 0, for rows in order; None where rows are not lines."""
+        """Returns the line of the block, from 0, at which each row begins; None if rows of this format are not lines.
+
+        Args:
+            rows: Numbers of rows, ascending.
+        """
 
 
 class Reader(Protocol):
-    """Makes blocks of the sources of one format. Objects of it are pickled to workers.
+    """Loads the sources of one format as blocks. Beam pickles readers to send them to workers.
 
     Attributes:
-        name: The format's.
-        unit: Of positions.
-        traits: What its rows are like.
+        name: Name of the format.
+        unit: The unit of positions.
+        traits: Describes the rows.
     """
 
     name: str
@@ -118,93 +128,98 @@ class Reader(Protocol):
     traits: RowTraits
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
-        """Cuts a file into chunks that end with a row; their positions increase, and the last one is that of its end.
+        """Splits a file into chunks that end on row boundaries.
 
         Args:
             file: The file.
-            size: Its bytes.
-            chunk_bytes: A chunk ends with the row that makes it so long.
-            chunk_rows: A chunk has at most so many rows; None for no such limit, then rows are not counted.
+            size: Size of the file in bytes.
+            chunk_bytes: A chunk ends with the row that makes it at least this long.
+            chunk_rows: The most rows of a chunk. With None there is no such limit, and rows are not counted.
+
+        Yields:
+            The end of each chunk. Positions increase, and the last one is the end of the file.
 
         Raises:
-            RunError: The file's framing is damaged.
+            RunError: The framing of the file's records is damaged.
         """
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> Block:
-        """Reads the rows of a chunk: the only way in which keyjoin reads rows of a source.
+        """Reads the rows of a chunk. keyjoin has no other way to read rows of a source during a run.
 
-        Who calls it opens the source: keyjoin decompresses it and checks its version in one place for all formats.
+        The caller opens the source, so that one place decompresses it and checks its version for all formats.
 
         Args:
-            file: The source, decompressed.
-            chunk: Which rows.
-            fields: The fields that will be used; None for all. A reader may load the others, too.
+            file: The decompressed source.
+            chunk: The chunk to read.
+            fields: The fields that will be used; None for all. A reader may load other fields too.
 
         Raises:
             OSError: The file cannot be read.
-            RunError: It ends early.
+            RunError: The file ends before the chunk's end.
         """
 
     def sample(self, file: IO[bytes], size: int) -> Block:
         """Reads the first whole rows of a source.
 
         Args:
-            file: The source, decompressed.
-            size: Bytes to read at most.
+            file: The decompressed source.
+            size: The most bytes to read.
 
         Raises:
-            RunError: The source does not begin as a file of this format does.
+            RunError: The source does not begin like a file of this format.
         """
 
     def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> Block:
-        """Makes a block of rows that come by themselves: dead letters, repaired rows, instances of a request.
+        """Makes a block of single rows without a file: dead letters, repaired rows, or the instances of a request.
 
         Args:
-            raws: The bytes of each row, as of `Block.raw`.
-            positions: Where each is in its source.
+            raws: The bytes of each row, as `Block.raw` returns them.
+            positions: Position of each row in its source.
             source: Path of the source.
 
         Raises:
-            RunError: The bytes of one are not exactly one row.
+            RunError: An item of `raws` is not exactly one row.
         """
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
-        """What a good row takes at least, the end of its line included; a lower bound is enough."""
+        """Returns the least bytes that a good row takes, with the end of its line. A lower bound is enough."""
 
 
 class Writer(Protocol):
-    """Makes parts of blocks of its own format. Objects of it are pickled to workers."""
+    """Writes blocks of its own format as parts. Beam pickles writers to send them to workers."""
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
-        """Joins predictions to their rows; with `layout.error`, bad rows are written too, each in its place.
+        """Joins predictions to their rows. With `layout.error` it also writes the bad rows, each in its place.
 
         Args:
             block: The rows of a chunk.
-            bad: Rows without a prediction, in order.
+            bad: The rows without a prediction, in order.
             predictions: One record for each other row, in order.
-            layout: What stands in an output row.
+            layout: The fields of an output row.
         """
 
     def read_back(self, part: bytes) -> Block:
-        """Makes a block of the rows of a part, with their predictions as fields."""
+        """Makes a block of the rows of a part. The predictions are fields of its rows."""
 
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
-        """Makes a part of the rows of parts; they keep their bytes, which their source may not have any more.
+        """Merges the rows of several parts into one part.
+
+        It copies the bytes of the rows from the parts, because the source may no longer have these rows.
 
         Args:
-            parts: The bytes of each, decompressed, and the numbers of its rows in their chunk. Of a row that is in two
-                of them, that of the later one is taken.
+            parts: For each part, its decompressed bytes, and the numbers of its rows in the chunk. If two parts have
+                the same row, the row of the later part is written.
 
         Returns:
-            The part's bytes, as buffers in order.
+            The bytes of the merged part, as buffers in order.
 
         Raises:
-            RunError: A part has another number of rows.
+            RunError: A part does not have as many rows as there are numbers for it.
         """
 
 
 class Format(NamedTuple):
-    """A file format."""
+    """A file format: how to read it and how to write it."""
 
     reader: Reader
     writer: Writer

@@ -1,4 +1,4 @@
-"""Blocks of the formats whose rows follow each other in a buffer of bytes."""
+"""Implements blocks for formats whose rows follow each other in a buffer of bytes."""
 
 import abc
 import functools
@@ -19,12 +19,12 @@ Own = TypeVar("Own", bound="ByteBlock")
 
 
 class ByteBlock(abc.ABC):
-    """Rows in a buffer, see `transforms.formats.base.Block`.
+    """Rows in one buffer, see `transforms.formats.base.Block`.
 
     Attributes:
-        source: Path of their source.
+        source: Path of the source.
         data: The buffer.
-        start: The position of its first byte in the source; None if it is no piece of it, but rows put together.
+        start: Position of the buffer's first byte in the source. None if the buffer was put together from single rows.
     """
 
     traits: RowTraits
@@ -37,16 +37,16 @@ class ByteBlock(abc.ABC):
         rows: Rows | None = None,
         positions: Positions | None = None,
     ) -> None:
-        """Keeps the buffer; what is not given of rows and positions is found once it is needed."""
+        """Keeps the buffer. Rows and positions that are not given are found when they are first needed."""
         self.source, self.data, self.start = source, data, start
         self._rows, self._positions = rows, positions
 
     @abc.abstractmethod
     def find(self) -> Rows:
-        """Finds where all rows of the buffer lie.
+        """Finds the places of all rows in the buffer.
 
         Raises:
-            RunError: It does not hold whole rows.
+            RunError: The buffer does not hold whole rows only.
         """
 
     @abc.abstractmethod
@@ -59,22 +59,22 @@ class ByteBlock(abc.ABC):
 
     @functools.cached_property
     def rows(self) -> Rows:
-        """Where the rows lie."""
+        """The places of the rows in the buffer."""
         return self.find() if self._rows is None else self._rows
 
     @functools.cached_property
     def positions(self) -> Positions:
-        """The first byte of each row in its source."""
+        """Position of each row's first byte in the source. int64, (rows,)."""
         return self.rows.starts + (self.start or 0) if self._positions is None else self._positions
 
     @property
     def blank(self) -> int:
-        """Lines that are not rows."""
+        """How many blank lines there are. They are not rows."""
         return self.rows.blank
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffer."""
+        """Size of the buffer in bytes."""
         return len(self.data)
 
     @functools.cached_property
@@ -83,16 +83,16 @@ class ByteBlock(abc.ABC):
         return int(google_crc32c.value(self.data))
 
     def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
-        """The bytes of some rows."""
+        """Returns the bytes of some rows."""
         return columns.gather(self.data, self.rows.starts[rows], self.rows.ends[rows])
 
     def take(self: Own, rows: Sequence[int]) -> Own:
-        """Some of the rows, in the same buffer."""
+        """Returns a block of some of the rows. It shares the buffer with this block."""
         some = Rows(self.rows.starts[rows], self.rows.ends[rows])
         return type(self)(self.source, self.data, self.start, some, self.positions[rows])
 
     def line_numbers(self, rows: Sequence[int]) -> list[int] | None:
-        """The lines at which rows begin."""
+        """Returns the line at which each of these rows begins, from 0; None if rows are not lines."""
         end = self.traits.line_end
         if not end:
             return None
@@ -105,24 +105,27 @@ class ByteBlock(abc.ABC):
 
 
 def read_bytes(file: IO[bytes], chunk: Chunk) -> bytes:
-    """The bytes of a chunk whose positions are bytes.
+    """Reads the bytes of a chunk whose positions are byte offsets.
 
     Raises:
         OSError: The file cannot be read.
-        RunError: It ends early.
+        RunError: The file ends before the chunk's end.
     """
     return files.read_of(file, chunk.data or chunk.source, chunk.start, chunk.end)
 
 
 def parse(kind: type[Own], name: str, raws: Sequence[bytes], positions: Sequence[int], source: str) -> Own:
-    """Makes a block of rows that come by themselves, see `transforms.formats.base.Reader.parse`.
+    """Makes a block of single rows, see `transforms.formats.base.Reader.parse`.
 
     Args:
-        kind: What it is.
-        name: The format's.
+        kind: The class of the block.
+        name: Name of the format.
         raws: The bytes of each row.
-        positions: Where each is in its source.
+        positions: Position of each row in its source.
         source: Path of the source.
+
+    Raises:
+        RunError: An item of `raws` is not exactly one row.
     """
     end = kind.traits.line_end
     sizes = np.array([len(raw) for raw in raws], np.int64)
@@ -135,10 +138,10 @@ def parse(kind: type[Own], name: str, raws: Sequence[bytes], positions: Sequence
 
 
 def own(block: Block, kind: type[Own]) -> Own:
-    """A block that is of a writer's own kind.
+    """Checks that a block has the class that a writer writes, and returns the block.
 
     Raises:
-        TypeError: It is of another one.
+        TypeError: The block has another class.
     """
     if not isinstance(block, kind):
         raise TypeError(f"{type(block).__name__} is no {kind.__name__}: a part has the format of its source")
@@ -146,7 +149,7 @@ def own(block: Block, kind: type[Own]) -> Own:
 
 
 def merge(kind: type[ByteBlock], parts: Sequence[tuple[bytes, Positions]]) -> list[pa.Buffer]:
-    """Makes a part of the rows of parts, see `transforms.formats.base.Writer.merge`."""
+    """Merges the rows of several parts into one part, see `transforms.formats.base.Writer.merge`."""
     end, pieces = len(kind.traits.line_end), []
     for data, numbers in parts:
         rows = kind("", data).rows

@@ -1,6 +1,6 @@
-"""Recognizes files of formats that keyjoin does not read, and names the shell command that converts each.
+"""Recognizes files of formats that keyjoin does not read, and gives the shell command that converts each.
 
-Binary files are recognized by their first bytes. Text is recognized only where no row of it can be read, since
+It recognizes binary files by their first bytes. It examines text only if keyjoin can read no row of the file, because
 any text may be a bad row of a good file.
 """
 
@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from transforms.storage.compression import GZIP, plain_name
 
-NEW = ".converted.jsonl"  # the converted file never gets the name of a file that the user has
+NEW = ".converted.jsonl"  # an unusual suffix, so that the converted file overwrites no file of the user
 
-_PRINT = "print(json.dumps(r, default=lambda v: v.isoformat()))"  # dates have that; bytes and others fail loudly
+# `isoformat` converts dates. Bytes and other types do not have it, so the command fails for them and loses nothing.
+_PRINT = "print(json.dumps(r, default=lambda v: v.isoformat()))"
 
 
 def _python(imports: str, rows: str) -> str:
@@ -44,12 +45,13 @@ def _compressed(name: str, suffix: str, command: str) -> "Kind":
 
 
 class Kind(NamedTuple):
-    """A kind of file.
+    """A kind of file that keyjoin recognizes.
 
     Attributes:
-        title: What it is called.
-        suffixes: What names of such files end in.
-        command: The shell command that converts one, with `{python}` for this interpreter.
+        title: Name of the kind, for messages.
+        suffixes: The suffixes of such files.
+        command: The shell command that converts such a file. `{python}` stands for this interpreter, `{file}` for
+            the file, `{new}` for the converted file, and `{plain}` for the name without `.gz`.
     """
 
     title: str
@@ -83,7 +85,7 @@ ARRAY = Kind(
 )
 PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
 
-FIRST_BYTES = 128  # of a file, which tell what it is
+FIRST_BYTES = 128  # so many bytes at the start of a file are enough to recognize it
 _KINDS = {
     rb"\x1f\x8b\x08": PACKED,
     rb"PAR1": PARQUET,
@@ -94,11 +96,11 @@ _KINDS = {
     rb"BZh[1-9]1AY&SY": BZIP2,
     rb"\xfd7zXZ\x00": XZ,
     rb"\x28\xb5\x2f\xfd": ZSTD,
-    # UTF-32 first: its mark begins with that of UTF-16.
+    # UTF-32 comes before UTF-16, because its byte order mark begins with the mark of UTF-16.
     rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": _encoded("UTF-32"),
     rb"\xff\xfe|\xfe\xff": _encoded("UTF-16"),
 }
-# Without a mark: the first character of JSON and of text is one of ASCII.
+# For text without a byte order mark: the first character is ASCII, so its zero bytes (0) show the encoding.
 _ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
 _NAMED = {
     suffix: kind for kind in (PARQUET, AVRO, ORC, ARROW, ZIP, BZIP2, XZ, ZSTD, CSV, TSV) for suffix in kind.suffixes
@@ -106,7 +108,7 @@ _NAMED = {
 
 
 def by_bytes(head: bytes) -> Kind | None:
-    r"""The kind of a binary file, by its first bytes; None for text and for what is not known.
+    r"""Returns the kind of a binary file, by its first bytes; None for text and for unknown kinds.
 
     >>> by_bytes(b"PAR1\x15\x04").title, by_bytes('{"x": 1}'.encode("utf-16")).title, by_bytes(b'{"x": 1}')
     ('Parquet', 'UTF-16', None)
@@ -119,7 +121,7 @@ def by_bytes(head: bytes) -> Kind | None:
 
 
 def by_text(head: bytes) -> Kind | None:
-    r"""The kind of a text of which no line is a JSON object, by its first lines; None if it is not known.
+    r"""Returns the kind of a text file in which no line is a JSON object, by its first lines; None if unknown.
 
     >>> by_text(b"age,city\n31,Bern\n").title, by_text(b'[{"x": 1}]').title, by_text(b"[1, 2]\n[3, 4]\n")
     ('CSV', 'a JSON array', None)
@@ -134,7 +136,7 @@ def by_text(head: bytes) -> Kind | None:
             return ARRAY if value and isinstance(value[0], dict) else None
         return None
     if text.startswith("["):
-        return ARRAY  # it goes on in the next line
+        return ARRAY  # the array continues on the next line
     with contextlib.suppress(ValueError, RecursionError):
         json.JSONDecoder().raw_decode(text)
         return PRETTY
@@ -142,7 +144,7 @@ def by_text(head: bytes) -> Kind | None:
 
 
 def is_document(head: bytes) -> bool:
-    r"""Whether a text is one JSON value over several lines, some of which may be rows by chance.
+    r"""Tells whether a text is one JSON value over several lines. By chance, some of these lines may be rows.
 
     >>> is_document(b'[\n{"x": 1},\n{"x": 2}\n]\n'), is_document(b'{"x": 1}\n{"x": 2}\n')
     (True, False)
@@ -166,17 +168,17 @@ def _delimited_by(lines: list[str]) -> Kind | None:
 
 
 def by_name(path: str) -> Kind | None:
-    """The kind of file that a name tells, `.gz` aside."""
+    """Returns the kind of a file by the suffix of its name, without `.gz`; None if unknown."""
     return _NAMED.get(posixpath.splitext(plain_name(path))[1].lower())
 
 
 def refusal(kind: Kind, path: str, *, packed: bool) -> str:
-    """Says that a file cannot be read for what it is, and what to do.
+    """Returns the message that keyjoin does not read this kind of file, with the command that helps.
 
     Args:
-        kind: What the file is.
+        kind: The kind of the file.
         path: The file.
-        packed: Whether it is that once it is decompressed.
+        packed: Whether the file is gzip, and `kind` is the kind of its decompressed content.
     """
     if kind in (EXAMPLES, LINES):
         return f"it is {kind.title}; name that with --format {'tfrecord' if kind is EXAMPLES else 'jsonl'}"
@@ -187,12 +189,12 @@ def refusal(kind: Kind, path: str, *, packed: bool) -> str:
 
 
 def command(kind: Kind, path: str, *, packed: bool) -> str:
-    """The shell command that converts a file.
+    """Returns the shell command that converts a file.
 
     Args:
-        kind: What the file is.
-        path: The file. One in an object store is copied first.
-        packed: Whether it is that once it is decompressed.
+        kind: The kind of the file.
+        path: The file. If it is in an object store, the command copies it to this machine first.
+        packed: Whether the file is gzip, and `kind` is the kind of its decompressed content.
     """
     steps, file = [], path
     if "://" in path:

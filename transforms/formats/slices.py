@@ -1,4 +1,4 @@
-"""Slices: some megabytes of the rows of a chunk, which are read and written in threads."""
+"""Splits the rows of a chunk into slices of a few megabytes, so that threads read and write them in parallel."""
 
 import itertools
 from bisect import bisect_left
@@ -11,22 +11,26 @@ from transforms import columns
 from transforms.records import BadRow, Feature, Positions, Rows
 from transforms.threads import in_threads
 
-SLICE_ROWS, SLICE_BYTES = 16_384, 1 << 22  # at most: enough slices for every thread, small beside the chunk
+# The most rows and bytes of a slice: small against a chunk, so that there are enough slices for every thread.
+SLICE_ROWS, SLICE_BYTES = 16_384, 1 << 22
 Why = tuple[str, str]  # reason code, message
-Found = tuple[pa.RecordBatch, Iterable[tuple[int, Why]]]  # inputs of the good rows; which ones are bad, and why
+Found = tuple[pa.RecordBatch, Iterable[tuple[int, Why]]]  # inputs of the good rows; number and reason of each bad row
 
 
 def read(
     data: bytes, rows: Rows, features: Sequence[Feature], read_slice: Callable[[Rows], Found]
 ) -> tuple[pa.RecordBatch, list[BadRow]]:
-    """Reads a chunk, see `transforms.formats.base.Format.read`.
+    """Reads a chunk slice by slice, in threads, see `transforms.formats.base.Block.inputs`.
 
     Args:
         data: The chunk's bytes.
-        rows: Where its rows lie.
-        features: What the model needs.
-        read_slice: Reads some rows that follow each other, and tells the bad ones by their numbers among these,
-            in order.
+        rows: The places of its rows.
+        features: The model's inputs, and the fields that feed them.
+        read_slice: Reads the rows of a slice. It returns their inputs, and the bad rows in order, each by its number
+            in the slice.
+
+    Returns:
+        The inputs of the good rows, and the bad rows, in order.
     """
     borders = np.searchsorted(rows.starts, np.arange(0, len(data), SLICE_BYTES))
     pairs = itertools.pairwise([*borders.tolist(), len(rows.starts)])
@@ -41,17 +45,34 @@ def read(
 
 
 def row_count(rows: int, size: int) -> int:
-    """How many of a chunk's rows, which take so many bytes with their predictions, a thread writes at a time."""
+    """Returns how many rows a thread writes at a time.
+
+    Args:
+        rows: How many rows the chunk has.
+        size: The bytes that these rows and their predictions take.
+    """
     return max(1, min(SLICE_ROWS, SLICE_BYTES * rows // max(1, size)))
 
 
 def between(rows: Mapping[int, bytes], first: int, end: int) -> dict[int, bytes]:
-    """Some of the rows that are written for bad ones, of a mapping in order: those numbered [first, end)."""
+    """Returns those output rows of bad rows whose numbers are in [first, end).
+
+    Args:
+        rows: Number of a bad row -> its output row, in the order of the numbers.
+        first: The first number.
+        end: One past the last number.
+    """
     numbers = list(rows)
     return {number: rows[number] for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, end)]}
 
 
 def merge(written: pa.LargeBinaryArray, numbers: Positions, nulls: Mapping[int, bytes]) -> pa.LargeBinaryArray:
-    """The rows with a prediction and those without, in the order of their numbers."""
+    """Merges output rows with and without a prediction, in the order of their numbers.
+
+    Args:
+        written: The rows with a prediction.
+        numbers: Their numbers.
+        nulls: Number of a row without a prediction -> its output row.
+    """
     both = pa.concat_arrays([written, pa.array(list(nulls.values()), pa.large_binary())])
     return both.take(pa.array(np.argsort([*numbers, *nulls])))

@@ -22,7 +22,7 @@ HEAD, TAIL = f'{{"{INSTANCE}": ', "}\n"
 def wrapped(data: bytes, rows: Rows) -> tuple[bytes, Rows]:
     r"""Lines with each value as a field of an object, and where these lie.
 
-    >>> wrapped(b"1\n[2]\n", json_lines.rows(b"1\n[2]\n", first=True))[0]
+    >>> wrapped(b"1\n[2]\n", split.rows(b"1\n[2]\n", first=True))[0]
     b'{"instance": 1}\n{"instance": [2]}\n'
     """
     starts = split.first_not_space(data, rows)
@@ -60,6 +60,7 @@ def instances(values: Sequence[Any]) -> list[dict[str, Any]]:
 def is_value(value: Any) -> bool:
     """Whether a JSON value may be an instance by itself: no object, and no list of objects but of base64.
 
+    >>> import json
     >>> [is_value(json.loads(line)) for line in ('[1, 2]', '"a"', "{}", '[{"x": 1}]', '[{"b64": "AA=="}]', "null")]
     [True, True, False, False, True, False]
     """

@@ -206,7 +206,7 @@ class _Parsed(NamedTuple):
 
     Attributes:
         tables: The rows that were read; their schemas may differ: a value may be spelled in several ways, see
-            `json_spelling.spelling`.
+            `value_types.spelling`.
         numbers: Of each of these rows the number of its line.
         refused: Number of a line -> why it is bad, as far as that is known by now.
     """

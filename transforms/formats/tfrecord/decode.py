@@ -1,7 +1,7 @@
 """Inputs from tf.Examples.
 
 What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they are
-laid out alike, see `example_alike`, or have lists of the same kinds, see `_decode_many`: only faster ways to the
+laid out alike, see `same_layout`, or have lists of the same kinds, see `_decode_many`: only faster ways to the
 same answer.
 """
 
