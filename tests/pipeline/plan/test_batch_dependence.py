@@ -286,7 +286,7 @@ def seeded(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("build", [counter, inserting, seeded])
-@pytest.mark.parametrize("flags", [(), ("--isolate",), ("--max_memory=4000000000",)])
+@pytest.mark.parametrize("flags", [(), ("--isolate",), ("--max_memory=20000000000",)])
 def test_the_first_row_finds_the_model_as_it_was_saved(
     keyjoin: Callable[..., Result], lines: Any, model: Any, build: Any, flags: tuple[str, ...]
 ) -> None:
