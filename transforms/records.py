@@ -326,6 +326,9 @@ class Layout(NamedTuple):
         error: Name of the field that says why a row has no predictions, if bad rows are written as well; or None.
         instance: Whether rows are JSON values. Each is then written as the field `instance`, and its prediction as
             the field `prediction`, which is an object if there are several predictions.
+        scalars: Whether a prediction of one value a row, of the shape (rows, 1), is written as a scalar.
+        order: The names of all fields of an output row, in their order: the row's own fields (`include`), predictions,
+            the error, the key. Empty for the order above.
     """
 
     row: bool
@@ -336,11 +339,13 @@ class Layout(NamedTuple):
     predictions: tuple[tuple[str, str], ...]
     error: str | None = None
     instance: bool = False
+    scalars: bool = False
+    order: tuple[str, ...] = ()
 
     @property
     def whole_row(self) -> bool:
         """Whether each row is written unchanged, byte for byte, with the new fields spliced in."""
-        return self.row and not self.include and not self.exclude
+        return self.row and not self.include and not self.exclude and not self.order
 
     @property
     def added(self) -> tuple[str, ...]:

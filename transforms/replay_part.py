@@ -217,7 +217,7 @@ def replay_part(
     again = _letters(part, before)
     positions = _positions(again, part, block)
     raws = [mended.get(letter.key, letter.row) for letter in again]
-    tried = fmt.reader.parse(raws, positions, chunk.source)
+    tried = fmt.reader.parse(raws, positions, chunk.source, block.header)
     inputs, unread = tried.inputs(handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(tried, unread, scored.inference, fmt.writer, layout)

@@ -11,6 +11,7 @@ from pipeline.job.stop_early import Watch
 from pipeline.run_folder.names import TEMP
 from pipeline.run_folder.place import Place
 from transforms import formats
+from transforms.formats.spec import FormatSpec
 from transforms.join_predictions import JoinPredictions
 from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read_chunk import FEATURES, RECEIPTS, ReadChunk
@@ -26,7 +27,7 @@ class Job(NamedTuple):
     """What is run, checked and settled: nothing in it is a guess of a worker's.
 
     Attributes:
-        format: Name of the format of the input.
+        format: The format of the input and of the parts.
         chunk_bytes: About how large a chunk is.
         chunk_rows: How many rows it has at most; None for no such limit.
         handler: The model, and what feeds it.
@@ -37,7 +38,7 @@ class Job(NamedTuple):
         accelerator: What the workers that predict have besides, as Beam's resource hint says it; None for nothing.
     """
 
-    format: str
+    format: FormatSpec
     chunk_bytes: int
     chunk_rows: int | None
     handler: KeyedChunkHandler

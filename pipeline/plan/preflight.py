@@ -29,6 +29,7 @@ from transforms import columns, formats
 from transforms.columns import MAX_BATCH
 from transforms.dtypes import STRING
 from transforms.errors import UnfitOutputError, UsageError
+from transforms.formats.spec import FormatSpec
 from transforms.mapping import feature_mapping, row_paths
 from transforms.mapping.name_lists import Path
 from transforms.model_safety.model_ops import Finding
@@ -53,12 +54,12 @@ class Inputs(NamedTuple):
     """What a run is about, as far as it is known without the model.
 
     Attributes:
-        format: Name of the input's format.
+        format: The format of the input and of the parts.
         matched: The input files.
         settings: All else that the output comes of, see `manifest.settings`.
     """
 
-    format: str
+    format: FormatSpec
     matched: sources.Matched
     settings: Settings
 
@@ -106,7 +107,8 @@ def find_inputs(options: RunOptions) -> Inputs:
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
-    return Inputs(name, matched, manifest.settings(options, name))
+    spec = FormatSpec(name)
+    return Inputs(spec, matched, manifest.settings(options, spec))
 
 
 @contextlib.contextmanager
@@ -136,8 +138,8 @@ def prepare(
     Raises:
         UsageError: Something is wrong; nothing was written.
     """
-    name, matched = inputs.format, inputs.matched
-    reader = formats.load(name).reader
+    spec, matched = inputs.format, inputs.matched
+    reader = formats.load(spec).reader
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     if check_rows:
@@ -158,7 +160,7 @@ def prepare(
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
-        job = Job(name, *chunk, handler, layout, work, final, resume, options.accelerator)
+        job = Job(spec, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, handler, layout, chunk, loaded.findings, dependence)
         size = RowSize(beginning.row_bytes, predicted)
         need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None

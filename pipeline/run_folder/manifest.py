@@ -35,6 +35,7 @@ from pipeline.run_folder.records import (
 )
 from pipeline.terminal.warning import only_told
 from transforms.errors import RunError
+from transforms.formats.spec import FormatSpec
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Layout, Source
@@ -56,14 +57,14 @@ class Kept(NamedTuple):
     chunk: ChunkSize
 
 
-def settings(options: RunOptions, name: str) -> Settings:
+def settings(options: RunOptions, spec: FormatSpec) -> Settings:
     """Collects the settings that an output depends on, as far as they are known before the model is loaded.
 
     The sources are not among them.
 
     Args:
         options: The options of the run.
-        name: The name of the input's format.
+        spec: The format of the input and of the parts.
     """
     versions = {
         "keyjoin": VERSION,
@@ -73,7 +74,7 @@ def settings(options: RunOptions, name: str) -> Settings:
     }
     sha256 = check_model.identify(options.model, options.model_sha256)
     return Settings(
-        options=options, format=name, model=ModelFiles(path=options.model, sha256=sha256), versions=versions
+        options=options, format=spec, model=ModelFiles(path=options.model, sha256=sha256), versions=versions
     )
 
 

@@ -21,12 +21,13 @@ from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES
 from transforms.errors import RunError
 from transforms.formats import FORMATS
+from transforms.formats.spec import FormatSpec
 from transforms.model_safety.op_kinds import Kind
 from transforms.records import Count, Feature
 from transforms.storage import files
 from transforms.storage.files import Written
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 VERSION_FIELD = "schema_version"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -173,13 +174,13 @@ class Settings(_Strict, frozen=True, kw_only=True):
 
     Attributes:
         options: The options of the run.
-        format: The format of the input.
+        format: The format of the input and of the parts.
         model: The model.
         versions: The versions of keyjoin, Python, and the packages that the output depends on.
     """
 
     options: RunOptions
-    format: str
+    format: FormatSpec
     model: ModelFiles
     versions: dict[str, str]
 
@@ -283,8 +284,9 @@ def decode(text: bytes, kind: type[Record]) -> Record:
     _check_options(found.options, document["options"])
     for path in (found.model.path, *(replay.model.path for replay in found.replays)):
         _check_words([path])
-    if found.format not in FORMATS:
-        raise ValueError(f"there is no format {found.format!r}")
+    for name in (found.format.name, found.format.of_parts.name):
+        if name not in FORMATS:
+            raise ValueError(f"there is no format {name!r}")
     if (found.model.key_input is None) != (not found.model.key_outputs):
         raise ValueError("it has a key_input or key_outputs without the other")
     return found

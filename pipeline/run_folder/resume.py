@@ -34,6 +34,7 @@ from pipeline.run_folder.unexpected_files import leftovers
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Reader
+from transforms.formats.spec import FormatSpec
 from transforms.read_chunk import checksum_now
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.split_into_chunks import SPILL, open_plain
@@ -229,7 +230,7 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
         if not flag.may_change and asked[name] != asks[name]:
             yield f"--{name} was {_spelled(asked[name])}, is now {_spelled(asks[name])}"
     if before.format != now.format:
-        yield f"the format was {before.format}, is now {now.format}"
+        yield f"the format was {_spelled_format(before.format)}, is now {_spelled_format(now.format)}"
     then, model = records.to_json(before.model), records.to_json(now.model)
     for name in sorted(model.keys() - {"path", "ops", "batch_dependence"}):
         if then[name] != model[name]:
@@ -239,6 +240,10 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
         old, new = before.versions.get(name), now.versions.get(name)
         if old != new:
             yield f"{name} was {old or 'not recorded'}, is now {new or 'not recorded'}"
+
+
+def _spelled_format(spec: FormatSpec) -> str:
+    return ", ".join(f"{name} {value}" for name, value in records.to_json(spec).items()).removeprefix("name ")
 
 
 def _spelled(value: Any) -> str:

@@ -15,6 +15,7 @@ from pipeline.terminal.messages import quoted
 from pipeline.terminal.warning import only_told
 from transforms import formats
 from transforms.errors import RunError, UsageError
+from transforms.formats.spec import FormatSpec
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import Source, Unit
 from transforms.storage import files
@@ -100,13 +101,13 @@ def settle(
     return Settled(totals, exceeded)
 
 
-def conclude(place: Place, settled: Settled, name: str, seconds: float, *, resumed: bool | None) -> None:
+def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *, resumed: bool | None) -> None:
     """Prints the result of a run, after it was settled or stopped early.
 
     Args:
         place: The folders that the run wrote to.
         settled: The outcome of the run.
-        name: The name of its input's format.
+        spec: The format of its input and of its parts.
         seconds: The duration of the run.
         resumed: Whether earlier attempts had done a part of the run; None if that is not known.
 
@@ -120,7 +121,7 @@ def conclude(place: Place, settled: Settled, name: str, seconds: float, *, resum
             report.print_samples(place.work, parts, exceeded.reason)
     if exceeded is None or not (exceeded.early or place.is_staged):
         with only_told(f"{place.output} is written, and could not be shown"):
-            report.print_result(place.output, name, totals, seconds, resumed=resumed)
+            report.print_result(place.output, spec, totals, seconds, resumed=resumed)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 

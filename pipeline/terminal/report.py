@@ -13,6 +13,7 @@ from pipeline.run_folder.names import PARTS
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, visible
 from transforms import formats
+from transforms.formats.spec import FormatSpec
 from transforms.mapping.feature_mapping import describe
 from transforms.reasons import Reason
 from transforms.records import Feature, PartReceipt
@@ -37,7 +38,7 @@ def print_plan(plan: Plan, start: Start) -> None:
     if start.place.is_staged:
         say("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
-    say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format}")
+    say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format.name}")
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     for said in skipped[:SHOWN_ROWS]:
@@ -120,12 +121,12 @@ def print_unnamed(names: Sequence[str]) -> None:
         say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
-def print_result(output: str, format_name: str, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
+def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
     """Prints the output folder, the counts and time of a run, and a few joined rows.
 
     Args:
         output: Output folder.
-        format_name: Format of the rows.
+        spec: The format of the parts.
         totals: The ledger.
         seconds: Duration of this attempt, in seconds.
         resumed: Whether earlier attempts finished some of the rows; None if that is unknown.
@@ -146,7 +147,7 @@ def print_result(output: str, format_name: str, totals: Totals, seconds: float, 
     ]
     for name, value in rows:
         show(f"{name:<18}{value}")
-    shown = list(_first_rows(output, format_name))
+    shown = list(_first_rows(output, spec))
     if shown:
         show()
     for row in shown:
@@ -157,10 +158,10 @@ def _title(code: str) -> str:
     return next((reason.title for reason in Reason if reason.value == code), "")
 
 
-def _first_rows(output: str, format_name: str) -> Iterator[str]:
+def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
     """Yields the first rows of the output as text; parts that are gzip are skipped."""
     left = SHOWN_ROWS
-    fmt = formats.load(format_name)
+    fmt = formats.load(spec.of_parts)
     # Reads the list of parts. Listing the folder would be slow: it may hold a million parts.
     with files.open_own(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))

@@ -24,6 +24,7 @@ from pipeline.options.run_options import parse_run
 from pipeline.run_folder import manifest
 from scripts import make_sbom
 from tests.conftest import BOSTON, ROOT
+from transforms.formats.spec import FormatSpec
 
 FOLDER = ROOT / "dataflow"
 DOCKERFILE = FOLDER / "Dockerfile"
@@ -200,7 +201,8 @@ def test_the_bill_of_materials_is_the_locks() -> None:
     listed = {canonicalize_name(part["name"]): part["version"] for part in document["components"]}
     assert listed == in_image(LOCK), "run python -m scripts.make_sbom"
     assert all(
-        part["purl"] == f"pkg:pypi/{canonicalize_name(part['name'])}@{part['version']}"
+        # A purl keeps the dots of a name: https://github.com/package-url/purl-spec, type pypi.
+        part["purl"] == f"pkg:pypi/{part['name'].lower().replace('_', '-')}@{part['version']}"
         for part in document["components"]
     )
     assert sum("licenses" in part for part in document["components"]) > 70
@@ -218,7 +220,7 @@ def test_the_manifest_knows_the_tensorflow_of_the_image(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert "tensorflow" not in image
     options = parse_run(["--input=x.jsonl", f"--model={BOSTON / 'model'}", "--output=out"], "keyjoin run")[0]
-    told = manifest.settings(options, "jsonl").versions
+    told = manifest.settings(options, FormatSpec("jsonl")).versions
     assert {name: told[name] for name in manifest.PACKAGES} == {
         "apache-beam": image["apache-beam"], "tensorflow": image["tensorflow-cpu"],
         "pyarrow": image["pyarrow"], "numpy": image["numpy"],

@@ -13,6 +13,7 @@ from pipeline.plan.preflight import Inputs
 from pipeline.run_folder import ledger, manifest, resume
 from pipeline.run_folder.place import in_place
 from pipeline.run_folder.records import BatchDependence, Fed, LoadedModel, LoadedSettings, Ops, Settings
+from transforms.formats.spec import FormatSpec
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.storage import files
 from transforms.storage.sources import find, name_sources
@@ -66,7 +67,9 @@ class Folder(NamedTuple):
     def again(self, *flags: str) -> Inputs:
         """The input, as it is now."""
         matched = name_sources(find(self.options.input), ".jsonl")
-        return self.inputs._replace(matched=matched, settings=manifest.settings(self.asked(*flags), "jsonl"))
+        return self.inputs._replace(
+            matched=matched, settings=manifest.settings(self.asked(*flags), FormatSpec("jsonl"))
+        )
 
     def asked(self, *flags: str) -> RunOptions:
         given = [f"--input={path}" for path in self.options.input]
@@ -115,7 +118,11 @@ def folder(tmp_path: Path) -> Folder:
     packed.write_bytes(gzip.compress(ROWS, mtime=0))
     flags = [f"--input={data}", f"--model={model}", f"--output={tmp_path / 'out'}"]
     options = parse_run(flags, "keyjoin run")[0]
-    inputs = Inputs("jsonl", name_sources(find(options.input), ".jsonl"), manifest.settings(options, "jsonl"))
+    inputs = Inputs(
+        FormatSpec("jsonl"),
+        name_sources(find(options.input), ".jsonl"),
+        manifest.settings(options, FormatSpec("jsonl")),
+    )
     parts = [
         receipt(plain, ROWS, 0, 2, 0, 10, "a-00000-of-00002.jsonl"),
         receipt(plain, ROWS, 1, 2, 10, 20, "a-00001-of-00002.jsonl"),

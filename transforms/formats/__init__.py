@@ -1,7 +1,7 @@
 """Lists the file formats that keyjoin reads and writes, and detects the format of a file.
 
 Each format is a folder here with a reader and a writer, see `transforms.formats.base`. To add a format, add a folder
-whose `FORMAT` is a `Format`, its name in `FORMATS`, and its suffixes in `SUFFIXES`. Nothing else changes.
+whose `make(spec)` makes a `Format`, its name in `FORMATS`, and its suffixes in `SUFFIXES`. Nothing else changes.
 This module holds only the names of the formats, because the command line is parsed before any large import.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from transforms.errors import RunError, UsageError
 from transforms.formats import foreign
+from transforms.formats.spec import FormatSpec
 from transforms.storage.compression import GZIP, is_gzip, plain_name
 
 if TYPE_CHECKING:
@@ -36,10 +37,15 @@ def known(name: str) -> str:
     )
 
 
-def load(name: str) -> "Format":
-    """Returns the format of this name. Its libraries are imported by this call, not earlier."""
-    made: Format = importlib.import_module(FORMATS[name]).FORMAT
-    return made
+def load(spec: FormatSpec | str) -> "Format":
+    """Makes the reader and the writer of a run. Their libraries are imported by this call, not earlier.
+
+    Args:
+        spec: What the plan decided, or only the name of a format.
+    """
+    spec = FormatSpec(spec) if isinstance(spec, str) else spec
+    read: Format = importlib.import_module(FORMATS[spec.name]).make(spec)
+    return read._replace(writer=load(spec.of_parts).writer) if spec.output else read
 
 
 def may_be_binary(first: bytes) -> bool:

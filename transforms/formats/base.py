@@ -35,6 +35,9 @@ class RowTraits(NamedTuple):
             gives its shape. Such a field holds no bools, no numbers written as text, and no objects.
         raw_feeds: Whether the bytes of a whole row may feed a model input.
         whole_values: Whether a row may be a value without fields, such as `[1.0, 2.0]`.
+        text_cells: Whether all fields are text. Text is then the way to write a number, and `--strict_types` does not
+            refuse it.
+        typed: Whether the file gives each field a type, which all of its rows have.
         float_dtype: The widest float that an output row can hold.
         line_end: The bytes that end each line, where rows are lines of text. Otherwise empty.
     """
@@ -42,6 +45,8 @@ class RowTraits(NamedTuple):
     flat_lists: bool = False
     raw_feeds: bool = False
     whole_values: bool = False
+    text_cells: bool = False
+    typed: bool = False
     float_dtype: str = "float64"
     line_end: bytes = b""
 
@@ -72,9 +77,11 @@ class Block(Protocol):
         blank: How many blank lines there are. They are not rows.
         nbytes: How many bytes were loaded.
         checksum: crc32c of the loaded bytes (RFC 3720, appendix B.4).
+        header: What these rows need to be understood, see `Reader.header`.
     """
 
     source: str
+    header: str
 
     @property
     def positions(self) -> Positions: ...  # noqa: D102  see the class
@@ -121,11 +128,26 @@ class Reader(Protocol):
         name: Name of the format.
         unit: The unit of positions.
         traits: Describes the rows.
+        header: What the rows of a source need to be understood and what a file says once, at its start or end: the
+            header record of CSV, the schema of Avro or Parquet, as text. Empty if rows need nothing. This is the
+            header of the planned sources, see `FormatSpec.header`; `load` reads the source's own header.
     """
 
     name: str
     unit: Unit
     traits: RowTraits
+    header: str
+
+    def read_header(self, file: IO[bytes], size: int) -> str:
+        """Reads the header of a source. Sources with equal headers have the same fields, of the same types.
+
+        Args:
+            file: The decompressed source.
+            size: Size of the file in bytes.
+
+        Raises:
+            RunError: The source does not begin or end like a file of this format.
+        """
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
         """Splits a file into chunks that end on row boundaries.
@@ -169,13 +191,16 @@ class Reader(Protocol):
             RunError: The source does not begin like a file of this format.
         """
 
-    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> Block:
+    def parse(
+        self, raws: Sequence[bytes], positions: Sequence[int], source: str = "", header: str | None = None
+    ) -> Block:
         """Makes a block of single rows without a file: dead letters, repaired rows, or the instances of a request.
 
         Args:
             raws: The bytes of each row, as `Block.raw` returns them.
             positions: Position of each row in its source.
             source: Path of the source.
+            header: The header of the source, see `Block.header`; None for the header of the planned sources.
 
         Raises:
             RunError: An item of `raws` is not exactly one row.
@@ -186,10 +211,20 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """Writes blocks of its own format as parts. Beam pickles writers to send them to workers."""
+    """Writes parts of one format. Beam pickles writers to send them to workers.
+
+    Attributes:
+        name: Name of the format.
+        traits: Describes the rows of a part.
+    """
+
+    name: str
+    traits: RowTraits
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
-        """Joins predictions to their rows. With `layout.error` it also writes the bad rows, each in its place.
+        """Joins predictions to rows of this format. With `layout.error` it also writes bad rows, each in its place.
+
+        A row's own bytes, cells or columns are copied to the part. They are not decoded and encoded again.
 
         Args:
             block: The rows of a chunk.
@@ -219,7 +254,12 @@ class Writer(Protocol):
 
 
 class Format(NamedTuple):
-    """A file format: how to read it and how to write it."""
+    """How to read the sources and how to write the parts."""
 
     reader: Reader
     writer: Writer
+
+    @property
+    def is_spliced(self) -> bool:
+        """Whether parts have the format of their sources, so that rows are copied and not converted."""
+        return self.reader.name == self.writer.name

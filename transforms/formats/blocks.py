@@ -25,9 +25,11 @@ class ByteBlock(abc.ABC):
         source: Path of the source.
         data: The buffer.
         start: Position of the buffer's first byte in the source. None if the buffer was put together from single rows.
+        header: See `transforms.formats.base.Block`.
     """
 
     traits: RowTraits
+    header = ""
 
     def __init__(
         self,

@@ -97,12 +97,13 @@ from pipeline.options.run_options import command, parse_run, run_parser
 from pipeline.run_folder import records, resume
 from scripts import make_reference, make_template
 from tests.support.left import loaded
+from transforms.formats.spec import FormatSpec
 
 def settings(*more):
     options, left = parse_run(["--model=m", "--input=i", "--output=o", *more], "keyjoin run")
     assert left == []
     model = records.ModelFiles(path="m", sha256="0" * 64)
-    return loaded(records.Settings(options=options, format="jsonl", model=model, versions={"keyjoin": "1"}))
+    return loaded(records.Settings(options=options, format=FormatSpec("jsonl"), model=model, versions={"keyjoin": "1"}))
 
 before, now = settings(), settings("--hue=7")
 fields = {name: getattr(now, name) for name in type(now).__struct_fields__}

@@ -21,6 +21,7 @@ from pipeline.plan.chunk_size import ChunkSize
 from pipeline.run_folder import ledger, manifest, records
 from tests.support.left import loaded
 from transforms.errors import RunError
+from transforms.formats.spec import FormatSpec
 from transforms.records import Chunk, Feature, Layout, PartReceipt, Source
 from transforms.saved_model.model import Contract, Echo, Tensor
 from transforms.storage import files
@@ -53,7 +54,7 @@ def options(tmp_path: Path) -> RunOptions:
 def plan(options: RunOptions) -> Any:
     """What the manifest needs of a plan."""
     temp = f"{options.output}/_keyjoin/temp"
-    settings = loaded(manifest.settings(options, "jsonl"))
+    settings = loaded(manifest.settings(options, FormatSpec("jsonl")))
     return SimpleNamespace(job=SimpleNamespace(temp=temp), sources=SOURCES, settings=settings, skipped=["in/_x"])
 
 
@@ -79,13 +80,13 @@ def read(path: str) -> Any:
 
 
 def test_settings_are_all_that_an_output_comes_of(options: RunOptions) -> None:
-    found = records.to_json(manifest.settings(options, "jsonl"))
+    found = records.to_json(manifest.settings(options, FormatSpec("jsonl")))
     assert found == json.loads(json.dumps(found))
     names = {field.name for field in dataclasses.fields(RunOptions)}
     assert (set(found), set(found["options"])) == ({"options", "format", "model", "versions"}, names)
     assert found["options"]["max_bad_rows"] == options.max_bad_rows.texts()
     assert found["options"]["input"] == ["in/*"]
-    assert found["format"] == "jsonl"
+    assert found["format"] == {"name": "jsonl"}
     assert found["model"] == {"path": options.model, "sha256": check_model.fingerprint(options.model)}
     packages = ("apache-beam", "tensorflow", "pyarrow", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
@@ -109,11 +110,11 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
         batch_size=96,
     )  # fmt: skip
     layout = Layout(True, (), (), None, None, (("y", "p_y"),))
-    before = manifest.settings(options, "jsonl")
+    before = manifest.settings(options, FormatSpec("jsonl"))
     chunk = ChunkSize(1 << 20, 480)
     dependence = Dependence(Verdict.INDEPENDENT, rows=(1, 96))
     found = manifest.with_contract(before, handler, layout, chunk, [], dependence)
-    assert (found.options, found.format, found.versions) == (options, "jsonl", before.versions)
+    assert (found.options, found.format, found.versions) == (options, FormatSpec("jsonl"), before.versions)
     assert records.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
         "signature": "serve", "key_input": said[0], "key_outputs": said[1],
@@ -162,7 +163,7 @@ class TestBegin:
         assert written == expected
         begin(options, plan)
         assert written == expected
-        plan.settings = msgspec.structs.replace(plan.settings, format="tfrecord")
+        plan.settings = msgspec.structs.replace(plan.settings, format=FormatSpec("tfrecord"))
         begin(options, plan)
         assert written == [*expected, f"{options.output}/_keyjoin/job.json"]
 

@@ -21,6 +21,7 @@ from tests.conftest import Result
 from tests.support.left import loaded
 from tests.support.verified import forge
 from transforms.errors import RunError, UsageError
+from transforms.formats.spec import FormatSpec
 from transforms.write_receipts import decode
 
 # What looks like a default, a number, a list, another flag, or nothing.
@@ -97,7 +98,9 @@ def test_any_options_are_the_same_once_they_were_recorded(changed: dict[str, Any
 
 def fields(options: RunOptions) -> dict[str, Any]:
     model = records.ModelFiles(path="m", sha256="0" * 64)
-    found = loaded(records.Settings(options=options, format="jsonl", model=model, versions={"keyjoin": "1"}))
+    found = loaded(
+        records.Settings(options=options, format=FormatSpec("jsonl"), model=model, versions={"keyjoin": "1"})
+    )
     return {name: getattr(found, name) for name in records.LoadedSettings.__struct_fields__}
 
 
@@ -194,7 +197,7 @@ SHAPES = {
     "a key without its output": set_in("model", "key_outputs", to={}),
     "a shape below zero": set_in("model", "inputs", "x", "shape", to=[-3]),
     "a batch of none": set_in("model", "batch_size", to=0),
-    "an unknown format": set_in("format", to="csv2"),
+    "an unknown format": set_in("format", "name", to="csv2"),
     "totals that are a list": set_in("totals", to=[]),
     "a total below zero": set_in("totals", "rows", to=-1),
     "a total that is huge": set_in("totals", "parts", to=10**30),
@@ -243,7 +246,7 @@ def test_another_version_is_told(keyjoin: Callable[..., Result], made: list[str]
     for call in (["run", *made[:-1], f"--output={out}"], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
         done = keyjoin(*call)
         assert done.code == 2
-        assert "was written by another version of keyjoin: it has schema_version 5, not 6" in done.err
+        assert "was written by another version of keyjoin: it has schema_version 6, not 7" in done.err
 
 
 def test_a_record_of_a_remote_run_is_refused_too(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.run_folder.unexpected_files import check_folder
 from tests.support.left import ROWS, Folder, finished, loaded
 from tests.support.resumed import content
 from transforms.errors import RunError, UsageError
+from transforms.formats.spec import FormatSpec
 from transforms.storage import files
 from transforms.write_part import letters_name
 from transforms.write_receipts import receipt_path, write_list, write_receipt
@@ -279,7 +280,7 @@ def test_settings_that_differ_are_all_told(folder: Folder) -> None:
     now = msgspec.structs.replace(
         before,
         options=options,
-        format="tfrecord",
+        format=FormatSpec("tfrecord"),
         model=msgspec.structs.replace(before.model, path="elsewhere", sha256="1" * 64, key_input="k", signature="s"),
         versions={**before.versions, "numpy": "1", "python": "1", "apache-beam": "1"},
     )

@@ -84,6 +84,11 @@ class JsonLinesReader:
     name = "jsonl"
     unit: Unit = "byte"
     traits = LinesBlock.traits
+    header = ""
+
+    def read_header(self, file: IO[bytes], size: int) -> str:  # noqa: ARG002
+        """Returns no header: each row says what it holds."""
+        return ""
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
         """Cuts a file behind newlines; blank lines count as rows."""
@@ -98,7 +103,13 @@ class JsonLinesReader:
         data = file.read(size)
         return LinesBlock("", data if len(data) < size else data[: data.rfind(b"\n") + 1], 0)
 
-    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> LinesBlock:
+    def parse(
+        self,
+        raws: Sequence[bytes],
+        positions: Sequence[int],
+        source: str = "",
+        header: str | None = None,  # noqa: ARG002
+    ) -> LinesBlock:
         """Makes a block of lines without their newlines."""
         return blocks.parse(LinesBlock, self.name, raws, positions, source)
 

@@ -22,6 +22,9 @@ from transforms.threads import in_threads
 class JsonLinesWriter:
     """Writes JSON Lines, see `transforms.formats.base.Writer`."""
 
+    name = "jsonl"
+    traits = LinesBlock.traits
+
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Splices predictions into their lines."""
         own = blocks.own(block, LinesBlock)

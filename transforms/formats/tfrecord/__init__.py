@@ -1,7 +1,13 @@
 """TFRecord files of tf.train.Example."""
 
 from transforms.formats.base import Format
+from transforms.formats.spec import FormatSpec
 from transforms.formats.tfrecord.read import TFRecordReader
 from transforms.formats.tfrecord.write import TFRecordWriter
 
 FORMAT = Format(TFRecordReader(), TFRecordWriter())
+
+
+def make(spec: FormatSpec) -> Format:  # noqa: ARG001  files of this format have no options
+    """Returns the format."""
+    return FORMAT

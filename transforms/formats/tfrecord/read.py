@@ -60,6 +60,11 @@ class TFRecordReader:
     name = "tfrecord"
     unit: Unit = "byte"
     traits = RecordBlock.traits
+    header = ""
+
+    def read_header(self, file: IO[bytes], size: int) -> str:  # noqa: ARG002
+        """Returns no header: each row says what it holds."""
+        return ""
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
         """Cuts a file behind records; raises a RunError where a header is damaged or the file ends in a record."""
@@ -83,7 +88,13 @@ class TFRecordReader:
                 pass
         return RecordBlock("", data[:end], 0)
 
-    def parse(self, raws: Sequence[bytes], positions: Sequence[int], source: str = "") -> RecordBlock:
+    def parse(
+        self,
+        raws: Sequence[bytes],
+        positions: Sequence[int],
+        source: str = "",
+        header: str | None = None,  # noqa: ARG002
+    ) -> RecordBlock:
         """Makes a block of records in their frames."""
         return blocks.parse(RecordBlock, self.name, raws, positions, source)
 

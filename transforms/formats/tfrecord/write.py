@@ -25,6 +25,9 @@ from transforms.threads import in_threads
 class TFRecordWriter:
     """Writes TFRecord files, see `transforms.formats.base.Writer`."""
 
+    name = "tfrecord"
+    traits = RecordBlock.traits
+
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Adds predictions to their records."""
         own = blocks.own(block, RecordBlock)
