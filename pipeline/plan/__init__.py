@@ -1,1 +1,1 @@
-"""From flags to a checked plan: sources, sample, feature mapping, output layout, memory."""
+"""Turns the options of a run into a checked plan: sources, sample, feature mapping, output layout, memory."""

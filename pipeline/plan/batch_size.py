@@ -1,6 +1,7 @@
 """Chooses how many rows a call of the model has.
 
-Nothing here is measured by a clock, except to leave a slow model alone: the size follows from the rows and the model.
+The batch size depends on the rows and on the model, never on measured time. So every run of a command chooses the same
+one. The clock has one use: a model that is slow for one row is not tried with copies of it.
 """
 
 import contextlib
@@ -21,9 +22,9 @@ from transforms.saved_model.model import Arrays, Contract, Model
 from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.score import most_copies, score
 
-ACCELERATED = 8  # a call of an accelerator has so many times the rows: it has more to do at a time, and a cost a call
-ROWS_ALONE = 4  # that are tried alone, and in copies
-SLOW_SECONDS = 0.125  # a row that takes longer is not tried in copies
+ACCELERATED = 8  # times the usual rows of a call: an accelerator computes more rows at once, and each call has a cost
+ROWS_ALONE = 4  # sampled rows that `fit` may score alone, and then as copies
+SLOW_SECONDS = 0.125  # if one row takes longer, copies of it are not tried
 
 
 def choose(
@@ -34,15 +35,16 @@ def choose(
     features: Sequence[Feature],
     most: int,
 ) -> int:
-    """Chooses the rows of a call: those of the signature or of `--batch_size`, else so many that they fill 2 MB.
+    """Chooses the rows of a call: the number in the signature or in `--batch_size`, else as many as fill about 2 MB.
 
     Args:
-        options: How the model is called.
-        accelerator: What the workers have besides, if anything.
+        options: The scoring options.
+        accelerator: The accelerator of the workers, if they have one.
         sample: The first rows.
-        contract: What the signature takes and gives.
-        features: What feeds it.
-        most: No size is larger, except one that the options or the signature give.
+        contract: The inputs and outputs of the signature.
+        features: The features that feed the model's inputs.
+        most: The largest size to choose. It does not apply to a size from the options or the signature, to
+            accelerators, or to a model whose calls all have the same number of rows.
     """
     if contract.rows:
         if options.batch_size not in (None, contract.rows):
@@ -57,7 +59,7 @@ def choose(
         return min(options.batch_size, contract.most)
     bound = contract.most // MULTIPLE * MULTIPLE or contract.most
     usual = columns.batch_rows(sample.typical(features))
-    if contract.constant_rows:  # no larger than the input, since each call has so many rows
+    if contract.constant_rows:  # calls are filled up to this size, so it is no larger than the input
         size = min(usual * (ACCELERATED if accelerator else 1), bound)
         return sample.call_rows(size, options.chunk_bytes or CHUNK_BYTES, MULTIPLE)
     if accelerator:
@@ -66,15 +68,18 @@ def choose(
 
 
 def fit(model: Model, contract: Contract, rows: Arrays, batch_size: int) -> int:
-    """Lowers a batch size where the model fails for copies of a row that it scores alone.
+    """Lowers a batch size if the model scores a row alone, but fails for copies of it.
 
-    So a model that takes few rows a call is called with as many as it takes. A slow model keeps its batch size.
+    Some models accept only a few rows in a call. A slow model is not tested, and keeps its batch size.
 
     Args:
         model: The model.
-        contract: What its signature takes and gives.
+        contract: The inputs and outputs of its signature.
         rows: Data input -> (rows, …), some real rows.
-        batch_size: The size that was chosen.
+        batch_size: The size that `choose` returned.
+
+    Returns:
+        The batch size, or the most rows that the model accepted if they are fewer.
     """
     tried = probe(model, SharedError)
     count = len(next(iter(rows.values())))

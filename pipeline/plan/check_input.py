@@ -1,4 +1,4 @@
-"""Refuses input files that cannot be read, as far as that shows without reading them."""
+"""Refuses input files that cannot be read. These checks do not open the files."""
 
 import json
 import os
@@ -11,10 +11,10 @@ from transforms.storage.objects import Stored
 
 
 def check_not_empty(found: Sequence[Source]) -> None:
-    """Refuses gzip files of no bytes, which a failed copy leaves; other empty files are files without rows.
+    """Refuses gzip files of 0 bytes, which a failed copy leaves behind. Any other empty file is a file without rows.
 
     Raises:
-        UsageError: There is one.
+        UsageError: There is such a gzip file.
     """
     empty = next((source.path for source in found if source.is_gzip and not source.size), None)
     if empty is not None:
@@ -22,13 +22,13 @@ def check_not_empty(found: Sequence[Source]) -> None:
 
 
 def check_skipped(skipped: Sequence[str]) -> None:
-    """Refuses more skipped files than a manifest can list.
+    """Refuses an input with more skipped files than the manifest can list.
 
     Args:
-        skipped: Files that are no data by their names.
+        skipped: Files that are not read, because their names mark them as no data.
 
     Raises:
-        UsageError: It is refused.
+        UsageError: There are too many skipped files.
     """
     if len(json.dumps(skipped)) > files.SMALL_BYTES // 2:
         raise UsageError(
@@ -38,10 +38,10 @@ def check_skipped(skipped: Sequence[str]) -> None:
 
 
 def check_readable(file: Stored) -> None:
-    """Refuses what this process may not read, and what is no file.
+    """Refuses a local path that this process has no permission to read, or that is a pipe or a device.
 
     Raises:
-        UsageError: It is refused.
+        UsageError: The path is refused.
     """
     path = file.path
     if not files.is_local(path):

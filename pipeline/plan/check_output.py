@@ -1,4 +1,4 @@
-"""Refuses an output folder that is none, holds other files, or lies in the input or the model."""
+"""Refuses an output path that is no folder, has unexpected files, or overlaps the input or the model."""
 
 import os
 from collections.abc import Sequence
@@ -12,10 +12,17 @@ from transforms.storage import files, globs, lookup, sources
 
 
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
-    """Refuses an output that is no folder, holds what keyjoin did not make, or lies where the input is searched for.
+    """Checks the output path against the file system, the input and the model.
+
+    It refuses an output that is no folder, has unexpected files, lies where the input is searched for, contains an
+    input file, or overlaps the model.
+
+    Args:
+        options: The options of the run.
+        found: The input files.
 
     Raises:
-        UsageError: It is, or its file system cannot be reached.
+        UsageError: The output is refused, or its file system cannot be reached.
     """
     lookup.check_reachable(options.output)
     folders = check_files(options.output)

@@ -1,6 +1,6 @@
-"""Chooses how large a chunk is: by bytes of input, and by rows where their predictions are large.
+"""Chooses the size of chunks: in bytes of input, and also in rows if a row's predictions or weights are large.
 
-Nothing here is measured by a clock, so that a source is cut at the same places in every run.
+The size never depends on measured time, so every run splits a source at the same positions.
 """
 
 import math
@@ -17,16 +17,16 @@ from transforms.saved_model.model import Tensor
 from transforms.scoring.bisect import MULTIPLE
 
 CHUNK_BYTES = 64 << 20
-PREDICTION_BYTES = 32 << 20  # of a chunk, at most: a run holds several times as much (benchmarks/NOTES.md)
-WEIGHT_BYTES = 1 << 40  # that the rows of a chunk are computed with, at most: minutes, where each counts a few times
+PREDICTION_BYTES = 32 << 20  # most predictions of a chunk; a run holds several times as much (benchmarks/NOTES.md)
+WEIGHT_BYTES = 1 << 40  # most rows x weights of a chunk: minutes of work for a model that uses each weight a few times
 
 
 class ChunkSize(NamedTuple):
-    """How large a chunk is.
+    """The size of a chunk.
 
     Attributes:
-        bytes: About how many bytes of input it has.
-        rows: How many rows it has at most; None if rows are so small that they need no limit.
+        bytes: About how many bytes of input a chunk has.
+        rows: The most rows of a chunk; None if so many rows never fit into `bytes`.
     """
 
     bytes: int
@@ -34,11 +34,11 @@ class ChunkSize(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What the sampled rows let expect; nothing that is written depends on it.
+    """Sizes estimated from the sampled rows. The output does not depend on them.
 
     Attributes:
         predictions: Bytes of predictions for each byte of input.
-        chunk_bytes: Bytes of input that the largest chunk has.
+        chunk_bytes: Bytes of input of the largest chunk.
     """
 
     predictions: float
@@ -46,18 +46,23 @@ class Expected(NamedTuple):
 
 
 class RowSize(NamedTuple):
-    """Bytes of a row, in the input and of its predictions."""
+    """The bytes of a row.
+
+    Attributes:
+        text: Bytes of the row in the input.
+        predictions: Bytes of its predictions.
+    """
 
     text: float
     predictions: int
 
 
 def expect(chunk: ChunkSize, row: RowSize, largest: int) -> Expected:
-    """What to expect of a run.
+    """Estimates the sizes of a run.
 
     Args:
-        chunk: How large chunks are.
-        row: How large a row is.
+        chunk: The size of chunks.
+        row: The size of a row.
         largest: Bytes of the largest source.
     """
     size = min(chunk.bytes, largest, (chunk.rows or math.inf) * row.text)
@@ -68,12 +73,12 @@ def choose(chunk_bytes: int | None, row: int, weights: int, reader: Reader, feat
     """Chooses the size of chunks.
 
     Args:
-        chunk_bytes: What `--chunk_bytes` says, if it was given.
+        chunk_bytes: The value of `--chunk_bytes`, if it was given.
         row: Bytes of a row's predictions.
-        weights: Bytes of the model's variables that take part in each row. They count only where `--chunk_bytes` was
-            not given.
-        reader: Of the input.
-        features: What feeds the model.
+        weights: Bytes of the model's variables that are used for each row. They are ignored if `--chunk_bytes` was
+            given.
+        reader: The reader of the input.
+        features: The features that feed the model's inputs.
     """
     size = chunk_bytes or CHUNK_BYTES
     rows = most_rows(row, 0 if chunk_bytes else weights)
@@ -81,11 +86,11 @@ def choose(chunk_bytes: int | None, row: int, weights: int, reader: Reader, feat
 
 
 def most_rows(row: int, weights: int) -> int:
-    """How many rows a chunk has at most, in whole batches of the smallest size where that is possible.
+    """Returns the most rows of a chunk: a multiple of `MULTIPLE`, unless it is smaller than that.
 
     Args:
         row: Bytes of a row's predictions.
-        weights: Bytes of the model's variables that take part in each row.
+        weights: Bytes of the model's variables that are used for each row.
 
     >>> most_rows(4 * 768, 0), most_rows(1 << 20, 0), most_rows(4, 440 << 20)
     (10848, 32, 2304)
@@ -95,7 +100,7 @@ def most_rows(row: int, weights: int) -> int:
 
 
 def row_bytes(predictions: Sequence[Tensor]) -> int:
-    """Bytes of a row's predictions; a string counts as `STRING_BYTES`, and a size that nobody knows as `OPEN_SIZE`.
+    """Returns the bytes of a row's predictions. A string counts as `STRING_BYTES`, an unknown size as `OPEN_SIZE`.
 
     >>> row_bytes([Tensor("a", "float32", (3, 2), ""), Tensor("b", "string", (2,), "")])
     536

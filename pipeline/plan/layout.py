@@ -1,4 +1,4 @@
-"""From the options to the layout: what stands in an output row, and that no name stands there twice."""
+"""Turns the options into the layout of an output row, and refuses a layout that has a field name twice."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ ROW = "row"
 
 
 def wanted(options: OutputOptions, outputs: Collection[str]) -> list[str]:
-    """The outputs that `--output_fields` names; none if it names none of them, or what is no output.
+    """Returns the outputs that `--output_fields` names. It is empty if a name is unknown; `make_layout` reports that.
 
     Args:
-        options: What was asked for.
+        options: The output options.
         outputs: All outputs of the model.
     """
     known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
@@ -32,18 +32,18 @@ def make_layout(
     reader: Reader,
     features: Sequence[Feature],
 ) -> Layout:
-    """What is written of a row.
+    """Chooses the fields of an output row.
 
     Args:
-        options: What was asked for.
-        error_field: The field that says what is wrong with a bad row; None if there is none.
+        options: The output options.
+        error_field: The field for the error message of a bad row; None if bad rows are not written.
         outputs: The model's predictions, in order.
         sample: Some rows; may be empty.
-        reader: Of the rows.
-        features: What feeds the model.
+        reader: The reader of the rows.
+        features: The features that feed the model's inputs.
 
     Raises:
-        UsageError: A name is unknown, or would stand twice in an output row.
+        UsageError: A name is unknown, or an output row would have it twice.
     """
     asked, instance = (
         options.output_fields,
@@ -112,7 +112,7 @@ def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
         return
     for name in added:
         written = name in layout.include if layout.include else name not in layout.exclude
-        # A few such rows become dead letters; where most have it, that is how the data is.
+        # If only a few rows have the field, these rows become dead letters. If most have it, the names must change.
         if written and 2 * sum(name in row for row in sample) > len(sample):
             raise UsageError(
                 f"the rows already have a field {name}; rename {_renaming(layout, name)}, "

@@ -1,7 +1,7 @@
-"""Estimates the memory that a local run needs, and has the system keep the run within `--max_memory`.
+"""Estimates the memory that a local run needs, and limits the run to `--max_memory`.
 
-Bounded is what a process cannot give back to the system: its private, writable memory (RLIMIT_DATA, see
-setrlimit(2)); code that is mapped from files is not in it. Each of the two processes has its own share.
+The system enforces the limit on the private, writable memory of a process (RLIMIT_DATA, see setrlimit(2)). Code that is
+mapped from files does not count. keyjoin's process and the model process each have a limit of their own.
 """
 
 import contextlib
@@ -15,20 +15,20 @@ from pipeline.model.model_process import process
 from pipeline.plan.chunk_size import ChunkSize
 from transforms.errors import UsageError
 
-HELD = 4.0  # of --wave_bytes, for each byte of predictions: the rest of what a wave holds does not wait
-# Bytes that a run holds at most (measured: benchmarks/NOTES.md) ...
+HELD = 4.0  # bytes of --wave_bytes for each byte of predictions, which a wave holds until its end
+# The most bytes that a run holds (measured: benchmarks/NOTES.md) ...
 CHUNK_BYTE = 4.0  # ... for each byte of a chunk and of its features, which may be Python objects
-PREDICTION_BYTE = 16.0  # ... for each byte of a wave's predictions, which Beam encodes and which become text
-PROCESS = 96 << 20  # ... for a process: the graph, threads, calls of the model
+PREDICTION_BYTE = 16.0  # ... for each byte of a wave's predictions, which Beam encodes and the run turns into text
+PROCESS = 96 << 20  # ... for each process: the Beam graph, threads, calls of the model
 
 
 class Row(NamedTuple):
-    """Bytes of a row.
+    """The bytes of a row.
 
     Attributes:
-        text: In the input.
-        features: As the model is called with it.
-        predictions: As the model answers.
+        text: Bytes in the input.
+        features: Bytes of the arrays that the model is called with.
+        predictions: Bytes of its predictions.
     """
 
     text: float
@@ -37,11 +37,11 @@ class Row(NamedTuple):
 
 
 class Need(NamedTuple):
-    """An estimate of what a run needs, in bytes.
+    """The estimated memory of a run.
 
     Attributes:
-        own: Of keyjoin's process.
-        model: Of the model's process.
+        own: Bytes of keyjoin's process.
+        model: Bytes of the model process.
     """
 
     own: int
@@ -49,23 +49,26 @@ class Need(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Of both."""
+        """The bytes of both processes."""
         return self.own + self.model
 
 
 def estimate(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> Need | None:
-    """Estimates what a run needs, from what its two processes have now; None where the system does not say that.
+    """Estimates the memory of a run, from the present memory of its two processes.
 
     Args:
-        chunk: How large chunks are.
-        row: What a row takes.
-        size: Bytes of the whole input at most, decompressed.
+        chunk: The size of chunks.
+        row: The bytes of a row.
+        size: The most bytes that the whole input may have, decompressed.
         wave_bytes: See `--wave_bytes`.
+
+    Returns:
+        The estimate; None on systems other than Linux, where the memory of a process is not known.
     """
     if sys.platform != "linux":
         return None
     largest = min(chunk.bytes, size, math.inf if chunk.rows is None else round(chunk.rows * row.text))
-    # A wave has at least a chunk, and may end half a one above its size.
+    # A wave has at least one chunk, and may exceed its size by half a chunk.
     wave = min(wave_size(size, wave_bytes, row.predictions / row.text) + largest, size)
     held = CHUNK_BYTE * largest * (1 + row.features / row.text) + PREDICTION_BYTE * wave * row.predictions / row.text
     return Need(private_bytes("self") + PROCESS + round(held), private_bytes(str(process().pid)) + PROCESS)
@@ -73,15 +76,15 @@ def estimate(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> Need | N
 
 @contextlib.contextmanager
 def bounded(max_memory: int | None, need: Need | None, lower: str) -> Iterator[None]:
-    """Keeps both processes within `--max_memory`, where it is given, as long as the context.
+    """Limits both processes to `--max_memory` until the context ends. The processes share the spare memory equally.
 
     Args:
-        max_memory: See `--max_memory`.
-        need: What the run needs.
-        lower: The flags whose values make it need less.
+        max_memory: See `--max_memory`; None sets no limit.
+        need: The estimated memory of the run.
+        lower: The flags whose lower values make the run need less, for the message.
 
     Raises:
-        UsageError: It is less than that, or this system does not keep it.
+        UsageError: The limit is less than the estimate, or this system cannot enforce it.
     """
     if max_memory is None:
         yield
@@ -104,7 +107,7 @@ def bounded(max_memory: int | None, need: Need | None, lower: str) -> Iterator[N
 
 
 def wave_size(size: int, wave_bytes: int, predictions: float) -> int:
-    """How much of an input goes into a wave: all of one that is less than two of them, since each costs a graph.
+    """Returns the bytes of input of a wave. An input of less than two waves becomes one, since each costs a Beam graph.
 
     Args:
         size: Bytes of the input.
@@ -119,7 +122,7 @@ def wave_size(size: int, wave_bytes: int, predictions: float) -> int:
 
 
 def private_bytes(pid: int | str) -> int:
-    """Private, writable memory of a process, which RLIMIT_DATA bounds; 0 if the process has ended.
+    """Returns the bytes of a process's private, writable memory, which RLIMIT_DATA limits; 0 if the process has ended.
 
     A sampled row can end the model process. The run then reports which row it was.
     """
@@ -143,6 +146,6 @@ def _limited(size: int) -> Iterator[None]:
 
 
 def is_short(error: BaseException) -> bool:
-    """Whether what a step raised says that there was no memory: by its type, or where a runner has only its text."""
+    """Tells whether a step failed for lack of memory, by the error's type or text: some runners keep only the text."""
     text = str(error)
     return isinstance(error, MemoryError) or "MemoryError" in text or "can't start new thread" in text

@@ -1,4 +1,7 @@
-"""Preflight: everything that can be found out without running the job, and the job that comes of it."""
+"""Checks the options, the input and the model before a run, and plans the job.
+
+These checks start no job and write nothing to the output. To check the model, they load it and score sampled rows.
+"""
 
 import contextlib
 import functools
@@ -47,16 +50,16 @@ from transforms.scoring.score import filled_up_to
 from transforms.split_into_chunks import most_bytes
 from transforms.storage import files, sources
 
-PROBED_ROWS = 100  # some of them may be bad
+PROBED_ROWS = 100  # first rows for a probe of the model; more than one, because some may be bad
 
 
 class Inputs(NamedTuple):
-    """What a run is about, as far as it is known without the model.
+    """The input and the settings of a run, as far as they are known without the model.
 
     Attributes:
         format: The format of the input and of the parts.
         matched: The input files.
-        settings: All else that the output comes of, see `manifest.settings`.
+        settings: The other settings that the output depends on, see `manifest.settings`.
     """
 
     format: FormatSpec
@@ -68,16 +71,17 @@ class Plan(NamedTuple):
     """A checked run.
 
     Attributes:
-        job: What will run.
-        sources: The input files, as they are now.
-        skipped: Files of input folders that are not data by their names.
+        job: The job to run.
+        sources: The input files, in their present versions.
+        skipped: Files of input folders that keyjoin does not read, because their names mark them as no data.
         twins: Other names of input files, see `sources.Matched`.
-        settings: All else that the output comes of, see `manifest.with_contract`.
-        findings: What the model does besides computing.
-        expected: What the sampled rows let expect.
-        model: The model as workers find it; None if the job runs on this machine.
-        memory: What the run needs on this machine, as far as the system says what processes have.
-        constants: The inputs that no row feeds, and whether the rows have a field of that name.
+        settings: The other settings that the output depends on, see `manifest.with_contract`.
+        findings: The ops of the model that do more than compute.
+        expected: Sizes estimated from the sampled rows.
+        model: The copy of the model that workers load; None if the job runs on this machine.
+        memory: The estimated memory of a local run; None for a remote runner, or if the system does not report the
+            memory of processes.
+        constants: The inputs that no row feeds, each with whether the rows have a field of that name.
     """
 
     job: Job
@@ -93,13 +97,16 @@ class Plan(NamedTuple):
 
 
 def find_inputs(options: RunOptions) -> Inputs:
-    """Looks up the input, and checks what can be checked without the model.
+    """Finds the input files, and checks everything that needs no model.
+
+    Args:
+        options: The options of the run.
 
     Raises:
-        UsageError: Something is wrong; nothing was written.
+        UsageError: A check failed. Nothing was written.
     """
     collect_garbage()
-    found = sources.find(options.input)  # Once: of a million files in an object store this takes minutes.
+    found = sources.find(options.input)  # Only once: to list a million files in an object store takes minutes.
     for file in found.files:
         check_readable(file)
     name = options.format or formats.name_of([file.path for file in found.files])
@@ -122,21 +129,25 @@ def prepare(
     kept: manifest.Kept | None = None,
     check_rows: bool = True,
 ) -> Iterator[Plan]:
-    """Checks inputs and model, and settles what feeds and what is written.
+    """Checks the input and the model, and plans the job: what feeds the model, and what an output row has.
 
-    A `.keras` model is exported to a folder which is there as long as the context.
+    A `.keras` model is exported to a temporary folder, which exists until the context ends.
 
     Args:
-        options: What to check.
-        inputs: What they are about.
-        local: Whether the job will run on this machine, and finds its model in the model process.
-        place: Where the run writes; None for the output itself.
-        resume: Whether chunks may be done already.
-        kept: What was chosen when these were begun.
-        check_rows: Whether the first rows must not all fail; dead letters that are scored again may.
+        options: The options of the run.
+        inputs: The input files and settings, from `find_inputs`.
+        local: Whether the job will run on this machine. It then calls the model in the model process.
+        place: The folders that the run writes to; None if it writes to the output itself.
+        resume: Whether the job resumes an unfinished run, some of whose chunks may be finished.
+        kept: The sizes that the unfinished run recorded; None for a new run.
+        check_rows: Whether to refuse an input whose first rows all fail. A retry of dead letters does not check this,
+            because all of them may fail again.
+
+    Yields:
+        The plan.
 
     Raises:
-        UsageError: Something is wrong; nothing was written.
+        UsageError: A check failed. Nothing was written.
     """
     spec, matched = inputs.format, inputs.matched
     reader = formats.load(spec).reader
@@ -158,14 +169,14 @@ def prepare(
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, sample, reader, handler.features)
         if reader.traits.flat_lists and not layout.whole_row:
-            import_tensorflow()  # Examples are written anew with it; here its import is kept quiet
+            import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(spec, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, handler, layout, chunk, loaded.findings, dependence)
         size = RowSize(beginning.row_bytes, predicted)
         need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None
         with memory.bounded(options.max_memory, need, _lower(options, chunk, handler)):
-            if local and loaded.stateful:  # its first real row finds it as it was saved, whatever was tried
+            if local and loaded.stateful:  # the sample calls may have changed its state
                 isolation.renew()
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
@@ -176,13 +187,13 @@ def _estimate(
     options: LocalOptions, sample: Sample, handler: KeyedChunkHandler, chunk: ChunkSize, row: RowSize, size: int
 ) -> memory.Need | None:
     numbers = [feature for feature in sample.typical(handler.features) if feature.dtype != STRING]
-    texts = len(numbers) < len(handler.features)  # no longer than the row
+    texts = len(numbers) < len(handler.features)  # all strings of a row are no longer than its text
     features = columns.row_bytes(numbers) + texts * row.text
     return memory.estimate(chunk, memory.Row(row.text, features, row.predictions), size, options.wave_bytes)
 
 
 def _lower(options: LocalOptions, chunk: ChunkSize, handler: KeyedChunkHandler) -> str:
-    """The flags that make a run need less memory, with their values."""
+    """Returns the flags whose lower values make a run need less memory, with their present values."""
     return f"--chunk_bytes={chunk.bytes}, --wave_bytes={options.wave_bytes} or --batch_size={handler.batch_size}"
 
 
@@ -194,8 +205,13 @@ def _check_copy(model: str, folder: str, sha256: str) -> None:
 def _handler(
     options: RunOptions, folder: str, sample: Sample, kept: manifest.Kept | None, model: WorkerModel | None
 ) -> tuple[KeyedChunkHandler, manifest.Kept, models.Model, Dependence, int]:
-    """How the model is called; the sizes of batches and chunks; the model; and bytes of a sampled row's predictions."""
-    # A worker's own processes share its cores, whatever they are called with.
+    """Loads the model and decides how to call it.
+
+    Returns:
+        The handler that calls the model, the sizes of batches and chunks, the model, what predictions depend on, and
+        the bytes of a sampled row's predictions.
+    """
+    # On a worker, several processes share the cores. So batches need not be small to give each core one.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
     loading, loaded = _load(options, folder, sample, loader.ALL_CORES if most is None else loader.ONE_CORE)
     load = _loader(options, loading)
@@ -224,10 +240,10 @@ def _handler(
             check_first_rows(sample.heads, sample.reader, options.max_bad_rows, loaded, handler)
     _check_shapes(contract, features, sample)
     if model is not None:
-        if not options.isolate:  # a worker is a process of the model's own
+        if not options.isolate:  # a worker calls the model in its own process, and needs no model process
             load = functools.partial(loader.load, loading=loading._replace(cores=loader.ONE_CORE))
         handler.load = model.loader(load)
-        # A model on an accelerator takes all of its memory: there is room for one.
+        # A model on an accelerator takes all of the accelerator's memory, so processes must share one model.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, kept, loaded, dependence, row
 
@@ -240,7 +256,7 @@ def _rows_a_call(
     features: Sequence[Feature],
     most: int,
 ) -> int:
-    """The batch size that is chosen, or fewer rows where the model fails for so many copies of a sampled row."""
+    """Chooses the batch size, and lowers it if the model fails for that many copies of a sampled row."""
     rows = batch_size.choose(options, options.accelerator, sample, contract, features, most)
     few = sample.arrays(features, batch_size.ROWS_ALONE) if sample.rows else None
     return batch_size.fit(loaded, contract, few, rows) if few else rows
@@ -260,7 +276,7 @@ def _find_contract(options: RunOptions, loaded: models.Model, sample: Sample) ->
     def own_keys(key: models.Tensor) -> Any:
         if row_paths.find(key.name, renamed.get(key.name, key.name), sample.rows)[0] not in sample.fields:
             return None
-        with contextlib.suppress(UsageError):  # the field is of another kind
+        with contextlib.suppress(UsageError):  # the field's values do not fit the key input
             found = rows(models.Contract(options.signature, (key,), ()))
             return found and found[key.name]
 
@@ -289,7 +305,11 @@ def _features(options: InputOptions, contract: models.Contract, sample: Sample) 
 
 
 def _renamed(options: InputOptions, inputs: Sequence[str], sample: Sample) -> dict[str, str | Path]:
-    """What `--input_map` says: input -> field."""
+    """Resolves `--input_map`.
+
+    Returns:
+        Input -> the field that feeds it.
+    """
     return feature_mapping.resolve(options.input_map, inputs, sample.fields)
 
 
@@ -314,10 +334,13 @@ def _map(
 
 
 def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple[Loading, models.Model]:
-    """How the model is loaded, and the model; inputs with a default that no field feeds are left to it.
+    """Loads the model. An input that no field feeds keeps its default, if it has one.
+
+    Returns:
+        How the model is loaded, and the model.
 
     Raises:
-        UsageError: An input that is one value for all rows has none.
+        UsageError: An input with one value for all rows has no value.
     """
     isolation.forget()
     loading = check_model.loading(options, cores)
@@ -333,7 +356,7 @@ def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple
 
 @contextlib.contextmanager
 def _hinting(contract: models.Contract) -> Iterator[None]:
-    """Adds to a refusal that an input of any shape may be one value for all rows."""
+    """Adds to a `UsageError` the hint that an input of any shape may need one value for all rows."""
     try:
         yield
     except UsageError as error:
@@ -360,7 +383,11 @@ def _look(
     features: Sequence[Feature],
     batch_size: int,
 ) -> tuple[models.Contract, Dependence]:
-    """What predictions depend on, and the contract with the shapes that they have for sampled rows of one shape."""
+    """Measures what predictions depend on, with sampled rows of one shape.
+
+    Returns:
+        The contract, with the shapes of the predictions of these rows, and what predictions depend on.
+    """
     dependence = Dependence(Verdict.UNKNOWN)
     if group := sample.group(features, SMALL_SAMPLE) if sample.rows else None:
         rows = group.arrays
@@ -372,10 +399,10 @@ def _look(
 
 
 def _check_shapes(contract: models.Contract, features: Sequence[Feature], sample: Sample) -> None:
-    """Refuses outputs whose shapes are not known; the sizes of one may follow those of its row.
+    """Refuses outputs of unknown shape. An output may have open sizes only if an input has some that are not padded.
 
     Raises:
-        UsageError: There is such an output.
+        UsageError: The shape of an output is unknown.
     """
     follows = any(feature.is_open and feature.pad is None for feature in features)
     unknown = (t for t in contract.predictions if (t.shape is None if follows else is_open(t)))

@@ -1,4 +1,8 @@
-"""Calls of a model that only find something out: what they fail of ends them, and teaches the run nothing."""
+"""Makes probes: calls of a model before the run that only test it.
+
+An error ends the probe, so a failed batch is not bisected. A probe does not change what the run itself knows of how
+many rows a call may have.
+"""
 
 from typing import Any
 
@@ -7,15 +11,17 @@ from transforms.saved_model.model import Model
 
 
 class ProbeError(Exception):
-    """The model raised. It is no `ModelError`: for a probe no batch is halved."""
+    """The model raised an error in a probe. It is no `ModelError`, for which scoring would bisect the batch."""
 
 
 def probe(model: Model, ends: type[ModelError]) -> Model:
-    """A model with room of its own, whose calls raise `ProbeError` for errors of a kind.
+    """Returns the model for probes: its calls raise `ProbeError` for errors of one class.
+
+    It has a `Room` of its own, so that a failed probe does not make the calls of the run smaller.
 
     Args:
         model: The model.
-        ends: The kind of errors.
+        ends: The class of the errors that end a probe.
     """
 
     def call(*arrays: Any) -> Any:

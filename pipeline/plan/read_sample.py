@@ -1,4 +1,4 @@
-"""Reads the first rows of sources, and refuses a source that is of another format by its first bytes."""
+"""Reads the first rows of sources, and detects a source of another format by its first bytes."""
 
 import contextlib
 import itertools
@@ -15,9 +15,9 @@ from transforms.records import Source
 from transforms.split_into_chunks import open_plain, other_kind
 from transforms.storage import files
 
-SIZES = (1 << 20, 1 << 26)  # bytes; a row may be longer than the first of them
-SOURCES = 16
-CHECKED = 1_000  # files, which takes milliseconds
+SIZES = (1 << 20, 1 << 26)  # bytes to read; the second is for a source whose first row is longer than the first
+SOURCES = 16  # most sources whose first rows are read
+CHECKED = 1_000  # most files whose first bytes are checked, which takes milliseconds
 
 
 class Head(NamedTuple):
@@ -27,7 +27,7 @@ class Head(NamedTuple):
         source: The source.
         text: Its first bytes, decompressed.
         block: Its first rows.
-        rows: The readable ones among the first of them, each as field -> value.
+        rows: The readable rows among the first of the block, each as field -> value.
     """
 
     source: Source
@@ -37,10 +37,17 @@ class Head(NamedTuple):
 
 
 def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:
-    """The first rows of the first sources that are not empty, each as soon as it is asked for.
+    """Reads the first rows of the first `SOURCES` sources that are not empty. It reads a source only when needed.
+
+    Args:
+        sources: The input files.
+        reader: The reader of the input's format.
+
+    Yields:
+        The first rows of each source.
 
     Raises:
-        UsageError: A source cannot be read, or is of another format.
+        UsageError: A source cannot be read, or has another format.
     """
     filled = [source for source in sources if source.size]
     for source in filled[:SOURCES]:
@@ -67,12 +74,16 @@ def _read_head(source: Source, reader: Reader, size: int) -> Head:
 
 
 def check_kinds(sources: Sequence[Source], reader: Reader) -> None:
-    """Refuses files of other formats by their first bytes, on this machine and up to `CHECKED`.
+    """Refuses files of other formats, by their first bytes. It checks the first `CHECKED` files that are local.
 
-    Any other one is refused by the worker that reads it.
+    A worker checks each of the other files when it reads it.
+
+    Args:
+        sources: The input files.
+        reader: The reader of the input's format.
 
     Raises:
-        UsageError: There is one.
+        UsageError: A file has another format.
     """
     here = (source for source in sources if source.size and files.is_local(source.path))
     for source in itertools.islice(here, CHECKED):
@@ -89,10 +100,10 @@ def _refused(source: Source, kind: Kind) -> UsageError:
 
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[IO[bytes]]:
-    """A source, decompressed.
+    """Opens a source, and decompresses it.
 
     Raises:
-        UsageError: It cannot be read.
+        UsageError: The source cannot be read.
     """
     try:
         with open_plain(source) as file:
