@@ -1,4 +1,7 @@
-"""What a row's prediction depends on: sampled rows are scored alone, together, and in other orders before a run."""
+"""Measures before a run what a row's prediction depends on.
+
+It scores sampled rows alone, together, and in several orders, and compares the predictions of each row.
+"""
 
 import contextlib
 import enum
@@ -25,17 +28,17 @@ from transforms.scoring.differences import Difference, Scores, by_neighbours, by
 from transforms.scoring.groups import LATE
 from transforms.scoring.score import score
 
-ROWS = 16  # that are scored alone
-LEAST = 3  # rows: to reverse two of them is to exchange them
-REPEATS = 2  # of a call, to see whether it gives the same again
-BUDGET_SECONDS = 0.5  # for what a slow model can do without
+ROWS = 16  # most rows that are scored alone
+LEAST = 3  # fewest rows to compare; of only two rows, reversing and exchanging give the same order
+REPEATS = 2  # repeats of a call that show whether the model is deterministic
+BUDGET_SECONDS = 0.5  # a call or a series of calls that takes longer is skipped or cut short
 SEE = "see docs/models.md"
 
 Call = Callable[[Positions], Scores]
 
 
 class Verdict(enum.Enum):
-    """What was found, the worst last; the value is what the manifest says."""
+    """The results of the measurement, the worst last. The values are written to the manifest."""
 
     UNKNOWN = "not measured"
     INDEPENDENT = "independent"
@@ -46,14 +49,14 @@ class Verdict(enum.Enum):
 
 
 class Dependence(NamedTuple):
-    """What predictions depend on besides their own row.
+    """The result of the measurement: what predictions depend on besides their own row.
 
     Attributes:
-        verdict: What was found.
-        output: The output that it was found in.
-        expected: What one of the rows got there, as text.
-        found: What the same row got in another call.
-        rows: Sizes of the calls that were made.
+        verdict: The worst verdict of all outputs.
+        output: The output with this verdict; None if no output has a difference.
+        expected: The prediction of one row in this output, as text.
+        found: The prediction of the same row in another call, as text.
+        rows: The numbers of rows of the calls, ascending.
     """
 
     verdict: Verdict
@@ -63,16 +66,19 @@ class Dependence(NamedTuple):
     rows: tuple[int, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """As the manifest has it."""
+        """Returns the result as the manifest records it."""
         return {**self._asdict(), "verdict": self.verdict.value}
 
 
 def pick(rows: Arrays, most: int = ROWS) -> Arrays:
-    """Some rows, no two of them alike, spread over those that are given.
+    """Picks some rows, evenly spread over the given ones. No two of them are equal.
 
     Args:
         rows: Data input -> (rows, …), at least one row.
-        most: How many at most.
+        most: The most rows to pick.
+
+    Returns:
+        Data input -> (picked rows, …).
     """
     texts = zip(*([_text(row) for row in array] for array in rows.values()), strict=True)
     firsts: dict[Any, int] = {}
@@ -93,18 +99,18 @@ def _text(row: npt.NDArray[Any]) -> Any:
 
 
 def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Contract, Dependence]:
-    """Finds out what predictions depend on, and settles the shapes that the signature leaves open.
+    """Measures what predictions depend on, and determines the output shapes that the signature leaves open.
 
-    A model that raises, or is slow, is called less often. Its state may change.
+    A model that is slow or raises errors is called less often. The calls may change the state of the model.
 
     Args:
         model: The model.
-        contract: What its signature takes and gives.
+        contract: The inputs and outputs of its signature.
         rows: Data input -> (rows, …), some sampled rows, see `pick`.
         size: Rows of the largest call of the run.
 
     Returns:
-        The contract, with the shapes that predictions have in the run, and what was found.
+        The contract with the shapes of the predictions in the run, and the result of the measurement.
 
     Raises:
         UsageError: The shape of an output depends on the rows of the batch.
@@ -121,10 +127,10 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
     call = functools.partial(_call, asked, contract, rows)
     together: list[list[Scores]] = []
     if size > 1:
-        # What fails for rows together that do not fail alone is for the run to bisect.
+        # These rows do not fail alone. If they fail together, the run bisects the batch, so the error is ignored here.
         with contextlib.suppress(ProbeError, RunError):
             together.extend(_together(call, np.array([scores.rows[0] for scores in alone]), max(LEAST, small), size))
-        with contextlib.suppress(ProbeError, RunError):  # without the copies that a run fills a call up with
+        with contextlib.suppress(ProbeError, RunError):  # calls without the copies that a run adds
             together.extend([call(scores.rows[:1])] for scores in alone[:LEAST])
     dependence = _worst(contract, call, alone, together, size)
     if contract.key is None and size > 1 and dependence.verdict is not Verdict.ORDER:
@@ -133,7 +139,7 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
 
 
 def _call(model: Model, contract: Contract, rows: Arrays, numbers: Positions) -> Scores:
-    """Scores rows by their numbers, in one call if all goes well."""
+    """Scores rows by their numbers, in one call unless the call fails."""
     count = len(numbers)
     arrays = {name: array[numbers] for name, array in rows.items()}
     found = score(model, contract, arrays, count, count, keep_non_finite=True)
@@ -147,10 +153,15 @@ def _call(model: Model, contract: Contract, rows: Arrays, numbers: Positions) ->
 
 
 def _alone(call: Call, count: int, copies: int) -> list[Scores]:
-    """Scores rows each by itself: in a call with copies of it, as a run does, or with one if the model is slow.
+    """Scores each row alone, in a call with copies of it, because a run adds copies, too.
+
+    Args:
+        call: Scores rows by their numbers.
+        count: How many rows there are.
+        copies: How many copies of a row a call has; 1 if the model is slow.
 
     Returns:
-        What each row got that got anything.
+        The calls whose row got a prediction.
     """
     found: list[Scores] = []
     ends = time.monotonic() + BUDGET_SECONDS
@@ -161,19 +172,19 @@ def _alone(call: Call, count: int, copies: int) -> list[Scores]:
             scores = call(np.full(copies, number))
         except ProbeError as error:
             if isinstance(error.__cause__, (CrashError, TimeoutExceededError)):
-                break  # each of them costs seconds
+                break  # each crash or timeout costs seconds
             continue
         except RunError:
-            break  # the run will say what is wrong
+            break  # the run reports this error
         if scores.scored[0]:
             found.append(scores)
     return found
 
 
 def _is_slow(call: Call, size: int) -> bool:
-    """Whether a model takes long for calls with so many rows."""
+    """Tells whether a model is too slow for calls with `size` rows."""
     with contextlib.suppress(ProbeError, RunError):
-        # One row first: so many could take minutes. Twice, since the first call may be slower than all others.
+        # One row first, because `size` rows could take minutes. Twice, because the first call may be the slowest.
         return (
             min(_seconds(call, 1), _seconds(call, 1)) > BUDGET_SECONDS / LEAST or _seconds(call, size) > BUDGET_SECONDS
         )
@@ -187,10 +198,13 @@ def _seconds(call: Call, size: int) -> float:
 
 
 def _settle(contract: Contract, alone: Sequence[Scores]) -> tuple[Contract, list[Scores]]:
-    """The shapes of a run, and the rows that have them; one of another rank is a bad row.
+    """Determines the output shapes of a run, and excludes the rows whose output has another rank: they are bad rows.
+
+    Returns:
+        The contract with these shapes, and the calls of the other rows.
 
     Raises:
-        UsageError: An output has another size for another row.
+        UsageError: The size of an output differs from row to row.
     """
     shapes, kept = {}, list(alone)
     for output in filter(is_open, contract.predictions):
@@ -209,10 +223,21 @@ def _settle(contract: Contract, alone: Sequence[Scores]) -> tuple[Contract, list
 
 
 def _together(call: Call, numbers: Positions, small: int, size: int) -> Iterator[list[Scores]]:
-    """Scores rows together, so many and as many as in the run, in several orders: the same rows are in one list.
+    """Scores rows together in several orders, first in calls of `small` rows, then in calls as large as in the run.
+
+    It skips the large calls if they would take too long.
+
+    Args:
+        call: Scores rows by their numbers.
+        numbers: The numbers of the rows. They are repeated to fill a call.
+        small: Rows of the small calls.
+        size: Rows of the large calls.
+
+    Yields:
+        For each size, the calls. They have the same rows in several orders.
 
     Raises:
-        UsageError: An output has another size than it has for each row alone.
+        UsageError: An output has another size than for the rows alone.
     """
     fastest = math.inf
     for count in sorted({small, max(small, size)}):
@@ -221,7 +246,8 @@ def _together(call: Call, numbers: Positions, small: int, size: int) -> Iterator
         rows = np.resize(numbers, count)
         found = []
         mixed = np.concatenate([rows[1::-1], np.random.default_rng(0).permutation(rows[2:])])
-        # A model that moves rows by their places commutes with one of the two orders at most, also if they are few.
+        # A model that moves rows by position stays undetected in an order that its move commutes with. It commutes
+        # with at most one of the two orders, even for few rows.
         for order in [rows, mixed, np.roll(rows, 1)][: 3 if count == small else 2]:
             started = time.monotonic()
             try:
@@ -233,7 +259,13 @@ def _together(call: Call, numbers: Positions, small: int, size: int) -> Iterator
 
 
 def _varied(model: Model, contract: Contract, rows: Arrays, small: int, size: int) -> Dependence:
-    """What is found with other values than those of the sampled rows, of which some outputs may be all alike."""
+    """Repeats the check of the order with varied values.
+
+    An output may be equal for all sampled rows, and equal values do not show that the model moves rows.
+
+    Returns:
+        The result if the output does not follow the order of the rows, else a result with the verdict `UNKNOWN`.
+    """
     call = functools.partial(_call, model, contract, vary(rows))
     with contextlib.suppress(ProbeError, RunError, UsageError):
         together = list(_together(call, np.arange(ROWS), small, size))
@@ -243,7 +275,7 @@ def _varied(model: Model, contract: Contract, rows: Arrays, small: int, size: in
 
 
 def vary(rows: Arrays) -> Arrays:
-    """Rows like those that are given, with values of which no two are alike, in no order.
+    """Makes `ROWS` rows that resemble the given ones. Their values differ from row to row, and are in random order.
 
     Args:
         rows: Data input -> (rows, …), at least one row.
@@ -276,7 +308,7 @@ def _worst_of(*found: Dependence) -> Dependence:
 def _worst(
     contract: Contract, call: Call, alone: Sequence[Scores], together: Sequence[Sequence[Scores]], size: int
 ) -> Dependence:
-    """What was found of the output for which it is worst."""
+    """Compares the calls for each output, and returns the result of the output with the worst verdict."""
     calls = [*([scores] for scores in alone), *together]
     rows = tuple(sorted({len(scores.rows) for same in calls for scores in same}))
     is_measured = any(len(same) > 1 and len(same[0].rows) >= min(size, MULTIPLE) for same in together)
@@ -298,11 +330,11 @@ def _worst(
 
 
 def _again(call: Call, output: str, difference: Difference) -> Difference | None:
-    """Whether the same call gives something else again."""
+    """Repeats a call. Returns a difference if its predictions change, and None if they stay the same."""
     before = difference.scores
     with contextlib.suppress(ProbeError, RunError):
         for _ in range(REPEATS):
-            # By place, not by row: a row may have several places, and a prediction for each.
+            # Compares by place, not by row: a row may occur at several places, with a prediction at each.
             places = np.arange(len(before.rows))
             again = compare(output, before._replace(rows=places), call(before.rows)._replace(rows=places))
             if again is not None:
@@ -311,14 +343,14 @@ def _again(call: Call, output: str, difference: Difference) -> Difference | None
 
 
 def judge(dependence: Dependence, policy: str) -> None:
-    """Refuses a run, or warns of it, for what its predictions depend on.
+    """Refuses the run or warns, if predictions depend on more than their own row.
 
     Args:
-        dependence: What was found.
-        policy: `refuse`, `warn` or `allow`.
+        dependence: The result of the measurement.
+        policy: `refuse`, `warn` or `allow`. Outputs that do not follow their rows or keys are refused in any case.
 
     Raises:
-        UsageError: It is refused.
+        UsageError: The run is refused.
     """
     output, expected, found = dependence.output, dependence.expected, dependence.found
     if dependence.verdict is Verdict.ORDER:

@@ -15,7 +15,7 @@ from pipeline.model.model_process import process
 from pipeline.plan.chunk_size import ChunkSize
 from transforms.errors import UsageError
 
-HELD = 4.0  # bytes of --wave_bytes for each byte of predictions, which a wave holds until its end
+HELD = 4.0  # bytes of --wave_bytes for each byte of predictions: these wait in Beam for their join, other data does not
 # The most bytes that a run holds (measured: benchmarks/NOTES.md) ...
 CHUNK_BYTE = 4.0  # ... for each byte of a chunk and of its features, which may be Python objects
 PREDICTION_BYTE = 16.0  # ... for each byte of a wave's predictions, which Beam encodes and the run turns into text

@@ -1,4 +1,4 @@
-"""Scores the first rows before the run: refuses an input or a model for which all of them fail, and warns of many."""
+"""Scores the first rows before the run. Refuses the input or the model if all of these rows fail, warns if many do."""
 
 import contextlib
 import functools
@@ -26,11 +26,11 @@ from transforms.scoring.bisect import MULTIPLE
 from transforms.scoring.groups import by_shape
 from transforms.scoring.score import score
 
-ROWS = 100  # of a source
-FEWEST_ROWS = 3  # that the model is called with, however slow it is
-SECONDS = 0.5
-SHOWN_ROWS = 3
-# Errors of TensorFlow that tell of the model, and not of a row, where every row gets the same words.
+ROWS = 100  # most rows of a source
+FEWEST_ROWS = 3  # rows to score even if the model is slow
+SECONDS = 0.5  # after this time, no further call starts
+SHOWN_ROWS = 3  # most bad rows in a message
+# TensorFlow's errors that the model causes, not a row, if all rows get the same message -> how to fix the model.
 REMEDIES = {
     "FailedPreconditionError": "a table or variable is not initialized: export the model with its initializer",
     "NotFoundError": "a file that the model reads is missing: copy the whole model folder, assets included",
@@ -47,9 +47,9 @@ class Bad(NamedTuple):
     """A bad row.
 
     Attributes:
-        key: Its key, and the number of its line.
-        reason: A `Reason` value.
-        message: What was found.
+        key: The key of the row, and the number of its line.
+        reason: The reason code, a value of `Reason`.
+        message: The error message.
     """
 
     key: str
@@ -58,14 +58,14 @@ class Bad(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What the first rows came to.
+    """The results of the first rows.
 
     Attributes:
-        rows: How many were looked at.
-        bad: Those that are bad, in order.
-        advice: What kind of file a source is, if it is not one of rows; empty if that is not known.
-        document: Whether a source is one JSON value, whatever its lines are.
-        arrays: The last rows that were called, all of which the model refused; empty if there are none.
+        rows: How many rows were read and scored, bad rows included.
+        bad: The bad rows, in order.
+        advice: The kind of a source that is no file of rows, and how to convert it; empty if the kind is unknown.
+        document: Whether a source is one JSON value over several lines.
+        arrays: The last rows that the model was called with, if all rows are bad; else empty.
     """
 
     rows: int
@@ -75,15 +75,20 @@ class Looked(NamedTuple):
     arrays: Arrays
 
     def exceeded(self, limits: ErrorLimits) -> ExceededLimit | None:
-        """The limit that would be exceeded if there were no other rows."""
+        """Returns the error limit that these rows would exceed if the input had no other rows; None if they keep it."""
         return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
 
 def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits) -> None:
-    """Refuses an input of which no first row is an object or an Example, before anything is known of the model.
+    """Refuses an input if none of its first rows can be read as an object or an Example. It needs no model.
+
+    Args:
+        heads: The first rows of sources.
+        reader: The reader of their format.
+        limits: The error limits.
 
     Raises:
-        UsageError: The limits do not allow that.
+        UsageError: No row can be read, and the error limits do not allow that.
     """
     looked = _look(heads, reader, (), lambda _: (0, []))
     if len(looked.bad) == looked.rows:
@@ -93,17 +98,17 @@ def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits)
 def check_first_rows(
     heads: Iterable[Head], reader: Reader, limits: ErrorLimits, model: Model, handler: KeyedChunkHandler
 ) -> None:
-    """Scores the first rows as the run will.
+    """Scores the first rows in the same way as the run.
 
     Args:
-        heads: The beginnings of sources: one after the other is looked at until one has a good row.
-        reader: Of their format.
-        limits: How many rows may be bad.
+        heads: The first rows of sources. They are scored source by source, until one source has a good row.
+        reader: The reader of their format.
+        limits: The error limits.
         model: The model.
-        handler: How it is called.
+        handler: The handler that will call the model in the run.
 
     Raises:
-        UsageError: All of them fail and the limits do not allow that, or the model fails whatever it is called with.
+        UsageError: All rows fail, and the error limits do not allow that. Or the model fails for all inputs.
     """
     looked = _look(heads, reader, handler.features, lambda arrays: _score(model, handler, arrays))
     if looked.arrays and len(looked.bad) == looked.rows:
@@ -112,7 +117,7 @@ def check_first_rows(
 
 
 def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], scored: Scorer) -> Looked:
-    """Looks at the first rows of one source after the other, until one has a good row."""
+    """Reads and scores the first rows, source by source, until one source has a good row."""
     rows, bad, advice, document = 0, list[Bad](), "", False
     arrays: Arrays = {}
     for head in heads:
@@ -121,7 +126,7 @@ def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], sc
         count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
             if count >= FEWEST_ROWS and time.monotonic() > ends:
-                break  # rows of many shapes are many calls
+                break  # each shape takes a call of its own, so rows of many shapes take long
             arrays = group.whole
             some, failed = scored(group.arrays)
             if not some:
@@ -143,7 +148,7 @@ def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], sc
 
 
 def _place(head: Head, block: Block, row: int) -> str:
-    """A row's key, and the number of its line in a text."""
+    """Returns a row's key, and the number of its line if the source is a text."""
     lines = block.line_numbers([row])
     return at_line(f"{head.source.path}#{block.positions[row]}", lines[0] + 1 if lines else None)
 
@@ -154,14 +159,14 @@ def _advice(head: Head) -> str:
 
 
 def _score(model: Model, handler: KeyedChunkHandler, arrays: Arrays) -> tuple[int, list[BadRow]]:
-    """Scores rows for about half a second, one by one once a batch fails.
+    """Scores rows for about half a second. Once a batch fails, it scores them one by one.
 
     Returns:
-        How many rows were scored, and the bad ones among them.
+        How many rows were scored, and the bad rows among them.
     """
     count, at, bad = len(next(iter(arrays.values()))), 0, list[BadRow]()
     size, ends = min(handler.batch_size, MULTIPLE), time.monotonic() + SECONDS
-    with contextlib.suppress(ProbeError, RunError):  # no proof, or the run will say what is wrong
+    with contextlib.suppress(ProbeError, RunError):  # proves nothing about a row, or the run reports it
         while at < count and (at < FEWEST_ROWS or time.monotonic() < ends):
             some = {name: array[at : at + size] for name, array in arrays.items()}
             try:
@@ -183,10 +188,10 @@ def _call(model: Model, handler: KeyedChunkHandler, rows: Arrays, ends: type[Mod
 
 
 def _check_model(model: Model, handler: KeyedChunkHandler, looked: Looked) -> None:
-    """Refuses a model that fails with the same words for all rows, and for rows that are made up.
+    """Refuses a model that fails with the same message for all first rows and for rows of zeros and ones.
 
     Raises:
-        UsageError: It does.
+        UsageError: The model is refused.
     """
     words = {one.message for one in looked.bad}
     said = next(iter(words))
@@ -202,22 +207,22 @@ def _check_model(model: Model, handler: KeyedChunkHandler, looked: Looked) -> No
 
 
 def _made_up(arrays: Arrays) -> Iterator[Arrays]:
-    """Rows of other values."""
+    """Yields a row of zeros, then a row of ones, each as data input -> (1, …)."""
     for value in (0, 1):
         fill = functools.partial(_filled, value)
         yield {name: ragged.with_values(array[:1], fill) for name, array in arrays.items()}
 
 
 def _filled(value: int, array: Any) -> Any:
-    """An array of one value, whatever its dtype: of texts, none and a 1."""
+    """Makes an array of zeros or ones of the same shape and dtype. For strings, these are empty strings and "1"."""
     return np.full_like(array, (b"1" if value else b"") if array.dtype == object else value)
 
 
 def _judge(looked: Looked, limits: ErrorLimits) -> None:
-    """Refuses rows that all fail, and warns where more of them fail than the limits allow.
+    """Refuses the input if all first rows fail, and warns if more of them fail than the error limits allow.
 
     Raises:
-        UsageError: All fail, and the limits do not allow that.
+        UsageError: All rows fail, or a source is one JSON value, and the error limits do not allow that.
     """
     exceeded, all_bad = looked.exceeded(limits), len(looked.bad) == looked.rows
     if not looked.bad or not (exceeded or all_bad):
@@ -233,7 +238,7 @@ def _judge(looked: Looked, limits: ErrorLimits) -> None:
 
 
 def _reasons(looked: Looked) -> str:
-    """Some bad rows, of different reasons where there are any, and what to do."""
+    """Describes some bad rows, one of each reason first, and says how to fix them."""
     firsts: dict[str, Bad] = {}
     for one in looked.bad:
         firsts.setdefault(one.reason, one)
