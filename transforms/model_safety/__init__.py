@@ -1,1 +1,1 @@
-"""What the ops of a model may do besides computing."""
+"""Detects the ops of a model that do more than compute, before the model is loaded."""

@@ -1,8 +1,10 @@
-"""Which ops of a SavedModel's graph are run, and which files they name: a walk over its protocol buffer.
+"""Walks the graph of a SavedModel, and finds the ops that run and the files that they name.
 
-The name of a file is known if it is a constant, or the path of an asset or of the model's variables. It may go
-through ops of `PASSING`, arguments of calls, and a string variable. Whatever else gives a name leaves it unknown. So
-does any op, anywhere in the graph, that may change strings in place: see
+The walk reads the graph's protocol buffer and runs nothing.
+
+The name of a file is known if it is a constant, or the path of an asset or of the model's variables. It may pass
+through the ops of `PASSING`, the arguments of calls, and a string variable. A name from any other op is unknown. All
+names are unknown if any op of the graph may change strings in place, see
 `transforms.model_safety.op_kinds.may_change_strings`.
 """
 
@@ -14,23 +16,30 @@ from typing import Any, NamedTuple
 
 from transforms.model_safety.op_kinds import OPS, STRING, may_change_strings
 
-# Ops that hand on the strings that they are given.
+# Ops whose output has the strings of their inputs, unchanged.
 PASSING = ("Identity", "IdentityN", "PlaceholderWithDefault", "Reshape", "ExpandDims", "Squeeze", "Snapshot", "Pack")
-# Those whose first input alone is strings.
+# The ops of `PASSING` of which only the first input has the strings.
 FIRST = ("Reshape", "ExpandDims")
-# Ops that call the functions in these attributes -> how many of their inputs come before the function's arguments.
+# Ops that call the functions in the attributes `CALLED` -> how many inputs precede the arguments of the function.
 CALLS = {"PartitionedCall": 0, "StatefulPartitionedCall": 0, "If": 1, "StatelessIf": 1, "Case": 1, "StatelessCase": 1}
-PLAIN_CALLS = ("PartitionedCall", "StatefulPartitionedCall")  # those whose inputs are all arguments
+PLAIN_CALLS = ("PartitionedCall", "StatefulPartitionedCall")  # calls whose inputs are all arguments
 CALLED = ("f", "then_branch", "else_branch", "branches")
-# TensorFlow may run any one of the functions that say that they implement the same, whichever is called.
+# Functions with an equal value of one of these attributes implement the same interface. If one of them is called,
+# TensorFlow may run any of them.
 IMPLEMENTS = ("api_implements", "experimental_api_implements", "_implements")
 
 Fed = Mapping[str, str | None]
-_Place = tuple[str, str, Fed]  # a function, a tensor in it, and what is fed
+_Place = tuple[str, str, Fed]  # a function (empty for the graph itself), a tensor in it, and the fed tensors
 
 
 class Part(NamedTuple):
-    """What is run together: tensors and ops that are fetched, and the tensors that are fed."""
+    """The ops that TensorFlow runs together.
+
+    Attributes:
+        name: The name of the part: `signature`, `initialization` or `restore`.
+        fetched: The tensors and ops that are fetched.
+        fed: Fed tensor -> the file name that it holds; None if the value is not known.
+    """
 
     name: str
     fetched: Sequence[str]
@@ -38,7 +47,14 @@ class Part(NamedTuple):
 
 
 class _Call(NamedTuple):
-    """A node that calls a function: its own function, how many inputs come before the arguments, what is fed."""
+    """A node that calls a function.
+
+    Attributes:
+        scope: The function that has the node; empty for the graph itself.
+        node: The node, a NodeDef proto.
+        before: How many inputs precede the arguments of the called function; None if that is not known.
+        fed: The fed tensors, see `Part`.
+    """
 
     scope: str
     node: Any
@@ -47,17 +63,20 @@ class _Call(NamedTuple):
 
 
 def tensor(name: str) -> str:
-    """A tensor's name with its output's number, which may be left out where it is 0."""
+    """Returns the full name of a tensor, with the number of the output. Short names omit the number 0."""
     return name if ":" in name else f"{name}:0"
 
 
 def bare(name: str) -> str:
-    """The node of a tensor, or of what a node waits for."""
+    """Returns the node of a tensor or of a control input, by its name."""
     return name.lstrip("^").partition(":")[0]
 
 
 class Walk:
-    """The graph and its functions, and who calls them."""
+    """Walks a graph and its functions. Records which nodes call which functions.
+
+    Nodes are NodeDef protos. A scope is the name of a function, or empty for the graph itself.
+    """
 
     def __init__(self, graph: Any) -> None:
         library = graph.graph_def.library
@@ -70,8 +89,8 @@ class Walk:
                 if attribute in function.attr:
                     self.alike[function.attr[attribute].s].append(name)
         self.calls: dict[str, list[_Call]] = collections.defaultdict(list)
-        # What string variables are given. TensorFlow 2 keeps the paths of assets in some; what one of them is
-        # given counts for all, because one variable can go by several names.
+        # The tensors that are assigned to string variables. TensorFlow 2 stores the paths of assets in such variables.
+        # One variable can have several names, so a string assigned to one variable counts for all of them.
         self.assigned: list[_Place] = []
         self.reached: set[tuple[str, str]] = set()
         self.nodes = functools.cache(self._nodes)
@@ -79,7 +98,7 @@ class Walk:
         self.are_strings_fixed = not any(may_change_strings(node) for body in bodies for node in body)
 
     def reach(self, part: Part) -> Iterator[tuple[str, Any]]:
-        """The nodes that a part runs and no earlier one did, each with the function that it is in."""
+        """Yields the nodes that a part runs, without those of earlier parts, each after the scope that it is in."""
         functions: list[str] = []
         for node in self.needed(part):
             functions += self._called(_Call("", node, None, part.fed))
@@ -97,10 +116,10 @@ class Walk:
                 yield name, node
 
     def needed(self, part: Part) -> Iterator[Any]:
-        """The nodes of the graph itself that lead to what a part fetches.
+        """Yields the nodes of the graph itself that a part needs for what it fetches.
 
         Args:
-            part: What is run.
+            part: The part to run.
         """
         pending, seen = list(part.fetched), set()
         while pending:
@@ -114,11 +133,12 @@ class Walk:
                 pending += node.input
 
     def _called(self, call: _Call) -> list[str]:
-        """The functions that a node names; notes that it does."""
+        """Returns the functions that a node names, and records the calls and assignments of the node."""
         node = call.node
         if node.op == "AssignVariableOp" and _type(node, "dtype") in (STRING, None):
             self.assigned.append((call.scope, node.input[1] if len(node.input) > 1 else "", call.fed))
-        # An op may be a function's name. What is only handed on to another function is called who knows how.
+        # The op of a node may be the name of a function. If a function is only passed on to another function, the
+        # arguments of its calls are not known.
         names: list[tuple[str, int | None]] = [(node.op, 0)] if node.op in self.functions else []
         for attribute, value in node.attr.items():
             for function in _functions(value):
@@ -129,7 +149,7 @@ class Walk:
         return [name for name, _ in names]
 
     def _beside(self, name: str) -> Iterator[str]:
-        """Functions that may be run in place of one, or after it."""
+        """Yields the functions that may run instead of a function, and its gradient, which may run after it."""
         if name in self.gradients:
             yield self.gradients[name]
         for attribute in IMPLEMENTS:
@@ -141,7 +161,16 @@ class Walk:
         return {node.name: node for node in nodes}
 
     def files(self, scope: str, node: Any, fed: Fed) -> set[str | None] | None:
-        """The files that an op names, None among them for one that cannot be told; None if it names none at all."""
+        """Returns the names of the files that an op reads or writes.
+
+        Args:
+            scope: The scope of the node.
+            node: The node of the op.
+            fed: The fed tensors, see `Part`.
+
+        Returns:
+            The names, with None for each unknown name; None if `OPS` lists no input or attribute for them.
+        """
         op = OPS.get(node.op)
         if op is None or op.file is None:
             return None
@@ -151,7 +180,7 @@ class Walk:
         return texts(node, op.file)
 
     def _origins(self, scope: str, name: str, fed: Fed) -> set[str | None]:
-        """What a tensor of strings holds, followed back through functions to constants and to what is fed."""
+        """Returns the strings that a tensor may hold, traced back to constants and fed tensors; None if unknown."""
         if not self.are_strings_fixed:
             return {None}
         found: set[str | None] = set()
@@ -165,17 +194,17 @@ class Walk:
             if not scope and tensor(name) in fed:
                 found.add(fed[tensor(name)])
             elif node is not None and node.op in self.functions:
-                found.add(None)  # the function runs in place of the op
+                found.add(None)  # the function runs instead of an op of the same name
             elif node is not None and node.op == "Const":
                 found |= _constants(node)
             elif sources := list(self._sources(scope, name, node, fed)):
                 pending += sources
             else:
                 found.add(None)
-        return found or {None}  # tensors that lead to each other come from nowhere
+        return found or {None}  # a loop of tensors has no constant at its start
 
     def _sources(self, scope: str, name: str, node: Any, fed: Fed) -> Iterable[_Place]:
-        """The tensors that a tensor of strings comes from; none if that cannot be told."""
+        """Returns the tensors whose strings a tensor has; empty if that is not known."""
         if node is None:
             return self._arguments(scope, bare(name))
         if node.op == "ReadVariableOp":
@@ -185,10 +214,10 @@ class Walk:
         return ()
 
     def _arguments(self, scope: str, name: str) -> Iterable[_Place]:
-        """What callers give for a function's argument; none if that cannot be told of one of them."""
+        """Returns the tensors that the callers pass as an argument; empty if one of them is not known."""
         declared = self.functions[scope].signature.input_arg if scope else ()
         at = next((at for at, argument in enumerate(declared) if argument.name == name), None)
-        # A list is several inputs, and those after it are moved by as many.
+        # A list argument takes several inputs, so the numbers of later inputs are not those of their arguments.
         if at is None or any(argument.number_attr or argument.type_list_attr for argument in declared):
             return ()
         found = [(call, inputs_of(call.node)[at + (call.before or 0) :][:1]) for call in self.calls[scope]]
@@ -198,13 +227,13 @@ class Walk:
 
 
 def _functions(value: Any) -> Iterable[Any]:
-    """The functions that an attribute names."""
+    """Returns the functions that an attribute names."""
     which = value.WhichOneof("value")
     return (value.func,) if which == "func" else value.list.func if which == "list" else ()
 
 
 def _handed_on(function: Any) -> Iterator[str]:
-    """Functions among the attributes that a function is called with."""
+    """Yields the names of the functions in the attributes of a called function, at any depth."""
     pending = [function]
     while pending:
         inner = [f for value in pending.pop().attr.values() for f in _functions(value)]
@@ -213,7 +242,7 @@ def _handed_on(function: Any) -> Iterator[str]:
 
 
 def inputs_of(node: Any) -> list[str]:
-    """The tensors that a node takes.
+    """Returns the names of a node's input tensors, without control inputs.
 
     Args:
         node: NodeDef proto.
@@ -221,15 +250,15 @@ def inputs_of(node: Any) -> list[str]:
     return [name for name in node.input if not name.startswith("^")]
 
 
-# An attribute is asked for before it is looked up, which would add it to the graph that is then loaded.
+# These functions use `attr.get`. A lookup with `attr[name]` would add a missing attribute to the graph that is loaded.
 def _type(node: Any, name: str) -> int | None:
-    """The type in an attribute; None if the caller of the function gives it."""
+    """Returns the type in an attribute; None if the caller of the function sets it."""
     value = node.attr.get(name)
     return value.type if value is not None and value.WhichOneof("value") == "type" else None
 
 
 def texts(node: Any, name: str) -> set[str | None]:
-    """The strings of an attribute; None for one that the caller of its function gives."""
+    """Returns the strings of an attribute, with None for a string that the caller of the function sets."""
     value = node.attr.get(name)
     which = value and value.WhichOneof("value")
     strings = [] if value is None else [value.s] if which == "s" else value.list.s if which == "list" else None
@@ -237,8 +266,8 @@ def texts(node: Any, name: str) -> set[str | None]:
 
 
 def _constants(node: Any) -> set[str | None]:
-    """The strings of a constant."""
+    """Returns the strings of a constant, with None if they are not known."""
     value = node.attr.get("value")
     if value is None or value.WhichOneof("value") != "tensor" or value.tensor.tensor_content:
-        return {None}  # given by the caller of its function, or packed
+        return {None}  # the caller of the function sets it, or it is packed
     return {os.fsdecode(text) for text in value.tensor.string_val} or {""}

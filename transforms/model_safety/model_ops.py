@@ -1,6 +1,6 @@
-"""What a SavedModel does besides computing: its ops are looked at before anything of it is loaded.
+"""Detects what a SavedModel does besides computing, from the ops of its graph, before the model is loaded.
 
-This is a check, not a sandbox: it reads what the model says that it will do, and trusts TensorFlow to do that.
+This is a check, not a sandbox. It reads which ops the graph has, and trusts TensorFlow to run these ops and no others.
 """
 
 import os
@@ -23,13 +23,13 @@ class Finding(NamedTuple):
     """An op of a model that does more than compute.
 
     Attributes:
-        kind: What it does.
-        op: Its type.
-        node: Its name.
-        function: The function that it is in; empty for the graph itself.
-        part: What runs it: the `signature`, or, as the model is loaded, `initialization` or `restore`.
-        files: Names of the files, where they can be told.
-        times: How many such ops are in that function.
+        kind: What the op does.
+        op: The type of the op.
+        node: The name of its node.
+        function: The function with that node; empty for the graph itself.
+        part: What runs the op: a call (`signature`), or the loading of the model (`initialization` or `restore`).
+        files: The names of its files, as far as they are known.
+        times: How many such ops the function has.
     """
 
     kind: Kind
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     times: int
 
     def __str__(self) -> str:
-        """The end of a sentence about the model."""
+        """Describes the op, as the end of a sentence about the model."""
         where = f"node {self.node}" + (f" of the function {self.function}" if self.function else "")
         files = f" ({', '.join(self.files)})" if self.files else ""
         when = "when the model is called" if self.part == SIGNATURE else f"as the model is loaded ({self.part})"
@@ -50,18 +50,18 @@ class Finding(NamedTuple):
 
 
 def find(graph: Any, folder: str, signature: str) -> list[Finding]:
-    """Looks at every op that loading a model and calling a signature can reach.
+    """Checks every op that TensorFlow can run when it loads the model and calls the signature.
 
-    Functions are followed wherever an op names one. Restoring the model's own variables and reading its own
-    assets are no findings, since every model may do that; saving them is never run.
+    The check includes each function that such an op names. A model may restore its own variables and read its own
+    assets, so these ops are no findings. The ops that save variables never run.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
-        folder: The SavedModel's.
-        signature: Name of a signature that the graph has.
+        graph: MetaGraphDef proto, as TensorFlow will load it.
+        folder: The folder of the SavedModel.
+        signature: The name of a signature of the graph.
 
     Returns:
-        What was found, the worst first; empty for a model that only computes.
+        The findings, the worst first; empty for a model that only computes.
     """
     walk = Walk(graph)
     parts = [signature_part(graph, signature), *loading_parts(graph, folder)]
@@ -81,21 +81,22 @@ def find(graph: Any, folder: str, signature: str) -> list[Finding]:
 
 
 def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
-    """Refuses a model for what it does.
+    """Refuses a model for its findings.
 
-    A call of a Python function is refused under every policy: the graph holds a number that names the function in
-    the process that saved the model, see `func` in
+    Every policy refuses an op that calls a Python function, because such a model cannot run. Its graph has only the
+    number of the function in the process that saved the model, see `func` in
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/python/ops/script_ops.py.
 
     Args:
-        model: Its path, for the message.
-        findings: What it does.
-        policy: `deny` refuses every finding; `warn` and `allow` only Python functions; None the kinds that are denied.
+        model: The path of the model, for the message.
+        findings: The findings of the model.
+        policy: `deny` refuses every finding; `warn` and `allow` refuse only Python functions; None refuses the kinds
+            whose `denied` is true.
 
     Raises:
-        UsageError: It does what it must not.
+        UsageError: The model is refused.
     """
-    denied = [f for f in findings if f.kind is Kind.PYTHON]  # first of all: a flag that is offered would be of no use
+    denied = [f for f in findings if f.kind is Kind.PYTHON]  # first, because --model_ops=warn does not help here
     denied = denied or [f for f in findings if policy == DENY or (policy is None and f.kind.denied)]
     if not denied:
         return
@@ -113,18 +114,18 @@ def judge(model: str, findings: Sequence[Finding], policy: str | None) -> None:
 
 
 def signature_part(graph: Any, signature: str) -> Part:
-    """What a call of a signature runs."""
+    """Returns what a call of a signature runs."""
     definition = graph.signature_def[signature]
     fed = {tensor(name): None for info in definition.inputs.values() for name in names_of(info)}
     return Part(SIGNATURE, [name for info in definition.outputs.values() for name in names_of(info)], fed)
 
 
 def loading_parts(graph: Any, folder: str) -> list[Part]:
-    """What loading a model runs, as TensorFlow's `loader_impl` does it: it restores the checkpoint, and initializes.
+    """Returns what TensorFlow's `loader_impl` runs to load a model: it restores variables, and initializes.
 
     Args:
-        graph: MetaGraphDef proto, as it will be loaded.
-        folder: The SavedModel's.
+        graph: MetaGraphDef proto, as TensorFlow will load it.
+        folder: The folder of the SavedModel.
     """
     first = [name for info in _init_outputs(graph) for name in names_of(info)]
     for collection in INIT_COLLECTIONS:
@@ -149,7 +150,7 @@ def _assets(graph: Any, folder: str) -> Fed:
 
 
 def names_of(info: Any) -> list[str]:
-    """The tensors of an input or output, which is several of them where it is sparse or ragged.
+    """Returns the names of the tensors of an input or output. A sparse or ragged one has several tensors.
 
     Args:
         info: TensorInfo proto.
@@ -163,7 +164,7 @@ def names_of(info: Any) -> list[str]:
 
 
 def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Container[str]) -> Kind | None:
-    """What a node does besides computing, if anything."""
+    """Returns what a node does besides computing; None if it only computes."""
     op = OPS.get(node.op)
     if op is None:
         return None if node.op in functions else _kind_of(node.op)
@@ -177,7 +178,7 @@ def _kind(node: Any, files: set[str | None] | None, folder: str, functions: Cont
 
 
 def _kind_of(op: str) -> Kind | None:
-    """What an op without an entry in the table does besides computing, if anything."""
+    """Returns what an op that is not in `OPS` does besides computing; None if it only computes."""
     definition = tensorflow.op_definition(op)
     if definition is None:
         return Kind.UNKNOWN
@@ -188,12 +189,12 @@ def _kind_of(op: str) -> Kind | None:
 
 
 def _is_known(op: str) -> bool:
-    """Whether TensorFlow knows an op; one of a package it does once that is imported."""
+    """Tells whether TensorFlow knows an op. It knows the ops of a package only after the package is imported."""
     return find_package(op) is None or tensorflow.op_definition(op) is not None
 
 
 def _is_own(op: Op, files: set[str | None], folder: str) -> bool:
-    """Whether an op of files reads only such as are the model's own, or names none."""
+    """Tells whether an op names no file, or only reads the model's own files."""
     return all(
         file is not None and (not file or (op.kind is Kind.READS and (_is_no_file(op, file) or _inside(file, folder))))
         for file in files
@@ -205,7 +206,10 @@ def _is_no_file(op: Op, file: str) -> bool:
 
 
 def _inside(file: str, folder: str) -> bool:
-    """Whether a file is in a folder, as the system reads its name and as TensorFlow does, which takes `..` as text."""
+    """Tells whether a file is in a folder, both for the operating system and for TensorFlow.
+
+    The operating system follows links before it resolves `..`; TensorFlow resolves `..` in the text of the name.
+    """
     if "://" in file or "\0" in file:
         return False
     root = os.path.realpath(folder) + os.sep

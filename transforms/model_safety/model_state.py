@@ -1,4 +1,4 @@
-"""Whether calling a signature of a SavedModel can change what later calls of it give, as its graph says."""
+"""Detects, from the graph of a SavedModel, whether a call of a signature can change the results of later calls."""
 
 import fnmatch
 import functools
@@ -8,8 +8,9 @@ from typing import Any
 
 from transforms.compat import tensorflow
 
-# TensorFlow marks each of them as stateful. They make a handle, only read, keep their state for one call, or call
-# functions, whose ops are looked at as well. Whatever else is stateful may change something.
+# TensorFlow marks each of these ops as stateful, but later calls of the model do not see a change of state. The ops make
+# a handle, only read, keep their state for one call, or call functions, whose ops are checked too. Any other stateful
+# op may change state.
 _READ_ONLY = """
     Assert CheckNumerics* Empty GuaranteeConst DeviceIndex If While Case StatefulPartitionedCall
     XlaLaunch XlaLaunchV2 XlaCallModule
@@ -22,20 +23,23 @@ _PATTERN = re.compile("|".join(map(fnmatch.translate, _READ_ONLY.split())))
 
 
 def changes_state(nodes: Iterable[Any]) -> bool:
-    """Whether an op among some nodes changes state: of a variable, a table, a queue, a random generator.
+    """Tells whether any node changes the state of a variable, a table, a queue or a random generator.
 
     Args:
-        nodes: NodeDef protos, those of called functions among them.
+        nodes: NodeDef protos, with those of called functions.
     """
     return any(map(changes, {node.op for node in nodes}))
 
 
 @functools.cache
 def changes(op: str) -> bool:
-    """Whether an op changes state; one that takes a reference (TensorFlow 1) does, though it is not called stateful.
+    """Tells whether an op may change state.
+
+    Ops of TensorFlow 1 that take a reference change state, although TensorFlow does not mark them as stateful. An op
+    that TensorFlow does not know may change state.
 
     Args:
-        op: Type of an op; the name of a function counts as an op that TensorFlow does not have.
+        op: The type of an op. The name of a function counts as an op that TensorFlow does not know.
     """
     if _PATTERN.match(op):
         return False

@@ -1,8 +1,9 @@
-"""What TensorFlow's ops do besides computing: one table.
+"""Lists the TensorFlow ops that do more than compute, and what they do.
 
-Made from TensorFlow 2.21's own registry of ops and their kernels: of its 1,909 ops those with a file, a path,
-an address or a command among their inputs and attributes, and all 555 that it marks as stateful. An op that
-is neither named here nor stateful computes its outputs and nothing else. Two ops of ydf-tf read files as well.
+The source is the registry of ops and their kernels in TensorFlow 2.21, with 1,909 ops. The table was made from the ops
+that have a file, a path, an address or a command among their inputs and attributes, and from all 555 stateful ops. An
+op that is neither named here nor stateful only computes its outputs. The table also has two ops of ydf-tf that read
+files.
 https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/ops
 """
 
@@ -18,15 +19,15 @@ class Kind(enum.Enum):
     """What an op does besides computing.
 
     Attributes:
-        sentence: What it does, as the end of a sentence about the op.
-        denied: Whether a model with it is refused, unless the user says otherwise.
+        sentence: What the op does, as the end of a sentence about it.
+        denied: Whether keyjoin refuses a model with such an op, unless the user allows it.
     """
 
     sentence: str
     denied: bool
 
     def __new__(cls, value: str, sentence: str, denied: bool) -> "Kind":
-        """Makes a member whose value is its name in messages and in the manifest."""
+        """Makes a member. Messages and the manifest use its value as the name."""
         member = object.__new__(cls)
         member._value_ = value
         member.sentence, member.denied = sentence, denied
@@ -49,12 +50,13 @@ class Kind(enum.Enum):
 
 
 class Op(NamedTuple):
-    """An op of a kind.
+    """An op that does more than compute.
 
     Attributes:
-        kind: What it does.
-        file: Which input holds the names of its files, or the name of the attribute that does. An op that
-            names no file (an empty name) does nothing, one that only reads the model's own may do so.
+        kind: What the op does.
+        file: The input with the names of its files, by its number, or the attribute with them, by its name. An op
+            without names of files (they are empty) does nothing. An op that only reads the model's own files is no
+            finding. With None, the op is always a finding.
     """
 
     kind: Kind
@@ -98,15 +100,15 @@ _INPUTS = {
         CollectivePermute CollectiveReduce CollectiveReduceScatterV2 CollectiveReduceV2 CollectiveReduceV3""",
     (Kind.GRAPH, None): "DatasetFromGraph DeserializeIterator",
     (Kind.COMPILED, None): "XlaCallModule",
-    # A program inside of a string, or the end of the process.
+    # These run a program that is hidden in a string, or end the process.
     (Kind.OPAQUE, None): "XlaCustomCall XlaCustomCallV2 Abort",
 }
 OPS = {name: Op(kind, file) for (kind, file), names in _INPUTS.items() for name in names.split()}
-# What DecodeProtoV2 and EncodeProto take that is no file: the linked messages, and bytes.
+# Values of DecodeProtoV2 and EncodeProto that name no file: the messages linked into the program, and bytes.
 NO_FILES = ("local://", "bytes://")
 
-# Stateful, and their state is the model's own memory: variables, tables, queues, random numbers; or they only
-# call functions, which are looked at themselves, or stop a batch.
+# Stateful ops without an effect outside of the model. Their state is the model's own memory: variables, tables, queues,
+# random numbers. Others only call functions, whose ops are checked too, or make a batch fail.
 _HARMLESS = """
     Assert CheckNumerics CheckNumericsV2 If _If XlaIf While _While XlaWhile Case StatefulPartitionedCall XlaLaunch
     Variable VariableV2 VariableShape TemporaryVariable VarHandleOp VarIsInitializedOp ReadVariableOp DestroyResourceOp
@@ -126,20 +128,21 @@ _HARMLESS = """
 _PATTERN = re.compile("|".join(map(fnmatch.translate, _HARMLESS.split())))
 
 
-# They take a handle, and strings, and change no string of a variable: what they have a handle of is something else.
+# These ops take a handle and strings, but change no strings of a variable in place. Most have a handle of something
+# else, such as a table or a queue.
 _KEEPING = """
     AssignVariableOp ReadVariableOp ResourceGather ResourceGatherNd LookupTable* InitializeTable*
     *Iterator* *Dataset* Queue* Stack* TensorArray*"""
 _KEEPING_PATTERN = re.compile("|".join(map(fnmatch.translate, _KEEPING.split())))
-# They change a tensor that they are given, whoever else has it, even where that is a constant.
+# These ops change an input tensor in place, even if it is a constant or if other ops use it, too.
 _IN_PLACE = re.compile("Inplace.*|_ParallelConcatUpdate")
 STRING, RESOURCE = 7, 20  # DT_STRING and DT_RESOURCE in types.proto
 
 
 def may_change_strings(node: Any) -> bool:
-    """Whether an op may change strings where they are: those of a variable, or of any tensor.
+    """Tells whether an op may change strings of a variable or of any tensor in place.
 
-    What `AssignVariableOp` gives to a variable is known, and such a change is none.
+    `AssignVariableOp` does not count, because the strings that it assigns are known from its input.
 
     Args:
         node: NodeDef proto.
@@ -153,7 +156,7 @@ def may_change_strings(node: Any) -> bool:
 
 
 def _may_be_string(attribute: Any, node: Any) -> bool:
-    """Whether an attribute is the type of strings, or one that only the caller of the function knows."""
+    """Tells whether an attribute is the type string, or a type that the caller of the function sets."""
     if attribute.type not in ("type", "list(type)"):
         return False
     value = node.attr.get(attribute.name, attribute.default_value)
@@ -162,7 +165,7 @@ def _may_be_string(attribute: Any, node: Any) -> bool:
 
 
 def is_harmless(op: str) -> bool:
-    """Whether a stateful op has no effect outside of the model.
+    """Tells whether a stateful op has no effect outside of the model.
 
     >>> is_harmless("VarHandleOp"), is_harmless("RandomUniform"), is_harmless("TPUExecute")
     (True, True, False)

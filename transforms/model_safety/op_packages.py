@@ -1,7 +1,7 @@
-"""Python packages that register ops for TensorFlow, by the names of these ops.
+"""Lists the Python packages that register ops for TensorFlow, with the names of these ops.
 
-Where the names come from: of tensorflow-text 2.21.1 and ydf-tf 2.21.0.post1, TensorFlow's own registry once each is
-imported; of all others the REGISTER_OP lines of their sources:
+For tensorflow-text 2.21.1 and ydf-tf 2.21.0.post1, the names come from TensorFlow's registry after each was imported.
+For all others, they come from the REGISTER_OP lines of the sources:
 https://github.com/tensorflow/text, https://github.com/google/yggdrasil-decision-forests,
 https://github.com/tensorflow/addons, https://github.com/tensorflow/io,
 https://github.com/tensorflow/recommenders-addons, https://github.com/google-research/google-research/tree/master/scann,
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class Package(NamedTuple):
-    """A package with ops.
+    """A package that registers ops.
 
     Attributes:
-        name: What `pip install` takes.
-        module: What registers the ops once it is imported; empty if no release of it fits the TensorFlow that keyjoin
-            needs, as was tried: importing it fails, or registers nothing.
-        ops: Patterns of its ops' names.
-        computes: Whether its ops only compute, as their sources say. Those that read or write files are in
+        name: The name for `pip install`.
+        module: The module that registers the ops when it is imported. It is empty if no release works with the
+            TensorFlow that keyjoin needs. This was tested: the import fails, or registers nothing.
+        ops: The names of the ops, as patterns separated by spaces.
+        computes: Whether the ops only compute, according to their sources. Ops that read or write files are listed in
             `transforms.model_safety.op_kinds`.
     """
 
@@ -41,7 +41,7 @@ PACKAGES = (
         Sentencepiece*Op""",
         computes=True,
     ),
-    # Also what TensorFlow Decision Forests wrote, whose ops these were before.
+    # These ops were part of TensorFlow Decision Forests before, so the models that it exported have them, too.
     Package("ydf-tf", "ydf_tf", "SimpleML*", computes=True),
     Package("scann", "", "Scann>* Addons>Scann*"),
     Package("tensorflow-addons", "", "Addons>*"),
@@ -52,7 +52,7 @@ PACKAGES = (
 
 
 def find_package(op: str) -> Package | None:
-    """The package that registers an op, if it is known.
+    """Returns the package that registers an op; None if no listed package does.
 
     >>> find_package("TFText>ByteSplitWithOffsets").name, find_package("Addons>ScannSearch").name, find_package("Add")
     ('tensorflow-text', 'scann', None)
