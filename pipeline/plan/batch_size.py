@@ -1,7 +1,7 @@
 """Chooses how many rows a call of the model has.
 
-The batch size depends on the rows and on the model, never on measured time. So every run of a command chooses the same
-one. The clock has one use: a model that is slow for one row is not tried with copies of it.
+The batch size depends on the rows and on the model, not on measured time. The clock has one use: a model that is slow
+for one row is not tried with copies of it.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ def choose(
         sample: The first rows.
         contract: The inputs and outputs of the signature.
         features: The features that feed the model's inputs.
-        most: The largest size to choose. It does not apply to a size from the options or the signature, to
-            accelerators, or to a model whose calls all have the same number of rows.
+        most: The largest size to choose. It does not limit a size from the options or the signature, or a size
+            for accelerators. It does not limit a model whose calls must all have the same number of rows, either.
     """
     if contract.rows:
         if options.batch_size not in (None, contract.rows):

@@ -14,8 +14,8 @@ from transforms.storage import files, globs, lookup, sources
 def check_output(options: RunOptions, found: Sequence[Source]) -> None:
     """Checks the output path against the file system, the input and the model.
 
-    It refuses an output that is no folder, has unexpected files, lies where the input is searched for, contains an
-    input file, or overlaps the model.
+    It refuses an output that is no folder or has unexpected files. It also refuses one that lies where the input is
+    searched for, contains an input file, or overlaps the model.
 
     Args:
         options: The options of the run.

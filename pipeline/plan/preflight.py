@@ -208,10 +208,10 @@ def _handler(
     """Loads the model and decides how to call it.
 
     Returns:
-        The handler that calls the model, the sizes of batches and chunks, the model, what predictions depend on, and
+        The handler that calls the model; the sizes of batches and chunks; the model; what predictions depend on;
         the bytes of a sampled row's predictions.
     """
-    # On a worker, several processes share the cores. So batches need not be small to give each core one.
+    # On a worker, several processes share the cores. So a chunk need not have a batch for each core.
     most = MAX_BATCH if model is not None else sample.batch_most(options.chunk_bytes or CHUNK_BYTES)
     loading, loaded = _load(options, folder, sample, loader.ALL_CORES if most is None else loader.ONE_CORE)
     load = _loader(options, loading)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transforms.compat import tensorflow
 
-# TensorFlow marks each of these ops as stateful, but later calls of the model do not see a change of state. The ops make
+# TensorFlow marks each of these ops as stateful, but they change nothing that a later call of the model sees. They make
 # a handle, only read, keep their state for one call, or call functions, whose ops are checked too. Any other stateful
 # op may change state.
 _READ_ONLY = """

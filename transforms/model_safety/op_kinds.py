@@ -1,9 +1,9 @@
 """Lists the TensorFlow ops that do more than compute, and what they do.
 
-The source is the registry of ops and their kernels in TensorFlow 2.21, with 1,909 ops. The table was made from the ops
-that have a file, a path, an address or a command among their inputs and attributes, and from all 555 stateful ops. An
-op that is neither named here nor stateful only computes its outputs. The table also has two ops of ydf-tf that read
-files.
+The source is the registry of ops and their kernels in TensorFlow 2.21, with 1,909 ops. The table was made from two
+sets of these: the ops with a file, a path, an address or a command among their inputs and attributes, and all 555
+stateful ops. An op that is neither named here nor stateful only computes its outputs. The table also has two ops of
+ydf-tf that read files.
 https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/ops
 """
 
@@ -104,7 +104,7 @@ _INPUTS = {
     (Kind.OPAQUE, None): "XlaCustomCall XlaCustomCallV2 Abort",
 }
 OPS = {name: Op(kind, file) for (kind, file), names in _INPUTS.items() for name in names.split()}
-# Values of DecodeProtoV2 and EncodeProto that name no file: the messages linked into the program, and bytes.
+# Values of `descriptor_source` that name no file: the messages linked into the program, and bytes.
 NO_FILES = ("local://", "bytes://")
 
 # Stateful ops without an effect outside of the model. Their state is the model's own memory: variables, tables, queues,
