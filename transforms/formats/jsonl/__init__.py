@@ -1,4 +1,4 @@
-"""JSON Lines."""
+"""Provides the format JSON Lines: its reader and its writer."""
 
 from transforms.formats.base import Format
 from transforms.formats.jsonl.read import JsonLinesReader

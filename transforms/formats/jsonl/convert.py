@@ -1,4 +1,4 @@
-"""From the tables that the JSON reader makes to the model's inputs: types by which to read, and values that fit."""
+"""Makes the types by which pyarrow reads JSON lines, and converts the tables that it reads to the model's inputs."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,19 @@ from transforms.mapping.nested import row_shapes
 from transforms.records import Feature, Mask, Positions
 
 LISTED, TEXT, WHOLE = "listed", "text", "whole"
-# How values are spelled where there is a choice: path of the field, and B64, LISTED, TEXT (a number in a string) or
-# WHOLE (a whole number with a point or an exponent).
+# How the values of fields are spelled, where JSON has several spellings. Each item is the path of a field, and one of
+# B64 (bytes as base64), LISTED (a single value in a list), TEXT (a number in a string) or WHOLE (a whole number with a
+# decimal point or an exponent).
 Spelling = frozenset[tuple[Path, str]]
 
 
 def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
-    """The types that the fields of rows so spelled are read as."""
+    """Makes the schema by which pyarrow reads rows.
+
+    Args:
+        features: The model's inputs, and the fields that feed them.
+        spelling: How the rows spell their values.
+    """
     types: dict[str, pa.DataType] = {}
     for feature in features:
         for path in feature.paths:
@@ -35,7 +41,13 @@ def schema(features: Sequence[Feature], spelling: Spelling) -> pa.Schema:
 
 
 def _inside(outer: pa.DataType | None, path: Path, kind: pa.DataType) -> pa.DataType:
-    """The type of an object that holds a value at a path, besides what it has to hold already."""
+    """Adds a value to the type of an object.
+
+    Args:
+        outer: The type of the object so far; None if there is none yet.
+        path: The names that lead from the object to the value; empty if the value takes the object's place.
+        kind: The type of the value.
+    """
     if not path:
         return kind
     members = {member.name: member.type for member in outer or ()}
@@ -54,13 +66,13 @@ def _leaf(feature: Feature, slot: Path, spelling: Spelling) -> pa.DataType:
 def _depth(feature: Feature, slot: Path, spelling: Spelling) -> int:
     if len(feature.fields) > 1 or feature.is_base64 or feature.is_sparse:
         return 0
-    if feature.shape == (1,):  # one value a row may be spelled 3 or [3]
+    if feature.shape == (1,):  # a single value may be spelled 3 or [3]
         return int((slot, LISTED) in spelling)
     return len(feature.shape)
 
 
 def as_floats(kind: pa.DataType) -> pa.DataType:
-    """A type with floats in place of exact whole numbers."""
+    """Returns a type with float64 in place of each decimal, also inside lists and objects."""
     if pa.types.is_list(kind):
         return pa.list_(as_floats(kind.value_type))
     if pa.types.is_struct(kind):
@@ -69,15 +81,15 @@ def as_floats(kind: pa.DataType) -> pa.DataType:
 
 
 def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[pa.RecordBatch, Positions]:
-    """Checks what was read and makes the model's inputs of it.
+    """Checks the values that pyarrow read, and converts them to the model's inputs.
 
     Args:
-        tables: Rows in order, in tables as of `schema`.
-        features: What the model needs.
+        tables: The rows in order, as tables with a schema that `schema` made.
+        features: The model's inputs, and the fields that feed them.
 
     Returns:
-        The inputs of the rows that fit, and the numbers of the rows that do not: nulls without a default, lists of
-        another length, numbers beyond the dtype.
+        The inputs of the rows that fit, and the numbers of the rows that do not. int64, (rows,). A row does not fit if
+        it has a null without a default, a list of another length, or a number beyond the dtype.
     """
     batches = [columns.empty(features)]
     unfit, first = [], 0
@@ -99,7 +111,13 @@ def to_inputs(tables: Iterable[pa.Table], features: Sequence[Feature]) -> tuple[
 
 
 def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
-    """The values of each field of a feature; rows that do not fit are taken out of a mask."""
+    """Returns the values of each field of a feature.
+
+    Args:
+        table: The rows.
+        feature: The model input.
+        fitting: Marks the rows that fit. bool, (rows,). The function clears the mark of each row that does not.
+    """
     found = []
     for at, (field, *inside) in enumerate(feature.paths):
         raw = columns.one(table[field])
@@ -128,7 +146,7 @@ def _nulls(found: Sequence[Sequence[pa.Array]], feature: int, field: int) -> Mas
 
 
 def _filled(found: Sequence[pa.Array], feature: Feature) -> list[pa.Array]:
-    """The values of each field, with its default for what is null."""
+    """Replaces nulls by the defaults of their fields."""
     return [
         values if text is None else defaults.fill(values, text, feature)
         for values, text in zip(found, feature.missing, strict=True)
@@ -136,10 +154,10 @@ def _filled(found: Sequence[pa.Array], feature: Feature) -> list[pa.Array]:
 
 
 def _plain(raw: pa.Array, feature: Feature) -> tuple[pa.Array, bool]:
-    """Strings as bytes and numbers as numbers, however they were spelled (null where that is wrong).
+    """Converts strings to bytes, and numbers from any spelling to numbers. A wrong spelling becomes null.
 
     Returns:
-        The values, and whether they were spelled as the input's own kind.
+        The values, and whether pyarrow read them as the type of the input, so that nothing had to be converted.
     """
     kind, leaf = READ_AS[feature.dtype], raw.type
     while pa.types.is_list(leaf):

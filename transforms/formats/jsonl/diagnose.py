@@ -1,4 +1,8 @@
-"""What is wrong with a JSON line: only ever asked of lines that were refused, or are suspect."""
+"""Explains why a JSON line is bad.
+
+It parses one line at a time in Python, which is slow. So it is used only for lines that the fast reader refused, and
+for suspect lines.
+"""
 
 import functools
 import json
@@ -25,22 +29,22 @@ TOO_BIG = "too big to be stored in double"
 
 
 class DeepError(ValueError):
-    """A line is nested more deeply than Python reads."""
+    """A line is nested more deeply than Python's parser can read."""
 
 
 class Number(str):
-    """A number as it is spelled."""
+    """The text of a JSON number, as the line spells it."""
 
 
 class Pairs(list[tuple[str, Any]]):
-    """An object's members in order, names given twice included."""
+    """The members of a JSON object, in order. A name that is given twice is there twice."""
 
 
 def parse(line: bytes) -> Any:
-    """Reads one line; objects become `Pairs`, numbers `Number`.
+    """Parses one line. Objects become `Pairs`, and numbers become `Number`.
 
     Raises:
-        ValueError: It is not JSON, or not UTF-8, or nested too deeply to be read.
+        ValueError: The line is not JSON, or not UTF-8, or nested too deeply for the parser.
     """
     text = line.decode()
     if text.startswith("\ufeff"):
@@ -57,11 +61,11 @@ def _no_constant(word: str) -> NoReturn:
 
 _DECODER = json.JSONDecoder(
     object_pairs_hook=Pairs, parse_int=Number, parse_float=Number, parse_constant=_no_constant
-)  # made once: that takes as long as to read a short line
+)  # made once, because making it takes as long as reading a short line
 
 
 def syntax(line: bytes) -> str | None:
-    """Why a line is not one JSON value, or None."""
+    """Returns why a line is not one JSON value; None if it is one."""
     try:
         parse(line)
     except ValueError as error:
@@ -70,7 +74,7 @@ def syntax(line: bytes) -> str | None:
 
 
 def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
-    """The reason code and message for a line that could not be read."""
+    """Returns the reason code and the message for a line that the fast reader refused."""
     found = find(line, features)
     if found is None:
         said = _reader_says(line)
@@ -79,7 +83,17 @@ def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
 
 
 def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
-    """What is wrong with a line for certain: one that `pyarrow.json` reads into inputs that fit has nothing."""
+    """Finds what is surely wrong with a line.
+
+    It finds nothing in a line that `pyarrow.json` reads into valid inputs.
+
+    Args:
+        line: The line, without its newline.
+        features: The model's inputs, and the fields that feed them.
+
+    Returns:
+        The reason code and the message; None if nothing is surely wrong.
+    """
     try:
         line.decode()
     except UnicodeDecodeError as error:
@@ -87,7 +101,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
     try:
         row = parse(line)
     except DeepError:
-        return None  # the reader may well read it
+        return None  # pyarrow may be able to read it
     except ValueError as error:
         return Reason.NOT_JSON.value, str(error)
     if not isinstance(row, Pairs):
@@ -102,7 +116,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
 
 
 def _reader_says(line: bytes) -> str:
-    """Why pyarrow refuses a line in which nothing else is wrong, such as 1e999 in a field nobody needs."""
+    """Returns why pyarrow refuses a line that `find` accepts, such as one with 1e999 in a field that feeds no input."""
     options = pyarrow.json.ParseOptions(explicit_schema=pa.schema([]), unexpected_field_behavior="ignore")
     try:
         pyarrow.json.read_json(pa.BufferReader(line), parse_options=options)
@@ -112,12 +126,12 @@ def _reader_says(line: bytes) -> str:
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value of `parse` is a list."""
+    """Whether a value that `parse` returned is a list. An object is not, although `Pairs` is a subclass of list."""
     return isinstance(value, list) and not isinstance(value, Pairs)
 
 
 def _named(value: Any) -> str:
-    """A value in a message: its kind, and what it is where that is short."""
+    """Describes a value for a message: its kind, and its text if it has one, shortened to `SHOWN` characters."""
     if isinstance(value, Pairs):
         return "an object"
     if isinstance(value, list):
@@ -160,7 +174,7 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
 
 
 def _explain_sparse(value: Any, feature: Feature) -> tuple[Reason, str] | None:
-    """What is wrong with an object of indices and values, see `transforms.mapping.sparse`."""
+    """Returns what is wrong with a sparse value, see `transforms.mapping.sparse`; None if nothing is wrong."""
     if not isinstance(value, Pairs):
         return (Reason.NULL, "null") if value is None else (Reason.WRONG_TYPE, f"{_named(value)}, not {SPARSE_FORM}")
     for name in (sparse.INDICES, columns.VALUES, sparse.DENSE_SHAPE):
@@ -185,7 +199,14 @@ def _explain_sparse(value: Any, feature: Feature) -> tuple[Reason, str] | None:
 def _explain_entries(
     indices: Sequence[list[int]], values: Sequence[Any], shape: Sequence[str] | None, feature: Feature
 ) -> tuple[Reason, str] | None:
-    """What is wrong with entries whose members are lists of the right kinds."""
+    """Returns what is wrong with a sparse value whose members have the right types; None if nothing is wrong.
+
+    Args:
+        indices: The index of each value.
+        values: The values.
+        shape: The value's own dense shape, as texts of integers; None if it has none.
+        feature: The model input.
+    """
     if len(indices) != len(values):
         return Reason.WRONG_SHAPE, f"{len(indices)} indices and {len(values)} values"
     if shape is None and None in feature.shape:
@@ -213,7 +234,13 @@ def _sizes_of(feature: Feature) -> str:
 
 
 def _explain_lengths(value: Any, depth: int, varied: int) -> tuple[Reason, str] | None:
-    """Why lists are no array: those of one level have different lengths, and may not."""
+    """Returns why nested lists are not an array; None if they are one.
+
+    Args:
+        value: The nested lists.
+        depth: How many levels of lists there are.
+        varied: How many of the outer levels may have lists of different lengths.
+    """
     level = [value]
     for at in range(depth):
         lengths = {len(item): None for item in level}
@@ -224,7 +251,7 @@ def _explain_lengths(value: Any, depth: int, varied: int) -> tuple[Reason, str] 
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """The values in nested lists."""
+    """Yields the values in nested lists."""
     if is_list(value):
         for item in value:
             yield from leaves(item)
@@ -284,10 +311,10 @@ def _beyond(number: Number, feature: Feature) -> bool:
     if "float" in dtype:
         if low <= float(number) <= high:
             return False
-        with np.errstate(over="ignore"):  # what lies a little beyond may round to the limit
+        with np.errstate(over="ignore"):  # a number a little beyond the limit may round to it
             return not np.isfinite(np.dtype(dtype).type(float(number)))
     if feature.strict and dtype == "uint64" and number.startswith("-"):
-        return True  # the reader refuses even -0
+        return True  # pyarrow refuses even -0 for an unsigned type
     found = numbers.whole(number)
     return found is None or not low <= found <= high
 

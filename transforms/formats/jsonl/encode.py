@@ -1,7 +1,8 @@
-"""Columns as JSON text, by Arrow's kernels: no Python object is made for a value.
+"""Encodes columns as JSON text.
 
-Floats are spelled in the shortest form that reads back as the same float, always with a point or an
-exponent, so that a reader which infers types sees one type; lists nest like the shape.
+Arrow's kernels do the work, so that no Python object is made for each value. A float has the shortest spelling that
+reads back as the same float. It always has a decimal point or an exponent, so that readers which infer types infer one
+type. Lists are nested as in the shape.
 """
 
 import base64
@@ -17,7 +18,7 @@ from transforms.columns import Fragments
 
 
 def encode(column: pa.Array) -> pa.Array:
-    """The JSON text of each record of a column, as binary; what is not finite becomes `null`.
+    """Encodes each record of a column as JSON text, in binary. NaN and infinite floats become `null`.
 
     >>> encode(pa.array([[1.5, 2.0], [0.1, float("nan")]], pa.list_(pa.float32(), 2))).to_pylist()
     [b'[1.5, 2.0]', b'[0.1, null]']
@@ -26,7 +27,7 @@ def encode(column: pa.Array) -> pa.Array:
 
 
 def fragments(column: pa.Array) -> Fragments:
-    """The same in fragments, so that what follows can be joined along in one go."""
+    """Encodes like `encode`, but returns fragments. The caller adds its own fragments and joins all of them once."""
     if pa.types.is_fixed_size_list(column.type):
         return [text("["), *_items(column.flatten(), column.type.list_size, len(column)), text("]")]
     if pa.types.is_list(column.type):
@@ -42,7 +43,7 @@ def fragments(column: pa.Array) -> Fragments:
 
 
 def text(value: str) -> pa.Scalar:
-    """A fragment that is the same in all records."""
+    """Makes a fragment that is the same in all records."""
     return pa.scalar(value.encode(), pa.large_binary())
 
 
@@ -70,14 +71,14 @@ def _floats(column: pa.Array) -> pa.Array:
 
 
 def _strings(column: pa.Array) -> pa.Array:
-    # Labels repeat: each different one is escaped once.
+    # Labels repeat, so each distinct label is escaped only once.
     coded = column.dictionary_encode()
     texts = [_string(value) for value in coded.dictionary.to_pylist()]
     return pa.array(texts, pa.binary()).take(coded.indices)
 
 
 def _string(value: bytes) -> bytes:
-    """A JSON string; bytes that are not UTF-8 become {"b64": …}, as TensorFlow Serving's REST API has it."""
+    """Encodes bytes as a JSON string, or as {"b64": …} if they are not UTF-8, like TensorFlow Serving's REST API."""
     try:
         return json.dumps(value.decode(), ensure_ascii=False).encode()
     except UnicodeDecodeError:

@@ -1,7 +1,8 @@
-"""Lines that are no objects but values, `[1.0, 2.0]`, each of which feeds a model's only input as a whole.
+"""Reads lines that are a JSON value without fields, such as `[1.0, 2.0]`: instances that feed the model's only input.
 
 AI Platform and Vertex AI take such instances, https://cloud.google.com/vertex-ai/docs/predictions/get-batch-predictions,
-and write `{"instance": [1.0, 2.0], "prediction": …}`. keyjoin reads a line as if that object stood there already.
+and write `{"instance": [1.0, 2.0], "prediction": …}`. keyjoin wraps each value in an object,
+`{"instance": [1.0, 2.0]}`, and reads that line instead.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ HEAD, TAIL = f'{{"{INSTANCE}": ', "}\n"
 
 
 def wrapped(data: bytes, rows: Rows) -> tuple[bytes, Rows]:
-    r"""Lines with each value as a field of an object, and where these lie.
+    r"""Wraps the value of each line in an object. Returns the new lines and their places.
 
     >>> wrapped(b"1\n[2]\n", split.rows(b"1\n[2]\n", first=True))[0]
     b'{"instance": 1}\n{"instance": [2]}\n'
@@ -35,17 +36,17 @@ def wrapped(data: bytes, rows: Rows) -> tuple[bytes, Rows]:
 
 
 def inner(line: bytes) -> bytes:
-    """The value in a line of `wrapped`, without its newline."""
+    """Returns the value in a line of `wrapped`. The line is given without its newline, and so is the value."""
     return line[len(HEAD) : -1]
 
 
 def named(features: Sequence[Feature]) -> list[Feature]:
-    """What feeds the model, of lines of `wrapped`."""
+    """Returns the features that feed the model from lines of `wrapped`."""
     return [feature._replace(fields=feature.fields or (INSTANCE,)) for feature in features]
 
 
 def explain(line: bytes, bad: BadRow) -> BadRow:
-    """What is wrong with a line of `wrapped`, said of the value in it."""
+    """Changes the reason and the message for a line of `wrapped`, so that they describe the value in it."""
     problem = diagnose.syntax(inner(line))
     if problem is not None and bad.reason != Reason.NOT_UTF8.value:
         return bad._replace(reason=Reason.NOT_JSON.value, message=problem)
@@ -53,12 +54,12 @@ def explain(line: bytes, bad: BadRow) -> BadRow:
 
 
 def instances(values: Sequence[Any]) -> list[dict[str, Any]]:
-    """Rows of values, as a sample has them."""
+    """Makes sampled rows of values."""
     return [Instance({INSTANCE: value}) for value in values]
 
 
 def is_value(value: Any) -> bool:
-    """Whether a JSON value may be an instance by itself: no object, and no list of objects but of base64.
+    """Whether a JSON value may be an instance: not null, not an object, and not a list of objects other than base64.
 
     >>> import json
     >>> [is_value(json.loads(line)) for line in ('[1, 2]', '"a"', "{}", '[{"x": 1}]', '[{"b64": "AA=="}]', "null")]

@@ -1,10 +1,10 @@
-"""JSON lines of rows without a prediction, for a left join: the row as it was, null predictions, and the error.
+"""Makes the JSON lines of bad rows for a left join: the row's own fields, null predictions, and the error.
 
     {"a": 1, "x": "text"}   ->   {"a": 1, "x": "text", "prediction": null, "error": {"stage": "read", …}}
 
-A line stays what it is if the reader of good rows reads it, and if none of its names is one of those that
-are added: so a part is JSON throughout, and has no name twice that it did not have before. Any other line
-is held by the error, as text: `{"prediction": null, "error": {…, "row": "[1, 2", "row_encoding": "utf-8"}}`.
+A line keeps its own fields if it can be parsed as an object and has none of the names that keyjoin adds. So every line
+of a part is JSON, and keyjoin never makes a name appear twice. The error holds any other line as text:
+`{"prediction": null, "error": {…, "row": "[1, 2", "row_encoding": "utf-8"}}`.
 """
 
 import json
@@ -17,7 +17,15 @@ from transforms.records import BadRow, Layout
 
 
 def unreadable(block: LinesBlock, bad: Sequence[BadRow], layout: Layout) -> frozenset[int]:
-    """The bad rows that are not one object, whatever its fields, to the reader; or not one value."""
+    """Returns the numbers of the bad rows that the reader cannot parse as one object, whatever its fields.
+
+    If rows are values without fields, it returns those that are not one JSON value.
+
+    Args:
+        block: The rows of a chunk.
+        bad: The bad rows, in order.
+        layout: The fields of an output row.
+    """
     numbers = [one.row for one in bad]
     if layout.instance:
         raws = zip(numbers, block.raw(numbers).to_pylist(), strict=True)
@@ -27,13 +35,16 @@ def unreadable(block: LinesBlock, bad: Sequence[BadRow], layout: Layout) -> froz
 
 
 def lines(block: LinesBlock, bad: Sequence[BadRow], unreadable: Collection[int], layout: Layout) -> dict[int, bytes]:
-    """A line for each bad row, by its number and in order.
+    """Makes the output line of each bad row.
 
     Args:
-        block: The rows of a chunk.
-        bad: The bad ones, in order.
-        unreadable: Numbers of those that are not one object to the reader.
-        layout: What stands in an output row.
+        block: The rows of a chunk. If rows are values without fields, the rows of `LinesBlock.wrapped`.
+        bad: The bad rows, in order.
+        unreadable: The numbers that `unreadable` returned.
+        layout: The fields of an output row.
+
+    Returns:
+        Number of a bad row -> its output line, in the order of the numbers.
     """
     return {one.row: _line(block, one, layout, is_object=one.row not in unreadable) for one in bad}
 
@@ -57,7 +68,7 @@ def _line(block: LinesBlock, bad: BadRow, layout: Layout, *, is_object: bool) ->
 
 
 def _names(line: bytes) -> list[str] | None:
-    """The names in an object; None where Python does not read what the reader does."""
+    """Returns the names in an object; None if Python's parser refuses a line that pyarrow accepts."""
     try:
         return [name for name, _ in diagnose.parse(line)]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which of a row's own fields are written, and rows that have a field of a name which is added."""
+"""Picks the row's own fields that are written, and finds rows that already have a field that keyjoin would add."""
 
 import json
 import re
@@ -20,11 +20,12 @@ RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Picked(NamedTuple):
-    """Text from the rows where not all of a row is written.
+    """The text taken from the good rows, if not the whole row is written.
 
     Attributes:
-        heads: `{` and the fields that are kept, each with a comma after it; None where none are.
-        keys: The member that is the row's own key; None where it is not asked for.
+        heads: For each row, `{` and the fields to write, each with a comma after it. None if no fields are written, or
+            the whole row is.
+        keys: For each row, the member that is its own key. None if the row's own key is not written.
     """
 
     heads: pa.Array | None
@@ -32,7 +33,18 @@ class Picked(NamedTuple):
 
 
 def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[Picked, list[BadRow]]:
-    """Picks the fields to write from the good rows, and finds the rows where a name would stand twice."""
+    """Picks the fields to write from the good rows, and finds the rows that cannot be written.
+
+    Args:
+        data: The chunk's bytes.
+        rows: The places of its rows.
+        numbers: The numbers of the good rows, ascending.
+        layout: The fields of an output row.
+
+    Returns:
+        The text of the rows that can be written; and the rows that cannot, for example because a name would be in the
+        output row twice.
+    """
     if layout.whole_row:
         return Picked(None, None), list(_collisions(data, rows, numbers, layout))
     if not layout.row and not layout.key_field:
@@ -57,9 +69,15 @@ def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[P
 
 
 def members(line: bytes, names: Sequence[str], layout: Layout) -> dict[str, bytes]:
-    """The members to write of an object that has these names; none where it is not clear which they are.
+    """Returns the members of a bad row to write, name -> JSON text. The same fields are excluded as from good rows.
 
-    What is left out of good rows is left out of bad ones, too.
+    Args:
+        line: The row, which is an object.
+        names: The names in that object.
+        layout: The fields of an output row.
+
+    Returns:
+        The members; none if a name is ambiguous, or a stricter parser refuses the line.
     """
     wanted = _wanted(layout)
     asked = [name for name in names if wanted(name)]
@@ -67,7 +85,7 @@ def members(line: bytes, names: Sequence[str], layout: Layout) -> dict[str, byte
         return {}
     try:
         return {name: bytes(raw) for name, raw in RAW.decode(line).items() if name in asked}
-    except msgspec.MsgspecError:  # it is stricter than the reader
+    except msgspec.MsgspecError:  # msgspec is stricter than pyarrow
         return {}
 
 
@@ -84,7 +102,7 @@ def _wanted(layout: Layout) -> Callable[[str], bool]:
 
 
 def _refuse(line: bytes, wanted: Callable[[str], bool], layout: Layout) -> tuple[Reason, str] | None:
-    """Why the fields to write cannot be picked from a row, or None."""
+    """Returns why the fields to write cannot be picked from a row; None if they can."""
     try:
         names = [name for name, _ in diagnose.parse(line) if wanted(name)]
     except ValueError as error:
@@ -103,9 +121,9 @@ def _twice(names: Sequence[str], added: Sequence[str]) -> tuple[Reason, str] | N
 
 
 def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> Iterator[BadRow]:
-    """Rows that have a field of a name which is added.
+    """Finds the rows that already have a field with a name that keyjoin adds.
 
-    Few rows hold the name at all, be it as text or spelled with escapes: only those are parsed.
+    It parses only the rows in which the quoted name occurs, plain or with escapes. These are few.
     """
     names = layout.added
     if b"\\" not in data and not any(data.find(json.dumps(n, ensure_ascii=False).encode()) >= 0 for n in names):
@@ -132,7 +150,7 @@ def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> 
 
 
 def _spellings(name: str) -> str:
-    """A pattern (RE2) for a name in quotes, each of its characters as itself or escaped."""
+    """Makes an RE2 pattern for a name in quotes. It matches each character as itself or as an escape."""
     return '"' + "".join(_spelled(character) for character in name) + '"'
 
 

@@ -1,7 +1,7 @@
-"""Reads JSON Lines: one object a line, https://jsonlines.org and RFC 8259.
+"""Reads JSON Lines: one object, or one other JSON value, a line; see https://jsonlines.org and RFC 8259.
 
-A line's fate depends on the line alone: what decides is whether `pyarrow.json` reads it, by itself, as
-one row. Reading whole blocks is only the fast way to the same answer, see `_parse`.
+The result for a line depends on that line alone: it is good only if `pyarrow.json` reads it, by itself, as one row.
+Many lines are parsed in one call only because that is faster. The result is the same, see `_parse`.
 """
 
 import contextlib
@@ -31,25 +31,25 @@ OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
 BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
-# What pyarrow's reader takes at most, measured: for each byte of a block, and besides.
+# The most memory that pyarrow's reader takes, measured: bytes for each byte of a block, and bytes on top of that.
 READER_BLOCKS, READER_BYTES = 4, 20 << 20
-_long_lines = threading.Lock()  # one at a time: what one of them is promised, another one could take
-# RapidJSON, inside pyarrow, reads these words as numbers in any field, which JSON does not have. As patterns, one by
-# one: RE2 looks for a literal with the processor's vectors, and leaves the interpreter's lock alone meanwhile.
+_long_lines = threading.Lock()  # `_check_memory` reserves nothing: two threads could both count on the same memory
+# RapidJSON, which pyarrow uses, reads these words as numbers in any field, but they are not JSON. Each word is searched
+# for by itself: RE2 finds a literal with SIMD instructions, and the search does not hold the interpreter's lock.
 NOT_NUMBERS = ("NaN", "Inf")
 
 
 class LinesBlock(blocks.ByteBlock):
-    """Lines, see `transforms.formats.base.Block`."""
+    """Lines of JSON in one buffer, see `transforms.formats.base.Block`."""
 
     traits = RowTraits(whole_values=True, line_end=b"\n")
 
     def find(self) -> Rows:
-        """Finds lines that hold more than spaces; a byte order mark before the first one of a source is no row's."""
+        """Finds the lines that are not blank. A byte order mark at the start of a source belongs to no row."""
         return split.rows(self.data, first=self.start == 0)
 
     def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
-        """Parses the fields that the model needs."""
+        """Parses the fields that the model needs. A line that is a value feeds the model's only input as a whole."""
         if all(feature.fields for feature in features):
             return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
         block, named = self.wrapped(), instances.named(features)
@@ -58,12 +58,15 @@ class LinesBlock(blocks.ByteBlock):
         return inputs, [instances.explain(data[rows.starts[b.row] : rows.ends[b.row]], b) for b in bad]
 
     def wrapped(self) -> "LinesBlock":
-        """The same rows with each value as a field of an object, see `instances`."""
+        """Returns the same rows with each value as the field `instance` of an object, see `instances`."""
         data, rows = instances.wrapped(self.data, self.rows)
         return LinesBlock(self.source, data, rows=rows, positions=self.positions)
 
     def values(self) -> list[dict[str, Any]]:
-        """The objects among the first lines, or the values if most lines are; the last one may be cut off."""
+        """Returns the objects in the first `SAMPLE_ROWS` lines; or the values without fields, if most lines are values.
+
+        A last line that does not parse counts for neither, because the sample may end in the middle of it.
+        """
         found, values, others = [], [], 0
         for start, end in zip(self.rows.starts[:SAMPLE_ROWS], self.rows.ends[:SAMPLE_ROWS], strict=True):
             try:
@@ -91,15 +94,15 @@ class JsonLinesReader:
         return ""
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
-        """Cuts a file behind newlines; blank lines count as rows."""
+        """Splits a file into chunks that end with a newline. Blank lines count as rows here."""
         return split.cuts(file, size, chunk_bytes, chunk_rows)
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> LinesBlock:  # noqa: ARG002
-        """Reads the lines of a chunk with all of their fields."""
+        """Reads the lines of a chunk. All of their fields are loaded, whatever `fields` is."""
         return LinesBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start)
 
     def sample(self, file: IO[bytes], size: int) -> LinesBlock:
-        """Reads the first lines that are whole; the last line of a file is, be there a newline or not."""
+        """Reads the first whole lines. The last line of a file is whole even if no newline ends it."""
         data = file.read(size)
         return LinesBlock("", data if len(data) < size else data[: data.rfind(b"\n") + 1], 0)
 
@@ -110,11 +113,11 @@ class JsonLinesReader:
         source: str = "",
         header: str | None = None,  # noqa: ARG002
     ) -> LinesBlock:
-        """Makes a block of lines without their newlines."""
+        """Makes a block of lines, which are given without their newlines."""
         return blocks.parse(LinesBlock, self.name, raws, positions, source)
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
-        """A line with nothing but what the model needs, spelled as briefly as can be."""
+        """Returns the size of a line that holds only what the model needs, in its shortest spelling."""
         if not all(feature.fields for feature in features):
             return sum(map(_least_value, features)) + len("\n")
         members = {field: _least_value(feature) for feature in features for field in feature.fields}
@@ -123,7 +126,7 @@ class JsonLinesReader:
 
 
 def _least_value(feature: Feature) -> int:
-    """Bytes that the briefest value takes of which a feature is made."""
+    """Returns how many bytes the shortest value of each field of a feature takes."""
     if feature.is_sparse:
         return sparse.LEAST
     size = {"bool": len("true"), STRING: len('""')}.get(feature.dtype, 1)
@@ -135,16 +138,20 @@ def _least_value(feature: Feature) -> int:
 
 
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: bool = False) -> Found:
-    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why.
+    """Reads the rows of a slice.
 
     Args:
-        data: Bytes that hold the rows.
-        rows: Where they lie.
-        features: What the model needs.
-        exact: Whether a row has no other fields.
+        data: The chunk's bytes.
+        rows: The places of the slice's rows, which follow each other.
+        features: The model's inputs, and the fields that feed them.
+        exact: Whether a row with any other field is bad.
+
+    Returns:
+        The inputs of the good rows, and the number and reason of each bad row.
     """
     suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
-    # Row numbers: of what was not suspect, then of what could be read, then of what fits.
+    # `tried` has the numbers of the rows to parse, `parsed.numbers` has indices into `tried`, and `fitting` has the
+    # numbers of the good rows.
     tried = np.flatnonzero(~suspect)
     lines = columns.gather(data, rows.starts[tried], np.minimum(rows.ends[tried] + 1, len(data)))
     parsed = _parse(lines, features, exact=exact)
@@ -160,10 +167,11 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: 
 
 
 def _not_objects(data: bytes, rows: Rows) -> Mask:
-    """Lines that do not begin with `{` and end with `}`.
+    """Marks the lines that do not begin with `{` and end with `}`.
 
-    That, and as many rows as lines, makes each line exactly one row: an object that goes on over a line's
-    end would need a comma or a string across it, and the next line begins with `{`, so it would not parse.
+    If pyarrow reads as many rows as there are lines, each of the other lines is exactly one row, because no object can
+    continue on the next line. It would need a comma or a string across the newline. But one line ends with `}`, the
+    next begins with `{`, and a JSON string holds no newline.
     """
     octets = np.frombuffer(data, np.uint8)
     first = octets[split.first_not_space(data, rows)]
@@ -188,7 +196,7 @@ def _not_utf8(data: bytes, rows: Rows) -> Mask:
 
 
 def _not_numbers(data: bytes, rows: Rows) -> Mask:
-    """Lines with a word that pyarrow would take for a number; words inside of strings are none."""
+    """Marks the lines with a word that pyarrow would read as a number, such as NaN. Words in strings are allowed."""
     mask = np.zeros(len(rows.starts), np.bool_)
     whole = columns.gather(data, rows.starts[:1], rows.ends[-1:])
     for word in NOT_NUMBERS:
@@ -201,11 +209,11 @@ def _not_numbers(data: bytes, rows: Rows) -> Mask:
 
 
 class _Run(NamedTuple):
-    """Some lines of a chunk, to be parsed.
+    """Some lines of a slice, to parse in one call.
 
     Attributes:
-        numbers: Which ones they are.
-        lines: Their text.
+        numbers: Their numbers among the lines that were given to `_parse`. int64, (lines,).
+        lines: Their text, with their newlines.
     """
 
     numbers: Positions
@@ -213,13 +221,13 @@ class _Run(NamedTuple):
 
 
 class _Parsed(NamedTuple):
-    """Lines after the parser.
+    """The result of parsing lines.
 
     Attributes:
-        tables: The rows that were read; their schemas may differ: a value may be spelled in several ways, see
-            `value_types.spelling`.
-        numbers: Of each of these rows the number of its line.
-        refused: Number of a line -> why it is bad, as far as that is known by now.
+        tables: The rows that were read. The schemas of the tables may differ, because a value may be spelled in several
+            ways, see `value_types.spelling`.
+        numbers: The number of each row's line, in the order of the tables. int64, (rows,).
+        refused: Number of a line -> why it is bad. It has only the bad lines whose reason is known by now.
     """
 
     tables: list[pa.Table]
@@ -228,7 +236,7 @@ class _Parsed(NamedTuple):
 
 
 def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> _Parsed:
-    """Parses lines that look like objects, cutting what does not parse down to the guilty lines."""
+    """Parses lines that look like objects. It splits a run that does not parse, until each bad line is alone."""
     tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
     refused: dict[int, Why] = {}
     while todo:
@@ -243,9 +251,10 @@ def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bo
 
 
 def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> list[_Run]:
-    """Cuts a run that does not parse into lines that belong together; what is wrong by itself is put aside.
+    """Splits a run that does not parse into runs of similar lines, and adds lines that are surely bad to `refused`.
 
-    Which lines belong together is a guess that only saves time: all are parsed again, in the end alone.
+    Which lines are similar is a guess. A wrong guess costs time but changes no result: `_parse` parses each of the runs
+    again, down to single lines if it has to.
     """
     likely = value_types.likely(run.lines, features)
     if 0 < likely.sum() < len(likely):
@@ -253,7 +262,8 @@ def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> lis
     if len(likely) > CUT_ROWS:
         return [_pick(run, np.arange(at, min(at + CUT_ROWS, len(likely)))) for at in range(0, len(likely), CUT_ROWS)]
     lines = run.lines.to_pylist()
-    # Lines that are likely are mostly good, and differ in their spelling; the others are mostly bad.
+    # Likely lines are mostly good and do not parse together because their spelling differs: group them first. The other
+    # lines are mostly bad: diagnose them first.
     if likely.all() and len(groups := _group(lines, features)) > 1:
         return [_pick(run, group) for group in groups]
     found = {at: why for at, line in enumerate(lines) if (why := diagnose.find(line, features))}
@@ -267,7 +277,7 @@ def _cut(run: _Run, features: Sequence[Feature], refused: dict[int, Why]) -> lis
 
 
 def _group(lines: Sequence[bytes], features: Sequence[Feature]) -> list[list[int]]:
-    """The numbers of lines that are spelled alike."""
+    """Groups the numbers of lines whose values are spelled in the same way."""
     groups: dict[Any, list[int]] = {}
     for at, line in enumerate(lines):
         groups.setdefault(value_types.kinds(line, features), []).append(at)
@@ -280,7 +290,11 @@ def _pick(run: _Run, which: Any) -> _Run:
 
 
 def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> pa.Table | None:
-    """Reads lines as the first of them are spelled; None if one of them cannot be read so."""
+    """Reads lines by the schema that fits how the first lines spell their values.
+
+    Returns:
+        The rows; None if a line cannot be read by that schema.
+    """
     spelling = value_types.spelling(lines[0].as_py(), features)
     table = _read_spelled(lines, convert.schema(features, spelling), exact=exact)
     if table is not None:
@@ -293,7 +307,8 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact
         return None
     schema = convert.schema(features, spelling | spelled)
     if any(kind == convert.WHOLE for _, kind in spelled):
-        # The reader takes strings of more kinds for decimals than there are numbers; for floats it takes none.
+        # pyarrow reads a string as a decimal even if it does not hold a JSON number, but reads no string as a float.
+        # So lines that cannot be read with floats are refused first.
         floats = pa.schema([field.with_type(convert.as_floats(field.type)) for field in schema])
         if _read_spelled(lines, floats, exact=exact) is None:
             return None
@@ -303,7 +318,7 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact
 def _read_as_text(
     lines: pa.LargeBinaryArray, features: Sequence[Feature], spelling: Spelling, *, exact: bool
 ) -> pa.Table | None:
-    """Reads lines in which numbers are spelled in several ways."""
+    """Reads lines in which numbers are spelled in several ways, by writing them as strings first; None if it cannot."""
     try:
         text, spelled = value_types.as_text(lines.to_pylist(), features)
     except (ValueError, RecursionError):
@@ -314,11 +329,11 @@ def _read_as_text(
 
 
 def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool) -> pa.Table | None:
-    """Reads lines by a schema; None if one of them cannot be read so."""
+    """Reads lines by a schema; None if a line cannot be read by it."""
     text = columns.contents(lines)
     others: Literal["error", "ignore"] = "error" if exact else "ignore"
     longest = int(columns.sizes(lines).max()) + 1
-    block = min(max(BLOCK_BYTES, longest), text.size + 1)  # it has to hold the longest line, and is allocated whole
+    block = min(max(BLOCK_BYTES, longest), text.size + 1)  # holds the longest line; allocated in full
     with _long_lines if longest > BLOCK_BYTES else contextlib.nullcontext():
         _check_memory(block)
         try:
@@ -332,7 +347,14 @@ def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool)
 
 
 def _check_memory(block: int) -> None:
-    """Refuses to read where there is no memory for it: the parser inside pyarrow would end the process."""
+    """Checks that there is memory to read a block. Without it, the parser inside pyarrow would end the process.
+
+    Args:
+        block: Size of the block in bytes.
+
+    Raises:
+        RunError: There is not enough memory.
+    """
     needed = READER_BLOCKS * block + READER_BYTES
     try:
         room.require(needed)

@@ -1,4 +1,4 @@
-"""How values are spelled in JSON lines, as far as that decides by which types they can be read together."""
+"""Detects how JSON lines spell their values, to choose the types by which pyarrow can read many lines together."""
 
 import json
 import re
@@ -18,13 +18,17 @@ from transforms.mapping import numbers, row_paths
 from transforms.mapping.name_lists import Path
 from transforms.records import Feature, Mask
 
-LONG = "long"  # a number of more digits than Arrow's decimals have
-# What a value that can be read is made of: null is found later. Numbers may be strings, NaN and Infinity among them.
+LONG = "long"  # a number with more digits than an Arrow decimal can hold
+# Patterns for values that can be read. They let null pass, because it is detected later. A number may be a string, also
+# "NaN" or "Infinity".
 NUMBERS, BOOLS, TEXTS = r'[-+0-9.eEnul"NaIfity]', r"[truefalsn]", r'(?:"(?:[^"\\]|\\.)*"|null)'
 
 
 def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
-    """How the values of this line are spelled where there is a choice."""
+    """Detects the spelling of a line's values: single values in lists, and bytes as base64.
+
+    Numbers have more spellings, see `number_spelling`.
+    """
     open_ = [f for f in features if (f.dtype == STRING or f.shape == (1,)) and not (f.is_base64 or f.is_sparse)]
     if not open_:
         return frozenset()
@@ -42,10 +46,17 @@ def spelling(line: bytes, features: Sequence[Feature]) -> Spelling:
 
 
 def number_spelling(lines: Sequence[bytes], features: Sequence[Feature]) -> Spelling | None:
-    """How numbers are spelled in lines that cannot be read as they mostly are.
+    """Detects the spelling of numbers in lines that cannot be read with the usual spelling.
+
+    It looks at the first value of each field that is not null.
+
+    Args:
+        lines: The lines.
+        features: The model's inputs, and the fields that feed them.
 
     Returns:
-        What the first value of each field says; None if one is spelled so that only `as_text` reads it.
+        The spelling; None if the lines have to be rewritten with `as_text`, because a field mixes strings and numbers,
+        or has a number of more than 38 characters.
     """
     open_, found = _open_numbers(features), set[tuple[Path, str]]()
     for line in lines:
@@ -68,14 +79,14 @@ def _parsed(line: bytes) -> Any:
 
 
 def _at(value: Any, path: Path) -> Any:
-    """The value at a path in a parsed row, None where there is none."""
+    """Returns the value at a path in a parsed row; None if the row has none."""
     for name in path:
         value = dict(value).get(name) if isinstance(value, Pairs) else None
     return value
 
 
 def _open_numbers(features: Sequence[Feature]) -> dict[Path, Feature]:
-    """The fields of numbers that may be spelled in several ways."""
+    """Returns the paths of the numbers that may be spelled in several ways, each with its feature."""
     return {
         path: feature
         for feature in features
@@ -85,7 +96,7 @@ def _open_numbers(features: Sequence[Feature]) -> dict[Path, Feature]:
 
 
 def _number_kinds(value: Any, dtype: str) -> set[str | None]:
-    """How the numbers of a value are spelled: TEXT, WHOLE, LONG, or None for the usual way."""
+    """Returns the spellings of the numbers in a value: TEXT, WHOLE, LONG, or None for the usual one."""
     return {_number_kind(leaf, dtype) for leaf in leaves(value) if isinstance(leaf, str)}
 
 
@@ -96,19 +107,31 @@ def _number_kind(leaf: str, dtype: str) -> str | None:
         return None
     if len(leaf) > numbers.DIGITS:
         return LONG
-    # The reader takes not even -0 for an unsigned number.
+    # pyarrow refuses even -0 for an unsigned type.
     return WHOLE if any(c in leaf for c in ".eE") or (dtype == "uint64" and leaf.startswith("-")) else None
 
 
 def as_text(lines: Sequence[bytes], features: Sequence[Feature]) -> tuple[bytes, Spelling]:
-    """Lines that say the same with all numbers that are needed as strings; how these are spelled."""
+    """Rewrites lines so that each number that feeds an input is a string.
+
+    Args:
+        lines: The lines.
+        features: The model's inputs, and the fields that feed them.
+
+    Returns:
+        The new lines, and the spelling of their numbers.
+
+    Raises:
+        ValueError: A line is not JSON.
+        RecursionError: A line is nested too deeply.
+    """
     slots = frozenset(_open_numbers(features))
     written = "".join(f"{_spelled(parse(line), slots)}\n" for line in lines)
     return written.encode(), frozenset((slot, TEXT) for slot in slots)
 
 
 def _spelled(value: Any, slots: frozenset[Path]) -> str:
-    """A value as JSON, with numbers at these paths as strings."""
+    """Writes a value as JSON, with the numbers at these paths as strings."""
     if isinstance(value, Pairs):
         members = ((name, inner, frozenset(s[1:] for s in slots if s[:1] == (name,))) for name, inner in value)
         return f"{{{', '.join(f'{json.dumps(name)}: {_spelled(inner, rest)}' for name, inner, rest in members)}}}"
@@ -118,9 +141,12 @@ def _spelled(value: Any, slots: frozenset[Path]) -> str:
 
 
 def kinds(line: bytes, features: Sequence[Feature]) -> tuple[Any, ...] | None:
-    """Of what kinds the needed values are: what lines have in common that can be parsed together.
+    """Returns the Python types of a line's needed values. Lines with equal types can probably be parsed together.
 
-    None if the line is not JSON. Quick rather than exact: it only decides what is tried first.
+    It is fast and not exact, because the result only decides which lines are tried together first.
+
+    Returns:
+        The types; None if the line is not JSON.
     """
     try:
         row = msgspec.json.decode(line)
@@ -134,7 +160,11 @@ def _kind(value: Any) -> Any:
 
 
 def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
-    """Which lines look as if the needed fields could be read; a guess, at the speed of Arrow."""
+    """Marks the lines whose needed fields can probably be read. It is a guess, made with Arrow's fast pattern search.
+
+    Returns:
+        bool, (lines,).
+    """
     mask = np.ones(len(lines), np.bool_)
     for feature in features:
         for path in feature.paths:
@@ -145,7 +175,7 @@ def likely(lines: pa.LargeBinaryArray, features: Sequence[Feature]) -> Mask:
 
 
 def _likely_value(feature: Feature) -> str:
-    """A pattern (RE2) for a value of a feature."""
+    """Makes an RE2 pattern for the values of a feature."""
     if feature.is_sparse:
         return r"\{[^{}]*\}"
     leaf = {"bool": BOOLS, STRING: TEXTS}.get(feature.dtype, NUMBERS)

@@ -1,4 +1,8 @@
-"""Joined JSON lines: the row as it was, with the prediction's fields spliced in before its last brace."""
+"""Writes JSON lines with their predictions.
+
+A whole row keeps its bytes: the prediction's fields are spliced in before its last brace. A row of which only some
+fields are written is put together anew.
+"""
 
 import itertools
 import json
@@ -26,7 +30,7 @@ class JsonLinesWriter:
     traits = LinesBlock.traits
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
-        """Splices predictions into their lines."""
+        """Joins predictions to their lines, see `transforms.formats.base.Writer`."""
         own = blocks.own(block, LinesBlock)
         unreadable = null_rows.unreadable(own, bad, layout) if layout.error else frozenset()
         return _write(own.wrapped() if layout.instance else own, bad, unreadable, predictions, layout)
@@ -36,17 +40,17 @@ class JsonLinesWriter:
         return LinesBlock("", part)
 
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
-        """Puts the lines of parts into their order."""
+        """Merges the lines of several parts into one part, see `transforms.formats.base.Writer`."""
         return blocks.merge(LinesBlock, parts)
 
 
 def _write(
     block: LinesBlock, bad: Sequence[BadRow], unreadable: Collection[int], predictions: pa.RecordBatch, layout: Layout
 ) -> Joined:
-    """Joins predictions to their rows; for `unreadable` see `null_rows`."""
+    """Joins predictions to their rows. `unreadable` is the result of `null_rows.unreadable`."""
     data, rows = block.data, block.rows
     if not data.endswith(b"\n"):
-        data += b"\n"  # every output row ends a line, also that of a last line which did not
+        data += b"\n"  # the last line of a source may lack its newline, but every output row has one
     numbers = without(len(rows.starts), bad)
     picked, refused = pick_fields.pick(data, rows, numbers, layout)
     if refused:
@@ -77,7 +81,13 @@ def _write(
 
 
 def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -> list[Any]:
-    """The lines of good rows and of bad ones, in the order of their numbers."""
+    """Merges the output lines of good and bad rows, in the order of their numbers.
+
+    Args:
+        blocks: The output lines of good rows, as buffers in order.
+        numbers: The numbers of these rows.
+        nulls: Number of a bad row -> its output line.
+    """
     whole = b"".join(blocks)
     lines = split.rows(whole, first=False)
     good = columns.gather(whole, lines.starts, lines.ends + 1)
@@ -98,10 +108,10 @@ def _comma_joined(members: Sequence[Fragments]) -> Fragments:
 
 
 def _splice(data: bytes, starts: Positions, ends: Positions, members: Fragments) -> list[Any]:
-    """Lines with members put in before their last brace, which no good row is without.
+    """Inserts members before the last brace of each line. Every good row has that brace.
 
-    The bytes from one last brace to the next (the end of a line, the next line's head) are one piece, so
-    the result is piece, members, piece, members, … in one buffer, and the rest of the last line:
+    The bytes from the last brace of a line to the last brace of the next line are one piece. So the result is piece,
+    members, piece, members, … in one buffer, and then the rest of the last line:
 
         {"a": 1}⏎{"a": 2}⏎   ->   {"a": 1 | , "p": 3 | }⏎{"a": 2 | , "p": 4 | }⏎
     """

@@ -1,4 +1,4 @@
-"""TFRecord files of tf.train.Example."""
+"""Provides the format TFRecord, for records that are a tf.train.Example: its reader and its writer."""
 
 from transforms.formats.base import Format
 from transforms.formats.spec import FormatSpec
