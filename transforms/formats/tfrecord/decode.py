@@ -1,8 +1,8 @@
-"""Inputs from tf.Examples.
+"""Decodes tf.Examples to the model's inputs.
 
-What becomes of a record is what tfx_bsl makes of it by itself. Records are decoded many at once where they are
-laid out alike, see `same_layout`, or have lists of the same kinds, see `_decode_many`: only faster ways to the
-same answer.
+The result for a record is what tfx_bsl reads from that record by itself. Two faster ways decode many records at once,
+with the same result: `same_layout` for records with the same layout, and `_decode_many` for records whose lists have
+the same kinds.
 """
 
 import math
@@ -24,24 +24,25 @@ from transforms.mapping import defaults
 from transforms.reasons import Reason
 from transforms.records import Feature, Mask, Positions
 
-DECODE_ROWS = 8_192  # in larger batches the decoder takes twice as long a row
+DECODE_ROWS = 8_192  # in larger batches, the decoder takes twice as long for each row
 LIST_TYPES = {FLOATS: schema_pb2.FLOAT, INTS: schema_pb2.INT, BYTES: schema_pb2.BYTES}
 
 
 def decode(
     records: pa.LargeBinaryArray, features: Sequence[Feature]
 ) -> tuple[pa.RecordBatch, dict[int, tuple[str, str]]]:
-    """The model's inputs of the records that fit, a column a feature.
+    """Decodes the records that fit to the model's inputs.
 
-    Numbers of a float input may be integers. Of a name given twice the last one counts, as everywhere in
-    protobuf.
+    A float input may be fed from a list of integers. If a record gives a name twice, the last one counts, as everywhere
+    in protobuf.
 
     Args:
-        records: Serialized Examples, or what should be; side by side, as of `columns.gather`.
-        features: What the model needs.
+        records: Serialized Examples, side by side, as `columns.gather` makes them. Some may be damaged.
+        features: The model's inputs, and the fields that feed them.
 
     Returns:
-        The inputs, and of each record that does not fit its number, with a reason code and a message.
+        The inputs, one column for each feature; and for each record that does not fit, its number -> reason code and
+        message.
     """
     block = _decode(records, _fields(features))
     fitting = _fitting(block.lists, len(block.read), features)
@@ -59,19 +60,19 @@ def decode(
 
 
 def _fields(features: Sequence[Feature]) -> dict[str, str]:
-    """The fields to decode, each with the dtype of the inputs that it feeds."""
+    """Returns the fields to decode, each with the dtype of the input that it feeds."""
     return {field: feature.dtype for feature in features for field in feature.fields}
 
 
 def _kinds(dtype: str) -> str:
-    """The lists that an input of a dtype may be fed from, the likeliest first."""
+    """Returns the kinds of lists that may feed an input of a dtype, the likeliest first."""
     if dtype == STRING:
         return BYTES
     return FLOATS + INTS if "float" in dtype else INTS
 
 
 def _leaf(dtype: str) -> pa.DataType:
-    """What the values for inputs of a dtype are decoded to."""
+    """Returns the Arrow type to which the values for an input of a dtype are decoded."""
     if dtype == STRING:
         return pa.large_binary()
     return columns.READ_AS[dtype] if "float" in dtype else pa.int64()
@@ -81,8 +82,8 @@ class _Block(NamedTuple):
     """Decoded records.
 
     Attributes:
-        read: Numbers of the records that are Examples, with no field of a wrong kind.
-        lists: Field -> a list of values for each of them, null where there is none.
+        read: The numbers of the records that are Examples and have no field of a wrong kind. int64, (records,).
+        lists: Field -> a list of values for each of these records. It is null if the record lacks the field.
     """
 
     read: Positions
@@ -117,7 +118,7 @@ def _cast(lists: pa.Array, dtype: str) -> pa.Array:
 
 
 def _decode_many(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
-    """Decodes records at once, if all of them have lists of the same kinds as the first."""
+    """Decodes records in one call if all their lists have the same kinds as those of the first, else one by one."""
     schema = schema_pb2.Schema()
     first = parse(records[0]) or {}
     for field, dtype in fields.items():
@@ -125,7 +126,7 @@ def _decode_many(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
         kind = kinds[0] if values is None or values.dtype.kind not in kinds else values.dtype.kind
         schema.feature.add(name=field, type=LIST_TYPES[kind])
     try:
-        # A decoder that raised once stays broken, and threads cannot share one.
+        # Each call makes a decoder, because one that raised stays broken, and threads cannot share one.
         batch = ExamplesToRecordBatchDecoder(schema.SerializeToString()).DecodeBatch(records)
     except RuntimeError:
         return _decode_each(records, fields)
@@ -133,7 +134,10 @@ def _decode_many(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
 
 
 def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
-    """Decodes records one by one, to the same lists as at once: integers may stand among floats."""
+    """Decodes records one by one, to the same lists as `_decode_many`.
+
+    Here a field that feeds a float input may have integers in one record and floats in another.
+    """
     kinds = [_kinds(dtype) for dtype in fields.values()]
     found, read = [], []
     for number, record in enumerate(records):
@@ -148,7 +152,7 @@ def _decode_each(records: Sequence[bytes], fields: dict[str, str]) -> _Block:
 
 
 def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
-    """A list of values a record, null where there is none."""
+    """Makes an array with a list of values for each record, null where `found` is None."""
     empty = np.zeros(0, _numpy(leaf))
     given = [empty if values is None else values for values in found]
     flat = np.concatenate([empty, *given], dtype=empty.dtype, casting="unsafe")
@@ -158,7 +162,7 @@ def _listed(found: Sequence[Values | None], leaf: pa.DataType) -> pa.Array:
 
 
 def value_count(feature: Feature) -> int:
-    """Values that an input takes of each of its fields; of an open size, values for each one of it."""
+    """Returns how many values an input takes from each field; with an open size, it takes a multiple of that number."""
     return math.prod(columns.fixed(feature)) if len(feature.fields) == 1 else 1
 
 
@@ -177,18 +181,18 @@ def _fitting(lists: dict[str, pa.Array], count: int, features: Sequence[Feature]
 
 
 def _default_of(feature: Feature, field: str) -> str | None:
-    """The text of a field's value where the field is missing; None for none."""
+    """Returns the default of a field, as text; None if it has no default."""
     return feature.missing[feature.fields.index(field)] if feature.missing else None
 
 
 def _empty(lists: pa.Array) -> Mask:
-    """Which records have no values: no such feature, one of no kind, or an empty list."""
+    """Marks the records without values: the feature is missing, has no list, or has an empty list."""
     mask: Mask = (np.diff(lists.offsets.to_numpy()) == 0) | lists.is_null().to_numpy(zero_copy_only=False)
     return mask
 
 
 def _filled(feature: Feature, lists: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """Lists with the defaults of a feature's fields in place of empty ones."""
+    """Replaces empty lists by the defaults of a feature's fields."""
     made = {}
     for field, text in zip(feature.fields, feature.missing, strict=True) if feature.missing else ():
         if text is None or not (empty := _empty(lists[field])).any():
@@ -201,7 +205,13 @@ def _filled(feature: Feature, lists: dict[str, pa.Array]) -> dict[str, pa.Array]
 
 
 def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes]) -> pa.Array:
-    """One input's column: of lists that fit, or of the whole records where no field feeds it."""
+    """Makes the column of one input.
+
+    Args:
+        feature: The input.
+        lists: Field -> the lists of the records that fit.
+        whole: The records themselves, which feed an input without fields.
+    """
     if not feature.fields:
         return columns.from_array(np.array(whole, object).reshape(-1, *columns.fixed(feature)))
     if feature.is_open:
@@ -216,7 +226,7 @@ def _input(feature: Feature, lists: dict[str, pa.Array], whole: Sequence[bytes])
 
 
 def _open_input(feature: Feature, lists: pa.Array) -> pa.Array:
-    """A column of nested lists, from flat lists that settle the one open size."""
+    """Nests flat lists as in the shape of an input. The length of each list determines the open size."""
     counts = np.diff(lists.offsets.to_numpy()) // value_count(feature)
     kind = columns.READ_AS[feature.dtype]
     nested = lists.flatten().cast(pa.binary() if feature.dtype == STRING else kind)
@@ -230,14 +240,14 @@ def _open_input(feature: Feature, lists: pa.Array) -> pa.Array:
 
 
 def _numpy(kind: pa.DataType) -> npt.DTypeLike:
-    """NumPy's dtype for values of a kind; for Arrow's strings of text or bytes, objects."""
-    # Not by `to_pandas_dtype`, which imports pandas: 0.4 s.
+    """Returns the NumPy dtype for values of an Arrow type. For text and byte strings, it is object."""
+    # `to_pandas_dtype` would import pandas, which takes 0.4 s.
     dtype: npt.DTypeLike = pa.nulls(0, kind).to_numpy(zero_copy_only=False).dtype
     return dtype
 
 
 def _explain(record: bytes, features: Sequence[Feature]) -> tuple[str, str]:
-    """The reason code and message for a record that could not be read."""
+    """Returns the reason code and the message for a record that could not be read."""
     example = parse(record)
     if example is None:
         return Reason.NOT_EXAMPLE.value, f"its {len(record)} bytes do not parse as a tf.train.Example"

@@ -1,4 +1,4 @@
-"""Columns as serialized tf.Examples with one feature each."""
+"""Encodes columns as serialized tf.Examples that have one feature each."""
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +10,13 @@ from transforms.records import Positions
 
 
 def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
-    """Serialized Examples with one feature each.
+    """Encodes each record of a column as a serialized Example with one feature.
 
-    One, because the order in which the encoder writes several differs from process to process.
+    It has only one, because the encoder writes several features in an order that differs from process to process.
+
+    Args:
+        name: Name of the feature.
+        column: The values, with any nesting.
     """
     flat = flat_values(column)
     if pa.types.is_floating(flat.type):
@@ -34,14 +38,14 @@ def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:
 
 
 def flat_values(column: pa.Array) -> pa.Array:
-    """The values of all records, row-major."""
+    """Returns the values of all records as a flat array, row-major."""
     while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         column = column.flatten()
     return column
 
 
 def value_bounds(column: pa.Array) -> Positions:
-    """Where the values of each record begin and end among those of all: int64, (records + 1,)."""
+    """Returns the bounds of each record's values in `flat_values`. int64, (records + 1,)."""
     bounds: Positions = np.arange(len(column) + 1)
     while True:
         if pa.types.is_fixed_size_list(column.type):

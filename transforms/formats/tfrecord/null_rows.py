@@ -1,8 +1,8 @@
-"""tf.Examples of rows without a prediction, for a left join: the record as it was, and the error.
+"""Makes the tf.Examples of bad rows for a left join: the record's own features, and the error.
 
-A null prediction is no feature at all, as a missing value is in a tf.Example; so is the error of a good row.
-The error is a list of one text, the JSON object that stands in a JSON line (`transforms.dead_letters.error`). A
-record that is no intact Example, or has a feature of a name that is added, is held by that object.
+A null prediction is written as no feature, which is how a tf.Example expresses a missing value. In the same way, a good
+row has no error feature. The error is a bytes list with one text: the JSON object of `transforms.dead_letters.error`,
+the same as in JSON Lines. If a record is damaged, or has a feature with a name that keyjoin adds, that object holds it.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,15 @@ DAMAGED = (Reason.CORRUPT.value, Reason.NOT_EXAMPLE.value)
 
 
 def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
-    """A serialized Example for each bad row, by its number and in order.
+    """Makes the output record of each bad row, without its frame.
 
     Args:
         block: The rows of a chunk.
-        bad: The bad ones, in order.
-        layout: What stands in an output row.
+        bad: The bad rows, in order.
+        layout: The fields of an output row.
+
+    Returns:
+        Number of a bad row -> its serialized Example, in the order of the numbers.
     """
     heads, errors = [], []
     for one, raw in zip(bad, block.raw([one.row for one in bad]).to_pylist(), strict=True):

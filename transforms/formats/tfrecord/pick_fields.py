@@ -1,4 +1,4 @@
-"""Which of a record's features are written, and records that cannot be written with what is predicted for them."""
+"""Picks the features of a record that are written, and finds records that cannot be written with their predictions."""
 
 import re
 from collections.abc import Sequence
@@ -21,9 +21,10 @@ class Kept(NamedTuple):
     """The rows that can be written.
 
     Attributes:
-        numbers: Their numbers within the chunk.
-        heads: What stands before the predictions in each, an Example, which may be empty; None is the whole record.
-        predictions: A record for each.
+        numbers: Their numbers in the chunk. int64, (rows,).
+        heads: For each row, the serialized Example that precedes the predictions; it may be empty. None if that is the
+            whole record.
+        predictions: One record for each row.
     """
 
     numbers: Positions
@@ -34,14 +35,17 @@ class Kept(NamedTuple):
 def keep(
     data: bytes, records: Rows, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
 ) -> tuple[Kept, list[BadRow]]:
-    """Picks what to write of the good rows, and finds those that cannot be written.
+    """Picks the features to write from the good rows, and finds the rows that cannot be written.
 
     Args:
-        data: Bytes that hold all records.
-        records: Where every row's record lies, an Example each where the row is good.
-        bad: Rows without a prediction.
+        data: The chunk's bytes.
+        records: The places of the rows' records, without their frames. A good row's record is an Example.
+        bad: The rows without a prediction.
         predictions: One record for each other row, in order.
-        layout: What stands in an output row.
+        layout: The fields of an output row.
+
+    Returns:
+        The rows that can be written, and those that have a prediction but cannot be written with it.
     """
     numbers = without(len(records.starts), bad)
     heads, refused = _heads(data, records, numbers, layout)
@@ -64,7 +68,7 @@ class Refusal(NamedTuple):
 
 
 def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
-    """Predictions with a finite number that no list of a feature can hold, by record."""
+    """Finds predictions with a finite number that no list of a feature can hold: number of the record -> the reason."""
     found: dict[int, Refusal] = {}
     for output, name in layout.predictions:
         flat = flat_values(predictions[output])
@@ -86,7 +90,17 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
 def _heads(
     data: bytes, records: Rows, numbers: Positions, layout: Layout
 ) -> tuple[list[bytes] | None, dict[int, Refusal]]:
-    """What is written of each record before the predictions, see `Kept`, and why not, by its place among these."""
+    """Picks what is written before the predictions.
+
+    Args:
+        data: The chunk's bytes.
+        records: The places of all records.
+        numbers: The numbers of the good rows.
+        layout: The fields of an output row.
+
+    Returns:
+        `Kept.heads` for all good rows, and for each row that cannot be written, its index in `numbers` -> the reason.
+    """
     if not layout.row and not layout.key_field:
         return [b""] * len(numbers), {}
     tried = _suspects(data, records, numbers, layout.added) if layout.whole_row else range(len(numbers))
@@ -100,13 +114,22 @@ def _heads(
 
 
 def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[str]) -> list[int]:
-    """Which of these records may have a feature of one of these names, by their places among them.
+    """Finds the records that may have a feature with one of the given names.
 
-    A name stands behind the last byte of its length; that byte is 0 where the length is written longer
-    than it has to be.
+    In a record, the last byte of a name's length precedes the name. That byte is 0 if the length is written with more
+    bytes than necessary.
+
+    Args:
+        data: The chunk's bytes.
+        records: The places of all records.
+        numbers: The numbers of the records to search.
+        names: The names.
+
+    Returns:
+        The records' indices in `numbers`, ascending.
     """
     whole = columns.gather(data, np.array([0]), np.array([len(data)]))
-    # A literal alone RE2 finds with the processor's vectors: seldom is more to be done.
+    # First search for each name as a literal, which RE2 does with SIMD instructions. Most chunks need no second search.
     found = [name for name in map(str.encode, names) if len(_holding(whole, re.escape(name)))]
     if not found:
         return []
@@ -123,12 +146,12 @@ def _suspects(data: bytes, records: Rows, numbers: Positions, names: Sequence[st
 
 
 def _holding(pieces: pa.LargeBinaryArray, pattern: bytes) -> Positions:
-    """The numbers of the pieces in which a pattern (RE2, of bytes) is found."""
+    """Returns the numbers of the pieces that match an RE2 pattern of bytes."""
     return np.flatnonzero(pc.match_substring_regex(pieces, pattern).to_numpy(zero_copy_only=False))
 
 
 def pick(record: bytes, layout: Layout) -> bytes | Refusal:
-    """The part of a record that is written, or why it cannot be."""
+    """Returns the Example to write before the predictions of a record, or why the record cannot be written."""
     if not layout.row and not layout.key_field:
         return b""
     example = parse(record)
@@ -144,7 +167,7 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
 
 
 def _serialize(features: dict[str, Values | None]) -> bytes:
-    # The import takes seconds, and few jobs write only some of a row's features.
+    # Imported here, because the import takes seconds, and few jobs write only some features of a row.
     from tensorflow.core.example.example_pb2 import Example
 
     example = Example()

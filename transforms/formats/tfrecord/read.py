@@ -1,4 +1,4 @@
-"""Reads TFRecord files of tf.train.Example: a row is a record with its frame."""
+"""Reads TFRecord files whose records are a tf.train.Example. A row is a record with its frame, see `split`."""
 
 import contextlib
 import functools
@@ -22,28 +22,28 @@ DIFFERS = "the checksum of its data is not the one that was written after it"
 
 
 class RecordBlock(blocks.ByteBlock):
-    """Records in their frames, see `transforms.formats.base.Block`."""
+    """Records with their frames in one buffer, see `transforms.formats.base.Block`."""
 
     traits = RowTraits(flat_lists=True, raw_feeds=True, float_dtype="float32")
 
     def find(self) -> Rows:
-        """Finds the records, each with its frame."""
+        """Finds the places of the records, each with its frame."""
         return split.rows(self.data)
 
     @functools.cached_property
     def records(self) -> Rows:
-        """Where the data of each row lies, without its frame."""
+        """The places of the records, each without its frame."""
         return _records(self.rows)
 
     def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Decodes the features that the model needs.
 
-        Of a name given twice the last one counts, as everywhere in protobuf.
+        If a record gives a name twice, the last one counts, as everywhere in protobuf.
         """
         return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
 
     def values(self) -> list[dict[str, Any]]:
-        """The records that are Examples, as feature -> list of values; None for a feature of no kind."""
+        """Returns the records that are Examples, each as feature -> list of values, or None for one without a list."""
         records = self.records
         bounds = zip(records.starts.tolist(), records.ends.tolist(), strict=True)
         examples = [parse.parse(self.data[start:end]) for start, end in bounds]
@@ -67,22 +67,26 @@ class TFRecordReader:
         return ""
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
-        """Cuts a file behind records; raises a RunError where a header is damaged or the file ends in a record."""
+        """Splits a file into chunks that end with a record.
+
+        Raises:
+            RunError: A header is damaged, or the file ends inside a record.
+        """
         return split.cuts(file, size, chunk_bytes, chunk_rows)
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> RecordBlock:  # noqa: ARG002
-        """Reads the records of a chunk with all of their fields."""
+        """Reads the records of a chunk. All of their fields are loaded, whatever `fields` is."""
         return RecordBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start)
 
     def sample(self, file: IO[bytes], size: int) -> RecordBlock:
-        """Reads the first records that are whole.
+        """Reads the first whole records.
 
         Raises:
             RunError: The file does not begin with a record.
         """
         data, end = file.read(size), 0
         if len(data) >= HEADER and split.data_length(data[:HEADER]) is None:
-            list(split.record_ends(data, 0, len(data)))  # says what is wrong
+            list(split.record_ends(data, 0, len(data)))  # raises an error that says what is wrong
         with contextlib.suppress(RunError):
             for end in split.record_ends(data, 0, len(data)):  # noqa: B007  the last one counts
                 pass
@@ -95,17 +99,26 @@ class TFRecordReader:
         source: str = "",
         header: str | None = None,  # noqa: ARG002
     ) -> RecordBlock:
-        """Makes a block of records in their frames."""
+        """Makes a block of records, which are given with their frames."""
         return blocks.parse(RecordBlock, self.name, raws, positions, source)
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
-        """A frame, the names of the features, and a byte for each of their values."""
+        """Returns a lower bound: the bytes of a frame, of the features' names, and one byte for each value."""
         counts = {field: decode.value_count(feature) for feature in features for field in feature.fields}
         return HEADER + FOOTER + sum(len(field.encode()) + count for field, count in counts.items())
 
 
 def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
-    """The inputs of the good ones among some rows that follow each other; which ones are bad, and why."""
+    """Reads the rows of a slice.
+
+    Args:
+        data: The chunk's bytes.
+        rows: The places of the slice's rows, which follow each other.
+        features: The model's inputs, and the fields that feed them.
+
+    Returns:
+        The inputs of the good rows, and the number and reason of each bad row.
+    """
     records = _records(rows)
     examples = columns.gather(data, records.starts, records.ends)
     differing = np.flatnonzero(split.data_checksums(examples) != split.written_checksums(data, records.ends))

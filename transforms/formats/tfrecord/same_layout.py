@@ -1,10 +1,12 @@
-"""tf.Examples that are laid out alike, decoded many at once.
+"""Decodes many tf.Examples at once if they have the same layout.
 
-Programs mostly write the same features in the same order, as many values each: such records differ in the bytes
-of their values alone. Which way a protobuf parser takes is told by all other bytes, tags, lengths and names
-(https://protobuf.dev/programming-guides/encoding/). So one record tells of all that have these in common with it
-where their values lie. Whether it was understood is not believed but tried: with its values changed, tfx_bsl has
-to find just the changed ones.
+Most programs write the same features in the same order, each with the same number of values. The bytes of such records
+differ only in their values. All other bytes are tags, lengths and names, and they alone decide how a protobuf parser
+reads the record (https://protobuf.dev/programming-guides/encoding/). So if records have these bytes in common, their
+values are at the same places.
+
+`_learn` finds these places in one record. `_is_right` then tests the result: it changes the values at these places, and
+tfx_bsl has to read exactly the changed values.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -18,36 +20,36 @@ from transforms import columns
 from transforms.formats.tfrecord.parse import BYTES, FLOATS, INTS, parse
 from transforms.records import Positions
 
-# Less is parsed in the time that it takes to learn how it is laid out, 1.5 ms.
+# Learning a layout takes 1.5 ms. Fewer records or bytes than these are parsed in that time.
 LEAST_RECORDS, LEAST_BYTES = 4, 1 << 19
-MISSES = 3  # layouts that fewer records have, before the others are left to the parser
+MISSES = 3  # after so many layouts that too few records have, the parser reads the remaining records
 Octets = npt.NDArray[np.uint8]
 Span = tuple[int, int]
 
-# Numbers of fields in Example, Features, the entries of its map and Feature, as TensorFlow's example.proto and
-# feature.proto in core/example have them.
+# The numbers of fields in the messages Example, Features, Feature and in entries of the map of Features. Source:
+# example.proto and feature.proto in core/example of TensorFlow.
 FEATURES = FEATURE = NAME = LIST = 1
 VALUE = 2
 KINDS = {1: BYTES, 2: FLOATS, 3: INTS}
-WIRE_BITS = 3  # of a tag, below the number
-VARINT_MOST, VARINT_BITS, LOW, MORE = 10, 7, 0x7F, 0x80  # of a varint; MORE says that another byte follows
+WIRE_BITS = 3  # a tag has the wire type in its lowest bits, and the field number above
+VARINT_MOST, VARINT_BITS, LOW, MORE = 10, 7, 0x7F, 0x80  # of a varint; the bit MORE means that another byte follows
 ALL = 0xFF
-PROBE = 0x3F  # the bits that are changed to try a layout: floats of such bytes are never NaN
+PROBE = 0x3F  # the most that a random byte in a test of a layout may be: floats of such bytes are never NaN
 
 
 class _List(NamedTuple):
-    """Where the values of a feature lie in a record.
+    """The places of a feature's values in a record.
 
     Attributes:
         kind: `FLOATS`, `INTS` or `BYTES`.
-        spans: Start and end of each value; of floats, of all together.
+        spans: Start and end of each value. Floats have one span for all values.
     """
 
     kind: str
     spans: list[Span]
 
     def take(self, records: Octets) -> pa.LargeListArray:
-        """The values of records, (records, bytes), as a list each."""
+        """Returns the values of this feature as one list for each record. `records` has the shape (records, bytes)."""
         count, size = records.shape
         if self.kind == FLOATS:
             ((start, end),) = self.spans
@@ -61,12 +63,12 @@ class _List(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How a record is laid out.
+    """The layout of a record.
 
     Attributes:
-        record: Its bytes.
-        decisive: The bits of each byte that tell the way of a parser.
-        lists: Its features, but those without a value.
+        record: The bytes of the record. uint8, (bytes,).
+        decisive: For each byte, the bits that decide how a parser reads the record. uint8, (bytes,).
+        lists: Name -> the places of the values, for each feature that has values.
     """
 
     record: Octets
@@ -78,14 +80,14 @@ Group = tuple[Positions, dict[str, pa.LargeListArray]]
 
 
 def groups(records: pa.LargeBinaryArray, kinds: Mapping[str, str]) -> Iterator[Group]:
-    """Finds records that are laid out alike and have lists of the wanted kinds; not all that there are.
+    """Finds groups of records that have the same layout, and lists of the wanted kinds. It does not find all of them.
 
     Args:
-        records: Serialized Examples, or what should be; side by side, as of `columns.gather`.
-        kinds: Field -> the kinds that its list may be of.
+        records: Serialized Examples, side by side, as `columns.gather` makes them. Some may be damaged.
+        kinds: Field -> the kinds that its list may have.
 
     Yields:
-        Numbers of records, ascending, and of each field their lists of values.
+        For each group, the numbers of its records, ascending; and field -> the records' lists of values.
     """
     sizes = columns.sizes(records)
     left, misses = _of_frequent_sizes(sizes), 0
@@ -105,12 +107,21 @@ def _of_frequent_sizes(sizes: Positions) -> Positions:
 
 
 def _pays(count: Any, size: Any) -> Any:
-    """Whether so many records of that size are decoded faster, once it is known how they are laid out."""
+    """Whether `count` records of `size` bytes are enough: learning their layout is then faster than parsing them."""
     return (count >= LEAST_RECORDS) & (count * size >= LEAST_BYTES)
 
 
 def _group(records: pa.LargeBinaryArray, numbers: Positions, kinds: Mapping[str, str]) -> Group | None:
-    """Those among records of one size that are like the first of them; None if there are too few."""
+    """Finds the records that have the layout of the first one.
+
+    Args:
+        records: Serialized Examples.
+        numbers: The numbers of records that all have one size.
+        kinds: Field -> the kinds that its list may have.
+
+    Returns:
+        The group; None if it has too few records, or its layout is unusual or lacks a wanted list.
+    """
     layout = _learn(records[numbers[0]].as_py())
     if layout is None or any(f not in layout.lists or layout.lists[f].kind not in k for f, k in kinds.items()):
         return None
@@ -126,12 +137,15 @@ def _group(records: pa.LargeBinaryArray, numbers: Positions, kinds: Mapping[str,
 
 
 def with_floats(record: bytes, field: str, lists: pa.LargeListArray) -> pa.LargeBinaryArray | None:
-    """Records like one that has but a list of floats, each with its own; None if it is not laid out as usual.
+    """Makes copies of an Example that differ only in their floats.
 
     Args:
-        record: A serialized Example.
-        field: Name of its feature.
-        lists: The floats, as many for each record as it has.
+        record: The serialized Example. It has one feature, a list of floats.
+        field: Name of that feature.
+        lists: The floats of each copy, as many as the Example has.
+
+    Returns:
+        The serialized copies; None if the Example's layout is unusual.
     """
     layout = _learn(record)
     if layout is None or field not in layout.lists:
@@ -144,7 +158,7 @@ def with_floats(record: bytes, field: str, lists: pa.LargeListArray) -> pa.Large
 
 
 def _learn(record: bytes) -> _Layout | None:
-    """A record's layout; None if it is an unusual one."""
+    """Finds the layout of a record; None if the layout is unusual."""
     try:
         lists = _lists(record)
     except (ValueError, IndexError):
@@ -158,6 +172,7 @@ def _learn(record: bytes) -> _Layout | None:
 
 
 def _is_right(layout: _Layout) -> bool:
+    """Whether tfx_bsl reads the changed values, and nothing else, after all values of the record are changed."""
     changed = np.random.default_rng(0).integers(0, PROBE, len(layout.record), np.uint8, endpoint=True)
     probe = layout.record & layout.decisive | changed & ~layout.decisive
     example = parse(probe.tobytes())
@@ -173,11 +188,11 @@ def _is_right(layout: _Layout) -> bool:
 
 
 def _lists(record: bytes) -> dict[str, _List]:
-    """Walks through an Example to its lists; takes for granted what is tried afterwards.
+    """Finds the lists of values in an Example. It checks little, because `_is_right` tests the result.
 
     Raises:
-        ValueError: Something is not as programs usually write it.
-        IndexError: The same.
+        ValueError: The Example is not written in the usual way, or is damaged.
+        IndexError: For the same reasons.
     """
     lists: dict[str, _List] = {}
     for _, features in _fields(record, (0, len(record)), (FEATURES,)):
@@ -194,11 +209,11 @@ def _lists(record: bytes) -> dict[str, _List]:
 
 
 def _spans(record: bytes, values: Span, kind: str) -> list[Span]:
-    """Where the values of a list lie, see `_List`."""
+    """Finds the places of the values of a list, see `_List.spans`."""
     spans = [span for _, span in _fields(record, values, (LIST,))]
     if kind == BYTES:
         return spans
-    ((start, end),) = spans or [(0, 0)]  # numbers lie in one piece
+    ((start, end),) = spans or [(0, 0)]  # all numbers are in one packed field, or the layout is unusual
     if kind == FLOATS:
         return [(start, end)] * (start < end)
     ends = [at + 1 for at in range(start, end) if record[at] < MORE]
@@ -206,7 +221,20 @@ def _spans(record: bytes, values: Span, kind: str) -> list[Span]:
 
 
 def _fields(record: bytes, message: Span, numbers: Collection[int]) -> Iterator[tuple[int, Span]]:
-    """The fields of a message, number and content, if all have one of these numbers; as if all had a length."""
+    """Finds the fields of a message. It assumes that each field has a length.
+
+    Args:
+        record: The bytes that hold the message.
+        message: The place of the message.
+        numbers: The field numbers that it may have.
+
+    Yields:
+        The number of each field, and the place of its content.
+
+    Raises:
+        ValueError: A field has another number, or a varint is too long.
+        IndexError: The record ends inside a field's tag or length.
+    """
     at, end = message
     while at < end:
         tag, at = _varint(record, at)
@@ -218,18 +246,18 @@ def _fields(record: bytes, message: Span, numbers: Collection[int]) -> Iterator[
 
 
 def _varint(record: bytes, at: int) -> tuple[int, int]:
-    """The number that stands there, and where it ends."""
+    """Reads the varint at a position. Returns its value and the position after it."""
     value = 0
     for bits in range(0, VARINT_MOST * VARINT_BITS, VARINT_BITS):
         value |= (record[at] & LOW) << bits
         at += 1
         if record[at - 1] < MORE:
             return value, at
-    raise ValueError("a number that does not end")  # of a large record, this could take hours
+    raise ValueError("a number that does not end")  # without this limit, a large record could take hours
 
 
 def _numbers(octets: Octets) -> npt.NDArray[np.int64]:
-    """The values of varints of one length, (varints, bytes), without bits beyond the 64th."""
+    """Returns the values of varints of equal length, given as (varints, bytes). It ignores bits beyond the 64th."""
     found = np.zeros(len(octets), np.uint64)
     for place, column in enumerate(octets.T):
         found |= (column.astype(np.uint64) & LOW) << VARINT_BITS * place

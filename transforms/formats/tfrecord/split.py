@@ -1,11 +1,11 @@
-"""TFRecord files: where records lie, and how they are framed, https://www.tensorflow.org/tutorials/load_data/tfrecord.
+"""Splits TFRecord files into chunks that end with a record, and frames records.
 
-A record is framed as
+The frame of a record, see https://www.tensorflow.org/tutorials/load_data/tfrecord, with little-endian integers:
 
     length: 8 bytes | its masked crc32c: 4 | data: length bytes | its masked crc32c: 4
 
-Little-endian throughout. Where a length is wrong, nothing after it can be found: the run fails. Where data
-is wrong, that row alone is bad.
+If a length is damaged, the records after it cannot be found, so the run fails. If data is damaged, only that row is
+bad.
 """
 
 import functools
@@ -29,21 +29,31 @@ HEADER, FOOTER = 12, 4
 MASK_DELTA = np.uint32(0xA282EAD8)
 LENGTH = struct.Struct("<Q")
 BLOCK_BYTES = 1 << 22
-STREAK = 8  # records of one length, before more of it are looked for
+STREAK = 8  # after so many equal headers in a row, `_repeats` looks for more of them
 REMEDY = "copy the file again from where it was written"
 Checksums = npt.NDArray[np.uint32]
 
 
 def cuts(file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None) -> Iterator[Cut]:
-    """Cuts a file behind each record that makes a chunk `chunk_bytes` or `chunk_rows` long, and at its end.
+    """Splits a file into chunks that end with a record.
+
+    Args:
+        file: The file.
+        size: Its size in bytes.
+        chunk_bytes: A chunk ends with the record that makes it at least this long.
+        chunk_rows: The most records of a chunk. With None or 0 there is no such limit.
+
+    Yields:
+        The end of each chunk.
 
     Raises:
         RunError: A header does not match its checksum, or the file ends inside a record.
     """
     start = end = rows = 0
-    most_rows = chunk_rows or size  # a record has more than a byte
+    most_rows = chunk_rows or size  # no limit: a record is longer than a byte, so there are fewer than `size`
     while end < size:
-        # From the start of a record: back over a header that was cut, on over data not read yet.
+        # Seek to the start of the next record: back if the last block ended inside a header, forward if it ended inside
+        # a record's data.
         file.seek(end)
         block, first = file.read(min(BLOCK_BYTES, size - end)), end
         for end in record_ends(block, first, size):
@@ -58,10 +68,10 @@ def cuts(file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None) -
 
 
 def rows(data: bytes) -> Rows:
-    """Whole records, each with its frame.
+    """Finds the places of records, each with its frame.
 
     Raises:
-        RunError: The data is not what was split.
+        RunError: The data is not a number of whole records, so it is not the data that was split.
     """
     ends = np.fromiter(record_ends(data, 0, len(data)), np.int64)
     bounds = np.concatenate([[0], ends]).astype(np.int64)
@@ -71,15 +81,18 @@ def rows(data: bytes) -> Rows:
 
 
 def record_ends(data: bytes, first: int, size: int) -> Iterator[int]:
-    """Ends of the records whose headers are in a part of a file.
+    """Finds the ends of the records whose headers are in a part of a file.
 
     Args:
-        data: The part: it begins with a header, and may end anywhere, also inside a header.
-        first: Where in the file it begins.
-        size: Where the file ends.
+        data: The part. It begins with a header and may end anywhere, even inside a header.
+        first: The position in the file at which the part begins.
+        size: The size of the file in bytes.
+
+    Yields:
+        The position in the file after each record.
 
     Raises:
-        RunError: A header is wrong, or the last record goes on past the file's end.
+        RunError: A header does not match its checksum, or a record is longer than the rest of the file.
     """
     at, before, streak = 0, b"", 0
     while at + HEADER <= len(data):
@@ -102,7 +115,13 @@ def record_ends(data: bytes, first: int, size: int) -> Iterator[int]:
 
 
 def _repeats(data: bytes, at: int, frame: int) -> int:
-    """How many whole records follow that have the header of the one before, which is so many bytes long."""
+    """Counts the whole records that follow a record and have the same header. It compares many headers at once.
+
+    Args:
+        data: The records.
+        at: The position after the record.
+        frame: The size of the record with its frame, in bytes.
+    """
     octets = np.frombuffer(data, np.uint8)
     header = octets[at - frame :][:HEADER]
     most = max(0, len(data) - at) // frame
@@ -120,7 +139,7 @@ def _ends_inside(start: int, size: int) -> RunError:
     return RunError(f"the file ends at byte {size}, inside the record that starts at byte {start}; {REMEDY}")
 
 
-# Records of one file have few lengths, so their headers are mostly looked up.
+# The records of a file have few different lengths, so most headers come from the cache.
 @functools.lru_cache(4096)
 def _header(length: int) -> bytes:
     packed = LENGTH.pack(length)
@@ -129,13 +148,13 @@ def _header(length: int) -> bytes:
 
 @functools.lru_cache(4096)
 def data_length(header: bytes) -> int | None:
-    """The length of a record's data; None where the header's checksum differs."""
+    """Returns the length of a record's data in bytes; None if the header's checksum differs."""
     (length,) = LENGTH.unpack_from(header)
     return length if header == _header(length) else None
 
 
 def _masked(checksums: Checksums) -> npt.NDArray[np.uint8]:
-    """Checksums as they are written, 4 bytes each.
+    """Masks checksums as TFRecord files store them, 4 bytes each.
 
     https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/lib/hash/crc32c.h
     """
@@ -143,24 +162,29 @@ def _masked(checksums: Checksums) -> npt.NDArray[np.uint8]:
 
 
 def written_checksums(data: bytes, ends: Positions) -> Checksums:
-    """The checksums that are written behind records which end there; undoes `_masked`."""
+    """Returns the checksums that are stored after the data of records, unmasked. `ends` are the ends of the data."""
     written = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(FOOTER)]
     rotated: Checksums = written.view("<u4").reshape(-1).astype(np.uint32) - MASK_DELTA
     return (rotated >> 17 | rotated << 15).astype(np.uint32)
 
 
 def data_checksums(pieces: pa.LargeBinaryArray, before: Checksums | None = None) -> Checksums:
-    """The crc32c of each piece, or of what has that of `before` and of the piece behind it."""
+    """Returns the crc32c of each piece.
+
+    Args:
+        pieces: The bytes.
+        before: For each piece, the crc32c of bytes that precede it. The result then covers these bytes and the piece.
+    """
     known = itertools.repeat(0) if before is None else before.tolist()
     return np.fromiter(map(google_crc32c.extend, known, pieces.to_pylist()), np.uint32)
 
 
 def framed(pieces: list[pa.LargeBinaryArray], first: Checksums | None = None) -> pa.Buffer:
-    """Records side by side, each in its frame.
+    """Joins the pieces of each record, frames the records, and puts them side by side in one buffer.
 
     Args:
-        pieces: Of each record, to be joined.
-        first: The checksums of the first of these, if they are known.
+        pieces: The pieces of the records. Each array holds one piece for each record.
+        first: The crc32c of the pieces in the first array, if it is known.
     """
     sizes = np.sum([columns.sizes(piece) for piece in pieces], axis=0)
     coded = pa.array(sizes).dictionary_encode()

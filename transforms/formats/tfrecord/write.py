@@ -1,6 +1,6 @@
-"""Joined tf.Examples: the record's own bytes, with the prediction's features behind them.
+"""Writes tf.Examples with their predictions: the record's own bytes, followed by the prediction's features.
 
-Protobuf messages that stand one behind the other parse as their merge, so a record keeps its bytes:
+Protobuf parses concatenated messages as one merged message, so a record keeps its bytes:
 
     features {a: 1}  |  features {prediction: 2}  |  features {key: "…"}
 """
@@ -29,7 +29,7 @@ class TFRecordWriter:
     traits = RecordBlock.traits
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
-        """Adds predictions to their records."""
+        """Joins predictions to their records, see `transforms.formats.base.Writer`."""
         own = blocks.own(block, RecordBlock)
         kept, refused = keep(own.data, own.records, bad, predictions, layout)
         nulls = null_rows.records(own, sorted([*bad, *refused]), layout) if layout.error else {}
@@ -43,7 +43,7 @@ class TFRecordWriter:
             known = None
             if missing:
                 made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
-            elif layout.whole_row:  # reading has held these to their data, which is not gone through again
+            elif layout.whole_row:  # compared with the data when it was read, so not computed again
                 known = split.written_checksums(own.data, own.records.ends[kept.numbers[part]])
             return split.framed(made, known)
 
@@ -54,15 +54,24 @@ class TFRecordWriter:
         return RecordBlock("", part)
 
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
-        """Puts the records of parts into their order."""
+        """Merges the records of several parts into one part, see `transforms.formats.base.Writer`."""
         return blocks.merge(RecordBlock, parts)
 
 
 def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[pa.LargeBinaryArray]:
-    """Some of the kept rows as serialized Examples, to be joined: the row's features, each prediction, key.
+    """Makes the serialized Examples that are joined to output rows: the row's features, each prediction, and the key.
 
-    A feature has a list of 64-bit integers (bools too, as 0 and 1), of bytes, or of 32-bit floats, so
-    float64 predictions are rounded. Shapes are flattened, row-major.
+    A feature holds a list of 64-bit integers, of byte strings, or of 32-bit floats. So bools become 0 and 1, and
+    float64 predictions are rounded to float32. Shapes are flattened, row-major.
+
+    Args:
+        block: The rows of a chunk.
+        kept: The rows that can be written.
+        part: The range of kept rows to write.
+        layout: The fields of an output row.
+
+    Returns:
+        For each Example of an output row, an array with one record for each row.
     """
     numbers, predictions, records = kept.numbers[part], kept.predictions[part], block.records
     if kept.heads is None:
