@@ -16,8 +16,8 @@ from transforms.records import Feature, Mask, Positions
 
 LISTED, TEXT, WHOLE = "listed", "text", "whole"
 # How the values of fields are spelled, where JSON has several spellings. Each item is the path of a field, and one of
-# B64 (bytes as base64), LISTED (a single value in a list), TEXT (a number in a string) or WHOLE (a whole number with a
-# decimal point or an exponent).
+# B64, LISTED, TEXT or WHOLE. B64 is bytes as base64. LISTED is a single value in a list. TEXT is a number in a string.
+# WHOLE is a whole number with a decimal point or an exponent.
 Spelling = frozenset[tuple[Path, str]]
 
 

@@ -1,4 +1,4 @@
-"""Reads JSON Lines: one object, or one other JSON value, a line; see https://jsonlines.org and RFC 8259.
+"""Reads JSON Lines: each line is one object, or one other JSON value; see https://jsonlines.org and RFC 8259.
 
 The result for a line depends on that line alone: it is good only if `pyarrow.json` reads it, by itself, as one row.
 Many lines are parsed in one call only because that is faster. The result is the same, see `_parse`.
@@ -169,9 +169,9 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: 
 def _not_objects(data: bytes, rows: Rows) -> Mask:
     """Marks the lines that do not begin with `{` and end with `}`.
 
-    If pyarrow reads as many rows as there are lines, each of the other lines is exactly one row, because no object can
-    continue on the next line. It would need a comma or a string across the newline. But one line ends with `}`, the
-    next begins with `{`, and a JSON string holds no newline.
+    Each line without a mark is exactly one row, if pyarrow reads as many rows as there are such lines. The reason is
+    that no object can continue on the next line. It would need a comma or a string across the newline. But one line
+    ends with `}`, the next begins with `{`, and a JSON string holds no newline.
     """
     octets = np.frombuffer(data, np.uint8)
     first = octets[split.first_not_space(data, rows)]

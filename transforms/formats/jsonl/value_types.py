@@ -55,8 +55,8 @@ def number_spelling(lines: Sequence[bytes], features: Sequence[Feature]) -> Spel
         features: The model's inputs, and the fields that feed them.
 
     Returns:
-        The spelling; None if the lines have to be rewritten with `as_text`, because a field mixes strings and numbers,
-        or has a number of more than 38 characters.
+        The spelling; None if the lines have to be rewritten with `as_text`. They have to be if a field mixes strings
+        and numbers, or has an integer of more than `numbers.DIGITS` characters.
     """
     open_, found = _open_numbers(features), set[tuple[Path, str]]()
     for line in lines:

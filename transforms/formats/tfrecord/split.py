@@ -29,7 +29,7 @@ HEADER, FOOTER = 12, 4
 MASK_DELTA = np.uint32(0xA282EAD8)
 LENGTH = struct.Struct("<Q")
 BLOCK_BYTES = 1 << 22
-STREAK = 8  # after so many equal headers in a row, `_repeats` looks for more of them
+STREAK = 8  # after so many headers equal to the one before, `_repeats` looks for more of them
 REMEDY = "copy the file again from where it was written"
 Checksums = npt.NDArray[np.uint32]
 
@@ -50,7 +50,7 @@ def cuts(file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None) -
         RunError: A header does not match its checksum, or the file ends inside a record.
     """
     start = end = rows = 0
-    most_rows = chunk_rows or size  # no limit: a record is longer than a byte, so there are fewer than `size`
+    most_rows = chunk_rows or size  # `size` never limits: every record is longer than a byte
     while end < size:
         # Seek to the start of the next record: back if the last block ended inside a header, forward if it ended inside
         # a record's data.
