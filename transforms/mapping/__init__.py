@@ -1,1 +1,1 @@
-"""The feature mapping: which fields of a row feed which input of a model."""
+"""Maps the fields of rows to the inputs of the model, and reads the flags that do so."""

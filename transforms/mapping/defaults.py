@@ -1,4 +1,4 @@
-"""Values for fields that a row lacks, or has as null: `--missing FIELD=VALUE`."""
+"""Parses and applies defaults for fields that are missing or null in a row: `--missing FIELD=VALUE`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from transforms.records import Feature, Mask
 
 
 def value(text: str, dtype: str, shape: Sequence[int | None], varied: int = 1) -> Any:
-    """The value that a text spells, as nested lists.
+    """Parses the text of a default into nested lists.
 
     Args:
-        text: A value, or a JSON list in the shape; one value stands for all of a shape. Floats may be `nan`.
-        dtype: The model's input's.
-        shape: Of a row's value.
-        varied: How many levels of its lists may have different lengths.
+        text: A single value, or a JSON list of the shape. A single value fills the whole shape. Floats may be `nan`.
+        dtype: The dtype of the model's input.
+        shape: The shape of a row's value, without the batch dimension; None for an open size.
+        varied: How many levels of the value's lists may have different lengths.
 
     Raises:
-        ValueError: It spells none that fits.
+        ValueError: The text is not a value of this dtype and shape.
 
     >>> value("0", "int32", (2,)), value("[1.5, nan]", "float32", (2,)), value("Bern", "string", ())
     ([0, 0], [1.5, nan], b'Bern')
@@ -71,7 +71,7 @@ def _leaf(text: str, dtype: str) -> Any:
 
 
 def number(text: str, dtype: str) -> Any:
-    """The number that a text spells; None if it spells none that the dtype holds.
+    """Parses a number; returns None if the text is not a number that the dtype holds.
 
     >>> number("31", "int8"), number("310", "int8"), number("1.5", "float32")
     (31, None, 1.5)
@@ -82,28 +82,32 @@ def number(text: str, dtype: str) -> Any:
 
 
 def fill(values: pa.Array, text: str, feature: Feature) -> pa.Array:
-    """Values with what a text spells in place of nulls.
+    """Replaces nulls with the default.
 
     Args:
-        values: What was read: single values, or lists in the input's shape.
-        text: The default.
-        feature: What it feeds.
+        values: The values as read: single values, or lists of the input's shape.
+        text: The text of the default.
+        feature: The feature that the values feed.
     """
     if not values.null_count:
         return values
     shape = feature.shape if len(feature.fields) == 1 else ()
     made = value(text, feature.dtype, shape, feature.varied)
-    if not pa.types.is_list(values.type) and shape:  # one value a row, of the shape (1,)
+    if not pa.types.is_list(values.type) and shape:  # each row is a single value, and the shape is (1,)
         (made,) = made
     return pc.coalesce(values, pa.scalar(made, values.type))
 
 
 def which(features: Sequence[Feature], lacks: Callable[[int, int], Mask]) -> list[pa.Array]:
-    """Which rows have the default of a field: the columns of `columns.default_columns`.
+    """Marks the rows that take the default of a field.
 
     Args:
-        features: What the model needs.
-        lacks: Which rows lack a value, by the number of the feature and of its field.
+        features: The features that feed the model's inputs.
+        lacks: Marks the rows that lack a value. Its arguments are the number of the feature and the number of the
+            field in the feature.
+
+    Returns:
+        One bool array, (rows,), for each column of `columns.default_columns`, in the same order.
     """
     found: dict[str, Mask] = {}
     for at in [at for at, feature in enumerate(features) if feature.missing]:
@@ -114,7 +118,15 @@ def which(features: Sequence[Feature], lacks: Callable[[int, int], Mask]) -> lis
 
 
 def pack(inputs: pa.RecordBatch, features: Sequence[Feature]) -> tuple[tuple[str, bytes], ...]:
-    """Which of the rows that go into the model have the default of a field, see `transforms.records.Receipt.filled`."""
+    """Packs the marks of the rows that take a default into bits, one for each row that goes into the model.
+
+    Args:
+        inputs: The model inputs of these rows, with the columns of `columns.default_columns`.
+        features: The features that feed the model's inputs.
+
+    Returns:
+        Pairs of field and bits, see `transforms.records.Receipt.filled`. Fields whose default no row takes are absent.
+    """
     masks = {field: inputs[name] for field, name in columns.default_columns(features).items()}
     return tuple(
         (field, np.packbits(mask.to_numpy(zero_copy_only=False)).tobytes())
@@ -124,11 +136,11 @@ def pack(inputs: pa.RecordBatch, features: Sequence[Feature]) -> tuple[tuple[str
 
 
 def count(packed: Sequence[tuple[str, bytes]], joined: Mask) -> dict[str, int]:
-    r"""How many joined rows have the default of a field, by field.
+    r"""Counts the joined rows that take the default of a field, by field.
 
     Args:
-        packed: As of `pack`.
-        joined: Which of the rows that went into the model are joined.
+        packed: The result of `pack`.
+        joined: Marks the joined rows among the rows that went into the model. bool, (rows,).
 
     >>> count([("x", b"\xa0"), ("y", b"\x40")], np.array([True, False, True]))
     {'x': 2}

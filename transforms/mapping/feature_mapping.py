@@ -1,4 +1,7 @@
-"""Mapping: which fields of a row feed which input of the model, decided once, before the run."""
+"""Decides which fields of a row feed which input of the model.
+
+keyjoin decides this once, before the run, from the signature, the flags and a sample of rows.
+"""
 
 import itertools
 import json
@@ -33,26 +36,36 @@ def map_inputs(
     missing: Mapping[str, str] | None = None,
     pads: Mapping[str, str] | None = None,
 ) -> tuple[Feature, ...]:
-    """Finds what feeds each data input of a model.
+    """Finds the fields that feed each data input of a model.
 
-    Named fields come first. Rows that are `{"b64": …}` as a whole are the value of the only input, as in TensorFlow
-    Serving. Then an input takes the field of its own name; then the only input left takes the only field that fits
-    it. A size that the model leaves open stays open: each row has its own. The number of dimensions of an input of
-    any shape is that of most of the first rows.
+    The rules apply in this order:
+
+    1. The fields that `stacked` and `renamed` name feed their inputs.
+    2. If no flag names fields, a row that is only `{"b64": …}` is the value of the model's only input, as in
+       TensorFlow Serving.
+    3. An input takes the field of its own name.
+    4. If the model has only one input, it takes the only field that fits.
+
+    An open size of the signature stays open, because each row has its own size. If the signature gives an input no
+    rank, the input takes the most frequent rank in the sample.
 
     Args:
-        contract: What the signature takes.
-        sample: Some rows; may be empty, then inputs are fed by name.
-        stacked: Scalar fields that make up one input, as a matrix; they may be inside of objects, too.
-        renamed: Input -> field, which may be inside of objects, see `transforms.mapping.row_paths`.
-        traits: What rows of their format are like.
+        contract: The contract of the signature.
+        sample: Sampled rows. If there are none, each input is fed by the field of its own name.
+        stacked: Scalar fields that are stacked into one input, a matrix. They may be inside objects.
+        renamed: Input -> field. The field may be inside objects, see `transforms.mapping.row_paths`.
+        traits: The traits of the rows' format.
         strict: Whether numbers have to be JSON numbers of the input's own kind.
-        missing: Field -> the text of its value where it is missing or null. What feeds no input is not looked at, see
-            `check_missing`.
-        pads: Input -> the text of the value that its rows are padded with; those of other inputs are ignored.
+        missing: Field -> the text of the value to use where the field is missing or null. Fields that feed no input
+            are not checked here, see `check_missing`.
+        pads: Input -> the text of its padding value. Inputs without a feature are ignored.
+
+    Returns:
+        One feature for each data input.
 
     Raises:
-        UsageError: An input is fed by nothing, by too much, by no values, or an open size cannot be told.
+        UsageError: No field feeds an input, several fields could feed it, its field holds no values, or the sample
+            does not settle an open shape.
     """
     renamed, missing = renamed or {}, missing or {}
     if sample and isinstance(sample[0], Instance):
@@ -95,7 +108,7 @@ def map_inputs(
 
 
 def _of_paths(tensor: Tensor, paths: Sequence[Path], sample: Sample, *, traits: RowTraits) -> Feature:
-    """The feature of an input that values at these paths feed."""
+    """Makes the feature of an input that the values at some paths feed."""
     inside = tuple(path[1:] for path in paths) if any(path[1:] for path in paths) else ()
     if inside and len(paths) == 1:
         sample = [{paths[0][0]: row_paths.at(row, paths[0])} for row in sample]
@@ -106,7 +119,7 @@ def _of_paths(tensor: Tensor, paths: Sequence[Path], sample: Sample, *, traits: 
 
 
 def _check_no_objects(paths: Mapping[str, Sequence[Path]]) -> None:
-    """Refuses paths into objects for tf.Examples."""
+    """Refuses paths into objects, because tf.Examples have no objects."""
     found = next(((name, path) for name, some in paths.items() for path in some if len(path) > 1), None)
     if found is not None:
         raise UsageError(
@@ -118,15 +131,15 @@ def _check_no_objects(paths: Mapping[str, Sequence[Path]]) -> None:
 def asked(
     stacked: Sequence[str | Path], renamed: Mapping[str, str | Path], missing: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The names in `--features`, `--input_map` and `--missing`, for people."""
+    """Returns the names in `--features`, `--input_map` and `--missing`, for messages."""
     return (*(name if isinstance(name, str) else ".".join(name) for name in stacked), *renamed, *missing)
 
 
 def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
-    """A feature with the defaults of its fields.
+    """Adds the defaults of its fields to a feature.
 
     Raises:
-        UsageError: One is none that the input takes.
+        UsageError: The input does not take one of the defaults.
     """
     texts = tuple(missing.get(".".join(path)) for path in feature.paths)
     if not any(text is not None for text in texts):
@@ -152,10 +165,14 @@ def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
 
 
 def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> None:
-    """Refuses defaults of fields that feed nothing.
+    """Refuses defaults for fields that feed no input.
+
+    Args:
+        features: The features that feed the model's inputs.
+        missing: Field -> the text of its default.
 
     Raises:
-        UsageError: There is one.
+        UsageError: A field with a default feeds no input.
     """
     fed = [".".join(path) for feature in features for path in feature.paths]
     strange = next((field for field in missing if field not in fed), None)
@@ -167,7 +184,7 @@ def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> No
 
 
 def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -> str | None:
-    """That no row has a field that is to feed an input."""
+    """Returns an error text if no sampled row has the field that feeds an input; None if a row has it."""
     if not sample or ".".join(path) in missing or any(row_paths.leads(row, path) for row in sample):
         return None
     names, field = _names(sample), ".".join(path)
@@ -178,7 +195,7 @@ def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -
 
 
 def _check_unnamed(value: Any, asked: Sequence[str]) -> None:
-    """Refuses flags that name fields where a row is a JSON value."""
+    """Refuses flags that name fields, for a row that is a JSON value without fields."""
     if asked:
         raise UsageError(
             f"--features, --input_map and --missing name fields ({', '.join(asked)}), and the rows are JSON values "
@@ -187,7 +204,11 @@ def _check_unnamed(value: Any, asked: Sequence[str]) -> None:
 
 
 def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
-    """What feeds the only input of a model from rows that are JSON values."""
+    """Makes the feature of a model's only input from rows that are JSON values without fields.
+
+    Raises:
+        UsageError: A flag names fields, the model has several inputs, or the input takes serialized tf.Examples.
+    """
     _check_unnamed(sample[0][INSTANCE], asked)
     shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
     names = [tensor.name for tensor in contract.inputs]
@@ -204,17 +225,20 @@ def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Fe
 
 
 def _are_texts(sample: Sample, field: str) -> bool:
-    """Whether most rows have text in a field: some texts are serialized tf.Examples by chance, without a value."""
+    """Whether most rows have text in a field.
+
+    The check is needed because some texts happen to parse as serialized tf.Examples, without any value.
+    """
     return _most(isinstance(fitting.leaf(row.get(field)), str) for row in sample)
 
 
 def _wants_examples(tensor: Tensor, given: str, field: str | None = None) -> UsageError:
-    """Refuses rows of JSON for an input that takes serialized tf.Examples.
+    """Makes the error for JSON rows whose model input takes serialized tf.Examples.
 
     Args:
         tensor: The input.
-        given: What the rows have in place of Examples.
-        field: The field that would feed the input; None if the rows are the values themselves.
+        given: What the rows hold instead of Examples, for the message.
+        field: The field that would feed the input; None if each row is the value itself.
     """
     bytes_ = f'{{"{B64}": …}}'
     return UsageError(
@@ -225,30 +249,38 @@ def _wants_examples(tensor: Tensor, given: str, field: str | None = None) -> Usa
 
 
 def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Collection[str]) -> dict[str, str | Path]:
-    """Reads `--input_map` by the model's inputs and the rows' fields, see `input_names.resolve`.
+    """Resolves `--input_map` to the model's inputs and the rows' fields, see `input_names.resolve`.
+
+    Args:
+        pairs: Input -> field, as `name_lists.pairs` read them from the flag.
+        inputs: Names of the model's inputs.
+        fields: Names of the rows' fields.
+
+    Returns:
+        Input -> field.
 
     Raises:
-        UsageError: A pair can be read in several ways, or an input is named twice.
+        UsageError: A pair names no input or could name several, or an input is named twice.
     """
     return input_names.resolve(INPUT_MAP, pairs.items(), inputs, fields, f"write {FORM}")
 
 
 def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
-    """Whether a row is the value of the only input by itself: `{"b64": …}` for one string a row."""
+    """Whether a whole row is the value of the only input: the row is `{"b64": …}`, the input one string per row."""
     is_value = len(row) == 1 and isinstance(row.get(B64), str)
     return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
 
 
 def named(inputs: Sequence[Tensor], row: Any, asked: Sequence[str] = ()) -> Mapping[str, Any]:
-    """The row; one that is the value of the only input becomes a field of the input's name.
+    """Returns the row as an object. If the row is the value of the only input, the object maps the input's name to it.
 
     Args:
         inputs: The model's inputs.
         row: The row.
-        asked: Names of fields that feed the inputs, see `asked`; a row is an object then.
+        asked: Names of fields that feed the inputs, see `asked`. If there are any, the row has to be an object.
 
     Raises:
-        UsageError: It is a value without a name, and fields are named, or the model has several inputs.
+        UsageError: The row is a value without fields, and the flags name fields or the model has several inputs.
     """
     if isinstance(row, Mapping) and (asked or not takes_whole(inputs, row)):
         return row
@@ -272,7 +304,14 @@ def _why_data(contract: Contract) -> str:
 def _field_of(
     contract: Contract, tensor: Tensor, sample: Sample, known: Collection[str], *, traits: RowTraits
 ) -> tuple[Path, ...]:
-    """The path of the field that feeds an input nobody mapped; none if the whole row does."""
+    """Finds the field that feeds an input that no flag maps.
+
+    Returns:
+        The path of the field, as a tuple of one path; an empty tuple if the bytes of the whole row feed the input.
+
+    Raises:
+        UsageError: No field fits, several fields fit, or the field may be text or base64.
+    """
     alone, names = len(contract.inputs) == 1, _names(sample)
     if tensor.name in known:
         return ((tensor.name,),)
@@ -307,7 +346,10 @@ def _field_of(
 
 
 def _part_of(contract: Contract, tensor: Tensor) -> str:
-    """What to do if an input is a part of a ragged or sparse one, of which the model does not say what it is."""
+    """Returns a remedy for an input that may be a part of a ragged or sparse input, such as `x_1` of `x`.
+
+    The SavedModel may not say that the input is such a part, so this can only be guessed from the name.
+    """
     name, _, number = tensor.name.rpartition("_")
     if not number.isdecimal() or name not in [t.name for t in contract.inputs]:
         return ""
@@ -318,11 +360,11 @@ def _part_of(contract: Contract, tensor: Tensor) -> str:
 
 
 def _stackable(tensor: Tensor, sample: Sample) -> str:
-    """The flag that makes an input of as many numbers out of flat columns; empty if there are not enough."""
+    """Returns advice with the `--features` flag that stacks numeric fields into an input; empty if too few fit."""
     shape = tensor.shape
     if tensor.dtype in (STRING, "bool") or shape is None or len(shape) != 1 or shape == (1,):
         return ""
-    named = dict.fromkeys(name for row in sample for name in row)  # as the rows have them, not sorted
+    named = dict.fromkeys(name for row in sample for name in row)  # in the order of the rows, not sorted
     scalar = tensor._replace(shape=())
     columns = [
         name for name in named if _most(name in row and fitting.fits(row[name], scalar, OBJECTS) for row in sample)
@@ -336,13 +378,13 @@ def _stackable(tensor: Tensor, sample: Sample) -> str:
 
 
 def _most(votes: Iterable[bool]) -> bool:
-    """Whether most say yes: a bad row among the first must not decide for the others."""
+    """Whether most votes are true. One bad row in the sample must not decide for the others."""
     counted = list(votes)
     return 2 * sum(counted) > len(counted)
 
 
 def describe(tensor: Tensor) -> str:
-    """A tensor's dtype and shape for people: `float32 [N, 13]`.
+    """Returns a tensor's dtype and shape for messages, such as `float32 [N, 13]`.
 
     >>> describe(Tensor("x", "float32", (13, None), "x:0"))
     'float32 [N, 13, ?]'
@@ -384,10 +426,19 @@ def _no_values(tensor: Tensor, field: str, shape: Sequence[int | None]) -> Usage
 def _open_shape(
     tensor: Tensor, field: str, shapes: Sequence[tuple[int, ...] | None], *, traits: RowTraits
 ) -> tuple[int | None, ...]:
-    """The shape of an input that leaves sizes open, by the shapes that rows give it; None does not fit.
+    """Finds the shape of an input with open sizes, from the shapes of the sampled values.
+
+    Args:
+        tensor: The input.
+        field: The field that feeds it.
+        shapes: The shape of each sampled value; None for a value that does not fit.
+        traits: The traits of the rows' format.
+
+    Returns:
+        The shape without the batch dimension; None for a size that stays open.
 
     Raises:
-        UsageError: The rows do not settle the number of dimensions, or hold no values.
+        UsageError: The sample does not settle the rank, or holds no values.
     """
     if traits.flat_lists and tensor.ragged_rank > 1:
         raise UsageError(

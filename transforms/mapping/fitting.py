@@ -1,4 +1,4 @@
-"""Whether a value of a sampled row feeds a tensor, and which shape it gives to one that leaves sizes open."""
+"""Checks whether a value of a sampled row fits an input, and finds the shape that it gives an input with open sizes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,13 @@ from transforms.saved_model.model import SPARSE, Tensor
 
 
 def fits(value: Any, tensor: Tensor, traits: RowTraits) -> bool:
-    """Whether a value has the dtype and the shape of a tensor; in tf.Examples shapes are flat."""
+    """Whether a value has the dtype and the shape of a tensor. Lists of tf.Examples are flat, so their length decides.
+
+    Args:
+        value: The value of a field.
+        tensor: The model's input.
+        traits: The traits of the row's format.
+    """
     if tensor.kind == SPARSE and sparse.is_object(value):
         return True
     first, shape = leaf(value), _shape(value)
@@ -32,7 +38,10 @@ def fits(value: Any, tensor: Tensor, traits: RowTraits) -> bool:
 
 
 def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
-    """Whether a value feeds a number; strings and whole floats may, but in tf.Examples."""
+    """Whether a value can feed a number of the dtype.
+
+    If `text` is set, strings can feed numbers, and whole floats can feed integers. In tf.Examples neither can.
+    """
     if isinstance(leaf, str):
         return text and (
             numbers.spells(leaf) or leaf in numbers.WORDS if "float" in dtype else numbers.whole(leaf) is not None
@@ -43,7 +52,13 @@ def _is_number(leaf: Any, dtype: str, *, text: bool) -> bool:
 
 
 def settled(value: Any, tensor: Tensor, traits: RowTraits) -> tuple[int, ...] | None:
-    """The shape that a value gives an input which leaves sizes open; None if it does not fit."""
+    """Returns the shape that a value gives an input with open sizes; None if the value does not fit.
+
+    Args:
+        value: The value of a field.
+        tensor: The model's input.
+        traits: The traits of the row's format.
+    """
     if sparse.is_object(value):
         sizes = value.get(sparse.DENSE_SHAPE)
         return tuple(sizes) if isinstance(sizes, list) and len(sizes) == len(tensor.shape or ()) else None
@@ -56,7 +71,10 @@ def settled(value: Any, tensor: Tensor, traits: RowTraits) -> tuple[int, ...] | 
 
 
 def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | None:
-    """The shape that makes up `count` values, if at most one of its sizes is open."""
+    """Fills the open size of a shape so that the shape holds `count` values.
+
+    Returns None if more than one size is open, or if no size gives `count` values.
+    """
     known = 1
     for size in shape:
         known *= 1 if size is None else size
@@ -67,12 +85,12 @@ def _open_size(shape: Sequence[int | None], count: int) -> tuple[int, ...] | Non
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """The shape of a value: that of its first elements."""
+    """Returns the shape of nested lists, measured along their first elements."""
     return (len(value), *(_shape(value[0]) if value else ())) if isinstance(value, list) else ()
 
 
 def leaf(value: Any) -> Any:
-    """The first value in nested lists."""
+    """Returns the first value in nested lists."""
     while isinstance(value, list) and value:
         value = value[0]
     return value

@@ -1,4 +1,4 @@
-"""Reads flags of the form `INPUT=…` by the names of the model's inputs, which may hold equals signs themselves."""
+"""Resolves flags of the form `INPUT=…` to the model's inputs, whose names may contain equals signs."""
 
 from collections.abc import Collection, Iterable
 from typing import TypeVar
@@ -16,22 +16,24 @@ def resolve(
     fields: Collection[str] | None = None,
     remedy: str = RENAME,
 ) -> dict[str, T | str]:
-    """Which input each text is for: where a name holds an equals sign, the text alone does not tell.
+    """Finds the input that each text of a flag names.
+
+    If a name contains an equals sign, the text alone does not show where the name ends. The model's inputs do.
 
     Args:
-        flag: Its name, for messages.
-        pairs: What was given: a text, split at any of its equals signs. A pair with something else than a text names
-            its input exactly.
+        flag: The name of the flag, for messages.
+        pairs: The texts of the flag, each split at any one of its equals signs. If the second value of a pair is not
+            a text, the first value is the exact name of the input.
         inputs: Names of the model's inputs.
-        fields: Names of the rows' fields, if what follows the input names one: a field that the rows have decides
-            between several inputs.
-        remedy: What to do about a text that can be read in several ways.
+        fields: Names of the rows' fields, if the flag names a field after the input. If a text could name several
+            inputs, the reading whose field exists in the rows wins. None if the flag names no fields.
+        remedy: What to do about a text that could name several inputs, for messages.
 
     Returns:
-        Input -> what is given for it.
+        Input -> the value that the flag gives for it.
 
     Raises:
-        UsageError: A pair names no input, or can be read in several ways, or an input is named twice.
+        UsageError: A pair names no input or could name several, or an input is named twice.
 
     >>> resolve("--pad", [("a", "b=0"), ("c", "0")], ["a=b", "c"])
     {'a=b': '0', 'c': '0'}
@@ -50,10 +52,14 @@ def resolve(
 def _read(
     flag: str, text: str, inputs: Collection[str], fields: Collection[str] | None, remedy: str
 ) -> tuple[str, str]:
-    """The input and the rest of a text; an input that is none if no input fits."""
+    """Splits a text into an input and the rest; returns two empty texts if no input fits.
+
+    Raises:
+        UsageError: The text could name several inputs.
+    """
     ways = [(name, text[len(name) + 1 :]) for name in inputs if text.startswith(f"{name}=")]
     if fields is not None:
-        ways = [way for way in ways if way[1]]  # no field has an empty name
+        ways = [way for way in ways if way[1]]  # a field cannot have an empty name
     if len(ways) > 1:
         likely = [way for way in ways if way[1] in (fields or ())]
         if len(likely) != 1:
@@ -66,10 +72,10 @@ def _read(
 
 
 def unknown(flag: str, name: str, inputs: Collection[str]) -> UsageError:
-    """Refuses a name that is no input's.
+    """Makes the error for a name that is not the name of an input.
 
     Args:
-        flag: What names it.
+        flag: The flag that gives the name.
         name: The name.
         inputs: Names of the model's inputs.
     """
