@@ -1,18 +1,21 @@
-"""Lists of names and pairs of names as texts of a command line, and back."""
+"""Parses lists and pairs of names from the texts of flags, and writes them back as texts.
+
+A flag may give names as JSON, so that names can contain commas, equals signs and dots.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Path = tuple[str, ...]  # a field of a row, and the fields inside of it down to a value
+Path = tuple[str, ...]  # a field of a row, then the fields inside it that lead to a value
 FORM = """--input_map '{"INPUT": "FIELD", "OTHER": ["FIELD", "FIELD INSIDE OF IT"]}'"""
 
 
 def names(text: str) -> tuple[str, ...]:
-    """The names in a list: between commas, or a JSON array of strings.
+    """Parses a list of names: names separated by commas, or a JSON array of strings.
 
     Raises:
-        ValueError: A name is empty, or the array holds something else.
+        ValueError: A name is empty, or the text is not a JSON array of strings.
 
     >>> names("a, b"), names('["a,b", " c"]')
     (('a', 'b'), ('a,b', ' c'))
@@ -29,7 +32,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def names_text(found: Sequence[str]) -> str:
-    """The text of a list of names, of which `names` makes the same list.
+    """Writes a list of names as a text. `names` parses the text to the same list.
 
     >>> names_text(["a", "b"]), names_text(["a,b", " c"])
     ('a,b', '["a,b", " c"]')
@@ -40,14 +43,15 @@ def names_text(found: Sequence[str]) -> str:
 
 
 def fields(text: str) -> tuple[str | Path, ...]:
-    """The fields in a list: names between commas, or a JSON array.
+    """Parses a list of fields: names separated by commas, or a JSON array.
 
     Returns:
-        Names as they were given, which may lead into objects; of an array, paths: of a string the field of that name,
-        of an array of strings the names that lead to a value.
+        For names separated by commas, the names as given. A name with dots may lead into objects. For a JSON array,
+        one path for each element. A string is the field of exactly that name. An array of strings is the path to a
+        value inside objects.
 
     Raises:
-        ValueError: A name is empty, or the array holds something else.
+        ValueError: A name is empty, or the text is not a JSON array of strings and arrays of strings.
 
     >>> fields("a, b.c"), fields('["a.b", ["b", "c"]]')
     (('a', 'b.c'), (('a.b',), ('b', 'c')))
@@ -64,7 +68,7 @@ def fields(text: str) -> tuple[str | Path, ...]:
 
 
 def fields_text(found: Sequence[str | Path]) -> str:
-    """The text of fields, of which `fields` makes the same ones."""
+    """Writes fields as a text. `fields` parses the text to the same fields."""
     given = [field if isinstance(field, str) else field[0] if len(field) == 1 else list(field) for field in found]
     if all(isinstance(field, str) for field in found):
         return ",".join(map(str, found))
@@ -72,13 +76,13 @@ def fields_text(found: Sequence[str | Path]) -> str:
 
 
 def pairs(text: str) -> list[tuple[str, str | Path]]:
-    """What feeds inputs: `INPUT=FIELD`, several of them with commas between, or a JSON object.
+    """Parses the fields that feed inputs: `INPUT=FIELD`, several such pairs separated by commas, or a JSON object.
 
     Returns:
-        Input and field. A field is a text as it was given, or where it was given as JSON, a path.
+        Pairs of input and field. A field is a text as given; if the text is JSON, it is a path.
 
     Raises:
-        ValueError: It is none of these, or may be several.
+        ValueError: The text has none of these forms.
 
     >>> pairs("x=a.b"), pairs("a=x,b=y"), pairs('{"x": ["a", "b.c"], "y": "d"}')
     ([('x', 'a.b')], [('a', 'x'), ('b', 'y')], [('x', ('a', 'b.c')), ('y', ('d',))])
@@ -88,7 +92,8 @@ def pairs(text: str) -> list[tuple[str, str | Path]]:
     pieces = [piece.strip() for piece in text.split(",")] if text.count("=") > 1 and "," in text else [text]
     split: list[tuple[str, str | Path]] = []
     for piece in pieces:
-        at = piece.rfind("=", 1, -1)  # of several; which one it is depends on the model, see `input_names.resolve`
+        # With several equals signs any one will do: `input_names.resolve` finds the right one by the model's inputs.
+        at = piece.rfind("=", 1, -1)
         if at < 0 or piece.startswith("="):
             raise ValueError(f"{text!r} is not of the form INPUT=FIELD; write names with = or , as JSON: {FORM}")
         split.append((piece[:at], piece[at + 1 :]))
@@ -96,20 +101,20 @@ def pairs(text: str) -> list[tuple[str, str | Path]]:
 
 
 def pairs_texts(found: Sequence[tuple[str, str | Path]]) -> list[str]:
-    """The texts of pairs, of which `pairs` makes the same ones."""
+    """Writes pairs as texts. `pairs` parses the texts to the same pairs."""
     plain = [f"{name}={field}" for name, field in found if isinstance(field, str)]
     paths = {name: list(field) for name, field in found if not isinstance(field, str)}
     return [*plain, *([json.dumps(paths, ensure_ascii=False)] if paths else [])]
 
 
 def values(text: str) -> list[tuple[str, str]]:
-    """Values of fields: `FIELD=VALUE`, or a JSON object of them.
+    """Parses values of fields: `FIELD=VALUE`, or a JSON object of fields and values.
 
     Returns:
-        Field and text of the value: as it was given, or JSON that is no string.
+        Pairs of field and text of the value. A string is the text itself; another JSON value is written as JSON.
 
     Raises:
-        ValueError: It is neither, or may be several pairs.
+        ValueError: The text has neither form, or could be several pairs.
 
     >>> values("age=0"), values('{"a=b": 1, "city": "Bern", "x": [0, 1]}')
     ([('age', '0')], [('a=b', '1'), ('city', 'Bern'), ('x', '[0, 1]')])
@@ -126,7 +131,7 @@ def values(text: str) -> list[tuple[str, str]]:
 
 
 def values_text(found: Mapping[str, str]) -> str:
-    """The text of values, of which `values` makes the same ones."""
+    """Writes values as a text. `values` parses the text to the same values."""
     return json.dumps(dict(found), ensure_ascii=False)
 
 
@@ -140,10 +145,10 @@ def _value(value: Any, text: str) -> str:
 
 
 def members(text: str) -> list[tuple[str, Any]]:
-    """The members of a JSON object, in order; a name that is given twice comes twice.
+    """Parses the members of a JSON object, in order. A name that occurs twice is returned twice.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a JSON object, the object is empty, or a name is empty.
     """
     found = _json(text)
     if not isinstance(found, _Members) or not found or not all(name for name, _ in found):
@@ -152,7 +157,7 @@ def members(text: str) -> list[tuple[str, Any]]:
 
 
 class _Members(list[tuple[str, Any]]):
-    """An object's members."""
+    """The members of a JSON object, as a type that differs from the list of a JSON array."""
 
 
 _read: Callable[[str], Any] = json.JSONDecoder(object_pairs_hook=_Members).decode

@@ -1,4 +1,4 @@
-"""Nested lists of variable size: the shape of each record, lengths inside of it, and values folded into records."""
+"""Measures nested lists of variable size, and folds flat values into such lists."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class RowShapes(NamedTuple):
     """The shape of each record of nested lists.
 
     Attributes:
-        shapes: int64, (records, dimensions).
-        regular: Which records are regular: all of their lists of one level have one length, where they have to.
+        shapes: The shape of each record. int64, (records, dimensions).
+        regular: Marks the records whose lists have equal lengths at every level that requires it. bool, (records,).
     """
 
     shapes: Positions
@@ -23,12 +23,13 @@ class RowShapes(NamedTuple):
 
 
 def row_shapes(array: pa.Array, dims: Sequence[int | None], varied: int = 1) -> RowShapes:
-    """The shapes of records that are as many lists deep as there are dimensions.
+    """Measures the shape of each record.
 
     Args:
-        array: Nested lists of variable size.
-        dims: What the sizes are where a record has no list to tell it; None is 0 then.
-        varied: Levels whose lists may have different lengths; their shape is that of the first list.
+        array: Nested lists of variable size, one level for each dimension.
+        dims: The size to use for a level where a record has no lists, for each level. None counts as 0.
+        varied: How many levels may have lists of different lengths. The size of such a level is that of its first
+            list.
     """
     bounds = np.arange(len(array) + 1)
     shapes: Positions = np.zeros((len(array), len(dims)), np.int64)
@@ -45,11 +46,14 @@ def row_shapes(array: pa.Array, dims: Sequence[int | None], varied: int = 1) -> 
 
 
 def inner_lengths(array: pa.Array, varied: int) -> list[pa.LargeBinaryArray]:
-    """The lengths of the lists inside of each record, for each level below the first: int64, side by side as bytes.
+    """Returns the lengths of the lists inside each record, for each level below the first.
 
     Args:
         array: Nested lists of variable size.
-        varied: How many levels have lists of different lengths, the first among them.
+        varied: How many levels have lists of different lengths, including the first level.
+
+    Returns:
+        One array for each level below the first. Each record is the bytes of its int64 lengths.
 
     >>> (found,) = inner_lengths(pa.array([[[1], [2, 3]], []]), 2)
     >>> [np.frombuffer(record.as_py(), np.int64).tolist() for record in found]
@@ -66,11 +70,11 @@ def inner_lengths(array: pa.Array, varied: int) -> list[pa.LargeBinaryArray]:
 
 
 def lists(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    """Folds values into lists of variable size, here all alike.
+    """Folds flat values into nested lists. The type has lists of variable size, but all lists of a level are equal.
 
     Args:
         flat: The values.
-        shape: How many records there are, and the shape of each.
+        shape: The number of records, then the shape of each record.
 
     >>> lists(pa.array([1, 2, 3, 4]), (2, 1, 2)).to_pylist()
     [[[1, 2]], [[3, 4]]]

@@ -1,8 +1,12 @@
-"""Reads numbers that are spelled as text or as whole floats, exactly, a column at a time.
+"""Converts columns of numbers that are written as text or as whole floats, without rounding integers.
 
-The rules are those of proto3's JSON mapping, https://protobuf.dev/programming-guides/json/: a number may be a JSON
-number or a string that holds one; an integer may have a fraction of zeros or an exponent; a float may be `NaN`,
-`Infinity` or `-Infinity`. A string has the grammar of RFC 8259, section 6: no spaces, no plus sign, no leading zeros.
+The rules are those of proto3's JSON mapping, https://protobuf.dev/programming-guides/json/:
+
+- A number may be a JSON number, or a string that holds one.
+- An integer may have a fraction of zeros, or an exponent.
+- A float may be `NaN`, `Infinity` or `-Infinity`.
+
+A string follows the grammar of RFC 8259, section 6: no spaces, no plus sign, no leading zeros.
 """
 
 import decimal
@@ -16,9 +20,9 @@ from transforms.records import Mask
 
 NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?"
 WORDS = ("NaN", "Infinity", "-Infinity")
-DIGITS = 38  # of Arrow's 128-bit decimals
+DIGITS = 38  # the most digits of Arrow's 128-bit decimals
 WHOLE = pa.decimal128(DIGITS, 0)
-MOST_DIGITS = 20  # of any 64-bit integer
+MOST_DIGITS = 20  # no 64-bit integer has more digits
 _NUMBER = re.compile(NUMBER)
 _FLOAT = rf"\A(?:{NUMBER}|{'|'.join(WORDS)})\z"
 _INTEGER = rf"\A-?(?:0|[1-9][0-9]{{0,{DIGITS - 2}}})\z"
@@ -26,10 +30,10 @@ _ZEROS = r"\A(-?(?:0|[1-9][0-9]*))\.0+\z"
 
 
 def from_text(texts: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The numbers that texts spell; null for a text that spells none, or none that the type holds.
+    """Converts texts to numbers; a text that is not a number, or not one that the type holds, becomes null.
 
     Args:
-        texts: Strings.
+        texts: The texts. string, (rows,).
         kind: The type of the numbers: float32, float64, int64 or uint64.
 
     >>> from_text(pa.array(["31", "3.1e1", " 31", "9007199254740993"]), pa.int64()).to_pylist()
@@ -59,7 +63,7 @@ def _floats(texts: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def from_decimals(decimals: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Whole numbers as integers; null for one that the type does not hold.
+    """Converts whole decimals to integers; a number that the type does not hold becomes null.
 
     >>> from_decimals(pa.array([decimal.Decimal(31), decimal.Decimal(2**64)], WHOLE), pa.uint64()).to_pylist()
     [31, None]
@@ -71,7 +75,7 @@ def from_decimals(decimals: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def whole(text: str) -> decimal.Decimal | None:
-    """The whole number that a text spells, None if it spells none or none of 64 bits.
+    """Parses a whole number; returns None if the text is not a whole number, or has too many digits for 64 bits.
 
     >>> whole("3.10e1"), whole("31.5"), whole("1e999999999"), whole("0x1f")
     (Decimal('31'), None, None, None)
@@ -91,7 +95,7 @@ def whole(text: str) -> decimal.Decimal | None:
 
 
 def has_fraction(text: str) -> bool:
-    """Whether a number that is spelled so is none of the whole numbers, however large these are.
+    """Whether a number, written as text, is not a whole number. The size of the number does not matter.
 
     >>> has_fraction("31.0"), has_fraction("1e400"), has_fraction("31.5"), has_fraction("1e-400")
     (False, False, True, True)
@@ -103,12 +107,13 @@ def has_fraction(text: str) -> bool:
 
 
 def _exponent(text: str) -> int:
-    digits = text.lstrip("+-").lstrip("0")[:MOST_DIGITS] or "0"  # far more than any number has digits
+    # An exponent of this many digits is far larger than the count of digits of any number, so the rest can be cut.
+    digits = text.lstrip("+-").lstrip("0")[:MOST_DIGITS] or "0"
     return -int(digits) if text.startswith("-") else int(digits)
 
 
 def spells(text: str) -> bool:
-    """Whether a text is a number as RFC 8259 spells one."""
+    """Whether a text is a number in the grammar of RFC 8259."""
     return _NUMBER.fullmatch(text) is not None
 
 

@@ -1,7 +1,7 @@
-"""Rows of lists of different lengths as arrays: each row is a record of its values and the lengths of its lists.
+"""Holds ragged rows as NumPy arrays: each row is a record of its flat values and the lengths of its lists.
 
-Rows whose lists have the same lengths go into one array, a record a row. So they are cut, repeated and sent to other
-processes as all other rows are.
+Rows whose lists have the same lengths go into one array, with one record for each row. Thus other code can slice,
+repeat and send ragged rows to other processes in the same way as all other rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ from transforms.records import Feature, Positions
 
 
 def records(column: pa.Array, feature: Feature, lengths: Sequence[Positions]) -> tuple[Feature, npt.NDArray[Any]]:
-    """Rows of lists of different lengths, which are the same ones in each row.
+    """Makes records of ragged rows. Lists inside a row may differ in length, but all rows have the same lengths.
 
     Args:
         column: Nested lists, at least one row.
-        feature: What they feed; its shape has the sizes of each level's first list.
-        lengths: The lengths of the lists of a row, for each level below the first.
+        feature: The feature that they feed. Its shape has the size of each level's first list.
+        lengths: The lengths of the lists of a row, for each level below the first. int64, (lists,) each.
 
     Returns:
-        The feature with the shape of a row's values, and a record a row.
+        The feature with the shape of a row's flat values, and the records, (rows,).
 
     >>> feature = Feature("x", "float32", (2, 2), ("x",), ragged_rank=2)
     >>> flat, made = records(pa.array([[[1.0, 2.0], [3.0]]]), feature, [np.array([2, 1])])
@@ -45,17 +45,17 @@ def records(column: pa.Array, feature: Feature, lengths: Sequence[Positions]) ->
 
 
 def row_shape(rows: npt.NDArray[Any]) -> tuple[int, ...]:
-    """The shape of the values of a row, in an array of rows or of their records."""
+    """Returns the shape of a row's values, for an array of rows or of records."""
     values: tuple[int, ...] = rows.shape[1:] if rows.dtype.names is None else rows.dtype[VALUES].shape
     return values
 
 
 def with_values(rows: npt.NDArray[Any], change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The same rows or records with other values.
+    """Returns a copy of rows or records with other values.
 
     Args:
-        rows: The rows.
-        change: Makes the values, (rows, …), of those that are there.
+        rows: The rows or records.
+        change: Makes the new values, (rows, …), from the present values.
     """
     if rows.dtype.names is None:
         return change(rows)
@@ -65,18 +65,21 @@ def with_values(rows: npt.NDArray[Any], change: Callable[[npt.NDArray[Any]], npt
 
 
 def level_name(level: int) -> str:
-    """The field of a record that holds the lengths of a level's lists; level 0 is the row's own list."""
+    """Returns the name of the record field that holds the lengths of a level's lists. Level 0 is the row itself."""
     return f"lengths_{level}"
 
 
 def splits(rows: npt.NDArray[Any], levels: int) -> list[Positions]:
-    """Where each list begins and ends in the lists of the next level or the values, of all rows together.
+    """Computes TensorFlow's row splits over all rows, https://www.tensorflow.org/guide/ragged_tensor.
 
-    TensorFlow's row splits, https://www.tensorflow.org/guide/ragged_tensor.
+    The splits of a level say where each list begins and ends, in the lists of the next level or in the values.
 
     Args:
-        rows: Records as of `records`, or an array whose lists of one level have one length: (rows, …).
-        levels: How many.
+        rows: Records of `records`, or an array (rows, …), whose lists of one level all have one length.
+        levels: The number of ragged levels.
+
+    Returns:
+        The splits of each level, the outermost first. int64, (lists + 1,) each.
     """
     if rows.dtype.names is None:
         sizes = [np.full(int(np.prod(rows.shape[: level + 1])), rows.shape[level + 1]) for level in range(levels)]
@@ -87,7 +90,7 @@ def splits(rows: npt.NDArray[Any], levels: int) -> list[Positions]:
 
 
 def flat_values(rows: npt.NDArray[Any], levels: int) -> npt.NDArray[Any]:
-    """The values of all rows together: (values, …); see `splits`."""
+    """Returns the values of all rows in one array, (values, …), to which the last `splits` refer."""
     if rows.dtype.names is None:
         return rows.reshape(int(np.prod(rows.shape[: levels + 1])), *rows.shape[levels + 1 :])
     values = rows[VALUES]

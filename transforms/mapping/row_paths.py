@@ -1,4 +1,4 @@
-"""Fields inside of objects: where a name such as `a.b.c` leads in the rows."""
+"""Finds fields inside objects: which field of the rows a name such as `a.b.c` means."""
 
 import json
 import shlex
@@ -9,11 +9,11 @@ from transforms.errors import UsageError
 from transforms.mapping.name_lists import Path
 
 Rows = Sequence[Mapping[str, Any]]
-MOST_DOTS = 8  # in a name; of more, not all ways to read it are tried
+MOST_DOTS = 8  # a name with more steps is tried in two readings only: the number of readings doubles with each dot
 
 
 def at(row: Any, path: Path) -> Any:
-    """The value at a path in a row, None where there is none.
+    """Returns the value at a path in a row; None if the row has no such field.
 
     >>> at({"a": {"b": 1}}, ("a", "b")), at({"a": 1}, ("a", "b"))
     (1, None)
@@ -26,21 +26,21 @@ def at(row: Any, path: Path) -> Any:
 
 
 def leads(row: Any, path: Path) -> bool:
-    """Whether a row has something at a path, be it null."""
+    """Whether a row has a field at a path. The value may be null."""
     held = at(row, path[:-1])
     return isinstance(held, Mapping) and path[-1] in held
 
 
 def find(name: str, field: str | Path, sample: Rows) -> Path:
-    """The path that is meant by what feeds an input: a field of that name, or one inside of objects.
+    """Finds the path of the field that feeds an input. A name with dots is one field, or a field inside objects.
 
     Args:
         name: The model's input.
-        field: A name, with dots between the steps; a path is meant as it is.
-        sample: Some rows.
+        field: A name, whose dots may separate the steps of a path; or a path, which is returned unchanged.
+        sample: Sampled rows. If none has such a field, the name is taken as one field.
 
     Raises:
-        UsageError: The rows have several fields that may be meant.
+        UsageError: The name could mean several fields of the rows.
 
     >>> find("x", "a.b", [{"a": {"b": 1}}]), find("x", "a.b", [{"a.b": 1}]), find("x", "a.b", [])
     (('a', 'b'), ('a.b',), ('a.b',))
@@ -53,10 +53,14 @@ def find(name: str, field: str | Path, sample: Rows) -> Path:
 
 
 def find_all(fields: Sequence[str | Path], sample: Rows) -> tuple[Path, ...]:
-    """The paths that are meant by `--features`, each read as `find` reads a field.
+    """Finds the paths of the fields in `--features`, each as in `find`.
+
+    Args:
+        fields: Names or paths.
+        sample: Sampled rows.
 
     Raises:
-        UsageError: The rows have several fields that may be meant by one of them.
+        UsageError: A name could mean several fields of the rows.
 
     >>> find_all(["a.b", "c.d"], [{"a": {"b": 1}, "c.d": 2}])
     (('a', 'b'), ('c.d',))
@@ -71,14 +75,14 @@ def find_all(fields: Sequence[str | Path], sample: Rows) -> tuple[Path, ...]:
 
 
 def _meant(field: str | Path, sample: Rows) -> list[Path]:
-    """The paths that a name may mean; the name itself if the rows have none of them."""
+    """Returns the paths in the rows that a name could mean; only the name itself if the rows have none of them."""
     if not isinstance(field, str):
         return [field]
     return [way for way in _ways(field) if any(leads(row, way) for row in sample)] or [(field,)]
 
 
 def _ways(field: str) -> Iterator[Path]:
-    """The ways to cut a name at its dots."""
+    """Yields the ways to split a name at its dots into a path."""
     steps = field.split(".")
     if len(steps) > MOST_DOTS:
         yield from ((field,), tuple(steps))

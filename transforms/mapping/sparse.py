@@ -1,7 +1,7 @@
-"""Sparse rows written as objects, `{"indices": [[0], [5]], "values": [1.0, 2.0], "dense_shape": [10]}`.
+"""Reads sparse rows that are objects: `{"indices": [[0], [5]], "values": [1.0, 2.0], "dense_shape": [10]}`.
 
-The names are those of https://www.tensorflow.org/api_docs/python/tf/sparse/SparseTensor. There is an index for each
-value, and the shape is that of the row.
+The names are those of https://www.tensorflow.org/api_docs/python/tf/sparse/SparseTensor. Each value has an index. The
+shape is that of the row, without the batch dimension.
 """
 
 import math
@@ -19,30 +19,31 @@ from transforms.dtypes import STRING
 from transforms.records import Feature, Mask, Positions
 
 INDICES, DENSE_SHAPE = "indices", "dense_shape"
-LEAST = len('{"indices":[],"values":[]}')  # bytes of the briefest object
-MOST_PLACES = 1 << 62
-ABSENT = -1  # the place of what fills a record up to the longest one
+LEAST = len('{"indices":[],"values":[]}')  # the size of the shortest such object, in bytes
+MOST_PLACES = 1 << 62  # a row with at least so many positions is bad: its positions might not fit into int64
+ABSENT = -1  # the position of the padding in a record that is shorter than the longest record
 
 
 def is_object(value: Any) -> bool:
-    """Whether a value has the members of a sparse row."""
+    """Whether a value is an object with the members of a sparse row."""
     return isinstance(value, Mapping) and {INDICES, VALUES} <= value.keys()
 
 
 def read_as(feature: Feature) -> pa.DataType:
-    """The type by which the JSON reader reads such an object."""
+    """Returns the Arrow type with which the JSON reader reads the objects of a feature."""
     whole = pa.list_(pa.int64())
     members = ((INDICES, pa.list_(whole)), (VALUES, pa.list_(columns.READ_AS[feature.dtype])), (DENSE_SHAPE, whole))
     return pa.struct(members)
 
 
 class _Entries(NamedTuple):
-    """The entries of all rows, side by side.
+    """The entries of all rows, concatenated. An entry is an index and its value.
 
     Attributes:
-        counts: How many each row has.
-        indices: (entries, dimensions).
-        sizes: (rows, dimensions); -1 for a size that is not known.
+        counts: The number of entries of each row. int64, (rows,).
+        indices: The index of each entry in its row. int64, (entries, dimensions).
+        sizes: The shape of each row; -1 for an unknown size, or one that contradicts the signature. int64,
+            (rows, dimensions).
     """
 
     counts: Positions
@@ -50,14 +51,19 @@ class _Entries(NamedTuple):
     sizes: Positions
 
     def places(self) -> Positions:
-        """Where each entry stands in its row, row-major."""
+        """Computes the row-major position of each entry in its row. int64, (entries,)."""
         found = np.zeros(len(self.indices), np.int64)
         for index, size in zip(self.indices.T, np.repeat(self.sizes, self.counts, axis=0).T, strict=True):
             found = found * size + index
         return found
 
     def fitting(self, order: Positions, places: Positions) -> Mask:
-        """Which rows have all sizes, and no index beyond them or twice."""
+        """Marks the rows whose sizes are all known, and whose indices are within the sizes and occur once.
+
+        Args:
+            order: The numbers of the entries, sorted by row and position.
+            places: The position of each entry in its row, see `places`.
+        """
         mask: Mask = (self.sizes >= 0).all(axis=1) & (self.sizes.astype(np.float64).prod(axis=1) < MOST_PLACES)
         row = np.repeat(np.arange(len(self.counts)), self.counts)
         beyond = ((self.indices < 0) | (self.indices >= self.sizes[row])).any(axis=1)
@@ -68,15 +74,18 @@ class _Entries(NamedTuple):
 
 
 def column(raw: pa.Array, feature: Feature) -> tuple[pa.Array, Mask]:
-    """The rows of a column as they are called with the model.
+    """Converts a column of objects to the form in which they go into the model.
+
+    A row fits if it has an index for each value. Each index has one number for each dimension, lies within the row's
+    sizes, and occurs once. Entries may come in any order.
 
     Args:
-        raw: Objects, read by `read_as`.
-        feature: What they feed.
+        raw: The objects, read with the type of `read_as`.
+        feature: The feature that they feed.
 
     Returns:
-        A struct of `PLACES`, `VALUES` and `SIZES` a row, empty for one that does not fit; and which rows fit: an index
-        a value, of a row's dimensions, within its sizes, none twice. Entries may come in any order.
+        A struct of `PLACES`, `VALUES` and `SIZES` for each row, empty for a row that does not fit. Then a mask of the
+        rows that fit: bool, (rows,).
     """
     fitting = _well_formed(raw, feature)
     numbers = np.flatnonzero(fitting)
@@ -87,7 +96,8 @@ def column(raw: pa.Array, feature: Feature) -> tuple[pa.Array, Mask]:
     order = np.lexsort((places, np.repeat(np.arange(len(numbers)), entries.counts)))
     fits = entries.fitting(order, places)
     fitting[numbers[~fits]] = False
-    order = order[np.repeat(fits, entries.counts)]  # the order keeps the rows side by side
+    # `order` sorts by row first, so the entries of a row are at the same places in it as in `entries`.
+    order = order[np.repeat(fits, entries.counts)]
     counts, sizes = np.zeros(len(raw), np.int64), np.zeros((len(raw), len(feature.shape)), np.int64)
     counts[numbers[fits]], sizes[numbers[fits]] = entries.counts[fits], entries.sizes[fits]
     ends = np.append(0, np.cumsum(counts)).astype(np.int32)
@@ -112,7 +122,11 @@ def _valid(array: pa.Array) -> Mask:
 
 
 def _well_formed(raw: pa.Array, feature: Feature) -> Mask:
-    """Which rows have an index for each value, of a row's dimensions, values that fit, and a shape of them if any."""
+    """Marks the well-formed rows.
+
+    A well-formed row has an index for each value, and values that fit. Its indices, and its shape if it gives one,
+    have one number for each dimension.
+    """
     indices, values, shape = (pc.struct_field(raw, name) for name in (INDICES, VALUES, DENSE_SHAPE))
     rank, counts = len(feature.shape), _lengths(indices)
     mask = _valid(raw) & _valid(indices) & (counts == _lengths(values))
@@ -126,7 +140,7 @@ def _well_formed(raw: pa.Array, feature: Feature) -> Mask:
 
 
 def _entries(good: pa.Array, feature: Feature) -> _Entries:
-    """The entries of rows that are well formed."""
+    """Reads the entries of well-formed rows."""
     indices, shape = (pc.struct_field(good, name) for name in (INDICES, DENSE_SHAPE))
     rank = len(feature.shape)
     flat = indices.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.int64).reshape(-1, rank)
@@ -139,17 +153,22 @@ def _entries(good: pa.Array, feature: Feature) -> _Entries:
 
 
 class SparseRows:
-    """A column of sparse rows; rows that are taken from it are records, filled up to the longest of them.
+    """A column of sparse rows. Indexing it makes records, padded to the longest of them.
 
     Attributes:
-        dtype: Of the values; strings are objects.
-        sizes: The sizes of each row: (rows, dimensions).
-        row_bytes: Bytes of each row.
-        nbytes: What the rows take at most.
+        dtype: The NumPy dtype of the values; `object` for strings.
+        sizes: The shape of each row. int64, (rows, dimensions).
+        row_bytes: The size of each row, in bytes. int64, (rows,).
+        nbytes: An upper limit for the size of the records of all rows, in bytes.
     """
 
     def __init__(self, rows: pa.Array, feature: Feature) -> None:
-        """Takes a column as of `column`, and what it feeds."""
+        """Holds a column.
+
+        Args:
+            rows: The structs that `column` returns.
+            feature: The feature that they feed.
+        """
         self._column, self._feature = rows, feature
         self.dtype = np.dtype(object if feature.dtype == STRING else feature.dtype)
         self._counts, self.sizes = _lengths(pc.struct_field(rows, PLACES)), sizes_of(rows, feature)
@@ -158,19 +177,19 @@ class SparseRows:
         self.nbytes = int(self.row_bytes.max(initial=0)) * len(rows)
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """Returns the number of rows."""
         return len(self._column)
 
     def __iter__(self) -> Iterator[Any]:
-        """The rows, each as a record of its own length."""
+        """Yields each row as a record of its own length, without padding."""
         return (self[number : number + 1][0] for number in range(len(self)))
 
     def take(self, which: Positions) -> "SparseRows":
-        """Some of the rows."""
+        """Returns the rows with these numbers, as another column."""
         return SparseRows(self._column.take(pa.array(which)), self._feature)
 
     def __getitem__(self, which: slice | Positions) -> npt.NDArray[Any]:
-        """Some of the rows as records: (rows,)."""
+        """Returns some rows as records, (rows,), padded to the longest of them."""
         picked = np.arange(len(self))[which]
         counts, some = self._counts[picked], self._column.take(pa.array(picked))
         widest = int(counts.max(initial=0))
@@ -186,16 +205,20 @@ class SparseRows:
 
 
 def sizes_of(rows: pa.Array, feature: Feature) -> Positions:
-    """The sizes of each row of a column: (rows, dimensions)."""
+    """Returns the shape of each row of a column. int64, (rows, dimensions)."""
     flat: Positions = pc.struct_field(rows, SIZES).flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(rows), len(feature.shape))
 
 
 def tensors(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The indices, the values and the dense shape of a call, in row-major order as TensorFlow wants them.
+    """Makes the tensors of a sparse input for one call of the model.
 
     Args:
-        rows: Records as of `SparseRows`, at least one, all of the same sizes.
+        rows: Records of `SparseRows`, at least one, all of the same sizes.
+
+    Returns:
+        The indices, (values, 1 + dimensions), the values, (values,), and the dense shape, (1 + dimensions,). The
+        first dimension is the batch. Indices are int64 in row-major order, as TensorFlow requires.
     """
     there, sizes = rows[PLACES] != ABSENT, rows[SIZES][0]
     row, places = np.nonzero(there)[0], rows[PLACES][there]
