@@ -96,7 +96,7 @@ def column(raw: pa.Array, feature: Feature) -> tuple[pa.Array, Mask]:
     order = np.lexsort((places, np.repeat(np.arange(len(numbers)), entries.counts)))
     fits = entries.fitting(order, places)
     fitting[numbers[~fits]] = False
-    # `order` sorts by row first, so the entries of a row are at the same places in it as in `entries`.
+    # `order` sorts by row first, so each row's entries fill the same range in it as in `entries`.
     order = order[np.repeat(fits, entries.counts)]
     counts, sizes = np.zeros(len(raw), np.int64), np.zeros((len(raw), len(feature.shape)), np.int64)
     counts[numbers[fits]], sizes[numbers[fits]] = entries.counts[fits], entries.sizes[fits]

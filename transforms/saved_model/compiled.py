@@ -1,7 +1,8 @@
-"""Detects models that XLA compiles for each shape of their inputs: exports of JAX and torch, and `jit_compile=True`.
+"""Detects models that XLA compiles anew for each shape of their inputs.
 
-https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/tf2xla/ops/xla_ops.cc describes
-`XlaCallModule`, which holds a program of JAX or torch, and its attributes.
+These are exports of JAX and torch, and functions with `jit_compile=True`. The op `XlaCallModule` holds a program of
+JAX or torch. TensorFlow describes it and its attributes in
+https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/tf2xla/ops/xla_ops.cc
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,8 +12,8 @@ from transforms.errors import UsageError
 
 PROGRAM = "XlaCallModule"
 LAUNCHES = ("XlaLaunch", "XlaLaunchV2")
-MUST_COMPILE = "_XlaMustCompile"  # on a function that was made with jit_compile=True, and on nodes that call it
-UNCHECKED = b"platform"  # among a program's `disabled_checks`: it runs on any device
+MUST_COMPILE = "_XlaMustCompile"  # an attribute of functions with jit_compile=True, and of nodes that call them
+UNCHECKED = b"platform"  # a program with this in its attribute `disabled_checks` runs on any device
 CPU, CUDA = "CPU", "CUDA"
 _REMEDY = (
     "export it again for both: a Keras model with "
@@ -22,30 +23,31 @@ _REMEDY = (
 
 
 class Compiled(NamedTuple):
-    """What XLA compiles of a model.
+    """Describes the part of a model that XLA compiles.
 
     Attributes:
-        source: What it comes from, as `inspect` prints it.
-        platforms: What the model was exported for, such as CPU and CUDA; empty if that is left open.
+        source: The origin of the compiled part, as `inspect` prints it.
+        platforms: The platforms that the model was exported for, such as `CPU` and `CUDA`; empty if the model does
+            not restrict them.
     """
 
     source: str
     platforms: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Who compiles it, and what it comes from."""
+        """Returns the compiler and the origin, for `inspect`."""
         return f"by XLA ({self.source})"
 
 
 def find(reached: Iterable[tuple[str, Any]], functions: Mapping[str, Any]) -> Compiled | None:
-    """Finds what XLA compiles of a signature.
+    """Finds the part of a signature that XLA compiles.
 
     Args:
-        reached: The nodes that it runs, each with the function that it is in.
-        functions: The graph's functions, by name.
+        reached: The nodes that the signature runs, each as a pair: the name of its function, then its NodeDef proto.
+        functions: The FunctionDef protos of the graph, by name.
 
     Returns:
-        None if it compiles nothing.
+        A description of that part; None if XLA compiles nothing.
     """
     programs, compiles = [], False
     for scope, node in reached:
@@ -59,12 +61,12 @@ def find(reached: Iterable[tuple[str, Any]], functions: Mapping[str, Any]) -> Co
 
 
 def _must_compile(part: Any) -> bool:
-    # Asked for before it is looked up, which would add it to the graph that is then loaded.
+    # The test with `in` comes first, because reading a missing attribute would add it to the graph that is loaded.
     return MUST_COMPILE in part.attr and bool(part.attr[MUST_COMPILE].b)
 
 
 def _platforms(programs: Iterable[Any]) -> tuple[str, ...]:
-    """The platforms that all programs can run on, of those that name any."""
+    """Returns the platforms on which all programs can run. Programs that name no platform are ignored."""
     named = [
         {name.decode() for name in node.attr["platforms"].list.s}
         for node in programs
@@ -78,15 +80,15 @@ def _is_unchecked(node: Any) -> bool:
 
 
 def check_devices(folder: str, compiled: Compiled, devices: Collection[str]) -> None:
-    """Refuses a model that was exported for other devices than a session computes on.
+    """Refuses a model that was not exported for the device on which a session computes.
 
     Args:
-        folder: The SavedModel's, for the message.
-        compiled: What XLA compiles of the model.
-        devices: TensorFlow's kinds of devices of the session.
+        folder: The folder of the SavedModel, for the message.
+        compiled: The part of the model that XLA compiles.
+        devices: TensorFlow's types of the session's devices, such as `CPU` and `GPU`.
 
     Raises:
-        UsageError: It was.
+        UsageError: The model was not exported for this device.
     """
     here = CUDA if "GPU" in devices else CPU
     if compiled.platforms and here not in compiled.platforms:
@@ -98,15 +100,15 @@ def check_devices(folder: str, compiled: Compiled, devices: Collection[str]) -> 
 
 
 def check_accelerator(model: str, compiled: Compiled | None, accelerator: str | None) -> None:
-    """Refuses a model that cannot run on the GPU of workers.
+    """Refuses a model that cannot run on the GPU of the workers.
 
     Args:
-        model: Its path, for the message.
-        compiled: What XLA compiles of it.
-        accelerator: What `--accelerator` says.
+        model: The path of the model, for the message.
+        compiled: The part of the model that XLA compiles; None if there is none.
+        accelerator: The value of `--accelerator`, or None.
 
     Raises:
-        UsageError: It cannot.
+        UsageError: The workers have an NVIDIA GPU, and the model was not exported for CUDA.
     """
     is_gpu = accelerator is not None and accelerator.startswith("type:nvidia")
     if is_gpu and compiled and compiled.platforms and CUDA not in compiled.platforms:

@@ -1,7 +1,8 @@
-"""Ragged and sparse inputs: finds which tensors of a signature are parts of one, and makes these parts of rows.
+"""Finds the ragged and sparse inputs of a signature, and makes the tensors of their parts from rows.
 
-A SavedModel names the parts of an input x as x, x_1, x_2 and says nowhere in the signature that they belong together.
-What its function was traced with does, in the object graph, see `saved_object_graph.proto` and `struct.proto` in
+A SavedModel names the parts of an input x as x, x_1 and x_2. The signature does not say that they belong together. The
+object graph does, because it has the types with which the signature's function was traced. See
+`saved_object_graph.proto` and `struct.proto` in
 https://github.com/tensorflow/tensorflow/tree/v2.21.0/tensorflow/core/protobuf
 """
 
@@ -20,11 +21,11 @@ from transforms.mapping import ragged, sparse
 from transforms.model_safety.graph_walk import PLAIN_CALLS
 from transforms.saved_model.model import RAGGED, SPARSE
 
-COLLECTION = "keyjoin_composite_inputs"  # where a wrapped model's graph says which inputs are ragged or sparse
+COLLECTION = "keyjoin_composite_inputs"  # the collection of a wrapped model's graph that lists its composite inputs
 
 
 class Part(NamedTuple):
-    """A tensor that is a part of an input: its name in the graph, and TensorFlow's name of its dtype."""
+    """A tensor that is a part of a composite input: its name in the graph, and TensorFlow's name of its dtype."""
 
     tensor: str
     dtype: str
@@ -34,13 +35,13 @@ class Composite(NamedTuple):
     """A ragged or sparse input.
 
     Attributes:
-        name: What its author called it.
+        name: The name that the model's author gave it.
         kind: `ragged` or `sparse`.
-        dtype: Of its values.
-        sizes: All of its sizes, None for an open one.
-        parts: Ragged: values, then the splits of each ragged dimension, the outermost first. Sparse: indices, values,
-            dense shape.
-        inputs: What the signature calls the parts.
+        dtype: TensorFlow's name of the dtype of its values.
+        sizes: Its shape, with the batch dimension; None for an open size.
+        parts: The tensors of a ragged input are the values, then the row splits of each ragged dimension, the
+            outermost first. The tensors of a sparse input are the indices, the values and the dense shape.
+        inputs: The names of the parts in the signature.
     """
 
     name: str
@@ -51,10 +52,13 @@ class Composite(NamedTuple):
     inputs: tuple[str, ...]
 
     def tensors(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """The parts of rows.
+        """Makes the tensors of the parts from rows.
 
         Args:
-            rows: (rows, …), all of one shape.
+            rows: An array of rows, (rows, …), all of one shape; or records of `ragged.records` or `SparseRows`.
+
+        Returns:
+            The tensors, in the order of `parts`.
 
         >>> x = Composite("x", RAGGED, "float32", (None, None), (Part("", ""), Part("", "int64")), ())
         >>> [part.tolist() for part in x.tensors(np.array([[1, 2], [3, 4]]))]
@@ -70,22 +74,32 @@ class Composite(NamedTuple):
     def _sparse(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         if rows.dtype.names is not None:
             return sparse.tensors(rows)
-        if None in self.sizes[1:]:  # as tf.io.VarLenFeature: each value of a list is there
+        if None in self.sizes[1:]:  # as tf.io.VarLenFeature does: each value of a list has an entry, even if it is 0
             there = np.ones(rows.shape, np.bool_)
-        else:  # as tf.sparse.from_dense
+        else:  # as tf.sparse.from_dense does: zeros and empty strings have no entry
             there = np.asarray(rows != (b"" if self.dtype == STRING else 0), np.bool_)
         return [np.argwhere(there), rows[there], np.array(rows.shape, np.int64)]
 
 
 class WithComposites:
-    """Calls a signature, and makes the parts of its ragged and sparse inputs."""
+    """Makes the parts of a signature's ragged and sparse inputs, and calls it with them."""
 
     def __init__(self, call: Any, composites: Sequence[Composite | None]) -> None:
-        """Takes the call, and for each input what it is; None for a dense one."""
+        """Wraps a call.
+
+        Args:
+            call: Takes the arrays of all parts and dense inputs, and returns the arrays of the outputs.
+            composites: The composite of each input that rows feed, in order; None for a dense input.
+        """
         self._call, self._composites = call, composites
 
     def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
-        """Calls it; constants follow the arrays of rows."""
+        """Calls the signature.
+
+        Args:
+            arrays: The arrays of the inputs that rows feed, then those of constants.
+            outputs: The names of the outputs to compute; None for all.
+        """
         fed: list[npt.NDArray[Any]] = []
         for composite, array in zip(self._composites, arrays, strict=False):
             fed += [array] if composite is None else composite.tensors(array)
@@ -94,7 +108,7 @@ class WithComposites:
 
 
 class _Spec(NamedTuple):
-    """What a function was traced with in one place: an input of so many tensors."""
+    """The type with which a function was traced for one input, and the number of the input's tensors."""
 
     kind: str
     shape: Any
@@ -103,14 +117,14 @@ class _Spec(NamedTuple):
 
 
 def find(graph: Any, signature: str) -> list[Composite]:
-    """The ragged and sparse inputs of a signature.
+    """Finds the ragged and sparse inputs of a signature.
 
     Args:
-        graph: The `MetaGraphDef`.
-        signature: Name of the signature.
+        graph: The MetaGraphDef proto.
+        signature: The name of the signature.
 
     Raises:
-        UsageError: One of them is of a kind, a dtype or a rank that rows cannot feed.
+        UsageError: An input has a kind, a dtype or a shape that rows cannot feed.
     """
     inputs = graph.signature_def[signature].inputs
     encoded = {name: info for name, info in inputs.items() if info.WhichOneof("encoding") != "name"}
@@ -119,27 +133,27 @@ def find(graph: Any, signature: str) -> list[Composite]:
 
 
 def keep(graph: Any) -> None:
-    """Writes into a graph which inputs of its signatures are ragged or sparse, for a copy without the functions.
+    """Records in a graph which inputs of its signatures are ragged or sparse.
 
-    The signatures stay as they are, so that who feeds the parts online goes on doing so. TensorFlow's loaders ignore a
-    collection that they do not know.
+    A copy of a model needs this if it lacks the functions of the object graph. The signatures stay unchanged, so that
+    online clients can continue to feed the parts. TensorFlow's loaders ignore collections that they do not know.
 
     Args:
-        graph: The `MetaGraphDef`, changed in place.
+        graph: The MetaGraphDef proto, changed in place.
     """
     kept: dict[str, list[Composite]] = {}
     for signature in graph.signature_def:
-        with contextlib.suppress(UsageError):  # rows cannot feed that signature of the original either
+        with contextlib.suppress(UsageError):  # rows cannot feed this signature of the original model either
             kept[signature] = [one for one in find(graph, signature) if len(one.inputs) > 1]
     if any(kept.values()):
         graph.collection_def[COLLECTION].bytes_list.value[:] = [msgspec.json.encode(kept)]
 
 
 def _kept(graph: Any, signature: str) -> list[Composite]:
-    """What `keep` wrote of a signature.
+    """Reads the composites of a signature that `keep` recorded.
 
     Raises:
-        UsageError: It is damaged.
+        UsageError: The record is damaged.
     """
     try:
         texts = graph.collection_def[COLLECTION].bytes_list.value if COLLECTION in graph.collection_def else ()
@@ -150,7 +164,7 @@ def _kept(graph: Any, signature: str) -> list[Composite]:
 
 
 def _encoded(name: str, info: Any) -> Composite:
-    """An input whose parts the signature names itself, as those of TensorFlow 1 do."""
+    """Reads an input whose parts the signature names, as signatures of TensorFlow 1 do."""
     if info.WhichOneof("encoding") == "coo_sparse":
         coo = info.coo_sparse
         tensors = ((coo.indices_tensor_name, "int64"), (coo.values_tensor_name, _dtype(info.dtype)))
@@ -172,10 +186,18 @@ def _dtype(number: int) -> str:
 
 
 def _checked(name: str, kind: str, number: int, shape: Any, parts: Sequence[Part], names: Sequence[str]) -> Composite:
-    """The input, if rows can feed it.
+    """Makes a composite, if rows can feed it.
+
+    Args:
+        name: The name of the input.
+        kind: `ragged`, `sparse`, or the class of another type spec.
+        number: TensorFlow's number of the dtype; 0 if unknown.
+        shape: The TensorShapeProto, or None.
+        parts: The tensors of the input.
+        names: The names of the parts in the signature.
 
     Raises:
-        UsageError: They cannot.
+        UsageError: Rows cannot feed it.
     """
     dtype, rank = _dtype(number), len(shape.dim) if shape is not None and not shape.unknown_rank else 0
     why = ""
@@ -197,7 +219,10 @@ def _checked(name: str, kind: str, number: int, shape: Any, parts: Sequence[Part
 
 
 def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
-    """The inputs of several tensors, by what the function of a signature was traced with, each with its tensors."""
+    """Yields the type and the signature's input names of each composite input.
+
+    The types are those with which the signature's function was traced.
+    """
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     by_tensor = {info.name.partition(":")[0]: name for name, info in graph.signature_def[signature].inputs.items()}
     traced = graph.object_graph_def.concrete_functions
@@ -205,11 +230,11 @@ def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
         wrapper = functions.get(outer.attr["f"].func.name) if outer.op in PLAIN_CALLS else None
         if wrapper is None:
             continue
-        # The signature's function hands its own arguments on, in the order of the function that it was made of.
+        # The signature's function passes its arguments on to the traced function, in the order that this one takes.
         given = [by_tensor.get(name.partition(":")[0]) for name in outer.input]
         arguments = [argument.name for argument in wrapper.signature.input_arg]
         own = dict(zip(arguments, given, strict=False))
-        if not any(given):  # it is another signature's
+        if not any(given):  # the call belongs to another signature
             continue
         for inner in wrapper.node_def:
             if inner.op in PLAIN_CALLS and inner.attr["f"].func.name in traced:
@@ -229,7 +254,7 @@ def _grouped(specs: Sequence[_Spec], names: Sequence[str | None]) -> Iterator[tu
 
 
 def _specs(value: Any) -> Iterator[_Spec]:
-    """The tensors and type specs of a structured value, in the order in which a function takes them."""
+    """Yields the tensors and type specs of a structured value, in the order in which a function takes them."""
     kind = value.WhichOneof("kind")
     if kind in ("list_value", "tuple_value"):
         for one in getattr(value, kind).values:
@@ -248,7 +273,7 @@ def _specs(value: Any) -> Iterator[_Spec]:
 
 
 def _spec(proto: Any) -> _Spec:
-    """A `TypeSpecProto`; the kind is its class where that is neither ragged nor sparse."""
+    """Reads a TypeSpecProto. If it is neither ragged nor sparse, the kind is the name of its class."""
     name = proto.type_spec_class_name
     kind = {"RaggedTensorSpec": RAGGED, "SparseTensorSpec": SPARSE}.get(name, name)
     state = proto.type_state.tuple_value.values

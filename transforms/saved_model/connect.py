@@ -1,11 +1,14 @@
 """Connects the variables and tables that a SavedModel's signatures read to those that get a value when it is loaded.
 
-`tf.saved_model.save` writes each variable of a Keras 3 model twice into the graph: the checkpoint restores one, the
-signatures read the other. The SavedModel's object graph says which of its objects a function captures, and the
-checkpoint says which of its tensors are the object's. Handles of the same object then get the same name, so that they
-refer to the same variable.
-https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/saved_object_graph.proto
-https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/trackable_object_graph.proto
+`tf.saved_model.save` writes each variable of a Keras 3 model twice into the graph. The checkpoint restores one, and the
+signatures read the other. Two graphs show that both are the same object:
+
+- The object graph of the SavedModel says which objects a function captures:
+  https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/saved_object_graph.proto
+- The object graph of the checkpoint says which of its tensors belong to an object:
+  https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/trackable_object_graph.proto
+
+This module gives all handles of an object the same name, so that they refer to the same variable.
 """
 
 import collections
@@ -20,7 +23,7 @@ from transforms.model_safety.model_ops import loading_parts, signature_part
 from transforms.model_safety.model_state import changes
 from transforms.saved_model.resources import Given, called, maker, not_given, origin, readers, resource
 
-OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the checkpoint's tensor with its own object graph
+OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # the tensor of a checkpoint that holds the checkpoint's object graph
 _TYPES = ("dtype", "shape", "key_dtype", "value_dtype", "value_shape")
 _REMEDY = "save the model again where it was made"
 _REMEDIES = {
@@ -28,28 +31,28 @@ _REMEDIES = {
     "HashTableV2": f"{_REMEDY}, in TensorFlow 1 with main_op=tf.compat.v1.tables_initializer()",
 }
 _COPY_REMEDY = "copy the whole folder of the model, or save the model again"
-_VALUES = ("Identity", "Cast")  # between what is read from the checkpoint and what it is restored into
+_VALUES = ("Identity", "Cast")  # ops that may stand between reading a checkpoint's tensor and assigning it
 
 
 def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[Any]) -> dict[str, str]:
-    """Makes sure that what a signature reads has a value once the model is loaded.
+    """Ensures that the variables and tables that a signature reads have values once the model is loaded.
 
     Args:
-        walk: The graph, as it will be loaded; handles in it are connected where that is needed.
-        folder: The SavedModel's, with its checkpoint.
-        signature: Its name.
-        reached: The nodes that the signature runs, those of functions among them.
+        walk: The graph that will be loaded. Its handles are connected in place, if that is needed.
+        folder: The folder of the SavedModel, with its checkpoint.
+        signature: The name of the signature.
+        reached: The NodeDef protos that the signature runs, including those in functions.
 
     Returns:
-        Output that cannot be computed -> why.
+        Output that cannot be computed -> reason.
 
     Raises:
-        UsageError: No output can be computed.
+        UsageError: No output can be computed, or the checkpoint is damaged.
     """
     if not not_given(walk, folder, reached):
         return {}
     connect(walk, folder)
-    # The signature may give a value, and then read it.
+    # The signature itself may assign a value before it reads it.
     given = Given(walk).of([signature_part(walk.meta_graph, signature)])
     missing = {made for made in not_given(walk, folder, reached) - given if made.starts_empty}
     if not missing:
@@ -67,13 +70,16 @@ def ensure_values(walk: Walk, folder: str, signature: str, reached: Collection[A
 
 
 def connect(walk: Walk, folder: str) -> None:
-    """Gives each handle without a value the name of the handle of the same object that gets one, in place.
+    """Renames each handle without a value to the handle of the same object that gets a value on loading.
 
-    A handle for which the SavedModel does not say that stays as it is.
+    A handle stays unchanged if the SavedModel does not say which handles belong to the same object.
 
     Args:
-        walk: The graph, as it will be loaded.
-        folder: The SavedModel's, with its checkpoint.
+        walk: The graph that will be loaded, changed in place.
+        folder: The folder of the SavedModel, with its checkpoint.
+
+    Raises:
+        UsageError: The checkpoint is damaged.
     """
     objects = walk.meta_graph.object_graph_def
     loading = loading_parts(walk.meta_graph, folder)
@@ -92,17 +98,17 @@ def connect(walk: Walk, folder: str) -> None:
 
 
 def _share(node: Any, source: Any) -> None:
-    """Has a handle refer to what another one of the same kind refers to."""
+    """Makes a handle refer to the same variable or table as another handle, if both have the same type."""
     made = resource(source)
     same = all(node.attr.get(key) == source.attr.get(key) for key in _TYPES)
     if made is not None and made.op == node.op and same:
-        for handle in (node, source):  # a table without a shared name may be its own op's alone
+        for handle in (node, source):  # both, because a table without a shared name may be private to its op
             handle.attr["shared_name"].s = made.name.encode(errors="surrogateescape")
             handle.attr["container"].s = made.container.encode(errors="surrogateescape")
 
 
 def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:
-    """Object -> the nodes that make handles of it, as the calls of functions that capture it say."""
+    """Maps each object to the nodes that make handles of it. Calls of functions that capture it show these nodes."""
     found: dict[int, list[str]] = collections.defaultdict(list)
     nodes = walk.nodes("")
     for node in nodes.values():
@@ -112,7 +118,7 @@ def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:
             if name not in objects.concrete_functions:
                 continue
             inputs, captured = inputs_of(node), objects.concrete_functions[name].bound_inputs
-            arguments = len(inputs) - len(captured)  # its own, which come before what it captures
+            arguments = len(inputs) - len(captured)  # the function's own arguments come before the captured handles
             if len(inputs) == len(walk.functions[name].signature.input_arg) and arguments >= 0:
                 for at, handle in zip(captured, inputs[arguments:], strict=True):
                     found[at].append(maker(nodes, handle))
@@ -120,7 +126,7 @@ def _objects(walk: Walk, objects: Any) -> dict[int, list[str]]:
 
 
 def _restored(walk: Walk, loading: Collection[Part]) -> dict[frozenset[str], list[str]]:
-    """The checkpoint's tensors -> the nodes that make handles of what they are restored into."""
+    """Maps tensors of the checkpoint to the nodes that make the handles into which they are restored."""
     found: dict[frozenset[str], list[str]] = collections.defaultdict(list)
     nodes = walk.nodes("")
     for part in loading:
@@ -133,7 +139,7 @@ def _restored(walk: Walk, loading: Collection[Part]) -> dict[frozenset[str], lis
 
 
 def _restored_arguments(walk: Walk, name: str) -> Mapping[int, set[str]]:
-    """Position of a function's argument -> the checkpoint's tensors that the function restores into it."""
+    """Maps the position of a function's argument to the checkpoint's tensors that the function restores into it."""
     function, nodes = walk.functions[name], walk.nodes(name)
     arguments = {argument.name: at for at, argument in enumerate(function.signature.input_arg)}
     found: dict[int, set[str]] = collections.defaultdict(set)
@@ -149,7 +155,7 @@ def _restored_arguments(walk: Walk, name: str) -> Mapping[int, set[str]]:
 
 
 def _key(nodes: Mapping[str, Any], tensor: str) -> str | None:
-    """The checkpoint's tensor that a tensor in a function is read from, if it is."""
+    """Returns the checkpoint's tensor from which a tensor in a function is read; None if it is not read from one."""
     read = origin(nodes, tensor, _VALUES)
     node = nodes.get(bare(read))
     if node is None or node.op != "RestoreV2" or len(node.input) <= 1:
@@ -162,9 +168,9 @@ def _key(nodes: Mapping[str, Any], tensor: str) -> str | None:
 
 
 def _checkpoint_keys(objects: Any, folder: str) -> dict[int, frozenset[str]]:
-    """Object -> the checkpoint's tensors that are its values.
+    """Maps each object to the checkpoint's tensors that hold its values.
 
-    The checkpoint has an object graph of its own, in which the children of an object have the same names.
+    The checkpoint has an object graph of its own. In both graphs the children of an object have the same names.
     """
     kept = _checkpoint_objects(folder)
     found: dict[int, frozenset[str]] = {}
@@ -186,7 +192,7 @@ def _checkpoint(folder: str) -> str:
 
 
 def _checkpoint_objects(folder: str) -> Any:
-    """The nodes of the checkpoint's object graph; none if it has no such graph.
+    """Reads the nodes of the checkpoint's object graph; there are none if there is no checkpoint or no such graph.
 
     Raises:
         UsageError: The checkpoint is damaged.
