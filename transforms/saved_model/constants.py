@@ -1,4 +1,4 @@
-"""Inputs that have one value for all rows: reads what `--constant` gives them, and refuses those that lack a value."""
+"""Reads the values of `--constant`, for inputs that have one value for all rows, and refuses inputs without a value."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from transforms.errors import UsageError
 
 FLAG = "--constant"
 NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")
-# A value is the text that follows `NAME=`; None leaves the input to its default.
+# A value is the text after `NAME=`. With None, the input takes its default.
 Values = Mapping[str, str | None]
 
 
@@ -23,12 +23,12 @@ class Constant(NamedTuple):
     """An input that no row feeds.
 
     Attributes:
-        name: In the signature.
-        dtype: TensorFlow's name of it.
-        sizes: All of its sizes, None for an open one; None for an unknown rank.
-        tensor: Name in the graph.
-        has_default: Whether the graph has a value for it.
-        value: What it is fed, as text; None if it is not fed.
+        name: The input's name in the signature.
+        dtype: TensorFlow's name of its dtype.
+        sizes: Its whole shape; None for an open size. None instead of a shape is an unknown rank.
+        tensor: The tensor's name in the graph.
+        has_default: Whether the graph has a default for it.
+        value: The value that it is fed, as text; None if it is not fed.
     """
 
     name: str
@@ -40,62 +40,76 @@ class Constant(NamedTuple):
 
     @property
     def is_lacking(self) -> bool:
-        """Whether it has neither a value nor a default."""
+        """Whether the input has neither a value nor a default."""
         return self.value is None and not self.has_default
 
     @property
     def source(self) -> str:
-        """Where its value comes from, for people."""
+        """Says where its value comes from, for reports."""
         return "its default in the model" if self.value is None else f"{FLAG} {self.name}={self.value}"
 
     def __str__(self) -> str:
-        """Its dtype and sizes: `float32 [13]`."""
+        """Returns its dtype and shape, such as `float32 [13]`."""
         if self.sizes is None:
             return f"{self.dtype} of any shape"
         return f"{self.dtype} [{', '.join('?' if size is None else str(size) for size in self.sizes)}]"
 
 
 class Fed(NamedTuple):
-    """The value of a constant.
+    """The value of a constant, ready to be fed.
 
     Attributes:
-        value: The whole tensor, or what each row of it is.
-        is_repeated: Whether it is the latter.
+        value: The whole tensor, or the value of one row of the tensor.
+        is_repeated: Whether `value` is the value of one row, which is repeated for each row of a call.
     """
 
     value: npt.NDArray[Any]
     is_repeated: bool
 
     def array(self, rows: int) -> npt.NDArray[Any]:
-        """The tensor for a call of so many rows."""
+        """Returns the tensor for a call.
+
+        Args:
+            rows: The number of rows of the call.
+        """
         return np.repeat(self.value[None], rows, axis=0) if self.is_repeated else self.value
 
 
 class WithConstants:
-    """Calls a signature, and feeds it constants after the arrays of rows."""
+    """Calls a signature with the arrays of rows, followed by the constants."""
 
     def __init__(self, call: Any, fed: Sequence[Fed]) -> None:
-        """Takes the call and the constants, in its order."""
+        """Wraps a call.
+
+        Args:
+            call: Takes the arrays of rows, then those of the constants, and returns the arrays of the outputs.
+            fed: The constants, in the order in which the call takes them.
+        """
         self._call, self._fed = call, fed
 
     def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
-        """Calls it."""
+        """Calls the signature.
+
+        Args:
+            arrays: The arrays of the inputs that rows feed, (batch, …) each.
+            outputs: The names of the outputs to compute; None for all.
+        """
         constants = (one.array(len(arrays[0])) for one in self._fed)
         answer: Sequence[npt.NDArray[Any]] = self._call(*arrays, *constants, outputs=outputs)
         return answer
 
 
 def fed(constant: Constant) -> Fed:
-    """What a constant is fed.
+    """Parses the value of a constant.
 
-    A value with as many dimensions as the input is the whole tensor. One with a dimension less is what each row of
-    the tensor is.
+    A value with as many dimensions as the input is the whole tensor. A value with one dimension less is one row of the
+    tensor, and is repeated.
 
     Args:
-        constant: One that has a value.
+        constant: A constant with a value.
 
     Raises:
-        UsageError: The value is not of its dtype or shape.
+        UsageError: The value does not have the dtype or shape of the input.
     """
     try:
         array = parse(constant.value or "", constant.dtype, constant.sizes)
@@ -108,15 +122,18 @@ def fed(constant: Constant) -> Fed:
 
 
 def parse(text: str, dtype: str, sizes: Sequence[int | None] | None) -> npt.NDArray[Any]:
-    """The value that a text spells: a JSON value, or for strings the text itself.
+    """Parses a value from a text: a JSON value, or for strings the text itself.
 
     Args:
-        text: The text: `1.5`, `true`, `[1, 2, 3]`.
-        dtype: TensorFlow's name of the dtype, which must hold the value exactly, but for the digits of floats.
-        sizes: Those of the tensor, which the value may have without the first; None for any.
+        text: The text, such as `1.5`, `true` or `[1, 2, 3]`.
+        dtype: TensorFlow's name of the dtype. It must hold the value exactly, except that floats are rounded.
+        sizes: The shape of the tensor. The value may lack the first dimension. None allows any shape.
+
+    Returns:
+        An array of the dtype; strings are `object` arrays of bytes.
 
     Raises:
-        ValueError: It spells no such value; the message says why.
+        ValueError: The text is not such a value. The message says why.
 
     >>> parse("1.5", "float32", []).item(), parse("[1, 2]", "int64", [2]).tolist(), parse("a", "string", []).item()
     (1.5, [1, 2], b'a')
@@ -160,12 +177,16 @@ def _leaves(value: Any) -> Iterable[Any]:
 
 
 def agree(shape: Sequence[int], sizes: Sequence[int | None]) -> bool:
-    """Whether a shape has these sizes, of which None is any."""
+    """Whether a shape has the given sizes, where None allows any size."""
     return len(shape) == len(sizes) and all(size in (None, found) for found, size in zip(shape, sizes, strict=True))
 
 
 def _leaf(value: Any, dtype: str) -> Any:
-    """A value of the dtype."""
+    """Converts a JSON value to a value of the dtype.
+
+    Raises:
+        ValueError: The dtype does not hold the value.
+    """
     if dtype == STRING:
         kind, made = isinstance(value, str), value
     elif dtype == "bool":
@@ -183,7 +204,7 @@ def _leaf(value: Any, dtype: str) -> Any:
 
 def _integer(value: Decimal | float, dtype: str) -> int:
     bounds = np.iinfo(dtype)
-    # The exponent first: the digits of 1e1000000000 are not to be written out.
+    # The exponent is checked first, because int() would write out all digits of a number such as 1e1000000000.
     if isinstance(value, float) or value.adjusted() > len(str(bounds.max)) or value != value.to_integral_value():
         raise ValueError(f"{value} is no {dtype}")
     if not bounds.min <= int(value) <= bounds.max:
@@ -210,11 +231,15 @@ def _example(constant: Constant) -> str:
 
 
 def defaults(inputs: Mapping[str, Any], fields: Collection[str | None]) -> tuple[tuple[str, None], ...]:
-    """The inputs that are left to the default that the graph has: no field feeds them, and other inputs are fed.
+    """Finds the inputs that take the default of the graph, because no field feeds them.
 
     Args:
-        inputs: Input of rows -> its `transforms.saved_model.model.Tensor`.
-        fields: What feeds inputs by their names: the rows' fields, and the inputs that are mapped.
+        inputs: Input that rows can feed -> its `transforms.saved_model.model.Tensor`.
+        fields: Names of the rows' fields, and of the inputs that are mapped.
+
+    Returns:
+        Pairs of input and None, as in `Values`. There are none if all inputs would take their default, because then
+        no input would be left for the rows.
     """
     found = [name for name, tensor in inputs.items() if tensor.has_default and name not in fields]
     return tuple((name, None) for name in found) if len(found) < len(inputs) else ()
@@ -227,16 +252,16 @@ def check(
     *,
     in_python: bool = False,
 ) -> None:
-    """Refuses a model with an input that is one value for all rows, and has none.
+    """Refuses a model if an input that has one value for all rows lacks this value.
 
     Args:
-        constants: What no row feeds.
-        fields: Names of the rows' fields, and of the inputs that are mapped: they cannot feed such an input.
-        row: A row, whose values are suggested if it is an object; or None.
-        in_python: Whether values are given to `KeyedPredict`, and not as flags.
+        constants: The inputs that no row feeds.
+        fields: Names of the rows' fields, and of the inputs that are mapped. They cannot feed such an input.
+        row: A sampled row, or None. If it is an object, the message suggests its values.
+        in_python: Whether the user gives values to `KeyedPredict` in Python, and not as flags.
 
     Raises:
-        UsageError: There is such an input. All of them are named.
+        UsageError: Some inputs lack a value. The message names all of them.
     """
     lacking = [c for c in constants if c.is_lacking or (c.value is None and c.name in fields)]
     if not lacking:
@@ -253,7 +278,7 @@ def check(
 
 
 def _suggested(constant: Constant, row: Any) -> str:
-    """The value in a row, where it fits."""
+    """Returns the row's value for a constant as text, if it fits; otherwise the placeholder `VALUE`."""
     if isinstance(row, dict) and constant.name in row:
         value = row[constant.name]
         text = value if isinstance(value, str) else json.dumps(value, default=str)

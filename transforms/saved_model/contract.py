@@ -1,7 +1,7 @@
-"""Finds out what a signature takes and gives by calling it.
+"""Finds the contract of a signature by calling it: which input takes the key, and which outputs are written.
 
-An input takes the key only if it comes back, whatever the data is, and no prediction changes with it. An output is
-written only if it has one value a row.
+An input takes the key only if an output returns it for any data, and no prediction changes with it. An output is
+written only if it has one value for each row.
 """
 
 import contextlib
@@ -31,22 +31,27 @@ def find_contract(
     wanted: Collection[str] = (),
     alone: bool = False,
 ) -> Contract:
-    """Finds out what takes the key, and where it comes back, by calling the model with several vectors of keys.
+    """Finds the input that takes the key, and the outputs that return it.
 
-    An output, or the last column of one, that holds different vectors of keys, with whatever data, is an echo. An
-    input called `key` that does not come back, or that a prediction depends on, is data.
+    keyjoin calls the model with several vectors of keys. An output, or its last column, is an echo if it returns each
+    of these vectors for any data. An input called `key` is data if no output returns it, or if a prediction depends
+    on it.
 
     Args:
         model: The model.
-        signature: Its signature.
+        signature: The name of its signature.
         key_name: The input that takes the key, if it is not called `key`.
-        example: Gives some real rows for the data inputs of a contract, or None.
-        own_keys: Gives the rows' own values of the field that is called as the key input, or None.
-        wanted: The outputs that are written; none if all are.
+        example: Takes a contract, and returns arrays of some sampled rows for its data inputs, or None.
+        own_keys: Takes the key input, and returns the rows' own values of the field of that name, or None.
+        wanted: The names of the outputs to write; empty for all.
         alone: Whether each call of the run has one row.
 
+    Returns:
+        The contract.
+
     Raises:
-        UsageError: The named input is data, an output is not one value a row, or the model gives no prediction.
+        UsageError: The named input is data, the signature fixes the batch of a model with a key, an output does not
+            have one value for each row, or the model gives no prediction.
     """
     alone = alone or model.rows == 1
     key = key_input(model, key_name)
@@ -55,7 +60,7 @@ def find_contract(
     if key is not None and data:
         rows = example(Contract(signature, data, ()))
         whole = None
-        with contextlib.suppress(UsageError):  # the rows have no such field, or one of another kind
+        with contextlib.suppress(UsageError):  # the rows have no field of the key's name, or it does not fit the input
             whole = example(Contract(signature, tuple(model.inputs.values()), ()))
         asked = Asked(model, key, 1 if alone else ROWS, wanted)
         found = find_key(asked, data, rows, own_keys(key), whole)
@@ -70,7 +75,7 @@ def find_contract(
     contract = contract._replace(constant_rows=constant_rows)
     contract = contract._replace(rows=model.rows, most=min(contract.most, model.rows or contract.most))
     contract = contract._replace(outputs=_needed(model, contract, wanted or found.predictions, alone=alone))
-    is_fed = bool(data) or key_name is None  # the only input of a model may be called key, and is data then
+    is_fed = bool(data) or key_name is None  # if the model's only input happens to be called `key`, it is data
     if not contract.predictions or not is_fed:
         raise UsageError(f"signature {signature} has no {'predictions' if is_fed else 'data inputs'} besides its key")
     _check_outputs(model, contract, example(contract), alone=alone)
@@ -78,10 +83,12 @@ def find_contract(
 
 
 def _check_rows(model: Model) -> None:
-    """Refuses a model with a key whose batch is fixed to several rows: copies of a row would have its key.
+    """Refuses a model that takes a key and has a batch fixed to several rows.
+
+    keyjoin would have to fill up the batch with copies of a row, which would have the same key.
 
     Raises:
-        UsageError: It is such a model.
+        UsageError: The signature fixes the batch to several rows.
     """
     if model.rows not in (None, 1):
         raise UsageError(
@@ -91,11 +98,14 @@ def _check_rows(model: Model) -> None:
 
 
 def unfit(model: Model, *, alone: bool = False) -> dict[str, str]:
-    """Output that is not one value a row by the signature -> why.
+    """Finds the outputs that, by the signature, do not have one value for each row.
 
     Args:
         model: The model.
         alone: Whether each call of the run has one row.
+
+    Returns:
+        Output -> reason.
     """
     fixed = {
         name: f"has {tensor.fixed_rows} values for any number of rows"
@@ -106,10 +116,10 @@ def unfit(model: Model, *, alone: bool = False) -> dict[str, str]:
 
 
 def _needed(model: Model, contract: Contract, wanted: Collection[str], *, alone: bool) -> tuple[Tensor, ...]:
-    """The outputs that are written, and the echoes.
+    """Returns the outputs that the run computes: those that it writes, and the echoes.
 
     Raises:
-        UsageError: No row can hold one of them.
+        UsageError: An output does not have one value for each row.
     """
     echoes, bad = dict(contract.echoes), unfit(model, alone=alone)
     if not any(echoes.get(name, True) for name in wanted):
@@ -131,13 +141,19 @@ def _not_per_row(
 
 
 def _check_outputs(model: Model, contract: Contract, rows: Arrays | None, *, alone: bool) -> None:
-    """Calls the model with two numbers of copies of a row: each output has to follow them.
+    """Checks that each output has one value for each row, by calling the model with two batch sizes.
 
-    Copies, since a model may drop some rows and not others. Where it raises or drops them, or where an output does
-    not follow, other rows are tried, and made-up ones.
+    A batch holds copies of one row, because a model may drop some rows and keep others. The check passes with the
+    first row whose outputs all have the right number of values. It tries the sampled rows first, then made-up rows.
+
+    Args:
+        model: The model.
+        contract: The contract, with the outputs to check.
+        rows: Data input -> sampled rows, (rows, …), or None.
+        alone: Whether each call of the run has one row. If so, the only batch size is 1.
 
     Raises:
-        UsageError: An output followed for none of them.
+        UsageError: An output has a wrong number of values, and no row passes.
     """
     called = model.only([tensor.name for tensor in contract.outputs])
     counts = [1] if alone else _odd_sizes(model, contract)
@@ -155,14 +171,20 @@ def _check_outputs(model: Model, contract: Contract, rows: Arrays | None, *, alo
 
 
 def _odd_sizes(model: Model, contract: Contract) -> list[int]:
-    """Two odd numbers of rows that are no fixed size of the signature."""
+    """Returns two odd batch sizes that differ from every fixed size of the signature."""
     tensors = (*model.inputs.values(), *contract.outputs)
     fixed = {size for tensor in tensors for size in (tensor.fixed_rows, *(tensor.shape or ()))}
     return list(itertools.islice((size for size in itertools.count(3, 2) if size not in fixed), 2))
 
 
 def _follow(called: Model, contract: Contract, arrays: Arrays, count: int) -> bool:
-    """Whether the outputs have one value for each of so many rows; False also where the model drops the rows.
+    """Whether each output has one value for each row of a batch. False if the model drops the rows.
+
+    Args:
+        called: The model, which computes the outputs of the contract.
+        contract: The contract.
+        arrays: Data input -> the row to copy, (1, …).
+        count: The batch size.
 
     Raises:
         ModelError: The model raises.

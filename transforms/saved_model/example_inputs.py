@@ -1,4 +1,7 @@
-"""Finds the inputs of a signature that hold serialized tf.Examples: what they hold reaches an op that parses them."""
+"""Finds the inputs of a signature that hold serialized tf.Examples.
+
+The value of such an input reaches an op that parses Examples.
+"""
 
 import collections
 import functools
@@ -10,7 +13,7 @@ from transforms.model_safety.graph_walk import Walk, bare
 from transforms.model_safety.op_kinds import RESOURCE, STRING
 from transforms.saved_model.resources import called
 
-# Their first input is the serialized Examples:
+# The ops that parse Examples. Their first input is the serialized Examples, see
 # https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/ops/parsing_ops.cc
 PARSING = (
     "ParseExample",
@@ -20,17 +23,18 @@ PARSING = (
     "ParseSequenceExampleV2",
     "ParseSingleSequenceExample",
 )
-# An unknown type, text, and DT_RESOURCE and DT_VARIANT, which refer to other tensors.
+# The numbers of dtypes that may hold or refer to text: 0 is unknown, 21 is DT_VARIANT. A resource or a variant refers
+# to other tensors.
 _TEXTS = (0, STRING, RESOURCE, 21)
-_Place = tuple[str, str]  # a function, or none for the graph itself, and a node or an argument in it
+_Place = tuple[str, str]  # the name of a function, empty for the graph itself; and a node or an argument in it
 
 
 def find(walk: Walk, inputs: Mapping[str, str]) -> set[str]:
-    """The inputs that hold serialized tf.Examples.
+    """Returns the inputs that hold serialized tf.Examples.
 
     Args:
-        walk: The graph, walked from its signature on.
-        inputs: Input of strings -> its tensor.
+        walk: The graph, after a walk that began at the signature.
+        inputs: Input of dtype string -> the name of its tensor.
     """
     flow = _Flow(walk)
     return {name for name, tensor in inputs.items() if flow.is_parsed(bare(tensor))}
@@ -44,7 +48,7 @@ class _Flow:
         self._takers = functools.cache(self._find_takers)
 
     def is_parsed(self, node: str) -> bool:
-        """Whether what a node of the graph gives reaches the first input of an op that parses Examples."""
+        """Whether the output of a node of the graph reaches the first input of an op that parses Examples."""
         pending: list[_Place] = [("", node)]
         seen = set(pending)
         for scope, name in pending:
@@ -57,7 +61,11 @@ class _Flow:
         return False
 
     def _next(self, scope: str, name: str) -> Iterator[_Place]:
-        """Where a tensor goes: to the ops that take it, into the functions that they call, and out of its own."""
+        """Yields the places that a tensor can reach in one step.
+
+        These are the ops that take it, the arguments of the functions that these ops call, and, if the tensor is a
+        result of its function, the nodes that call this function.
+        """
         for node, at in self._takers(scope).get(name, ()):
             if _may_give_text(node):
                 yield scope, node.name
@@ -65,13 +73,13 @@ class _Flow:
             for function in self._functions(scope, node):
                 arguments = [argument.name for argument in self._walk.functions[function].signature.input_arg]
                 before = known.get(function)
-                # Of other calls than those whose arguments are the inputs of the op, all arguments are taken.
+                # If the op's inputs do not map one by one to the arguments, the tensor may reach any argument.
                 yield from ((function, argument) for argument in arguments[_place(before, at)])
         if scope and name in map(bare, self._walk.functions[scope].ret.values()):
             yield from ((call.scope, call.node.name) for call in self._walk.calls[scope])
 
     def _functions(self, scope: str, node: Any) -> list[str]:
-        """The functions that a node names."""
+        """Returns the functions that a node names."""
         return self._named.get((scope, node.name), [])
 
     @functools.cached_property
@@ -84,7 +92,10 @@ class _Flow:
         return found
 
     def _find_takers(self, scope: str) -> dict[str, list[tuple[Any, int]]]:
-        """Node or argument of a function -> the nodes that take what it gives, and as which of their inputs."""
+        """Maps each node or argument of a function to the nodes that take its output, and the numbers of their inputs.
+
+        An empty scope is the graph itself.
+        """
         found: dict[str, list[tuple[Any, int]]] = collections.defaultdict(list)
         for node in self._walk.nodes(scope).values():
             for at, name in enumerate(node.input):
@@ -94,11 +105,11 @@ class _Flow:
 
 
 def _may_give_text(node: Any) -> bool:
-    """Whether some output of a node may be text, or refer to text; a shape or a length is none."""
+    """Whether an output of a node may be text, or refer to text. The shape or length of a text is not text."""
     definition = tensorflow.op_definition(node.op)
     if definition is None:  # a function
         return True
-    # A SavedModel leaves out attributes that have their default; and to look one up in place would add it.
+    # A SavedModel omits attributes that have their default. `get` is used because `node.attr[name]` would add them.
     values = {attribute.name: node.attr.get(attribute.name, attribute.default_value) for attribute in definition.attr}
     types: set[int] = set()
     for output in definition.output_arg:
@@ -108,7 +119,12 @@ def _may_give_text(node: Any) -> bool:
 
 
 def _place(before: int | None, at: int) -> slice:
-    """Which arguments of a function an input of a call is, of which some come before the arguments."""
+    """Returns which arguments of a function an input of a call may be.
+
+    Args:
+        before: How many inputs of the call come before the arguments; None if inputs do not map to arguments.
+        at: The number of the input.
+    """
     if before is None:
         return slice(None)
     return slice(at - before, at - before + 1) if at >= before else slice(0)
