@@ -1,1 +1,1 @@
-"""Maps the fields of rows to the inputs of the model, and reads the flags that do so."""
+"""Maps the fields of rows to the inputs of the model, and parses the flags of this mapping."""

@@ -44,14 +44,16 @@ def map_inputs(
     2. If no flag names fields, a row that is only `{"b64": …}` is the value of the model's only input, as in
        TensorFlow Serving.
     3. An input takes the field of its own name.
-    4. If the model has only one input, it takes the only field that fits.
+    4. If the bytes of a row may feed an input, see `RowTraits.raw_feeds`, they feed the model's only input or its only
+       input of serialized tf.Examples. This input has to be one string per row.
+    5. If the model has only one input, it takes the only field that fits.
 
     An open size of the signature stays open, because each row has its own size. If the signature gives an input no
     rank, the input takes the most frequent rank in the sample.
 
     Args:
         contract: The contract of the signature.
-        sample: Sampled rows. If there are none, each input is fed by the field of its own name.
+        sample: Sampled rows. If there are none, the field of an input's own name feeds it where rule 5 would apply.
         stacked: Scalar fields that are stacked into one input, a matrix. They may be inside objects.
         renamed: Input -> field. The field may be inside objects, see `transforms.mapping.row_paths`.
         traits: The traits of the rows' format.
@@ -184,7 +186,10 @@ def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> No
 
 
 def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -> str | None:
-    """Returns an error text if no sampled row has the field that feeds an input; None if a row has it."""
+    """Returns an error text if no sampled row has the field that feeds an input.
+
+    Returns None if a row has the field, if the field has a default, or if there are no sampled rows.
+    """
     if not sample or ".".join(path) in missing or any(row_paths.leads(row, path) for row in sample):
         return None
     names, field = _names(sample), ".".join(path)
@@ -266,7 +271,7 @@ def resolve(pairs: Mapping[str, str | Path], inputs: Sequence[str], fields: Coll
 
 
 def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
-    """Whether a whole row is the value of the only input: the row is `{"b64": …}`, the input one string per row."""
+    """Whether a whole row is the value of the only input: a row `{"b64": …}`, for an input of one string per row."""
     is_value = len(row) == 1 and isinstance(row.get(B64), str)
     return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
 
@@ -348,7 +353,7 @@ def _field_of(
 def _part_of(contract: Contract, tensor: Tensor) -> str:
     """Returns a remedy for an input that may be a part of a ragged or sparse input, such as `x_1` of `x`.
 
-    The SavedModel may not say that the input is such a part, so this can only be guessed from the name.
+    The SavedModel may not say that the input is such a part, so keyjoin guesses it from the name.
     """
     name, _, number = tensor.name.rpartition("_")
     if not number.isdecimal() or name not in [t.name for t in contract.inputs]:

@@ -107,7 +107,7 @@ def has_fraction(text: str) -> bool:
 
 
 def _exponent(text: str) -> int:
-    # An exponent of this many digits is far larger than the count of digits of any number, so the rest can be cut.
+    # No number has as many digits as an exponent of this length says, so the rest of the exponent can be cut.
     digits = text.lstrip("+-").lstrip("0")[:MOST_DIGITS] or "0"
     return -int(digits) if text.startswith("-") else int(digits)
 

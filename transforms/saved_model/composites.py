@@ -230,7 +230,7 @@ def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
         wrapper = functions.get(outer.attr["f"].func.name) if outer.op in PLAIN_CALLS else None
         if wrapper is None:
             continue
-        # The signature's function passes its arguments on to the traced function, in the order that this one takes.
+        # The signature's function passes its arguments to the traced function, in the order of the traced function.
         given = [by_tensor.get(name.partition(":")[0]) for name in outer.input]
         arguments = [argument.name for argument in wrapper.signature.input_arg]
         own = dict(zip(arguments, given, strict=False))

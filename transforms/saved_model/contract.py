@@ -50,8 +50,8 @@ def find_contract(
         The contract.
 
     Raises:
-        UsageError: The named input is data, the signature fixes the batch of a model with a key, an output does not
-            have one value for each row, or the model gives no prediction.
+        UsageError: The named input is data, or the signature fixes the batch of a model with a key. Also if an output
+            does not have one value for each row, or the model gives no prediction.
     """
     alone = alone or model.rows == 1
     key = key_input(model, key_name)

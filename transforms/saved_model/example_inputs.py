@@ -63,8 +63,8 @@ class _Flow:
     def _next(self, scope: str, name: str) -> Iterator[_Place]:
         """Yields the places that a tensor can reach in one step.
 
-        These are the ops that take it, the arguments of the functions that these ops call, and, if the tensor is a
-        result of its function, the nodes that call this function.
+        These are the ops that take it, and the arguments of the functions that these ops call. If the tensor is a
+        result of its function, they include the nodes that call this function.
         """
         for node, at in self._takers(scope).get(name, ()):
             if _may_give_text(node):
@@ -107,7 +107,7 @@ class _Flow:
 def _may_give_text(node: Any) -> bool:
     """Whether an output of a node may be text, or refer to text. The shape or length of a text is not text."""
     definition = tensorflow.op_definition(node.op)
-    if definition is None:  # a function
+    if definition is None:  # the node calls a function
         return True
     # A SavedModel omits attributes that have their default. `get` is used because `node.attr[name]` would add them.
     values = {attribute.name: node.attr.get(attribute.name, attribute.default_value) for attribute in definition.attr}
