@@ -1,4 +1,4 @@
-"""Gate: calls go side by side, or one has the model to itself."""
+"""Provides the lock of a model: calls run concurrently, or one call runs while no other does."""
 
 import contextlib
 import threading
@@ -6,20 +6,23 @@ from collections.abc import Iterator
 
 
 class Gate:
-    """Lets calls in, side by side or one alone, which is waited for. Thread-safe."""
+    """Lets calls of a model run concurrently, or one call while no other runs. Thread-safe.
+
+    A call that must run alone waits until all running calls have ended. New calls wait for it.
+    """
 
     def __init__(self) -> None:
-        """Begins with nobody inside."""
+        """Starts without a running call."""
         self._changed = threading.Condition()
         self._inside = 0
-        self._alone = 0  # those that are alone or wait for it
+        self._alone = 0  # calls that run alone, or wait to do so
 
     @contextlib.contextmanager
     def enter(self, *, alone: bool) -> Iterator[None]:
-        """Waits, is inside as long as the context, and leaves.
+        """Waits until the call may run; the call counts as running until the context ends.
 
         Args:
-            alone: Whether nobody else may be inside meanwhile.
+            alone: Whether no other call may run at the same time.
         """
         with self._changed:
             self._alone += alone

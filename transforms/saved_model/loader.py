@@ -1,9 +1,9 @@
 """Loads a signature of a SavedModel.
 
-Models are loaded as TensorFlow Serving loads them, as a graph in a session: that works for every
-SavedModel, also those of the Keras 2 years with their optimizer, which `tf.saved_model.load` refuses.
-TensorFlow is imported inside of functions, so that commands which need no model start at once, and module
-by module, so that the model process can do without the rest of it (`pipeline.compat.startup.import_session`).
+It loads a model as TensorFlow Serving does, as a graph in a session. This works for every SavedModel, also for
+models of Keras 2 that were saved with their optimizer, which `tf.saved_model.load` refuses.
+TensorFlow is imported inside functions, so that commands without a model start quickly. It is imported module by
+module, so that the model process does not import all of it (`pipeline.compat.startup.import_session`).
 """
 
 import contextlib
@@ -33,27 +33,28 @@ from transforms.saved_model.signature import read as read_signature
 from transforms.saved_model.weights import weights
 from transforms.threads import THREADS
 
-# What a call computes on. As many calls go on at a time as there are cores; on all, TensorFlow multiplies in smaller
-# blocks, which took a third more processor time, and last digits depended on the batch (benchmarks/NOTES.md).
+# Cores of a call. A run makes as many concurrent calls as there are cores. If each call used all cores, TensorFlow
+# would multiply in smaller blocks: this took a third more processor time, and the last digits of a prediction depended
+# on the batch (benchmarks/NOTES.md).
 ONE_CORE = 1
 ALL_CORES = 0
-GRAPH_ERROR = "Graph execution error:"  # begins what TensorFlow says of most errors, and goes without saying
-MESSAGE = 300  # characters of a model's error that are kept
-UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # as TensorFlow says it
+GRAPH_ERROR = "Graph execution error:"  # most messages of TensorFlow begin with this text, which adds no information
+MESSAGE = 300  # a longer error message of a model is cut to this many characters
+UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # in TensorFlow's message
 
 
 class Loading(NamedTuple):
-    """How a SavedModel is loaded.
+    """Options of loading a SavedModel.
 
     Attributes:
-        signature: Name of the signature.
-        policy: What happens to a model that does more than compute, see `model_ops.judge`.
-        cores: On how many a call may compute; the first model that a process loads decides for all.
-        libraries: Python modules that register the model's own ops, see `model_libraries.import_libraries`.
-        constants: (input, value) pairs: the value of an input that is the same for all rows, as text; None for one
-            that is left to its default.
-        tf32: Whether a GPU may round the factors of float32 products to 10 bits (TF32), which TensorFlow does by
-            default; for all models of the process.
+        signature: The name of the signature.
+        policy: What to do with a model that does more than compute, see `model_ops.judge`.
+        cores: The number of cores that a call may use. The first model that a process loads decides it for all models.
+        libraries: Python modules that register the model's own ops, see `libraries.import_libraries`.
+        constants: (input, value) pairs of inputs with one value for all rows. The value is a text, or None for an
+            input that keeps its default.
+        tf32: Whether a GPU may round the factors of float32 products to 10 bits (TF32), as TensorFlow does by
+            default. It applies to all models of the process.
     """
 
     signature: str = "serving_default"
@@ -64,7 +65,7 @@ class Loading(NamedTuple):
     tf32: bool = False
 
     def with_constants(self, more: Sequence[tuple[str, str | None]]) -> "Loading":
-        """The same, with more constants."""
+        """Returns the same options with more constants."""
         return self._replace(constants=(*self.constants, *more))
 
 
@@ -72,15 +73,16 @@ DEFAULT = Loading()
 
 
 def load(folder: str, loading: Loading = DEFAULT) -> Model:
-    """Loads a signature of a SavedModel, once it is known what its ops do.
+    """Checks what the ops of a SavedModel do, and then loads a signature.
 
     Args:
-        folder: The SavedModel's.
-        loading: How it is loaded.
+        folder: The folder of the SavedModel.
+        loading: How to load it.
 
     Raises:
-        UsageError: There is no SavedModel, no such signature, it does what it must not, a library is missing,
-            or it has inputs or outputs that rows cannot feed or hold.
+        UsageError: The folder is no SavedModel, it lacks the signature, or TensorFlow cannot load it. Also if its ops
+            are refused, it was exported for other devices, a library is missing, keyjoin cannot feed an input, or the
+            variables of all outputs have no value.
     """
     import_libraries(loading.libraries)
     signature = loading.signature
@@ -90,7 +92,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         loader = tensorflow.SavedModelLoader(folder)
         described = loader.get_meta_graph_def_from_tags(tags)
     _check_signature(described, folder, signature)
-    # The very graph that is loaded next, not the file again, which could be another one by then.
+    # Checks the graph in memory, which is loaded next. The file could have changed since it was read.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
     walk = Walk(described)
@@ -131,8 +133,8 @@ def _check_signature(described: Any, folder: str, signature: str) -> None:
 def _session(graph: Any, loading: Loading) -> Any:
     from tensorflow.core.protobuf.config_pb2 import ConfigProto
 
-    tensorflow.enable_tf32(loading.tf32)  # a setting of the process; kernels read it at each call
-    # Soft placement, as TensorFlow Serving has it: a model may name devices of the machine on which it was made.
+    tensorflow.enable_tf32(loading.tf32)  # a setting of the whole process; kernels read it at each call
+    # Soft placement, as in TensorFlow Serving: a model may name devices of the machine that exported it.
     config = ConfigProto(
         intra_op_parallelism_threads=loading.cores or THREADS,
         inter_op_parallelism_threads=THREADS,
@@ -150,7 +152,7 @@ def _parts(composite: Composite | None, tensor: Tensor) -> Sequence[Tensor | Par
 
 
 def _call(session: Any, read: Signature) -> Call:
-    """What calls a signature, see `Model.call`."""
+    """Makes the function that calls a signature, see `Model.call`."""
     given = [constant for constant in read.constants if constant.value is not None]
     parts = [part for name, one in read.inputs.items() for part in _parts(read.composites.get(name), one)]
     call: Call = _Session(session, [*parts, *given], read.outputs)
@@ -163,7 +165,7 @@ def _call(session: Any, read: Signature) -> Call:
 
 @contextlib.contextmanager
 def _loading(folder: str) -> Iterator[None]:
-    """Turns what TensorFlow raises for a model that it cannot load into one line."""
+    """Turns an error of TensorFlow while it loads a model into a `UsageError` of one line."""
     try:
         with quiet():
             yield
@@ -175,7 +177,10 @@ def _loading(folder: str) -> Iterator[None]:
 
 
 def _first_line(error: BaseException) -> str:
-    """What went wrong first, in one line: TensorFlow then tries other ways to restore, and fails in these, too."""
+    """Returns the first line of the first error.
+
+    After this error, TensorFlow tries other ways to restore the variables, and raises errors for these, too.
+    """
     while isinstance(error.__context__, tensorflow.OpError):
         error = error.__context__
     lines = [line.strip() for line in str(error).removeprefix(GRAPH_ERROR).splitlines()]
@@ -203,7 +208,7 @@ class _Session:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps TensorFlow's deprecation notices about its own functions from the user."""
+    """Hides TensorFlow's deprecation warnings about its own functions, which a user cannot act on."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -214,10 +219,13 @@ def quiet() -> Iterator[None]:
 
 
 def check_folder(folder: str) -> None:
-    """Looks whether a folder is a SavedModel's.
+    """Checks that a folder is a SavedModel.
+
+    Args:
+        folder: The path of the folder.
 
     Raises:
-        UsageError: It is not, or not there.
+        UsageError: The folder does not exist, or is no SavedModel.
     """
     if not os.path.isdir(folder) or not model_paths.is_saved_model(os.listdir(folder)):
         raise UsageError(model_paths.refusal(folder))

@@ -1,4 +1,4 @@
-"""The model: what its signature takes and gives, and calling it. `transforms.saved_model.loader` loads one."""
+"""Describes the inputs and outputs of a signature, and calls it. `transforms.saved_model.loader` loads a model."""
 
 import functools
 import sys
@@ -20,7 +20,7 @@ Call = Callable[..., Sequence[npt.NDArray[Any]]]  # see `Model.call`
 
 KEY = "key"
 RAGGED, SPARSE = "ragged", "sparse"  # kinds of inputs that are not dense
-SEARCHES = 8  # rows that fail alone and of which copies are tried
+SEARCHES = 8  # how many of the first rows that fail alone are retried with copies
 KEY_DTYPES = ("int32", "int64", "float32", STRING)
 
 
@@ -28,15 +28,16 @@ class Tensor(NamedTuple):
     """An input or output of a signature.
 
     Attributes:
-        name: In the signature.
-        dtype: TensorFlow's name of it.
-        shape: Without the batch dimension; None for a size that is not fixed, and for an unknown rank.
-        tensor: Name in the graph.
-        fixed_rows: The first size of an output, where the signature fixes it: it does not follow the rows of a call.
+        name: The name in the signature.
+        dtype: TensorFlow's name of the dtype.
+        shape: The sizes without the batch dimension, None for a size that is not fixed. None for an unknown rank.
+        tensor: The name of the tensor in the graph.
+        fixed_rows: The first size of an output, if the signature fixes it to another number than the rows of a call.
         is_parsed: Whether an input holds serialized tf.Examples, which the model parses.
-        has_default: Whether the graph has a value for an input that is not fed.
-        kind: `ragged` or `sparse` for an input that is; empty for a dense tensor.
-        ragged_rank: How many levels of its lists may have different lengths, for a ragged input; the first is the row.
+        has_default: Whether the graph has a default for this input, which TensorFlow uses if the input is not fed.
+        kind: `ragged` or `sparse` for such an input; empty for a dense tensor.
+        ragged_rank: For a ragged input, how many levels of its lists may have different lengths. The first level is
+            the list of a row.
     """
 
     name: str
@@ -51,11 +52,11 @@ class Tensor(NamedTuple):
 
 
 class Echo(NamedTuple):
-    """Where the key comes back.
+    """The place in the outputs where the model returns the key.
 
     Attributes:
-        output: Name of the output.
-        last_column: Whether it is the last column of that output, the rest of which is a prediction.
+        output: The name of the output.
+        last_column: Whether the key is the last column of that output. The other columns are then a prediction.
     """
 
     output: str
@@ -63,19 +64,19 @@ class Echo(NamedTuple):
 
 
 class Contract(NamedTuple):
-    """What a signature takes and gives.
+    """The inputs and outputs of a signature, and how it handles the key.
 
     Attributes:
-        signature: Its name.
-        inputs: Data inputs.
-        outputs: The outputs that are computed: those that are written, and those where the key comes back.
+        signature: The name of the signature.
+        inputs: The data inputs.
+        outputs: The outputs to compute: those that the run writes, and those that return the key.
         key: The input that takes the key, or None.
-        echoes: Where the key comes back; empty exactly if `key` is None.
-        most: Rows of a call at most: so many keys are told apart when they come back.
-        why_data: Why the input that could take the key is data; empty if there is no such input, or it takes the key.
-        constant_rows: Whether every call of a run has the same number of rows: the model is compiled anew for each
-            other number.
-        rows: Rows of each call, where the signature fixes them.
+        echoes: Where the model returns the key; empty if and only if `key` is None.
+        most: The most rows of a call. The model can return this many keys without making two of them equal.
+        why_data: Why the input that could take the key is data. Empty if no input could take the key, or one does.
+        constant_rows: Whether every call of a run has the same number of rows. Such a model is compiled again for
+            each other number.
+        rows: The rows of each call, if the signature fixes them.
     """
 
     signature: str
@@ -90,7 +91,7 @@ class Contract(NamedTuple):
 
     @property
     def predictions(self) -> tuple[Tensor, ...]:
-        """The outputs that are predictions, without the key."""
+        """The outputs that are predictions, without the column or the output of the key."""
         kinds = dict(self.echoes)
         return tuple(
             _without_last_column(t) if kinds.get(t.name) else t for t in self.outputs if kinds.get(t.name, True)
@@ -105,25 +106,29 @@ def _without_last_column(tensor: Tensor) -> Tensor:
 
 
 class Room:
-    """How many rows a call of a model may have, as far as this process has found out.
+    """The limits of a model's calls that this process has detected so far.
 
     Attributes:
-        rows: Rows of a call.
-        alone: Whether there is memory for one call at a time only.
-        copies_failed: Whether so many copies of a row failed that does not fail alone, or with fewer.
-        takes_one: Whether a call of one row did not fail.
-        needs_copies: Whether a row that fails alone did not fail with copies of it.
-        sizes: Shapes of inputs -> prediction -> the shape that it has for them.
+        rows: The most rows of a call.
+        alone: Whether the memory is enough for only one call at a time.
+        copies_failed: Whether a filled call with copies of one row failed, and the row alone or fewer copies succeeded.
+        takes_one: Whether a call of one row succeeded.
+        needs_copies: Whether a row failed alone, and a call with copies of it succeeded.
+        sizes: Shapes of inputs -> prediction -> its shape for these inputs.
     """
 
     def __init__(self) -> None:
-        """Begins without bounds."""
+        """Starts without limits."""
         self.rows, self.alone, self.copies_failed = sys.maxsize, False, False
         self.takes_one, self.needs_copies, self._searches = False, False, 0
         self.sizes: dict[Any, dict[str, tuple[int, ...]]] = {}
 
     def is_searched(self) -> bool:
-        """Whether copies of one more row that fails alone are worth a try: the first few are, then fewer and fewer."""
+        """Decides whether to retry one more row that failed alone, in a call with copies of it.
+
+        It counts its calls: each of the first `SEARCHES` rows is retried, then only rows 16, 32, 64 and so on. Once
+        copies helped, every row is.
+        """
         self._searches += not self.needs_copies
         return self._searches <= SEARCHES or self._searches & (self._searches - 1) == 0
 
@@ -132,17 +137,18 @@ class Model:
     """A signature of a SavedModel, ready to be called. Thread-safe.
 
     Attributes:
-        inputs: All inputs, by name.
-        outputs: The outputs that are computed, by name.
-        call: From the inputs' arrays, in order, to the outputs' arrays, in order; those named by `outputs`, if given.
-        findings: What it does besides computing.
+        inputs: All inputs except constants, by name. The key input is one of them.
+        outputs: The outputs to compute, by name.
+        call: A function from the inputs' arrays to the outputs' arrays, both in order. Its keyword argument `outputs`
+            names the outputs to compute; without it, all are computed.
+        findings: The ops of the model that do more than compute.
         unfit: Output that no row can hold -> why.
-        stateful: Whether a call may change what later ones give.
-        weights: Bytes of the variables that take part in each row, see `transforms.saved_model.weights`.
-        compiled: What XLA compiles of it, for each shape of its inputs; None if nothing.
-        rows: Rows of each call, where the signature fixes them.
+        stateful: Whether a call may change the outputs of later calls.
+        weights: The bytes of the variables that take part in each row, see `transforms.saved_model.weights`.
+        compiled: What XLA compiles of the model for each shape of its inputs; None if nothing.
+        rows: The rows of each call, if the signature fixes them.
         constants: The inputs that no row feeds.
-        room: How many rows a call may have.
+        room: The limits of a call that this process has detected.
     """
 
     def __init__(
@@ -169,8 +175,8 @@ class Model:
         """Calls the signature.
 
         Args:
-            arrays: Input -> (batch, …).
-            alone: Whether no other call may go on meanwhile.
+            arrays: Input -> (batch, …), in the input's dtype.
+            alone: Whether no other call may run at the same time.
 
         Returns:
             Output -> (batch, …).
@@ -183,10 +189,10 @@ class Model:
         return dict(zip(self.outputs, answer, strict=True))
 
     def only(self, names: Iterable[str]) -> "Model":
-        """The model, which computes some of its outputs.
+        """Returns the same model, which computes only some of its outputs.
 
         Args:
-            names: The outputs.
+            names: The names of the outputs to compute.
         """
         chosen = {name: self.outputs[name] for name in names}
         if chosen.keys() == self.outputs.keys():
@@ -196,16 +202,23 @@ class Model:
 
     @property
     def traits(self) -> dict[str, Any]:
-        """What its graph says of it, as keywords of a model that is called in another way."""
+        """The attributes that come from the graph, as keyword arguments for a `Model` with another `call`."""
         names = ("stateful", "weights", "compiled", "rows", "constants")
         return {name: getattr(self, name) for name in names}
 
 
 def key_input(model: Model, name: str | None) -> Tensor | None:
-    """The input that may take the key: the one named, or one called `key`.
+    """Returns the input that may take the key: the one named `name`, or by default the one named `key`.
+
+    Args:
+        model: The model.
+        name: The name of the input, as given with `--key_input`; None for the default.
+
+    Returns:
+        The input. None if `name` is None and the model has no input `key` that can hold one key for each row.
 
     Raises:
-        UsageError: The named one is not there, or cannot hold a key.
+        UsageError: The input `name` does not exist, or cannot hold a key.
     """
     if name is not None and name not in model.inputs:
         raise UsageError(f"the model has no input {name}{nearest(name, list(model.inputs))}; see --key_input")
@@ -218,11 +231,14 @@ def key_input(model: Model, name: str | None) -> Tensor | None:
 
 
 def key_array(keys: npt.NDArray[Any], key: Tensor) -> npt.NDArray[Any]:
-    """Keys as the model's key input wants them: (batch,) or (batch, 1).
+    """Converts keys to the dtype and shape of the model's key input.
 
     Args:
-        keys: Whole numbers, or values in the input's own dtype.
-        key: The input.
+        keys: Whole numbers, or values in the input's own dtype, (batch,).
+        key: The key input.
+
+    Returns:
+        (batch,) or (batch, 1), in the input's dtype; an object array of bytes for strings.
     """
     if key.dtype == STRING:
         made: npt.NDArray[Any] = keys if keys.dtype == object else np.array([b"%d" % k for k in keys], object)
@@ -232,11 +248,16 @@ def key_array(keys: npt.NDArray[Any], key: Tensor) -> npt.NDArray[Any]:
 
 
 def filled_up(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
-    """Rows filled up with copies of the last one: its values are valid for the model, zeros may not be.
+    """Fills an array up to a number of rows with copies of its last row.
+
+    The copies have values that are valid for the model. Zeros may not be valid.
 
     Args:
-        array: At least one row and at most so many: (…, …).
-        rows: How many there are to be.
+        array: (1 to `rows`, …).
+        rows: The number of rows of the result.
+
+    Returns:
+        (rows, …).
     """
     if len(array) == rows:
         return array

@@ -1,4 +1,4 @@
-"""Reads a signature of a SavedModel: what rows feed, what has one value for all rows, and what it gives."""
+"""Reads a signature of a SavedModel: inputs that rows feed, inputs with one value for all rows, and outputs."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -18,16 +18,17 @@ class UnfitError(ValueError):
 
 
 class Signature(NamedTuple):
-    """What a signature takes and gives.
+    """The inputs and outputs of a signature.
 
     Attributes:
-        inputs: What rows feed, by name.
-        constants: What no row feeds.
+        inputs: The inputs that rows feed, by name.
+        constants: The inputs that no row feeds.
         outputs: The outputs that rows can hold, by name.
         unfit: Other output -> why no row can hold it.
-        rows: Rows of each call, where the signature fixes them.
-        whole: Outputs without a batch dimension; with one row a call, each is of that row.
-        composites: What ragged and sparse inputs are, by name.
+        rows: The rows of each call, if the signature fixes them.
+        whole: The outputs without a batch dimension. If a call has one row, such an output is the prediction of that
+            row.
+        composites: The ragged and sparse inputs with their parts, by name.
     """
 
     inputs: dict[str, Tensor]
@@ -50,13 +51,13 @@ def read(
 
     Args:
         graph: The `MetaGraphDef`, https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/core/protobuf/meta_graph.proto.
-        signature: Name of the signature.
-        values: (input, value) pairs of those that are constant, see `input_names.resolve`.
-        unfit: Outputs that are known to be unfit -> why.
-        has_default: Tells of a tensor of the graph whether it has a value if it is not fed.
+        signature: The name of the signature.
+        values: (input, value) pairs of the constant inputs, see `input_names.resolve`.
+        unfit: Output that is already known to be unfit -> why.
+        has_default: Returns whether a tensor of the graph has a default, which TensorFlow uses if it is not fed.
 
     Raises:
-        UsageError: An input is one that nothing can feed, or there is no input of that name.
+        UsageError: keyjoin cannot feed an input, or `values` names an input that does not exist.
     """
     definition = graph.signature_def[signature]
     made = {composite.name: composite for composite in composites.find(graph, signature)}
@@ -97,7 +98,7 @@ def _composite(composite: Composite, given: Mapping[str, str | None]) -> Tensor:
 def _outputs(
     definition: Any, unfit: Mapping[str, str], rows: int | None
 ) -> tuple[dict[str, Tensor], dict[str, str], frozenset[str]]:
-    """The outputs that rows can hold, why they cannot hold others, and which have no batch dimension."""
+    """Returns the outputs that rows can hold, other outputs -> why not, and the names without a batch dimension."""
     outputs, bad, alone = {}, dict(unfit), set()
     for name in sorted(definition.outputs.keys() - unfit.keys()):
         try:
@@ -117,10 +118,13 @@ def _input_type(name: str, info: Any) -> tuple[str, list[int | None] | None]:
 
 
 def _output(name: str, info: Any, rows: int | None) -> tuple[Tensor, bool]:
-    """An output, and whether it has no batch dimension and is of the one row of a call.
+    """Reads an output.
+
+    Returns:
+        The output, and whether it has no batch dimension and is the prediction of the single row of a call.
 
     Raises:
-        UnfitError: No row can hold it.
+        UnfitError: No row can hold the output.
     """
     dtype, sizes = _type(info)
     if sizes is None:
@@ -134,7 +138,11 @@ def _output(name: str, info: Any, rows: int | None) -> tuple[Tensor, bool]:
 
 
 def _type(info: Any) -> tuple[str, list[int | None] | None]:
-    """The dtype and the sizes of a tensor: None for a size that is open, and for an unknown rank."""
+    """Returns the dtype and all sizes of a tensor: None for an open size, and None as sizes for an unknown rank.
+
+    Raises:
+        UnfitError: No row can hold the tensor.
+    """
     if info.WhichOneof("encoding") != "name":
         raise UnfitError("is a sparse or ragged tensor, and keyjoin needs dense ones")
     dtype = tensorflow.as_dtype(info.dtype).name
