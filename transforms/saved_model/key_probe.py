@@ -1,4 +1,7 @@
-"""Finds out whether an input takes the key, by calling the model with several vectors of keys for the same data."""
+"""Detects whether an input takes the key: calls the model with several vectors of keys for the same data.
+
+A model with a key returns each vector unchanged, and its predictions do not depend on the keys.
+"""
 
 import contextlib
 import itertools
@@ -15,36 +18,37 @@ from transforms.saved_model.echoed_keys import column, rows_at, strange_keys
 from transforms.saved_model.model import Arrays, Echo, Model, Tensor, key_array
 from transforms.scoring.align import ordinals
 
-# Vectors of keys, the first as a run sends them. No output that holds numbers of classes, or of the rows of a call,
-# consists of keys of both.
+# Two vectors of keys; the first is the one that a run sends. An output of class numbers or row numbers may contain only
+# keys of the first vector. In the call with the second vector, it then does not contain only keys of that one.
 KEYS = (np.array([1, 2, 3, 4, 5, 6, 7]), np.array([53, 41, 61, 47, 59, 43, 37]))
 ROWS = len(KEYS[0])
-# Data to call with: an echo for one of them that is none for another is a computation.
+# Made-up data for the calls. An output that equals the key for some of this data and not for other data is a
+# computation, and does not return the key.
 VALUES = ((0, 1, 20011, -30011, 40009), (0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
-ALONE = 4  # real rows that are tried alone where some together fail
+ALONE = 4  # real rows to call one at a time if a call with several rows fails
 # Keys just below powers of two. Odd, so that no float rounds them; no two of them are equal in a narrower integer.
 BOUNDS = np.array([2**power - 1 - 2 * power for power in (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 24)])
 MOST = int(BOUNDS[-1])
-OWN = 3  # of the rows' own values
-OWN_ROWS = 96  # at most that are called with their own values; as many as a call of a run has at least
-OWN_CALLS = 16  # where each call of the run has one row
-# Keys of other sizes than those of `KEYS`, even and odd, for models that look at a range of them only.
+OWN = 3  # how many of the rows' own values are sent as keys
+OWN_ROWS = 96  # most rows of the calls with the rows' own values; a call of a run has at least as many
+OWN_CALLS = 16  # most of these calls, if each call of the run has one row
+# Keys of other sizes than those in `KEYS`, even and odd: a model may react only to keys in some range.
 SPREAD = (97, 258, 1009, 10006, 1000003, -8, -97, -1010, -10007)
 FRACTIONS = (0.25, 0.5, 0.75)
-NOISE = 30  # times that a difference has to be as large as that of two calls with the same keys
-# A prediction that stands in another place of its batch may differ by so many times its dtype's resolution.
+NOISE = 30  # a difference counts only if it is this many times as large as between two calls with the same keys
+# If a row is at another position in its batch, its prediction may differ by this many times the dtype's resolution.
 ULPS = 16
 
 
 class Found(NamedTuple):
-    """What an input that could take the key is.
+    """The result of the probe: whether the input takes the key or is data.
 
     Attributes:
-        echoes: Where the key comes back; empty if it is data.
-        most: Rows of a call at most.
-        why_data: Why it is data.
-        remedy: What to do about it.
-        predictions: The outputs that are more than a copy of it, where that is known.
+        echoes: Where the model returns the key; empty if the input is data.
+        most: The most rows of a call.
+        why_data: Why the input is data; empty if it takes the key.
+        remedy: What the user can do if the input is data.
+        predictions: The outputs that are not just a copy of the input. Empty if this is not known.
     """
 
     echoes: tuple[Echo, ...] = ()
@@ -55,7 +59,7 @@ class Found(NamedTuple):
 
 
 class _Probe(NamedTuple):
-    """Some rows, and what the model answers for them with each of two vectors of keys."""
+    """Some rows, and the model's answers for them with two vectors of keys."""
 
     data: Arrays
     answers: tuple[Arrays, Arrays]
@@ -66,7 +70,7 @@ class _Probe(NamedTuple):
         return len(next(iter(self.data.values())))
 
     def in_order(self, echo: Echo) -> bool:
-        """Whether all rows came back as they were sent."""
+        """Whether the model returned all rows in the order in which they were sent."""
         rows = [(row, row) for row in range(self.rows)]
         return all(
             list(rows_at(answer, echo, keys).items()) == rows
@@ -75,17 +79,17 @@ class _Probe(NamedTuple):
 
 
 class _KeyRefusedError(Exception):
-    """The model raises for some keys, and for others not, with the same data."""
+    """The model raises an error for some keys, and accepts other keys with the same data."""
 
 
 class Asked:
-    """A model that is called with chosen keys.
+    """Calls a model with chosen keys.
 
     Attributes:
         model: The model.
-        key: Its key input.
-        rows: Rows of a call.
-        wanted: The outputs that are written; none if all are.
+        key: The input that may take the key.
+        rows: The rows of a call.
+        wanted: The outputs that the run writes; empty if it writes all.
     """
 
     def __init__(self, model: Model, key: Tensor, rows: int, wanted: Collection[str] = ()) -> None:
@@ -93,7 +97,14 @@ class Asked:
         self.model, self.key, self.rows, self.wanted = model, key, rows, wanted
 
     def __call__(self, data: Arrays, keys: npt.NDArray[Any]) -> Arrays:
-        """The model's answer.
+        """Calls the model.
+
+        Args:
+            data: Data input -> (rows, …).
+            keys: Whole numbers, or values in the key input's dtype, (rows,).
+
+        Returns:
+            Output -> (batch, …).
 
         Raises:
             ModelError: The model raises.
@@ -101,10 +112,13 @@ class Asked:
         return self.model({**data, self.key.name: key_array(keys, self.key)})
 
     def probes(self, candidates: Sequence[Arrays]) -> Iterator[_Probe]:
-        """What the model answers for the first candidate; where it raises, for each of the others.
+        """Calls the model with the first candidate and both vectors of keys; if this fails, with each other candidate.
+
+        Args:
+            candidates: Data input -> (rows, …). Rows are repeated or cut to `rows` rows.
 
         Raises:
-            _KeyRefusedError: It raises for one vector of keys only.
+            _KeyRefusedError: The model accepts the first vector of keys and raises an error for the second one.
         """
         for number, arrays in enumerate(candidates):
             data = {name: np.resize(array, (self.rows, *array.shape[1:])) for name, array in arrays.items()}
@@ -128,17 +142,17 @@ def find_key(
     own: npt.NDArray[Any] | None,
     whole: Arrays | None = None,
 ) -> Found:
-    """Finds out whether an input takes the key, and where it comes back.
+    """Detects whether an input takes the key, and where the model returns the key.
 
     Args:
-        asked: The model, and the input.
+        asked: The model and the input.
         data: The other inputs.
-        rows: Data input -> (rows, …), some real rows, or None.
-        own: The rows' own values of the field that is called as the input, or None.
-        whole: Input -> (rows, …), some real rows with these values, or None.
+        rows: Data input -> (rows, …), some real rows; or None.
+        own: The rows' own values of the field with the input's name; or None.
+        whole: Input -> (rows, …), some real rows with these own values; or None.
 
     Raises:
-        UsageError: The input is data, and the model gives rows back in another order.
+        UsageError: The input is data, and the model returns rows in another order.
     """
     name = asked.key.name
     candidates = [[made_up(data, values) for values in VALUES], [] if rows is None else [rows, *each(rows)]]
@@ -166,10 +180,12 @@ def find_key(
 
 
 def _check_order(echoes: Sequence[Echo], probes: Sequence[_Probe], why: str) -> None:
-    """Refuses a model whose key is data and that gives rows back in another order, which nothing tells then.
+    """Refuses a model whose input is data and that returns rows in another order.
+
+    Without a key, nothing shows which prediction belongs to which row.
 
     Raises:
-        UsageError: It is refused.
+        UsageError: The model returns rows in another order.
     """
     for probe, echo in itertools.product(probes, echoes):
         for answer, keys in zip(probe.answers, probe.keys, strict=True):
@@ -185,7 +201,15 @@ OWN_FIELD = "it is data, not a key: leave out --key_input, so that the rows' own
 
 
 def made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
-    """Rows each of one value, of size 1 where the model leaves it open."""
+    """Makes rows that each consist of one value. Sizes that the model leaves open are 1.
+
+    Args:
+        tensors: The inputs.
+        values: The value of each row. For strings, 0 gives the empty text, and other values give their digits.
+
+    Returns:
+        Input -> (values, …), in the input's dtype.
+    """
     made = {}
     for tensor in tensors:
         shape = (len(values), *(size or 1 for size in tensor.shape or ()))
@@ -199,20 +223,21 @@ def made_up(tensors: Sequence[Tensor], values: Sequence[int]) -> Arrays:
 
 
 def each(rows: Arrays) -> list[Arrays]:
-    """The first rows, each alone."""
+    """Returns the first `ALONE` rows, each as a batch of one row."""
     count = min(ALONE, len(next(iter(rows.values()))))
     return [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
 
 
 def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
-    """What the model answers for real rows with ordinals, and with their own values of the key's field.
+    """Calls the model with real rows twice: with ordinals as keys, and with the rows' own values as keys.
 
-    A table that knows few values, or a prediction that goes by the key of some rows only, shows with these.
+    These calls detect two kinds of models: those with a lookup table that knows only few values, and those with a
+    prediction that depends on the key of only some rows.
     """
     if whole is None:
         return []
     own = whole[asked.key.name].reshape(-1)
-    # Each value once, so that an echo tells whose prediction it is; NaN is none.
+    # Each value once, so that a returned value belongs to one row. NaN is excluded, because it does not equal itself.
     rows = list({value: row for row, value in reversed(list(enumerate(own.tolist()))) if value == value}.values())[::-1]
     for size in (OWN_ROWS, ROWS) if asked.rows > 1 else (1,):
         found = []
@@ -229,14 +254,15 @@ def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
 
 
 def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
-    """The outputs that give the key back whatever the data is: x + key does so only where x is 0."""
+    """Finds the outputs that return the key for all data. An output such as x + key returns it only where x is 0."""
     found, by_name = [], Echo(asked.key.name, last_column=False)
     for name, last_column in itertools.product(asked.model.outputs, (False, True)):
         echo = Echo(name, last_column)
         votes = [vote for probe in probes if (vote := _vote(probe, echo)) is not None]
         if votes and all(votes):
             found.append(echo)
-        # The model raises, or drops all rows, whatever it is called with; each batch is verified anyhow.
+        # Every probe failed or returned no rows, so nothing was measured. An output with the name and dtype of the key
+        # input is trusted here, because the run verifies the keys of each batch.
         unseen = not votes and all(column(a[name], echo) is not None for probe in probes for a in probe.answers)
         if unseen and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
             found.append(echo)
@@ -244,7 +270,10 @@ def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
 
 
 def _vote(probe: _Probe, echo: Echo) -> bool | None:
-    """Whether an output gives the key back; None where the model drops all rows, or a bad row changes its rank."""
+    """Returns whether an output returns the key in a probe.
+
+    None if this is unknown: the model dropped all rows, or a bad row changed the rank of the output.
+    """
     votes = []
     for answer, keys in zip(probe.answers, probe.keys, strict=True):
         values = column(answer[echo.output], echo)
@@ -255,12 +284,15 @@ def _vote(probe: _Probe, echo: Echo) -> bool | None:
 
 
 def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
-    """How many keys, from 1 on, an echo holds at least: what is cast to uint16 on its way wraps around."""
+    """Finds how many keys, counted from 1, an output surely returns unchanged.
+
+    A model may cast keys to a narrower dtype: in uint16, large keys wrap around.
+    """
     if asked.rows == 1 or not probes:
         return MOST
     probe = probes[-1]
     kept = sorted(rows_at(probe.answers[0], echo, probe.keys[0])) or [0]
-    # The largest one alone, which is all for most models; then as many as the model answers for.
+    # First only the largest key, which is enough for most models. Then all keys, and fewer until a call succeeds.
     for keys in (BOUNDS[-1:], *(BOUNDS[:end] for end in range(len(BOUNDS), 0, -1))):
         rows = np.resize(kept, len(keys))
         with contextlib.suppress(ModelError):
@@ -269,11 +301,14 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
             if len(keys) > 1 or exact:
                 most = int(keys[max(exact)]) if exact else 0
                 return most if answer[echo.output].size else MOST
-    return MOST  # the model raises for all of them, as it will in the run
+    return MOST  # every call failed; the same calls fail in the run, too
 
 
 def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequence[Any]) -> str | None:
-    """The first prediction that changes with the key alone; what changes as much without it proves nothing."""
+    """Returns the first prediction that changes if only the keys change; None if there is none.
+
+    A prediction that changes about as much between two calls with the same keys proves nothing.
+    """
     for keys, answer in itertools.chain([(probe.keys[1], probe.answers[1])], _other_answers(asked, probe, others)):
         sizes = dict(_differing(echoes, probe, answer, keys))
         names = [name for name in sizes if not asked.wanted or name in asked.wanted]
@@ -288,7 +323,7 @@ def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequen
 
 
 def _other_answers(asked: Asked, probe: _Probe, values: Sequence[Any]) -> Iterator[tuple[npt.NDArray[Any], Arrays]]:
-    """Answers for other keys; for each of them alone where the model raises."""
+    """Yields other keys and the model's answers for them. If a call fails, it sends these keys one at a time."""
     for start in range(0, len(values), probe.rows):
         some = values[start : start + probe.rows]
         for chosen in (some, *([value] for value in some)):
@@ -302,7 +337,7 @@ def _other_answers(asked: Asked, probe: _Probe, values: Sequence[Any]) -> Iterat
 
 
 def _unusual(key: Tensor, own: npt.NDArray[Any] | None) -> list[Any]:
-    """The rows' own values, and large and negative keys."""
+    """Returns the rows' own values, keys of many sizes, negative keys, and for floats fractions."""
     if key.dtype == STRING:
         usual: list[Any] = [b"%d" % BOUNDS[-1], b"-1", b"", *(b"%d" % key for key in SPREAD)]
     else:
@@ -314,7 +349,7 @@ def _unusual(key: Tensor, own: npt.NDArray[Any] | None) -> list[Any]:
 
 
 def _filled(key: Tensor, values: Sequence[Any], count: int) -> npt.NDArray[Any]:
-    """Values, and as many usual keys that are none of them."""
+    """Makes a vector of `count` keys: the values first, then usual keys that are not among them."""
     usual = key_array(KEYS[0], key._replace(shape=())).tolist()
     chosen = [*values, *(value for value in usual if value not in values)][:count]
     return np.array(chosen, object if key.dtype == STRING else key.dtype)
@@ -323,7 +358,10 @@ def _filled(key: Tensor, values: Sequence[Any], count: int) -> npt.NDArray[Any]:
 def _differing(
     echoes: Sequence[Echo], probe: _Probe, other: Arrays, keys: npt.NDArray[Any]
 ) -> Iterator[tuple[str, float]]:
-    """Predictions of another answer that differ from the probe's first one for the same row, and by how much."""
+    """Yields the predictions that differ between the probe's first answer and another one, and by how much.
+
+    It compares the predictions of the same row.
+    """
     kinds, one = dict(echoes), probe.answers[0]
     whole = next((echo for echo in echoes if not echo.last_column), echoes[0])
     for name in one:
@@ -332,11 +370,11 @@ def _differing(
         echo = Echo(name, True) if name in kinds else whole
         first, second = rows_at(one, echo, probe.keys[0]), rows_at(other, echo, keys)
         if probe.in_order(echo) and other[echo.output].shape[:1] == keys.shape:
-            second = first  # also keys that a narrow echo does not hold
+            second = first  # by position, so that rows count whose keys a narrow dtype does not hold
         rows = [row for row in first if row in second]
         places = [[at[row] for row in rows] for at in (first, second)]
         if any(not _reach(answer[name], at) for answer, at in zip((one, other), places, strict=True)):
-            continue  # not one value a row
+            continue  # the output does not have one value for each row
         ends = slice(None, -1 if name in kinds else None)
         left, right = (a[name][at][..., ends] for a, at in zip((one, other), places, strict=True))
         if not _equal(left, right, moved=places[0] != places[1]):
@@ -348,7 +386,10 @@ def _reach(array: npt.NDArray[Any], places: Sequence[int]) -> bool:
 
 
 def _distance(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """The largest difference between two arrays of floats; infinite where there is no such number."""
+    """Returns the largest difference between two arrays of floats.
+
+    It is infinite for other dtypes, for different shapes, and if a difference is NaN.
+    """
     if one.shape != other.shape or one.dtype == object or one.dtype.kind in "biu":
         return float("inf")
     apart = np.abs(one.astype(np.float64) - other.astype(np.float64))
@@ -360,6 +401,6 @@ def _equal(one: npt.NDArray[Any], other: npt.NDArray[Any], *, moved: bool) -> bo
         return False
     if one.dtype == object or one.dtype.kind in "biu":
         return bool((one == other).all())
-    # Matrix kernels treat rows by their place in a batch, in the last digit.
+    # In matrix kernels, the last digit of a row's result depends on the position of the row in the batch.
     near = ULPS * float(ml_dtypes.finfo(one.dtype).eps) if moved else 0.0  # type: ignore[no-untyped-call]
     return np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=near, atol=near, equal_nan=True)

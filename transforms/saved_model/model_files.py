@@ -1,4 +1,7 @@
-"""Says what a file is that is no SavedModel, and what makes a SavedModel of it: by its name, and by how it begins."""
+"""Identifies the format of a model file that is no SavedModel, and says how to convert it.
+
+It uses the name of the file and its first bytes.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ from typing import NamedTuple
 HDF5 = b"\x89HDF\r\n\x1a\n"  # https://docs.hdfgroup.org/hdf5/develop/_f_m_t3.html, "Disk Format: Level 0A"
 # From byte 4: https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/mlir/lite/schema/schema.fbs.
 TFLITE = b"TFL3"
-BEGINNING = 1 << 16  # bytes of a file that are looked at
+BEGINNING = 1 << 16  # bytes that are read from the start of a file
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 PACKED = {".tar.gz": "tar -xzf", ".tgz": "tar -xzf", ".tar": "tar -xf", ".zip": "unzip"}
 CONVERT_H5 = "import keras; keras.models.load_model({file}, compile=False).export({new})"
@@ -31,11 +34,11 @@ CONVERT_CHECKPOINT = (
 
 
 class Foreign(NamedTuple):
-    """A kind of model file that no TensorFlow reads.
+    """A format of model files that no release of TensorFlow reads.
 
     Attributes:
-        what: What it is.
-        way: What makes a SavedModel of it, or what scores it if nothing does.
+        what: The name of the format, with an article.
+        way: How to convert the file to a SavedModel, or what else can score it.
     """
 
     what: str
@@ -68,7 +71,7 @@ BY_SUFFIX = {
     ".mlmodel": Foreign("a Core ML model", _BACK),
     ".tflite": Foreign("a TensorFlow Lite model", _BACK),
 }
-# Text that is at the beginning of files of one suffix.
+# Suffix -> pattern of a text near the start of the file -> its format.
 BY_TEXT = {
     ".json": {
         rb'"(learner|version)"\s*:': _XGBOOST,  # https://xgboost.readthedocs.io/en/stable/tutorials/saving_model.html
@@ -87,13 +90,16 @@ BY_TEXT = {
 
 
 def describe(path: str) -> str | None:
-    """What a file is, and what makes a SavedModel of it; None if that is not known.
+    """Says what a file is, and how to make a SavedModel of it, as a part of a message.
 
     Args:
         path: A file on this machine.
 
+    Returns:
+        The part of the message; None if the format is unknown.
+
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     name, beginning = os.path.basename(path).lower(), _begins(path)
     root, suffix = os.path.splitext(path)
@@ -123,7 +129,10 @@ def describe(path: str) -> str | None:
 
 
 def _of_graph(path: str, new: str) -> str | None:
-    """What a protocol buffer is: both kinds parse as each other, but for the fields that each of them always has."""
+    """Says whether a protocol buffer is a SavedModel or a frozen graph; None if it is neither.
+
+    The bytes of one may also parse as the other. So it checks a field that each of them always has.
+    """
     from google.protobuf.message import DecodeError
     from tensorflow.core.framework.graph_pb2 import GraphDef
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
@@ -152,7 +161,7 @@ def _of_graph(path: str, new: str) -> str | None:
 
 
 def checkpoint_prefix(path: str) -> str | None:
-    """The name that the files of a checkpoint begin with; None if a path is none of them.
+    """Returns the name that all files of a checkpoint begin with; None if the path belongs to no checkpoint.
 
     >>> checkpoint_prefix("m/model.ckpt-7.data-00000-of-00001"), checkpoint_prefix("m/x.index")
     ('m/model.ckpt-7', 'm/x')
@@ -166,17 +175,17 @@ def checkpoint_prefix(path: str) -> str | None:
 
 
 def newest_checkpoint(folder: str) -> str | None:
-    """The prefix of the checkpoint in a folder that was written last; None if there is none."""
+    """Returns the prefix of the newest checkpoint in a folder; None if the folder has none."""
     with os.scandir(folder or os.curdir) as entries:
         found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(".index")]
     return os.path.join(folder, max(found)[1].removesuffix(".index")) if found else None
 
 
 def describe_checkpoint(prefix: str) -> str:
-    """What a checkpoint is, and what makes a SavedModel of it.
+    """Says what kind of checkpoint it is, and how to make a SavedModel of it, as a part of a message.
 
     Args:
-        prefix: The name that its files begin with.
+        prefix: The name that all files of the checkpoint begin with.
     """
     new = beside(prefix, "-saved")
     if os.path.exists(f"{prefix}.meta"):
@@ -193,20 +202,20 @@ def describe_checkpoint(prefix: str) -> str:
 
 
 def python(code: str, path: str, new: str, **more: str) -> str:
-    """A command that runs Python code.
+    """Makes a shell command that runs Python code with this interpreter.
 
     Args:
-        code: The code, with fields `file` and `new` for the paths.
-        path: What it reads.
-        new: What it writes.
-        more: Other fields of the code.
+        code: The code, a template for `str.format` with the fields `file` and `new`.
+        path: The path that the code reads, for `file`.
+        new: The path that the code writes, for `new`.
+        more: The values of other fields.
     """
     file, new = (json.dumps(text, ensure_ascii=False) for text in (path, new))
     return f"{shlex.quote(sys.executable)} -c {shlex.quote(code.format(file=file, new=new, **more))}"
 
 
 def beside(path: str, end: str) -> str:
-    """A new path beside another one.
+    """Makes a new path in the folder of another path.
 
     >>> beside("m/", "-saved")
     'm-saved'

@@ -1,7 +1,7 @@
-"""Finds which variables and tables of a SavedModel's graph have a value once the model is loaded.
+"""Finds which variables and tables of a SavedModel's graph have a value after the model is loaded.
 
-Restoring the checkpoint and running the initializers give values. A signature that reads a variable without a value
-fails in each call; a table that can change is empty then.
+The checkpoint and the initializers give them values. If a signature reads a variable without a value, each call fails.
+A mutable table without a value is empty.
 """
 
 import fnmatch
@@ -15,8 +15,8 @@ from transforms.model_safety.graph_walk import CALLS, Part, Walk, bare, inputs_o
 from transforms.model_safety.model_ops import loading_parts, names_of, signature_part
 from transforms.model_safety.model_state import changes
 
-# Ops that make the handle of a resource which has no value until an op gives it one -> what they are called. Queues,
-# mutable tables and others can be read as soon as they exist.
+# Op that makes the handle of a resource without a value -> the resource's name in messages. Such a resource cannot be
+# read until another op gives it a value. Queues, mutable tables and others can be read as soon as they exist.
 _EMPTY = {
     **dict.fromkeys(("VarHandleOp", "Variable", "VariableV2"), "variable"),
     **dict.fromkeys(("HashTable", "HashTableV2"), "table"),
@@ -24,23 +24,23 @@ _EMPTY = {
     **dict.fromkeys(("BoostedTreesEnsembleResourceHandleOp", "SimpleMLCreateModelResource"), "forest"),
 }
 _MUTABLE = re.compile("Mutable(Dense)?HashTable")
-# Ops that change a value that is there: they give none to a resource that is new.
+# Ops that update an existing value. They do not give a first value to a new resource.
 _UPDATES = """
     AssignAdd* AssignSub* CountUpTo Scatter* StridedSliceAssign Apply* SparseApply* Resource* Rng* Stateful*"""
 _UPDATE = re.compile("|".join(map(fnmatch.translate, _UPDATES.split())))
-_CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}  # how many inputs come before the arguments
-# Ops that hand on a handle.
+_CALLS = {**CALLS, "While": 0, "StatelessWhile": 0}  # op -> number of inputs before the function's arguments
+# Ops that return the handle that they get.
 PASSING = ("Identity", "RefIdentity", "Enter", "RefEnter", "Switch", "RefSwitch")
 RESOURCE = 20  # DT_RESOURCE in types.proto
 
 
 class Resource(NamedTuple):
-    """What a handle refers to: handles with the same three refer to the same variable or table.
+    """The resource that a handle refers to. Handles with equal attributes refer to the same variable or table.
 
     Attributes:
-        op: Type of the op that makes the handle.
-        container: Of TensorFlow's resource manager, in which the name is unique.
-        name: In the container.
+        op: The type of the op that makes the handle.
+        container: The container of TensorFlow's resource manager, in which the name is unique.
+        name: The name in the container.
     """
 
     op: str
@@ -49,16 +49,16 @@ class Resource(NamedTuple):
 
     @property
     def starts_empty(self) -> bool:
-        """Whether it cannot be read until an op gives it a value."""
+        """Whether the resource has no value, and cannot be read, until an op gives it one."""
         return self.op in _EMPTY
 
     def __str__(self) -> str:
-        """What it is called in messages."""
+        """Returns the name for messages, such as `variable w`."""
         return f"{_EMPTY.get(self.op, 'resource')} {self.name}"
 
 
 def resource(node: Any) -> Resource | None:
-    """What the handle that a node makes refers to; None if the node makes none.
+    """Returns the resource whose handle a node makes; None if the node makes no handle.
 
     Args:
         node: NodeDef proto.
@@ -69,25 +69,25 @@ def resource(node: Any) -> Resource | None:
 
 
 def _text(node: Any, attribute: str) -> str:
-    # An attribute is looked for before it is read, which would add it to the graph that is then loaded.
+    # Checks for the attribute first, because reading a missing attribute adds it to the graph, which is loaded later.
     return node.attr[attribute].s.decode(errors="surrogateescape") if attribute in node.attr else ""
 
 
 class Given:
-    """Which resources the nodes of a graph may give a value, also through the functions that they call."""
+    """Finds the resources that nodes of a graph may give a value, also through the functions that they call."""
 
     def __init__(self, walk: Walk) -> None:
         """Takes the graph."""
         self._walk = walk
         self._running: set[str] = set()
         self._arguments = functools.cache(self._function)
-        self.inside: set[Resource] = set()  # those whose handles are made in functions
+        self.inside: set[Resource] = set()  # resources that get a value, and whose handles functions make
 
     def of(self, parts: Iterable[Part]) -> set[Resource]:
-        """The resources that some parts of the graph may give a value.
+        """Finds the resources that some parts of the graph may give a value.
 
         Args:
-            parts: What is run.
+            parts: The parts that run.
         """
         nodes = [node for part in parts for node in self._walk.needed(part)]
         makers = self._walk.nodes("")
@@ -95,7 +95,7 @@ class Given:
         return {made for node in given if node is not None and (made := resource(node))} | self.inside
 
     def _given(self, nodes: Iterable[Any]) -> Iterator[str]:
-        """The handles of what nodes give a value, as they name them."""
+        """Yields the handles of the resources that nodes give a value, by the names of the nodes' inputs."""
         for node in nodes:
             inputs = inputs_of(node)
             for name, before in called(self._walk, node):
@@ -104,7 +104,7 @@ class Given:
                 yield from _handles(node, inputs)
 
     def _function(self, name: str) -> frozenset[int]:
-        """The positions of a function's arguments that it gives a value."""
+        """Returns the positions of the arguments to which a function gives a value."""
         if name in self._running:  # a function that calls itself
             return frozenset()
         self._running.add(name)
@@ -117,7 +117,7 @@ class Given:
 
 
 def called(walk: Walk, node: Any) -> Iterator[tuple[str, int]]:
-    """The functions that a node calls with its inputs, and how many inputs come before their arguments.
+    """Yields the functions that a node calls with its inputs, and how many inputs come before their arguments.
 
     Args:
         walk: The graph.
@@ -133,12 +133,12 @@ def called(walk: Walk, node: Any) -> Iterator[tuple[str, int]]:
 
 
 def origin(nodes: Mapping[str, Any], tensor: str, passing: Container[str] = PASSING) -> str:
-    """The tensor, or argument of a function, that a tensor comes from unchanged.
+    """Follows a tensor back through ops that return their first input. Returns the tensor or argument at the end.
 
     Args:
-        nodes: Those of the graph or function, by name.
-        tensor: Its name.
-        passing: Ops that hand on what they are given.
+        nodes: The nodes of the graph or function, by name.
+        tensor: The name of the tensor.
+        passing: The ops that return their first input.
     """
     seen: set[str] = set()
     while (node := nodes.get(bare(tensor))) is not None and node.op in passing and node.input and node.name not in seen:
@@ -148,17 +148,17 @@ def origin(nodes: Mapping[str, Any], tensor: str, passing: Container[str] = PASS
 
 
 def maker(nodes: Mapping[str, Any], handle: str) -> str:
-    """The node, or argument of a function, that a handle comes from.
+    """Returns the name of the node that makes a handle, or of the function's argument that the handle comes from.
 
     Args:
-        nodes: Those of the graph or function, by name.
-        handle: A tensor.
+        nodes: The nodes of the graph or function, by name.
+        handle: The name of the handle's tensor.
     """
     return bare(origin(nodes, handle))
 
 
 def _handles(node: Any, inputs: list[str]) -> list[str]:
-    """The inputs of an op that may be handles."""
+    """Returns the inputs of an op that may be handles: all inputs, if the op's definition does not tell."""
     definition = tensorflow.op_definition(node.op)
     if definition is None or any(taken.number_attr or taken.type_list_attr for taken in definition.input_arg):
         return inputs
@@ -167,24 +167,27 @@ def _handles(node: Any, inputs: list[str]) -> list[str]:
 
 
 def not_given(walk: Walk, folder: str, reached: Collection[Any]) -> set[Resource]:
-    """The variables and tables among some nodes to which loading the model gives no value.
+    """Finds the variables and tables of some nodes that get no value when the model is loaded.
 
     Args:
         walk: The graph, as it will be loaded.
-        folder: The SavedModel's.
-        reached: The nodes that a signature runs, those of functions among them.
+        folder: The folder of the SavedModel.
+        reached: The nodes that a signature runs, with the nodes of its functions.
     """
     read = {made for node in reached if (made := resource(node))}
     return read - Given(walk).of(loading_parts(walk.meta_graph, folder)) if read else read
 
 
 def readers(walk: Walk, signature: str, resources: Collection[Resource]) -> dict[str, Resource]:
-    """The outputs of a signature that need some variables or tables -> one of these.
+    """Finds the outputs of a signature that read some variables or tables.
 
     Args:
         walk: The graph.
-        signature: Its name.
+        signature: The name of the signature.
         resources: The variables and tables.
+
+    Returns:
+        Output -> one of the resources that it reads. Other outputs are not in it.
     """
     graph, found = walk.meta_graph, {}
     part = signature_part(graph, signature)

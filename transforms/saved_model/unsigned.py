@@ -1,4 +1,4 @@
-"""Says how to give a signature to a SavedModel that was saved without any: by one of the functions that it has."""
+"""Says how to add a signature to a SavedModel without signatures: one of its own functions becomes the signature."""
 
 import json
 import keyword
@@ -10,7 +10,7 @@ from transforms.compat import tensorflow
 from transforms.saved_model import model_files
 
 SHOWN = 5  # functions in a message
-USUAL = ("serve", "serving_default", "predict", "call", "__call__")  # what people call the function that predicts
+USUAL = ("serve", "serving_default", "predict", "call", "__call__")  # usual names of the function that predicts
 LITERALS = (bool, int, float, str, type(None))
 SAVE = (
     "import tensorflow as tf; m = tf.saved_model.load({file}); tf.saved_model.save(m, {new}, "
@@ -24,14 +24,15 @@ BY_HAND = (
 
 
 class Function(NamedTuple):
-    """A function of a SavedModel, with what it takes when it is called in one of the ways that were traced.
+    """A function of a SavedModel with the arguments of one of its traces.
 
     Attributes:
-        path: Attribute of the loaded object: `encoder.call`.
-        arguments: Its arguments, as `get_concrete_function` takes them, in Python.
-        shown: Its call, for people.
-        fits: Whether a signature can be made of it: it takes and gives nothing but dense tensors and constants.
-        order: The smaller, the likelier it is the one that predicts.
+        path: The attribute of the loaded object that leads to the function: `encoder.call`.
+        arguments: The arguments for `get_concrete_function`, as Python code.
+        shown: The call of the function, for messages.
+        fits: Whether the function can become a signature. Its arguments are only dense tensors and constants, at
+            least one tensor among them, and its outputs are only dense tensors.
+        order: The sort key. A function with a smaller key is more likely the one that predicts.
     """
 
     path: str
@@ -42,14 +43,15 @@ class Function(NamedTuple):
 
 
 def refusal(folder: str, graph: Any) -> str:
-    """What to do about a SavedModel without signatures.
+    """Makes the message that refuses a SavedModel without signatures.
 
     Args:
-        folder: The SavedModel's.
+        folder: The folder of the SavedModel.
         graph: Its `MetaGraphDef`.
 
     Returns:
-        A message with a command that saves it again, with its own function as signature, where it has one that fits.
+        The message. If one of the model's functions fits, the message has a command that saves the model again with
+        this function as its signature.
     """
     found = sorted(_functions(graph.object_graph_def), key=lambda function: function.order)
     if not found:
@@ -68,7 +70,7 @@ def refusal(folder: str, graph: Any) -> str:
 
 
 def _functions(objects: Any) -> Iterator[Function]:
-    """The functions of a SavedModel that attributes lead to, once for each way in which they were traced.
+    """Yields the functions of a SavedModel that attributes lead to, once for each trace of a function.
 
     Args:
         objects: `SavedObjectGraph`,
@@ -93,7 +95,7 @@ def _function(path: Sequence[str], traced: Any) -> Function:
     try:
         taken, named = tensorflow.decode_proto(traced.canonicalized_input_signature)
         given = tensorflow.decode_proto(traced.output_signature)
-    except (ValueError, TypeError, NotImplementedError):  # it takes or gives objects of a class of somebody's own
+    except (ValueError, TypeError, NotImplementedError):  # an argument or output is of a class that is not known here
         return Function(name, "", f"{name}(…)", fits=False, order=())
     every = [*taken, *named.values()]
     specs = [spec for value in every for spec in _leaves(value) if not isinstance(spec, LITERALS)]
@@ -116,7 +118,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _outputs(given: Any) -> Sequence[Any]:
-    """The outputs that a signature would have: it takes a tensor, or a list or a dictionary of them."""
+    """Returns the outputs of the signature: of a single tensor, or of a list or dictionary of tensors."""
     if isinstance(given, dict):
         return list(given.values())
     return given if isinstance(given, (list, tuple)) else [given]
@@ -127,7 +129,7 @@ def _is_dense(spec: Any) -> bool:
 
 
 def _code(value: Any) -> str:
-    """A value in Python."""
+    """Writes a value as Python code."""
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json.dumps(name)}: {_code(item)}' for name, item in value.items())}}}"
     if isinstance(value, (list, tuple)):
@@ -140,7 +142,7 @@ def _code(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for people: `x: float32 [?, 3]`."""
+    """Writes a value for messages: `x: float32 [?, 3]`."""
     if isinstance(value, dict):
         return f"{{{', '.join(f'{name}: {_shown(item)}' for name, item in value.items())}}}"
     if isinstance(value, (list, tuple)):
