@@ -1,4 +1,4 @@
-"""Calls a signature whose batch has a fixed number of rows, as exports for object detection have it."""
+"""Calls a signature whose batch has a fixed number of rows, such as an export for object detection."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -13,16 +13,16 @@ Sizes = Sequence[int | None] | None
 
 
 def rows_of(inputs: Mapping[str, Sizes]) -> int | None:
-    """The rows that a signature fixes for each call; None if it takes any number.
+    """Returns the rows that a signature fixes for each call; None if it takes any number.
 
-    A first size of 1 makes calls of one row, also where other inputs leave theirs open. Inputs with another first
-    size than the batch has, or without one, are not per row.
+    If an input has the first size 1, each call has one row, even if other inputs leave their first size open. An input
+    with another first size than the batch, or without dimensions, is not per row.
 
     Args:
-        inputs: Input -> all sizes, None for an open one; None for an unknown rank.
+        inputs: Input -> all its sizes, None for an open size; None for an unknown rank.
 
     Raises:
-        UsageError: Inputs have different first sizes, or values without a batch dimension.
+        UsageError: Inputs have different first sizes, or all their shapes lack a batch dimension.
 
     >>> rows_of({"image": [1, None, None, 3], "anchors": [100, 4]}), rows_of({"x": [None, 3], "weights": [3]})
     (1, None)
@@ -42,34 +42,49 @@ def rows_of(inputs: Mapping[str, Sizes]) -> int | None:
 
 
 def is_per_row(sizes: Sizes, rows: int | None) -> bool:
-    """Whether rows feed an input of such sizes, in calls of so many rows."""
+    """Returns whether rows feed an input.
+
+    Args:
+        sizes: All sizes of the input, None for an open size; None for an unknown rank.
+        rows: The rows that the signature fixes for each call; None for any number.
+    """
     return sizes is None or (len(sizes) > 0 and sizes[0] in (None, rows))
 
 
 class FixedBatch:
-    """Calls a signature for any number of rows, in calls of the number that it fixes.
+    """Calls a signature for any number of rows. Each call has the number of rows that the signature fixes.
 
-    The last call is filled up with copies of its last row, whose predictions are dropped; calls of one row need none.
+    The last call is filled up with copies of its last row, and the predictions of the copies are discarded. Calls of
+    one row need no copies.
     """
 
     def __init__(
         self, call: Callable[..., Sequence[npt.NDArray[Any]]], rows: int, outputs: Sequence[str], whole: Collection[str]
     ) -> None:
-        """Takes what is called.
+        """Takes the function to call, and the sizes of its calls.
 
         Args:
-            call: Calls the signature, see `transforms.saved_model.model.Model.call`.
-            rows: Rows of each call.
-            outputs: Names of all outputs.
-            whole: Those without a batch dimension: with one row a call, each is the prediction of that row.
+            call: The function that calls the signature, see `transforms.saved_model.model.Model.call`.
+            rows: The rows of each call.
+            outputs: The names of all outputs.
+            whole: The outputs without a batch dimension. If a call has one row, such an output is the prediction of
+                that row.
         """
         self._call, self._rows, self._outputs, self._whole = call, rows, tuple(outputs), frozenset(whole)
 
     def __call__(self, *arrays: npt.NDArray[Any], outputs: Sequence[str] | None = None) -> Sequence[npt.NDArray[Any]]:
-        """The outputs for any number of rows, one after the other.
+        """Calls the signature for all rows.
+
+        Args:
+            arrays: For each input, (rows, …).
+            outputs: The outputs to compute; None for all.
+
+        Returns:
+            For each output, (rows, …).
 
         Raises:
-            ModelError: The model raises, an output is not one value a row, or has another shape for another row.
+            ModelError: The model raises. Or an output does not have one value for each row, or has different shapes
+                in different calls.
         """
         names, count = self._outputs if outputs is None else outputs, len(arrays[0])
         calls = [self._call_once(arrays, names, outputs, start) for start in range(0, count, self._rows)]
@@ -91,7 +106,8 @@ class FixedBatch:
         made = []
         for name, array in zip(names, self._call(*some, outputs=outputs), strict=True):
             answer = array[None] if name in self._whole else array
-            # A model of one row may drop it, which is noticed later: by its key, or by the number of predictions.
+            # With one row a call, the model may drop the row. Scoring detects this later, by the key or by the number
+            # of predictions.
             if self._rows > 1 and (answer.ndim == 0 or len(answer) != self._rows):
                 raise ModelError(f"output {name} has {len(answer) if answer.ndim else 1} values for {self._rows} rows")
             made.append(answer[:count] if self._rows > 1 else answer)

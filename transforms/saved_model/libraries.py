@@ -1,4 +1,4 @@
-"""Imports the Python packages that register a model's custom ops with TensorFlow."""
+"""Imports the Python modules that register a model's custom ops with TensorFlow."""
 
 import contextlib
 import importlib
@@ -12,20 +12,20 @@ from transforms.errors import UsageError, nearest
 from transforms.model_safety.op_packages import PACKAGES, find_package
 
 FLAG = "--model_libraries"
-MESSAGE = 300  # characters of a library's error that are kept
+MESSAGE = 300  # a longer error message of a library is cut to this many characters
 _importing = threading.Lock()  # a worker's threads may load models at the same time
-_imported: dict[str, None] = {}  # in the order that they were given
-_registered: set[str] = set()  # the ops of these libraries; like TensorFlow's registry, they stay for good
+_imported: dict[str, None] = {}  # imported modules, in the order in which they were given
+_registered: set[str] = set()  # ops of these modules; never removed, because TensorFlow's registry keeps them, too
 
 
 def import_libraries(names: Sequence[str]) -> None:
-    """Imports libraries, each once a process.
+    """Imports libraries, each one once in a process.
 
     Args:
         names: Modules that register ops when they are imported, such as `tensorflow_text`.
 
     Raises:
-        UsageError: One of them is not installed, or cannot be imported.
+        UsageError: A module is not installed, or cannot be imported.
     """
     with _importing:
         for name in names:
@@ -41,15 +41,15 @@ def import_libraries(names: Sequence[str]) -> None:
 
 
 def is_registered(op: str) -> bool:
-    """Whether an op is one of those that these libraries registered."""
+    """Returns whether one of the imported libraries registered the op."""
     return op in _registered
 
 
 def remedy_for(ops: Sequence[str]) -> str:
-    """What to do about ops that TensorFlow does not know, as the end of a sentence about the first of them.
+    """Says what to do about ops that TensorFlow does not know, as the end of a message about the first of them.
 
     Args:
-        ops: Their names, at least one.
+        ops: The names of the ops, at least one.
     """
     first = find_package(ops[0])
     if first is None:
@@ -65,13 +65,19 @@ def remedy_for(ops: Sequence[str]) -> str:
 
 
 def _is_installed(name: str) -> bool:
-    """Whether there is a package of a module; to look for the module in it would import the package."""
+    """Returns whether the top-level package of a module is installed.
+
+    It does not look for the module in the package, because this would import the package.
+    """
     first = name.partition(".")[0]
     return first in sys.modules or importlib.util.find_spec(first) is not None
 
 
 def _install(packages: Sequence[str]) -> str:
-    """What to type for packages that are numbered after TensorFlow's releases: a newer one would replace TensorFlow."""
+    """Makes the `pip install` command for packages whose release numbers follow those of TensorFlow.
+
+    The command fixes the release, because a newer one would install another release of TensorFlow.
+    """
     minor = ".".join(_version().split(".")[:2])
     return " ".join(["pip install", *(f"'{name}=={minor}.*'" for name in packages)])
 
@@ -82,13 +88,16 @@ def _missing(name: str) -> str:
     known = {package.module: package.name for package in PACKAGES if package.module}
     if name in known:
         return f"{said}; {_install([known[name]])}; {workers}"
-    # No guess at a package's name: anybody may have registered it.
+    # The message does not guess the name of a package, because a stranger may have registered that name.
     own = "install the package that has it, or name the folder of your own module in PYTHONPATH"
     return f"{said}{nearest(name, list(known))}; {own}; {workers}"
 
 
 def _import_tensorflow() -> None:
-    """Imports all of TensorFlow, which libraries use, where only a part of it was, see `pipeline.compat.startup`."""
+    """Imports all of TensorFlow, which libraries need.
+
+    In the model process, only a part of it may be imported so far, see `pipeline.compat.startup`.
+    """
     import tensorflow
 
     if not hasattr(tensorflow, "__version__"):
@@ -97,9 +106,9 @@ def _import_tensorflow() -> None:
 
 def _import(name: str) -> None:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # standard output is for the answers of commands
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is only for the results of commands
             importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # a library's own code raises what it likes
+    except (Exception, SystemExit) as error:  # a library's own code may raise any error
         if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(_missing(name)) from error
         said = " ".join(f"{type(error).__name__}: {error}".split())[:MESSAGE]
@@ -113,7 +122,7 @@ def _version() -> str:
 
 
 def _ops() -> frozenset[str]:
-    """The ops that TensorFlow knows in this process."""
+    """Returns the ops that TensorFlow knows in this process."""
     from tensorflow.core.framework.op_def_pb2 import OpList
 
     known = OpList.FromString(tensorflow.get_buffer(tensorflow.get_all_ops()))

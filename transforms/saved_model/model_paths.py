@@ -1,4 +1,4 @@
-"""Says why a path is no SavedModel, and which path or command to give instead."""
+"""Explains why a path is no SavedModel, and says which path to give or which command to run instead."""
 
 import os
 import shlex
@@ -12,21 +12,24 @@ from transforms.storage.remedies import remedy
 ANY = "give the folder that holds saved_model.pb, or a .keras file"
 # What TensorFlow and Keras write into the folder of a SavedModel.
 PARTS = (*SAVED_MODEL, "variables", "assets", "assets.extra", "debug", "fingerprint.pb", "keras_metadata.pb")
-KERAS_FILES = {"config.json", "metadata.json"}  # in a .keras file, beside its weights
+KERAS_FILES = {"config.json", "metadata.json"}  # files of a .keras archive; it also has the weights
 
 
 def is_saved_model(names: Iterable[str]) -> bool:
-    """Whether a folder with files of these names is a SavedModel."""
+    """Returns whether a folder with files of these names is a SavedModel."""
     return not set(SAVED_MODEL).isdisjoint(names)
 
 
 def newest(names: Iterable[str]) -> str | None:
-    """The name of the newest version, as TensorFlow Serving numbers the folders of a model; None if there is none.
+    """Returns the name of a model's newest version: the folder with the largest number, as in TensorFlow Serving.
 
     Source: https://www.tensorflow.org/tfx/serving/serving_config, "Serving a Specific Version of a Model".
 
     Args:
-        names: Of the folders below that hold a SavedModel.
+        names: The names of the subfolders that hold a SavedModel.
+
+    Returns:
+        The name; None if no name is a number.
 
     >>> newest(["9", "0010", "a"]), newest(["a"])
     ('0010', None)
@@ -36,10 +39,12 @@ def newest(names: Iterable[str]) -> str | None:
 
 
 def refusal(path: str) -> str:
-    """Why a path on this machine is no SavedModel, and a command that makes one of it where there is one.
+    """Makes the message that refuses a path on this machine which is no SavedModel.
+
+    If a command can make a SavedModel of the path, the message has this command.
 
     Args:
-        path: What was given as a model, which is none.
+        path: The path that was given as a model.
     """
     try:
         return _refusal(path)
@@ -64,7 +69,10 @@ def _refusal(path: str) -> str:
 
 
 def _whole(path: str) -> str | None:
-    """The SavedModel that a path is a part of, by the names of its parts."""
+    """Returns the folder of the SavedModel that the path is a part of; None if there is none.
+
+    It recognizes the parts by their names, such as `variables`.
+    """
     *above, name = path.rstrip("/").split("/")
     while above or name:
         folder = "/".join(above) or (os.curdir if not path.startswith("/") else "/")
@@ -77,7 +85,7 @@ def _whole(path: str) -> str | None:
 
 
 def _of_folder(path: str, names: Sequence[str]) -> str:
-    """What a folder is that is no SavedModel."""
+    """Says what a folder is that is no SavedModel, and what to give instead."""
     if KERAS_FILES.issubset(names):
         return _unpacked(path, names)
     if any(name == "checkpoint" or name.endswith(".index") for name in names):
@@ -96,7 +104,7 @@ def _of_folder(path: str, names: Sequence[str]) -> str:
 
 
 def _saved_models(path: str, names: Sequence[str]) -> Iterator[str]:
-    """SavedModels in a folder, or in the folders right in it, as MLflow keeps them."""
+    """Yields the SavedModels one or two levels below a folder. MLflow keeps them two levels below."""
     folders = [folder for name in reversed(names) if os.path.isdir(folder := os.path.join(path, name))]
     for folder in folders:
         below = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
@@ -104,9 +112,9 @@ def _saved_models(path: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _unpacked(path: str, names: Sequence[str]) -> str:
-    """How to pack a .keras file again, which is an archive.
+    """Says how to pack the folder of an unpacked .keras file again. A .keras file is a zip archive.
 
-    https://github.com/keras-team/keras/blob/v3.12.0/keras/src/saving/saving_lib.py
+    Source: https://github.com/keras-team/keras/blob/v3.12.0/keras/src/saving/saving_lib.py
     """
     packed = model_files.beside(path.rstrip("/").removesuffix(".keras"), "-packed.keras")
     files = shlex.join([sys.executable, "-m", "zipfile", "-c", packed, *(os.path.join(path, name) for name in names)])

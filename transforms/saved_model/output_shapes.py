@@ -1,4 +1,7 @@
-"""Shapes of a model's outputs: what its signature leaves open is settled before a run, and is the same in all of it."""
+"""Checks the shapes of a model's outputs.
+
+Where the signature leaves a shape open, a sample of rows settles it before the run, and all batches must have it.
+"""
 
 from transforms.errors import ModelError, RunError
 from transforms.reasons import Reason
@@ -6,25 +9,25 @@ from transforms.saved_model.model import Arrays, Contract, Tensor
 
 
 class RankError(ModelError):
-    """An output has another number of dimensions than in the rest of the run."""
+    """An output has another number of dimensions than in the contract of the run."""
 
     reason = Reason.OUTPUT_SHAPE
 
 
 class WidthError(RunError):
-    """An output has another size than in the rest of the run: which one a row gets depends on the rows beside it."""
+    """An output has another size than in the rest of the run: its size depends on the rows of the batch."""
 
 
 def is_open(output: Tensor) -> bool:
-    """Whether a signature leaves some size of an output open, besides the batch."""
+    """Returns whether the signature leaves the rank of an output open, or a size other than the batch dimension."""
     return output.shape is None or None in output.shape
 
 
 def settled(contract: Contract, shapes: dict[str, tuple[int, ...]]) -> Contract:
-    """A contract with the shapes that predictions have in a run.
+    """Returns the contract with the shapes that predictions have in a run.
 
     Args:
-        contract: What the signature says.
+        contract: The contract with the shapes of the signature.
         shapes: Prediction -> its shape, without the batch dimension and without the key.
     """
 
@@ -38,11 +41,14 @@ def settled(contract: Contract, shapes: dict[str, tuple[int, ...]]) -> Contract:
 
 
 def reopened(contract: Contract, sizes: Contract) -> Contract:
-    """A contract whose outputs follow the sizes of each row: of settled shapes only the number of dimensions is kept.
+    """Returns a contract whose outputs may have other sizes for each row.
+
+    If the signature leaves the rank of an output open, its number of dimensions is the one of the settled shape. The
+    sizes stay open.
 
     Args:
-        contract: What the signature says.
-        sizes: The same with the shapes of some rows, see `settled`.
+        contract: The contract with the shapes of the signature.
+        sizes: The same contract with the shapes of some rows, see `settled`.
     """
 
     def reopen(output: Tensor, settled: Tensor) -> Tensor:
@@ -55,14 +61,14 @@ def reopened(contract: Contract, sizes: Contract) -> Contract:
 
 
 def check_shapes(contract: Contract, answer: Arrays) -> None:
-    """Checks what a call of the model gave against the contract.
+    """Checks the shapes that a call of the model returned against the contract.
 
     Args:
-        contract: With the shapes of the run, as far as they are settled.
+        contract: The contract, with the shapes of the run that are settled.
         answer: Output -> (batch, …).
 
     Raises:
-        RankError: An output has another number of dimensions; the rows that it does so for can be bisected.
+        RankError: An output has another number of dimensions. Bisecting the batch finds the rows that cause it.
         WidthError: An output has another size.
     """
     for output in contract.outputs:
@@ -81,10 +87,10 @@ def check_shapes(contract: Contract, answer: Arrays) -> None:
 
 
 def check_same_sizes(known: dict[str, tuple[int, ...]], outputs: Arrays) -> None:
-    """Checks that rows with inputs of the same shapes get outputs of the same shapes, whatever rows are beside them.
+    """Checks that rows with inputs of the same shapes get outputs of the same shapes in every batch.
 
     Args:
-        known: Prediction -> its shape so far, for inputs of these shapes; new ones are added.
+        known: Prediction -> its shape in earlier batches with inputs of these shapes. The function adds new ones.
         outputs: Prediction -> (rows, …), at least one row.
 
     Raises:
@@ -101,5 +107,5 @@ def check_same_sizes(known: dict[str, tuple[int, ...]], outputs: Arrays) -> None
 
 
 def _has_key(contract: Contract, output: Tensor) -> bool:
-    """Whether an output has the key in its last column."""
+    """Returns whether an output has the key in its last column."""
     return dict(contract.echoes).get(output.name, False)

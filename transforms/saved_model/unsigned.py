@@ -95,7 +95,7 @@ def _function(path: Sequence[str], traced: Any) -> Function:
     try:
         taken, named = tensorflow.decode_proto(traced.canonicalized_input_signature)
         given = tensorflow.decode_proto(traced.output_signature)
-    except (ValueError, TypeError, NotImplementedError):  # an argument or output is of a class that is not known here
+    except (ValueError, TypeError, NotImplementedError):  # an argument or output is of a class of the model's author
         return Function(name, "", f"{name}(…)", fits=False, order=())
     every = [*taken, *named.values()]
     specs = [spec for value in every for spec in _leaves(value) if not isinstance(spec, LITERALS)]

@@ -1,4 +1,4 @@
-"""Computes how many bytes of a model's variables take part in each row, from its graph alone."""
+"""Computes how many bytes of a model's variables take part in each row. It only reads the graph."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from transforms.compat import tensorflow
 
-# Ops that call functions -> their attributes that name these, and how many inputs come before the arguments.
+# Op that calls functions -> its attributes that name the functions, and the number of inputs before the arguments.
 CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "PartitionedCall": (("f",), 0),
     "StatefulPartitionedCall": (("f",), 0),
@@ -18,20 +18,20 @@ CALLS: Mapping[str, tuple[tuple[str, ...], int]] = {
 
 
 def weights(graph: Any, outputs: Iterable[str]) -> int:
-    """Bytes of the variables that outputs read as a whole.
+    """Returns the bytes of the variables that outputs read as a whole.
 
-    A table of which a call gathers some rows, such as an embedding, takes little time and does not count.
+    A variable from which a call gathers only some rows, such as an embedding, takes little time and does not count.
 
     Args:
-        graph: A GraphDef.
-        outputs: Names of tensors.
+        graph: The GraphDef.
+        outputs: The names of the outputs' tensors.
     """
     functions = {function.signature.name: function for function in graph.library.function}
     running: set[str] = set()
 
     @functools.cache
     def read_arguments(name: str) -> frozenset[int]:
-        """The arguments of a function that are variables which it reads as a whole."""
+        """Returns the positions of a function's arguments that are variables which it reads as a whole."""
         if name not in functions or name in running:  # an op, or a function that calls itself
             return frozenset()
         running.add(name)
@@ -41,7 +41,7 @@ def weights(graph: Any, outputs: Iterable[str]) -> int:
         return frozenset(found)
 
     def read(nodes: Iterable[Any]) -> Iterator[str]:
-        """The nodes and arguments that are variables which nodes read as a whole."""
+        """Yields the names of the variables that nodes read as a whole. A name is that of a node or an argument."""
         for node in nodes:
             inputs = [_bare(name) for name in node.input if not name.startswith("^")]
             if node.op == "ReadVariableOp":
@@ -57,7 +57,7 @@ def weights(graph: Any, outputs: Iterable[str]) -> int:
 
 
 def _needed(nodes: Mapping[str, Any], outputs: Iterable[str]) -> Iterator[Any]:
-    """The nodes that lead to outputs."""
+    """Yields the nodes that outputs depend on."""
     pending, seen = list(map(_bare, outputs)), set()
     while pending:
         name = pending.pop()
