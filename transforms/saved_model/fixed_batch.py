@@ -22,7 +22,7 @@ def rows_of(inputs: Mapping[str, Sizes]) -> int | None:
         inputs: Input -> all its sizes, None for an open size; None for an unknown rank.
 
     Raises:
-        UsageError: Inputs have different first sizes, or all their shapes lack a batch dimension.
+        UsageError: Inputs have different first sizes, or only one dimension, which may not be the batch dimension.
 
     >>> rows_of({"image": [1, None, None, 3], "anchors": [100, 4]}), rows_of({"x": [None, 3], "weights": [3]})
     (1, None)

@@ -26,7 +26,8 @@ ROWS = len(KEYS[0])
 # computation, and does not return the key.
 VALUES = ((0, 1, 20011, -30011, 40009), (0, 0, 0), (1, 1, 1), (20011, -30011, 40009))
 ALONE = 4  # real rows to call one at a time if a call with several rows fails
-# Keys just below powers of two. Odd, so that no float rounds them; no two of them are equal in a narrower integer.
+# Keys just below powers of two. They are odd: a float dtype that holds one exactly holds every smaller key exactly.
+# No two of them become equal in a narrower integer dtype.
 BOUNDS = np.array([2**power - 1 - 2 * power for power in (6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 20, 24)])
 MOST = int(BOUNDS[-1])
 OWN = 3  # how many of the rows' own values are sent as keys
@@ -169,7 +170,7 @@ def find_key(
     if not wide:
         why = f"input {name} comes back in output {echoes[0].output} only where it is below {BOUNDS[0]}"
         return Found(why_data=why, remedy="see `keyjoin wrap`")
-    for number, probe in enumerate([*reversed(probes), *_own_probes(asked, whole)]):  # of real rows first
+    for number, probe in enumerate([*reversed(probes), *_own_probes(asked, whole)]):  # the last probes have real rows
         if output := _changed(asked, wide, probe, _unusual(asked.key, own) if number == 0 else []):
             why = f"output {output} changes with the model's input {name}"
             _check_order(wide, probes, why)

@@ -80,9 +80,9 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
         loading: How to load it.
 
     Raises:
-        UsageError: The folder is no SavedModel, it lacks the signature, or TensorFlow cannot load it. Also if its ops
-            are refused, it was exported for other devices, a library is missing, keyjoin cannot feed an input, or the
-            variables of all outputs have no value.
+        UsageError: The folder is no SavedModel, it lacks the signature, a library is missing, or TensorFlow cannot
+            load the model. Or its ops are refused, or it was exported for other devices. Or keyjoin cannot feed an
+            input, or each output reads a variable without a value.
     """
     import_libraries(loading.libraries)
     signature = loading.signature

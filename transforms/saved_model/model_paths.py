@@ -10,7 +10,7 @@ from transforms.saved_model.model_files import SAVED_MODEL
 from transforms.storage.remedies import remedy
 
 ANY = "give the folder that holds saved_model.pb, or a .keras file"
-# What TensorFlow and Keras write into the folder of a SavedModel.
+# Names of the files and folders that TensorFlow and Keras write into the folder of a SavedModel.
 PARTS = (*SAVED_MODEL, "variables", "assets", "assets.extra", "debug", "fingerprint.pb", "keras_metadata.pb")
 KERAS_FILES = {"config.json", "metadata.json"}  # files of a .keras archive; it also has the weights
 
