@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # https://docs.hdfgroup.org/hdf5/develop/_f_m_t3.html, "Disk Format: Level 0A"
-# At byte 4 of the file: https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/mlir/lite/schema/schema.fbs.
+# At byte 4: https://github.com/tensorflow/tensorflow/blob/v2.21.0/tensorflow/compiler/mlir/lite/schema/schema.fbs.
 TFLITE = b"TFL3"
 BEGINNING = 1 << 16  # bytes that are read from the start of a file
 SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
