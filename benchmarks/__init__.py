@@ -1,1 +1,1 @@
-"""The benchmark: keyjoin side by side with other ways to do its work; see README.md."""
+"""The benchmark: compares keyjoin with other ways to score the same rows. README.md describes it."""

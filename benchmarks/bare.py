@@ -1,4 +1,4 @@
-"""The model alone: its signature, called on batches that are in memory. Nothing that scores rows can be faster."""
+"""Calls the model's signature on batches in memory: the upper bound for any program that scores rows."""
 
 import argparse
 
@@ -9,11 +9,11 @@ from transforms.columns import batch_rows
 from transforms.records import Feature
 
 KEY = "key"
-BATCHES = 8  # different ones, so that not all of them stay in a core's cache
+BATCHES = 8  # different batches, so that not all of them stay in a core's cache
 
 
 def main() -> None:
-    """Scores so many rows of random numbers."""
+    """Scores the requested number of random rows."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     parser.add_argument("--rows", required=True, type=int)

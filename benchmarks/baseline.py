@@ -1,7 +1,7 @@
 """The baseline: keyjoin's own functions in a plain loop, without Beam.
 
 It takes the flags of `keyjoin run` and writes the same parts, byte for byte. It reads each chunk once, and has no
-checksums, no ledger, no manifest and no flush to the disk. keyjoin's extra time is the cost of these.
+checksums, no ledger, no manifest and no flush to the disk. The time that keyjoin takes beyond it is their cost.
 """
 
 import os
@@ -44,10 +44,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], list[Any]]:
-    """Settles what keyjoin's preflight settles.
+    """Makes the same decisions as keyjoin's preflight: features, outputs, layout, batch size.
 
     Returns:
-        From a chunk to the blocks of its part.
+        A function from a chunk to the blocks of its part.
     """
     with open(source, "rb") as file:
         sample = fmt.reader.sample(file, SAMPLE_BYTES).values()

@@ -1,4 +1,4 @@
-"""Runs programs on workloads, in turns, and checks everything that they write."""
+"""Runs programs on workloads, in turns, and verifies everything that they write."""
 
 import statistics
 import sys
@@ -23,8 +23,8 @@ class Case(NamedTuple):
     Attributes:
         program: Its name in the tables of `programs`.
         work: The workload's name.
-        rows: How many.
-        once: Whether it runs in the first turn alone: it takes long, or is only there to compare outputs with.
+        rows: The number of rows.
+        once: Whether the case runs in the first turn only, because it is slow or only serves to compare outputs.
     """
 
     program: str
@@ -34,11 +34,11 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a case took, over all repetitions.
+    """The measurements of a case, over all repetitions.
 
     Attributes:
-        case: What was run.
-        usages: Of each run.
+        case: The case that ran.
+        usages: The usage of each run.
         totals: The last run's sums in keyjoin's manifest; empty for other programs.
     """
 
@@ -52,21 +52,21 @@ class Result(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """The median of the whole process's time."""
+        """The median time of the whole process, in seconds."""
         return self.median("seconds")
 
     @property
     def peak_bytes(self) -> float:
-        """The median of the peak of memory."""
+        """The median peak memory, in bytes."""
         return self.median("peak_bytes")
 
 
 class Seen(NamedTuple):
-    """Outputs that are right, to compare others with.
+    """Outputs that were verified, to compare other outputs with.
 
     Attributes:
-        predictions: By the name and number of the rows.
-        digests: Of exact programs' parts, by source.
+        predictions: The predictions of each set of rows, by the name of the rows and their number.
+        digests: The sha256 of an exact program's parts, by source.
     """
 
     predictions: dict[tuple[str, int], verify.Predictions]
@@ -74,7 +74,7 @@ class Seen(NamedTuple):
 
 
 def run(cases: Sequence[Case], seed: int, repeat: int) -> list[Result]:
-    """Runs cases in turns, so that what else the machine does meets all of them.
+    """Runs cases in turns, so that other load on the machine affects all cases alike.
 
     Raises:
         ProgramError: A program fails, or its output is wrong.
@@ -113,7 +113,7 @@ def _run(result: Result, seed: int, seen: Seen) -> Usage:
 
 
 def warm_up(case: Case, source: Path, seed: int) -> None:
-    """Brings into memory what the program before may have pushed out of it: this one's libraries and its input.
+    """Loads this program's libraries and input into memory, because the program before may have evicted them.
 
     Raises:
         ProgramError: The program fails on a few rows.
@@ -137,13 +137,13 @@ def _score(case: Case, source: Path, output: Path) -> Usage:
 
 
 def _check(case: Case, source: Path, output: Path, seen: Seen) -> None:
-    """Holds an output to its source and to what was seen of others."""
+    """Verifies an output against its source and against the outputs of other programs."""
     program, work = programs.find(case.program), WORKLOADS[case.work]
     parts = sorted(output.glob(program.parts))
     verify.check_letters(source, sorted(output.glob(programs.LETTERS)), work)
     digest = verify.digest(parts)
     if program.exact and seen.digests.get(source) == digest:
-        return  # The same bytes were seen to be right.
+        return  # These bytes were verified before.
     found = verify.read(parts, work, case.rows)
     known = seen.predictions.setdefault((work.data, case.rows), found)
     verify.check_same(found, known)

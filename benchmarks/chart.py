@@ -1,4 +1,4 @@
-"""The benchmark's document as a picture: seconds a program, as bars, one group for each number of rows."""
+"""Draws the benchmark's document as an SVG bar chart: the seconds of each program, grouped by the number of rows."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,9 @@ from typing import Any
 
 BASE = "keyjoin"
 WIDTH, MARGIN = 760, 24
-BAR_LEFT, BAR_WIDTH = 120, 470  # What is left of the width is for the label behind the longest bar.
+BAR_LEFT, BAR_WIDTH = 120, 470  # The rest of the width holds the label of the longest bar.
 BAR_HEIGHT, STEP, HEAD = 20, 30, 44
-# A picture in a page does not know the page's colours: it brings its own ground, and follows the reader's system.
+# An embedded picture does not know the page's colours: it has its own background and follows the system's dark mode.
 STYLE = """
 text { font: 14px system-ui, sans-serif; fill: #1f2328 }
 .title { font-weight: 600 }
@@ -21,7 +21,7 @@ text { font: 14px system-ui, sans-serif; fill: #1f2328 }
 
 
 def draw(document: Mapping[str, Any]) -> str:
-    """A document of `benchmarks/run` as SVG."""
+    """Draws a document of `benchmarks/run` as SVG."""
     groups: dict[int, list[Mapping[str, Any]]] = {}
     for result in document["results"]:
         groups.setdefault(result["rows"], []).append(result)

@@ -1,9 +1,9 @@
-"""The benchmark: runs the programs side by side, checks what they write, and prints one table.
+"""The benchmark: runs the programs side by side, verifies what they write, and prints one table.
 
     benchmarks/run --rows 200000,2000000 --repeat 3 --only keyjoin,baseline --json out/benchmark.json
     benchmarks/run --goals heavy,wide --json out/goals.json
 
-Ratios are within one call; what another machine or another hour gives is not comparable.
+Compare times and ratios only within one call: another machine, or the same one an hour later, gives other times.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def _show(document: Mapping[str, Any], text: str, file: Path | None) -> None:
 
 
 def describe(results: Sequence[Result], seed: int) -> dict[str, Any]:
-    """The results as a document."""
+    """Converts the results to a JSON document."""
     base = {(result.case.work, result.case.rows): result for result in results if result.case.program == BASE}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -102,7 +102,7 @@ def _describe(result: Result, base: Result | None) -> dict[str, Any]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The document as text: medians, and ratios to keyjoin within the same call."""
+    """Formats the document as a text table: medians, and ratios to keyjoin within the same call."""
     head = ("rows", "program", "seconds", "cpu s", "rows/s", "peak MB", f"time/{BASE}", f"memory/{BASE}")
     cells = [head, *(_cells(result) for result in document["results"])]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

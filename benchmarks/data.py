@@ -1,4 +1,4 @@
-"""What is scored, and with which models: made from a seed, kept between calls."""
+"""Makes the rows and the models of the benchmark from a seed, and keeps them between calls."""
 
 import itertools
 import multiprocessing
@@ -20,7 +20,7 @@ BLOCK_ROWS = 10_000
 
 
 def cached(work: Workload, count: int, seed: int) -> Path:
-    """A file of so many rows."""
+    """Returns a file with this many rows of a workload; writes it on first use."""
     bad = f"-bad-{work.bad_every}" * (work.bad_every > 0)
     stem = f"{work.data}-{count}{bad}-seed-{seed}"
     lines = _kept(f"{stem}.jsonl", lambda path: write(path, work, count, seed))
@@ -30,7 +30,7 @@ def cached(work: Workload, count: int, seed: int) -> Path:
 
 
 def model(work: Workload) -> Path:
-    """The folder of a workload's model."""
+    """Returns the folder of a workload's model; saves the model on first use."""
     if work.model is None:
         return MODEL
     name = work.model
@@ -38,9 +38,9 @@ def model(work: Workload) -> Path:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function that needs TensorFlow, in a process of its own.
+    """Calls a function that needs TensorFlow in a process of its own.
 
-    A program starts with the peak of memory of the process that starts it: that one has to stay small.
+    A process starts with its parent's peak memory as its own. So the process that starts the programs must stay small.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context, initializer=_begin) as pool:
@@ -53,7 +53,7 @@ def _begin() -> None:
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    # A user's own folder: a name that all users share could be another user's file.
+    # The folder belongs to one user: a name that all users share could be another user's file.
     folder = Path(tempfile.gettempdir()) / f"keyjoin-benchmarks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / name
@@ -81,7 +81,7 @@ def _made(work: Workload, count: int, seed: int) -> Iterator[str]:
 
 
 def _again(made: TextIO, distinct: int) -> Iterator[str]:
-    """The first rows over and over, under new names: to spell numbers is what takes the time."""
+    """Repeats the first rows under new names, because formatting the numbers takes most of the time."""
     for first in itertools.count(distinct, distinct):
         made.seek(0)
         for number, line in enumerate(itertools.islice(made, distinct)):

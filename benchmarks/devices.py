@@ -1,4 +1,4 @@
-"""The model's bare signature and keyjoin on a GPU: rows a second of each, beyond start-up."""
+"""Compares the model's bare signature with keyjoin on a GPU: rows a second of each, without the start-up time."""
 
 import argparse
 import os
@@ -10,20 +10,20 @@ from benchmarks.cases import run
 from benchmarks.compare import count
 from benchmarks.verify import ProgramError
 
-# A GPU takes a small part of the time that the goal's rows are made for.
+# A GPU takes only a small part of the time that the goal's number of rows was chosen for.
 TIMES = 5
 GPU, CPU = "GPU", "CPU"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the goal `heavy` with more rows, and prints what it measures.
+    """Runs the goal `heavy` with more rows, and prints the measurements.
 
     Returns:
-        0, also where there is no such device; or 1 if a program fails or its output is wrong.
+        0, also if there is no such device; 1 if a program fails or its output is wrong.
     """
     options = _parser().parse_args(argv)
     if options.device == CPU:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the programs see none either
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # the programs must not see a GPU either
     names = _devices(options.device)
     if not names:
         print(f"benchmarks/gpu: TensorFlow finds no {options.device} here: nothing is measured")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _devices(kind: str) -> list[str]:
-    import tensorflow as tf  # after what it reads from the environment is set
+    import tensorflow as tf  # only after the environment variables that it reads are set
 
     found = tf.config.list_physical_devices(kind)
     return [tf.config.experimental.get_device_details(device).get("device_name", device.name) for device in found]

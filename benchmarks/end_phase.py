@@ -1,7 +1,7 @@
-"""The end of a run with many parts, on made-up receipts: what it takes, and how much memory.
+"""Measures the end of a run with many parts, on made-up receipts: its time and its memory.
 
     python -m benchmarks.end_phase receipts 1000000     reads, checks and lists receipts, as `keyjoin run` does
-    python -m benchmarks.end_phase listing 1000000      lists so many parts of a file system that only makes names up
+    python -m benchmarks.end_phase listing 1000000      lists this many parts on a file system that makes up the names
 
 Prints one line of JSON.
 """
@@ -27,7 +27,7 @@ from transforms.records import Chunk, PartReceipt, Source
 from transforms.storage import files
 from transforms.write_receipts import LISTS, SHARDS, encode, read_receipts
 
-CHUNKS = 1_000  # of a source
+CHUNKS = 1_000  # of each source
 CHUNK_BYTES = 64 << 20
 PART_BYTES = 75_000_000
 ROWS = 459_000
@@ -36,7 +36,7 @@ STATUS = Path("/proc/self/status")
 
 
 def parts(count: int) -> Iterator[PartReceipt]:
-    """Receipts of so many parts, by source and position."""
+    """Yields the receipts of this many parts, by source and position."""
     for source in sources(count):
         for number, name in enumerate(names(source)):
             start = number * CHUNK_BYTES
@@ -46,13 +46,13 @@ def parts(count: int) -> Iterator[PartReceipt]:
 
 
 def names(source: Source) -> Iterator[str]:
-    """The names of a source's parts."""
+    """Yields the names of a source's parts."""
     chunks = source.size // CHUNK_BYTES
     return (f"{source.stem}-{number:05d}-of-{chunks:05d}{source.suffix}" for number in range(chunks))
 
 
 def sources(count: int) -> Iterator[Source]:
-    """The sources of so many parts."""
+    """Yields the sources of this many parts."""
     for first in range(0, count, CHUNKS):
         stem = f"year=2026/month=11/part-{first // CHUNKS:05d}"
         size = min(CHUNKS, count - first) * CHUNK_BYTES
@@ -60,7 +60,7 @@ def sources(count: int) -> Iterator[Source]:
 
 
 def write(temp: Path, count: int) -> None:
-    """Writes receipts as `WriteReceipts` does in a job without waves, without holding them all."""
+    """Writes receipts as `WriteReceipts` does in a job without waves, without holding them all in memory."""
     folder = temp / LISTS / f"{0:08d}"
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
@@ -73,7 +73,7 @@ def write(temp: Path, count: int) -> None:
 
 
 class AllThere(Mapping[str, int]):
-    """A listing in which each part has its size; takes no memory, so that what the rest takes can be seen."""
+    """A listing that has every part, with its size. It takes no memory, so that only the code under test shows."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -89,24 +89,24 @@ class AllThere(Mapping[str, int]):
 
 
 class MadeFileSystem(FileSystem):
-    """Lists parts that are not there, as many as a path says: made://1000000/; all else is refused."""
+    """Lists made-up parts, as many as the path says (made://1000000/), and refuses every other operation."""
 
     @classmethod
     def scheme(cls) -> str:
-        """What its paths begin with."""
+        """Returns the scheme of its paths."""
         return SCHEME
 
     def join(self, basepath: str, *paths: str) -> str:
-        """A path below another."""
+        """Returns a path below another one."""
         return "/".join([basepath.rstrip("/"), *paths])
 
     def split(self, path: str) -> tuple[str, str]:
-        """A path's folder and name."""
+        """Returns a path's folder and name."""
         folder, _, name = path.rpartition("/")
         return folder, name
 
     def has_dirs(self) -> bool:
-        """As an object store: it has names only."""
+        """Returns False: like an object store, it has names only."""
         return False
 
     def _list(self, prefix: str) -> Iterator[FileMetadata]:
@@ -121,7 +121,7 @@ class MadeFileSystem(FileSystem):
 
 
 def receipts(count: int) -> dict[str, Any]:
-    """Takes the steps of `pipeline.commands.run` after the graph has run, on so many receipts."""
+    """Runs the steps that `pipeline.commands.run` takes after the graph, on this many receipts."""
     with tempfile.TemporaryDirectory(prefix="keyjoin-end-") as folder:
         write(Path(folder), count)
         planned = list(sources(count))
@@ -145,7 +145,7 @@ def receipts(count: int) -> dict[str, Any]:
 
 
 def listing(count: int) -> dict[str, Any]:
-    """Lists so many parts through Beam's FileSystems, as from an object store; the pages' time is not in it."""
+    """Lists this many parts through Beam's FileSystems, as on an object store; the time of requests is not included."""
     before = _forget_peak()
     started = time.monotonic()
     found = files.list_below(f"{SCHEME}://{count}")
@@ -157,7 +157,7 @@ def listing(count: int) -> dict[str, Any]:
 
 
 def _forget_peak() -> int:
-    """Starts counting the peak of memory again (Linux only); what is taken now."""
+    """Resets the peak memory that the kernel counts (Linux only), and returns the memory in use now, in bytes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
@@ -173,5 +173,5 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    startup.collect_garbage()  # as `keyjoin run` has it
+    startup.collect_garbage()  # as in `keyjoin run`
     print(json.dumps({"receipts": receipts, "listing": listing}[sys.argv[1]](int(sys.argv[2]))))

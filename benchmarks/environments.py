@@ -1,6 +1,6 @@
-"""The environments of peers that need packages of their own: made on first use, beside what locks them.
+"""Makes the environments of peers that need packages of their own, on first use, in the peer's folder.
 
-A folder of `peers` with a `requirements.in` has one; README.md has the command that locks it.
+Each folder of `peers` with a `requirements.in` has an environment. README.md has the command that locks it.
 """
 
 import fcntl
@@ -18,34 +18,35 @@ from benchmarks.verify import ProgramError
 
 
 def set_up(name: str) -> None:
-    """Makes the environment of a peer ready; does nothing where it is.
+    """Makes the environment of a peer; does nothing if it is ready.
 
     Raises:
-        ProgramError: It could not be made; what was tried is in a log.
+        ProgramError: The environment could not be made; the log has the output of the commands.
     """
-    # What is measured must not have to compile what it imports.
+    # Compiles bytecode now, so that the measured program does not have to compile its imports.
     make(name, PEERS / name / ".venv", PEERS / name / "requirements.txt", ["--compile-bytecode"])
 
 
 def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = (), python: str = sys.executable) -> None:
-    """Makes an environment of locked packages; does nothing where it is ready.
+    """Makes an environment of locked packages; does nothing if it is ready.
 
     Args:
-        name: What it is called in messages.
-        venv: Where it is made.
-        requirements: The packages, with hashes.
-        flags: For the installation, by uv.
-        python: The Python that it is made of, as uv takes it.
+        name: The environment's name in messages.
+        venv: The folder of the environment.
+        requirements: The file of locked packages, with hashes.
+        flags: Flags for `uv pip install`.
+        python: The base Python, as uv's `--python` takes it.
 
     Raises:
-        ProgramError: It could not be made; what was tried is in a log.
+        ProgramError: The environment could not be made; the log has the output of the commands.
     """
     stamp = venv / "setup-stamp"
-    # All that an environment depends on: its commands know it by its full path.
+    # The digest covers all that an environment depends on, its full path too: the scripts in it contain that path.
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     made_of = f"{venv.parent}\n{platform.python_version()} {python}\n{digest}\n"
     with requirements.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Of two first calls at once the second waits, and finds it ready.
+        # If two first calls run at once, the second one waits and then finds the environment ready.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if stamp.is_file() and stamp.read_text() == made_of:
             return
         print(f"setting up the environment of {name} in {venv} (once)", file=sys.stderr)
@@ -56,12 +57,12 @@ def make(name: str, venv: Path, requirements: Path, flags: Sequence[str] = (), p
 
 
 def find_uv() -> str:
-    """Where uv is.
+    """Returns the path of uv.
 
     Raises:
-        ProgramError: There is none.
+        ProgramError: uv is not installed.
     """
-    # scripts/setup_env.sh puts it beside the project's Python where the machine has none.
+    # scripts/setup_env.sh installs uv beside the project's Python if the machine has none.
     uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if uv is None:
         raise ProgramError("no uv (pip install uv)")

@@ -1,7 +1,7 @@
-"""The goals: what keyjoin has to reach, and what is run to see whether it does.
+"""The goals: the performance that keyjoin must reach, and the cases that measure it.
 
-All are ratios of medians within one call. Where a time is said to be beyond start-up, that of a run with
-so few rows that they do not count is taken off.
+All goals are ratios of medians within one call. A time "beyond start-up" is the time of a run, minus the time of a run
+with so few rows that they take no measurable time.
 """
 
 import math
@@ -17,30 +17,30 @@ YES, MISSED, FAILED = "yes", "MISSED", "FAILED"
 MIN_ROWS = 200
 
 START_UP = Case("keyjoin", "demo", 102)
-# How many times keyjoin's own time the others take at least; None is only shown.
+# How many times keyjoin's own time each peer must take at least; None is shown without a bound.
 PEERS = {"textbook": 40, "spark": 3, "script": 3, "ray": 4, "tfx_bsl": None}
-SLOW = {"textbook", "tfx_bsl"}  # ten minutes a run: one is enough
-# Rows as given here, or fewer where the benchmark itself is tried out.
+SLOW = {"textbook", "tfx_bsl"}  # these take ten minutes a run, so they run once
+# Returns the given number of rows, or fewer when the benchmark itself is tested.
 Size = Callable[[int], int]
 
 
 class Must(NamedTuple):
-    """A bound.
+    """A bound on a measured value.
 
     Attributes:
-        bound: What may just be.
-        at_least: Whether more is better.
+        bound: The last value that still reaches the goal.
+        at_least: True if the value must be at least the bound, False if at most.
     """
 
     bound: float
     at_least: bool = False
 
     def __str__(self) -> str:
-        """As the table shows it."""
+        """Formats the bound for the table."""
         return f"at {'least' if self.at_least else 'most'} {self.bound:g}"
 
     def reached_by(self, measured: float) -> bool:
-        """Whether that is within the bound; nothing reaches one that could not be measured."""
+        """Returns whether a value is within the bound; NaN, a value that could not be measured, never is."""
         return measured >= self.bound if self.at_least else measured <= self.bound
 
 
@@ -49,8 +49,8 @@ class Line(NamedTuple):
 
     Attributes:
         what: What was measured.
-        measured: NaN if there were too few rows to tell.
-        must: None if it is only shown.
+        measured: The value; NaN if there were too few rows to measure it.
+        must: The bound; None if the value is only shown.
     """
 
     what: str
@@ -59,19 +59,19 @@ class Line(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """What is run, and what is made of it."""
+    """The cases to run, and the function that judges their results."""
 
     cases: tuple[Case, ...]
     judge: Callable[[Mapping[Case, Result]], Iterable[Line]]
 
 
 def houses(size: Size) -> Goal:
-    """Thirteen numbers a row. Not a part of `peers`: this takes a minute, and these take an hour."""
+    """Measures 13 numbers a row against the baseline. Separate from `peers`: this takes a minute, `peers` an hour."""
     return _near_baseline("houses", size(2_000_000), 1.25)
 
 
 def peers(size: Size) -> Goal:
-    """Other ways to do the same work. Those that are not in the table of programs are left out."""
+    """Compares other ways to do the same work. Skips those that are not in the table of programs."""
     rows = size(2_000_000)
     ours, baseline = Case("keyjoin", "houses", rows), Case("baseline", "houses", rows, once=True)
     others = {name: Case(name, "houses", rows, once=name in SLOW) for name in PEERS if name in PROGRAMS}
@@ -86,7 +86,7 @@ def peers(size: Size) -> Goal:
 
 
 def scale(size: Size) -> Goal:
-    """Ten times as many rows take ten times as long, and no more memory."""
+    """Checks that ten times as many rows take ten times as long, and no more memory."""
     some, many = (Case("keyjoin", "houses", size(rows)) for rows in (2_000_000, 20_000_000))
     check = Case("baseline", "houses", many.rows, once=True)
 
@@ -101,8 +101,8 @@ def scale(size: Size) -> Goal:
 
 
 def demo(size: Size) -> Goal:
-    """What a run takes that has hardly any rows."""
-    del size  # there are only so few
+    """Measures a run with hardly any rows: start-up only."""
+    del size  # the demo has a fixed number of rows
     imports = Case("imports", START_UP.work, START_UP.rows)
 
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
@@ -112,9 +112,9 @@ def demo(size: Size) -> Goal:
 
 
 def heavy(size: Size) -> Goal:
-    """A model that takes most of the time; by a long and a short run each, so that start-up is taken off.
+    """Measures a model that takes most of the time. The difference of a long and a short run removes the start-up time.
 
-    Both are large enough for the batch size to be measured, which belongs to it.
+    Both runs are large enough for keyjoin to measure the batch size, which is part of its start-up.
     """
     works = ("heavy", "heavy_tfrecord")
     sizes = size(192_000), size(32_000)
@@ -130,22 +130,22 @@ def heavy(size: Size) -> Goal:
 
 
 def wide(size: Size) -> Goal:
-    """Two thousand numbers a row."""
+    """Measures rows of 2,000 numbers against the baseline."""
     return _near_baseline("wide", size(20_000))
 
 
 def text(size: Size) -> Goal:
-    """Much in a row that nobody needs."""
+    """Measures rows with long texts that the model does not read against the baseline."""
     return _near_baseline("text", size(20_000))
 
 
 def strings(size: Size) -> Goal:
-    """Texts that feed the model."""
+    """Measures texts that feed the model against the baseline."""
     return _near_baseline("strings", size(1_000_000))
 
 
 def bad(size: Size) -> Goal:
-    """One row of twenty is bad, in turn in each of five ways; beside the same rows when all are good."""
+    """Measures rows of which one in twenty is bad, in five ways in turn, against the same rows when all are good."""
     rows = size(2_000_000)
     spoiled, clean = Case("keyjoin", "bad", rows), Case("keyjoin", "mixed", rows)
 
@@ -157,7 +157,7 @@ def bad(size: Size) -> Goal:
 
 
 def shuffle(size: Size) -> Goal:
-    """What crosses CoGroupByKey."""
+    """Measures the bytes that cross CoGroupByKey."""
     ours = Case("keyjoin", "houses", size(200_000))
 
     def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
@@ -167,7 +167,7 @@ def shuffle(size: Size) -> Goal:
 
 
 def chunks(size: Size) -> Goal:
-    """A chunk for each row. The fewer are as many as make start-up small beside them, the many run once."""
+    """Measures one chunk for each row. The smaller case is long enough to dwarf start-up; the larger one runs once."""
     some, many = Case("keyjoin", "chunks", size(10_000)), Case("keyjoin", "chunks", size(100_000), once=True)
     checks = [Case("baseline", "houses", case.rows, once=True) for case in (some, many)]
 
@@ -192,22 +192,22 @@ def _near_baseline(work: str, rows: int, bound: float = 1.3) -> Goal:
 
 
 def _beyond(took: Mapping[Case, Result], case: Case, start_up: Case) -> float:
-    """Seconds that a case takes longer than another one; NaN if it does not."""
+    """Returns the seconds that a case takes longer than another one; NaN if it does not take longer."""
     seconds = took[case].seconds - took[start_up].seconds
     return seconds if seconds > 0 else math.nan
 
 
 def reach(names: Sequence[str], shrink: int, seed: int, repeat: int) -> tuple[list[dict[str, Any]], list[Result]]:
-    """Runs goals one after another; one that cannot be measured does not keep the others from it.
+    """Runs goals one after another. If a goal cannot be measured, the others still run.
 
     Args:
-        names: Of `GOALS`.
-        shrink: All numbers of rows are divided by that.
-        seed: What the rows are made from.
-        repeat: Runs of each case.
+        names: Names in `GOALS`.
+        shrink: Divides all numbers of rows.
+        seed: The seed of the rows.
+        repeat: The number of runs of each case.
 
     Returns:
-        The lines of the table as documents, and all results.
+        The lines of the table as JSON documents, and all results.
     """
     lines: list[dict[str, Any]] = []
     results: list[Result] = []
@@ -235,7 +235,7 @@ def _document(goal: str, what: str, measured: float, must: str, reached: str) ->
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The lines of all goals as text."""
+    """Formats the lines of all goals as a text table."""
     head = ("goal", "what", "measured", "must be", "reached")
     cells = [head, *(_cells(line) for line in lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""What a program that uses TensorFlow and Beam takes before it does anything: the imports, and loading the model."""
+"""Imports TensorFlow and Beam and loads the model: the start-up cost of any program that uses both."""
 
 import argparse
 

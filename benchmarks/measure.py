@@ -1,4 +1,4 @@
-"""Runs a whole program, from its start to its exit, and says what it and the processes it starts took."""
+"""Runs a whole program from start to exit, and measures it together with the processes that it starts."""
 
 import contextlib
 import os
@@ -13,21 +13,21 @@ from typing import NamedTuple
 
 from benchmarks.programs import ROOT
 
-KIB = 1 if sys.platform == "darwin" else 1024  # what the kernel counts memory in
+KIB = 1 if sys.platform == "darwin" else 1024  # the unit of the kernel's memory counts
 PROC = Path("/proc")
 SAMPLE_SECONDS = 0.25
 GRACE_SECONDS, END_SECONDS = 10.0, 0.05
 
 
 class Usage(NamedTuple):
-    """What a program took.
+    """The resources that a program used.
 
     Attributes:
         code: Its exit code.
-        seconds: From its start to its exit.
-        cpu_seconds: On all cores; what other processes on the machine hardly change.
-        peak_bytes: Of memory: what the kernel counted as the most that its processes took. Where several ran at
-            once, each had its most at a moment of its own, so that all together never took more.
+        seconds: Wall-clock time from its start to its exit.
+        cpu_seconds: Processor time on all cores. Other processes on the machine hardly change it.
+        peak_bytes: Peak memory, from the kernel's peak of each process. If several processes ran at once, it is the sum
+            of their peaks: an upper bound, because they may peak at different moments.
     """
 
     code: int
@@ -37,14 +37,14 @@ class Usage(NamedTuple):
 
 
 def measure(command: Sequence[str], log: Path) -> Usage:
-    """Runs a command and waits for it, and for all that it started.
+    """Runs a command and waits until it and all processes that it started have ended.
 
-    What others left to be written is on the disk before it starts: a program that waits for the disk
-    would wait for that, too, and one that does not would leave it to the next.
+    First it flushes pending writes of other programs to the disk. Otherwise a program that waits for the disk would
+    also wait for their writes, and a program that does not would leave its own to the next one.
 
     Args:
         command: A command of the benchmark's own.
-        log: Where what it prints goes.
+        log: The file that gets the command's output.
     """
     os.sync()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -60,7 +60,7 @@ def measure(command: Sequence[str], log: Path) -> Usage:
 
 
 class Process(NamedTuple):
-    """A process at a moment; its number alone may be that of another one later."""
+    """A process at one moment. The kernel reuses process ids, so the start time identifies the process, too."""
 
     pid: int
     started: int
@@ -69,14 +69,14 @@ class Process(NamedTuple):
 
 
 class Family:
-    """A process and all that come from it, looked at now and then; none is left at the end.
+    """Samples a process and all its descendants, and ends those that are still running at the end.
 
-    The kernel counts exactly, but only the largest process for memory, and only children that were
-    waited for. What this sees is as exact as it looks often. Linux only: elsewhere it sees nothing.
+    The kernel's own counts are exact, but cover only the memory of the largest process, and only children that were
+    waited for. The samples cover all, but are only as exact as their interval. Linux only: elsewhere it sees nothing.
 
     Attributes:
-        peak_bytes: What those took that were there at once, each at its own peak until then; pages that they
-            share count once. 0 where there never were several.
+        peak_bytes: The largest sum over processes that ran at once, each with its own peak so far. Shared pages count
+            once. 0 if several processes never ran at once.
     """
 
     def __init__(self, root: int) -> None:
@@ -89,7 +89,7 @@ class Family:
 
     @property
     def cpu_seconds(self) -> float:
-        """Of all, when they were last seen."""
+        """The processor time of all processes, as last sampled."""
         return sum(self._cpu_seconds.values())
 
     def __enter__(self) -> "Family":
@@ -107,35 +107,35 @@ class Family:
             self._look()
 
     def _look(self) -> list[Process]:
-        """Counts, and returns, those that are alive."""
+        """Samples the processes, and returns those that are alive."""
         processes = {process.pid: process for process in _processes()}
         alive = []
-        # A parent's number is nearly always below its child's; where it is not, the next look finds the child.
+        # A parent's id is nearly always below its child's. If it is not, the next sample finds the child.
         for process in sorted(processes.values()):
             parent = processes.get(process.parent)
             first = process.pid == self._root and not self._cpu_seconds
-            # One whose parent ended is known from before.
+            # A process whose parent has ended is known from an earlier sample.
             if first or process[:2] in self._cpu_seconds or (parent and parent[:2] in self._cpu_seconds):
                 self._cpu_seconds[process[:2]] = process.cpu_seconds
                 alive.append(process)
-        if len(alive) > 1:  # the peak of one alone is known without
+        if len(alive) > 1:  # the kernel's count covers a single process
             self.peak_bytes = max(self.peak_bytes, sum(map(self._peak, alive)))
         return alive
 
     def _peak(self, process: Process) -> int:
-        """The most memory of a process until now; of pages that several share, its share."""
+        """The peak memory of a process so far; of shared pages it counts only the process's share."""
         folder, known = PROC / str(process.pid), self._peaks.get(process[:2], (0, 0))
         try:
             most = _sizes(folder / "status")["VmHWM"]
-            if most > known[0]:  # what is shared takes the kernel milliseconds, in which the process gets no memory
+            if most > known[0]:  # reading smaps_rollup takes milliseconds, in which the process cannot allocate
                 sizes = _sizes(folder / "smaps_rollup")
                 known = self._peaks[process[:2]] = most, most - sizes["Rss"] + sizes["Pss"]
-        except (OSError, KeyError):  # It ended meanwhile: there is no file, or nothing about memory in it.
+        except (OSError, KeyError):  # the process has ended: its file is gone, or has no memory lines
             return 0
         return known[1]
 
     def _end(self) -> None:
-        """Waits for those that outlive the first, as Ray's do; ends the ones that stay."""
+        """Waits for processes that outlive the first one, as Ray's do, and kills those that stay."""
         deadline = time.monotonic() + GRACE_SECONDS
         while left := self._look():
             for process in left if time.monotonic() > deadline else ():
@@ -148,16 +148,17 @@ def _processes() -> Iterator[Process]:
     ticks = os.sysconf("SC_CLK_TCK")
     for folder in PROC.glob("[0-9]*"):
         try:
-            # After the name, which is in brackets and may hold anything; numbered as in proc(5), less 3.
+            # The fields follow the name, which is in brackets and may hold any character. Index = number in proc(5),
+            # less 3.
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # It ended meanwhile.
+        except OSError:  # the process has ended
             continue
-        if fields[0] not in "ZX":  # A zombie has ended.
+        if fields[0] not in "ZX":  # a zombie has ended
             spent = int(fields[11]) + int(fields[12])
             yield Process(int(folder.name), int(fields[19]), int(fields[1]), spent / ticks)
 
 
 def _sizes(path: Path) -> dict[str, int]:
-    """The lines of a file of the kernel's that have a size, in bytes."""
+    """Returns the lines of a /proc file that have a size, in bytes."""
     lines = (line.split() for line in path.read_text().splitlines())
     return {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if words[-1:] == ["kB"]}

@@ -1,4 +1,4 @@
-"""The models of the workloads, made with plain TensorFlow from a seed; each gives its key back."""
+"""Makes the models of the workloads with plain TensorFlow, from a seed. Each model returns its key."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ BUCKETS = 1_000
 
 
 def wide(folder: Path) -> None:
-    """One layer."""
+    """Saves a model of one layer."""
     (weights,) = _dense(WIDE, 1)
 
     def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -24,7 +24,7 @@ def wide(folder: Path) -> None:
 
 
 def heavy(folder: Path) -> None:
-    """Three layers, most of the work of which is one large matrix product."""
+    """Saves a model of three layers, in which one large matrix product does most of the work."""
     layers = _dense(HEAVY, HIDDEN, HIDDEN, 1)
 
     def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -36,7 +36,7 @@ def heavy(folder: Path) -> None:
 
 
 def strings(folder: Path) -> None:
-    """Numbers beside two texts: one is hashed, the other one looked up."""
+    """Saves a model of numbers and two texts: one text is hashed, the other one looked up in a table."""
     weights, worth = _dense(4, 1)[0], _dense(BUCKETS, 1)[0]
     kinds = tf.constant([kind.replace("\\", "") for kind in KINDS])
     worths = tf.linspace(-1.0, 1.0, len(KINDS))
@@ -53,7 +53,7 @@ def strings(folder: Path) -> None:
 
 
 def _dense(*widths: int) -> list[tf.Variable]:
-    """The weights of layers of such widths; what they put out is about as large as what they take in."""
+    """Makes the weights of layers of these widths, scaled so that outputs are about as large as inputs."""
     random = tf.random.Generator.from_seed(7)
     pairs = itertools.pairwise(widths)
     return [tf.Variable(random.normal([before, after], stddev=(2 / before) ** 0.5)) for before, after in pairs]

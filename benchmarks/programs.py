@@ -1,4 +1,4 @@
-"""The programs that are compared: a new one is a row of the table at the end, and a script in this folder."""
+"""The programs to compare. To add one, add a row to the table at the end and a script to this folder."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
-LETTERS = "_keyjoin/dead_letters/**/*.jsonl"  # where rows that cannot be scored are, below the output folder
-# What keyjoin, its baseline and whatever else takes keyjoin's flags are called with.
+LETTERS = "_keyjoin/dead_letters/**/*.jsonl"  # the dead letters, below the output folder
+# The arguments of keyjoin, its baseline and every other program that takes keyjoin's flags.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
 
 
@@ -17,13 +17,13 @@ class Program(NamedTuple):
     """A way to score rows and join the predictions to them.
 
     Attributes:
-        summary: What it is, in one line.
-        arguments: What Python is called with; `{input}`, `{model}`, `{output}` and `{rows}`, the number
-            of rows, are filled in. The flags of the workload follow.
-        parts: Glob of the files that hold its rows, below the output folder; empty if it writes none.
-        exact: Whether these must be the input's lines in order, byte for byte, with the prediction
-            spliced in as keyjoin does it. Others may write rows in any order and spelling.
-        environment: The folder of `peers` whose locked packages it needs; None for the project's own.
+        summary: A description in one line.
+        arguments: Python's arguments. `{input}`, `{model}`, `{output}` and `{rows}`, the number of rows, are filled in.
+            The flags of the workload follow.
+        parts: Glob of the output files, below the output folder; empty if the program writes none.
+        exact: Whether the output must be the input's lines in order, byte for byte, with the prediction
+            spliced in as keyjoin does it. Other programs may write rows in any order and spelling.
+        environment: The folder of `peers` whose locked packages the program needs; None for the project's own.
     """
 
     summary: str
@@ -35,14 +35,14 @@ class Program(NamedTuple):
     def command(
         self, source: Path, output: Path, model: Path = MODEL, rows: int = 0, flags: Sequence[str] = ()
     ) -> list[str]:
-        """The command line that scores a file."""
+        """Returns the command line that scores a file."""
         values = {"input": source, "model": model, "output": output, "rows": rows}
         python = sys.executable if self.environment is None else str(python_of(self.environment))
         return [python, *(argument.format(**values) for argument in self.arguments), *flags]
 
 
 def python_of(environment: str) -> Path:
-    """The Python of a peer's environment, which `environments` makes."""
+    """Returns the path of the Python in a peer's environment, which `environments` makes."""
     return PEERS / environment / ".venv" / "bin" / "python"
 
 
@@ -92,10 +92,11 @@ PROGRAMS: Mapping[str, Program] = {
         environment="ray",
     ),
 }
-# What runs when nothing is named: no large downloads, and of the slow ones the one that keyjoin came from.
+# These run by default: none needs a large download; `textbook`, the design that keyjoin grew from, is the only slow
+# one.
 DEFAULT = ("keyjoin", "baseline", "script", "textbook")
 
-# What is in every run of keyjoin, alone: these write nothing.
+# The parts of every keyjoin run, each measured alone. These programs write no output.
 FLOORS: Mapping[str, Program] = {
     "imports": Program(
         "imports TensorFlow and Beam, and loads the model",
@@ -113,5 +114,5 @@ FLOORS: Mapping[str, Program] = {
 
 
 def find(name: str) -> Program:
-    """A program of either table."""
+    """Returns a program of either table."""
     return PROGRAMS[name] if name in PROGRAMS else FLOORS[name]

@@ -1,7 +1,7 @@
-"""The rows of each workload: functions from a random generator to lines of JSON.
+"""Makes the rows of each workload: functions from a random generator to lines of JSON.
 
-But for `houses`, rows differ from one to the next as those of strangers do: in the spelling of
-numbers, spaces, the order of fields, escapes, and length. Nothing can be tuned to one shape.
+Except for `houses` and `demo`, rows differ as rows from many writers do: in the spelling of numbers, spaces, the
+order of fields, escapes, and length. So a program cannot be tuned to one form of row.
 """
 
 import csv
@@ -17,22 +17,22 @@ NAME = "house-{:08d}"
 BOSTON = ROOT / "examples" / "boston"
 SPREAD = 0.1
 WIDE, HEAVY = 2_000, 256
-# The same value with few and many digits, with exponents, and as an integer.
+# Ways to format one value: few and many digits, exponents, and as an integer.
 NUMBERS = ("{!r}", "{:.1f}", "{:.4f}", "{:.0f}", "{:.3e}", "{:.2E}", "{:.15g}", "{:.6f}")
 SEPARATORS = ((", ", ": "), (",", ":"), (" , ", " : "), (",  ", ":"))
-# As they stand between the quotes of a JSON string: with escapes, without, beyond ASCII, beyond 16 bits.
+# Contents of JSON strings: with escapes, without, beyond ASCII, beyond 16 bits.
 WORDS = (
     "view", "near the station", r"built \"as new\"", r"two\nlines", r"a\tb", "Straße", "東京の家", "maison d'été",
     r"na\u00efve", r"\ud83c\udfe0", "🏡", "100 % cotton", "{braces}", "a, b: c", r"back\\slash", "No Name", "North",
 )  # fmt: skip
 CITIES = ("Boston", "Köln", "東京", "São Paulo", r"Lule\u00e5", "Winston-Salem", "L'Aquila", "Oslo")
-SPOILED = 5  # ways to be bad
+SPOILED = 5  # the number of ways to make a row bad
 KINDS = ("flat", "house", "loft", r"\"other\"")
 Random = np.random.Generator
 
 
 def houses(random: Random, first: int, count: int) -> list[str]:
-    """Boston houses, each of their 13 numbers changed a little, as `features` beside a `name`."""
+    """Makes rows of Boston houses: their 13 numbers, each changed a little, as `features` beside a `name`."""
     # The text of a list of floats is JSON.
     return [
         f'{{"features": {features}, "name": "{NAME.format(number)}"}}'
@@ -41,14 +41,14 @@ def houses(random: Random, first: int, count: int) -> list[str]:
 
 
 def demo(random: Random, first: int, count: int) -> list[str]:
-    """The rows of the example, over and over, each with a name."""
-    del random  # they are what they are
+    """Repeats the rows of the example, each with a new name."""
+    del random  # these rows are fixed
     lines = [line for path in sorted((BOSTON / "data").iterdir()) for line in path.read_text().splitlines()]
     return [f'{lines[n % len(lines)][:-1]}, "name": "{NAME.format(n)}"}}' for n in range(first, first + count)]
 
 
 def mixed(random: Random, first: int, count: int) -> list[str]:
-    """Numbers like those of `houses` beside a few fields that nobody needs."""
+    """Makes rows of numbers like those of `houses`, with a few fields that the model does not read."""
     values = _near_boston(random, count) * random.choice([1, 1, 1, -1], (count, 13))
     rows = zip(_lists(random, values), _texts(random, count, 4), strict=True)
     unused = ("true", "null", "-17", "0.5")
@@ -63,19 +63,19 @@ def mixed(random: Random, first: int, count: int) -> list[str]:
 
 
 def wide(random: Random, first: int, count: int) -> list[str]:
-    """Two thousand numbers a row."""
+    """Makes rows of 2,000 numbers."""
     values = random.normal(0, 1, (count, WIDE)) * 10.0 ** random.integers(-3, 4, (count, 1))
     return _lines(random, first, ([("sensor", '"b7"'), ("signal", text)] for text in _lists(random, values)))
 
 
 def text(random: Random, first: int, count: int) -> list[str]:
-    """Texts of 10 to 32 KB that nobody needs, beside 13 numbers."""
+    """Makes rows of 13 numbers and a text of 10 to 32 KB that the model does not read."""
     rows = zip(_lists(random, _near_boston(random, count)), _texts(random, count, 3_000), strict=True)
     return _lines(random, first, ([("text", long), ("measures", numbers)] for numbers, long in rows))
 
 
 def strings(random: Random, first: int, count: int) -> list[str]:
-    """Twelve fields, four numbers and two texts of which feed the model."""
+    """Makes rows of twelve fields; four numbers and two texts of them feed the model."""
     values = random.normal(50, 30, (count, 4))
     streets, notes = _texts(random, count, 3), _texts(random, count, 12)
     picked = random.integers(0, len(CITIES) * len(KINDS), count).tolist()
@@ -83,7 +83,7 @@ def strings(random: Random, first: int, count: int) -> list[str]:
 
 
 def heavy(random: Random, first: int, count: int) -> list[str]:
-    """A few hundred numbers a row."""
+    """Makes rows of a few hundred numbers."""
     values = np.round(random.normal(0, 1, (count, HEAVY)), 4)
     return _lines(random, first, ([("x", text)] for text in _lists(random, values)))
 
@@ -106,7 +106,7 @@ def _near_boston(random: Random, count: int) -> npt.NDArray[np.float64]:
 
 
 def _numbers(random: Random, values: npt.NDArray[np.float64]) -> Iterable[list[str]]:
-    """Numbers as text, each spelled in its own way."""
+    """Formats numbers as text, each in a random spelling."""
     styles = random.integers(0, len(NUMBERS), values.shape).tolist()
     for row, chosen in zip(values.tolist(), styles, strict=True):
         yield [NUMBERS[style].format(value) for style, value in zip(chosen, row, strict=True)]
@@ -119,13 +119,13 @@ def _lists(random: Random, values: npt.NDArray[np.float64]) -> Iterable[str]:
 
 
 def _texts(random: Random, count: int, longest: int) -> Iterable[str]:
-    """JSON strings of so many words at most, and half as many on average of short ones."""
+    """Makes JSON strings of `longest // 3` to `longest` words."""
     for size in random.integers(longest // 3, longest, count, endpoint=True).tolist():
         yield f'"{" ".join([WORDS[at] for at in random.integers(0, len(WORDS), size).tolist()])}"'
 
 
 def _lines(random: Random, first: int, rows: Iterable[list[tuple[str, str]]]) -> list[str]:
-    """Rows of named values, with a name somewhere among them, as lines."""
+    """Formats rows of named values as lines, and puts the row's name at a random place."""
     made = []
     for number, fields in enumerate(rows, first):
         comma, colon = SEPARATORS[number * 7 // 5 % len(SEPARATORS)]
@@ -138,10 +138,10 @@ def _lines(random: Random, first: int, rows: Iterable[list[tuple[str, str]]]) ->
 
 
 def number(name: str) -> int:
-    """Which row has that name.
+    """Returns the number of the row with this name.
 
     Raises:
-        ValueError: None can have it.
+        ValueError: No row has this name.
     """
     found = int(name.removeprefix("house-"))
     if NAME.format(found) != name:
@@ -170,7 +170,7 @@ def _around_list(line: str) -> tuple[str, str, str]:
 
 
 def example(line: str) -> bytes:
-    """A row of numbers and texts as a serialized tf.Example."""
+    """Converts a row of numbers and texts to a serialized tf.Example."""
     import tensorflow as tf
 
     made = tf.train.Example()

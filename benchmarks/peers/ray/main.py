@@ -1,4 +1,4 @@
-"""Batch scoring on Ray Data, as its documentation teaches it: `map_batches` with a class, which runs in actors.
+"""Batch scoring on Ray Data, as its documentation shows it: `map_batches` with a class, which runs in actors.
 
 https://docs.ray.io/en/latest/data/batch_inference.html
 """
@@ -20,7 +20,7 @@ class Predictor:
 
     def __init__(self, folder: str) -> None:
         """Loads the model."""
-        import tensorflow as tf  # Here, because the driver needs no TensorFlow.
+        import tensorflow as tf  # only here, because the driver needs no TensorFlow
 
         self.tf = tf
         self.model = tf.saved_model.load(folder)
@@ -39,7 +39,7 @@ def main() -> None:
         parser.add_argument(flag, required=True, type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        # Without one given, Ray writes one to the home folder.
+        # Without a token, Ray writes one to the home folder.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
         ray.init(include_dashboard=False, _temp_dir=scratch)
         rows = ray.data.read_json(str(given.input), lines=True)
@@ -47,7 +47,7 @@ def main() -> None:
             Predictor,
             fn_constructor_args=[str(given.model)],
             batch_size=BATCH_ROWS,
-            # An actor holds a core while it lives, and reading and writing need one, too.
+            # An actor holds a core while it lives; reading and writing need a core, too.
             compute=ray.data.ActorPoolStrategy(size=1),
         )
         scored.write_json(str(given.output))

@@ -1,6 +1,6 @@
-"""Batch scoring as a script of one's own: read a batch of lines, call the model, add what it says, write.
+"""Batch scoring as a hand-written script: read a batch of lines, call the model, add the predictions, write.
 
-One process, and no framework but TensorFlow; the JSON library is a fast one, and TensorFlow uses all cores.
+It is one process without any framework but TensorFlow. The JSON library is a fast one, and TensorFlow uses all cores.
 """
 
 import argparse

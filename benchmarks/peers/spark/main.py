@@ -1,4 +1,4 @@
-"""Batch scoring on Spark, as its documentation teaches it: `predict_batch_udf` on a DataFrame.
+"""Batch scoring on Spark, as its documentation shows it: `predict_batch_udf` on a DataFrame.
 
 https://spark.apache.org/docs/latest/api/python/reference/api/pyspark.ml.functions.predict_batch_udf.html
 """
@@ -21,10 +21,10 @@ BATCH_ROWS = 4096
 
 
 def predictor(folder: str) -> Callable[[], Callable[[np.ndarray], np.ndarray]]:
-    """What loads the model in a worker: `predict_batch_udf` calls it once in each."""
+    """Returns the function that loads the model; `predict_batch_udf` calls it once in each worker."""
 
     def load() -> Callable[[np.ndarray], np.ndarray]:
-        import tensorflow as tf  # Here, because the driver needs no TensorFlow.
+        import tensorflow as tf  # only here, because the driver needs no TensorFlow
 
         model = tf.saved_model.load(folder)
 
@@ -46,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["PYSPARK_PYTHON"] = sys.executable
-        # Nothing listens on the network, and nothing is left in folders that others use.
+        # Spark must not listen on the network, nor leave files in shared folders.
         os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
         os.environ["JAVA_TOOL_OPTIONS"] = f"-Djava.io.tmpdir={scratch} -XX:-UsePerfData"
         spark = (

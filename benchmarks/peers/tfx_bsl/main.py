@@ -1,4 +1,4 @@
-"""Batch scoring with tfx_bsl's RunInference, as TFX's BulkInferrer does it: rows become tf.Examples.
+"""Batch scoring with tfx_bsl's RunInference, as TFX's BulkInferrer does it: each row becomes a tf.Example.
 
 https://www.tensorflow.org/tfx/tfx_bsl/api_docs/python/tfx_bsl/public/beam/RunInference
 """
@@ -22,7 +22,7 @@ FEATURES = {"features": tf.io.FixedLenFeature([13], tf.float32)}
 
 
 def kept_for_examples(folder: Path) -> Path:
-    """The model as RunInference needs it: made once, and kept beside the benchmark's rows."""
+    """Returns the folder of the model in the form that RunInference needs; saves it on first use, beside the rows."""
     content = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     name = f"examples-model-{hashlib.sha256(content).hexdigest()[:16]}"
     kept = Path(tempfile.gettempdir(), f"keyjoin-benchmarks-{os.getuid()}", name)
@@ -34,10 +34,10 @@ def kept_for_examples(folder: Path) -> Path:
 
 
 def save_for_examples(folder: str, target: str) -> None:
-    """Saves a model whose only input is serialized tf.Examples: RunInference feeds no other."""
+    """Saves a model whose only input is serialized tf.Examples, because RunInference feeds no other input."""
     model = tf.saved_model.load(folder)
     served = tf.Module()
-    served.model = model  # A SavedModel keeps what its root holds.
+    served.model = model  # A SavedModel keeps the variables that its root holds.
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def predict(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -49,14 +49,14 @@ def save_for_examples(folder: str, target: str) -> None:
 
 
 def with_example(line: str) -> tuple[str, bytes]:
-    """A row, which is its own key, and what the model needs of it."""
+    """Returns a row, which is its own key, and its tf.Example for the model."""
     values = tf.train.FloatList(value=json.loads(line)["features"])
     features = tf.train.Features(feature={"features": tf.train.Feature(float_list=values)})
     return line, tf.train.Example(features=features).SerializeToString()
 
 
 def joined(line: str, log: PredictionLog) -> str:
-    """A row and its prediction, as a line."""
+    """Joins a row with its prediction, as a line of JSON."""
     row: dict[str, Any] = json.loads(line)
     prediction = tf.make_ndarray(log.predict_log.response.outputs["prediction"])[0]
     return json.dumps({**row, "prediction": prediction.tolist()})
