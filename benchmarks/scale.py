@@ -1,7 +1,7 @@
-"""Computes what runs of 10^8, 10^10 and 10^12 rows take on Dataflow, from costs that are measured on this machine.
+"""Computes the time of runs of 10^8, 10^10 and 10^12 rows on Dataflow, from costs measured on this machine.
 
 python -m benchmarks.scale --measure docs/scale.json     measures again; takes ten minutes
-python -m benchmarks.scale                               prints the tables that follow from docs/scale.json
+python -m benchmarks.scale                               prints the tables computed from docs/scale.json
 python -m benchmarks.scale --write                       writes them into docs/scale.md and benchmarks/NOTES.md
 """
 
@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def put_in(page: str, text: str) -> str:
-    """A page with this text between its markers.
+    """Returns a page with this text between its markers.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The page has no markers.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -56,7 +56,7 @@ def put_in(page: str, text: str) -> str:
 
 
 def tables(document: dict[str, Any]) -> dict[Path, str]:
-    """The tables that follow from what was measured, as Markdown, by the page that shows them."""
+    """Computes the tables from the measurements, as Markdown, by the page that shows them."""
     found, assumed = costs(document), Assumed()
     estimates = [estimate(rows, size, found, assumed) for rows in ROWS for size in CHUNKS]
     given = f"Measured {document['date']} on {document['machine']}, medians of {document['repeat']}:"
@@ -65,7 +65,7 @@ def tables(document: dict[str, Any]) -> dict[Path, str]:
 
 
 def table(estimates: Sequence[Estimate], columns: Sequence[Column]) -> str:
-    """A table with a line an estimate."""
+    """Formats a table with one line for each estimate."""
     shown = [*KEYS, *columns]
     lines = [[name for name, _ in shown], ["---"] * len(shown)]
     lines += [[show(made) for _, show in shown] for made in estimates]
@@ -91,7 +91,7 @@ def _costs_table(found: Costs) -> str:
 
 
 def _bytes(number: float) -> str:
-    """A size in the largest unit that leaves a number over one.
+    """Formats a size in the largest unit in which the number is at least one.
 
     >>> _bytes(1_234_567), _bytes(12)
     ('1.2 MB', '12 B')
@@ -103,7 +103,7 @@ def _bytes(number: float) -> str:
 
 
 def _seconds(number: float) -> str:
-    """A time, in hours, minutes or seconds.
+    """Formats a time in hours, minutes or seconds.
 
     >>> _seconds(7_200), _seconds(90), _seconds(0.5)
     ('2.0 h', '1.5 min', '0.5 s')

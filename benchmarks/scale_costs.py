@@ -1,4 +1,4 @@
-"""What a row, a chunk and a part cost on this machine, for `benchmarks.scale`: by differences of whole processes."""
+"""Measures the costs of a row, a chunk and a part on this machine, as differences of whole runs."""
 
 import datetime
 import importlib.metadata
@@ -26,24 +26,24 @@ PACKAGES = ("apache-beam", "numpy", "pyarrow", "tensorflow")
 
 
 class Costs(NamedTuple):
-    """What was measured.
+    """The measured costs.
 
     Attributes:
-        row_bytes: Of input.
-        written_row_bytes: Of output.
+        row_bytes: Input bytes of a row.
+        written_row_bytes: Output bytes of a row.
         start_seconds: Processor time of a process before its first row.
         row_seconds: Processor time of a row.
-        chunk_seconds: Processor time of a chunk, beside that of its rows.
+        chunk_seconds: Processor time of a chunk, without that of its rows.
         row_shuffled: Bytes of a row that cross the join.
-        chunk_shuffled: Bytes of a chunk that cross the join, beside those of its rows.
-        process_bytes: Peak of memory, beside that of the chunk.
-        chunk_byte_bytes: Peak of memory for each byte of a chunk.
-        part_line_bytes: Of `_keyjoin/parts.jsonl`, a part.
-        shard_part_bytes: Of the receipts' largest shard, a part of all parts.
-        end_part_seconds: Of the run's end, in the process that started it, a part.
-        end_bytes: Peak of memory of the run's end that does not grow with the parts.
+        chunk_shuffled: Bytes of a chunk that cross the join, without those of its rows.
+        process_bytes: Peak memory of a process, without that of the chunk.
+        chunk_byte_bytes: Peak memory for each byte of a chunk.
+        part_line_bytes: Bytes of a part in `_keyjoin/parts.jsonl`.
+        shard_part_bytes: Bytes of the receipts' largest shard, divided by the number of all parts.
+        end_part_seconds: Time that a part adds to the end of the run, in the process that started the run.
+        end_bytes: Peak memory of the end of the run that does not grow with the number of parts.
         listed_bytes: Memory of a listed file.
-        listed_seconds: Time of a listed file, beside waiting for the object store.
+        listed_seconds: Time of a listed file, without waiting for the object store.
     """
 
     row_bytes: float
@@ -64,7 +64,7 @@ class Costs(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run of keyjoin: the median of its processor time and memory, and what its manifest counts."""
+    """A run of keyjoin: the medians of its processor time and peak memory, and the counts in its manifest."""
 
     rows: int
     chunk_bytes: int
@@ -77,7 +77,7 @@ class Run(NamedTuple):
 
 
 def measured(repeat: int) -> dict[str, Any]:
-    """Measures everything; takes minutes.
+    """Runs all measurements; takes minutes.
 
     Raises:
         ProgramError: A run fails.
@@ -98,7 +98,7 @@ def measured(repeat: int) -> dict[str, Any]:
 
 
 def costs(document: dict[str, Any]) -> Costs:
-    """The costs that follow from what was measured."""
+    """Computes the costs from the measurements."""
     short, long, small, large = (Run(**run) for run in document["runs"])
     few, *_, many = document["ends"]
     chunk_seconds = (small.cpu_seconds - short.cpu_seconds) / (small.chunks - short.chunks)

@@ -1,4 +1,4 @@
-"""Computes a run on Dataflow from the costs of a row and a chunk: pure functions of what was measured and assumed."""
+"""Computes a run on Dataflow from the measured costs of a row and a chunk, and from assumptions; pure functions."""
 
 import heapq
 import math
@@ -14,25 +14,25 @@ HOUR = 3600.0
 
 
 class Assumed(NamedTuple):
-    """What could not be measured without a cloud; benchmarks/NOTES.md has the reasons.
+    """Values that could not be measured without a cloud; benchmarks/NOTES.md has the reason for each.
 
     Attributes:
-        vcpus: Of a worker; each takes a chunk at a time.
+        vcpus: vCPUs of a worker; each vCPU takes one chunk at a time.
         most_workers: Dataflow's limit for a batch job.
-        target_seconds: How long a run should take.
-        vcpu_share: How much of a processor of the measuring machine a vCPU is.
-        read_share: How much of a row's time comes before the join.
-        stream_bytes: That a vCPU reads from, or writes to, the object store in a second.
-        request_seconds: Until the first byte of an object.
-        page_seconds: Of a page of a listing.
+        target_seconds: The time in which a run should end.
+        vcpu_share: The speed of a vCPU as a share of a processor of the measuring machine.
+        read_share: The share of a row's time that is before the join.
+        stream_bytes: Bytes a second that a vCPU reads from, or writes to, the object store.
+        request_seconds: Time until the first byte of an object.
+        page_seconds: Time of one page of a listing.
         page_names: Objects on a page.
-        buffer_bytes: That Beam reads of an object at least, to find one newline.
-        source_bytes: Of an input file.
-        worker_seconds: From asking for a worker to its first chunk.
-        first_workers: That are there from the start.
-        doubling_seconds: In which autoscaling doubles the workers.
-        spread: Of the time of chunks: sigma of a lognormal distribution.
-        slow_share: Of chunks that take `slow_factor` as long.
+        buffer_bytes: The fewest bytes that Beam reads of an object to find one newline.
+        source_bytes: Size of an input file.
+        worker_seconds: Time from the request for a worker to its first chunk.
+        first_workers: Workers at the start of the run.
+        doubling_seconds: Time in which autoscaling doubles the workers.
+        spread: Spread of the time of chunks: sigma of a lognormal distribution.
+        slow_share: Share of chunks that take `slow_factor` times as long.
         slow_factor: See `slow_share`.
     """
 
@@ -56,14 +56,14 @@ class Assumed(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """The result of a simulated run: its length, and the time of its workers."""
+    """The result of a simulated run: its length, and the sum of its workers' time."""
 
     seconds: float
     worker_seconds: float
 
 
 class Estimate(NamedTuple):
-    """A run of so many rows in chunks of such a size; fields are what the tables show."""
+    """A run of this many rows in chunks of this size. The fields are the values that the tables show."""
 
     rows: int
     chunk_bytes: int
@@ -89,11 +89,11 @@ class Estimate(NamedTuple):
 
 
 Seconds = npt.NDArray[np.float64]
-MOST_TASKS = 100_000  # that are simulated one by one
+MOST_TASKS = 100_000  # of more tasks, only a share is simulated
 
 
 def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed) -> Estimate:
-    """What a run would take."""
+    """Estimates a run: its time, workers, bytes and listings."""
     input_bytes = rows * costs.row_bytes
     chunks = math.ceil(input_bytes / chunk_bytes)
     chunk_rows = rows / chunks
@@ -101,7 +101,7 @@ def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed) -> Est
     workers = workers_for(chunks, before + after, assumed)
     simulated = simulate(chunks, (before, after), workers, assumed)
     sources = math.ceil(input_bytes / assumed.source_bytes)
-    # Of the input before and after the run and by the job; of the output before and after the run.
+    # The input is listed before the run, after it and by the job; the output before and after the run.
     pages = 3 * math.ceil(sources / assumed.page_names) + 1 + math.ceil(chunks / assumed.page_names)
     listing = pages * assumed.page_seconds + (chunks + 3 * sources) * costs.listed_seconds
     shuffled = rows * costs.row_shuffled + chunks * costs.chunk_shuffled
@@ -132,7 +132,7 @@ def estimate(rows: int, chunk_bytes: int, costs: Costs, assumed: Assumed) -> Est
 
 
 def task_seconds(rows: float, costs: Costs, assumed: Assumed) -> tuple[float, float]:
-    """How long a vCPU has a chunk of so many rows: before the join, and after it."""
+    """Returns the seconds that a vCPU spends on a chunk of this many rows: before the join, and after it."""
     cpu = (rows * costs.row_seconds + costs.chunk_seconds) / assumed.vcpu_share
     read = rows * costs.row_bytes / assumed.stream_bytes + assumed.request_seconds
     written = rows * costs.written_row_bytes / assumed.stream_bytes + assumed.request_seconds
@@ -140,16 +140,16 @@ def task_seconds(rows: float, costs: Costs, assumed: Assumed) -> tuple[float, fl
 
 
 def workers_for(chunks: int, seconds: float, assumed: Assumed) -> int:
-    """Workers that do chunks of such a time within the target, as far as there are so many, and chunks for them."""
+    """Returns the workers needed to reach the target time, at most Dataflow's limit and one vCPU for each chunk."""
     left = assumed.target_seconds - assumed.worker_seconds
     wanted = math.ceil(chunks * seconds / (left * assumed.vcpus))
     return max(1, min(wanted, assumed.most_workers, math.ceil(chunks / assumed.vcpus)))
 
 
 def simulate(chunks: int, seconds: tuple[float, float], workers: int, assumed: Assumed) -> Simulated:
-    """Lets workers take chunks, in two stages: the second begins when the first is done, for it groups by key.
+    """Simulates workers that take chunks, in two stages. The second starts when the first has ended: it groups by key.
 
-    More chunks than can be simulated one by one are a part of them, on as large a part of the workers.
+    If there are more chunks than `MOST_TASKS`, it simulates a share of the chunks on the same share of the workers.
     """
     part = max(1.0, chunks / MOST_TASKS)
     workers_here = max(1, round(workers / part))
@@ -159,19 +159,19 @@ def simulate(chunks: int, seconds: tuple[float, float], workers: int, assumed: A
     ready = np.repeat(asked + assumed.worker_seconds, assumed.vcpus)
     joined = last_end(ready, durations(tasks, seconds[0], random, assumed))
     ended = last_end(np.maximum(ready, joined), durations(tasks, seconds[1], random, assumed))
-    # A worker that would come after the end is never asked for.
+    # The run never requests a worker that would only arrive after its end.
     paid = float(np.maximum(0.0, ended - asked).sum()) * workers / workers_here
     return Simulated(ended, paid)
 
 
 def asked_at(workers: int, assumed: Assumed) -> Seconds:
-    """When each worker is asked for: some at the start, then twice as many each time."""
+    """Returns the time at which each worker is requested: the first ones at the start, then the number doubles."""
     steps = np.arange(1, workers + 1) / assumed.first_workers
     return np.ceil(np.log2(np.maximum(steps, 1.0))) * assumed.doubling_seconds
 
 
 def durations(tasks: int, seconds: float, random: np.random.Generator, assumed: Assumed) -> Seconds:
-    """Times of tasks that take so long on average when all goes well; few are slow."""
+    """Draws the times of tasks with this average, lognormal; a small share of the tasks is slower by a factor."""
     spread = random.lognormal(-(assumed.spread**2) / 2, assumed.spread, tasks)
     slow = np.where(random.random(tasks) < assumed.slow_share, assumed.slow_factor, 1.0)
     times: Seconds = seconds * spread * slow
@@ -179,7 +179,7 @@ def durations(tasks: int, seconds: float, random: np.random.Generator, assumed: 
 
 
 def last_end(ready: Seconds, times: Seconds) -> float:
-    """When the last task ends, if each is taken, in order, by who is ready first.
+    """Returns when the last task ends, if the worker that is free first takes the next task.
 
     >>> last_end(np.array([0.0, 1.0]), np.array([5.0, 1.0, 1.0]))
     5.0

@@ -1,4 +1,4 @@
-"""Batch scoring with a join on Beam, put together as Beam's documentation teaches each of its steps.
+"""Batch scoring with a join on Beam, each step written as Beam's documentation shows it.
 
 https://beam.apache.org/documentation/ml/about-ml/ (RunInference, keyed handlers, custom handlers)
 https://beam.apache.org/documentation/transforms/python/aggregation/cogroupbykey/
@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 
 class SavedModelHandler(ModelHandler[np.ndarray, PredictionResult, Any]):
-    """A handler of one's own: Beam's TFModelHandlerNumpy cannot load a SavedModel with Keras 3."""
+    """A custom handler, because Beam's TFModelHandlerNumpy cannot load a SavedModel with Keras 3."""
 
     def __init__(self, folder: str) -> None:
         """Takes the SavedModel's folder."""
@@ -32,26 +32,26 @@ class SavedModelHandler(ModelHandler[np.ndarray, PredictionResult, Any]):
     def run_inference(
         self, batch: Sequence[np.ndarray], model: Any, inference_args: dict[str, Any] | None = None
     ) -> Iterable[PredictionResult]:
-        """One result a row."""
-        del inference_args  # there are none
-        # Beam's keyed handler keeps the keys; those of this model only have to be there.
+        """Returns one result for each row."""
+        del inference_args  # this program has none
+        # Beam's keyed handler keeps the keys. This model also requires a key input; its values do not matter.
         keys = tf.range(len(batch), dtype=tf.int32)
         answer = model.signatures["serving_default"](features=tf.constant(np.stack(batch)), key=keys)
         return [PredictionResult(*pair) for pair in zip(batch, answer["prediction"].numpy(), strict=True)]
 
 
 def with_key(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A row and its key."""
+    """Pairs a row with a new key."""
     return str(uuid.uuid4()), row
 
 
 def features(key: str, row: Mapping[str, Any]) -> tuple[str, np.ndarray]:
-    """What the model needs of a row."""
+    """Returns a row's key and its model input."""
     return key, np.array(row["features"], np.float32)
 
 
 def joined(_: str, sides: Mapping[str, Iterable[Any]]) -> str:
-    """A row and its prediction, as a line."""
+    """Joins a row with its prediction, as a line of JSON."""
     (row,), (result,) = sides["rows"], sides["results"]
     return json.dumps({**row, "prediction": result.inference.tolist()})
 

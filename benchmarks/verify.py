@@ -1,7 +1,7 @@
-"""Checks of what a program wrote: a wrong output has no time.
+"""Verifies the output of a program, so that a wrong output never gets a time in the table.
 
-All is read row by row: a process starts with its parent's peak of memory as its own, so that what
-this one takes would be counted as the next program's.
+It reads everything row by row, to keep this process small: a child process starts with its parent's peak memory as
+its own, so memory used here would count as the next program's.
 """
 
 import base64
@@ -26,18 +26,18 @@ Predictions = npt.NDArray[np.float32]
 
 
 class ProgramError(RuntimeError):
-    """A program failed, or did not write what it should have."""
+    """A program failed, or its output is wrong."""
 
 
 class Row(msgspec.Struct):
-    """What is looked at of an output row."""
+    """The fields of an output row that are verified."""
 
     name: str
     prediction: list[float]
 
 
 class Letter(msgspec.Struct):
-    """What is looked at of a dead letter."""
+    """The fields of a dead letter that are verified."""
 
     row: str
     row_encoding: str
@@ -47,13 +47,13 @@ def read(parts: Sequence[Path], work: Workload, count: int) -> Predictions:
     """Reads parts, which must hold each good row once.
 
     Returns:
-        The prediction of each row, by the row's number; NaN for those that are bad. (rows,).
+        The prediction of each row, by the row's number; NaN for bad rows. float32 (rows,).
 
     Raises:
-        ProgramError: They do not.
+        ProgramError: A good row is missing, is there twice, or is not readable, or there is an unknown row.
     """
     try:
-        # To read tf.Examples takes TensorFlow.
+        # tf.Examples are read with TensorFlow, in a process of its own.
         return _read(parts, work, count) if work.suffix == JSONL else apart(_read, parts, work, count)
     except ValueError as error:
         raise ProgramError(str(error)) from error
@@ -91,7 +91,7 @@ def _parse_example(record: bytes) -> Row:
 
 
 def digest(parts: Iterable[Path]) -> str:
-    """sha256 of parts, one after another."""
+    """Returns the sha256 of the concatenated parts."""
     made = hashlib.sha256()
     for part in parts:
         with part.open("rb") as file:
@@ -101,14 +101,14 @@ def digest(parts: Iterable[Path]) -> str:
 
 
 def check_rows(source: Path, parts: Sequence[Path], work: Workload) -> None:
-    """Checks that parts hold the good rows of their source in order, each with something added at its end.
+    """Checks that parts hold the good rows of their source in order, each with fields added at its end.
 
     Raises:
         ProgramError: They do not.
     """
     written = _records(parts)
     for number, record in enumerate(_records([source])):
-        # An Example goes on where its first bytes end; an object has its closing brace moved.
+        # An Example keeps its bytes and gets more after them; a JSON object gets its fields before its closing brace.
         head = record.removesuffix(b"}\n") + b", " if work.suffix == JSONL else record
         if not work.is_bad(number) and not next(written, b"").startswith(head):
             raise ProgramError(f"an output row is not input row {number} with fields added")
@@ -151,7 +151,7 @@ def check_same(ours: Predictions, theirs: Predictions) -> None:
 
 
 def totals(output: Path) -> dict[str, int]:
-    """The sums in keyjoin's manifest; empty where there is none."""
+    """Returns the sums in keyjoin's manifest; empty if there is no manifest."""
     manifest = output / "_keyjoin/manifest.json"
     return json.loads(manifest.read_text())["totals"] if manifest.exists() else {}
 
@@ -159,10 +159,10 @@ def totals(output: Path) -> dict[str, int]:
 def _records(paths: Iterable[Path]) -> Iterator[bytes]:
     for path in paths:
         with path.open("rb") as file:
-            if path.suffix != TFRECORD:  # Spark and Ray call their lines .json
+            if path.suffix != TFRECORD:  # Spark and Ray end the names of JSON Lines files in .json
                 yield from file
                 continue
-            # A TFRecord is its length, that number's checksum, the data, and their checksum.
+            # A TFRecord is the length, its checksum, the data, and their checksum.
             while head := file.read(12):
                 yield file.read(int.from_bytes(head[:8], "little"))
                 file.seek(4, 1)

@@ -1,4 +1,4 @@
-"""The workloads: a new one is a row of the table at the end, with rows and perhaps a model of its own."""
+"""The workloads. To add one, add a row to the table at the end: a function for its rows and, if needed, a model."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -10,16 +10,16 @@ JSONL, TFRECORD = ".jsonl", ".tfrecord"
 
 
 class Workload(NamedTuple):
-    """Rows of one shape, and the model that scores them.
+    """Rows of one kind, and the model that scores them.
 
     Attributes:
-        make: Makes rows, from a generator, the first one's number and how many. Workloads that have it
-            in common have the same rows, and so the same predictions.
-        model: The function of `models` that makes the model; None is that of examples/boston.
-        flags: What programs are called with besides.
-        suffix: The format.
-        distinct: So many rows are made; more are these again, under new names.
-        bad_every: One row of so many is bad; 0 is none.
+        make: Makes rows from a generator, the number of the first row and the number of rows. Workloads with the same
+            function have the same rows, and so the same predictions.
+        model: The function of `models` that makes the model; None is the model of examples/boston.
+        flags: Further flags of the programs.
+        suffix: The suffix of the file, which sets its format.
+        distinct: The number of distinct rows; further rows repeat them under new names.
+        bad_every: One row of this many is bad; 0 means none.
     """
 
     make: Callable[[Random, int, int], list[str]]
@@ -35,7 +35,7 @@ class Workload(NamedTuple):
         return self.make.__name__
 
     def is_bad(self, number: int) -> bool:
-        """Whether no program can score that row."""
+        """Returns whether a row is bad, so that no program can score it."""
         return self.bad_every > 0 and number % self.bad_every == self.bad_every // 2
 
 

@@ -1,4 +1,4 @@
-"""The benchmark measures every program, and refuses to time one that is wrong."""
+"""Tests that the benchmark measures every program, and refuses to time a program whose output is wrong."""
 
 import json
 import os
@@ -14,7 +14,8 @@ from benchmarks.measure import Family, measure
 from benchmarks.programs import DEFAULT, FLAGS, PROGRAMS, ROOT, Program
 
 ROWS = 300
-# A program whose predictions are the rows' numbers, and which takes what it does to its lines as a statement.
+# A fake program whose predictions are the rows' numbers. Its first argument is a Python statement that may change its
+# lines.
 FAKE = """
 import pathlib, sys
 lines = pathlib.Path(sys.argv[3]).read_text().splitlines(True)
@@ -29,7 +30,7 @@ RIGHT = "pass"
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts a program that does something to its lines in the place of one of the table."""
+    """Replaces a program of the table with a fake one that changes its lines."""
     script = tmp_path / "fake.py"
     script.write_text(FAKE)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -103,7 +104,7 @@ def test_wrong_output(
 
 @pytest.mark.parametrize("statement", ["lines.reverse()", "lines[3] = lines[3].replace('features', 'feature')"])
 def test_wrong_lines(statement: str, fake: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
-    """With nothing to compare it to, an exact program is held to the input."""
+    """Without another output to compare with, an exact program is compared with its input."""
     fake("keyjoin", statement, exact=True)
     assert compare.main(["--rows=10", "--only=keyjoin"]) == 1
     assert "is not input row" in capsys.readouterr().err
@@ -116,7 +117,7 @@ def test_wrong_flags(flag: str) -> None:
     assert raised.value.code == 2
 
 
-# Takes so much memory, gives it back, and lets another process do the same after it.
+# Allocates 150 MB, frees them, and then starts a process that does the same.
 TAKES = """
 import subprocess, sys
 taken = bytearray(150_000_000)

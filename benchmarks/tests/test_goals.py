@@ -1,4 +1,4 @@
-"""Goals are judged by what is measured on rows that were checked; a wrong output is never timed."""
+"""Tests that goals are judged by measurements of verified rows, and that a wrong output is never timed."""
 
 import io
 import itertools
@@ -26,16 +26,16 @@ from benchmarks.workloads import TFRECORD, WORKLOADS
 
 ROWS = 40
 OWN = ("keyjoin", "baseline", "textbook")
-# What a program does to what is right: to the rows that it writes, and to the dead letters.
+# Changes a correct output: the rows that a program writes, and its dead letters.
 Change = Callable[[list[Any], list[str]], None]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A folder of one's own for rows and models, which are made once."""
+    """A separate folder for rows and models, which are made once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("benchmarks")))
-        # TensorFlow is here already.
+        # This process has TensorFlow already, so `apart` needs no other process.
         patch.setattr(data, "apart", lambda function, *arguments: function(*arguments))
         patch.setattr(verify, "apart", data.apart)
         yield
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def cold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Each program runs once, not on a few rows before; what would do so."""
+    """Skips the warm-up, so that each program runs once; returns the real warm-up function."""
     warm_up = cases.warm_up
     monkeypatch.setattr(cases, "warm_up", lambda *_: None)
     return warm_up
@@ -51,20 +51,20 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.fixture
 def own_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No peers that need more than the tests' environment."""
+    """Removes the peers that need more than the tests' environment."""
     for name in set(PROGRAMS) - set(OWN):
         monkeypatch.delitem(PROGRAMS, name)
 
 
 class Kept(io.BytesIO):
-    """What a program prints; its own streams, which close this one, do not take it away."""
+    """Keeps what a program prints after the program's text stream closes it."""
 
     def close(self) -> None:
         pass
 
 
 def in_process(command: Sequence[str], log: Path) -> Usage:
-    """Runs a program of the benchmark in this process, which has made its imports."""
+    """Runs a program of the benchmark in this process, which has the imports already."""
     _, _, module, *arguments = command
     kept = Kept()
     said = io.TextIOWrapper(kept)
@@ -107,7 +107,7 @@ def test_on_a_device_keyjoin_is_measured_beside_the_bare_model(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cases, "measure", lambda command, log: in_process(command, log)._replace(seconds=next(speeds)))
-    # The bare model's long and short run, and keyjoin's in each format; keyjoin takes a fifth more beyond start-up.
+    # The bare model's long and short run, then keyjoin's in each format. keyjoin takes 20 % more without start-up.
     speeds = iter([5.0, 1.0, 5.8, 1.0, 9.0, 1.0])
     monkeypatch.setattr(goals, "MIN_ROWS", ROWS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
@@ -158,7 +158,7 @@ def letters(lines: Sequence[str]) -> str:
 
 
 def lists(work: str) -> tuple[list[Any], list[str]]:
-    """What is right to write of a workload: rows whose predictions are their numbers, and those that are bad."""
+    """Returns the correct output of a workload: rows whose predictions are their numbers, and the bad rows."""
     made = WORKLOADS[work]
     source = data.cached(made, ROWS, 1)
     if made.suffix == TFRECORD:
@@ -177,7 +177,7 @@ def _joined_example(record: tf.Tensor, number: int) -> bytes:
 
 
 def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
-    """A program that writes what is right, but for a change."""
+    """Returns a program that writes the correct output after a change."""
 
     def measure(command: Sequence[str], _: Path) -> Usage:
         good, bad = lists(work)
@@ -211,12 +211,12 @@ def swapped(good: list[Any], _: list[str]) -> None:
 
 
 def retyped(good: list[Any], _: list[str]) -> None:
-    """A row that means the same in other bytes."""
+    """Writes a row with the same meaning in other bytes."""
     good[3] = b"\x0a\x00" + good[3] if isinstance(good[3], bytes) else good[3].replace("{", "{ ", 1)
 
 
 def predicted(good: list[Any], _: list[str]) -> None:
-    """Two rows have each other's prediction."""
+    """Swaps the predictions of two rows."""
     if isinstance(good[3], bytes):
         tails = [record[-len(_joined_example(tf.constant(b""), 1)) :] for record in good[3:5]]
         good[3:5] = [good[3].removesuffix(tails[0]) + tails[1], good[4].removesuffix(tails[1]) + tails[0]]
@@ -281,7 +281,7 @@ def test_works_of_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def judged(goal: str, seconds: Callable[[Case], float], peak: float = 1e9, **totals: int) -> list[tuple[str, float]]:
-    """The lines of a goal, when cases take so much."""
+    """Returns the lines of a goal for the given times, peak memory and sums."""
     made = GOALS[goal](lambda rows: rows)
     took = {case: Result(case, [Usage(0, seconds(case), 1, int(peak))], totals) for case in made.cases}
     return [(goals._judged(goal, line)["reached"], line.measured) for line in made.judge(took)]
@@ -315,7 +315,8 @@ def test_judging_counts() -> None:
     assert judged("shuffle", lambda _: 1, shuffled_bytes=800_000) == [("yes", 4.0)]
     assert judged("shuffle", lambda _: 1, shuffled_bytes=2_200_000) == [("MISSED", 11.0)]
     assert [r for r, _ in judged("scale", lambda case: case.rows, peak=1.6e9)] == ["yes", "MISSED", "yes"]
-    # The longer run has twice the time, and what is called so many chunks is the same in both.
+    # The longer run takes twice the time beyond start-up. Both report the same number of parts, so a chunk takes
+    # twice as long.
     times = by_rows({START_UP.rows: 5, 10_000: 15, 100_000: 25})
     assert judged("chunks", times, parts=10) == [("MISSED", 2.0)]
 

@@ -1,4 +1,4 @@
-"""The benchmark's peers: their environments and locks, how several processes are measured, and the chart.
+"""Tests the benchmark's peers: their environments and locks, measuring several processes, and the chart.
 
 Spark and Ray themselves are not run here: each needs 2.7 GB of packages.
 """
@@ -20,7 +20,7 @@ from benchmarks.verify import ProgramError
 from benchmarks.workloads import WORKLOADS
 
 LOCKED = sorted(path.parent.name for path in PEERS.glob("*/requirements.in"))
-# Says which Python runs it, and writes all rows of the input with a prediction.
+# Writes which Python runs it, and writes all rows of the input with a prediction.
 SCRIPT = """
 import pathlib, sys
 output = pathlib.Path(sys.argv[6])
@@ -33,7 +33,7 @@ pathlib.Path(__file__).with_suffix(".prefix").write_text(sys.prefix)
 
 @pytest.fixture
 def peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a peer with an environment of its own, whose lock has no packages."""
+    """The folder of a peer with its own environment, whose lock has no packages."""
     folder = tmp_path / "peers" / "fake"
     folder.mkdir(parents=True)
     (folder / "requirements.txt").write_text("# nothing\n")
@@ -57,14 +57,14 @@ def test_environment_is_made_once(peer: Path, capsys: pytest.CaptureFixture[str]
     assert said() == ""
     (peer / "requirements.txt").write_text("# another lock\n")
     assert "setting up" in said()
-    (peer / ".venv" / "setup-stamp").unlink()  # as where it was cut short
+    (peer / ".venv" / "setup-stamp").unlink()  # as if the installation had been interrupted
     assert "setting up" in said()
 
 
 @pytest.mark.parametrize(("lock", "log"), [("numpy==2.4.6\n", "hash"), ("no requirement\n", "requirement")])
 def test_environment_that_fails(peer: Path, lock: str, log: str) -> None:
     (peer / "requirements.txt").write_text(lock)
-    for _ in range(2):  # What failed is not taken for ready.
+    for _ in range(2):  # an environment that failed must not count as ready
         with pytest.raises(ProgramError) as raised:
             environments.set_up("fake")
         (message,) = str(raised.value).splitlines()
@@ -96,7 +96,7 @@ def test_every_peer_is_a_program(name: str) -> None:
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("*/*/*/requirements.in")), ids=str)
 def test_lock(folder: Path) -> None:
-    """A lock has all that its requirements name, each exactly and with hashes, and says of no index."""
+    """A lock pins every requirement exactly, with hashes, and names no package index."""
     wanted = re.findall(r"^[\w-]+", (folder / "requirements.in").read_text(), re.MULTILINE)
     lock = (folder / "requirements.txt").read_text()
     entries = [entry for entry in re.split(r"\n(?=\S)", lock.strip()) if not entry.startswith("#")]
@@ -107,13 +107,13 @@ def test_lock(folder: Path) -> None:
 
 
 def test_same_tensorflow() -> None:
-    """What is compared is not TensorFlow."""
+    """All peers use the same version of TensorFlow, so the benchmark does not compare versions of it."""
     (version,) = re.findall(r'"(tensorflow==\S+)"', (ROOT / "setup.py").read_text())
     for name in LOCKED:
         assert version in (PEERS / name / "requirements.in").read_text().splitlines()
 
 
-# Measures a program of two processes that hold 100 MB each at once; nobody waits for the one that it starts.
+# Measures a program of two processes that hold 100 MB each at once; the parent does not wait for its child.
 MEASURE = """
 import os, pathlib, sys
 from benchmarks import measure
@@ -131,7 +131,7 @@ print(usage.code, usage.peak_bytes >> 20, len(log.read_text().split()), left)
 
 @pytest.mark.skipif(not measure.PROC.is_dir(), reason="other processes are looked at in /proc")
 def test_all_processes_are_measured_and_none_stays(tmp_path: Path) -> None:
-    # From a process of its own, because a process starts with the peak of its parent, which here holds TensorFlow.
+    # In a process of its own: a process starts with its parent's peak memory, and this process holds TensorFlow.
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, tmp_path / "log"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The files that other services read agree with the project: versions of Python and of ruff, and the command to run."""
+"""Tests that files read by other services match the project: versions of Python and of ruff, and the command to run."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The documentation is true: what it shows is run, what is generated is current, what it names is there."""
+"""Tests the documentation: its commands run, its generated parts are current, and the names in it exist."""
 
 import re
 import shlex
@@ -30,7 +30,7 @@ PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(program: str) -> list[tuple[str, str]]:
-    """Every command of a program that a page shows, in the order of the page."""
+    """Returns every command of a program that a page shows, in the order of the page."""
     found = []
     for page in PAGES:
         lines = [line for block in SHELL.findall(page.read_text()) for line in block.splitlines()]
@@ -40,7 +40,7 @@ def commands(program: str) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the pages' commands are about."""
+    """A folder with the files that the pages' commands use."""
     (tmp_path / "data").symlink_to(BOSTON / "data")
     for name in ("model", "model.keras", "tutorial.jsonl"):
         (tmp_path / name).symlink_to(BOSTON / name)
@@ -100,7 +100,7 @@ def test_the_reference_is_current() -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
+    """Returns the anchors that GitHub gives the headings of a page."""
     text = BLOCK.sub("", page.read_text())
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

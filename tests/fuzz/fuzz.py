@@ -1,6 +1,6 @@
-"""Fuzzing with coverage: `python -m tests.fuzz.fuzz TARGET RUNS [libFuzzer's flags]`, on what atheris supports.
+"""Fuzzes with coverage: `python -m tests.fuzz.fuzz TARGET RUNS [libFuzzer's flags]`, on platforms with atheris.
 
-What it finds is written to the current folder, and belongs into tests/fuzz/corpus/TARGET once it is mended.
+libFuzzer writes a failing input to the current folder. Once the bug is fixed, move it to tests/fuzz/corpus/TARGET.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import atheris
 
-# Only what is ours: to follow Beam and TensorFlow, too, would cost minutes at each start.
+# Instruments only the transforms: with Beam and TensorFlow, each start would take minutes longer.
 with atheris.instrument_imports(include=["transforms"]):
     from tests.fuzz.targets import TARGETS
 
@@ -17,7 +17,7 @@ CORPUS = Path(__file__).with_name("corpus")
 
 
 def main(target: str, runs: str, *flags: str) -> None:
-    # libFuzzer adds what is new to the first folder, and only reads the second.
+    # libFuzzer adds new inputs to the first folder, and only reads the second.
     with tempfile.TemporaryDirectory() as new:
         given = [f"-runs={runs}", "-seed=1", "-max_len=1024", *flags, new, str(CORPUS / target)]
         atheris.Setup([sys.argv[0], *given], TARGETS[target])

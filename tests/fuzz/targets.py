@@ -1,7 +1,7 @@
-"""What is fuzzed: functions of any bytes that raise when a promise about them is broken.
+"""The fuzz targets: functions that take any bytes and raise if keyjoin breaks a promise about them.
 
-The promises: no other error than RunError, in one line; each row is exactly once good or bad, and each line a row or
-blank; what is written is the row with its predictions.
+The promises: every error is a RunError with a message of one line. Each row is exactly once good or bad, and each line
+is a row or blank. The output is each row with its prediction.
 """
 
 import gzip
@@ -46,10 +46,10 @@ class Scored(NamedTuple):
     """A file that was read and written without a model.
 
     Attributes:
-        good: Position and bytes of each row that was joined.
-        bad: The same of each other row.
-        blank: Lines that are no rows.
-        out: What was written.
+        good: Position and bytes of each joined row.
+        bad: Position and bytes of each other row.
+        blank: The number of blank lines.
+        out: The output.
     """
 
     good: list[tuple[int, bytes]]
@@ -59,10 +59,10 @@ class Scored(NamedTuple):
 
 
 def score(fmt: Format, data: bytes, chunk_bytes: int, features: tuple[Feature, ...], layout: Layout) -> Scored:
-    """Reads a file, predicts each good row's number among the good ones, and writes it.
+    """Reads a file, predicts for each good row its number among the good ones, and writes it.
 
     Raises:
-        RunError: Its framing is damaged.
+        RunError: The framing of the file is damaged.
     """
     found = Scored([], [], 0, b"")
     ends = cut(fmt, data, chunk_bytes)
@@ -101,20 +101,20 @@ def _add_chunk(
 
 
 def _settings(data: bytes) -> tuple[int, Layout, bytes]:
-    """The first two bytes pick the chunks' size and the layout."""
+    """Reads the chunk size and the layout from the first two bytes."""
     head = data[:2].ljust(2, b"\0")
     return 1 + head[0] * 4, LAYOUTS[head[1] % len(LAYOUTS)], data[2:]
 
 
 def json_lines(data: bytes) -> None:
-    """JSON Lines: reading, and the splice."""
+    """Fuzzes reading and splicing of JSON Lines."""
     chunk_bytes, layout, data = _settings(data)
     done = score(jsonl.FORMAT, data, chunk_bytes, FEATURES, layout)
     lines = data.removeprefix(BOM).split(b"\n")
     lines = lines if lines[-1] else lines[:-1]
     rows = [line for line in lines if line.strip(b" \t\r")]
     assert [text for _, text in sorted(done.good + done.bad)] == rows
-    # A file of nothing but a byte order mark has a line, which is blank.
+    # A file that holds only a byte order mark has one line, which is blank.
     assert done.blank in (len(lines) - len(rows), len(lines) - len(rows) + 1)
     assert all(data[at : at + len(text)] == text for at, text in done.good + done.bad)
     out = done.out.split(b"\n")
@@ -126,7 +126,7 @@ def json_lines(data: bytes) -> None:
 
 
 def _predicted(out: list[bytes], done: Scored, layout: Layout) -> list[float]:
-    """What each line has as its prediction: increasing, because rows that cannot be written leave gaps."""
+    """Returns each line's prediction. They increase, with gaps where a row could not be written."""
     found = [float(dict(_pairs(line))[Y[1]]) for line in out]
     assert found == sorted(set(found)), "predictions are not those of the rows"
     assert not found or found[-1] < len(done.good) + len(done.bad)
@@ -137,11 +137,11 @@ def _predicted(out: list[bytes], done: Scored, layout: Layout) -> list[float]:
 
 
 def _check_line(before: bytes, after: bytes, number: float, key: str, layout: Layout) -> None:
-    """The output's fields against Python's own reading of the row; numbers are compared as they are spelled."""
+    """Compares the output's fields with the row as Python's json module reads it; numbers are compared as text."""
     try:
         row = _pairs(before)
     except (ValueError, RecursionError):
-        return  # Python's reader is stricter
+        return  # Python's json module is stricter
     kept = [pair for pair in row if layout.row and _is_kept(pair[0], layout)]
     given = _pairs(after)
     assert given[: len(kept)] == kept
@@ -166,11 +166,11 @@ def _pairs(line: bytes) -> list[tuple[str, Any]]:
 
 
 def records(data: bytes) -> None:
-    """TFRecord: a file of any bytes, or of records with any bytes, some of them behind a wrong checksum."""
+    """Fuzzes TFRecord: a file of any bytes, or records of any bytes, some of them with a wrong checksum."""
     chunk_bytes, layout, data = _settings(data)
-    whole = chunk_bytes % 8 == 1  # of the first byte: whether it is odd
+    whole = chunk_bytes % 8 == 1  # true if the first byte is even
     data = data if whole else _framed(data)
-    layout = layout if layout.whole_row else LAYOUTS[0]  # others need TensorFlow
+    layout = layout if layout.whole_row else LAYOUTS[0]  # other layouts need TensorFlow
     done = _or_error(lambda: score(tfrecord.FORMAT, data, chunk_bytes, FEATURES, layout))
     if isinstance(done, RunError):
         assert whole, "records are framed well"
@@ -183,7 +183,7 @@ def records(data: bytes) -> None:
 
 
 def _check_alike(data: bytes) -> None:
-    """Records that are laid out alike, be they as few and short as they may, are read as the parser reads them."""
+    """Records of the same layout are read as the parser reads them, however few and short they are."""
     read = []
     for misses in (0, 9):
         with mock.patch.multiple(same_layout, LEAST_RECORDS=1, LEAST_BYTES=0, MISSES=misses):
@@ -193,7 +193,7 @@ def _check_alike(data: bytes) -> None:
 
 
 def _or_error(function: Callable[[], Any]) -> Any:
-    """What a function returns, or the error of a damaged file, told in a line."""
+    """Returns the result of a function, or its error for a damaged file, whose message has one line."""
     try:
         return function()
     except RunError as error:
@@ -201,7 +201,7 @@ def _or_error(function: Callable[[], Any]) -> Any:
 
 
 def _framed(data: bytes) -> bytes:
-    """Records of lengths that the data says; the highest bit of the length spoils the checksum behind it."""
+    """Frames the data as records whose lengths it contains; a length's highest bit breaks the checksum behind it."""
     found = []
     while data:
         length, data = data[0], data[1:]
@@ -212,12 +212,12 @@ def _framed(data: bytes) -> bytes:
 
 
 def packed(data: bytes) -> None:
-    """A gzip source of any bytes is unpacked whole, as Python's own reader has it, or is an error."""
+    """Fuzzes gzip sources: any bytes are either unpacked exactly as Python's gzip module does it, or an error."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.jsonl.gz")
         path.write_bytes(data)
         try:
-            expected = gzip.decompress(data) if data else None  # no bytes are no member, as `gzip -t` says
+            expected = gzip.decompress(data) if data else None  # no bytes are no gzip member, as for `gzip -t`
         except (OSError, EOFError, zlib.error):
             expected = None
         source = Source(str(path), len(data), "a", ".jsonl.gz")

@@ -1,4 +1,4 @@
-"""Readers and the splice on hostile bytes: the corpus on every machine, new bytes where atheris is to be had."""
+"""Runs the fuzz targets: on the corpus everywhere, and on new bytes where atheris is installed."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
-# Seconds on 2 cores; longer by hand: KEYJOIN_FUZZ_RUNS=1000000, or tests/fuzz/fuzz.py.
+# This takes seconds on 2 cores. For longer runs set KEYJOIN_FUZZ_RUNS=1000000, or use tests/fuzz/fuzz.py.
 RUNS = {"json_lines": 500, "records": 250, "packed": 250}
 
 
@@ -35,7 +35,7 @@ def _fuzz(target: str, folder: Path) -> int:
     return int(executed[1])
 
 
-if importlib.util.find_spec("atheris"):  # there are no wheels of it for macOS
+if importlib.util.find_spec("atheris"):  # atheris has no wheels for macOS
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_new_bytes(target: str, tmp_path: Path) -> None:
