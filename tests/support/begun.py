@@ -1,4 +1,4 @@
-"""The folder of a run whose graph a test runs by itself."""
+"""Prepares the output folder of a run whose graph the test runs by itself."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ RUN = "0123456789ab"
 
 
 def begin(plan: Plan, *, overwrite: bool = False) -> str:
-    """Makes the folder of a plan ready for its graph, and returns the id of the run."""
+    """Prepares the output folder of a plan for its graph, and returns the id of the run."""
     settings = msgspec.structs.replace(plan.settings, run=Run(id=RUN))
     resume.begin(plan.job.place, settings, plan.sources, None, [], overwrite=overwrite)
     return RUN

@@ -1,4 +1,4 @@
-"""Chunks and blocks of bytes, in any format."""
+"""Makes chunks and blocks from bytes, in any format."""
 
 import io
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from transforms.records import BadRow, Chunk, Feature
 
 
 def cut(fmt: Format, data: bytes, chunk_bytes: int, chunk_rows: int | None = None) -> list[int]:
-    """Where the chunks of a file end; one without bytes has one chunk."""
+    """Returns the positions at which the chunks of a file end; an empty file has one chunk."""
     return [found.end for found in fmt.reader.split(io.BytesIO(data), len(data), chunk_bytes, chunk_rows)] or [0]
 
 
@@ -22,7 +22,7 @@ def chunks(fmt: Format, data: bytes, chunk_bytes: int) -> list[Chunk]:
 
 
 def block_of(fmt: Format, data: bytes, start: int = 0) -> Block:
-    """A block of bytes that stand at a position of their source."""
+    """Makes a block from bytes at a position of their source."""
     return fmt.reader.load(io.BytesIO(bytes(start) + data), Chunk("s", "s", start, start + len(data), 0, 1, "p"))
 
 

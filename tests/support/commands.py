@@ -1,4 +1,4 @@
-"""Runs commands one after another in a process of their own: for what a process cannot undo, such as an import."""
+"""Runs commands one after another in another process, for effects that a process cannot undo, such as an import."""
 
 import contextlib
 import io
@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[2]  # not from conftest, which imports TensorFlow
 
 
 class Said(NamedTuple):
-    """What a command left.
+    """The result of a command.
 
     Attributes:
         code: Its exit code.
-        out: What it printed.
-        err: The same, on standard error.
+        out: Its standard output.
+        err: Its standard error.
     """
 
     code: int
@@ -30,8 +30,8 @@ def run(*commands: list[str], **environment: str) -> list[Said]:
     """Runs commands in one new process.
 
     Args:
-        commands: The words of each, without the program's name.
-        environment: What is added to this process's environment.
+        commands: The arguments of each command, without the program's name.
+        environment: Variables to add to this process's environment.
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.commands", json.dumps(commands)],

@@ -1,4 +1,4 @@
-"""What is counted: chunks of rows as strangers write them, and a model that costs nothing."""
+"""Workloads for counting costs: chunks of rows that differ in spelling and length, and a model that costs nothing."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,14 +27,14 @@ KEYED = Layout(False, (), (), "key", None, (("prediction", "p"),))
 
 
 class Work(NamedTuple):
-    """Rows of one shape.
+    """Rows of one kind.
 
     Attributes:
         make: Makes rows, see `benchmarks.rows`: spelling, spaces, the order of fields and lengths differ.
-        features: What the model takes of them; all else is there unused.
+        features: The fields that the model reads; the rows have others, too.
         small: Rows of a small chunk; a large one has ten times as many.
         format: Name of the format.
-        layout: What is written of a row.
+        layout: The layout of the output rows.
     """
 
     make: Callable[..., list[str]]
@@ -65,7 +65,7 @@ WORKS = {
 
 
 def write(work: Work, count: int, folder: Path) -> Chunk:
-    """Writes rows as one chunk; beyond the first ones they repeat, which nothing in keyjoin can know."""
+    """Writes rows as one chunk. After the first rows it repeats them; keyjoin has no code that could detect that."""
     lines = work.make(np.random.default_rng(SEED), 0, min(count, work.small, DISTINCT))
     rows = [_record(line) for line in lines] if work.format == "tfrecord" else [line.encode() for line in lines]
     rows = [rows[at % len(rows)] for at in range(count)]
@@ -76,7 +76,7 @@ def write(work: Work, count: int, folder: Path) -> Chunk:
 
 
 def _record(line: str) -> bytes:
-    """A row of `mixed` as an Example: its length varies with the texts that nobody needs."""
+    """Converts a row of `mixed` to an Example; its length varies with the texts that the model does not read."""
     row = json.loads(line)
     numbers = row.pop("features")
     return example(features=floats(*numbers), **{name: texts(str(value).encode()) for name, value in row.items()})
@@ -85,17 +85,17 @@ def _record(line: str) -> bytes:
 def _predict(*arrays: Any) -> Sequence[Any]:
     *inputs, keys = arrays
     numbers = next(array for array in inputs if array.dtype != object)
-    # As many digits as predictions have.
+    # The sine gives values with as many digits as real predictions.
     return [np.sin(numbers.sum(axis=1, keepdims=True)), keys]
 
 
 class Passage:
-    """One chunk's way through keyjoin, without Beam: each step can be taken any number of times."""
+    """Takes one chunk through keyjoin's steps without Beam; each step can run any number of times."""
 
     steps = ("read", "score", "write")
 
     def __init__(self, work: Work, rows: int, folder: Path) -> None:
-        """Writes the chunk, and takes each step once, so that what is done once a process is done."""
+        """Writes the chunk, and runs each step once, so that work done once per process is done before counting."""
         self.work, self.rows, self.output = work, rows, str(folder / "out")
         self.chunk = write(work, rows, folder)
         self.format = formats.load(work.format)
@@ -127,7 +127,7 @@ class Passage:
         )
 
     def slices(self, step: str) -> int:
-        """How many pieces of the chunk a step treats one by one."""
+        """Returns the number of slices of the chunk that a step processes one by one."""
         if step == "score":
             size, most = self.rows, self.batch
         elif step == "write":
@@ -137,5 +137,5 @@ class Passage:
         return -(-size // most)
 
     def blocks(self) -> int:
-        """Blocks in which newlines are searched."""
+        """Returns the number of blocks in which newlines are searched."""
         return -(-self.chunk.end // split.SEARCH_BYTES)

@@ -1,4 +1,4 @@
-"""Counts of what a chunk costs: lines of Python, objects, bytes; never seconds, so that nobody else's work shows."""
+"""Counts the cost of a chunk in lines of Python, objects and bytes; not in seconds, which depend on other load."""
 
 import gc
 import sys
@@ -18,16 +18,16 @@ from tests.conftest import ROOT
 from transforms import threads
 
 OWN = f"{ROOT}/transforms/"
-VISITS = 8  # of each instruction at which objects are counted, which takes long
+VISITS = 8  # limits how often each instruction counts objects, because counting is slow
 
 
 class Steps(NamedTuple):
-    """What was executed.
+    """The counts of an execution.
 
     Attributes:
-        lines: Lines of keyjoin's transforms, once for each time: a turn of a loop, also of one in a comprehension, is a line.
-        calls: Calls of functions written in Python, of any module: a loop over rows in a library shows by what it calls.
-        objects: Python objects of up to 512 bytes that were there at a time, beyond those before.
+        lines: Executed lines of keyjoin's transforms. Each turn of a loop or of a comprehension counts again.
+        calls: Calls of Python functions of any module. They reveal a loop over rows inside a library, which calls some.
+        objects: The most Python objects of up to 512 bytes that existed at once, without those that existed before.
     """
 
     lines: int
@@ -36,7 +36,7 @@ class Steps(NamedTuple):
 
 
 class _InTurn:
-    """A pool without threads: what is traced is this one thread, and results are made as far ahead as may be."""
+    """A pool without threads, because only this thread is traced. It makes as many results ahead as a pool may."""
 
     def submit(self, function: Callable[[Any], Any], item: Any) -> Future[Any]:
         done: Future[Any] = Future()
@@ -46,17 +46,18 @@ class _InTurn:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Has slices of a chunk done in this thread, one after another."""
+    """Processes the slices of a chunk in this thread, one after another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(threads, "_pool", _InTurn)
-        patch.setattr(threads, "AHEAD", 4)  # as on two cores
+        patch.setattr(threads, "AHEAD", 4)  # the value on two cores
         yield
 
 
 def steps(function: Callable[[], Any]) -> Steps:
     """Counts what a function executes in this thread."""
     lines = calls = 0
-    visits: dict[Any, bytearray] = {}  # of each instruction of a function; few objects, since objects are counted
+    # For each function, the visits of each instruction; a bytearray, because other objects would be counted.
+    visits: dict[Any, bytearray] = {}
     before = most = 0
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
@@ -77,14 +78,15 @@ def steps(function: Callable[[], Any]) -> Steps:
         if not code.co_filename.startswith(OWN):
             return None
         seen = visits.setdefault(code, bytearray(len(code.co_code) + 1))
-        # Within a line, too: what a library makes of all rows may be gone again at its end. (Python 3.13 does not
-        # tell of instructions in the first frames; there such objects show in the memory.)
+        # Count within a line, too: objects that a library makes for all rows may be freed before the line ends.
+        # Python
+        # 3.13 does not trace instructions in the first frames; objects there show in the memory peak instead.
         frame.f_trace_opcodes = seen[-1] < VISITS
         seen[-1] += frame.f_trace_opcodes
         return on_line
 
     outer = sys.gettrace()
-    gc.disable()  # what others left behind would be collected meanwhile, and taken off
+    gc.disable()  # a collection of earlier garbage would lower the count
     before = most = sys.getallocatedblocks()
     sys.settrace(on_call)
     try:
@@ -97,12 +99,12 @@ def steps(function: Callable[[], Any]) -> Steps:
     return Steps(lines, calls, most - before)
 
 
-# Memory that Arrow allocated knows the pool that it is from, so none may end before all of it has.
+# Arrow's memory refers to the pool that it is from, so a pool must live until all its memory is freed.
 _pools: list[pa.MemoryPool] = []
 
 
 def peak(function: Callable[[], Any]) -> int:
-    """Bytes that a function holds at most, what it returns included: Python's and NumPy's most, and Arrow's."""
+    """Returns the most bytes that a function and its result hold: the peak of Python and NumPy, plus that of Arrow."""
     outer = pa.default_memory_pool()
     _pools.append(pa.proxy_memory_pool(outer))
     pa.set_memory_pool(_pools[-1])
@@ -123,7 +125,7 @@ ANY, TRANSFORMS = "any", "transforms"
 
 @contextmanager
 def called() -> Iterator[Counter[str]]:
-    """Counts calls of functions written in Python, in this thread and in those that it starts: of any, and of keyjoin's."""
+    """Counts calls of Python functions in this thread and in threads that it starts: all, and those of keyjoin."""
     found: Counter[str] = Counter()
 
     def on_call(frame: FrameType, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""tf.Examples and TFRecord files for tests, made and read by TensorFlow."""
+"""Makes and reads tf.Examples and TFRecord files with TensorFlow, for tests."""
 
 import tempfile
 from collections.abc import Sequence
@@ -38,17 +38,17 @@ def features_of(record: bytes) -> dict[str, list[Any]]:
 
 
 def delimited(field: int, content: bytes) -> bytes:
-    """A length-delimited field of a protobuf message; the content is short."""
+    """Encodes a length-delimited field of a protobuf message; the content must be short."""
     return bytes([field << 3 | 2, len(content)]) + content
 
 
 def entry(name: bytes, feature: tf.train.Feature) -> bytes:
-    """A feature as it stands in the bytes of a `Features`."""
+    """Encodes a feature as an entry of a `Features` message."""
     return delimited(1, delimited(1, name) + delimited(2, feature.SerializeToString()))
 
 
 def written(records: Sequence[bytes]) -> bytes:
-    """A TFRecord file by TensorFlow."""
+    """Writes a TFRecord file with TensorFlow."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         with tf.io.TFRecordWriter(str(path)) as writer:
@@ -58,7 +58,7 @@ def written(records: Sequence[bytes]) -> bytes:
 
 
 def read_back(blocks: Sequence[bytes], compression: str = "") -> list[bytes]:
-    """The records of a TFRecord file, by TensorFlow."""
+    """Reads the records of a TFRecord file with TensorFlow."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         path.write_bytes(b"".join(blocks))

@@ -1,8 +1,8 @@
-"""A run that is held at a point of its way: says so on standard output, and then waits to be killed.
+"""Stops a run at a chosen call: it prints "held", and then waits until the test kills it.
 
     python -m tests.support.held FUNCTION NUMBER keyjoin's arguments…
 
-holds it before the NUMBERth call of FUNCTION, such as transforms.write_part.write_receipt.
+stops it before the NUMBERth call of FUNCTION, such as transforms.write_part.write_receipt.
 """
 
 import importlib
@@ -36,7 +36,7 @@ def hold(name: str, number: int) -> None:
 
 @contextmanager
 def held(name: str, number: int, *command: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A command in a process of its own, once it is held there; and the process of its model."""
+    """Runs a command in another process until it is held; yields the process, and the process id of its model."""
     started = [sys.executable, "-m", "tests.support.held", name, str(number), *command]
     with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -1,4 +1,4 @@
-"""An output folder in any state that a run can leave it in, made without a run."""
+"""Makes an output folder in any state in which a run can leave it, without a run."""
 
 import gzip
 from pathlib import Path
@@ -24,7 +24,7 @@ ROWS = b"0123456789abcdefghij"
 
 
 class Folder(NamedTuple):
-    """An output folder, and the command that it is of."""
+    """An output folder, and the command that it belongs to."""
 
     options: RunOptions
     inputs: Inputs
@@ -44,7 +44,7 @@ class Folder(NamedTuple):
         resume.begin(place, loaded(self.inputs.settings), sources, earlier, there, overwrite=overwrite)
 
     def write(self, *, receipts: int = 3) -> None:
-        """Parts, dead letters, and the first receipts."""
+        """Writes parts and dead letters, and the first receipts."""
         for part in self.parts:
             files.write_whole(f"{self.output}/{part.chunk.part}", [b"joined"])
             if part.dead:
@@ -65,7 +65,7 @@ class Folder(NamedTuple):
         return found
 
     def again(self, *flags: str) -> Inputs:
-        """The input, as it is now."""
+        """Reads the input again, in its present state."""
         matched = name_sources(find(self.options.input), ".jsonl")
         return self.inputs._replace(
             matched=matched, settings=manifest.settings(self.asked(*flags), FormatSpec("jsonl"))
@@ -81,7 +81,7 @@ class Folder(NamedTuple):
 
 
 def loaded(settings: Settings) -> LoadedSettings:
-    """The settings, as if a model had been loaded."""
+    """Completes the settings as if a model had been loaded."""
     model = LoadedModel(
         path=settings.model.path,
         sha256=settings.model.sha256,

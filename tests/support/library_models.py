@@ -1,7 +1,7 @@
-"""Makes models with ops of tensorflow-text and ydf-tf, in a process of its own.
+"""Makes models with ops of tensorflow-text and ydf-tf, in another process.
 
-Importing these packages registers their ops for good, and other tests are about ops that nothing registers. What each
-model gives when it is called directly is written beside it.
+Importing these packages registers their ops for the rest of the process, and other tests need ops that are not
+registered. The result of calling each model directly is written beside it.
 """
 
 import json
@@ -17,12 +17,12 @@ TEXTS = ["The cats SAT", "unwanted, on the mat", "", "mat\tmat  ünder 価格", 
 FOREST_ROWS = [
     {"a": number / 8 - 2, "b": number % 7 / 4, "c": ("red", "blue", "unseen")[number % 3]} for number in range(40)
 ]
-# What TensorFlow registers for each of them.
+# The modules that register the ops of these models.
 LIBRARIES = ("tensorflow_text", "ydf_tf")
 
 
 def _tokenizer(folder: Path) -> dict[str, Any]:
-    """A BERT tokenizer whose vocabulary is a file, and a sum of weights over the tokens."""
+    """A BERT tokenizer with a vocabulary file, and a weighted sum over the tokens."""
     import tensorflow as tf
     import tensorflow_text as text
 
@@ -64,7 +64,7 @@ def _forest(folder: Path) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    """Makes the models `tokenizer` and `forest` in a folder, and `ops.json`: module -> what it registers."""
+    """Makes the models `tokenizer` and `forest` in a folder, and `ops.json`, which maps a module to its ops."""
     import importlib
 
     import tensorflow  # noqa: F401

@@ -1,4 +1,4 @@
-"""SavedModels for tests, made once a session: small, deterministic, some of them hostile."""
+"""SavedModels for tests, made once a session: small and deterministic; some of them fail on purpose."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def spec(name: str, *shape: int | None, dtype: tf.DType = tf.float32) -> tf.Tens
 
 
 def _linear(x: tf.Tensor) -> tf.Tensor:
-    # A sum, not a matrix product: its result is the same in any batch.
+    # A sum instead of a matrix product: its result does not depend on the batch.
     return tf.reduce_sum(x * tf.constant(WEIGHTS)[:, 0], axis=1, keepdims=True)
 
 
@@ -33,7 +33,7 @@ def plain(folder: Path) -> str:
 
 
 def keyed(folder: Path, dtype: tf.DType = tf.int32, echo: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> str:
-    """The same with a key, which goes through `echo`."""
+    """The same with a key, which the model returns through `echo`."""
 
     def call(x: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"prediction": _linear(x), "key": echo(key)}
@@ -73,17 +73,17 @@ def raising(folder: Path) -> str:
 
 
 def twice(folder: Path) -> str:
-    """Two predictions."""
+    """Returns two predictions."""
     return save(folder, lambda x: {"once": _linear(x), "twice": 2.0 * _linear(x)}, spec("x", 3))
 
 
 def dividing(folder: Path) -> str:
-    """One over x, which is not finite for 0."""
+    """Returns 1 / x, which is not finite for 0."""
     return save(folder, lambda x: {"prediction": 1.0 / x}, spec("x"))
 
 
 def many(folder: Path) -> str:
-    """Several inputs and outputs, of many dtypes and shapes."""
+    """Has several inputs and outputs, of many dtypes and shapes."""
 
     def call(
         image: tf.Tensor, name: tf.Tensor, flag: tf.Tensor, count: tf.Tensor, key: tf.Tensor
@@ -111,7 +111,7 @@ def many(folder: Path) -> str:
 
 
 def echoing(folder: Path, dtype: tf.DType, *shape: int | None) -> str:
-    """Gives back what it takes, as `y`."""
+    """Returns its input as `y`."""
     return save(folder, lambda x: {"y": tf.identity(x)}, spec("x", *shape, dtype=dtype))
 
 
@@ -125,7 +125,7 @@ def named_key(folder: Path) -> str:
 
 
 def dense(folder: Path) -> str:
-    """A network of two layers, whose matrix products are where batches could differ."""
+    """A network of two layers; the result of its matrix products could depend on the batch."""
     generator = tf.random.Generator.from_seed(7)
     first, second = generator.normal([13, 64]), generator.normal([64, 1])
 
@@ -136,22 +136,22 @@ def dense(folder: Path) -> str:
 
 
 def backwards(count: tf.Tensor) -> tf.Tensor:
-    """Rows in reverse."""
+    """Returns the rows in reverse order."""
     return tf.range(count)[::-1]
 
 
 def without_first(count: tf.Tensor) -> tf.Tensor:
-    """Rows but the first, rotated."""
+    """Returns all rows but the first, rotated."""
     return tf.roll(tf.range(1, count), 3, axis=0)
 
 
 def first_twice(count: tf.Tensor) -> tf.Tensor:
-    """Rows, and the first of them again."""
+    """Returns all rows, and the first one again."""
     return tf.concat([tf.range(count), [0]], axis=0)
 
 
 def computing_with_key(folder: Path, compute: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> str:
-    """Takes a `key` that is data: one of its outputs is computed from it, and equals it for some data."""
+    """Takes a `key` that is data: an output is computed from it, and equals it for some data."""
     return save(folder, lambda x, key: {"a": compute(x, key), "b": x * 2.0}, spec("x"), spec("key"))
 
 
@@ -166,7 +166,7 @@ def largest(x: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
 
 
 def stretching(folder: Path, factor: float) -> str:
-    """Returns another number of predictions than it gets rows."""
+    """Returns more or fewer predictions than it gets rows."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = tf.cast(tf.cast(tf.shape(x)[0], tf.float32) * factor, tf.int32)
@@ -193,7 +193,7 @@ def aborting(folder: Path) -> str:
 
 
 def hanging(folder: Path) -> str:
-    """Never comes back from a batch in which some x[0] is 666."""
+    """Never returns from a batch in which some x[0] is 666."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         turns = tf.while_loop(lambda turn: _is_beast(x) & (turn >= 0), lambda turn: (turn * 0,), (tf.constant(1),))
@@ -204,7 +204,7 @@ def hanging(folder: Path) -> str:
 
 
 def hungry(folder: Path, rows: int) -> str:
-    """Asks for more memory than there is for more than so many rows at a time, or where some x[0] is 666."""
+    """Allocates more memory than there is, for more than this many rows at a time or if some x[0] is 666."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         much = _is_beast(x) | (tf.shape(x)[0] > rows)
@@ -215,7 +215,7 @@ def hungry(folder: Path, rows: int) -> str:
 
 
 def few(folder: Path, rows: int) -> str:
-    """Raises for more than so many rows at a time."""
+    """Raises for more than this many rows at a time."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([tf.debugging.assert_less_equal(tf.shape(x)[0], rows)]):
@@ -225,12 +225,12 @@ def few(folder: Path, rows: int) -> str:
 
 
 def one_value(folder: Path) -> str:
-    """One prediction a call, the mean of all that it gets."""
+    """Returns one prediction a call, the mean of its whole batch."""
     return save(folder, lambda x: {"prediction": tf.reshape(tf.reduce_mean(x), [1])}, spec("x", 3))
 
 
 def without_initializer(folder: Path) -> str:
-    """Looks a value up in a table whose initializer is lost, as old exporters saved it."""
+    """Looks a value up in a table whose initializer is lost, as in models of old exporters."""
     graph = tf.Graph()
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
@@ -241,7 +241,7 @@ def without_initializer(folder: Path) -> str:
 
 
 def counting_from_nothing(folder: Path) -> str:
-    """Counts its calls in a variable that nothing gives a first value."""
+    """Counts its calls in a variable that has no initial value."""
     graph = tf.Graph()
     with graph.as_default(), tf.compat.v1.Session(graph=graph) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 3], "x")
@@ -254,12 +254,12 @@ def counting_from_nothing(folder: Path) -> str:
 
 
 def without_file(folder: Path) -> str:
-    """Reads a file that is not there."""
+    """Reads a file that does not exist."""
     return save(folder, lambda x: {"prediction": _linear(x) + _number(tf.constant("/no/such/file"))}, spec("x", 3))
 
 
 def reading(folder: Path) -> str:
-    """Reads the number in the file that each row names."""
+    """Reads a number from the file that each row names."""
     return save(
         folder, lambda name: {"prediction": tf.map_fn(_number, name, tf.float32)}, spec("name", dtype=tf.string)
     )

@@ -1,4 +1,4 @@
-"""Processes that tests start: signals reach them as in a terminal, and they end when the time of their test is up."""
+"""Gives processes that tests start the default signal handling, and ends them when their test times out."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-# A job in the background, and `nohup`, ignore some of them.
+# `nohup`, and a shell that starts a job in the background, ignore some of these.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
 def pytest_configure() -> None:
-    """Has new processes begin with the default of each signal, while this one goes on to ignore what it ignores.
+    """Makes new processes start with the default handling of each signal; this process goes on ignoring the signals.
 
-    A program inherits that a signal is ignored, and never a handler.
+    A new process inherits ignored signals, but never a handler. So an ignored signal gets a handler that does nothing.
     """
     for number in STOPPING:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -25,14 +25,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A soak takes as long as it takes."""
+    """Removes the time limit of tests in a soak."""
     if config.getoption("--soak", default=False):
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
 
 
 def _children() -> set[int]:
-    """Processes that this one started; none where the system has no /proc."""
+    """Returns the child processes of this process; none if the system has no /proc."""
     found: set[int] = set()
     for path in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
@@ -42,7 +42,7 @@ def _children() -> set[int]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_timeout_set_timer() -> Generator[None, Any, Any]:
-    """Ends what a test has started before the test fails: else its own clean-up would wait for it."""
+    """Kills the children of a test that times out before the test fails; otherwise its clean-up would wait for them."""
     made = yield
     before, fail = _children(), signal.getsignal(signal.SIGALRM)
 

@@ -1,4 +1,4 @@
-"""A module that holds variables and tables of all kinds, each with a number of its own."""
+"""A module that holds variables and tables of all kinds, each with its own number."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-# Each makes one, and what reads its number: it gives that number for the key "a"
+# Each function makes a variable or table, and a function that reads its number for the key "a".
 
 
 def own_variable(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
@@ -38,7 +38,7 @@ def open_table(number: float) -> tuple[Any, Callable[[], tf.Tensor]]:
 
 
 class TwiceSaved(tf.lookup.experimental.MutableHashTable):
-    """Is saved as Keras 3 saves variables: one table is restored, another one is read."""
+    """A table saved as Keras 3 saves variables: one table is restored, but another one is read."""
 
     def _export_to_saved_model_graph(self, object_map: Any, tensor_map: Any, **options: Any) -> list[Any]:
         handles: list[Any] = super()._export_to_saved_model_graph(object_map, tensor_map, **options)
@@ -56,7 +56,7 @@ RESOURCES = [own_variable, keras_variable, layer, fixed_table, open_table, open_
 
 
 def holding(folder: Path, kinds: list[int], *, nested: bool) -> str:
-    """Gives x plus the number of each of some variables and tables, which are 1, 2, 3 and so on."""
+    """Saves a model with one output for each variable or table: x plus its number (1, 2, 3 and so on)."""
     held, read = zip(*(RESOURCES[kind](number + 1.0) for number, kind in enumerate(kinds)), strict=True)
     module = tf.Module()
     module.held = {"first": held[0], "others": [*held[1:], held[0]]} if nested else list(held)

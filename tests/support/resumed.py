@@ -1,4 +1,4 @@
-"""A job that is ended before its end, and what it leaves."""
+"""A job of several chunks to interrupt and resume, and the content of its output folder."""
 
 import gzip
 import shutil
@@ -22,21 +22,21 @@ def data(lines: Any) -> Path:
 
 @pytest.fixture
 def flags(data: Path, model: Any, tmp_path: Path) -> list[str]:
-    """A command with several chunks in several waves; without its output."""
-    # A copy, since tests change it.
+    """The flags of a command with several chunks in several waves, without --output."""
+    # a copy, because tests change the model
     shutil.copytree(model(models.keyed), tmp_path / "model")
     given = [f"--input={data}", f"--model={tmp_path / 'model'}", "--chunk_bytes=150", "--wave_bytes=700"]
     return [*given, "--max_bad_rows=0.5"]
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """All that is there, but the manifest, which has times, and what names it."""
+    """Returns all files of a folder, except the manifest, which has times, and _SUCCESS, which names the manifest."""
     found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
     return {name: text for name, text in found.items() if name not in ("_keyjoin/manifest.json", "_SUCCESS")}
 
 
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the parts that runs write from here on."""
+    """Records the names of the parts that runs write from now on."""
     from transforms import write_part
 
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""A matrix of models: what they are made of, and how they are saved, each with rows and what the model itself gives."""
+"""A matrix of models: kinds of model by ways to save them, each with rows and the model's own results."""
 
 import functools
 import subprocess
@@ -22,12 +22,12 @@ SAVE, MODULE, EXPORT, ARCHIVE, FILE = "tf.saved_model.save", "tf.Module", "model
 
 
 class Saved(NamedTuple):
-    """A SavedModel, rows for it, and what the model gives for them when Python calls it.
+    """A SavedModel, rows for it, and the results of the model when Python calls it directly.
 
     Attributes:
         path: Its folder.
-        rows: Input -> (batch, …); a single input may have any name.
-        expected: Output -> (batch, …); a single output may have any name.
+        rows: Arrays by input, each (batch, …); a single input may have any name.
+        expected: Arrays by output, each (batch, …); a single output may have any name.
     """
 
     path: str
@@ -40,7 +40,7 @@ def numbers(*shape: int) -> np.ndarray:
 
 
 def call(model: keras.Model, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Calls a model with its only input, called x, or with all of them by name."""
+    """Calls a model with its only input, named x, or with all of its inputs by name."""
     answer = model(given["x"] if list(given) == ["x"] else given, training=False)
     return answer if isinstance(answer, dict) else {"y": answer}
 
@@ -49,7 +49,7 @@ def arrays(answer: Mapping[str, Any]) -> Arrays:
     return {name: np.asarray(value) for name, value in answer.items()}
 
 
-# Models of Keras 3: name in the docs -> what makes the model and rows for it
+# Models of Keras 3: the name in the docs -> a function that makes the model and rows for it
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def sequential() -> tuple[keras.Model, Arrays]:
 
 @functools.cache
 def functional() -> tuple[keras.Model, Arrays]:
-    """Two inputs, two outputs, a layer that is used twice."""
+    """Two inputs, two outputs, and a layer that is used twice."""
     x, z = keras.Input((3,), name="x"), keras.Input((2,), name="z")
     twice, other = layers.Dense(3), layers.Dense(2)
     outputs = {"a": other(layers.Concatenate()([twice(twice(x)), z])), "b": layers.Dense(1)(x)}
@@ -73,7 +73,7 @@ def functional() -> tuple[keras.Model, Arrays]:
 
 @keras.saving.register_keras_serializable("tests")
 class Own(keras.Model):
-    """A subclass with many variables of one shape: none may be taken for another one."""
+    """A subclass with many variables of the same shape, which the code under test must not confuse."""
 
     def build(self, shape: Any) -> None:
         self.factors = [
@@ -128,7 +128,7 @@ KERAS = {
 
 
 def save(model: keras.Model, rows: Arrays, way: str, folder: Path) -> str:
-    """Saves a model of Keras 3 in one of the ways that people do."""
+    """Saves a model of Keras 3 in one of the usual ways."""
     path = str(folder)
     specs = {name: tf.TensorSpec([None, *v.shape[1:]], tf.as_dtype(v.dtype), name) for name, v in rows.items()}
     if way == SAVE:
@@ -175,7 +175,7 @@ def keras_3(name: str, way: str) -> Callable[[Path], Saved]:
 
 
 def with_function(way: str) -> Callable[[Path], Saved]:
-    """A function around the model, which gives the key back."""
+    """Wraps the model in a function that returns the key."""
 
     def make(folder: Path) -> Saved:
         model, rows = sequential()
@@ -203,7 +203,7 @@ def with_function(way: str) -> Callable[[Path], Saved]:
 
 
 def with_column(way: str) -> Callable[[Path], Saved]:
-    """A model around the model, whose last column is the key."""
+    """Wraps the model in a model whose last column is the key."""
 
     def make(folder: Path) -> Saved:
         model, rows = sequential()
@@ -221,7 +221,7 @@ def with_column(way: str) -> Callable[[Path], Saved]:
 
 
 class Tables(tf.Module):
-    """A plain module: variables of one shape, a vocabulary, a table that changes."""
+    """A plain module: variables of one shape, a vocabulary, and a mutable table."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,7 @@ def module(folder: Path) -> Saved:
 
 
 def tf_1(folder: Path) -> Saved:
-    """As TensorFlow 1 wrote it: variables of both kinds, one of them on a GPU, and a table."""
+    """A model as TensorFlow 1 saved it: variables of both kinds, one of them on a GPU, and a table."""
     with tf.Graph().as_default(), v1.Session(config=v1.ConfigProto(allow_soft_placement=True)) as session:
         x, word = v1.placeholder(tf.float32, [None, 3], "x"), v1.placeholder(tf.string, [None], "word")
         with tf.device("/gpu:7"):
@@ -262,7 +262,7 @@ def tf_1(folder: Path) -> Saved:
 
 
 def estimator(folder: Path) -> Saved:
-    """As an estimator exported it: serialized Examples in, a regression out, main_op runs the tables' initializers."""
+    """A model as an estimator exported it: serialized Examples in, a regression out; main_op initializes its tables."""
     with tf.Graph().as_default(), v1.Session() as session:
         examples = v1.placeholder(tf.string, [None], "input_example_tensor")
         features = v1.parse_example(examples, {"x": tf.io.FixedLenFeature([3], tf.float32)})
@@ -283,7 +283,7 @@ def example(x: np.ndarray) -> bytes:
     return bytes(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
 
 
-# In a process of its own: nobody has two Kerases in one.
+# Runs in another process, because two versions of Keras cannot be in one.
 TF_KERAS = """
 import json, sys
 import numpy as np, tf_keras as keras, tensorflow as tf
@@ -324,7 +324,7 @@ def tf_keras(folder: Path) -> dict[str, Saved]:
 
 MATRIX: dict[tuple[str, str], Callable[[Path], Saved]] = {
     **{(name, way): keras_3(name, way) for name in KERAS for way in (SAVE, MODULE, EXPORT, ARCHIVE)},
-    # Each starts a process of its own; tests/pipeline/model/test_keras_export.py has others.
+    # Each one starts a process; tests/pipeline/model/test_keras_export.py tests others.
     **{(name, FILE): keras_3(name, FILE) for name in ("`Sequential`, trained", "`StringLookup`, `Embedding`")},
     **{("a function that adds a key", way): with_function(way) for way in (SAVE, MODULE, ARCHIVE)},
     **{("a model that adds the key as a column", way): with_column(way) for way in (SAVE, EXPORT)},
@@ -335,7 +335,7 @@ MATRIX: dict[tuple[str, str], Callable[[Path], Saved]] = {
 
 
 def two_signatures(folder: Path) -> Saved:
-    """Signature `other` gives three times the prediction; rows and values of that one."""
+    """Signature `other` returns three times the prediction; the rows and values here are for that signature."""
     model, rows = normalization()
     module = Holder(model, {"x": tf.TensorSpec([None, 3], name="x")})
     other = tf.function(lambda x: {"z": model(x) * 3.0}).get_concrete_function(x=tf.TensorSpec([None, 3], name="x"))
@@ -343,11 +343,11 @@ def two_signatures(folder: Path) -> Saved:
     return Saved(str(folder), rows, {"z": np.asarray(model(rows["x"]) * 3.0)})
 
 
-# Models in which something has no value
+# Models in which a variable has no value
 
 
 def half_saved(folder: Path) -> str:
-    """Output y reads a variable that is saved, z reads one that is not."""
+    """Output y reads a saved variable, z reads one that was not saved."""
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None], "x")
         kept, lost = v1.get_variable("kept", initializer=2.0), v1.get_variable("lost", initializer=3.0)

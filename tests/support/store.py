@@ -1,7 +1,7 @@
-"""An object store that misbehaves: an emulator of Google Cloud Storage, with faults injected before and behind it.
+"""A faulty object store: an emulator of Google Cloud Storage, with faults injected before and after its answers.
 
-It listens on the loopback interface only. It also stands for the metadata service that Google's client asks for
-credentials, so nothing outside of this machine is looked for.
+It listens on the loopback interface only. It also answers as the metadata service that Google's client asks for
+credentials, so no request leaves this machine.
 """
 
 import contextlib
@@ -27,19 +27,19 @@ from apache_beam.io.gcp import gcsio
 from google.auth.compute_engine import _metadata
 
 BUCKET = "bucket"
-# Before the store has seen a request; after it has carried it out; while its answer is on the way.
+# Faults before the store gets a request; after it has carried the request out; while it sends the answer.
 REFUSED = ("429", "500", "503", "reset")
 LOST = "lost"
 CUT, SLOW = "cut", "slow"
 
 
 class Request(NamedTuple):
-    """What the proxy was asked.
+    """A request to the store.
 
     Attributes:
-        method: Of HTTP.
-        name: What it is about: an object's name, or the path of the request.
-        kind: What is wanted: `upload`, `begin` (of an upload), `read`, `list`, `look`, `delete`, `batch` or `other`.
+        method: The HTTP method.
+        name: The name of the object, or the path of the request.
+        kind: `upload`, `begin` (of an upload), `read`, `list`, `look` (get metadata), `delete`, `batch` or `other`.
     """
 
     method: str
@@ -47,17 +47,17 @@ class Request(NamedTuple):
     kind: str
 
 
-Plan = Callable[[Request, int], str | None]  # a request and how often it was asked before -> a fault
+Plan = Callable[[Request, int], str | None]  # from a request, and how often it was sent before, to a fault or None
 
 
 class Store:
     """The running store.
 
     Attributes:
-        plan: Which faults are injected.
-        faults: Those that were, by their kind and the request's.
+        plan: The faults to inject.
+        faults: The number of injected faults, by the kinds of fault and request.
         requests: All requests.
-        address: Where it listens, as STORAGE_EMULATOR_HOST has it.
+        address: The store's URL, in the form of STORAGE_EMULATOR_HOST.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Store:
         self._server.server_close()
 
     def inject(self, plan: Plan | None) -> None:
-        """From now on this plan counts, and requests are counted anew."""
+        """Replaces the plan, and resets the counts of requests and faults."""
         with self.lock:
             self.plan = plan or (lambda *_: None)
             self._asked.clear()
@@ -98,13 +98,13 @@ class Store:
             return fault
 
     def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """What it holds; no request, so nothing is injected."""
+        """Returns the objects below a prefix, without a request, so without faults."""
         with self.lock:
             names = [item["name"] for item in self.storage.get_file_list(BUCKET, prefix)[0]]
             return {name.removeprefix(prefix): self.storage.get_file(BUCKET, name) for name in sorted(names)}
 
     def put(self, name: str, data: bytes) -> str:
-        """Writes an object behind everybody's back, and returns its path."""
+        """Writes an object directly, without a request, and returns its path."""
         from gcp_storage_emulator.handlers import objects
 
         with self.lock:
@@ -118,7 +118,7 @@ class Store:
 
 
 def once(*faults: str, kinds: Sequence[str] = ("upload", "begin", "read", "list", "look", "delete", "batch")) -> Plan:
-    """The first time, the second time … that a request comes it meets these faults; then it is answered."""
+    """Injects these faults, in order, the first times that a request comes; then the request gets its answer."""
 
     def plan(request: Request, before: int) -> str | None:
         return faults[before] if request.kind in kinds and before < len(faults) else None
@@ -127,7 +127,7 @@ def once(*faults: str, kinds: Sequence[str] = ("upload", "begin", "read", "list"
 
 
 def turns(faults: Sequence[str], seed: int) -> Plan:
-    """Each request meets one of these faults at its first time; which, differs from request to request."""
+    """Injects one of these faults the first time that a request comes; the fault depends on the request's name."""
 
     def plan(request: Request, before: int) -> str | None:
         if before or request.kind == "other":
@@ -138,7 +138,7 @@ def turns(faults: Sequence[str], seed: int) -> Plan:
 
 
 def request_of(method: str, path: str, headers: Any, body: bytes = b"") -> Request:
-    """What a request is about.
+    """Classifies a request.
 
     >>> request_of("GET", "/storage/v1/b/bucket/o/a%2Fb.jsonl?alt=json", {})
     Request(method='GET', name='a%2Fb.jsonl', kind='look')
@@ -148,7 +148,7 @@ def request_of(method: str, path: str, headers: Any, body: bytes = b"") -> Reque
     given = re.search(r"(?:^|&)(?:name|prefix|upload_id)=([^&]*)", query)
     if "/upload/" in bare:
         kind = "upload" if "upload_id=" in query or "uploadType=multipart" in query else "begin"
-        # Who begins an upload says in the body what of.
+        # The request that begins an upload has the object's name in its body.
         given = given or re.search('"name": ?"([^"]+)"', body.decode("latin-1"))
         return Request(method, (given[1] if given else "") + headers.get("Content-Range", ""), kind)
     if "/batch/" in bare:
@@ -166,7 +166,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *client: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked was killed
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # the client was killed
             super().handle_error(*client)
 
 
@@ -176,7 +176,8 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(RequestHandler):  # type: ignore[misc]
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-        wbufsize = -1  # a header in a packet of its own would wait for the acknowledgement of the one before
+        # Buffers the header, because a separate packet would wait for the acknowledgement of the one before.
+        wbufsize = -1
 
         def __init__(self, *args: Any) -> None:
             super().__init__(store.storage, *args)
@@ -201,7 +202,7 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _answer  # noqa: N815  the names that the server looks for
 
         def _emulated(self, body: bytes) -> bytes:
-            """The emulator's answer, head and all."""
+            """Returns the emulator's answer, with its header."""
             kept = self.rfile, self.wfile
             self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()
             try:
@@ -217,19 +218,19 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                 self.rfile, self.wfile = kept
 
         def _is_gone(self) -> bool:
-            """Whether a generation is asked for that is not there any more: the emulator gives the newest."""
+            """Returns whether the requested generation no longer exists; the emulator itself returns the newest one."""
             asked = re.search(r"[?&]generation=(\d+)", self.path)
             return self.command == "GET" and asked is not None and self._generation() != asked[1]
 
         def _generation(self, body: bytes = b"") -> str:
-            """That of the object which a request is about; 0 if there is none."""
+            """Returns the generation of the requested object; 0 if there is none."""
             named = re.search(rb'"name": "([^"]+)"', body)
             name = named[1].decode() if named else urllib.parse.unquote(self.path.partition("/o/")[2].partition("?")[0])
             there = {item["name"]: item["generation"] for item in store.storage.get_file_list(BUCKET, name)[0]}
             return str(there.get(name, "0"))
 
         def _is_refused(self, body: bytes) -> bool:
-            """Whether an object is not of the generation that is asked for: the emulator does not look at it."""
+            """Returns whether ifGenerationMatch fails; the emulator does not check it."""
             asked = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
             return asked is not None and self._generation(body) != asked[1]
 
@@ -249,14 +250,14 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                 self.wfile.write(answer)
 
         def _metadata(self) -> None:
-            """Credentials of a machine, as Google's library looks for them."""
+            """Answers with credentials, as the metadata service of a Google machine does."""
             answers: dict[str, Any] = {
                 "token": {"access_token": "none", "expires_in": 3600, "token_type": "Bearer"},
                 "default": {"email": "default", "scopes": ["https://www.googleapis.com/auth/cloud-platform"]},
             }
             asked = self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
             flavor = [("Metadata-Flavor", "Google"), ("Content-Type", "application/json")]
-            status = 404 if asked == "universe-domain" else 200  # Google's own is the default
+            status = 404 if asked == "universe-domain" else 200  # the client then uses Google's own domain
             self._send(status, flavor, json.dumps(answers.get(asked, answers["default"])).encode())
 
         def _send(self, status: int, headers: Any, content: bytes) -> None:
@@ -267,7 +268,7 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def _reset(self) -> None:
-            # Closed with data of ours unsent and no time to linger: the other side gets a RST.
+            # Closing with unsent data and a linger time of 0 sends an RST to the client.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.shutdown(socket.SHUT_RD)
             self.close_connection = True
@@ -281,7 +282,7 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
 
 @contextlib.contextmanager
 def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store, which this process and those that it starts take for Google Cloud Storage."""
+    """Runs a store that this process and its children use as Google Cloud Storage."""
     logging.getLogger("gcp_storage_emulator").setLevel(logging.ERROR)
     logging.getLogger("api.object").setLevel(logging.CRITICAL)
     store = Store()
@@ -289,21 +290,21 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setenv("STORAGE_EMULATOR_HOST", store.address)
         for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
             patch.setenv(name, store.address.removeprefix("http://"))
-        # Read when it was imported, which may have been for an earlier store.
+        # The client read this at import, perhaps while an earlier store was running.
         patch.setattr(_metadata, "_GCE_METADATA_HOST", store.address.removeprefix("http://"))
         patch.setattr(auth._Credentials, "_credentials_init", False)
-        # Beam makes a client for each operation, which takes longer than the operation here.
+        # Beam makes a client for each operation; here, making one takes longer than the operation.
         create, made = gcsio.create_storage_client, []
         patch.setattr(gcsio, "create_storage_client", lambda *given: (made or made.append(create(*given)) or made)[0])
         _without_waiting(patch)
         yield store
     finally:
         store.close()
-        socket.setdefaulttimeout(None)  # Beam sets one
+        socket.setdefaulttimeout(None)  # undoes Beam's setting
 
 
 def _without_waiting(patch: pytest.MonkeyPatch) -> None:
-    """Has the client's retries take no time, though it believes that they do: it gives up as it would after minutes."""
+    """Replaces the clock of the client's retries: they take no time, but it gives up as it would after minutes."""
     from google.api_core.retry import retry_base, retry_unary
 
     waited = [0.0]

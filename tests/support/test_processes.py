@@ -1,4 +1,4 @@
-"""A suite in the background passes, and a test that hangs is named."""
+"""A test suite in the background passes, and the report names a test that hangs."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""A finished run, what damages it, and `keyjoin verify` over it."""
+"""A finished run, ways to damage it, and `keyjoin verify` for it."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ LETTERS = "_keyjoin/dead_letters/a-00000-of-00003.jsonl"
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, model: Any) -> list[str]:
-    """A finished run: two sources, one of them gzip, of several chunks each; its flags, the last one its output."""
+    """The flags of a finished run, --output last. It has two sources, one of them gzip, of several chunks each."""
     folder = tmp_path_factory.mktemp("verified")
     (folder / "in").mkdir()
     text = b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in ROWS)
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, model: Any) -> list[str]:
 
 @pytest.fixture
 def out(made: list[str], tmp_path: Path) -> Path:
-    """A copy of it."""
+    """A copy of the run's output folder."""
     return copied(made, tmp_path / "out")
 
 
@@ -54,7 +54,7 @@ def model_of(made: list[str]) -> str:
 
 @pytest.fixture
 def verify(keyjoin: Callable[..., "Result"]) -> Callable[..., "Result"]:
-    """Runs it; whatever comes of it, it never talks in tracebacks or in several lines of error."""
+    """Runs `keyjoin verify`, and checks that it never prints a traceback or more than one line of error."""
 
     def call(output: Path, *flags: str) -> "Result":
         done = keyjoin("verify", f"--run={output}", *flags)
@@ -71,7 +71,7 @@ def flip(path: Path, at: int = -1, bits: int = 1) -> None:
 
 
 def forge(output: Path, change: Callable[[dict[str, Any]], Any], *, lists: dict[str, Callable[[bytes], bytes]]) -> None:
-    """Alters a manifest and lists, and all that would give it away."""
+    """Changes a manifest and its lists, and updates all checksums that would reveal the change."""
     path = output / "_keyjoin/manifest.json"
     document = json.loads(path.read_text())
     for name, altered in lists.items():

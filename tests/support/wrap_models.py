@@ -1,4 +1,4 @@
-"""A model of every kind that TensorFlow Serving loads, and rows for it."""
+"""A model of each kind that TensorFlow Serving loads, and rows for it."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from pipeline.model.keras_export import export_keras
 from tests.conftest import BOSTON
 
 v1 = tf.compat.v1
-# The last three are where int32 ends, and where float32 stops telling whole numbers apart.
+# The last three: both ends of int32, and the first integer that float32 cannot represent.
 KEYS = np.array([7, 0, 3, -(2**31), 2**31 - 1, 2**24 + 1], np.int32)
 ROWS = len(KEYS)
 WORDS = np.array([b"a", b"b", b"c", b"unknown", b"", b"a"], object)
@@ -27,7 +27,7 @@ class Case(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
-# In a process of its own: nobody has two Kerases in one. The optimizer is that of its time.
+# Runs in another process, because two versions of Keras cannot be in one. It uses an optimizer of that version.
 KERAS_2 = """
 import sys
 import numpy as np, tf_keras
@@ -52,14 +52,14 @@ def make_keras_3(folder: Path) -> Case:
 
 
 def make_keras_file(folder: Path) -> Case:
-    del folder  # The model is there already.
+    del folder  # the model exists already
     with (BOSTON / "tutorial.jsonl").open() as file:
         rows = [json.loads(line)["features"] for line in file][:ROWS]
     return Case(str(BOSTON / "model.keras"), {"features": np.array(rows, np.float32)})
 
 
 def make_two_by_two(folder: Path) -> Case:
-    """Strings looked up and sequences; two inputs, two outputs."""
+    """A model with a string lookup and a sequence; two inputs, two outputs."""
     keras.utils.set_random_seed(2)
     word = keras.Input((1,), dtype="string", name="word")
     sequence = keras.Input((5, 3), name="sequence")
@@ -72,7 +72,7 @@ def make_two_by_two(folder: Path) -> Case:
 
 
 class Tables(tf.Module):
-    """A plain module: a vocabulary file, a table that changes, and a vector of predictions."""
+    """A plain module: a vocabulary file, a mutable table, and a vector of predictions."""
 
     def __init__(self, vocabulary: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class Tables(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word")])
     def score(self, word):
         line = tf.cast(self.lines.lookup(word), tf.float32)
-        # TensorFlow does not know the shape of what a table gives.
+        # TensorFlow does not know the shape of a table's result.
         return {"score": tf.reshape(line * self.scale + self.bonus.lookup(word), [-1])}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word")])
@@ -100,13 +100,13 @@ def make_module(folder: Path) -> Case:
     module = Tables(str(vocabulary))
     signatures = {"serving_default": module.score, "classify": module.classify}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    # What is read from now on is the copy in the model's own assets.
+    # From now on the model must read the copy in its own assets.
     vocabulary.unlink()
     return Case(str(folder), {"word": WORDS})
 
 
 def make_tf1(folder: Path) -> Case:
-    """As TensorFlow 1 wrote it: no functions, reference variables, a table's op in a collection."""
+    """A model as TensorFlow 1 saved it: no functions, reference variables, a table's op in a collection."""
     vocabulary = folder.with_suffix(".txt")
     vocabulary.write_text("a\nb\n")
     layout = tf.lookup.TextFileIndex

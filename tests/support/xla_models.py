@@ -1,4 +1,4 @@
-"""SavedModels that XLA compiles, as JAX, torch and `jit_compile=True` leave them."""
+"""SavedModels that XLA compiles, as JAX, torch and `jit_compile=True` produce them."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from tests.support.models import save, spec
 
 JAX = Path(__file__).parent / "keras_jax"
-# Twice x, for any number of rows; JAX marks programs for which sizes are open.
+# Returns 2 x for any number of rows. JAX marks programs with open sizes by this attribute.
 PROGRAM = """module @program attributes {jax.uses_shape_polymorphism = true} {
   func.func public @main(%x: tensor<?x3xf32>) -> tensor<?x3xf32> {
     %y = stablehlo.add %x, %x : tensor<?x3xf32>
@@ -19,7 +19,7 @@ PROGRAM = """module @program attributes {jax.uses_shape_polymorphism = true} {
 
 
 def program(folder: Path, platforms: tuple[str, ...] = (), disabled: tuple[str, ...] = ()) -> str:
-    """A program of JAX (its version 9 names platforms), or of torch (version 5 names none): x (3) -> y (3), twice x."""
+    """A program of JAX (version 9 lists platforms) or of torch (version 5 lists none): x (3) -> y (3), twice x."""
     how: dict[str, Any] = {"version": 9 if platforms else 5, "platforms": platforms, "disabled_checks": disabled}
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -30,10 +30,10 @@ def program(folder: Path, platforms: tuple[str, ...] = (), disabled: tuple[str, 
 
 
 def jit(folder: Path, *, refuses: float | None = None) -> str:
-    """A function of jit_compile=True: x (3) -> y, the sum of x, and `rows`, how many rows the call has.
+    """A function of jit_compile=True: x (3) -> y, the sum of x, and `rows`, the number of rows of the call.
 
     Args:
-        folder: Where to.
+        folder: The folder to save to.
         refuses: A value of x that makes the call fail.
     """
 

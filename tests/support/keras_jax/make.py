@@ -1,6 +1,6 @@
 """Makes the model beside this file: a Keras model that the JAX backend exported.
 
-In an environment of its own: pip install keras==3.15.1 tensorflow-cpu==2.21.0 jax==0.10.2
+Install in a separate environment: pip install keras==3.15.1 tensorflow-cpu==2.21.0 jax==0.10.2
 Then: KERAS_BACKEND=jax python tests/support/keras_jax/make.py
 """
 
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Writes `model/`, and `predictions.json` with what Keras itself predicts."""
+    """Writes `model/`, and `predictions.json` with Keras's own predictions."""
     keras.utils.set_random_seed(1)
     layers = keras.layers
     model = keras.Sequential([layers.Input((3,), name="x"), layers.Dense(4, activation="relu"), layers.Dense(1)])
