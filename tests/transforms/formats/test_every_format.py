@@ -1,4 +1,4 @@
-"""What holds for each format: rows stay whole, in order and apart from each other, however a source is cut."""
+"""Rules that hold for each format: rows stay whole, in order and separate, for any chunks."""
 
 import io
 import json
@@ -38,11 +38,11 @@ class Row(NamedTuple):
 
 
 class Case(NamedTuple):
-    """How a test makes files of a format.
+    """Functions that make files of a format.
 
     Attributes:
-        file: The bytes of a file.
-        content: The bytes of a row that its output row begins with.
+        file: From rows to the bytes of a file.
+        content: From the bytes of a row to the bytes that start its output row.
     """
 
     file: Callable[[Sequence[Row]], bytes]
@@ -78,13 +78,13 @@ any_rows = st.lists(st.builds(Row, st.none() | st.integers(-9, 9), words), max_s
 
 
 def found(block: Block) -> tuple[list[bytes], list[int], list[dict[str, object]], list[BadRow]]:
-    """All that a block says of its rows."""
+    """Returns everything that a block reports about its rows."""
     inputs, bad = block.inputs(X)
     return raws(block), block.positions.tolist(), inputs.to_pylist(), bad
 
 
 def write(fmt: Format, block: Block, bad: Sequence[int], layout: Layout) -> bytes:
-    """A part in which the prediction of each row is its place in the source."""
+    """Writes a part in which the prediction of each row is its position in the source, divided by 4."""
     lost = [BadRow(row, "predict", "model_error", "lost") for row in sorted(bad)]
     good = block.positions[without(len(block.positions), lost)]
     predictions = pa.RecordBatch.from_arrays([pa.array(good / 4, pa.float32())], ["y"])

@@ -1,4 +1,4 @@
-"""`INPUT=…` is read by the names of the model's inputs: each text in the one way that it has, or not at all."""
+"""`INPUT=…` is split by the names of the model's inputs: only if one split is possible, else it is refused."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ VALUES = st.text("a=b1", max_size=4)
 
 
 def ways(text: str, inputs: list[str]) -> list[tuple[str, str]]:
-    """All ways to cut a text into an input and a value."""
+    """Returns all ways to split a text into an input and a value."""
     cuts = (at for at, sign in enumerate(text) if sign == "=")
     return [(text[:at], text[at + 1 :]) for at in cuts if text[:at] in inputs]
 
@@ -23,7 +23,7 @@ def ways(text: str, inputs: list[str]) -> list[tuple[str, str]]:
 def test_a_text_is_read_in_its_only_way_or_refused(inputs: list[str], value: str, number: int, cut: int) -> None:
     text = f"{inputs[number % len(inputs)]}={value}"
     signs = [at for at, sign in enumerate(text) if sign == "="]
-    at = signs[cut % len(signs)]  # wherever the command line was split
+    at = signs[cut % len(signs)]  # any `=`, because resolve must not depend on where the flag was split
     possible = ways(text, inputs)
     try:
         found = resolve("--flag", [(text[:at], text[at + 1 :])], inputs)

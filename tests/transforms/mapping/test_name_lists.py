@@ -1,4 +1,4 @@
-"""Lists and pairs of names on a command line: any name can be written, and nothing is taken for what it is not."""
+"""Lists and pairs of names on a command line: every name can be written, and no text is misread."""
 
 from collections.abc import Callable
 from typing import Any

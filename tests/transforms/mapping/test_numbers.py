@@ -1,4 +1,4 @@
-"""Numbers as other tools write them: strings, whole floats and exponents, exactly."""
+"""Numbers as other tools write them (strings, whole floats, exponents) are read exactly."""
 
 import json
 import math
@@ -21,7 +21,7 @@ DTYPES = ("int8", "uint8", "int32", "uint32", "int64", "uint64", "float16", "flo
 
 
 def read(lines: list[str], *features: Feature) -> tuple[list[Any], list[Any]]:
-    """Values of the good rows, and (row, reason) of the bad ones."""
+    """Returns the values of the good rows, and (row, reason) of the bad ones."""
     data = "".join(f"{line}\n" for line in lines).encode()
     inputs, bad = blocks.read(jsonl.FORMAT, data, features)
     return to_array(inputs[features[0].name], features[0]).tolist(), [(one.row, one.reason) for one in bad]
@@ -32,7 +32,7 @@ def field(dtype: str, shape: tuple[int, ...] = (), **more: Any) -> Feature:
 
 
 def expected(spelled: str, dtype: str) -> Any:
-    """The value of a JSON text, None for a dead letter: exact arithmetic, written apart from the code under test."""
+    """Returns the value of a JSON text, None for a dead letter; uses exact fractions, not the code under test."""
     value = json.loads(spelled, parse_int=Fraction, parse_float=Fraction)
     if isinstance(value, str):
         if "float" in dtype and value in ("NaN", "Infinity", "-Infinity"):
@@ -112,7 +112,7 @@ def test_dead_letters_say_what_is_wrong_with_a_number(text: str, reason: str) ->
 
 
 def test_a_column_of_strings_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole file of strings must not be parsed line by line."""
+    """A file whose numbers are all strings must not be parsed line by line, which is slow."""
     lines = [f'{{"a": "{n}", "b": {n}.0}}' for n in range(5_000)]
     parsed = []
     parse = diagnose.parse

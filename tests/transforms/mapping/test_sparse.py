@@ -1,4 +1,4 @@
-"""Sparse rows written as objects of indices and values reach the model as TensorFlow makes them, or are refused."""
+"""Sparse rows written as objects of indices and values reach the model as TensorFlow's own tensors, or are refused."""
 
 import json
 from pathlib import Path
@@ -21,12 +21,12 @@ RUN = ["--isolate", "--batch_size=2", "--batch_size=1", "--strict_types"]
 
 
 def listed(folder: Path) -> str:
-    """All entries of a sparse x of ten columns as text, zeros too, and their sum."""
+    """Returns all entries of a sparse x of ten columns as text, zeros too, and its sizes."""
     return _entries(folder, tf.SparseTensorSpec([None, 10], tf.float32))
 
 
 def matrix(folder: Path) -> str:
-    """The same of a sparse x with two open sizes."""
+    """Returns the same for a sparse x with two open sizes."""
     return _entries(folder, tf.SparseTensorSpec([None, None, None], tf.int64))
 
 
@@ -48,7 +48,7 @@ def row(indices: list[Any], values: list[Any], shape: Any = ()) -> dict[str, Any
 
 GOOD = [
     (row([[0], [5]], [1.0, 2]), "0:1 5:2"),
-    (row([[5], [0]], [2.0, 0.0]), "0:0 5:2"),  # in any order, and zeros stay
+    (row([[5], [0]], [2.0, 0.0]), "0:0 5:2"),  # indices in any order; a zero is kept
     (row([], []), ""),
     (row([[9]], [-3], [10]), "9:-3"),
     (row([[1], [2], [3]], [1, 2, 3], None), "1:1 2:2 3:3"),

@@ -1,4 +1,4 @@
-"""The walk over a graph, on graphs made by hand: what hides in it is found, and paths are followed."""
+"""The walk over a graph finds every op that runs, and follows paths; tested on hand-made graphs."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tests.transforms.model_safety.test_model_ops import WRITES, kinds
 from transforms.model_safety.model_ops import find
 
-# Graphs made by hand: y is the signature's output, x its input. A string is the value of a constant.
+# In these graphs y is the signature's output and x its input. A string is the value of a constant.
 PATH = 'string_val: "/etc/passwd"'
 
 
@@ -99,7 +99,8 @@ def test_what_a_model_does_is_found_wherever_it_hides(name: str) -> None:
     described, expected = HIDDEN[name]
     before = described.SerializeToString(deterministic=True)
     assert kinds(find(described, "/m", "s")) == expected
-    assert described.SerializeToString(deterministic=True) == before  # it is loaded next
+    # Must be unchanged, because this graph is loaded next.
+    assert described.SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize(("path", "files"), [("/m/a", ()), ("/etc/passwd", ("/etc/passwd",))])
@@ -120,7 +121,7 @@ def test_a_path_is_followed_through_calls_and_variables(path: str, files: tuple[
     )
     found = find(graph(nodes, read + inner + again), "/m", "s")
     assert [(f.op, f.function, f.files) for f in found] == [("ReadFile", name, files) for name in ("k", "g") if files]
-    # Who else calls the function may give another path.
+    # Another caller of the function may pass another path.
     other = (
         node("y", "PartitionedCall", "x", "p:0", "^z", attr=func("f", "f")).replace('"y"', '"u"').replace("p:0", "x")
     )

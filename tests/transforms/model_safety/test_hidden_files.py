@@ -1,4 +1,4 @@
-"""No graph passes that names a file by what it computes: 1,000 of them, and each op of TensorFlow that gives or changes strings."""
+"""keyjoin refuses every graph that computes a file name: tested on 1,000 random graphs and on each op of TensorFlow."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ from transforms.model_safety.op_kinds import RESOURCE, STRING, may_change_string
 
 R = tf.raw_ops
 GRAPHS = 1_000
-DECOY = ""  # what a careless reader takes for the name of the file
+DECOY = ""  # a check that follows the graph wrongly takes this for the file name
 NAMES = itertools.count()
 
 
@@ -29,7 +29,7 @@ def unique() -> str:
     return f"n{next(NAMES)}"
 
 
-# 1. Where the name comes from: each gives a scalar that holds `target` once the graph runs.
+# 1. Sources of the name: each gives a scalar that holds `target` once the graph runs.
 
 
 def changed_variable(change: Callable[[tf.Tensor, str], tf.Operation]) -> Callable[[str], tf.Tensor]:
@@ -258,7 +258,7 @@ COMPUTED = {
 SOURCES = {**VARIABLES, **HOLDING, **COMPUTED}
 
 
-# 2. What is done with it. Each gives an op or a tensor that does it.
+# 2. Uses of the name: each gives an op or a tensor that accesses the file.
 
 
 def cached(name: tf.Tensor) -> tf.Tensor:
@@ -289,7 +289,7 @@ SINKS = {
 WRITING = {"write", "cache", "save"}
 
 
-# 3. From where it is reached. `act` does it; each gives a number that depends on it.
+# 3. Places in the graph that call `act`, which uses the name: each gives a number that depends on it.
 
 
 def after(done: Any) -> tf.Tensor:
@@ -336,7 +336,7 @@ WAYS = {
     "reduce": lambda act: tf.data.Dataset.range(1).reduce(0.0, lambda *_: after(act())),
 }
 
-# Ops that hand the name on: they neither hide it nor make it known.
+# Ops that return the name unchanged: keyjoin looks through them, and they do not make a computed name known.
 HANDING_ON = (
     tf.identity,
     lambda name: tf.reshape(name, []),
@@ -348,7 +348,7 @@ HANDING_ON = (
 
 
 class Made(NamedTuple):
-    """A graph, what it does, and how."""
+    """A graph, the op that runs, and how the graph was made."""
 
     graph: tf.Graph
     runs: str
@@ -356,7 +356,7 @@ class Made(NamedTuple):
 
 
 def make(target: str, source: str, sink: str, way: str, *, inside: bool, passed: Any = tf.identity) -> Made:
-    """A graph of x and y in which the op called `runs` leads to a file of that name."""
+    """Makes a graph from x to y in which the op called `runs` accesses the file `target`."""
     with tf.Graph().as_default() as made:
         x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
         name = None if inside else SOURCES[source](target)
@@ -365,7 +365,7 @@ def make(target: str, source: str, sink: str, way: str, *, inside: bool, passed:
     return Made(made, reached.op.name, (source, sink, way, "inside" if inside else "outside"))
 
 
-# How the op is run: by the signature, or as the model is loaded.
+# When the op runs: in the signature, or when the model is loaded.
 PLACES = {
     "signature": lambda *_: None,
     "main op": lambda described, op: described.collection_def["saved_model_main_op"].node_list.value.append(op),
@@ -420,7 +420,7 @@ OUTSIDE = {
     "entered",
     "stack",
     "session tensor",
-}  # not in functions, or with another meaning there
+}  # these do not work in functions, or mean something else there
 NOT_RUN = {"session tensor"}
 
 
@@ -448,7 +448,7 @@ def test_each_way_to_write_writes(sink: str, tmp_path: Path) -> None:
 
 
 class TestEveryOp:
-    """What holds for each op of the installed TensorFlow, whether or not a graph above has it."""
+    """Rules that hold for each op of the installed TensorFlow, whether or not a graph above uses it."""
 
     @staticmethod
     def ops() -> Iterator[Any]:
@@ -457,7 +457,7 @@ class TestEveryOp:
 
     @staticmethod
     def attributes(op: Any) -> str:
-        """All of its types are those of strings."""
+        """Sets all type attributes of an op to string."""
         kinds = {"type": f"type: {STRING}", "list(type)": f"list {{ type: {STRING} }}"}
         return " ".join(f'attr {{ key: "{a.name}" value {{ {kinds[a.type]} }} }}' for a in op.attr if a.type in kinds)
 
@@ -471,7 +471,7 @@ class TestEveryOp:
         assert known == set(PASSING)
 
     def test_no_op_changes_a_variable_unseen(self) -> None:
-        """A variable is given the empty name, and then to an op that takes handles, and strings."""
+        """A variable gets the empty name, and then its handle goes to every op that takes handles and has types."""
         passed = set()
         for op in self.ops():
             takes = any(a.type == RESOURCE for a in op.input_arg)
@@ -489,7 +489,7 @@ class TestEveryOp:
                 passed.add(op.name)
         others = "Lookup", "Initialize", "Queue", "Stack", "TensorArray", "Iterator", "MultiDeviceIterator"
         left = {name for name in passed if not name.startswith(others) and "Dataset" not in name}
-        assert left == {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}  # they only read it
+        assert left == {"ReadVariableOp", "ResourceGather", "ResourceGatherNd"}  # these only read the variable
 
     def test_types_that_the_caller_gives_are_taken_for_strings(self) -> None:
         scatter = 'attr { key: "dtype" value { placeholder: "T" } }'

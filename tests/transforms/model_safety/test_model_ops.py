@@ -1,4 +1,4 @@
-"""What a model does besides computing is found wherever it hides, and stops it before it is loaded."""
+"""keyjoin finds what a model does besides computing, anywhere in its graph, and refuses it before loading the model."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ WRITES = [("writes", "WriteFile")]
 
 
 def saving(do: Callable[[tf.Tensor], Any]) -> Callable[[Path], str]:
-    """A model that does something with x, a vector of floats, beside computing."""
+    """Makes a model that computes, and also calls `do` with x, a vector of floats."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         done = do(x)
@@ -53,7 +53,7 @@ def saving(do: Callable[[tf.Tensor], Any]) -> Callable[[Path], str]:
 
 @tf.function
 def write_deep(x: tf.Tensor) -> None:
-    """A function in a branch in a loop, all three of which are functions of the graph."""
+    """Calls a function from a branch in a loop; all three become functions of the graph."""
     for _ in tf.range(2):
         if tf.reduce_sum(x) > 1e30:
             write_now(x)
@@ -100,7 +100,7 @@ def test_what_a_model_does_is_found_in_nested_functions(name: str, tmp_path: Pat
 
 
 def with_asset(folder: Path) -> str:
-    """A model that looks words up in a file of its own, and reads that file again when it is called."""
+    """A model with a lookup table in an asset file, which it reads again in each call."""
     vocabulary = folder.parent / "words.txt"
     vocabulary.write_text("a\nb\n")
     module = tf.Module()
@@ -120,7 +120,7 @@ def with_asset(folder: Path) -> str:
 
 
 def changed(folder: str, change: Callable[[Any], None]) -> str:
-    """Changes a model's graph in its file."""
+    """Changes the graph in a model's file."""
     path = Path(folder, "saved_model.pb")
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     change(saved.meta_graphs[0])
@@ -138,7 +138,7 @@ def test_files_of_the_model_itself_are_no_finding_and_others_are(tmp_path: Path)
     assert sorted(kinds(findings(folder))) == [("reads", "InitializeTableFromTextFileV2"), ("reads", "ReadFile")]
 
     asset.unlink()
-    # TensorFlow takes `..` as text, the system takes it from where the link leads.
+    # TensorFlow resolves `..` in the text of the path, the system resolves it from the target of the link.
     Path(folder, "assets", "a", "b").mkdir(parents=True)
     Path(folder, "assets", "link").symlink_to("a/b")
     for name in ("../../outside.txt", "link/../../../outside.txt"):
@@ -250,7 +250,7 @@ def test_a_damaged_file_is_refused_in_one_line(content: bytes, tmp_path: Path) -
 
 @pytest.fixture
 def writing(tmp_path: Path) -> tuple[str, Path]:
-    """A model that writes a file when it is called, and the file."""
+    """Returns a model that writes a file when it is called, and the path of the file."""
     written = tmp_path / "written"
 
     def do(x: tf.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Models that XLA compiles for each shape: they are recognized, and every call of a run has the same shape."""
+"""keyjoin recognizes models that XLA compiles for each shape, and makes every call of a run with the same shape."""
 
 import json
 from collections.abc import Callable
@@ -120,7 +120,7 @@ def test_every_call_has_the_same_number_of_rows_but_for_rows_that_are_called_alo
         scored = score(called, CONSTANT, {"x": x}, rows, batch_size, keep_non_finite=True)
         assert scored.outputs["y"].tolist() == [10.0 * row for row in range(rows) if row not in refuses]
         assert {bad.row for bad in scored.bad} == {row for row in refuses if row < rows}
-    alone = {1, MULTIPLE, *FEWER} if refuses else set()  # so few sizes that each is compiled once a run
+    alone = {1, MULTIPLE, *FEWER} if refuses else set()  # XLA compiles these few sizes once a run
     assert set(sizes) <= {batch_size, *alone}
 
 
@@ -134,7 +134,7 @@ def test_a_run_calls_a_compiled_model_with_one_size_in_all_chunks(
     result = keyjoin("run", *flags, "--chunk_bytes=4000")
     assert (result.code, len(result.rows())) == (0, 800)
     assert all(row["y"] == sum(row["x"]) for row in result.rows())
-    # The sizes of the calls: no larger than a chunk, all alike, tails too.
+    # All calls have the same size, also those at the end of a chunk, and it is no larger than a chunk.
     assert {row["rows"] for row in result.rows()} == {result.manifest()["model"]["batch_size"]}
     assert result.manifest()["model"]["batch_size"] % 96 == 0
     assert result.manifest()["model"]["batch_size"] < 700

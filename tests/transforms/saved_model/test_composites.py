@@ -1,4 +1,4 @@
-"""Ragged and sparse inputs are fed from the rows' lists, and named as their author named them."""
+"""Ragged and sparse inputs take the rows' lists, and keep the names that the model's author gave them."""
 
 import json
 from collections.abc import Callable
@@ -31,12 +31,12 @@ WIDE = [{"x": [1, 0, 0, 5]}, {"x": [0, 0, 0, 0]}, {"x": [0, 2, 0, 0]}]
 
 
 def ragged(folder: Path) -> str:
-    """Sums of a ragged x."""
+    """Returns the sums of a ragged x."""
     return models.save(folder, lambda x: {"y": tf.reduce_sum(x, 1)}, tf.RaggedTensorSpec([None, None], tf.float32))
 
 
 def sparse(folder: Path) -> str:
-    """Sums of a sparse x of four columns, and how many values it has."""
+    """Returns the sums of a sparse x of four columns, and the number of its values."""
 
     def call(x: tf.SparseTensor) -> dict[str, tf.Tensor]:
         there = tf.SparseTensor(x.indices, tf.ones_like(x.values), x.dense_shape)
@@ -46,7 +46,7 @@ def sparse(folder: Path) -> str:
 
 
 def listed(folder: Path) -> str:
-    """How many values a sparse x of any length has, as `tf.io.VarLenFeature` gives it."""
+    """Returns the number of values of a sparse x of any length, the kind that `tf.io.VarLenFeature` makes."""
 
     def call(x: tf.SparseTensor) -> dict[str, tf.Tensor]:
         there = tf.SparseTensor(x.indices, tf.ones_like(x.values), x.dense_shape)
@@ -56,7 +56,7 @@ def listed(folder: Path) -> str:
 
 
 def mixed(folder: Path) -> str:
-    """A dense input, a key, and in a dictionary one with two ragged dimensions and words with a fixed inner size."""
+    """A dense input, a key, and a dictionary: numbers with two ragged dimensions, words with a fixed inner size."""
 
     def call(scale: tf.Tensor, key: tf.Tensor, more: dict[str, Any]) -> dict[str, Any]:
         nested = tf.cast(tf.reduce_sum(tf.reduce_sum(more["nested"], 2), 1), tf.float32)
@@ -71,7 +71,7 @@ def mixed(folder: Path) -> str:
 
 
 def of_tensorflow_1(folder: Path) -> str:
-    """A ragged and a sparse placeholder, which the signature itself describes."""
+    """A ragged and a sparse placeholder; the signature itself describes them as such."""
     with tf.Graph().as_default(), v1.Session() as session:
         r, s = v1.ragged.placeholder(tf.float32, 1, []), v1.sparse_placeholder(tf.float32, [None, 4])
         y = tf.reduce_sum(r, 1) + tf.sparse.reduce_sum(s, 1)
@@ -80,7 +80,7 @@ def of_tensorflow_1(folder: Path) -> str:
 
 
 def detached(folder: Path) -> str:
-    """A ragged input of a function that is no part of the saved object."""
+    """A ragged input of a function that is not saved with the object, so its spec is lost."""
     function = tf.function(
         lambda x: {"y": tf.reduce_sum(x, 1)}, input_signature=[tf.RaggedTensorSpec([None, None], tf.float32)]
     )
@@ -169,7 +169,7 @@ def test_what_cannot_be_told_is_refused_with_a_remedy(keyjoin: Any, lines: Any, 
 
 
 def two(folder: Path) -> str:
-    """Two signatures with a ragged and a sparse input."""
+    """Two signatures, one with a ragged and one with a sparse input."""
     module = tf.Module()
     specs = {"sums": tf.RaggedTensorSpec([None, None], tf.float32), "wide": tf.SparseTensorSpec([None, 4], tf.float32)}
     module.sums = tf.function(lambda x: {"y": tf.reduce_sum(x, 1)}, input_signature=[specs["sums"]])
@@ -189,7 +189,7 @@ def test_a_copy_with_a_key_takes_the_same_rows(
     copy = str(tmp_path / "copy")
     made = keyjoin("wrap", f"--model={model(make)}", f"--output={copy}", f"--style={style}")
     assert made.code == 0, made.err
-    if make is detached:  # as the original
+    if make is detached:  # refused, like the original
         assert "if x is a ragged or sparse input" in keyjoin("check", f"--input={lines(*ROWS)}", f"--model={copy}").err
         return
     rows = ROWS
@@ -235,7 +235,7 @@ def test_a_constant_is_no_list(model: Any) -> None:
 
 
 SHAPES = arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=3)
-# TensorFlow takes subnormal numbers for zeros, and NaN is not equal to itself.
+# TensorFlow treats subnormal numbers as zeros, and NaN does not equal itself.
 VALUES = {"allow_nan": False, "allow_subnormal": False}
 
 
@@ -255,7 +255,7 @@ def test_the_parts_are_those_of_tensorflow(rows: Any, data: st.DataObject) -> No
 
 
 def deep(folder: Path) -> str:
-    """Lists of lists of numbers and of texts, as text: all values, and the lengths of the lists."""
+    """Returns lists of lists of numbers and of strings as text: all values, and the lengths of the lists."""
 
     def joined(x: tf.RaggedTensor) -> tf.Tensor:
         parts = (x.merge_dims(1, 2), tf.strings.as_string(x.row_lengths(2)))
@@ -339,7 +339,7 @@ def test_the_parts_of_lists_of_different_lengths_are_those_of_tensorflow(data: s
     for group in by_shape(pa.record_batch({"x": pa.array(rows, kind)}), [feature]):
         some = [rows[number] for number in group.numbers]
         expected = tf.ragged.constant(some, dtype=tf.int64, ragged_rank=rank)
-        for first in range(len(some)):  # any rows of a group, as batches take them
+        for first in range(len(some)):  # a batch may start at any row of a group
             found = composite.tensors(group.arrays["x"][first:])
             assert found[0].tolist() == expected[first:].flat_values.numpy().tolist()
             for splits, given_splits in zip(found[1:], expected[first:].nested_row_splits, strict=True):

@@ -1,4 +1,4 @@
-"""Predictions as JSON text: it reads back as the model's value, and lists nest like the shape."""
+"""Predictions as JSON text: the text reads back as the model's value, and lists nest as its shape says."""
 
 import json
 from typing import Any

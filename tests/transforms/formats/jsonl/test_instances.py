@@ -1,4 +1,4 @@
-"""Rows that are JSON values, as AI Platform and Vertex AI take them: `[1.0, 2.0]`, `31`, `"text"`."""
+"""Rows that are JSON values, which AI Platform and Vertex AI accept as instances: `[1.0, 2.0]`, `31`, `"text"`."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ ARRAYS = [b"[1.0, 2, 3]", b" [4, 5, 6.50]\r", b"[7, 8]", b"", b'{"x": [1, 2, 3]}
 
 
 class Sums(tf.Module):  # type: ignore[misc]
-    """A sum, and with two outputs also the largest value."""
+    """Returns the sum of x, and with two outputs also its largest value."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""JSON Lines: every line is in exactly one of parts and dead letters, whatever the bytes and the chunks."""
+"""JSON Lines: every line is in exactly one of parts and dead letters, for any bytes and any chunks."""
 
 import io
 import json
@@ -36,7 +36,7 @@ texts = st.lists(words, max_size=30).map(b"".join) | st.binary(max_size=60)
 def score(
     data: bytes, chunk_bytes: int
 ) -> tuple[list[tuple[int, bytes]], list[tuple[int, str, bytes]], int, list[bytes]]:
-    """Reads and writes without a model: good and bad rows by position, blank lines, and the output lines."""
+    """Reads and writes without a model; returns good and bad rows by position, blank lines, and output lines."""
     good, bad, blank, out = [], [], 0, []
     for chunk in chunks(FORMAT, data, chunk_bytes):
         block = FORMAT.reader.load(io.BytesIO(data), chunk)
@@ -61,7 +61,7 @@ def score(
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """The rows of a file, told in the plainest way."""
+    """Returns the rows of a file by the simplest rule."""
     found = data.removeprefix(BOM).split(b"\n")
     return [line for line in found if line.strip(b" \t\r")]
 
@@ -90,7 +90,7 @@ def test_what_becomes_of_a_row_does_not_depend_on_its_neighbours(data: bytes) ->
         assert not score(text, 1 << 20)[1]
     for _, reason, text in bad:
         if text.startswith(BOM):
-            continue  # at the start of a file it would be no part of the row
+            continue  # at the start of a file, the byte order mark would not belong to the row
         assert [r for _, r, _ in score(text, 1 << 20)[1]] == [reason]
 
 

@@ -1,4 +1,4 @@
-"""Examples that are laid out alike: decoded at once to what the parser gives for each, or left to it."""
+"""Examples of the same layout are decoded together, with the parser's results, or are left to the parser."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def found(records: Sequence[bytes], kinds: dict[str, str], least: int = 1) -> li
 
 
 def parsed(record: bytes, kinds: dict[str, str]) -> dict[str, Any] | None:
-    """The lists by the parser; None where one of the fields is not of that kind, or has no values."""
+    """Returns the parser's lists; None if a field has another kind, or no values."""
     values = parse(record)
     if values is None:
         return None
@@ -44,7 +44,7 @@ def parsed(record: bytes, kinds: dict[str, str]) -> dict[str, Any] | None:
 
 @st.composite
 def alike(draw: st.DrawFn) -> list[bytes]:
-    """Records of the same features with as many values each, in an order and with extras of their own; some damaged."""
+    """Records with the same features and as many values, in different orders, some with extra features or damage."""
     sizes = draw(st.tuples(*[st.integers(1, 3)] * 3))
     extra = draw(
         st.sampled_from(
@@ -77,7 +77,7 @@ def test_groups_hold_what_the_parser_gives(records: list[bytes], fields: set[str
         assert len(which) >= least
         assert which == sorted(which)
         for at, number in enumerate(which):
-            # As text: a damaged float may be NaN.
+            # Compared as text, because a damaged float may be NaN.
             assert repr({field: lists[field][at] for field in kinds}) == repr(parsed(records[number], kinds))
         seen += which
     assert len(seen) == len(set(seen))
@@ -111,7 +111,7 @@ def test_each_layout_is_a_group_and_odd_records_are_left_out() -> None:
 
 
 def test_bits_beyond_the_64th_are_none() -> None:
-    """Such a number fills ten bytes, of the last of which one bit counts."""
+    """A varint of 64 bits fills ten bytes; only one bit of the last byte counts."""
     packed = [bytes([0x81] * 9 + [last]) for last in range(128)]
     records = [
         delimited(1, delimited(1, delimited(1, b"i") + delimited(2, delimited(3, delimited(1, value)))))
@@ -149,7 +149,8 @@ def test_a_number_without_an_end_is_not_followed() -> None:
 
 def test_where_nothing_is_alike_the_search_ends() -> None:
     records = [example(f=floats(1), i=ints(*[1 << 7 * (number >> at & 1) for at in range(6)])) for number in range(64)]
-    records = [record for record in records if len(record) == len(records[-2])]  # of one size, each in a way of its own
+    # Of one size, but each in another layout.
+    records = [record for record in records if len(record) == len(records[-2])]
     with mock.patch.object(same_layout, "_learn", wraps=same_layout._learn) as learn:
         assert found(records, {"f": "f"}, 2) == []
     assert learn.call_count == same_layout.MISSES

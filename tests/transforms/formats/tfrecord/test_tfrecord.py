@@ -1,4 +1,4 @@
-"""TFRecord: framing as TensorFlow's, rows that do not depend on each other, records that keep their bytes."""
+"""TFRecord: frames are read as TensorFlow reads them, rows do not affect each other, and records keep their bytes."""
 
 import gzip
 import io
@@ -39,7 +39,7 @@ from transforms.records import Feature
 # The frames of records
 
 
-# Of any length, or of few: such are looked for many at once.
+# Records of any length, or of few lengths: frames of the same length are found many at a time.
 some_records = st.lists(st.binary(max_size=60)) | st.lists(st.sampled_from([b"", b"ab", b"cd", b"xyz"]), max_size=60)
 
 
@@ -145,7 +145,7 @@ def test_rows_that_fit_are_good_and_have_their_values(records: list[bytes]) -> N
 
 
 def told_plainly(record: bytes) -> dict[str, Any] | None:
-    """The inputs of a row by the rules in the plainest way; None where it does not fit."""
+    """Computes the inputs of a row by the simplest rules; None if the row does not fit."""
     found = tf.train.Example.FromString(record).features.feature
     kinds = {name: found[name].WhichOneof("kind") for name in "abcdef" if name in found}
     a, b, c, d, e, f = (list(getattr(found[n], kinds[n]).value) if kinds.get(n) else [] for n in "abcdef")
@@ -253,7 +253,7 @@ def test_matrix_is_row_major() -> None:
 
 
 def test_integers_for_floats_are_rounded_once() -> None:
-    number = 2**60 + 2**36 + 1  # to float64 it loses the last bit, and is then half-way between two float32
+    number = 2**60 + 2**36 + 1  # float64 drops its last bit, and the rest is half-way between two float32 values
     ways = [[example(a=ints(number))], [example(a=ints(number)), example(a=floats(1))]]
     found = {read(records, [X])[0].to_pylist()[0]["x"] for records in ways}
     assert found == {float(np.float32(np.int64(number)))}

@@ -1,4 +1,4 @@
-"""Joined tf.Examples: records keep their bytes, and what cannot be written is told."""
+"""Writing joined tf.Examples: records keep their bytes, and a row that cannot be written becomes a bad row."""
 
 from collections.abc import Sequence
 from typing import Any
