@@ -1,4 +1,4 @@
-"""The join: one receipt and one set of predictions a chunk, of the same rows, or the run fails."""
+"""The join: each chunk has one receipt and one set of predictions of the same rows, or the run fails."""
 
 import apache_beam as beam
 import pytest

@@ -1,4 +1,4 @@
-"""KeyedPredict in a pipeline of one's own: every dictionary comes out once, joined or dead."""
+"""KeyedPredict in a custom pipeline: each dictionary comes out once, joined or as a dead letter."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""TensorFlow still has each private name that keyjoin uses, and the public names are the same things."""
+"""TensorFlow still has each private name that keyjoin uses, and it is the same object as the public name."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ NEVER_PUBLIC = ["SavedModelLoader", "decode_proto", "get_all_ops", "get_asset_te
 
 @pytest.mark.parametrize("name", sorted(compat.NAMES))
 def test_a_private_name_is_the_public_one(name: str) -> None:
-    """Fails when a release of TensorFlow moves or changes what a private name means."""
+    """Fails if a release of TensorFlow moves a private name or changes its meaning."""
     found = compat.find_private(compat.NAMES[name])
     if name in NEVER_PUBLIC:
         assert callable(found)

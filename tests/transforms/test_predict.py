@@ -1,4 +1,4 @@
-"""Predict: the model is called for each chunk as it comes."""
+"""Predict calls the model for each chunk at once, and holds no chunk back."""
 
 import apache_beam as beam
 import numpy as np

@@ -1,4 +1,4 @@
-"""Elements ahead: every result comes out once and in order, and no error gets lost."""
+"""Prefetching: every result comes out once and in order, and no error is lost."""
 
 import threading
 from unittest import mock
@@ -31,7 +31,7 @@ def test_an_error_is_raised_by_the_end_at_the_latest(guilty: int, at_once: int) 
     with mock.patch.object(ahead._threads, "shutdown", shutdown), pytest.raises(ValueError, match=f"guilty {guilty}"):
         for _ in [*(result for n in range(3) for result in ahead.put(n)), *ahead.rest()]:
             pass
-    # It waits for the others, and lets none of them begin.
+    # It waits for running elements, and cancels those that have not started.
     assert shutdown.call_args == mock.call(cancel_futures=True)
 
 
@@ -41,7 +41,7 @@ def test_the_next_element_is_worked_on_before_the_last_one_is_done_with() -> Non
     assert list(ahead.put(0)) == []
     for result in ahead.put(1):
         assert result == 0
-        assert begun[1].wait(60)  # while the steps that follow have the first one
+        assert begun[1].wait(60)  # while the following steps process the first element
     assert list(ahead.rest()) == [1]
 
 
@@ -51,7 +51,7 @@ def test_so_many_are_worked_on_at_once_and_no_more() -> None:
 
     def work(n: int) -> int:
         most.append(working.acquire(blocking=False))
-        together.wait(60)  # until another one is here: alone it would wait in vain
+        together.wait(60)  # waits until a second one works at the same time
         working.release()
         return n
 

@@ -1,4 +1,4 @@
-"""Results come in order, a few ahead; none piles up, none is begun in vain."""
+"""Results come in order, with only a few made ahead; after an error or a close, no further item starts."""
 
 import os
 import subprocess
@@ -52,7 +52,8 @@ def test_who_takes_no_more_ends_the_work() -> None:
     results = in_threads(begun.append, range(1000))
     next(results)
     results.close()  # type: ignore[attr-defined]
-    list(in_threads(lambda _: None, range(2 * AHEAD)))  # what was begun is done: there is one queue
+    # All threads share one queue, so everything that was started has ended.
+    list(in_threads(lambda _: None, range(2 * AHEAD)))
     assert len(begun) <= 1 + AHEAD
 
 
@@ -75,7 +76,7 @@ def test_a_process_that_may_use_one_processor_has_one_thread() -> None:
 
 @pytest.fixture
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine of 64 processors, all of which the process may use."""
+    """A machine of 64 processors, all of which this process may use."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as `WritePart` writes them, and bad rows on their way to it."""
+"""Dead letters as `WritePart` writes them, and bad rows as they are packed for the join."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Receipts: what is written is what is read, and what is damaged is said to be."""
+"""Receipts are read back as they were written, and a damaged receipt is reported."""
 
 import json
 from collections.abc import Callable
@@ -128,12 +128,12 @@ def part_of(source: str, number: int) -> PartReceipt:
 
 
 class TestLists:
-    """The receipts of a run, in few files."""
+    """The receipts of a run, collected in few files."""
 
     def test_those_of_a_job_without_waves_are_in_64_files_and_come_back_in_order(self, tmp_path: Path) -> None:
         parts = [part_of(source, number) for source in ("a", "b", "c") for number in range(200)]
         step = WriteReceipts(str(tmp_path))
-        assert {step: 1}[step]  # Beam has steps as keys
+        assert {step: 1}[step]  # Beam uses steps as dictionary keys
         shards: dict[int, list[PartReceipt]] = {}
         for shard, part in map(step._with_shard, parts):
             shards.setdefault(shard, []).append(part)
@@ -143,7 +143,7 @@ class TestLists:
         assert list(read_receipts(str(tmp_path))) == parts
 
     def test_those_of_waves_follow_each_other(self, tmp_path: Path) -> None:
-        # By their numbers, not by their names; the chunks of later waves come later in the input.
+        # Sorted by the wave's number, not by its name. The chunks of later waves come later in the input.
         waves = {2: [part_of("b", 1), part_of("b", 0)], 10: [part_of("c", 0)], 0: [part_of("a", 0)]}
         for wave, parts in waves.items():
             assert write_list(str(tmp_path), wave, "00", parts) == f"{tmp_path}/lists/{wave:08d}/00.jsonl"

@@ -1,4 +1,4 @@
-"""Inputs that are one value for all rows: `--constant`, defaults of the graph, and refusals that say what to give."""
+"""Inputs with one value for all rows: `--constant`, defaults in the graph, and errors that say which flag to give."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ ROWS = [{"x": [1, 2, 3], "id": 0}, {"x": [4, 5, 6], "id": 1}]
 
 
 def dropout(folder: Path) -> str:
-    """Sums of x (3), divided by `keep_prob` and added to 100 while training; `bias` (3) has a default and a batch."""
+    """Sums of x (3), divided by `keep_prob`, plus 100 in training; `bias` (3) has a default and a batch dimension."""
     with tf.Graph().as_default(), v1.Session() as session:
         x = v1.placeholder(tf.float32, [None, 3])
         keep, training = v1.placeholder(tf.float32, []), v1.placeholder(tf.bool, [])
@@ -41,13 +41,13 @@ def dropout(folder: Path) -> str:
 
 
 def weighted(folder: Path) -> str:
-    """x (3) times a vector that is the same for all rows."""
+    """Sums of x (3) times a vector that is the same for all rows."""
     specs = (models.spec("x", 3), tf.TensorSpec([3], tf.float32, name="weights"))
     return models.save(folder, lambda x, weights: {"y": tf.reduce_sum(x * weights, 1)}, *specs)
 
 
 def named(folder: Path) -> str:
-    """Two inputs that rows could feed; one is text."""
+    """Two inputs that fields of the rows could feed; one is text."""
     specs = (models.spec("x"), models.spec("unit", dtype=tf.string))
     return models.save(folder, lambda x, unit: {"y": tf.strings.join([tf.strings.as_string(x), unit])}, *specs)
 
@@ -223,7 +223,7 @@ def test_a_value_is_read_exactly_or_refused(data: st.DataObject, dtype: str, sha
             again = constants.parse(json.dumps(array.tolist()), other, None)
         except ValueError:
             continue
-        assert again.tolist() == array.tolist()  # never rounded, cut or wrapped
+        assert again.tolist() == array.tolist()  # never rounded, truncated or wrapped around
         assert (again.dtype.kind == "b") == (array.dtype.kind == "b")
 
 

@@ -1,4 +1,4 @@
-"""The contract: what takes the key, and where it comes back, is found by what the model does."""
+"""The contract: keyjoin finds the key input and the key's echo by what the model does with them."""
 
 import json
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def found(
     *,
     alone: bool = False,
 ) -> tuple[Contract, Model]:
-    """The contract of a function of x and key, with the rows `x`, and `own` values of the field `key`."""
+    """Returns the contract of a function of x and key; `x` has sample rows, `own` the values of their field `key`."""
     answer = function(np.full(7, 9, np.float32), make_keys(key, range(7)))
     outputs = {n: Tensor(n, "string" if a.dtype == object else a.dtype.name, a.shape[1:], n) for n, a in answer.items()}
 
@@ -50,7 +50,7 @@ def found(
 
 
 def with_key(contract: Contract, rows: Any, keys: Any) -> Any:
-    """Rows for the data inputs, the key among them where it is data."""
+    """Returns rows for the data inputs, with the key if it is a data input."""
     data = len(contract.inputs) > 1
     return (
         {**rows, "key": np.resize(keys, len(rows["x"]))}
@@ -203,7 +203,7 @@ def test_a_model_that_raises_for_some_keys_only_takes_them_as_data() -> None:
 
 def test_a_row_that_the_model_refuses_hides_nothing() -> None:
     def look_up(x: np.ndarray, key: np.ndarray) -> dict[str, np.ndarray]:
-        if (x <= 1).any():  # made-up rows, too
+        if (x <= 1).any():  # true for keyjoin's made-up rows, too
             raise ModelError("no")
         return {"score": (key == 4242) + x, "key": echo(key)}
 
@@ -261,7 +261,8 @@ def test_keys_that_differ_from_output_to_output_are_never_guessed_at() -> None:
     assert len(contract.echoes) == 2
     x = np.array([1, 666, 2, 3, 4], np.float32)
     scored = score(model, contract, {"x": x}, 5, 5, keep_non_finite=False)
-    assert (scored.outputs["y"].tolist(), scored.bad) == ([1, 666, 2, 3, 4], [])  # in a call of one row they are alike
+    # A retry with one row returns the same key in both outputs.
+    assert (scored.outputs["y"].tolist(), scored.bad) == ([1, 666, 2, 3, 4], [])
 
     def strange(x: np.ndarray, key: np.ndarray) -> dict[str, np.ndarray]:
         return {"y": x, "key": echo(key), "id": np.where(x == 666, key + 1, key)}
@@ -301,7 +302,7 @@ def test_a_batch_has_no_more_rows_than_an_echo_holds_keys(case: str, drop: bool)
     assert contract.echoes == (Echo("key", last_column=False),)
     assert largest / 8 <= contract.most <= largest + 1
     x = np.arange(70_000, dtype=np.float32)
-    x[20:464] = -1  # what is dropped leaves places that other keys could take
+    x[20:464] = -1  # if keys wrapped around, other rows' keys could take the places of the dropped rows
     scored = score(model, contract, {"x": x}, len(x), 70_000, keep_non_finite=False)
     expected = x[x >= 0] if drop else x
     assert np.array_equal(scored.outputs["prediction"], expected)
@@ -319,7 +320,7 @@ def test_the_answer_of_a_model_that_drops_all_rows_is_no_evidence() -> None:
 
 
 def embedding(folder: Any, name: str = "key") -> str:
-    """The key is given back, and chooses the score."""
+    """Returns the key, which also selects the score."""
     table = tf.constant(TABLE)
 
     def call(**fed: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -386,7 +387,7 @@ HOURS = models.spec("x", 96, 1)
 
 
 def hidden(tensor: tf.Tensor, *shape: int | None) -> tf.Tensor:
-    """The tensor, of whose shape the signature knows no more than that."""
+    """Hides the shape of a tensor from the signature, which knows only this shape."""
     return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=shape)
 
 
@@ -433,7 +434,7 @@ def test_an_output_that_is_not_one_value_a_row_is_refused_by_name(
     assert (done.code, f"output {said}" in done.err) == (2, True), done.err
     if case.startswith("time-major"):
         return
-    # What the message says to type works.
+    # The flags that the message suggests work.
     asked = done.err[done.err.index("--output_fields ") :].strip().split(" ")
     done = keyjoin("run", *fed, *flags, *asked)
     assert done.code == 0, done.err

@@ -1,4 +1,4 @@
-"""Inputs that hold serialized tf.Examples are found, whichever op parses them, wherever it is, whatever is beside."""
+"""keyjoin finds inputs that hold serialized tf.Examples, for every op that parses them and anywhere in the graph."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signatures that fix the rows of a call: one row a call for a batch of 1, whole calls for a larger one."""
+"""Signatures that fix the number of rows: keyjoin calls them with one row, or fills each call to the fixed size."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from transforms.saved_model.fixed_batch import FixedBatch, is_per_row, rows_of
 
 
 def detector(folder: Path) -> str:
-    """One image a call -> its largest value, a box, the number of its values, and its size without a batch."""
+    """Takes one image a call: returns its largest value, a box, and two outputs without a batch dimension."""
 
     def call(image: tf.Tensor) -> dict[str, tf.Tensor]:
         values = tf.cast(image, tf.float32)
@@ -36,13 +36,13 @@ def detector(folder: Path) -> str:
 
 
 def keyed(folder: Path) -> str:
-    """One row a call, with a key of the same size."""
+    """Takes one row a call, and a key of the same size."""
     specs = (tf.TensorSpec([1, 3], tf.float32, name="x"), tf.TensorSpec([1], tf.int32, name="key"))
     return models.save(folder, lambda x, key: {"y": tf.reduce_sum(x, 1), "key": tf.identity(key)}, *specs)
 
 
 def four(folder: Path) -> str:
-    """Four rows a call."""
+    """Takes four rows a call."""
     return models.save(folder, lambda x: {"y": tf.reduce_sum(x, 1)}, tf.TensorSpec([4, 3], tf.float32, name="x"))
 
 
@@ -121,7 +121,7 @@ class TestFourRowsACall:
 
 
 class Called:
-    """Sums of rows; keeps the sizes of its calls."""
+    """Returns sums of rows, and records the sizes of its calls."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

@@ -1,4 +1,4 @@
-"""Paths that are no SavedModel: each kind of model file gets its own remedy, which works when it is pasted."""
+"""Paths that are not a SavedModel: the error for each kind of model file suggests a command, which works if pasted."""
 
 import errno
 import os
@@ -65,7 +65,7 @@ def test_a_file_of_another_kind_gets_its_remedy(keyjoin: Callable[..., Result], 
     done = keyjoin("inspect", f"--model={path}")
     assert (done.code, f"{path} is not a SavedModel: " in done.err, said in done.err) == (2, True, True), done.err
     if path.suffix != ".keras" and "give the folder" not in said:
-        above = keyjoin("inspect", f"--model={tmp_path}")  # the folder in which it is alone
+        above = keyjoin("inspect", f"--model={tmp_path}")  # the folder, which holds only this file
         assert (above.code, said in above.err) == (2, True), above.err
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_refused(
 
 
 def pasted(message: str) -> None:
-    """Runs the command of a message; Python code in this process, where that does it no harm: TensorFlow is here."""
+    """Runs the command in a message. Runs Python code in this process, which has TensorFlow, unless that harms it."""
     command = re.search(
         r"(?:convert it.*?|pack it again|save it with one of them|variables): (.*) and give --", message
     )
@@ -185,14 +185,14 @@ def test_the_command_that_converts_a_frozen_graph_works(
 
 
 def linear(weight: float) -> keras.Model:
-    """One value, times the weight."""
+    """Makes a model that multiplies a value by the weight."""
     return keras.Sequential(
         [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(weight))]
     )
 
 
 def predicted(model: Any) -> float:
-    """The prediction for 2."""
+    """Returns the prediction for 2."""
     return float(np.squeeze(model(np.array([[2.0]], np.float32))))
 
 
@@ -301,7 +301,7 @@ def test_a_folder_of_versions_takes_the_newest_and_says_so(
 ) -> None:
     for version, factor in (("9", 9.0), ("0010", 10.0)):
         models.save(tmp_path / "m" / version, lambda x, factor=factor: {"y": x * factor}, models.spec("x"))
-    (tmp_path / "m" / "11").mkdir()  # it is still being written
+    (tmp_path / "m" / "11").mkdir()  # a version that is still being written
     flags = (f"--input={lines({'x': 1.0})}", f"--model={tmp_path / 'm'}")
     done = keyjoin("run", *flags)
     assert [row["y"] for row in done.rows()] == [10.0]
@@ -414,7 +414,7 @@ def test_text_is_not_taken_for_serialized_examples(keyjoin: Callable[..., Result
         return {"y": features["age"] * 2.0}
 
     saved = models.save(tmp_path / "m", parse, models.spec("examples", dtype=tf.string))
-    for field in ("city", "examples"):  # the empty text is an Example without values
+    for field in ("city", "examples"):  # the empty string is a valid Example without values
         done = keyjoin("check", f"--input={lines({'age': 3.0, field: ''})}", f"--model={saved}")
         assert (done.code, "takes serialized tf.Examples" in done.err) == (2, True), done.err
     assert keyjoin("check", f"--input={lines('city', 'x')}", f"--model={saved}").code == 2

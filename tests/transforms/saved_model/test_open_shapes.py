@@ -1,4 +1,4 @@
-"""Shapes that a model leaves open, and shapes with nothing in them."""
+"""Shapes that a model leaves open, and shapes without values."""
 
 import re
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from transforms.errors import RunError
 def test_a_chunk_without_a_good_row_does_not_take_the_others_with_it(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
-    """Its predictions have no shape that one could ask the model for."""
+    """The predictions of such a chunk have no shape, because the model is never called."""
     good = Path(lines({"x": [1, 2]}, {"x": [3, 4]}, name="a.jsonl"))
     lines({"x": "bad"}, name="b.jsonl")
     lines(name="c.jsonl")
@@ -50,12 +50,12 @@ def test_a_prediction_of_no_values_is_told(keyjoin: Callable[..., Result], lines
 
 
 def split(text: tf.Tensor) -> dict[str, tf.Tensor]:
-    """As many words as the longest text of the batch has."""
+    """Returns as many words as the longest text of the batch has."""
     return {"n": tf.strings.length(text), "words": tf.strings.split(text).to_tensor()}
 
 
 def wide(text: tf.Tensor) -> dict[str, tf.Tensor]:
-    """As many columns as the longest text of the batch has characters, of two each."""
+    """Returns as many columns as the longest text of the batch has characters, with two values each."""
     size = tf.reduce_max(tf.strings.length(text))
     return {"y": tf.zeros([tf.shape(text)[0], size, 2])}
 
@@ -65,7 +65,7 @@ def with_key(compute: Callable[..., dict[str, tf.Tensor]]) -> Callable[..., dict
 
 
 def in_columns(text: tf.Tensor, key: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The key in the last column, after one for each character of the longest text."""
+    """Returns the key in the last column, after one column for each character of the longest text."""
     size = tf.maximum(tf.reduce_max(tf.strings.length(text)), 1)
     column = tf.cast(key, tf.float32)[:, None]
     return {"y": tf.concat([tf.zeros([tf.shape(text)[0], size]), column], 1)}
@@ -81,7 +81,7 @@ OF_THE_BATCH = {
 
 @pytest.fixture
 def texts(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> Callable[..., Result]:
-    """Runs a model over texts."""
+    """Runs a model on texts."""
 
     def call(compute: Callable[..., Any], rows: list[str], *flags: str) -> Result:
         specs = [models.spec("text", dtype=tf.string), models.spec("key", dtype=tf.int64)]
@@ -150,7 +150,7 @@ def large(x: tf.Tensor) -> tf.Tensor:
 
 
 def other_rank(other: Callable[[tf.Tensor], tf.Tensor]) -> Callable[..., dict[str, tf.Tensor]]:
-    """An output of two values a row, and something else where a row is large."""
+    """Returns two values a row, but an output of another rank if the batch has a large row."""
     return lambda x: {"y": tf.cond(large(x), lambda: other(x), lambda: tf.stack([x, x + 1.0], 1))}
 
 

@@ -1,4 +1,4 @@
-"""Alignment: a prediction goes to the row whose key came with it, or to none."""
+"""Alignment: each prediction goes to the row whose key it returned, or to no row."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def as_kind(keys: list[int], kind: str) -> np.ndarray:
 def test_each_row_gets_the_one_prediction_with_its_key_or_none(count: int, keys: list[int], kind: str) -> None:
     aligned = align(rows_of(as_kind(keys, kind), count), count)
     sent = ordinals(count).tolist()
-    assert 0 not in sent  # with which models fill up
+    assert 0 not in sent  # models pad with 0, so it is never sent
     for row, key in enumerate(sent):
         assert keys.count(key) != 1 or keys[aligned.places[row]] == key
     assert aligned.missing.tolist() == [row for row, key in enumerate(sent) if key not in keys]

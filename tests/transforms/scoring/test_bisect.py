@@ -1,4 +1,4 @@
-"""Memory: a batch that does not fit is halved, the size is remembered, and a row that does not fit alone is bad."""
+"""Memory: keyjoin bisects a batch that does not fit, and remembers the size that fits; a row that never fits is bad."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ GUILTY = -1.0
 
 
 class Hungry:
-    """A model that has memory for so many rows at a time, in all its calls together, and none for guilty ones."""
+    """A model with memory for this many rows at a time, over all its calls, and never enough for guilty rows."""
 
     def __init__(self, room: int) -> None:
         self.room, self.taken, self.sizes = room, 0, list[int]()
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_tried_once(caplog: pytest.LogCaptureFixture) -> No
     hungry, x = Hungry(200), numbered(10_000)
     assert not run(hungry, x, 1536).bad
     assert hungry.model.room.rows == 192
-    # Once with company, or twice: two batches may have been on their way.
+    # Two batches may be in flight, and each may be retried once alone, so there are up to 4 calls.
     assert 1 <= hungry.sizes.count(1536) <= 4
     assert hungry.sizes.count(768) == hungry.sizes.count(384) == 1
     hungry.sizes.clear()
@@ -134,7 +134,7 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
         raise ModelError("no")
 
     score(Model({"x": X}, {"y": Y}, call), KEYLESS, {"x": numbered(2)}, 2, 2, keep_non_finite=False)
-    assert sizes == [2, 1, 2, 1, 2]  # of a model that has never taken a single row, copies of one are tried
+    assert sizes == [2, 1, 2, 1, 2]  # the model has accepted no single row yet, so keyjoin also tries copies of a row
 
 
 @given(
@@ -167,7 +167,7 @@ def test_rows_that_fail_take_a_call_each_and_are_told_of_once(
 
 
 def limited(takes: Callable[[int], bool]) -> tuple[Model, list[int]]:
-    """A model that raises for calls of other sizes than it takes, and the sizes of its calls."""
+    """Returns a model that raises for calls of other sizes than it takes, and the list of its calls' sizes."""
     sizes = list[int]()
 
     def call(x: np.ndarray) -> tuple[np.ndarray]:
@@ -192,7 +192,7 @@ def test_a_model_that_takes_few_rows_loses_none(most: int, rows: int, batch_size
     assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
     assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
     failed = sum(size > most for size in sizes)
-    assert failed <= 40 + 20 * len(guilty)  # not once a batch
+    assert failed <= 40 + 20 * len(guilty)  # fewer than one failure a batch
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_row_that_fails_beside_its_copies_makes_no_call_smaller() -> None:
     [
         (np.zeros(5, np.float32), 0, 96),
         (np.zeros((5, 10_000), np.float32), 0, 96),
-        (np.zeros((5, 20_000), np.float32), 0, 5),  # 95 copies of 80 kB
+        (np.zeros((5, 20_000), np.float32), 0, 5),  # 96 rows would need 91 copies of 80 kB
         (np.array([b"x" * 99] * 5, object), 0, 5),
         (np.zeros(5, np.float32), 1 << 25, 5),
     ],
@@ -262,7 +262,7 @@ def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
 
 @pytest.fixture(scope="module")
 def prompt_process() -> Iterator[ModelProcess]:
-    """The model's process, in which an allocation fails at once: that of oneDNN's kernels waits 10 seconds before."""
+    """The model's process without oneDNN, whose allocations wait 10 seconds before they fail."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
         process().restart()
@@ -338,7 +338,7 @@ def test_whatever_number_of_rows_a_model_takes_no_good_row_is_lost(
 
     x = numbered(rows, guilty)
     called = Model({"x": X}, {"y": Y}, call, weights=0 if filled else FILL_WEIGHTS + 1)
-    for _ in range(2):  # with what was learned, too
+    for _ in range(2):  # the second time with the learned size of calls
         scored = score(called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False)
         assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
         assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)

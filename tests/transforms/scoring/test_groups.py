@@ -1,4 +1,4 @@
-"""Rows of different lengths: one call of the model for each shape, without padding; every row gets its own prediction."""
+"""Rows of different lengths: one call for each shape, without padding; each row gets its own prediction."""
 
 import json
 import threading
@@ -35,12 +35,12 @@ SHAPES: list[tuple[int | None, ...]] = [(None,), (None, 2), (2, None), (None, No
 
 
 def nested(sizes: list[int], start: int = 0) -> Any:
-    """Lists of some sizes that hold whole numbers from a first one on."""
+    """Returns nested lists of these sizes that hold whole numbers, the first one being `start`."""
     return (np.arange(np.prod(sizes)) % 7 + start).reshape(sizes).tolist()
 
 
 class Recorded:
-    """A model with one input x and outputs: x itself, its sum, and as many values as its first size squared."""
+    """Records its calls. Returns x, its sum, and an output whose size depends on the first size of x."""
 
     def __init__(self, rank: int) -> None:
         self.shapes, self.lock = list[tuple[int, ...]](), threading.Lock()
@@ -59,7 +59,7 @@ class Recorded:
 
 
 def score(data: bytes, feature: Feature, batch_size: int, fmt: Format) -> tuple[Recorded, list[Any], list[int]]:
-    """The recorded model, the predictions of the rows, None where there is none, and the calls' rows."""
+    """Returns the recorded model, each row's prediction or None, and the number of rows of each call."""
     called = Recorded(len(feature.shape))
     handler = KeyedChunkHandler(lambda: called.model, called.contract, (feature,), batch_size)
     block = block_of(fmt, data)
@@ -78,7 +78,7 @@ def score(data: bytes, feature: Feature, batch_size: int, fmt: Format) -> tuple[
 
 @st.composite
 def ragged(draw: st.DrawFn) -> tuple[tuple[int | None, ...], list[Any], list[bool]]:
-    """A shape, rows, and which of them are arrays of that shape."""
+    """Draws a shape, rows, and for each row whether it is an array of that shape."""
     shape = draw(st.sampled_from(SHAPES))
     sizes = st.tuples(*[st.integers(0, 3) if size is None else st.just(size) for size in shape])
     rows, good = [], []
@@ -173,7 +173,7 @@ def test_flat_lists_of_examples_settle_the_open_size(shape: tuple[int | None, ..
 
 
 def tag(tokens: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Two values a token, which depend on the row's own length, and a sum a row."""
+    """Returns two values a token, which depend on the row's length, and a sum a row."""
     size = tf.cast(tf.shape(tokens)[1], tf.float32)
     value = tf.cast(tokens, tf.float32)
     return {"tags": tf.stack([value * size, value], 2), "total": tf.reduce_sum(tokens, 1)}
@@ -242,7 +242,7 @@ def test_examples_get_predictions_of_their_own_length(
 
 
 def stripped(tokens: tf.Tensor) -> dict[str, tf.Tensor]:
-    """As wide as the longest row of the batch is without its zeros at the end."""
+    """Returns an output as wide as the longest row of the batch without its trailing zeros."""
     size = tf.reduce_max(tf.reduce_sum(tf.cast(tokens > 0, tf.int32), 1))
     return {"y": tokens[:, :size]}
 
@@ -251,7 +251,7 @@ def stripped(tokens: tf.Tensor) -> dict[str, tf.Tensor]:
 def test_a_width_that_depends_on_rows_of_the_same_shape_is_refused(
     keyjoin: Callable[..., Result], lines: Any, tmp_path: Path, later: int
 ) -> None:
-    """Before the run where the sampled rows show it, else in the run."""
+    """keyjoin refuses it before the run if the sampled rows show it, otherwise during the run."""
     saved = models.save(tmp_path / "model", stripped, TOKENS)
     rows = [{"tokens": [1, 2, 0]}] * later + [{"tokens": [1, 2, 0]}] * 96 + [{"tokens": [1, 0, 0]}] * 96
     done = keyjoin("run", f"--input={lines(*rows)}", f"--model={saved}", "--batch_size=96")

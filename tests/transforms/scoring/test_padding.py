@@ -1,4 +1,4 @@
-"""`--pad`: rows of different lengths are padded to the longest of a call, and to no other."""
+"""`--pad`: rows of different lengths are padded only to the longest row of their own call."""
 
 import json
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def test_what_is_taken_is_padded_to_its_longest_row(
     padded = Padded(column, Feature("x", "int64", (None, None), ("x",), pad="-7"))
     numbers = np.arange(len(rows))[first:end]
     found = padded[numbers] if by_number else padded[first:end]
-    taken = [row if len(row) else row.reshape(0, 0) for row in rows[first:end]]  # without lists there is no width
+    taken = [row if len(row) else row.reshape(0, 0) for row in rows[first:end]]  # without inner lists the width is 0
     widest = np.array([row.shape for row in taken], np.int64).reshape(-1, 2).max(axis=0, initial=0)
     assert found.shape == (len(taken), *widest)
     for row, one in zip(taken, found, strict=True):
@@ -54,7 +54,7 @@ def test_what_is_taken_is_padded_to_its_longest_row(
 
 
 class Masking:
-    """A model that sums what is not padding, and takes rows of a certain length at most."""
+    """Sums all values that are not padding, and accepts rows up to a length."""
 
     def __init__(self, longest: int) -> None:
         self.shapes, self.longest = list[tuple[int, ...]](), longest
@@ -101,7 +101,7 @@ def masked(tokens: tf.Tensor) -> dict[str, tf.Tensor]:
 
 @pytest.fixture(scope="module")
 def masking(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model that does not look at -1."""
+    """A model that ignores -1."""
     return models.save(tmp_path_factory.mktemp("masking") / "model", masked, TOKENS)
 
 

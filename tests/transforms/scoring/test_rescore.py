@@ -1,4 +1,4 @@
-"""`keyjoin verify --rescore`: rows that are scored again, alone."""
+"""`keyjoin verify --rescore`: scores rows again, one at a time, and compares the predictions."""
 
 import json
 import re
@@ -27,12 +27,12 @@ from transforms.storage import files
 
 
 class TestRescore:
-    """Rows that are scored again, alone."""
+    """Rows scored again, one at a time."""
 
     def test_a_prediction_of_another_row_differs(
         self, verify: Callable[..., Result], out: Path, made: list[str]
     ) -> None:
-        """Not to be seen by checksums: as if the run had got it wrong."""
+        """Checksums cannot reveal this: the files match their receipts, but the predictions belong to other rows."""
         path = out / PART
         lines = path.read_bytes().splitlines(keepends=True)
         ends = [line.partition(b'"prediction"') for line in lines]
@@ -164,7 +164,7 @@ class TestRescore:
 
 
 def shifted(original: Any) -> Any:
-    """Looks for each row in the place of the next one."""
+    """Makes the comparison look for each row at the place of the next one."""
 
     def call(block: Block, part: LinesBlock, *rest: Any) -> Any:
         first, *others = part.data.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""Scoring: whatever a model does with its keys, no row gets the prediction of another."""
+"""Scoring: whatever a model does with its keys, no row gets another row's prediction."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ KEYLESS = Contract("s", (X,), (Y,))
 
 
 def fake(answer: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Model:
-    """A keyed model from a function of x and key to y and key."""
+    """Makes a keyed model from a function of x and key that returns y and key."""
     return Model({"x": X, "key": KEYED.key}, {"y": Y, "key": KEYED.key}, answer)  # type: ignore[dict-item]
 
 
@@ -35,7 +35,7 @@ def run(called: Model, contract: Contract, x: np.ndarray, batch_size: int, *, ke
 
 
 def check(scored: Scored, x: np.ndarray) -> None:
-    """Every row is scored once, with its own prediction, or bad once."""
+    """Checks that every row is either scored once with its own prediction, or bad once."""
     lost = {bad.row for bad in scored.bad}
     assert len(lost) == len(scored.bad)
     kept = [row for row in range(len(x)) if row not in lost]
@@ -55,7 +55,7 @@ def test_keys_that_are_permuted_dropped_repeated_or_invented_never_misplace_a_pr
     def answer(x: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         taken = np.array([p for p in positions if p < len(x)], int)
         invented = key[taken] + np.where(np.arange(len(taken)) % 3 == 0, shift, 0)
-        # An invented key comes with the prediction that it names, if there is one.
+        # An invented key comes with the prediction of the row that it names, if there is one.
         y = np.array([x[k - 1] * 10 if 0 < k <= len(x) else -1 for k in invented], np.float32)
         return y, invented.astype(key.dtype)
 

@@ -1,4 +1,4 @@
-"""A gzip file is read whole or refused, wherever it was cut and whatever follows it."""
+"""A gzip file is read whole, or refused if it was cut or other bytes follow it."""
 
 import gzip
 import shlex
@@ -66,7 +66,7 @@ def test_a_gzip_file_of_no_bytes_is_damaged_and_one_of_no_rows_is_not(
     path = tmp_path / "data" / name
     path.parent.mkdir(parents=True)
     if "tfrecord" not in name:
-        lines({"x": [1, 2, 3]}, name="c.jsonl")  # an empty one is found beside others, too
+        lines({"x": [1, 2, 3]}, name="c.jsonl")  # keyjoin must detect an empty file among others, too
     flags = (f"--input={tmp_path / 'data'}", f"--model={model(models.keyed)}", "--features=x")
     path.touch()
     for command in ("check", "run"):
@@ -99,7 +99,7 @@ def test_a_misnamed_file_after_good_ones_is_refused_with_its_new_name(
     case: str,
     checked: bool,
 ) -> None:
-    """Before the run, and where there are too many files to look at all of them, by the step that reads it."""
+    """keyjoin refuses it before the run; if there are too many files to check, the step that reads it does."""
     monkeypatch.setattr(read_sample, "CHECKED", 2 if checked else 1)
     name, stored, renamed = MISNAMED[case]
     lines({"x": [1, 2, 3]}, name="a.jsonl")
@@ -133,7 +133,7 @@ def test_other_binary_files_after_good_ones_are_refused_and_not_read_as_lines(
         path.write_bytes(content)
         done = keyjoin("run", *flags)
         assert (done.code, f"{path}: it is {said}" in done.err) == (2 if checked else 1, True), done.err
-    path.write_bytes(b"\xff\n" + LINES)  # a bad row of a good file
+    path.write_bytes(b"\xff\n" + LINES)  # a bad row in a good file
     assert [raw_of(letter) for letter in keyjoin("run", *flags, "--overwrite").dead()] == [b"\xff"]
 
 

@@ -1,4 +1,4 @@
-"""Writing whole files: there or not, and what reads back is what was written; errors of the system in one line."""
+"""Writing whole files: a file exists whole or not at all, and is read back; file system errors take one line."""
 
 import errno
 import io
@@ -51,11 +51,11 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     (names,) = seen
     (temporary,) = set(names) - {"a.jsonl"}
-    assert is_unfinished(temporary)  # what the next run would find, had this one been killed here
+    assert is_unfinished(temporary)  # the next run would find this file if the process were killed here
 
 
 def test_what_reads_back_otherwise_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a disk that takes one thing and gives another."""
+    """As on a disk that returns other bytes than were written."""
     original = os.fsync
 
     def flip(number: int) -> None:
@@ -112,7 +112,7 @@ def test_an_error_of_the_system_has_its_remedy(
 
 
 class Store:
-    """An object store that keeps what is given to it, and then says that it failed."""
+    """An object store that stores an object, or most of it, and then raises an error."""
 
     def __init__(self, lost: int = 0) -> None:
         self.objects: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""Globs: they match what they match for Beam, and what they cannot look into is an error."""
+"""Globs match what they match in Beam, and a folder that cannot be listed is an error."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ COMMON = st.sampled_from(["*", "**", "*/*", "**/a*", "*/**", "a*/b*", "*/*/*", "
 
 
 def make(folder: str, paths: set[str]) -> None:
-    """Files of these paths, but those that would be folders, too."""
+    """Makes files at these paths, except where a path is also a folder."""
     for path in sorted(paths, key=len, reverse=True):
         at = Path(folder, path)
         if not at.exists() and not any(parent.is_file() for parent in at.parents):
@@ -37,7 +37,7 @@ def make(folder: str, paths: set[str]) -> None:
 
 @contextmanager
 def unlistable(folder: Path | str) -> Iterator[list[str]]:
-    """A folder whose listing fails, also for who may read everything; gives the folders that were listed."""
+    """Makes the listing of a folder fail, for root too; yields the folders that were listed."""
     original, listed = os.scandir, list[str]()
 
     def scandir(path: Any = ".") -> Any:
@@ -50,7 +50,7 @@ def unlistable(folder: Path | str) -> Iterator[list[str]]:
         yield listed
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of Beam, for `[[`
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # Beam warns about `[[`
 @settings(max_examples=400)
 @given(st.sets(PATHS, max_size=8), GLOBS | COMMON, st.data())
 def test_a_glob_matches_what_it_matches_for_beam_or_names_what_it_could_not_list(

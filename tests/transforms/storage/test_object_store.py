@@ -1,4 +1,4 @@
-"""Google Cloud Storage that misbehaves: retried, nothing lost or doubled, and the bytes of a run on this machine."""
+"""A faulty Google Cloud Storage: keyjoin retries, loses and doubles nothing, and writes the bytes of a local run."""
 
 import gzip
 import json
@@ -32,7 +32,7 @@ def running_store() -> Iterator[Store]:
 
 @pytest.fixture
 def store(running_store: Store) -> Iterator[Store]:
-    """The store, with the sources in it and nothing else."""
+    """The store, with only the sources in it."""
     running_store.inject(None)
     running_store.clear()
     for name, content in SOURCES.items():
@@ -43,7 +43,7 @@ def store(running_store: Store) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, keyed: str) -> dict[str, bytes]:
-    """What the same job leaves on this machine."""
+    """The files that the same job writes to a local folder."""
     from pipeline.cli import main
 
     folder = tmp_path_factory.mktemp("local")
@@ -71,7 +71,7 @@ def _placed(text: bytes, folder: str) -> bytes:
 
 
 def data_of(left: dict[str, bytes]) -> dict[str, bytes]:
-    """Parts and dead letters."""
+    """Returns the parts and dead letters."""
     return {
         name: text
         for name, text in left.items()
@@ -85,13 +85,13 @@ def check_complete(done: Result, store: Store, expected: dict[str, bytes]) -> No
     assert data_of(left) == data_of(expected)
     assert set(left) - set(expected) == {
         "_keyjoin/manifest.json"
-    }  # so `_keyjoin/temp`, `_keyjoin/lock` and `_keyjoin/job.json` are gone
+    }  # `_keyjoin/temp`, `_keyjoin/lock` and `_keyjoin/job.json` are deleted
 
 
 def test_a_run_in_the_store_is_that_on_this_machine(
     keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes]
 ) -> None:
-    store.put("in/folder/", b"")  # as consoles make them: an object that stands for a folder
+    store.put("in/folder/", b"")  # an empty object that stands for a folder, as web consoles make it
     store.put("in/_SUCCESS", b"")
     check_complete(keyjoin("run", *flags), store, expected)
     store.inject(None)
@@ -215,7 +215,7 @@ def test_a_run_that_lost_its_lock_calls_nothing_a_result(
     from pipeline.run_folder.lock import locked
 
     with locked(f"gs://{BUCKET}/out") as prove:
-        prove()  # as the store has it, and as it answers an object of another generation below
+        prove()  # succeeds now; below it fails because the lock has another generation
     total = ledger.total
 
     def after_another_came(parts: Any) -> Any:
@@ -230,7 +230,7 @@ def test_a_run_that_lost_its_lock_calls_nothing_a_result(
 
 
 class TestAModelInTheStore:
-    """It is copied to this machine, checked, and loaded there."""
+    """keyjoin copies the model to this machine, verifies it, and loads the copy."""
 
     @pytest.fixture
     def stored(self, store: Store, keyed: str) -> str:
@@ -294,7 +294,7 @@ class TestAModelInTheStore:
 
 
 class TestErrors:
-    """What a client raises is told as any error of the system."""
+    """keyjoin reports a client's exceptions like errors of the file system."""
 
     @pytest.mark.usefixtures("store")
     def test_what_is_not_there(self) -> None:
@@ -348,7 +348,7 @@ class TestErrors:
         store.inject(None)
         with files.open_raw(path) as file:
             assert sum(1 for _ in file) == 2000
-            assert len([r for r in store.requests if r.kind == "read"]) == 2  # the second one finds the end
+            assert len([r for r in store.requests if r.kind == "read"]) == 2  # the second read finds the end
             assert (file.seek(2), file.readline()) == (2, b"b\n")
 
     def test_what_cannot_be_looked_up(self, store: Store) -> None:

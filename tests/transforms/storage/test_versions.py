@@ -1,4 +1,4 @@
-"""A source is read in the version that was planned, or the run fails; one file is one source, whatever leads to it."""
+"""keyjoin reads a source in the planned version or fails the run; a file is one source under all its paths."""
 
 import contextlib
 import gzip
@@ -86,7 +86,7 @@ def run(source: Path, model: Any, keyjoin: Callable[..., Result], tmp_path: Path
 
 
 def at_the_second_wave(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
-    """Acts once the first wave is written, and the second one is not begun."""
+    """Calls `act` after the first wave is written and before the second one begins."""
     cut = waves.waves
 
     def between(*given: Any) -> Any:
@@ -119,7 +119,7 @@ def test_a_source_that_changes_fails_the_run(
         refused(run(), source)
     again = run()
     if change is Path.touch or (change, when) == (write_over_a_byte, "between two chunks"):
-        # All bytes that were read are those that are there now.
+        # the bytes that the run read are still in the file
         assert (again.code, again.complete()) == (0, True), again.err
     else:
         assert again.code == 2
@@ -130,7 +130,7 @@ def test_a_source_that_changes_fails_the_run(
 def test_one_that_is_replaced_and_put_back_fails_the_run(
     source: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was read in between is of another file, and when the run ends nothing shows it."""
+    """In between, the run reads another file's bytes, and at its end the file system shows no change."""
     kept, opened = source.with_name("_kept"), versions.open_chunk
 
     @contextlib.contextmanager
@@ -173,7 +173,7 @@ def test_a_source_that_is_replaced_before_its_first_chunk(source: Path) -> None:
 def test_verify_tells_a_source_that_changed_since_from_one_that_was_not_read_as_it_is(
     source: Path, run: Callable[..., Result], keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:  # a file system that does not tell one file from another
+    with monkeypatch.context() as patch:  # a file system that reports no versions
         patch.setattr(versions, "version_of", lambda _: "1")
         patch.setattr(lookup.Stored, "last_updated_in_seconds", property(lambda _: 1.0, lambda *_: None), raising=False)
         at_the_second_wave(patch, lambda: put_another(source))
@@ -196,7 +196,7 @@ def test_the_list_of_sources_has_the_version(source: Path, run: Callable[..., Re
 
 
 class TestObjects:
-    """In Google Cloud Storage the generation that was planned is read, and no other."""
+    """In Google Cloud Storage, keyjoin reads only the planned generation."""
 
     @pytest.fixture
     def store(self, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -218,7 +218,7 @@ class TestObjects:
                     store.put(f"in/{name}", new)
                 read_chunk(chunk, reader, ())
 
-        if name.endswith("z"):  # its copy is whole, and of what was planned
+        if name.endswith("z"):  # reads the local copy, which is whole and of the planned generation
             read()
         with pytest.raises(RunError, match=f"in/{name} changed during the run"):
             read()
@@ -336,7 +336,7 @@ class TestOneFile:
     ) -> None:
         monkeypatch.chdir(tree)
         shutil.copytree(model(models.keyed), tree / "d1" / "model")
-        shutil.copytree(model(models.plain), tree / "model")  # where the path seems to lead
+        shutil.copytree(model(models.plain), tree / "model")  # the path leads here if `..` is taken as text
         done = keyjoin("run", "--input=d1/shared.jsonl", "--model=today/../model", "--output=today/../out")
         assert done.code == 0, done.err
         assert done.manifest()["model"]["key_input"] == "key"
