@@ -1,7 +1,7 @@
 """The goals: the performance that keyjoin must reach, and the cases that measure it.
 
 All goals are ratios of medians within one call. A time "beyond start-up" is the time of a run, minus the time of a run
-with so few rows that they take no measurable time.
+with very few rows.
 """
 
 import math

@@ -39,8 +39,8 @@ class Usage(NamedTuple):
 def measure(command: Sequence[str], log: Path) -> Usage:
     """Runs a command and waits until it and all processes that it started have ended.
 
-    First it flushes pending writes of other programs to the disk. Otherwise a program that waits for the disk would
-    also wait for their writes, and a program that does not would leave its own to the next one.
+    First it flushes pending writes of other programs to the disk, because a program that waits for the disk would
+    also wait for these. A program that does not wait leaves its own writes to the next program.
 
     Args:
         command: A command of the benchmark's own.

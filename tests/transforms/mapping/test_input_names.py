@@ -1,4 +1,4 @@
-"""`INPUT=…` is split by the names of the model's inputs: only if one split is possible, else it is refused."""
+"""`INPUT=…` is split by the names of the model's inputs; an ambiguous text is refused."""
 
 import pytest
 from hypothesis import given

@@ -18,7 +18,7 @@ from transforms.errors import RunError
 def test_a_chunk_without_a_good_row_does_not_take_the_others_with_it(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
-    """The predictions of such a chunk have no shape, because the model is never called."""
+    """The predictions of such a chunk have no shape, because the model is not called for it."""
     good = Path(lines({"x": [1, 2]}, {"x": [3, 4]}, name="a.jsonl"))
     lines({"x": "bad"}, name="b.jsonl")
     lines(name="c.jsonl")
