@@ -20,7 +20,7 @@ pytest_plugins = ("tests.support.left", "tests.support.processes", "tests.suppor
 
 import_tensorflow()
 
-# The machines are shared: an example that takes long says nothing about the code.
+# The machines are shared, so a slow example says nothing about the code.
 settings.register_profile("keyjoin", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("keyjoin")
 
@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def count(pytestconfig: pytest.Config) -> Counts:
-    """Keeps the figures of tests/faults."""
+    """Records the figures of tests/faults."""
     return pytestconfig.stash[COUNTS]
 
 
@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 class Result(NamedTuple):
-    """What a run left behind."""
+    """What a command printed and wrote: its exit code, its output and its output folder."""
 
     code: int
     out: str
@@ -101,7 +101,7 @@ class Result(NamedTuple):
         return found
 
     def complete(self) -> bool:
-        """Whether the run says that it is complete."""
+        """Whether the output folder has `_SUCCESS`."""
         return (self.output / "_SUCCESS").exists()
 
 

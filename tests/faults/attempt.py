@@ -1,7 +1,7 @@
-"""One attempt at a job, in a process of its own that was forked for it: warm, and with nothing of an earlier one.
+"""Runs one attempt at a job in a process forked for it: imports are warm, and no state of an earlier attempt remains.
 
-This module is imported once, by the process that is forked from; so it imports all that a run does, TensorFlow excepted:
-the model is a function in this process.
+The fork server imports this module once, and forks each attempt from itself. So this module imports all that a run
+needs, except TensorFlow: the model is a function in this process.
 """
 
 import functools
@@ -41,19 +41,19 @@ REFUSED = 666.0  # the model raises for a batch that has it
 
 
 class Attempt(NamedTuple):
-    """What to run.
+    """What to run, and what fails.
 
     Attributes:
         argv: The command line.
-        folder: What the faults are about, all that is below; also the current folder, so that the same command in
-            two of them gives the same bytes.
-        result: Where the outcome is written, outside of it.
-        disk: What fails on the disk.
-        store: What fails in the object store.
-        shuffle: Seed of the order in which the model answers; None leaves it as it is.
+        folder: Only operations below this folder can fail. It is also the current folder, so that the same command in
+            two folders writes the same bytes.
+        result: Path of the outcome file; outside the folder.
+        disk: The fault on the disk.
+        store: The fault in the object store.
+        shuffle: Seed of the order of the model's predictions; None keeps the order of the rows.
         hook: Name of a function of `tests.faults.hooks`, called before the run, and its arguments.
-        environment: Variables.
-        at_once: Parts that are written at a time; with one, operations have the same order each time.
+        environment: Environment variables.
+        at_once: Parts that are written at a time; with 1, operations have the same order in every attempt.
     """
 
     argv: Sequence[str]
@@ -68,12 +68,12 @@ class Attempt(NamedTuple):
 
 
 def linear(x: Any) -> Any:
-    """(rows, 3) -> (rows, 1): sums in one order, whatever the batch; float32."""
+    """(rows, 3) -> (rows, 1), float32. Sums in a fixed order, so the result does not depend on the batch."""
     return (x[:, 0] * WEIGHTS[0] + x[:, 1] * WEIGHTS[1] + x[:, 2] * WEIGHTS[2])[:, None]
 
 
 def stub(shuffle: int | None) -> Model:
-    """A keyed model that needs no TensorFlow, and may answer in any order."""
+    """A keyed model that needs no TensorFlow, and can return predictions in any order."""
     order = random.Random(shuffle)
 
     def call(key: Any, x: Any) -> list[Any]:
@@ -93,22 +93,22 @@ def stub(shuffle: int | None) -> Model:
 
 
 class _Stub:
-    """Stands where the process of the model would."""
+    """Replaces the process of the model."""
 
     def __init__(self, shuffle: int | None) -> None:
         self._model = stub(shuffle)
 
     def ensure(self) -> None:
-        """It runs."""
+        """Does nothing: there is no process to start."""
 
     def load(self, *_: object) -> Model:
         return self._model
 
 
 def run(attempt: Attempt) -> None:
-    """Runs it and ends the process, with the command's exit code."""
-    # Beam asks these for each step of each graph, thousands of times, and the answer is always the same. Not in the
-    # process of the tests: what is kept keeps all graphs.
+    """Runs the attempt, then ends the process with the command's exit code."""
+    # Beam calls these for each step of each graph, thousands of times, with the same result each time. Caching them
+    # is safe only here: in the process of the tests, the cache would keep every graph alive.
     hints.get_signature = functools.cache(hints.get_signature)
     gettext.find = functools.cache(gettext.find)
     with open(f"{attempt.result}.log", "wb") as log:

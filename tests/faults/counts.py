@@ -14,7 +14,7 @@ class Counts:
         self.found: dict[str, int] = {}
 
     def __call__(self, name: str, number: int) -> None:
-        """Keeps a figure. A test that injected no fault proves nothing, so 0 fails it."""
+        """Records a figure. A test that injected no fault proves nothing, so 0 fails the test."""
         assert number > 0, f"{name}: none was tried"
         self.found[name] = number
 

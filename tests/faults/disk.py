@@ -1,7 +1,7 @@
-"""A local disk that fails when it is told to: every operation on files below one folder is counted, and may fail.
+"""A local disk with injected faults: counts every operation on files below one folder, and fails the chosen one.
 
-The functions of `os` and the built-in `open` are replaced in this process, which is one that was started for this.
-Python's own buffers stay: what fails is what would be a system call.
+Replaces the functions of `os` and the built-in `open` in this process, which was started only for this attempt.
+Python's own buffers stay, so only operations that would be system calls can fail.
 """
 
 import builtins
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ONCE, ON, DONE, KILL = "fails once", "fails from there on", "is done but reported as failed", "is where the power goes"
-# What changes something. Of others "done but reported as failed" is an error like others, and it does not matter
-# whether a process is killed before them or before the next that changes something.
+# Operations that change something. For the others, "done but reported as failed" is the same as a plain error. A kill
+# before one of them is the same as a kill before the next operation that changes something.
 CHANGES = frozenset({"create", "write", "close", "fsync", "replace", "unlink", "mkdir", "rmdir", "truncate", "delete"})
 REAL = {name: getattr(os, name) for name in dir(os) if callable(getattr(os, name))}
 REAL_OPEN = io.open
 
 
 def there(path: str) -> bool:
-    """Whether there is something of this name; not counted."""
+    """Whether the path exists; not counted as an operation."""
     try:
         REAL["lstat"](path)
     except FileNotFoundError:
@@ -32,14 +32,14 @@ def there(path: str) -> bool:
 
 
 class Fault(NamedTuple):
-    """What fails: the operation of this number, from 1, and how."""
+    """Which operation fails (its number, counted from 1), and how."""
 
     number: int
     how: str
 
 
 class Operations:
-    """Counts operations, and has them fail."""
+    """Counts operations, and makes the chosen one fail."""
 
     def __init__(self, fault: Fault | None) -> None:
         self.fault = fault
@@ -47,7 +47,7 @@ class Operations:
         self._lock = threading.Lock()
 
     def do(self, name: str, path: str, call: Callable[[], Any], half: Callable[[], Any] = lambda: None) -> Any:
-        """An operation; `half` is what is done of it where it fails in the middle."""
+        """Does one operation. `half` does half of the work: it runs where the operation fails midway."""
         with self._lock:
             self.trace.append((name, path))
             number = len(self.trace)
@@ -67,27 +67,27 @@ class Operations:
         raise OSError(errno.EIO, os.strerror(errno.EIO), path)
 
     def drop_unsynced(self) -> None:
-        """What a loss of power would take; of a store nothing."""
+        """Discards what a loss of power would lose. An object store loses nothing."""
 
 
 class Disk(Operations):
     """Operations below a folder of the local disk.
 
-    A loss of power takes the bytes written since the last fsync of their file, and all changes of names since the last
-    fsync of any folder: a journal keeps their order.
+    A loss of power loses the bytes written to a file since its last fsync. It also loses all changes of names since the
+    last fsync of any folder; a journal keeps the order of these changes.
     """
 
     def __init__(self, root: str, fault: Fault | None) -> None:
         super().__init__(fault)
         self.root = root
-        self.folders: dict[int, str] = {}  # descriptors
-        self.unsynced: dict[int, tuple[str, int]] = {}  # inode -> path, bytes that are safe
-        self.journal: list[Callable[[], Any]] = []  # undoes what was done, from the last to the first
+        self.folders: dict[int, str] = {}  # file descriptor -> path
+        self.unsynced: dict[int, tuple[str, int]] = {}  # inode -> path, bytes that survive a loss of power
+        self.journal: list[Callable[[], Any]] = []  # undo functions, oldest first; run from the last to the first
         self.kept = Path(f"{root}.kept")
         self.opening = threading.local()
 
     def name(self, path: Any, dir_fd: int | None = None) -> str | None:
-        """The whole path; None if it is not below the folder."""
+        """The absolute path; None if it is not below the folder."""
         if isinstance(path, int):
             return self.folders.get(path)
         path = os.fsdecode(path)
@@ -160,7 +160,7 @@ class Disk(Operations):
         return move
 
     def _keep(self, path: str) -> str | None:
-        """A second name of a file, in case that what replaces it is lost."""
+        """Keeps a second name of a file, to restore it if the file that replaces it is lost."""
         if self.fault is None or self.fault.how != KILL or not there(path):
             return None
         self.kept.mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ class Disk(Operations):
         REAL["close"](number)
 
     def _fsync(self, number: int) -> None:
-        """Keeps account only: a disk of real speed would make the tests ten times as slow, and prove no more."""
+        """Only records the fsync. A real fsync would make the tests ten times as slow, and prove no more."""
         folder = self.folders.get(number)
         inode = REAL["fstat"](number).st_ino
         if folder is not None:
@@ -217,20 +217,20 @@ class Disk(Operations):
         return buffered if "b" in mode else io.TextIOWrapper(buffered, encoding, errors, newline)
 
     def drop_unsynced(self) -> None:
-        """Leaves what would be there after a loss of power, whatever was not waited for."""
+        """Restores the state after a loss of power: discards all that no fsync has made safe."""
         for path, safe in self.unsynced.values():
             if there(path):
                 REAL["truncate"](path, safe)
         for undo in reversed(self.journal):
             try:
                 undo()
-            except OSError as error:  # such as a folder that is not empty, since not all in it is ours
+            except OSError as error:  # for example, a folder that still holds files that are not ours
                 if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST):
                     raise
 
 
 class _File(io.FileIO):
-    """A file of which each system call is an operation."""
+    """A file on which each system call counts as one operation."""
 
     def __init__(self, disk: Disk, path: str, mode: str, opener: Any) -> None:
         self.disk, self.path = disk, path
@@ -238,7 +238,7 @@ class _File(io.FileIO):
         new = "r" not in mode and not there(path)
 
         def opened() -> None:
-            disk.opening.on = True  # what an opener calls is this operation, not another one
+            disk.opening.on = True  # system calls of the opener belong to this operation
             try:
                 super(_File, self).__init__(path, mode, opener=opener)
             finally:
@@ -281,4 +281,4 @@ class _File(io.FileIO):
         if not self.changed:
             real()
             return
-        self.disk.do("close", self.path, real, real)  # an error of close(2) leaves nothing open
+        self.disk.do("close", self.path, real, real)  # even if close(2) fails, the descriptor is closed

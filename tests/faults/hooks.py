@@ -1,4 +1,4 @@
-"""What an attempt does to itself: functions that it calls by name before it runs, in its own process."""
+"""Hooks: functions that an attempt calls by name before it runs, in its own process, to cause a fault."""
 
 import errno
 import io
@@ -24,7 +24,7 @@ def _count(name: str) -> int:
 
 
 def twice() -> None:
-    """Every chunk is written twice, by two threads at once, as by a worker and its replacement."""
+    """Writes every chunk twice, from two threads at the same time, as a worker and its replacement would."""
     original = write_part.write_part
 
     def both(*arguments: Any) -> Any:
@@ -41,7 +41,7 @@ def twice() -> None:
 
 
 def zombie() -> None:
-    """All that was written is written again after the commit, as by a worker that nobody heard of any more."""
+    """Writes every part again after the commit, as a worker does that the runner has already replaced."""
     original = write_part.write_part
 
     def keeping(*arguments: Any) -> Any:
@@ -53,7 +53,7 @@ def zombie() -> None:
 
 
 def flaky(seed: int) -> None:
-    """Some step fails once: before it, or after it was done."""
+    """Makes one step fail once, either before or after it has done its work."""
     chosen = random.Random(seed)
     module, name = chosen.choice([(write_part, "write_part"), (join_predictions, "join_chunk")])
     at, late = chosen.randrange(1, 4), chosen.random() < 0.5
@@ -70,7 +70,7 @@ def flaky(seed: int) -> None:
 
 
 def between(command: str) -> None:
-    """Another process changes a source after it was read, and before its rows are written."""
+    """Changes a source, as another process would, after it was read and before its rows are written."""
     original = join_predictions.join_chunk
 
     def after(*arguments: Any) -> Any:
@@ -82,7 +82,7 @@ def between(command: str) -> None:
 
 
 def limited(name: str, value: int) -> None:
-    """A limit of the system: `RLIMIT_…`; that of open files counts from the first that is free."""
+    """Sets a system limit, `RLIMIT_…`. The limit of open files counts from the first free descriptor."""
     number = getattr(resource, name)
     if name == "RLIMIT_NOFILE":
         free = os.open(os.devnull, os.O_RDONLY)
@@ -92,14 +92,14 @@ def limited(name: str, value: int) -> None:
 
 
 def nobody() -> None:
-    """The process gives up its rights."""
+    """Gives up root's rights: the process becomes the user nobody."""
     if os.getuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
 
 
 def jumping() -> None:
-    """From the first chunk on, the wall clock jumps by up to a year, either way, whenever it is looked at."""
+    """From the first chunk on, the wall clock jumps by up to a year, either way, at each call of `time.time`."""
     jumps, now, original = random.Random(0), time.time, read_chunk.read_chunk
 
     def then(*arguments: Any) -> Any:
@@ -114,7 +114,7 @@ def umask(mask: int) -> None:
 
 
 def held(call: int, said: str) -> None:
-    """Waits for ever before a part is written, and says so by making a file."""
+    """Blocks for ever before a part is written, and creates a file to signal that."""
     original = write_part.write_part
 
     def wait(*arguments: Any) -> Any:
@@ -127,7 +127,7 @@ def held(call: int, said: str) -> None:
 
 
 def full(size: int) -> None:
-    """A disk without space after so many bytes."""
+    """A disk with no space left after `size` bytes."""
     left = size
     original = io.FileIO.write
     lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""The jobs that faults are tried on, and what has to be there whenever one calls itself complete."""
+"""The jobs into which faults are injected, and the files that a complete output of each must have."""
 
 import gzip
 import hashlib
@@ -16,21 +16,21 @@ from tests.faults.disk import Fault
 from tests.faults.forks import Outcome, attempt
 
 RUN_ID = re.compile(rb'"id": "[0-9a-f]{12}"')
-LEFT_BEHIND = re.compile(r"^(_keyjoin/(job\.json$|lock$|temp/)|.*\.[0-9a-f]{32}\.tmp$)")  # what no reader looks at
+LEFT_BEHIND = re.compile(r"^(_keyjoin/(job\.json$|lock$|temp/)|.*\.[0-9a-f]{32}\.tmp$)")  # files that readers ignore
 BAD = {2: '{"x": "bad", "n": 2}', 5: "{}", 11: '{"x": [666, 0, 0]}'}
 ROWS = [BAD.get(n) or json.dumps({"n": n, "x": [n, 0.5, -n]}) for n in range(13)]
 
 
 class Job(NamedTuple):
-    """A command in a folder of its own, and its current folder.
+    """A command with a folder of its own, which is its current folder.
 
     Attributes:
-        folder: With `in`, `model` and `out`, or with `objects` for the first and the last of them.
-        flags: Of the command.
-        stored: Whether input and output are in the store.
+        folder: Has `in`, `model` and `out`; with `stored`, `objects` takes the place of `in` and `out`.
+        flags: Flags of the command.
+        stored: Whether input and output are in the object store.
         replays: Whether the command is a replay of the run in `out`.
-        replaces: Whether there is a complete run in `out` that the command replaces.
-        input: What is read, in the folder or in the store.
+        replaces: Whether `out` has a complete run that the command replaces.
+        input: The input path, relative to the folder or to the bucket.
     """
 
     folder: Path
@@ -47,20 +47,20 @@ class Job(NamedTuple):
         return ["run", f"--input={where}{self.input}", f"--output={where}out", "--model=model", *self.flags]
 
     def run(self, kill_after: float | None = None, **how: Any) -> Outcome:
-        """An attempt; `how` has fields of `Attempt`."""
+        """Runs an attempt; `how` holds fields of `Attempt`."""
         return attempt(Attempt(self.argv(), str(self.folder), f"{self.folder}.result", **how), kill_after)
 
     def fail(self, fault: Fault) -> Outcome:
-        """An attempt with a fault where input and output are: at that operation of those that `run(at_once=1)` does."""
+        """Runs an attempt in which one operation on input or output fails, by its number in `run(at_once=1)`."""
         return self.run(store=fault, at_once=1) if self.stored else self.run(disk=fault, at_once=1)
 
     def copy(self, folder: Path) -> "Job":
-        """The same in another folder."""
+        """The same job in another folder."""
         shutil.copytree(self.folder, folder)
         return self._replace(folder=folder)
 
     def files(self) -> dict[str, bytes]:
-        """All that is in the output folder, by name; empty folders, too. The time that it took is taken out."""
+        """All files of the output folder, by name, and its empty folders; without what differs from run to run."""
         if self.stored:
             kept = self.folder / "objects"
             named = {urllib.parse.unquote(path.name): path for path in kept.iterdir()}
@@ -84,7 +84,10 @@ class Job(NamedTuple):
 
 
 def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The same files for every run of a command, also over copies of the sources, which are other files."""
+    """The files without what differs between runs of the same command, or with copies of the sources.
+
+    That is: durations, run ids, versions of sources, and checksums that depend on them.
+    """
     read = {name: RUN_ID.sub(b"", text) if name.endswith("_keyjoin/job.json") else text for name, text in read.items()}
     if not {"_keyjoin/manifest.json", "_SUCCESS"} <= read.keys():
         return dict(read)
@@ -103,7 +106,7 @@ def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def make(folder: Path, content: Mapping[str, bytes], *flags: str, stored: bool = False) -> Job:
-    """A job over such sources, by name."""
+    """Makes a job over these sources: name -> bytes."""
     for name, text in {"model/saved_model.pb": b"see tests/faults/attempt.py", **content}.items():
         path = folder / (name if name.startswith("model/") else f"in/{name}")
         if stored and path.parts[len(folder.parts)] == "in":
@@ -115,14 +118,14 @@ def make(folder: Path, content: Mapping[str, bytes], *flags: str, stored: bool =
 
 
 def small(folder: Path, *, stored: bool = False) -> Job:
-    """Two sources, one of them gzip and in a sub-folder; dead letters of reading and of predicting."""
+    """Two sources, one of them gzip in a sub-folder; some rows fail on reading, some in the model."""
     data = ("\n".join(ROWS) + "\n").encode()
     content = {"a.jsonl": data, "sub/b.jsonl.gz": gzip.compress(data[:200], mtime=0)}
     return make(folder, content, "--max_bad_rows=0.5", stored=stored)
 
 
 def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:
-    """A replay of a run of `small`: all of its bad rows but those that the model refuses are mended."""
+    """A replay of a run of `small` with all of its bad rows repaired, except those that the model refuses."""
     ran = small(folder, stored=stored)
     ran = ran._replace(flags=(*ran.flags, f"--chunk_bytes={chunk_bytes}"))
     done = ran.run()
@@ -136,14 +139,14 @@ def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20)
 
 
 def overwriting(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:
-    """A run of `small` over other rows, with other parts, that overwrites it."""
+    """A run with `--overwrite` over other rows, with other parts, which replaces a run of `small`."""
     ran = _complete(folder, stored=stored)
     _write(ran, "a.jsonl", ("\n".join(ROWS[::-1] * 3) + "\n").encode())
     return ran._replace(flags=(*ran.flags, f"--chunk_bytes={chunk_bytes}", "--overwrite"))
 
 
 def adding(folder: Path, *, stored: bool = False) -> Job:
-    """A run that adds the rows of two new files to those of `small`."""
+    """A run with `--incremental` that adds the rows of two new files to a run of `small`."""
     ran = _complete(folder, stored=stored)
     for name in ("c.jsonl", "sub/d.jsonl"):
         _write(ran, name, ("\n".join(ROWS[::-1]) + "\n").encode())

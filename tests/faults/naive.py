@@ -1,11 +1,11 @@
-"""What keyjoin does, as one would write it down first: a line at a time, nothing kept, nothing fast."""
+"""A naive version of keyjoin, to compare results with: one line at a time, without caches or optimisations."""
 
 import json
 import re
 
 import numpy as np
 
-# A number in a string, as proto3's JSON mapping takes it for a float.
+# A number in a string, which proto3's JSON mapping accepts for a float.
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
@@ -46,7 +46,7 @@ def predict(raw: bytes) -> np.float32:
 
 
 def score(data: bytes) -> tuple[list[tuple[bytes, np.float32]], list[bytes]]:
-    """Joined rows with their predictions, and bad rows, both in order, without the ends of lines."""
+    """Joined rows with their predictions, and bad rows; both in input order, without line ends."""
     joined, bad = [], []
     for line in data.split(b"\n"):
         raw = line.removesuffix(b"\r") if line.strip(b" \t\r") else b""

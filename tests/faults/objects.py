@@ -1,6 +1,6 @@
-"""An object store as a Beam file system, `fault://bucket/name`, whose operations fail when they are told to.
+"""An object store as a Beam file system, `fault://bucket/name`, with injected faults.
 
-An object is a file of a flat folder, and is there once its upload is closed.
+An object is a file in a flat folder; it exists once its upload is closed.
 """
 
 import io
@@ -18,14 +18,14 @@ SCHEME = "fault://"
 
 
 class ObjectStore(FileSystem):
-    """The file system; Beam makes one for each use, so what is served is the class's."""
+    """The file system. Beam creates an instance for each use, so the served folder is an attribute of the class."""
 
     folder = ""
     operations = Operations(None)
 
     @classmethod
     def serve(cls, folder: str, fault: Fault | None) -> Operations:
-        """Objects of a folder, with a fault."""
+        """Serves the objects of a folder, with a fault."""
         cls.folder, cls.operations = folder, Operations(fault)
         return cls.operations
 

@@ -1,4 +1,4 @@
-"""Awkward JSON lines, made from a seed: what is spelled strangely, what is wrong, what is no row at all."""
+"""Makes awkward JSON lines from a seed: unusual spellings, invalid rows, and lines that are no rows."""
 
 import json
 import random
@@ -15,7 +15,7 @@ BROKEN = (b"{", b"}", b"[1]", b"7", b"null", b'{"x": [1, 2, 3]', b'{"x": [1, 2, 
 
 
 def line(chosen: random.Random) -> bytes:
-    """A line, without its end."""
+    """One line, without its line end."""
     kind = chosen.random()
     if kind < 0.04:
         return chosen.choice((b"", b" ", b"\t ", b"\r"))
@@ -39,7 +39,7 @@ def line(chosen: random.Random) -> bytes:
 
 
 def source(chosen: random.Random, count: int) -> bytes:
-    """A whole source of so many lines."""
+    """A source with this number of lines."""
     end = chosen.choice((b"\n", b"\r\n"))
     text = end.join(line(chosen) for _ in range(count))
     return text + end * (chosen.random() < 0.7)

@@ -1,4 +1,4 @@
-"""Every operation on files fails in turn, in every way: the result is right, or there is none; and the run goes on."""
+"""Each file operation fails in turn, in each way: the output is correct or not complete, and the run can be resumed."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ RANDOM = re.compile(r"[0-9a-f]{32}\.tmp")
 
 
 class Trial:
-    """Attempts at one job, each with a fault and in a folder of its own."""
+    """Attempts at one job, each with one fault and in a folder of its own."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
@@ -39,7 +39,7 @@ class Trial:
                 yield Fault(number, how)
 
     def try_out(self, fault: Fault) -> None:
-        """An attempt with a fault; then the command again, if what is left was not tried before."""
+        """Runs an attempt with a fault, then resumes it, unless an earlier attempt left the same files."""
         job = self.job.copy(self.folder / f"{fault.number}-{fault.how.replace(' ', '-')}")
         done = job.fail(fault)
         said = f"{fault}, {self.trace[fault.number - 1]}, exit {done.code}: {done.said}"
@@ -49,13 +49,13 @@ class Trial:
         if fault.how != KILL:
             assert "keyjoin: error: " in done.said or done.code == 0, said
         there = {name: text for name, text in left.items() if not LEFT_BEHIND.search(name)}
-        # Of what cannot be read back nobody knows whether it is there.
+        # If `_SUCCESS` cannot be read back, nobody knows whether it was written.
         unknown = fault.how in (KILL, ON) or "_SUCCESS cannot be read" in done.said
         assert done.code == 0 or unknown or there != self.expected, said
         if "_SUCCESS" in left:
-            # Of a store also one that was never written to its end: it says what is so.
+            # In the object store, `_SUCCESS` counts even if its write failed midway: what matters is that it exists.
             there["_SUCCESS"] = self.expected["_SUCCESS"]
-            # What replaces a complete output and fails leaves it as it was, or as it is to be.
+            # A failed run that replaces a complete output leaves either the old output or the new one.
             kept = job.replays or job.replaces
             assert there == self.expected or (kept and done.code != 0 and there == self.before), said
         if self._is_new(left):
@@ -88,7 +88,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make, bool], Tr
     return made
 
 
-# Of what the attempts are, beside a soak, which makes all of them: each kill, every second error, and so on.
+# Which faults are tried without a soak: every n-th one. A soak tries all.
 STEPS = {
     small: {ONCE: 2, ON: 6, DONE: 2, KILL: 1},
     replaying: {ONCE: 24, ON: 72, DONE: 12, KILL: 8},
@@ -114,4 +114,4 @@ def test_no_operation_can_cost_a_row(
     side_by_side(tried.try_out, faults)
     where = "the store" if stored else "the disk"
     count(f"{WHAT[make]} on {where} {how}", len(faults))
-    assert tried.resumed  # in this way or in one before it: what was left is tried once
+    assert tried.resumed  # every distinct set of files left behind is resumed once, maybe by a test before this one

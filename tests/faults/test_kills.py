@@ -1,4 +1,4 @@
-"""Killed at any moment, with signal 9: what is there then is gone on from, or complete."""
+"""A command killed at any moment (SIGKILL) leaves either a complete output or one that can be resumed."""
 
 import random
 import shutil
@@ -22,7 +22,7 @@ PROCESSES, SOAK_PROCESSES = 3, 100
 
 
 def killed(job: Job, folder: Path, times: int) -> int:
-    """Kills a command so many times, once or twice in a row, each in a copy of its own; then gives it again."""
+    """Kills a command once or twice, then resumes it; repeats this `times` times, each in a copy of its own."""
     before, clean = job.files(), job.copy(folder / "clean")
     started = time.monotonic()
     assert clean.run().code == 0
@@ -87,7 +87,7 @@ def test_a_kill_of_the_whole_program(tmp_path: Path, command: list[str], count: 
     for seed in range(kills):
         shutil.rmtree(output)
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            time.sleep(random.Random(seed).uniform(0.3, 1) * seconds)  # before that it imports
+            time.sleep(random.Random(seed).uniform(0.3, 1) * seconds)  # the first 30% of the time goes to imports
             process.send_signal(signal.SIGKILL)
         again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert again.returncode == 0, again.stderr

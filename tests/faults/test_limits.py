@@ -1,4 +1,7 @@
-"""The limits of a machine, real ones: no space, no more open files, no right to write. The cause is named, and goes."""
+"""Real limits of a machine: no space, too many open files, no permission. The message names the cause.
+
+Once the limit is lifted, the same command succeeds.
+"""
 
 import os
 import subprocess
@@ -49,7 +52,7 @@ def test_too_many_open_files(job: Job, expected: dict[str, bytes]) -> None:
 
 
 def test_no_space_left(job: Job, expected: dict[str, bytes], count: Counts) -> None:
-    """On a file system of half the size that is needed, where this user may mount one; else on a disk that says so."""
+    """Uses a file system of half the size needed, where this user may mount one; else a simulated full disk."""
     output = job.folder / "out"
     output.mkdir()
     mounted = subprocess.run(
@@ -76,7 +79,7 @@ def test_no_space_left(job: Job, expected: dict[str, bytes], count: Counts) -> N
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder that another user can reach; pytest's own are for one user."""
+    """A folder that another user can reach; pytest's own folders are open to one user only."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         yield Path(name)
@@ -89,7 +92,7 @@ def test_a_folder_that_may_not_be_written_to(job: Job, expected: dict[str, bytes
     assert done.code == 2, done.said
     assert "out: . cannot be written to; choose another place" in error_of(done.said)
     job.folder.chmod(0o755)
-    # The output may be written to, and what an earlier run of another user left in it may not.
+    # The output folder is writable, but the files that another user's earlier run left in it are not.
     old = job.folder / "out" / "_keyjoin/temp" / "lists"
     old.mkdir(parents=True)
     (old / "00.jsonl").touch()

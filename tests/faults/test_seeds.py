@@ -1,4 +1,4 @@
-"""One seed decides everything: rows, sizes, order of the model's answers, faults. The result is that of the naive script."""
+"""One seed decides rows, sizes, the order of predictions and faults. The output equals that of the naive script."""
 
 import gzip
 import json
@@ -18,17 +18,17 @@ from tests.faults.forks import side_by_side
 from tests.faults.jobs import Job, make
 
 SEEDS, SOAK_SEEDS = 200, 5000
-OPERATIONS = 300  # of a job at least; where there are fewer, nothing fails
+OPERATIONS = 300  # the fault hits one of the first 300 operations; if the job has fewer, nothing fails
 
 
 class Compared(NamedTuple):
-    """What a job's output is, compared with the naive script's.
+    """A job's output compared with that of the naive script.
 
     Attributes:
-        rows: Of the input.
-        lost: That are neither joined nor dead letters.
-        doubled: That are there more than once.
-        other: Of which the prediction, or that there is one, differs.
+        rows: Rows of the input.
+        lost: Rows that are neither joined nor dead letters.
+        doubled: Rows that are there more than once.
+        other: Rows with another prediction, or that are joined in one output and dead letters in the other.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class Compared(NamedTuple):
 
 
 def joined_in(job: Job, name: str) -> list[tuple[bytes, bytes]]:
-    """Rows as they were before the prediction was put in, and the bits of the prediction."""
+    """Rows without their predictions, and the bits of each prediction."""
     found = []
     for part in sorted((job.folder / "out").rglob(f"{name}-*-of-*")):
         if "dead_letters" in part.parts:
@@ -76,14 +76,14 @@ def compare(job: Job) -> Compared:
 
 
 def tried(folder: Path, seed: int) -> tuple[Compared, int]:
-    """A job of a seed, run until it succeeds; and the times that it did not."""
+    """Runs a seed's job until it succeeds; returns the comparison and the number of failed attempts."""
     chosen = random.Random(seed)
     sources = {
         f"{name}.jsonl": rows.source(chosen, chosen.randrange(1, 60)) for name in "abc"[: chosen.randrange(1, 4)]
     }
     if chosen.random() < 0.3:
         sources["z.jsonl.gz"] = gzip.compress(rows.source(chosen, chosen.randrange(1, 30)), mtime=0)
-    # What the model is fed with is told by the first rows.
+    # The first rows decide which fields the model reads, so the first row must be good.
     sources = {name: b'{"x": [1, 2, 3]}\n' + text if name == "a.jsonl" else text for name, text in sources.items()}
     flags = (
         f"--chunk_bytes={chosen.randrange(200, 3000)}",

@@ -9,10 +9,10 @@ from tests.faults.forks import side_by_side
 from tests.faults.jobs import ROWS, Job, make
 
 SOURCE = "in/a.jsonl"
-# Commands, and what is said of the file.
+# Command -> the message about the file.
 CHANGES = {
     f"printf 9 | dd of={SOURCE} bs=1 seek=20 conv=notrunc 2>/dev/null": "in/a.jsonl changed during the run",
-    # The same size and the same time as before.
+    # The size and the time stay as before.
     f"sed s/3/4/ {SOURCE} > b && touch -r {SOURCE} b && mv b {SOURCE}": "in/a.jsonl changed during the run",
     f"truncate -s 100 {SOURCE}": "the file was truncated during the run",
     f": > {SOURCE}": "the file was truncated during the run",
@@ -47,7 +47,10 @@ def test_a_source_that_comes_meanwhile_is_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, count: Counts) -> None:
-    """Neither before the run nor after it: rows that nobody has seen are lost all the same."""
+    """Such a folder fails the run, both when it is listed before the run and when it is listed after it.
+
+    If the run treated the folder as empty, its rows would be lost.
+    """
     data = "\n".join(ROWS).encode()
     made = make(
         tmp_path / "job", {"a.jsonl": data, "sub/b.jsonl": data, "sub/deep/c.jsonl": data}, "--max_bad_rows=0.5"

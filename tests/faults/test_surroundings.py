@@ -1,4 +1,4 @@
-"""Clock, language, time zone, hashes, umask, many files: nothing of them is in the bytes."""
+"""Clock, language, time zone, hash seed, umask and thousands of files do not change the bytes of the output."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ SURROUNDINGS = [
 
 def test_the_whole_program_in_other_surroundings(tmp_path: Path, count: Counts) -> None:
     def one(number: int) -> dict[str, bytes]:
-        folder = tmp_path / str(number)  # the current folder: the command is the same
+        folder = tmp_path / str(number)  # the current folder, so that the command is the same
         folder.mkdir()
         command = [
             sys.executable,

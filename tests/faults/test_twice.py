@@ -1,4 +1,4 @@
-"""What a distributed runner may do: deliver a chunk twice, have a dead worker write late, fail a step."""
+"""Faults of distributed runners: a chunk delivered twice, a late write by a dead worker, a step that fails once."""
 
 import random
 from pathlib import Path

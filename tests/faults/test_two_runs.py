@@ -1,4 +1,4 @@
-"""Two runs in one folder: the second is refused and told who is there; a dead one's lock is taken over."""
+"""Two runs in one folder: the second is refused and names the first; the lock of a dead run is taken over."""
 
 import os
 import signal
