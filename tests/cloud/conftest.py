@@ -1,4 +1,4 @@
-"""The fixtures of the rehearsals."""
+"""Fixtures of the rehearsals."""
 
 from tests.cloud.rehearsed import cloud, expected, place, programs, rehearsal
 

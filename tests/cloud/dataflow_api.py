@@ -1,4 +1,4 @@
-"""A stand-in for the Dataflow service: its REST API on the loopback interface, with jobs held in memory.
+"""A stand-in for the Dataflow service: serves its REST API on the loopback interface, and holds jobs in memory.
 
     api = DataflowApi()
     with api.serving() as url:  # http://localhost:PORT, for --dataflow_endpoint
@@ -7,8 +7,9 @@
         api.say(job.id, "all workers are busy")
         api.end(job.id)
 
-What a job does is up to the test: `api.run` is called with each new job, in a thread, and the job ends as it does.
-Messages are those of Google's own client library, so that what they do not know is refused.
+The test decides what a job does: the service calls `api.run` with each new job, in a thread. The job succeeds if that
+call returns, and fails if it raises.
+Requests are parsed with the messages of Google's own client library, which refuse unknown fields.
 https://cloud.google.com/dataflow/docs/reference/rest
 """
 
@@ -31,12 +32,12 @@ STARTED = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
 
 
 class Request(NamedTuple):
-    """What the API was asked.
+    """A request that the API received.
 
     Attributes:
-        method: Of HTTP.
-        path: With what stands after the question mark, decoded.
-        body: The JSON object, empty if none was sent.
+        method: HTTP method.
+        path: Decoded path, with the query string.
+        body: The JSON object; empty if the request has none.
     """
 
     method: str
@@ -45,7 +46,7 @@ class Request(NamedTuple):
 
 
 class ApiError(Exception):
-    """An answer that is an error: its status, the API's name of it, and a message."""
+    """An error response: HTTP status, the API's name of the status, and a message."""
 
     def __init__(self, status: int, name: str, message: str) -> None:
         super().__init__(message)
@@ -56,13 +57,14 @@ class DataflowApi:
     """The service.
 
     Attributes:
-        run: What a new job does: returns, and the job is done; raises, and it has failed with that message. None:
-            the job runs until a test says otherwise.
-        hold_seconds: How long an answer to GetJob waits for the job to end, so that who polls need not sleep.
-        jobs: By id, in the order of their creation.
-        launches: Bodies of `flexTemplates:launch`.
+        run: What a new job does. If it returns, the job is done; if it raises, the job fails with that message. With
+            None, the job runs until the test ends it.
+        hold_seconds: How long GetJob waits for the job to end before it responds, so that a client that polls need not
+            sleep.
+        jobs: Job id -> job, in the order of their creation.
+        launches: Bodies of the requests to `flexTemplates:launch`.
         requests: All requests.
-        refuse: Gives the error that a request is answered with, if any.
+        refuse: Returns the error to respond with to a request, or None.
     """
 
     def __init__(self, run: Callable[[dataflow.Job], None] | None = None, hold_seconds: float = 0) -> None:
@@ -78,7 +80,7 @@ class DataflowApi:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
-        """Listens as long as the context; gives the address."""
+        """Serves the API until the context ends; yields its address."""
         server = http.server.ThreadingHTTPServer(("localhost", 0), handler(self))
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -90,11 +92,11 @@ class DataflowApi:
             server.server_close()
 
     def named(self, name: str) -> dataflow.Job:
-        """The newest job of a name."""
+        """The newest job of this name."""
         return [job for job in self.jobs.values() if job.name == name][-1]
 
     def create(self, job: dataflow.Job) -> dataflow.Job:
-        """A new job, which runs at once; or the one of the same name that is running in its region."""
+        """Starts a new job. If a job of the same name runs in the same region, returns that one instead."""
         with self.changed:
             for other in self._running(job.name, job.location):
                 return other
@@ -108,13 +110,13 @@ class DataflowApi:
         return job
 
     def start(self, template: bytes, name: str, location: str) -> dataflow.Job:
-        """A job of a classic template, which may be started as often as one likes, under any name."""
+        """Starts a job from a classic template. A template can be started any number of times, under any name."""
         job = dataflow.Job.from_json(template.decode())
         job.name, job.location = name, location
         return self.create(job)
 
     def _running(self, name: str, location: str) -> list[dataflow.Job]:
-        """The service has one job of a name at a time in a region."""
+        """The running jobs of this name in this region. The service allows one at a time."""
         named = [job for job in self.jobs.values() if (job.name, job.location) == (name, location)]
         return [job for job in named if job.current_state not in ENDED]
 
@@ -127,7 +129,7 @@ class DataflowApi:
             self.end(job.id)
 
     def set_state(self, job_id: str, state: State) -> None:
-        """From now on a job is in this state; one that has ended stays as it is."""
+        """Sets the state of a job; a job that has ended keeps its state."""
         with self.changed:
             job = self.jobs[job_id]
             if job.current_state not in ENDED:
@@ -150,18 +152,18 @@ class DataflowApi:
             said.append(made)
 
     def set_counters(self, job_id: str, namespace: str = "ledger", step: str = "s1", **values: int) -> None:
-        """Sets a job's own counters, of one step, to values."""
+        """Sets counters of a job, for one step."""
         with self.changed:
             self.counters[job_id].update({(f"{namespace}/{name}", step): value for name, value in values.items()})
 
     def wait(self, job_id: str, seconds: float = 300) -> dataflow.Job:
-        """A job, once it has ended or the time is over."""
+        """Waits until a job ends, for at most `seconds`; returns the job."""
         with self.changed:
             self.changed.wait_for(lambda: self.jobs[job_id].current_state in ENDED, timeout=seconds)
             return self.jobs[job_id]
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """The status and body with which a request is answered, whatever it came through."""
+        """Returns the status and body of the response to a request, for REST and gRPC alike."""
         asked = Request(method, urllib.parse.unquote(path), json.loads(body or b"{}"))
         with self.changed:
             self.requests.append(asked)
@@ -253,13 +255,13 @@ class DataflowApi:
         return json.dumps({"metricTime": _text(STARTED), "metrics": updates})
 
     def _now(self) -> datetime.datetime:
-        """A time later than all before."""
+        """A time later than all earlier ones."""
         self._tick += 1
         return STARTED + datetime.timedelta(milliseconds=self._tick)
 
 
 def _json(message: Any) -> str:
-    """A message as the REST API writes it: states and kinds by their names."""
+    """A message as the REST API writes it: with the names of states and kinds, not their numbers."""
     text: str = type(message).to_json(message, use_integers_for_enums=False)
     return text
 
@@ -269,12 +271,12 @@ def _text(moment: datetime.datetime) -> str:
 
 
 def handler(api: DataflowApi) -> type[http.server.BaseHTTPRequestHandler]:
-    """Gives the API's answers to what a connection asks."""
+    """Makes the class that serves the API's responses over HTTP."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-        wbufsize = -1  # a header in a packet of its own would wait for the acknowledgement of the one before
+        wbufsize = -1  # buffered: a header in a packet of its own would wait for the acknowledgement of the one before
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -1,4 +1,4 @@
-"""The worker's image, as an environment on this machine: what dataflow/Dockerfile installs, and nothing else."""
+"""Builds the worker's image as an environment on this machine, with exactly what dataflow/Dockerfile installs."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 LOCK = ROOT / "dataflow" / "requirements.txt"
 DOCKERFILE = (ROOT / "dataflow" / "Dockerfile").read_text()
-# Of the project; what else is copied are locks, Beam's programs, and how a container begins.
+# Files of the project. The Dockerfile also copies locks, Beam's programs, and the container's entry point.
 COPIED = [
     name
     for names in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE)
@@ -24,7 +24,7 @@ COPIED = [
 
 
 def copy_project(folder: Path) -> Path:
-    """What the image is made of, as a project of its own: without what an earlier build has left in the checkout."""
+    """Copies the files that the Dockerfile copies, without what earlier builds have left in the checkout."""
     folder.mkdir(parents=True)
     for name in COPIED:
         if (ROOT / name).is_dir():
@@ -38,12 +38,12 @@ def make_image(folder: Path, project: Path, without: Sequence[str] = ()) -> Path
     """Makes an environment.
 
     Args:
-        folder: Where to.
-        project: What is installed there, by its setup.py.
-        without: Locked packages that are left out.
+        folder: Folder of the new environment.
+        project: The project to install there, by its setup.py.
+        without: Locked packages to leave out.
 
     Returns:
-        The folder of its programs.
+        The folder of the environment's programs.
     """
     uv = environments.find_uv()
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, folder], check=True)
@@ -58,7 +58,7 @@ def make_image(folder: Path, project: Path, without: Sequence[str] = ()) -> Path
 
 
 def _locked() -> Path:
-    """The environment of the lock: large, so made once, beside Prism."""
+    """The environment of the lock. It is large, so it is made once and kept in the project's .venv, beside Prism."""
     made = (ROOT / ".venv").resolve() / f"worker-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     environments.make("the worker image", made, LOCK)
     return made
@@ -70,7 +70,7 @@ def _site(venv: Path) -> Path:
 
 
 def boot_environment(programs: Path, folder: Path) -> dict[str, str]:
-    """The variables of a container of the image, and those by which it takes the stand-ins for Google's services."""
+    """The environment variables of a container, and those that direct it to the stand-ins for Google's services."""
     kept = {name: os.environ[name] for name in os.environ if name.startswith(("STORAGE_EMULATOR_", "GCE_METADATA_"))}
     (folder / "tmp").mkdir()
     return {

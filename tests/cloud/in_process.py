@@ -1,4 +1,4 @@
-"""What a job of the stand-in does: the graph that was staged for it, run in this process."""
+"""Runs the graph that was staged for a job of the stand-in, in this process."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ EMBEDDED = "beam:env:embedded_python:v1"
 
 
 def staged(cloud: Cloud, job: dataflow.Job) -> beam_runner_api_pb2.Pipeline:
-    """The graph of a job, as Dataflow would read it."""
+    """The graph of a job, read from storage as Dataflow reads it."""
     options = dict(job.environment.sdk_pipeline_options)["options"]
     name = dict(options)["pipelineUrl"].partition("/staging/")[2]
     return beam_runner_api_pb2.Pipeline.FromString(cloud.store.objects("staging/")[name])
 
 
 def runs(cloud: Cloud) -> Callable[[dataflow.Job], None]:
-    """For `DataflowApi.run`: runs a job's graph, and reports its counters."""
+    """Returns a function for `DataflowApi.run` that runs a job's graph and reports its counters."""
 
     def run(job: dataflow.Job) -> None:
         graph = staged(cloud, job)

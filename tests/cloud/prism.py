@@ -1,4 +1,4 @@
-"""Prism, Beam's portable runner: runs a pipeline as it was staged, through the Job API."""
+"""Runs a staged pipeline on Prism, Beam's portable runner, through the Job API."""
 
 import contextlib
 import io
@@ -23,11 +23,11 @@ FAILED, DONE = beam_job_api_pb2.JobState.FAILED, beam_job_api_pb2.JobState.DONE
 
 
 class Outcome(NamedTuple):
-    """What came of a pipeline.
+    """The result of a pipeline.
 
     Attributes:
-        state: The last one, of beam_job_api_pb2.JobState.
-        messages: What the runner said of it.
+        state: Its last state, of beam_job_api_pb2.JobState.
+        messages: The runner's messages.
         metrics: MonitoringInfos of the whole job.
     """
 
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     metrics: list[Any]
 
     def counters(self, namespace: str) -> dict[str, int]:
-        """Its counters of a namespace, by name, summed over steps."""
+        """The counters of a namespace, by name, summed over steps."""
         found: dict[str, int] = {}
         for info in self.metrics:
             if info.labels.get("NAMESPACE") == namespace and monitoring_infos.is_counter(info):
@@ -45,9 +45,9 @@ class Outcome(NamedTuple):
         return found
 
     def bytes_of(self, collection: str) -> float:
-        """Bytes of a PCollection as its coder writes them; of many elements Beam measures some.
+        """Size of a PCollection in bytes, as its coder writes it. Beam measures a sample of the elements.
 
-        Prism flattens by writing each input on its own, under a name that ends with that of the output.
+        Prism flattens by writing each input separately, under a name that ends with the name of the output.
         """
         found: dict[str, dict[str, Any]] = {}
         for info in self.metrics:
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
 
 @contextlib.contextmanager
 def running_prism(log: Path) -> Iterator[str]:
-    """Prism's address."""
+    """Starts Prism, yields its address, and ends it with the context."""
     with socket.create_server(("localhost", 0)) as probe:
         port = probe.getsockname()[1]
     command = [os.environ["KEYJOIN_PRISM"], f"--job_port={port}", "--serve_http=false", "--log_kind=text"]
@@ -81,10 +81,10 @@ def run(address: str, pipeline: Any, options: Any, name: str) -> Outcome:
     """Runs a pipeline to its end.
 
     Args:
-        address: Prism's.
-        pipeline: The proto; its artifacts are files here.
+        address: Address of Prism.
+        pipeline: The pipeline proto; its artifacts are files on this machine.
         options: The workers' options, a Struct.
-        name: The job's.
+        name: Name of the job.
     """
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result(timeout=START_SECONDS)
@@ -107,7 +107,7 @@ def _stage(address: str, token: str) -> None:
 
 def _follow(jobs: Any, job: str) -> Outcome:
     state, messages = beam_job_api_pb2.JobState.UNSPECIFIED, []
-    # The text of an error comes after the state that it leads to, so the stream is read to its end.
+    # The text of an error comes after the state that it causes, so the stream is read to its end.
     for event in jobs.GetMessageStream(beam_job_api_pb2.JobMessagesRequest(job_id=job)):
         if event.HasField("message_response"):
             messages.append(event.message_response.message_text)

@@ -1,10 +1,10 @@
-"""The rehearsal: what the real DataflowRunner has staged is run to its end, on this machine.
+"""The rehearsal: runs on this machine what the real DataflowRunner has staged.
 
     rehearsal = Rehearsal(cloud, programs, folder)
-    rehearsal.command("run", …)  # as a user gives it
+    rehearsal.command("run", …)  # as a user types it
 
-Of what Dataflow was given, two things are changed: workers come from a folder in place of a container image, and
-staged files are brought to the runner, which does not read gs://.
+The staged pipeline differs from the real one in two ways. Workers start from a folder instead of a container image.
+Staged files are copied to the runner, because it does not read gs://.
 """
 
 import threading
@@ -19,16 +19,16 @@ from tests.cloud import prism, staged
 from tests.cloud.stand_ins import Cloud
 from tests.cloud.workers import Workers, running_workers
 
-HOLD_SECONDS = 50  # less than Google's client waits for an answer
+HOLD_SECONDS = 50  # less than the time-out of Google's client
 
 
 class Rehearsal:
     """Runs the jobs that are submitted to a cloud.
 
     Attributes:
-        change: What is done to a pipeline before it is run.
-        workers: The machines of the job that is running.
-        outcomes: What came of the jobs.
+        change: Changes a pipeline before it runs.
+        workers: The machines of the running job.
+        outcomes: The results of the jobs.
     """
 
     def __init__(self, cloud: Cloud, programs: Path, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Rehearsal:
         """Runs a job.
 
         Raises:
-            RuntimeError: It failed; what runner and workers said.
+            RuntimeError: The job failed; the message has the logs of runner and workers.
         """
         place = self.folder / job.id
         place.mkdir(parents=True)
@@ -58,7 +58,7 @@ class Rehearsal:
         self.cloud.api.set_counters(job.id, **outcome.counters("ledger"))
 
     def _run(self, runner: str, pipeline: Any, job: dataflow.Job, workers: Workers) -> prism.Outcome:
-        """What comes of a job; a worker that does not even start is no use to wait for, though Prism does."""
+        """The result of a job. Fails the job as soon as a worker dies; Prism would keep waiting for it."""
         found: list[prism.Outcome] = []
         ended = threading.Event()
 

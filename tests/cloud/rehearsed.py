@@ -1,4 +1,4 @@
-"""What the rehearsals are about: rows, a model, the flags of their job, and what the same job leaves on this machine."""
+"""What the rehearsals share: rows, model, flags, and the output of the same job run on this machine."""
 
 import contextlib
 import gzip
@@ -38,7 +38,7 @@ PARTS = 8
 
 
 class Told(NamedTuple):
-    """What came of a command."""
+    """The result of a command: exit code, standard output, standard error."""
 
     code: int
     out: str
@@ -46,7 +46,7 @@ class Told(NamedTuple):
 
 
 def command(*flags: str) -> Told:
-    """Runs keyjoin, wherever there is no `keyjoin` fixture."""
+    """Runs keyjoin where there is no `keyjoin` fixture, as in fixtures of a wider scope."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(flags)
@@ -54,9 +54,9 @@ def command(*flags: str) -> Told:
 
 
 class Place(NamedTuple):
-    """Where a job finds its rows and leaves its output, there and here; both paths are of one length.
+    """The folder of a job's rows and output, in the cloud (`there`) and on this machine (`here`).
 
-    What a receipt says of the bytes that cross the join depends on it.
+    Both paths have the same length: paths cross the join, and receipts count the bytes that cross it.
     """
 
     there: str
@@ -68,7 +68,7 @@ class Place(NamedTuple):
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the worker's image holds: its programs."""
+    """The worker's image, as the folder of its programs."""
     folder = tmp_path_factory.mktemp("image")
     return make_image(folder / "image", copy_project(folder / "project"))
 
@@ -84,7 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
-    """What the same job leaves on this machine, all but what has times in it."""
+    """The output of the same job on this machine, without the files that have times in them."""
     shutil.copytree(model(models.keyed), place.here / "model")
     for name, content in SOURCES.items():
         path = place.here / "in" / name
@@ -95,7 +95,7 @@ def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
     left = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     moved = {name: text.replace(str(place.here).encode(), place.there.encode()) for name, text in left.items()}
     for line in left["_keyjoin/parts.jsonl"].splitlines():
-        # Dead letters name their source, so their checksum changes with it.
+        # Dead letters name their source, so another path gives another checksum.
         receipt = json.loads(line)
         if receipt["dead"]:
             checksum = google_crc32c.value(moved[letters_name(receipt["chunk"]["part"])])
@@ -105,7 +105,7 @@ def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
 
 
 def kept(left: dict[str, bytes]) -> dict[str, bytes]:
-    """Parts, dead letters and the ledger, less the time at which a source was written."""
+    """Parts, dead letters and the ledger, without the times at which sources were written."""
     found = {name: text for name, text in left.items() if name not in ("_keyjoin/manifest.json", "_SUCCESS")}
     written = rb'"updated":[\d.e+]+,"version":"[^"]*"'
     found["_keyjoin/sources.jsonl"] = re.sub(written, b'"updated":0', found["_keyjoin/sources.jsonl"])
@@ -123,8 +123,8 @@ def cloud() -> Iterator[Cloud]:
 def rehearsal(
     cloud: Cloud, programs: Path, place: Place, expected: dict[str, bytes], tmp_path: Path
 ) -> Iterator[Rehearsal]:
-    """A cloud that runs what it is given, with rows and model in its store."""
-    assert expected  # which has put the model there
+    """A cloud that runs the jobs it receives, with rows and model in its storage."""
+    assert expected  # the fixture has written the model
     cloud.store.inject(None)
     cloud.store.clear()
     cloud.api.jobs.clear()
@@ -134,7 +134,7 @@ def rehearsal(
 
 
 def fill(cloud: Cloud, place: Place) -> None:
-    """Puts rows and model where the job looks for them."""
+    """Copies rows and model to the storage that the job reads."""
     for path in (*(place.here / "in").rglob("*"), *(place.here / "model").rglob("*")):
         if path.is_file():
             name = f"{place.there}/{path.relative_to(place.here)}".removeprefix(f"gs://{BUCKET}/")
@@ -142,5 +142,5 @@ def fill(cloud: Cloud, place: Place) -> None:
 
 
 def left(cloud: Cloud, place: Place) -> dict[str, bytes]:
-    """All that is in the output folder."""
+    """All files of the output folder."""
     return cloud.store.objects(f"{place.there}/out/".removeprefix(f"gs://{BUCKET}/"))

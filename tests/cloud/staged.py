@@ -1,4 +1,4 @@
-"""What a job was given: read from where it was staged, searched, and made to run on this machine."""
+"""Reads and searches what was staged for a job, and changes it to run on this machine."""
 
 import base64
 import binascii
@@ -21,12 +21,12 @@ PICKLED = "beam:dofn:pickled_python_info:v1"
 
 
 def options_of(job: dataflow.Job) -> dict[str, Any]:
-    """The options that workers are given."""
+    """The pipeline options that workers receive."""
     return dict(worker_options(job)["options"])
 
 
 def worker_options(job: dataflow.Job) -> struct_pb2.Struct:
-    """What Dataflow hands to boot."""
+    """The options that Dataflow passes to Beam's boot program."""
     environment = dataflow.Environment.pb(job.environment)
     made = struct_pb2.Struct()
     json_format.ParseDict(json_format.MessageToDict(environment.sdk_pipeline_options), made)
@@ -34,7 +34,7 @@ def worker_options(job: dataflow.Job) -> struct_pb2.Struct:
 
 
 def read_pipeline(store: Store, job: dataflow.Job) -> Any:
-    """The pipeline that was staged, which is the one that the job names."""
+    """The staged pipeline; checks it against the hash that the job names."""
     options = options_of(job)
     text = _object(store, options["pipelineUrl"])
     assert hashlib.sha256(text).hexdigest() == options["pipelineProtoHash"]
@@ -47,20 +47,20 @@ def _object(store: Store, url: str) -> bytes:
 
 
 def artifacts(pipeline: Any) -> Iterator[tuple[str, Any]]:
-    """The names that staged files have on workers, and what is said of each."""
+    """The names of staged files on workers, each with its artifact proto."""
     for environment in pipeline.components.environments.values():
         for dependency in environment.dependencies:
             yield api.ArtifactStagingToRolePayload.FromString(dependency.role_payload).staged_name, dependency
 
 
 def bring_here(pipeline: Any, store: Store, workers: str, folder: Path) -> None:
-    """Has a pipeline run by workers on this machine: nothing else of it is changed.
+    """Changes a pipeline to use workers and staged files of this machine; nothing else of it changes.
 
     Args:
         pipeline: The proto, changed in place.
-        store: What it was staged to.
-        workers: Address of what starts workers.
-        folder: Where staged files are put.
+        store: The storage to which the pipeline was staged.
+        workers: Address of the service that starts workers.
+        folder: Folder to copy the staged files to.
     """
     folder.mkdir()
     for name, artifact in artifacts(pipeline):
@@ -77,19 +77,19 @@ def bring_here(pipeline: Any, store: Store, workers: str, folder: Path) -> None:
 
 
 def images(pipeline: Any) -> set[str]:
-    """The container images that its steps run in."""
+    """The container images in which the steps run."""
     used = {step.environment_id for step in pipeline.components.transforms.values() if step.environment_id}
     found = (api.DockerPayload.FromString(pipeline.components.environments[name].payload) for name in used)
     return {payload.container_image for payload in found}
 
 
 def steps(pipeline: Any, urn: str) -> dict[str, Any]:
-    """The steps of a kind, by name."""
+    """The steps of one kind (URN), by name."""
     return {t.unique_name: t for t in pipeline.components.transforms.values() if t.spec.urn == urn}
 
 
 def replace_functions(pipeline: Any, names: Sequence[str], wrap: Callable[[Any], Any]) -> None:
-    """Wraps the DoFns of steps; each must be there."""
+    """Wraps the DoFns of these steps; fails if a step does not exist."""
     found = steps(pipeline, common_urns.primitives.PAR_DO.urn)
     for name in names:
         payload = api.ParDoPayload.FromString(found[name].spec.payload)
@@ -100,7 +100,7 @@ def replace_functions(pipeline: Any, names: Sequence[str], wrap: Callable[[Any],
 
 
 def unpacked(pipeline: Any) -> bytes:
-    """All bytes of a pipeline, and of what is pickled and compressed in it."""
+    """All bytes of a pipeline, including its pickled payloads, decompressed."""
     payloads = [step.spec.payload for step in pipeline.components.transforms.values()]
     payloads += [coder.spec.payload for coder in pipeline.components.coders.values()]
     payloads += [windowing.window_fn.payload for windowing in pipeline.components.windowing_strategies.values()]

@@ -18,9 +18,9 @@ class Cloud(NamedTuple):
     """The running stand-ins.
 
     Attributes:
-        store: Google Cloud Storage, and the metadata service.
+        store: Google Cloud Storage and the metadata service.
         api: Dataflow.
-        flags: What sends a job there.
+        flags: Flags that send a job to the stand-ins.
     """
 
     store: Store
@@ -30,10 +30,10 @@ class Cloud(NamedTuple):
 
 @contextlib.contextmanager
 def running_cloud(patch: pytest.MonkeyPatch, api: DataflowApi | None = None) -> Iterator[Cloud]:
-    """A cloud, which this process and those that it starts take for Google's."""
+    """Starts the stand-ins. This process and its child processes use them in place of Google's services."""
     api = api or DataflowApi()
     with running(patch) as store, api.serving() as url:
-        patch.setattr(apiclient, "create_storage_client", gcsio.create_storage_client)  # not that of an earlier store
+        patch.setattr(apiclient, "create_storage_client", gcsio.create_storage_client)  # a new client for each store
         flags = ("--runner=DataflowRunner", f"--dataflow_endpoint={url}", f"--project={PROJECT}", f"--region={REGION}")
         places = (f"--staging_location=gs://{BUCKET}/staging", f"--temp_location=gs://{BUCKET}/scratch")
         yield Cloud(store, api, (*flags, *places))

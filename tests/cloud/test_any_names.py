@@ -1,4 +1,4 @@
-"""Names are any text on Dataflow, too: in the store, in the graph that is submitted, and on workers."""
+"""Any text works as a name on Dataflow, too: in storage, in the submitted graph, and on workers."""
 
 import json
 from collections.abc import Callable

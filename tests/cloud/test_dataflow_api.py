@@ -1,4 +1,4 @@
-"""The stand-in for Dataflow, asked by Google's own client."""
+"""Google's own client understands the stand-in for Dataflow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ def api() -> DataflowApi:
 
 @pytest.fixture
 def clients(api: DataflowApi) -> Iterator[Any]:
-    """Makes a client of a kind."""
+    """Makes a client of this class."""
     with api.serving() as url:
         options = ClientOptions(api_endpoint=url)
         yield lambda kind: kind(credentials=AnonymousCredentials(), client_options=options, transport="rest")
@@ -39,7 +39,7 @@ def get(clients: Any, job_id: str) -> Any:
 def test_a_job_runs_until_it_is_ended(api: DataflowApi, clients: Any) -> None:
     made = create(clients, labels={"team": "x"})
     assert (made.current_state, made.labels) == (State.JOB_STATE_RUNNING, {"team": "x"})
-    assert create(clients, client_request_id="2").id == made.id  # as long as it runs, its name is taken
+    assert create(clients, client_request_id="2").id == made.id  # the name is taken while the job runs
     api.end(made.id)
     api.fail(made.id, "too late")
     assert get(clients, made.id).current_state == State.JOB_STATE_DONE

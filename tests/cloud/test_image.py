@@ -1,4 +1,4 @@
-"""The worker image: what its Dockerfile says, what its locks hold, and how its entry point starts Beam's worker."""
+"""The worker image: its Dockerfile, its locks, and its entry point, which starts Beam's worker."""
 
 import importlib.metadata
 import io
@@ -31,13 +31,13 @@ DOCKERFILE = FOLDER / "Dockerfile"
 IGNORED = FOLDER / "Dockerfile.dockerignore"
 LOCK, GPU_LOCK = FOLDER / "requirements.txt", FOLDER / "requirements-gpu.txt"
 EXCLUDES = FOLDER / "excludes.txt"
-# What the image's environments are for.
+# The Python and platform of the image, for environment markers.
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"}
 PYTHON = {**LINUX, "python_version": make_sbom.PYTHON, "python_full_version": f"{make_sbom.PYTHON}.0", "extra": ""}
 
 
 class Pin(NamedTuple):
-    """A line of a lock."""
+    """One line of a lock."""
 
     version: str
     marker: str
@@ -45,7 +45,7 @@ class Pin(NamedTuple):
 
 
 def pins(lock: Path) -> dict[str, list[Pin]]:
-    """The lines of a lock, by name; a name may have several, for several versions of Python."""
+    """The lines of a lock, by name. A name can have several lines, for several versions of Python."""
     found: dict[str, list[Pin]] = {}
     text = re.sub(r"^#.*\n", "", lock.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -73,13 +73,13 @@ def names(path: Path) -> set[str]:
 
 
 def steps(instruction: str) -> list[str]:
-    """The values of all instructions of a kind in the Dockerfile."""
+    """The arguments of all Dockerfile instructions of this kind."""
     parsed = DockerfileParser(fileobj=io.BytesIO(DOCKERFILE.read_bytes())).structure
     return [step["value"] for step in parsed if step["instruction"] == instruction]
 
 
 def defaults() -> Mapping[str, str]:
-    """The build arguments that need not be given."""
+    """The build arguments that have defaults."""
     return dict(argument.split("=") for argument in steps("ARG") if "=" in argument)
 
 
@@ -140,7 +140,7 @@ def test_the_image_installs_as_the_bill_of_materials_was_made() -> None:
 
 
 def test_what_the_build_tries_is_what_it_has_installed() -> None:
-    """The checkout is in the folder, and must not stand for the installed package."""
+    """The build's check imports the installed package, not the checkout, although it runs in the checkout's folder."""
     (tried,) = [value for value in steps("RUN") if "pipeline.commands.run" in value]
     assert "python -I -c" in tried
 
@@ -148,7 +148,7 @@ def test_what_the_build_tries_is_what_it_has_installed() -> None:
 def test_nothing_is_fetched_when_a_worker_starts() -> None:
     (environment,) = steps("ENV")
     given = dict(word.split("=", 1) for word in shlex.split(environment))
-    assert given["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT"] == "1"  # or Beam's boot makes one of its own
+    assert given["RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT"] == "1"  # otherwise boot makes its own environment
     assert given["PIP_NO_INDEX"] == "1"
     assert given["PATH"].startswith("/opt/keyjoin/bin:")
     copied = {words[-1]: words[-2] for value in steps("COPY") if (words := value.split())}
@@ -170,7 +170,7 @@ def test_the_lock_is_the_projects_less_what_no_worker_needs(lock: Path) -> None:
 
 
 def needs(name: str, extra: str) -> list[tuple[str, str]]:
-    """What a package with an extra, or with none, asks for: names, each with an extra or none."""
+    """What a package, with an extra or without, requires: names, each with an extra or none."""
     wanted = map(Requirement, importlib.metadata.requires(name) or ())
     return [
         (canonicalize_name(need.name), of_it)
@@ -209,7 +209,7 @@ def test_the_bill_of_materials_is_the_locks() -> None:
 
 
 def test_the_manifest_knows_the_tensorflow_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is called when the Flex template's launcher plans a run."""
+    """The launcher of the Flex template calls it when it plans a run."""
     image = in_image(LOCK)
 
     def version(name: str) -> str:
@@ -235,14 +235,14 @@ touch "$STAGED/made"
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can look into, unlike pytest's own."""
+    """A folder that every user can read; pytest's own folders are open to one user only."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
 
 def test_the_worker_is_nobody_special(open_folder: Path) -> None:
-    """Where the container starts as root, as on Dataflow, what root has mounted becomes the user's first."""
+    """The worker runs as an ordinary user. A container that starts as root, as on Dataflow, first gives it root's mount."""
     root = os.getuid() == 0
     user = pwd.getpwnam("daemon") if root else pwd.getpwuid(os.getuid())
     boot, staged = open_folder / "boot", open_folder / "of root" / "staged files"
@@ -269,7 +269,7 @@ def test_a_worker_that_cannot_be_readied_does_not_start(open_folder: Path) -> No
     boot.chmod(0o755)
     entry = (FOLDER / "entrypoint.sh").read_text()
     script.write_text(entry.replace("keyjoin", "daemon").replace("/opt/apache/beam/boot", str(boot)))
-    (open_folder / "file").touch()  # so that no folder can be made below it
+    (open_folder / "file").touch()  # a file, so no folder can be made below it
     words = ["sh", script, f"--semi_persist_dir={open_folder}/file/staged"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode == 0, done.stdout) == ((False, "") if os.getuid() == 0 else (True, "started\n"))

@@ -1,4 +1,4 @@
-"""The rehearsal fails where Dataflow would: shown by leaving out, in a copy, what it must not do without."""
+"""The rehearsal fails where Dataflow would: each test leaves out one necessary thing in a copy of the project."""
 
 import re
 import subprocess
@@ -17,13 +17,13 @@ pytestmark = ready
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A copy, to be broken."""
+    """A copy of the project, for the test to break."""
     return copy_project(tmp_path / "project")
 
 
 @pytest.fixture
 def run(rehearsal: Rehearsal, place: Place, project: Path, tmp_path: Path) -> Callable[..., Told]:
-    """Runs the command with workers whose image is made of the copy."""
+    """Runs the command with workers whose image is built from the copy."""
 
     def call(*, without: Sequence[str] = ()) -> Told:
         rehearsal.programs = make_image(tmp_path / "image", project, without)
@@ -49,7 +49,7 @@ def test_a_package_that_setup_py_forgets(
     change(project / "setup.py", ', "transforms.*"', "")
     told = run()
     check_failed(told, rehearsal, place)
-    # Which of the steps that need it is the first one differs.
+    # Several steps need the package; the first to fail differs.
     assert re.search(
         r"No module named 'transforms\.\w+'|cannot import name '\w+' from 'transforms'",
         told.err.replace("\\", ""),

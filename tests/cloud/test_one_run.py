@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder, and it reads what was planned: whatever is started, launched or cloned besides."""
+"""One run at a time writes to a folder and reads only planned files, whatever else is started, launched or cloned."""
 
 import json
 import threading
@@ -37,7 +37,7 @@ def stand_ins() -> Iterator[Cloud]:
 
 @pytest.fixture
 def start(cloud: Cloud) -> Callable[..., client.Job]:
-    """Starts a job of the template that was written, and waits for its end."""
+    """Starts a job from the written template, and waits for its end."""
 
     def started(name: str = "made-of-it", location: str = REGION) -> client.Job:
         job = cloud.api.start(cloud.store.objects("t/")["job_object"], name, location)
@@ -61,7 +61,7 @@ def said(cloud: Cloud, job: client.Job) -> str:
 def test_a_file_that_comes_after_the_plan_is_no_part_of_the_run(cloud: Cloud, run: Callable[..., Result]) -> None:
     def come(job: client.Job) -> None:
         cloud.store.put("in/b.jsonl", b'{"x": [1, 2, 3]}\n')
-        cloud.store.put("in/a.json", b'{"x": [1, 2, 3]}\n')  # its parts would have the names of a.jsonl's
+        cloud.store.put("in/a.json", b'{"x": [1, 2, 3]}\n')  # its parts would have the same names as those of a.jsonl
         runs(cloud)(job)
 
     cloud.api.run = come
@@ -145,7 +145,7 @@ class TestATemplateThatIsStartedTwice:
 def test_a_job_that_was_overtaken_neither_commits_nor_removes_anything(
     cloud: Cloud, run: Callable[..., Result]
 ) -> None:
-    """Its command was given again while the service said that there is no job."""
+    """The command was given a second time while the service reported no running job."""
     cloud.api.run = None
     assert run("--detach").code == 0
     first = only(cloud)
@@ -191,7 +191,7 @@ class TestALaunchBesideAJob:
     def test_of_a_template_it_is_refused_and_nothing_changed(
         self, flags: tuple[str, ...], without_labels: bool, cloud: Cloud, run: Callable[..., Result], monkeypatch: Any
     ) -> None:
-        if without_labels:  # lists may have summaries only
+        if without_labels:  # a list of jobs may have summaries only
             listed = cloud.api._list
 
             def summaries(*given: Any) -> str:
@@ -211,7 +211,7 @@ class TestALaunchBesideAJob:
     def test_the_job_that_is_being_launched_is_not_in_its_own_way(
         self, cloud: Cloud, run: Callable[..., Result]
     ) -> None:
-        """Flex: the service has a job of the name before its launcher runs."""
+        """A Flex template: the service already has a job of this name before its launcher runs."""
         job = only(cloud)
         cloud.api.set_state(job.id, State.JOB_STATE_CANCELLED)
         cloud.api.create(client.Job(name=job.name, location=REGION))
@@ -323,7 +323,7 @@ def test_of_many_jobs_one_claims_a_run(place: str, tmp_path: Path, monkeypatch: 
 
 
 def test_a_job_may_claim_its_run_again(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a bundle is tried again, or delivered twice."""
+    """This happens when a bundle is retried or delivered twice."""
     real, first = claim_run.claim, threading.Lock()
 
     def twice(*given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The rehearsal: what is staged for Dataflow is run to its end, and leaves what a run on this machine leaves."""
+"""The rehearsal: what is staged for Dataflow, run to its end, leaves the same output as a run on this machine."""
 
 import json
 import urllib.parse
@@ -14,18 +14,18 @@ from tests.faults.counts import Counts
 from tests.support.store import LOST, REFUSED, Request
 
 pytestmark = ready
-# Where files are written.
+# The steps that write files.
 JOIN = "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
 WRITERS = ("SplitIntoChunks/SplitSource", "WritePart/WritePart", "WriteReceipts/WriteShard", "CommitRun/Commit")
 
 
 def run(rehearsal: Rehearsal, place: Place, *flags: str) -> Told:
-    """The command, as a user gives it."""
+    """Runs the command as a user types it."""
     return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS, *flags)
 
 
 def written(request: Request) -> str:
-    """The object that a request begins to write, or nothing."""
+    """The name of the object that a request begins to write; empty for other requests."""
     return urllib.parse.unquote(request.name) if request.kind == "begin" else ""
 
 
@@ -55,7 +55,7 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
         "rows_dead_lettered": sum(totals["dead"].values()),
     }
     assert totals["parts"] == PARTS
-    # A prediction has 4 bytes, a row 36; the rest is what a chunk costs.
+    # A prediction has 4 bytes, and a row 36 that must not cross the join. The rest is the cost of a chunk.
     (joined,) = step.inputs.values()
     assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
 
@@ -75,7 +75,7 @@ def test_a_worker_dies_and_the_same_command_goes_on(
     rehearsal.cloud.store.inject(kill)
     failed = run(rehearsal, place)
     assert (failed.code, failed.err.count("\n")) == (1, 1), failed.err
-    assert killed[0] >= 2  # boot and the worker
+    assert killed[0] >= 2  # Beam's boot and the worker
     there = left(rehearsal.cloud, place)
     assert "_SUCCESS" not in there
     assert 2 <= len(there.keys() & expected.keys()) < len(expected)
@@ -84,7 +84,7 @@ def test_a_worker_dies_and_the_same_command_goes_on(
     rehearsal.cloud.store.inject(lambda request, _: again.append(written(request)))
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     assert any("/receipts/" in name for name in again)
-    assert not set(again) & set(done[:2])  # they were done
+    assert not set(again) & set(done[:2])  # their chunks were finished before the kill
     count("machines of Dataflow workers killed", len(killed))
 
 
@@ -95,7 +95,7 @@ def test_bundles_that_come_again_change_nothing(
     rehearsal.change = lambda pipeline: staged.replace_functions(pipeline, WRITERS, twice.Again)
     again: Counter[str] = Counter()
     rehearsal.cloud.store.inject(lambda request, _: again.update([written(request)]))
-    # With workers of two kinds: those that predict are others.
+    # With an accelerator there are two kinds of workers: those that predict, and the others.
     check_complete(run(rehearsal, place, "--accelerator=type:nvidia-l4;count:1"), rehearsal, place, expected)
     assert rehearsal.workers
     assert rehearsal.workers.started == 2
@@ -110,7 +110,7 @@ def test_a_store_that_misbehaves(rehearsal: Rehearsal, place: Place, expected: d
 
     def each_once(request: Request, before: int) -> str | None:
         if before or rehearsal.workers is None:
-            return None  # what comes before the job runs: see tests/transforms/storage/test_object_store.py
+            return None  # tests/transforms/storage/test_object_store.py covers requests before the job runs
         fault = next((fault for fault, kind in sorted(to_come) if kind == request.kind), None)
         to_come.discard((fault or "", request.kind))
         return fault

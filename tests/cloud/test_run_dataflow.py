@@ -33,7 +33,7 @@ def stand_ins() -> Iterator[Cloud]:
 
 @pytest.fixture
 def cloud(stand_ins: Cloud, model: Any, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """The stand-ins, with rows and a model in the store; a job runs its graph."""
+    """The stand-ins, with rows and a model in storage. A job runs its graph in this process."""
     monkeypatch.setattr(dataflow, "POLL_SECONDS", 0.02)
     stand_ins.store.clear()
     stand_ins.api.jobs.clear()
@@ -50,13 +50,13 @@ def cloud(stand_ins: Cloud, model: Any, monkeypatch: pytest.MonkeyPatch) -> Clou
 
 @pytest.fixture
 def run(cloud: Cloud, keyjoin: Callable[..., Result]) -> Callable[..., Result]:
-    """Runs the job on Dataflow, with more flags."""
+    """Runs keyjoin on Dataflow, with additional flags."""
     given = (f"--input=gs://{BUCKET}/in/", f"--model=gs://{BUCKET}/model", f"--output={OUT}", "--chunk_bytes=300")
     return lambda *flags, command="run": keyjoin(command, *given, *cloud.flags, *flags)
 
 
 def options_of(job: client.Job) -> dict[str, Any]:
-    """The options with which workers start."""
+    """The pipeline options with which workers start."""
     return dict(dict(job.environment.sdk_pipeline_options)["options"])
 
 
@@ -67,7 +67,7 @@ def only(cloud: Cloud) -> client.Job:
 
 
 def when_asked_for_the_job(cloud: Cloud, act: Callable[[client.Job], None]) -> None:
-    """Acts once somebody follows the job, which is then running."""
+    """Calls `act` once a client follows the running job."""
 
     def see(request: Request) -> None:
         for job in cloud.api.jobs.values():
@@ -93,7 +93,7 @@ class TestToTheEnd:
         ]  # fmt: skip
         totals = [json.loads(left["_keyjoin/manifest.json"])["totals"], local.manifest()["totals"]]
         for each in totals:
-            del each["shuffled_bytes"]  # receipts have the sources' paths in them
+            del each["shuffled_bytes"]  # receipts contain the paths of sources
         assert totals[0] == totals[1]
         job = only(cloud)
         assert f"https://console.cloud.google.com/dataflow/jobs/{REGION}/{job.id}?project={PROJECT}" in done.out
@@ -119,7 +119,7 @@ class TestToTheEnd:
         assert [i.container_image for i in pool.sdk_harness_container_images] == [image]
         assert options_of(job)["number_of_worker_harness_threads"] == 1
         assert "disable_logging_submission_environment" in options_of(job)["experiments"]
-        (graph,) = cloud.store.objects("staging/")  # no code, and no list of what is installed here
+        (graph,) = cloud.store.objects("staging/")  # no code is staged, and no list of the packages on this machine
         assert graph.endswith("/pipeline.pb")
 
     def test_what_is_given_counts(self, cloud: Cloud, run: Callable[..., Result]) -> None:
@@ -165,7 +165,7 @@ class TestOneJob:
 
     @pytest.fixture(autouse=True)
     def _detached(self, cloud: Cloud, run: Callable[..., Result]) -> None:
-        """A job that was left alone, and runs."""
+        """A job that was started with --detach, and still runs."""
         cloud.api.run = None
         done = run("--detach")
         assert (done.code, "_SUCCESS" in cloud.store.objects("out/")) == (0, False), done.err
@@ -335,7 +335,7 @@ class TestAccelerator:
 class TestScript:
     @pytest.fixture
     def script(self, tmp_path: Path) -> Callable[..., Any]:
-        """The script, in a checkout whose set-up does nothing and whose keyjoin prints its arguments."""
+        """The script in a checkout where the setup does nothing, and keyjoin prints its arguments."""
         (tmp_path / "run_dataflow.sh").write_bytes((ROOT / "run_dataflow.sh").read_bytes())
         for name, text in (("scripts/setup_env.sh", ":"), (".venv/bin/keyjoin", 'printf "%s\\n" "$@"; exit 7')):
             path = tmp_path / name

@@ -1,4 +1,4 @@
-"""What Dataflow is given: all that was asked for, and nothing of the machine that sends it."""
+"""What is submitted to Dataflow has all that the command asked for, and nothing of the machine that sends it."""
 
 import getpass
 import json
@@ -24,13 +24,13 @@ ACCELERATOR = common_urns.resource_hints.ACCELERATOR.urn
 
 
 class Sent(NamedTuple):
-    """What was sent.
+    """A submitted job.
 
     Attributes:
-        job: As the service understood it.
-        body: The request that created it.
-        pipeline: What was staged.
-        files: All that was staged, by name.
+        job: The job as the service parsed it.
+        body: Body of the request that created it.
+        pipeline: The staged pipeline.
+        files: All staged files, by name.
     """
 
     job: dataflow.Job
@@ -41,8 +41,8 @@ class Sent(NamedTuple):
 
 @pytest.fixture(scope="module")
 def sent(cloud: Cloud, place: Place, expected: dict[str, bytes]) -> Sent:
-    """A job that was submitted, and which nobody runs."""
-    assert expected  # which has put the model there
+    """A job that was submitted, and that no worker runs."""
+    assert expected  # the fixture has written the model
     fill(cloud, place)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GOOGLE_API_KEY", "KEYJOIN_PASSWORD"):
@@ -95,7 +95,7 @@ def test_rows_are_joined_by_one_group(sent: Sent) -> None:
         "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
     ]
     others = {name.partition("/")[0] for name in groups if "CoGroupByKey" not in name}
-    # What else is grouped: sources, chunks, receipts, and what happens once a run; no row.
+    # The other groups hold sources, chunks, receipts, and steps that happen once a run; no rows.
     assert others == {"ClaimRun", "SpreadSources", "SpreadChunks", "WriteReceipts", "CommitRun"}
 
 
@@ -103,7 +103,7 @@ def test_nothing_of_this_machine_is_in_it(sent: Sent, place: Place) -> None:
     texts = [json.dumps(sent.body).encode(), staged.unpacked(sent.pipeline), *sent.files.values()]
     ours = [SECRET, str(ROOT), str(ROOT.resolve()), sys.prefix, str(Path(sys.prefix).resolve()), str(Path.home())]
     ours += [str(place.here), str(place.here.parent)]
-    # Where they are more than common words.
+    # Only long names: a short one may be a common word that occurs by chance.
     ours += [name for name in (socket.gethostname(), getpass.getuser()) if len(name) > 8]
     assert b"RunInference" in texts[1]
     assert not {name for name in ours if any(name.encode() in text for text in texts)}

@@ -1,4 +1,4 @@
-"""The Flex template: its form is the parser's, Google's own messages accept it, and what is filled in reaches keyjoin."""
+"""The Flex template: its form matches the parser, Google's messages accept it, and its values reach keyjoin."""
 
 import json
 import re
@@ -22,14 +22,15 @@ from transforms.errors import UsageError
 
 IMAGE = "europe-west1-docker.pkg.dev/p/keyjoin/worker@sha256:" + 64 * "0"
 REQUIRED = ("--input=gs://b/in/*.jsonl", "--model=gs://b/model", "--output=gs://b/out")
-# What a launcher adds, as Beam's flags are spelled.
+# What a launcher adds, in the spelling of Beam's flags.
 LAUNCHED = (
     "--runner=DataflowRunner",
     "--project=p",
     "--template_location=gs://b/staging/job_object",
     '--labels={"a":"b"}',
 )
-# What each check has to let through: all that the flag's reader takes. Paths have to be on Cloud Storage.
+# The flags with a check. Each check must accept all values that the flag's reader accepts, except that paths must be on
+# Cloud Storage.
 KINDS = {
     name: flag.kind
     for name, flag in flags_of(RunOptions).items()
@@ -62,7 +63,7 @@ def test_every_flag_is_in_the_form_or_is_left_out_for_a_reason() -> None:
 
 
 def test_googles_own_messages_accept_the_template() -> None:
-    """`google-cloud-dataflow-client` has the service's messages; what these do not know raises."""
+    """`google-cloud-dataflow-client` has the messages of the service; they raise on unknown fields."""
     said = subprocess.run(
         [sys.executable, "-m", "scripts.make_template", "--image", IMAGE],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -80,7 +81,7 @@ def test_googles_own_messages_accept_the_template() -> None:
         assert len(parameter.regexes) <= 1
         for check in parameter.regexes:
             assert (check[0], check[-1]) == ("^", "$")
-            # The service reads POSIX's extended expressions, which have no classes by letter and no lazy repetition.
+            # The service uses POSIX extended regular expressions, which lack classes such as \d and lazy repetition.
             assert not re.search(r"\\[a-zA-Z]|\(\?|[*+?]\?", check)
             value = parameter.default_value
             assert not value or re.search(check, value)
@@ -142,7 +143,7 @@ def test_what_is_filled_in_reaches_keyjoin() -> None:
 
 
 def test_an_untouched_form_is_a_plain_run() -> None:
-    """A form sends its defaults, and what was left empty, as texts."""
+    """A form sends its defaults, and empty text for fields that the user left empty."""
     blank = [f"--{p['name']}={p.get('defaultValue', '')}" for p in metadata()["parameters"] if p["isOptional"]]
     blank = [f"{word}false" if word in ("--overwrite=", "--isolate=") else word for word in blank]
     assert parsed(*blank, *REQUIRED, *LAUNCHED) == parse_run(REQUIRED, "keyjoin run")[0]
@@ -168,7 +169,7 @@ def test_what_is_wrong_is_told(parameters: Sequence[str], named: str) -> None:
 
 
 def test_the_launchers_program_ends_as_keyjoin_does(tmp_path: Path) -> None:
-    """Outside the checkout's folder, as in the image, where keyjoin is installed."""
+    """Runs outside of the checkout, as in the image, where keyjoin is installed."""
     program = tmp_path / "launch.py"
     program.write_text((ROOT / "dataflow" / "launch.py").read_text())
     words = [sys.executable, program, *REQUIRED, "--overwrite=maybe"]

@@ -1,4 +1,4 @@
-"""A step whose bundles come again: Dataflow runs one anew when its worker is lost, or seems to be, Prism never does."""
+"""Reruns bundles of a step, as Dataflow does when it loses a worker, or seems to lose one. Prism never does so."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 
 class Again(beam.DoFn):
-    """Runs each bundle of a step three times: two attempts at once, then one whose outputs count."""
+    """Runs each bundle of a step three times: two attempts at the same time, then a third whose outputs count."""
 
     def __init__(self, step: beam.DoFn) -> None:
         self.attempts = [step, pickler.loads(pickler.dumps(step))]
@@ -50,5 +50,5 @@ def _windowed(output: Any) -> Any:
 
 
 def send_along() -> None:
-    """Has this module travel with what is pickled: workers have no tests."""
+    """Pickles this module by value, because workers do not have the tests."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -1,4 +1,4 @@
-"""Machines of workers: a runner asks for one, and Beam's own boot starts it, in what the image holds."""
+"""Workers on this machine: a runner requests one, and Beam's own boot starts it in the environment of the image."""
 
 import contextlib
 import os
@@ -15,26 +15,26 @@ from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
 from tests.cloud.image import boot_environment
 
-SESSION = 3  # the field of /proc/PID/stat after the program's name, counted from its state
+SESSION = 3  # index of the session id in /proc/PID/stat, after the program's name, counted from the state
 
 
 class Machine(NamedTuple):
-    """A worker: the process that boots it, and what it says."""
+    """A worker: its boot process, and its log."""
 
     boot: subprocess.Popen[bytes]
     log: Path
 
 
 class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """What an EXTERNAL environment asks for workers.
+    """The service that an EXTERNAL environment asks for workers.
 
     Attributes:
-        died: Called with what a machine said, when it ends though nobody let go of it.
-        started: How many machines were.
+        died: Called with a machine's log if the machine ends before the runner stops it.
+        started: How many machines were started.
     """
 
     def __init__(self, programs: Path, folder: Path) -> None:
-        """Takes the image's programs, and a folder for what the machines write."""
+        """Takes the folder of the image's programs, and a folder for what the machines write."""
         self.programs, self.folder = programs, folder
         self.died: Callable[[str], None] = lambda _: None
         self.started = 0
@@ -85,16 +85,16 @@ class Workers(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StopWorkerResponse()
 
     def kill(self) -> int:
-        """The power goes in all machines; how many processes that ends."""
+        """Kills all machines at once, as a loss of power does; returns the number of killed processes."""
         return sum(map(_kill, list(self._machines.values())))
 
     def said(self) -> str:
-        """What all machines said."""
+        """The logs of all machines."""
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*/boot.log")))
 
 
 def _kill(machine: Machine) -> int:
-    """Ends all of a machine's processes at once: each worker of boot's has a process group of its own."""
+    """Kills all processes of a machine. It goes by session, because boot gives each worker its own process group."""
     found = list(_processes(machine.boot.pid))
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
@@ -105,14 +105,14 @@ def _kill(machine: Machine) -> int:
 
 def _processes(session: int) -> Iterator[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
+        with contextlib.suppress(OSError):  # the process has just ended
             if int(stat.read_text().rpartition(")")[2].split()[SESSION]) == session:
                 yield int(stat.parent.name)
 
 
 @contextlib.contextmanager
 def running_workers(programs: Path, folder: Path) -> Iterator[tuple[Workers, str]]:
-    """The service and its address; no machine outlives the context."""
+    """Yields the service and its address; ends all machines with the context."""
     workers = Workers(programs, folder)
     server = grpc.server(ThreadPoolExecutor())
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(workers, server)

@@ -1,4 +1,4 @@
-"""Fixtures: each Airflow once, until the last test of this folder, and the cloud that it takes for Google's."""
+"""Fixtures: one Airflow of each version for all tests of this folder, and stand-ins for Google's services."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,18 +12,18 @@ from tests.composer.running_airflow import VERSIONS, Airflow
 from tests.conftest import BOSTON
 from tests.support.store import BUCKET, Store, running
 
-DAY = "2026-11-22"  # what a run scores that is due on the next day
+DAY = "2026-11-22"  # a run due on the next day scores the rows of this day
 OUTPUT = f"output/{DAY}/"
 
 
 class Cloud(NamedTuple):
-    """What stands in for Google's services.
+    """The stand-ins for Google's services.
 
     Attributes:
-        store: Cloud Storage, with the Boston rows of DAY and the model in it.
+        store: Cloud Storage, with the Boston rows of DAY and the model.
         api: Dataflow.
-        output: What the job leaves in its output folder, by name.
-        environment: Leads a process there.
+        output: The files that the job writes to its output folder, by name.
+        environment: Variables that direct a process to the stand-ins.
     """
 
     store: Store
@@ -32,7 +32,7 @@ class Cloud(NamedTuple):
     environment: dict[str, str]
 
     def finish(self, **changed: bytes | None) -> None:
-        """Does the work of a job: writes its output, or a changed one."""
+        """Does a job's work: writes its output, with some files changed or (None) missing."""
         for name, content in {**self.output, **changed}.items():
             if content is not None:
                 self.store.put(OUTPUT + name, content)
@@ -40,7 +40,7 @@ class Cloud(NamedTuple):
 
 @pytest.fixture(scope="package")
 def output() -> dict[str, bytes]:
-    """What keyjoin writes of the Boston rows, asked by the paths that the job is."""
+    """The output of keyjoin for the Boston rows, run with the same paths as the job."""
     with pytest.MonkeyPatch.context() as patch, running(patch) as store:
         _fill(store)
         places = (f"--input=gs://{BUCKET}/input/{DAY}/*.jsonl", f"--model=gs://{BUCKET}/model")
@@ -50,7 +50,7 @@ def output() -> dict[str, bytes]:
 
 @pytest.fixture(scope="package")
 def running_cloud(output: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    # Only Airflow takes it for Google's: this process is left as it is.
+    # Only Airflow's process uses these stand-ins; this process stays as it is.
     store, api = Store(), DataflowApi(hold_seconds=30)
     try:
         with endpoint.serving(api, tmp_path_factory.mktemp("certificates")) as led:
@@ -61,7 +61,7 @@ def running_cloud(output: dict[str, bytes], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def cloud(running_cloud: Cloud) -> Cloud:
-    """The cloud before the first run: each job that it is given does its work at once."""
+    """The cloud before the first run. Each new job finishes its work at once."""
     store, api = running_cloud.store, running_cloud.api
     store.clear()
     _fill(store)
@@ -84,7 +84,7 @@ def _fill(store: Store) -> None:
 def airflow(
     running_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Airflow]:
-    """Airflow of each version."""
+    """An Airflow of each version."""
     with running_airflow.running(
         request.param, tmp_path_factory.mktemp("airflow"), **running_cloud.environment
     ) as found:

@@ -1,12 +1,12 @@
-"""Airflow, started once: commands come in on standard input, a JSON line each, and so go out their answers.
+"""Serves one Airflow process: reads commands from standard input and writes answers, one JSON line each.
 
     {"argv": ["dags", "test", …], …}               Airflow's own command line
     {"call": "job_name", "arguments": […], …}      a function of keyjoin_dag.py
-    {"load": true, …}                              what importing the DAGs gives and warns of
+    {"load": true, …}                              imports the DAGs; returns them, with warnings
 
-Each has "environment", more variables, and "log", the file for all that is said.
+Each command also has "environment" (additional variables) and "log" (the file for all printed text).
 
-Run by the Python of Airflow's environment, which has neither keyjoin nor TensorFlow.
+The Python of Airflow's environment runs this module; it has neither keyjoin nor TensorFlow.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ NOT_FOR_DAGS = ("apache_beam", "keyjoin", "pipeline", "tensorflow", "transforms"
 
 
 def run(asked: dict[str, Any]) -> dict[str, Any]:
-    """Runs a command of Airflow's; gives its exit code."""
+    """Runs an Airflow command; returns its exit code."""
     from airflow.cli import cli_parser
 
     try:
@@ -41,7 +41,7 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def module() -> types.ModuleType:
-    """keyjoin_dag.py, as a module."""
+    """keyjoin_dag.py, imported as a module."""
     spec = importlib.util.spec_from_file_location("keyjoin_dag", FOLDER / "keyjoin_dag.py")
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
@@ -49,7 +49,7 @@ def module() -> types.ModuleType:
 
 
 def resolve(name: str, value: Any) -> Any:
-    """The value that a parameter has when it is given."""
+    """Resolves a parameter of the DAG with this value."""
     return module().PARAMS[name].resolve(value)
 
 
@@ -59,13 +59,13 @@ def day_of(given: str | None, due: str) -> str:
 
 
 def request(params: dict[str, Any], due: str) -> Any:
-    """What `check_request` makes of a run that has no date of its own, as Airflow 3 has them."""
+    """The result of `check_request` for a run without a logical date, which Airflow 3 has."""
     run = types.SimpleNamespace(logical_date=None, run_after=datetime.datetime.fromisoformat(due))
     return module().check_request.function(params=params, dag_run=run)
 
 
 def call(asked: dict[str, Any]) -> dict[str, Any]:
-    """Calls a function; gives what it returns, or the name and text of what it raises."""
+    """Calls a function; returns its result, or the name and text of its error."""
     own = {"resolve": resolve, "day_of": day_of, "request": request, "deferral": deferral, "waits": waits}
     try:
         name = asked["call"]
@@ -75,7 +75,7 @@ def call(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def bag() -> Any:
-    """All DAGs, imported as Airflow does it."""
+    """All DAGs, imported as Airflow does."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:  # Airflow 2
@@ -84,7 +84,7 @@ def bag() -> Any:
 
 
 def load(_: dict[str, Any]) -> dict[str, Any]:
-    """Imports the files; gives their DAGs, what was warned of, and what they must not import but did."""
+    """Imports the DAG files; returns DAGs, errors, warnings, and imported modules that are forbidden in DAGs."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = bag()
@@ -98,7 +98,7 @@ def load(_: dict[str, Any]) -> dict[str, Any]:
 
 
 def deferral() -> dict[str, Any]:
-    """How the task `score` waits for a job, and with which limit in seconds."""
+    """The trigger with which the task `score` waits for a job, and its limit in seconds."""
     task = bag().dags["keyjoin"].get_task("score")
     task.body = {"launchParameter": {"jobName": "name", "parameters": {}}}
     task._running = lambda _: {"id": "the-job"}
@@ -112,11 +112,11 @@ def deferral() -> dict[str, Any]:
 
 
 def waits() -> list[float]:
-    """The seconds that Airflow waits before the second, third and fourth try of `score`."""
+    """The seconds that Airflow waits before the second, third and fourth attempt of `score`."""
     from airflow.models.taskinstance import TaskInstance
 
     task = bag().dags["keyjoin"].get_task("score")
-    task.retry_delay, task.max_retry_delay = datetime.timedelta(minutes=5), None  # as before the test's policy
+    task.retry_delay, task.max_retry_delay = datetime.timedelta(minutes=5), None  # undoes the test's policy
     ended = datetime.datetime(2026, 11, 23, tzinfo=datetime.timezone.utc)
     found = []
     for number in (1, 2, 3):
@@ -126,7 +126,7 @@ def waits() -> list[float]:
 
 
 def answer(asked: dict[str, Any]) -> dict[str, Any]:
-    """Does what was asked."""
+    """Executes one command."""
     for name, what in (("argv", run), ("call", call), ("load", load)):
         if name in asked:
             return what(asked)
@@ -134,11 +134,11 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answers until the input ends."""
+    """Executes commands until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         asked = json.loads(line)
-        # What is said at the level of the system, by this process and by those that it starts.
+        # Redirect at the level of file descriptors, to catch the text of child processes, too.
         log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)

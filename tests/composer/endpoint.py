@@ -1,8 +1,8 @@
-"""The Dataflow API where Google's clients look for it, answered on this machine.
+"""Serves the Dataflow API on this machine at the address where Google's clients look for it.
 
-Airflow's hooks have no setting for an endpoint. So their requests keep the real address, and a proxy on the loopback interface,
-which lets nothing through to anywhere else, is where they end: with a certificate of an authority that was made for the
-test, and that only the process is told of which gets `environment`.
+Airflow's hooks have no setting for an endpoint, so their requests keep the real address. A proxy on the loopback
+interface answers them, and forwards nothing to any other host. Its certificate comes from an authority made for this
+test. Only a process with the variables of `environment` trusts that authority.
 """
 
 import concurrent.futures
@@ -31,11 +31,11 @@ CODES = {403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND}
 
 @contextlib.contextmanager
 def serving(api: DataflowApi, folder: Path) -> Iterator[dict[str, str]]:
-    """Answers as long as the context; gives the variables that lead a process here.
+    """Serves until the context ends; yields the variables that direct a process here.
 
     Args:
-        api: Answers REST and gRPC alike.
-        folder: For the certificates.
+        api: Answers both REST and gRPC.
+        folder: Folder for the certificates.
     """
     authority, key, certificate = _certificates(folder)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -66,7 +66,7 @@ def _proxy(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 class _Connect(http.server.BaseHTTPRequestHandler):
-    """A proxy that connects to one host only, and answers in its place."""
+    """A proxy that accepts connections to one host only, and answers in its place."""
 
     protocol_version = "HTTP/1.1"
 
@@ -114,7 +114,7 @@ def _tunnel(port: int) -> type[_Connect]:
 
 @contextlib.contextmanager
 def _grpc(api: DataflowApi, key: bytes, certificate: bytes) -> Iterator[int]:
-    """The part of the API that a trigger asks: GetJob. Gives its port."""
+    """Serves GetJob, the one method that an Airflow trigger calls; yields its port."""
 
     def get_job(asked: dataflow.GetJobRequest, context: grpc.ServicerContext) -> dataflow.Job:
         path = f"/v1b3/projects/{asked.project_id}/locations/{asked.location}/jobs/{asked.job_id}"
@@ -138,7 +138,7 @@ def _grpc(api: DataflowApi, key: bytes, certificate: bytes) -> Iterator[int]:
 
 
 def _certificates(folder: Path) -> tuple[Path, Path, Path]:
-    """An authority's certificate, a key, and the certificate of HOST for that key."""
+    """Makes an authority's certificate, a key, and HOST's certificate for that key."""
     own, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "for one test")])
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])

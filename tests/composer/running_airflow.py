@@ -1,4 +1,4 @@
-"""A real Airflow in an environment of its own, as a process that is asked."""
+"""Runs a real Airflow in its own environment, as a process that executes commands."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ from tests.support.store import BUCKET
 PROJECT, REGION = "demo", "europe-west1"
 HERE = Path(__file__).parent
 VERSIONS = ("airflow2", "airflow3")
-# Both of the locked versions are for these Pythons.
+# Both locks are for these versions of Python.
 PYTHON = sys.executable if (3, 11) <= sys.version_info < (3, 13) else ">=3.11,<3.13"
 ANONYMOUS = {
     "conn_type": "google_cloud_platform",
     "extra": {"is_anonymous": True, "project": PROJECT, "num_retries": 0},
 }
-# A test does not wait for minutes.
+# Short delays: a test must not wait for minutes.
 POLICY = """
 from datetime import timedelta
 
@@ -36,11 +36,11 @@ def task_policy(task):
 
 
 class Done(NamedTuple):
-    """What a command of Airflow's came to.
+    """The result of an Airflow command.
 
     Attributes:
         code: Its exit code.
-        log: All that it said.
+        log: All that it printed.
     """
 
     code: int
@@ -58,7 +58,7 @@ class Airflow:
         self.home, self._process, self._count = home, process, 0
 
     def ask(self, environment: Mapping[str, str] | None = None, **asked: Any) -> dict[str, Any]:
-        """Sends a command to `drive.py`; its answer, and the log."""
+        """Sends a command to `drive.py`; returns the answer and the log."""
         self._count += 1
         log = self.home / f"said-{self._count}.txt"
         stdin, stdout = self._process.stdin, self._process.stdout
@@ -72,7 +72,7 @@ class Airflow:
         return {**json.loads(line), "log": said}
 
     def run(self, *argv: str, **environment: str) -> Done:
-        """Runs a command of Airflow's."""
+        """Runs an Airflow command."""
         told = self.ask(environment, argv=argv)
         return Done(told["code"], told["log"])
 
@@ -88,34 +88,34 @@ class Airflow:
         return told["result"]
 
     def xcoms(self, dag: str, task: str) -> dict[str, Any]:
-        """What a task of the last run has published, by key."""
+        """The XComs that a task of the last run has published, by key."""
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
             found = database.execute(
                 "select key, value from xcom where dag_id = ? and task_id = ? order by timestamp", (dag, task)
             )
-            # The column has no type of its own: a number comes as one.
+            # The column is untyped: SQLite returns a number as a number, not as JSON text.
             return {key: json.loads(value) if isinstance(value, str | bytes) else value for key, value in found}
 
     def scheduled(self, dag: str) -> tuple[str, int]:
-        """When a DAG is due, in words, and how many runs of it may be under way."""
+        """The schedule of a DAG, in words, and how many of its runs may be active at a time."""
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
             wanted = "select timetable_description, max_active_runs from dag where dag_id = ?"
             return tuple(database.execute(wanted, (dag,)).fetchone())
 
     def states(self, dag: str) -> dict[str, str]:
-        """The states of the tasks of the last run, by task."""
+        """Task -> state, for the last run."""
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db")) as database:
             return dict(database.execute("select task_id, state from task_instance where dag_id = ?", (dag,)))
 
 
 @contextlib.contextmanager
 def running(version: str, home: Path, **environment: str) -> Iterator[Airflow]:
-    """An Airflow with the project's DAGs and an empty database.
+    """Starts an Airflow with the project's DAGs and an empty database; ends it with the context.
 
     Args:
         version: One of VERSIONS.
-        home: An empty folder, for all that it writes.
-        environment: Variables on top.
+        home: An empty folder, for all that Airflow writes.
+        environment: Additional variables.
     """
     venv = HERE / version / ".venv"
     environments.make(version, venv, HERE / version / "requirements.txt", python=PYTHON)

@@ -1,4 +1,4 @@
-"""What the DAG for Dataflow takes for there; the module is loaded with no Airflow around it."""
+"""Which paths the DAG for Dataflow finds in storage; the module is loaded without a real Airflow."""
 
 import runpy
 import sys
@@ -26,7 +26,7 @@ MODULES = [
 
 @pytest.fixture
 def dag(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, dict[str, Any]]]:
-    """The store that it looks into, and the names of the module."""
+    """The storage that the DAG searches, and the module's names."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     for name in MODULES:

@@ -1,4 +1,4 @@
-"""The DAGs in a real Airflow, of both versions: imported, refused what is wrong, and the minimal one run."""
+"""The DAGs in a real Airflow of each version: they import, they refuse wrong values, and the minimal one runs."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def test_both_are_imported_without_a_warning(airflow: Airflow) -> None:
 
 
 def test_the_scheduler_takes_them(airflow: Airflow) -> None:
-    """They can be kept in its database, and the one is due every night, without the nights that have been."""
+    """The scheduler stores both DAGs. The Dataflow DAG is due every night, and past nights are not caught up."""
     done = airflow.run("dags", "reserialize")
     assert done.code == 0, done.log
     assert airflow.scheduled("keyjoin") == ("At 03:00", 1)
@@ -190,7 +190,7 @@ def test_a_brace_that_nothing_fills_in_is_refused(airflow: Airflow, name: str) -
 
 def test_the_wait_has_a_limit_and_ends_with_the_job_however_it_ends(airflow: Airflow) -> None:
     told = airflow.call("deferral")
-    assert told["trigger"].endswith(".DataflowJobStatusTrigger")  # it knows of jobs that were cancelled
+    assert told["trigger"].endswith(".DataflowJobStatusTrigger")  # this trigger also detects cancelled jobs
     assert (told["limit"], told["expected"]) == (12 * 3600, ["JOB_STATE_DONE"])
 
 
@@ -200,7 +200,7 @@ def test_each_try_waits_longer_than_the_one_before(airflow: Airflow) -> None:
 
 
 class TestFigures:
-    """Those of an output, in one version: no line of it asks which one it is."""
+    """The figures that the DAG reads from an output. This code is the same for all versions, so one is tested."""
 
     pytestmark = pytest.mark.parametrize("airflow", ["airflow3"], indirect=True)
 

@@ -57,7 +57,7 @@ def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
     assert (published["rows"], published["joined"], published["dead"], published["parts"]) == (102, 102, {}, 2)
     assert published["dead_letters"] == DEAD_LETTERS
     (job,) = cloud.api.jobs
-    link = str(airflow.xcoms("keyjoin", "score")["dataflow_job_config"])  # an address, or what it is made of
+    link = str(airflow.xcoms("keyjoin", "score")["dataflow_job_config"])  # an address, or the parts of one
     assert all(part in link for part in (PROJECT, REGION, job))
 
 
@@ -66,7 +66,7 @@ def test_a_retry_follows_the_job_that_runs(airflow: Airflow, cloud: Cloud, defer
     asked: list[Request] = []
 
     def refuse(request: Request) -> ApiError | None:
-        """Whether the job is done cannot be learnt, the first time; then it is done."""
+        """The first request about the job is refused; then the job finishes."""
         if request.method != "GET" or not request.path.partition("?")[0].endswith(tuple(cloud.api.jobs) or "-"):
             return None
         asked.append(request)
@@ -179,7 +179,7 @@ def test_too_few_rows_fail_the_run(airflow: Airflow, cloud: Cloud) -> None:
     assert done.code != 0
     assert "102 rows were read, fewer than min_rows 103" in done.log
     assert airflow.test("keyjoin", {"min_rows": 102}).code == 0
-    assert len(names(cloud)) == 1  # what is complete is not run again
+    assert len(names(cloud)) == 1  # a complete output is not run a second time
 
 
 @newest
