@@ -242,7 +242,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def test_the_worker_is_nobody_special(open_folder: Path) -> None:
-    """The worker runs as an ordinary user. A container that starts as root, as on Dataflow, first gives it root's mount."""
+    """The worker runs as an ordinary user. If the container starts as root, its folder is first given to that user."""
     root = os.getuid() == 0
     user = pwd.getpwnam("daemon") if root else pwd.getpwuid(os.getuid())
     boot, staged = open_folder / "boot", open_folder / "of root" / "staged files"

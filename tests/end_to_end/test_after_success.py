@@ -1,4 +1,4 @@
-"""Once `_SUCCESS` is written a run has succeeded: what fails then is told, and is no error."""
+"""A run has succeeded once `_SUCCESS` is written: a later failure is reported, but is no error."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def flags(lines: Any, model: Any, tmp_path: Path) -> list[str]:
 
 
 def failing(original: Any, error: BaseException, name: str) -> Callable[..., Any]:
-    """A function that raises where it is about a path of that name."""
+    """Wraps a function so that it raises if its path ends with this name."""
 
     def call(path: Any, *rest: Any, **named: Any) -> Any:
         if f"/{path}".endswith(f"/{name}"):
@@ -64,7 +64,7 @@ def test_an_error_after_success_is_a_warning(
     keyjoin: Callable[..., Result], flags: list[str], module: Any, function: str, name: str, error: Any, said: str
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        if name == "_keyjoin/temp":  # which an attempt removes at its beginning, too
+        if name == "_keyjoin/temp":  # each attempt removes this folder at its start, too
             clear = manifest.clear
             patch.setattr(
                 manifest,
@@ -107,7 +107,10 @@ def test_bad_rows_that_cannot_be_shown_do_not_hide_why_a_run_failed(
 
 
 def test_a_reader_that_goes_away_does_not_turn_a_result_into_a_failure(flags: list[str]) -> None:
-    """As with `keyjoin run … | head`; the process ends by itself, which is where Python would fail of it again."""
+    """A full standard output after the commit, like `keyjoin run … | head`, does not change the exit code.
+
+    The process must end without Python's own flush of the stream, which would fail a second time.
+    """
     code = (
         "import sys; from pipeline import cli; from pipeline.run_folder import manifest; commit = manifest.commit\n"
         "def full(*args, **named):\n commit(*args, **named); sys.stdout = open('/dev/full', 'w')\n"

@@ -1,4 +1,4 @@
-"""`{"b64": …}`: bytes in JSON, as a value and as a whole row, read as TensorFlow Serving reads them."""
+"""`{"b64": …}` holds bytes in JSON, as a value or as a whole row; keyjoin reads it as TensorFlow Serving does."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ def encoded(value: bytes) -> dict[str, str]:
 
 
 def sizes(folder: Path, name: str = "data", *shape: int) -> str:
-    """The length of a string."""
+    """A model that returns the length of its string."""
     x = models.spec(name, *shape, dtype=tf.string)
     signature = tf.function(lambda x: {"n": tf.strings.length(x)}, input_signature=[x])
     module = tf.Module()
@@ -120,7 +120,7 @@ def test_base64_with_line_ends_inside_of_a_field_and_in_lists(
 
 
 class TestWhereARowIsNoValue:
-    """Its text is taken only where a flag says so; nothing is guessed."""
+    """A field named b64 in a row. It is taken as text only if a flag says so; nothing is guessed."""
 
     def test_a_field_called_b64_is_text_where_it_is_named(
         self, keyjoin: Callable[..., Result], lines: Callable[..., str], tmp_path: Path

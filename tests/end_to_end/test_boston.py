@@ -1,4 +1,4 @@
-"""The tutorial end to end: its rows, its model in both styles, its online call."""
+"""The tutorial end to end: its rows, its model saved in both styles, and its online prediction."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ np.save(sys.argv[2], model.predict(np.load(sys.argv[3]), verbose=0))
 
 @pytest.fixture(scope="module")
 def predicted() -> Callable[[list[dict[str, Any]]], np.ndarray]:
-    """What the trained model itself predicts for rows."""
+    """Predictions of the trained model itself, called directly on the rows."""
     trained = keras.models.load_model(BOSTON / "model.keras")
     return lambda rows: trained.predict(np.array([row["features"] for row in rows], np.float32), verbose=0)
 
@@ -126,7 +126,7 @@ def test_a_model_of_the_keras_2_years_is_scored_inspected_and_wrapped(
     paths = [str(tmp_path / name) for name in ("old", "y.npy", "x.npy")]
     subprocess.run([sys.executable, "-c", KERAS_2, *paths], check=True, capture_output=True)
     expected = np.load(tmp_path / "y.npy")
-    # What makes the test worth its time: where Keras 2 is not installed, TensorFlow's own loader refuses the model.
+    # Why this test is needed: without Keras 2, TensorFlow's own loader refuses such a model.
     load = f"import sys; sys.modules['tf_keras'] = None; import tensorflow as tf; tf.saved_model.load({paths[0]!r})"
     refused = subprocess.run(
         [sys.executable, "-c", load],

@@ -1,6 +1,7 @@
-"""The gate: what a chunk costs, counted. No clock is read, so that nothing depends on the machine or its load.
+"""Checks the cost of a chunk by counts. No clock is read, so the result does not depend on the machine or its load.
 
-A change that adds Python or an object a row, bytes to the join, or memory shows here; benchmarks/NOTES.md.
+A change that adds Python code or an object for each row, bytes to the join, or memory fails here.
+See benchmarks/NOTES.md.
 """
 
 import sys
@@ -32,7 +33,7 @@ from transforms.split_into_chunks import chunks_of
 
 SLACK = 1.2
 LARGE = 10
-SOME_OBJECTS = 1_000  # what comes and goes whatever the rows are
+SOME_OBJECTS = 1_000  # objects that are created whatever the number of rows
 ELEMENT_COUNT, BYTE_SIZE = monitoring_infos.ELEMENT_COUNT_URN, monitoring_infos.SAMPLED_BYTE_SIZE_URN
 GROUP_BY_KEY = "beam:transform:group_by_key:v1"
 
@@ -41,10 +42,10 @@ class Today(NamedTuple):
     """What a step costs now; more than `SLACK` times as much is a regression.
 
     Attributes:
-        peak: Bytes held at most, for each byte of a large chunk.
-        row_lines: Lines a row: Python on the path of every row, which only TFRecord still has.
-        row_objects: Objects a row, each from a call: strings for TensorFlow are objects, and records for tfx_bsl
-            and for their checksums.
+        peak: Peak memory in bytes, for each byte of a large chunk.
+        row_lines: Lines of Python executed for each row; only TFRecord still has any.
+        row_objects: Objects created for each row, each by a call: strings for TensorFlow, and records for tfx_bsl and
+            for their checksums.
     """
 
     peak: float
@@ -58,7 +59,7 @@ TODAY = {
     "wide": {"read": Today(2.2), "score": Today(0.2), "write": Today(2.1)},
     "text": {"read": Today(1.1), "score": Today(0.1), "write": Today(2.0)},
     "strings": {"read": Today(1.5), "score": Today(0.4, 0, 2), "write": Today(2.4)},
-    # With texts of any length, so that few records are laid out alike.
+    # Its texts vary in length, so that few records have the same layout.
     "tfrecord": {"read": Today(3.9, 11, 2), "score": Today(0.3), "write": Today(4.5, 11, 2)},
     "alike": {"read": Today(3.1, 1, 2), "score": Today(0.3), "write": Today(3.7, 1, 2)},
 }
@@ -87,7 +88,7 @@ def test_python_is_by_the_slice_and_not_by_the_row(passages: tuple[str, Passage,
     few, many = (counting.steps(getattr(passage, step)) for passage in (small, large))
     slices, more = large.slices(step), large.rows - small.rows
     assert many.lines <= few.lines * (slices + 1) + SLACK * today.row_lines * more + large.blocks()
-    # A library's loop over rows shows in what it calls.
+    # If a library loops over rows, the count of calls shows it.
     calls = few.calls * (slices + 1) + SLACK * (today.row_lines + today.row_objects) * more
     assert many.calls <= calls + 6 * large.blocks()
     assert many.objects <= SLACK * today.row_objects * large.rows + SOME_OBJECTS
@@ -96,7 +97,7 @@ def test_python_is_by_the_slice_and_not_by_the_row(passages: tuple[str, Passage,
 @pytest.mark.parametrize("step", Passage.steps)
 def test_a_step_holds_few_times_its_chunk(passages: tuple[str, Passage, Passage], step: str) -> None:
     name, _, large = passages
-    # A text that nobody needs is held once, as it was read: its workload has the lowest figure.
+    # A text field that the model does not use is held only once, so the workload "text" has the lowest figure.
     assert counting.peak(getattr(large, step)) <= SLACK * TODAY[name][step].peak * large.chunk.end
 
 
@@ -126,8 +127,8 @@ def test_the_gate_sees_calls_objects_and_memory() -> None:
 
 # What crosses the join
 
-JOIN_BYTES = 10  # a row of a model with one float
-RECEIPT_BYTES = 1_000  # a chunk; 600 today, with the paths that pytest makes
+JOIN_BYTES = 10  # bytes a row, for a model with one float output
+RECEIPT_BYTES = 1_000  # bytes a chunk; 600 today, with the long paths that pytest makes
 
 
 def test_ten_bytes_a_row_cross_the_join(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_ten_bytes_a_row_cross_the_join(keyjoin: Callable[..., Result], model: A
 
 @pytest.fixture
 def plan(tmp_path: Path, model: Any) -> Callable[..., Any]:
-    """Prepares a job on so many rows in about so many chunks."""
+    """Prepares a job on this number of rows, in about this number of chunks."""
     beam_compat.quiet()
 
     def make(rows: int, chunks: int) -> Any:
@@ -161,15 +162,15 @@ def plan(tmp_path: Path, model: Any) -> Callable[..., Any]:
 
 
 class Ran(NamedTuple):
-    """A pipeline that ran.
+    """A pipeline that ran, with its counts.
 
     Attributes:
-        chunks: How many went in.
-        steps: The name and kind of each of its steps.
-        elements: PCollection -> elements in it.
-        largest: Bytes of the largest element seen on its way into a GroupByKey, by Beam's own coders.
-        own: Calls of functions of keyjoin's transforms.
-        calls: Calls of functions written in Python, of any module.
+        chunks: Number of chunks in its input.
+        steps: (name, kind) of each step.
+        elements: PCollection -> number of its elements.
+        largest: Size in bytes of the largest sampled element that enters a GroupByKey, as Beam's coders write it.
+        own: Number of calls of functions of keyjoin's transforms.
+        calls: Number of calls of functions written in Python, in any module.
     """
 
     chunks: int
@@ -198,26 +199,26 @@ def run_one(plan: Plan) -> Ran:
         len(chunks),
         sorted((t.unique_name, t.spec.urn) for t in graph),
         {at: monitoring_infos.extract_counter_value(i) for urn, at, i in infos if urn == ELEMENT_COUNT},
-        # (count, sum, least, most)
+        # the distribution is (count, sum, least, most)
         max(monitoring_infos.extract_distribution(i)[3] for urn, at, i in infos if urn == BYTE_SIZE and at in joined),
         calls[counting.TRANSFORMS],
         calls[counting.ANY],
     )
 
 
-ALL_SLACK = 1.5  # Beam's own are among them, which differ from version to version of Python
+ALL_SLACK = 1.5  # wider: Beam's own calls are included, and differ between versions of Python
 
 
 def test_the_graph_costs_a_chunk_the_same_however_many_there_are(plan: Callable[..., Any]) -> None:
     ran = []
-    for chunks in (10, 20, 200):  # the first one also imports
+    for chunks in (10, 20, 200):  # the run with 10 only warms up: it also imports
         with plan(4_000, chunks) as planned:
             ran.append(run_one(planned))
     _, few, many = ran
     assert many.steps == few.steps
     assert [name for name, _ in many.steps if name.endswith("CoGroupByKey")] == ["JoinPredictions/CoGroupByKey"]
     assert len([kind for _, kind in many.steps if kind == GROUP_BY_KEY]) == 1
-    # An element a chunk, two where receipts and predictions meet, one at the ends: none a row.
+    # A PCollection has one element a chunk, two where receipts and predictions meet, or one in all; never one a row.
     assert many.elements.keys() == few.elements.keys()
     for run in (few, many):
         assert set(run.elements.values()) == {1, run.chunks, 2 * run.chunks}
@@ -231,7 +232,10 @@ def test_the_graph_costs_a_chunk_the_same_however_many_there_are(plan: Callable[
 
 
 def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], monkeypatch: Any) -> None:
-    """The fifth wave begins with what the third one began with; the fourth one peaks where the second one did."""
+    """The memory of a run does not grow with the number of its waves.
+
+    The fifth wave starts with as much memory as the third, and the fourth peaks no higher than the second.
+    """
     held, peaks, objects = [], [], []
     original = waves.build_chunks
 
@@ -252,7 +256,7 @@ def test_a_run_holds_a_wave_however_many_there_are(plan: Callable[..., Any], mon
         finally:
             tracemalloc.stop()
     assert len(held) == 5
-    # A wave's predictions are 16 KB, its text 850 KB; Beam itself keeps 6 KB of each pipeline.
+    # A wave's predictions take 16 KB and its text 850 KB; Beam itself keeps 6 KB of each pipeline.
     assert held[-1] - held[2] <= 2 * 16_384, held
     assert objects[-1] - objects[2] <= 2 * 500, objects
     assert peaks[-1] <= SLACK * peaks[2], peaks

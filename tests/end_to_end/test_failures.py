@@ -1,4 +1,4 @@
-"""Runs that must fail: exit code 1, one line, no `_SUCCESS`."""
+"""Runs that must fail: exit code 1, one line on standard error, and no `_SUCCESS`."""
 
 import gzip
 import json
@@ -25,10 +25,10 @@ def linear(x: list[float]) -> float:
 
 
 class TestFailures:
-    """What must fail a run: exit 1, one line, no `_SUCCESS`."""
+    """What must fail a run: exit code 1, one line on standard error, no `_SUCCESS`."""
 
     def run_while(self, keyjoin: Any, lines: Any, model: Any, monkeypatch: Any, act: Callable[[Path], None]) -> Result:
-        """Runs a job, and acts on the source between reading and writing."""
+        """Runs a job, and changes the source between reading and writing."""
         from transforms import join_predictions
 
         path = Path(lines(*X3))
@@ -90,7 +90,7 @@ class TestFailures:
     def test_a_file_that_cannot_be_written_whole(self, keyjoin: Any, lines: Any, model: Any) -> None:
         flags = (f"--input={lines(*X3 * 500)}", f"--model={model(models.keyed)}")
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # writes beyond it fail, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))  # writes beyond this size fail, as on a full disk
         try:
             done = keyjoin("run", *flags)
         finally:

@@ -1,4 +1,7 @@
-"""How many rows have a default of `--missing` is counted: once a row, by field, whatever the way to the part."""
+"""The manifest counts the rows that got a default of `--missing`: once a row, by field.
+
+The count does not depend on the format, the runner, a resume or a replay.
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ A, B = Feature("x", "float32", (2,), ("a", "b"), missing=("-1", None)), Feature(
 ALSO = Feature("z", "float32", (), ("a",), missing=("5",))
 VALUES: dict[str, Any] = {"number": 7, "text": "8", "null": None, "wrong": [1]}
 LISTS = {"number": [7], "null": [], "wrong": [1, 2]}
-RAISES = "[666, 0, 0]"  # for `models.raising`
+RAISES = "[666, 0, 0]"  # `models.raising` raises for this row
 
 
 def counted(fmt: Any, data: bytes, *features: Feature) -> dict[str, int]:

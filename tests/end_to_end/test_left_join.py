@@ -1,4 +1,4 @@
-"""`--bad_rows=null`: every input row is in the parts once, in its place; those without a prediction say why."""
+"""`--bad_rows=null`: the parts have every input row once, in its place. A row without a prediction has its error."""
 
 import base64
 import gzip
@@ -38,7 +38,7 @@ MEMBERS = ["stage", "reason", "message", "row", "row_encoding"]
 def join(
     fmt: Format, data: bytes, layout: Layout, features: Sequence[Feature], unscored: Sequence[int] = ()
 ) -> tuple[bytes, list[tuple[BadRow, bytes]], list[bytes]]:
-    """Reads and writes a chunk without a model: the part, the bad rows with their bytes, and all rows."""
+    """Reads and writes a chunk without a model; returns the part, the bad rows with their bytes, and all rows."""
     block = block_of(fmt, data)
     _, bad = block.inputs(features)
     bad = sorted(
@@ -79,7 +79,7 @@ def test_every_line_is_written_once_in_its_place(data: bytes, slice_rows: int, u
         assert parsed["y"] is None
         assert list(parsed["error"]) == MEMBERS
         assert [parsed["error"][name] for name in MEMBERS[:3]] == [found.stage, found.reason, found.message]
-        # Its own bytes are there, as a row or as a text.
+        # The row's own bytes are in the line, either as a row or as a text in the error.
         if parsed["error"]["row"] is None:
             brace = raw.rindex(b"}")
             assert line.startswith(raw[:brace])
@@ -262,7 +262,7 @@ def test_a_left_join_on_real_files(keyjoin: Callable[..., Result], lines: Any, m
     assert [row.get("x") for row in found] == [
         None if at in (3, 4) else json.loads(raw)["x"] for at, raw in enumerate(rows)
     ]
-    # The dead letters, and the counts of the ledger, are the same either way.
+    # The dead letters and the ledger's counts do not depend on --bad_rows.
     assert null.dead() == apart.dead()
     totals = [done.manifest()["totals"] for done in (apart, null)]
     assert [(t["rows"], t["joined"], t["dead"]) for t in totals] == [(40, 29, totals[0]["dead"])] * 2

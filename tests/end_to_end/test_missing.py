@@ -1,4 +1,4 @@
-"""Defaults for what rows lack (`--missing`), and fields inside of objects (`--input_map x=a.b`)."""
+"""Defaults for missing fields (`--missing`), and fields inside of objects (`--input_map x=a.b`)."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Models with ops of other packages: these are imported when asked for, and named where they are missing."""
+"""Models with ops of other packages: keyjoin imports packages that a flag names, and reports missing ones."""
 
 import ast
 import dataclasses
@@ -38,7 +38,7 @@ TEXT_REMEDY = "it is an op of tensorflow-text: give --model_libraries=tensorflow
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the models, and what each of them gives."""
+    """A folder with the models and their expected predictions."""
     if not libraries._is_installed("ydf_tf"):
         pytest.skip("ydf-tf has wheels for Linux and the newest macOS only")
     folder = tmp_path_factory.mktemp("libraries")
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def said(made: Path) -> list[commands.Said]:
-    """What commands with libraries left."""
+    """Results of commands that were given the libraries."""
     at = {name: str(made / name) for name in ("tokenizer", "forest", "wrapped", "scored", "trees")}
     return commands.run(
         ["predict", f"--model={at['tokenizer']}", f"--instances={made}/request.json", TEXT],
@@ -79,13 +79,13 @@ def test_a_tokenizer_of_tensorflow_text_gives_what_it_gives_when_called(made: Pa
     assert (predicted.code, wrapped.code, run.code, verified.code) == (0, 0, 0, 0), said
     answer = json.loads(predicted.out)["predictions"]
     found = rows(made / "scored")
-    assert [row["text"] for row in found] == [*TEXTS, TEXTS[0]]  # the last one was replayed
+    assert [row["text"] for row in found] == [*TEXTS, TEXTS[0]]  # the last row was replayed
     assert [found[-1][name] for name in ("tokens", "score")] == [found[0][name] for name in ("tokens", "score")]
     for predictions in (answer, found[:-1]):
         assert [row["tokens"] for row in predictions] == expected["tokens"]
         assert [row["score"] for row in predictions] == pytest.approx(expected["score"], rel=1e-6)
     assert "scored again: 5 equal" in verified.out
-    # Its ops only compute: nothing is warned of.
+    # Its ops only compute, so no warning is printed.
     assert "warning" not in wrapped.err + run.err
 
 
@@ -95,7 +95,7 @@ def test_a_forest_of_ydf_gives_what_it_gives_when_called(made: Path, said: list[
     assert (run.code, verified.code) == (0, 0), said
     assert [row["output"] for row in rows(made / "trees")] == pytest.approx(expected, rel=1e-6)
     assert "9 equal" in verified.out
-    # It reads its trees from a name that it computes.
+    # The model computes the path of its trees, so a warning is printed.
     (warning,) = [line for line in run.err.splitlines() if "warning" in line]
     assert "SimpleMLLoadModelFromPathWithHandle reads files" in warning
 
@@ -121,7 +121,7 @@ def test_every_command_refuses_the_model_without_its_library_and_says_how_to_get
         ("inspect", model),
         ("predict", model, f"--instances={made}/request.json"),
         ("wrap", f"--model={made}/tokenizer", f"--output={tmp_path}/w"),
-        # The manifest names the library, and is not believed: a library is code.
+        # The manifest names the library, but is not trusted: a library is code.
         ("verify", f"--run={made}/scored", "--rescore=9", model),
         ("replay", f"--run={made}/scored"),
     ):
@@ -166,7 +166,7 @@ def test_ops_of_a_library_that_keyjoin_does_not_know_are_reported_and_denied_whe
         PYTHONPATH=str(own.parent),
     )
     assert warned.code == 0, warned
-    ops = json.loads(warned.out)["ops"]  # what a library prints is not a part of the answer
+    ops = json.loads(warned.out)["ops"]  # text that a library prints must not get into the JSON
     assert ops["verdict"] == "warned"
     assert {finding["kind"] for finding in ops["findings"]} == {"library"}
     assert "WordpieceTokenizeWithOffsets" in {finding["op"] for finding in ops["findings"]}
@@ -177,14 +177,14 @@ def test_ops_of_a_library_that_keyjoin_does_not_know_are_reported_and_denied_whe
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that has imported no library yet."""
+    """Resets keyjoin's record of imported libraries."""
     monkeypatch.setattr(libraries, "_imported", {})
     monkeypatch.setattr(libraries, "_registered", set())
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
-    """Writes a module that can be imported."""
+    """Writes an importable module."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(name: str, text: str) -> str:
@@ -298,7 +298,7 @@ def test_the_remedy_for_an_unknown_op_can_be_pasted(
 
 
 def test_an_unknown_op_that_nothing_runs_has_the_same_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorFlow refuses a graph for any op in it."""
+    """TensorFlow refuses a graph that contains an unknown op, even if nothing runs the op."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     monkeypatch.setattr(libraries, "_imported", {})
@@ -325,7 +325,7 @@ def test_a_name_is_a_module_or_refused(text: str) -> None:
 
 @pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")
 def test_a_worker_without_the_library_ends_the_job_with_the_remedy(lines: Any, model: Any, tmp_path: Path) -> None:
-    # The run's own machine imports it first, where the first rows are scored; the worker does next.
+    # The run imports the module first, when it scores the first rows; the worker imports it second, and fails.
     (tmp_path / "kernels.py").write_text(
         "import os, pathlib\n"
         "mark = pathlib.Path(__file__).with_name('imported')\n"
@@ -349,7 +349,7 @@ def test_a_transform_takes_libraries(model: Any, own: Callable[[str, str], str],
     with pytest.raises(UsageError, match="there is no module keyjoin_none"):
         KeyedPredict(folder, model_libraries=["keyjoin_none"])
     step = KeyedPredict(folder, model_libraries=[own("keyjoin_own", "")])
-    assert step.handler.load.args[-1] == Loading(libraries=("keyjoin_own",))  # what a worker loads it with
+    assert step.handler.load.args[-1] == Loading(libraries=("keyjoin_own",))  # a worker loads the model with this
     assert "keyjoin_own" in libraries._imported
 
 

@@ -1,4 +1,4 @@
-"""The example notebooks run from top to bottom, and give the outputs that are committed with them."""
+"""The example notebooks run from top to bottom, and their outputs equal the committed ones."""
 
 import base64
 import re
@@ -14,14 +14,14 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "examples" / "notebooks"
 NAMES = ["decorator", "functional_api"]
 
-# What training gives on another kind of processor, and what depends on the length of such a number: where the report
-# cuts a row.
+# What another kind of processor may change: numbers from training, and the place where the report cuts a row, which
+# depends on the length of such numbers.
 CUT = re.compile(r"\[[^\]\n]*…[^\]\n]*\]")
 TRAINED = re.compile(r"\b\d+\.\d+\b|\b[0-9a-f]{64}\b")
 
 
 def masked(notebook: nbformat.NotebookNode) -> dict[str, Any]:
-    """A notebook without what may differ from one processor to another."""
+    """A notebook without what may differ between processors."""
     for output in outputs(notebook):
         if "text" in output:
             output.text = TRAINED.sub("#", CUT.sub("[…]", output.text))

@@ -1,4 +1,4 @@
-"""Names are any text: of fields, inputs, outputs, signatures, files, folders and models, on each runner."""
+"""Any text works as a name, on each runner: of fields, inputs, outputs, signatures, files, folders and models."""
 
 import json
 import os
@@ -27,7 +27,7 @@ PRISM = pytest.mark.skipif(
 
 
 def named(folder: Path, *inputs: str, key: str | None = None) -> str:
-    """Adds up its inputs, under names that only a graph of TensorFlow 1 may have."""
+    """A model that adds up its inputs and doubles the sum, with names that only a TensorFlow 1 graph allows."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         fed = {name: v1.placeholder(tf.float32, [None]) for name in inputs}
@@ -95,7 +95,7 @@ def test_every_command(keyjoin: Callable[..., Result], folder: Path, tmp_path: P
     assert ended is not None
     again = shlex.split(shlex.join(command(ended.options, ended.options.output)))
     assert parse_run(again[2:], "run") == parse_run(flags, "run")
-    pair = json.dumps({FIELD: "ïd"})  # as text it may be several pairs
+    pair = json.dumps({FIELD: "ïd"})  # as text, its equals signs would allow several splits
     replayed = keyjoin("replay", f"--run={done.output}", "--input_map", pair)
     assert replayed.code == 0, replayed.err
     assert done.rows()[-1][PREFIX + OUTPUT] == 5.0
@@ -162,7 +162,7 @@ def test_what_beam_shows_of_the_handler_is_ascii() -> None:
 
 
 class TestEqualsSigns:
-    """`--input_map a=b=x` is read by the names that the model has."""
+    """The names of the model's inputs and of the rows' fields decide how `--input_map a=b=x` is split."""
 
     @pytest.mark.parametrize(
         ("given", "inputs", "fields", "found"),

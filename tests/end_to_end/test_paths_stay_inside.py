@@ -1,4 +1,4 @@
-"""What is written stays below the output folder, whatever inputs and links are called."""
+"""All files are written below the output folder, whatever the names of inputs and the targets of links."""
 
 import os
 import posixpath
@@ -61,10 +61,10 @@ def test_a_link_on_the_way_is_not_followed(tmp_path: Path) -> None:
     for name in ("sub/a.jsonl", "sub/deeper/a.jsonl", "beside/a.jsonl"):
         with pytest.raises(RunError, match="leads out of"):
             files.below(str(output), name)
-    # The output folder itself may be a link: that is its owner's choice.
+    # The output folder itself may be a link, because its owner chose it.
     (tmp_path / "link").symlink_to(output)
     assert files.below(str(tmp_path / "link"), "a/b.jsonl") == str(tmp_path / "link" / "a/b.jsonl")
-    # A link in the place of a file is replaced, not written through.
+    # A link in place of a file is replaced; its target is not overwritten.
     (elsewhere / "kept").write_text("kept")
     (output / "a.jsonl").symlink_to(elsewhere / "kept")
     files.write_whole(files.below(str(output), "a.jsonl"), [b"new"])

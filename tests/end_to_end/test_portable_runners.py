@@ -1,4 +1,7 @@
-"""A portable runner's job service: the same graph, through Beam's Job API. Prism's stands for Flink's and Spark's."""
+"""A job service of a portable runner gets the same graph through Beam's Job API.
+
+The job service of Prism stands in for those of Flink and Spark.
+"""
 
 import os
 import socket
@@ -16,7 +19,7 @@ from tests.support import models
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
-    """The address of a job service."""
+    """Starts a job service, and yields its address."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -24,7 +27,7 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
-        assert any(str(port) in line for line in process.stderr)  # it listens
+        assert any(str(port) in line for line in process.stderr)  # wait until it listens
         yield f"localhost:{port}"
     finally:
         process.kill()

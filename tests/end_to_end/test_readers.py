@@ -1,4 +1,4 @@
-"""Plain globs over an output read the joined rows, and nothing else of what keyjoin keeps in the folder."""
+"""A plain glob over an output reads the joined rows, and none of keyjoin's other files in the folder."""
 
 import glob
 import json
@@ -57,7 +57,7 @@ READERS: dict[str, Callable[[], list[int]]] = {
 
 @pytest.fixture(scope="module")
 def outputs(model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Folders in which `out` is the output of a run in some state."""
+    """State of a run -> a folder whose sub-folder `out` is the output in that state."""
     from pipeline.cli import main
 
     folder = tmp_path_factory.mktemp("readers")

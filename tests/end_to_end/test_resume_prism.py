@@ -1,4 +1,4 @@
-"""Going on elsewhere than in this process: a run on Prism is ended, loses files, and goes on there."""
+"""A run on Prism that was killed and lost files is resumed on Prism, and gives the bytes of an undisturbed run."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_a_run_on_prism_goes_on_there_to_the_bytes_of_one_that_was_left_alone(fl
     prism = ("--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
     output = tmp_path / "out"
     command = ["run", *flags, *prism, f"--output={output}"]
-    # Of the same length, since the receipts count the bytes that cross the join, and paths are among them.
+    # Both paths have the same length: paths cross the join, and receipts count the bytes that cross it.
     alone = [*command[:-1], f"--output={tmp_path / 'one'}"]
     with held("transforms.write_part.write_receipt", 5, *command) as (process, _):
         process.terminate()

@@ -1,4 +1,4 @@
-"""SavedModels of every kind, however they were saved, give what the model itself gives."""
+"""keyjoin's predictions equal those of the model itself, for every kind of SavedModel and every way to save it."""
 
 import json
 import os
@@ -40,7 +40,7 @@ TF_KERAS = {
     ("`tf_keras`, `StringLookup`, `Embedding`, `LSTM`", "model.save"): "lookup",
 }
 ALL = [*MATRIX, *TF_KERAS]
-# The graph has their variables twice, and they have no key yet.
+# Models that have no key yet and whose graph contains their variables twice.
 TWICE = [case for case in MATRIX if case[1] in (SAVE, MODULE) and "key" not in case[0]]
 
 
@@ -60,7 +60,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, str]
 
 
 def fed(rows: Arrays, inputs: list[str]) -> Arrays:
-    """Rows by the names of a signature's inputs: Keras names a single one as it likes."""
+    """Renames a single input to the name in the signature, because Keras chooses that name."""
     return rows if set(rows) == set(inputs) else dict(zip(inputs, rows.values(), strict=True))
 
 
@@ -94,14 +94,14 @@ def call_in_session(folder: str, rows: Arrays) -> Arrays:
 
 
 def call_saved(folder: str, rows: Arrays) -> Arrays:
-    """Calls a signature as `tf.saved_model.load` gives it."""
+    """Calls a signature loaded by `tf.saved_model.load`."""
     function = tf.saved_model.load(folder).signatures["serving_default"]
     answer = function(**{name: tf.constant(value) for name, value in rows.items()})
     return {name: value.numpy() for name, value in answer.items()}
 
 
 def call_in_plain_session(folder: str, rows: Arrays, signature: str = "serving_default") -> Arrays:
-    """Calls a signature in a session, as TensorFlow Serving does: nothing of keyjoin is between."""
+    """Calls a signature in a plain session, as TensorFlow Serving does, without any code of keyjoin."""
     with v1.Session(graph=tf.Graph()) as session:
         definition = v1.saved_model.load(session, ["serve"], folder).signature_def[signature]
         feed = {definition.inputs[name].name: value for name, value in rows.items()}
@@ -149,11 +149,11 @@ def test_each_variable_and_table_keeps_its_own_value(kinds: list[int], nested: b
         assert [answer[name].tolist() for name in sorted(answer)] == expected
 
 
-# What has no value is refused before the run
+# Damaged models are refused before the run
 
 
 def damage(folder: Path, source: str, how: str) -> str:
-    """Copies a model, and takes something from the copy."""
+    """Copies a model, and damages the copy."""
     shutil.copytree(source, folder)
     index = folder / "variables" / "variables.index"
     if how == "no checkpoint":

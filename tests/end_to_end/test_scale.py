@@ -1,9 +1,9 @@
-"""A million parts: what is read, listed and written at a run's end is exact, in memory that does not grow.
+"""A million parts: the end of a run reads, lists and writes them exactly, in memory that does not grow.
 
-Real: the receipts (a million lines in 64 files, of the bytes that `WriteReceipts` writes), their reading, the ledger,
-the lists of the manifest, and Beam's look-up and ours in the listing of a million parts. Made up: the objects. Their
-file system only makes names, so no page of an object store is waited for, and no part is written. On the local file
-system 5,000 real files are listed.
+Real: a million receipts in 64 files, with the bytes that `WriteReceipts` writes; reading them; the ledger; the lists of
+the manifest; Beam's listing of a million parts and ours. Simulated: the objects. Their file system only generates
+names, so no page of an object store is fetched, and no part is written. The local file system is tested with 5,000
+real files.
 """
 
 import json
@@ -34,7 +34,7 @@ only_linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 
 def end_of_run(what: str, parts: int) -> dict[str, Any]:
-    """In a process of its own, so that its peak of memory is seen."""
+    """Runs the end of a run in its own process, so that its peak memory can be measured."""
     command = [sys.executable, "-m", "benchmarks.end_phase", what, str(parts)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -44,7 +44,7 @@ def end_of_run(what: str, parts: int) -> dict[str, Any]:
 
 @only_linux
 def test_the_end_of_a_run_with_a_million_parts_takes_the_memory_of_a_small_one() -> None:
-    """All but the listing, which is a dictionary of all files, and the plan's sources, which are one in a thousand."""
+    """Not included: the listing, which is a dictionary of all files, and the plan's sources, one for 1,000 parts."""
     small, large = end_of_run("receipts", MILLION // 100), end_of_run("receipts", MILLION)
     assert (small["problems"], large["problems"]) == (0, 0)
     assert large["totals"] == {
@@ -98,7 +98,7 @@ def test_a_folder_is_listed_as_it_is(tmp_path: Path) -> None:
 def test_a_run_looks_up_its_input_twice_and_its_output_twice(
     keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before and after: in an object store each time may take minutes."""
+    """Once before and once after the run: in an object store, each listing may take minutes."""
     seen: Counter[str] = Counter()
     match, list_below = lookup.match, files.list_below
 
@@ -157,7 +157,7 @@ def test_workers_are_as_many_as_the_target_asks_for() -> None:
     assert workers_for(14_400, 1.0, assumed) == 1
     assert workers_for(14_401, 1.0, assumed) == 2
     assert workers_for(10**9, 1.0, assumed) == 10
-    assert workers_for(5, 10**6, assumed) == 2  # no more than have a chunk
+    assert workers_for(5, 10**6, assumed) == 2  # no more workers than chunks
 
 
 def test_ten_times_the_rows_are_ten_times_the_work() -> None:

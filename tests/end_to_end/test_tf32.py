@@ -1,4 +1,4 @@
-"""TF32, to which TensorFlow rounds float32 products on GPUs, is off unless the command asks for it."""
+"""TF32, to which TensorFlow rounds float32 products on GPUs, is off unless the command turns it on."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from transforms.saved_model.loader import Loading, load
 
 
 def asking(folder: Path) -> str:
-    """A model that gives 1 for each row where TF32 is on, and 0 where it is off."""
+    """A model that returns 1 for each row if TF32 is on, else 0."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         is_on = op_def_library.apply_op("IsTensorFloat32Enabled")
@@ -52,7 +52,7 @@ def test_every_command_calls_the_model_as_it_says(
     ran = keyjoin("run", folder, *flags, f"--input={tmp_path}/in.jsonl")
     assert [row["y"] for row in ran.rows()] == [expected]
     assert ran.manifest()["options"]["tf32"] is bool(flags)
-    assert keyjoin("verify", f"--run={ran.output}", folder, "--rescore=1").code == 0  # as the manifest says
+    assert keyjoin("verify", f"--run={ran.output}", folder, "--rescore=1").code == 0  # uses the manifest's setting
     other = ("--tf32",) if not flags else ()
     again = keyjoin("run", folder, *other, f"--input={tmp_path}/in.jsonl", f"--output={ran.output}", "--incremental")
     assert (again.code, "tf32" in again.err) == (2, True), again.err

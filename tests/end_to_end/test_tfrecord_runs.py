@@ -41,7 +41,7 @@ def read(done: Result) -> list[tuple[bytes, tf.train.Example]]:
 
 
 def parsing(folder: Path) -> str:
-    """Takes serialized Examples, and raises where one has no x."""
+    """A model that takes serialized Examples, and raises for a batch in which one has no x."""
 
     def call(examples: tf.Tensor) -> dict[str, tf.Tensor]:
         x = tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([3], tf.float32)})["x"]
@@ -106,7 +106,7 @@ def test_a_lost_frame_fails_the_run_and_names_the_file(
 ) -> None:
     path = Path(write(tmp_path / "in.tfrecord", RECORDS))
     data = path.read_bytes()
-    # The last one damages one of the first rows, too, of which a warning is printed before the run.
+    # The last one also damages one of the first rows, so a warning is printed before the run.
     for damaged, lines in ((data[:-3], 1), (data + b"\0" * 12, 1), (data[:100] + data[101:], 2)):
         path.write_bytes(damaged)
         done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}")

@@ -1,4 +1,7 @@
-"""The whole way of any bytes, step by step and without a runner: what is read is joined or dead, and adds up."""
+"""For any bytes, each row read is joined or a dead letter, and the ledger adds up.
+
+The test runs all steps of a run one after the other, without a runner.
+"""
 
 import base64
 import json
@@ -64,7 +67,7 @@ def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(line_numbers, "BLOCK_BYTES", 5):
         path, output = Path(folder, "in.jsonl"), Path(folder, "out")
         path.write_bytes(data)
-        assume(formats.binary_kind(data) is None)  # such a source is refused
+        assume(formats.binary_kind(data) is None)  # keyjoin refuses binary sources
         source = Source(str(path), len(data), "in", ".jsonl")
         parts = run(source, output, chunk_bytes)
         written = {str(p.relative_to(output)): p.stat().st_size for p in output.rglob("*.jsonl")}
