@@ -1,4 +1,4 @@
-"""The command line: what is wrong is told before anything runs, in one line, with exit code 2."""
+"""The command line: keyjoin reports a mistake before anything runs, in one line, with exit code 2."""
 
 import errno
 import gzip
@@ -30,7 +30,7 @@ ROW = {"x": [1, 2, 3], "n": "a"}
 
 @pytest.fixture
 def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[..., str]:
-    """Runs a good command line with something changed, which must be refused, and returns the message."""
+    """Runs a valid command line with something changed, which must be refused; returns the message."""
 
     def call(*flags: str, rows: Any = (ROW,), build: Any = models.keyed, command: str = "run") -> str:
         defaults = {"--input": lines(*rows), "--model": model(build)}
@@ -155,7 +155,7 @@ def test_inputs_that_cannot_be_read(refuse: Callable[..., str], lines: Any, monk
     odd = os.path.join(os.path.dirname(path), os.fsdecode(b"\xff.jsonl"))
     Path(odd).write_text(json.dumps(ROW))
     assert "the name is not UTF-8, so no key can hold it" in refuse(f"--input={odd}")
-    # Root may read anything, so the permission is taken away here.
+    # Root may read any file, so the check itself is replaced.
     monkeypatch.setattr(os, "access", lambda asked, _: asked != path)
     assert f"{path} cannot be read; give yourself the permission" in refuse()
 

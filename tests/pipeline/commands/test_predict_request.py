@@ -1,4 +1,4 @@
-"""The request of `keyjoin predict`: everything in it is used, or it is refused."""
+"""The request of `keyjoin predict`: keyjoin uses each member of it, or refuses the request."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`keyjoin replay`: what succeeds now stands in its place, as if it had been good from the start."""
+"""`keyjoin replay`: a repaired row is written in its place, as if it had been good from the start."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ from transforms.write_receipts import encode, read_list
 BAD = {3: b'{"x": "bad"}', 4: b"{}", 11: b'{"x": [1, 2]}', 12: b"not JSON", 19: b'{"x": [1, 2, "\xff"]}'}
 MENDED = {n: json.dumps({"x": [n, 1, 2]}).encode() for n in BAD}
 GOOD = {n: json.dumps({"id": n, "x": [n, 0, 1]}).encode() for n in range(20)}
-WIDTH = 40  # of all rows, so that mended ones begin where the bad ones did
+WIDTH = 40  # bytes of every row, so that repaired rows start at the same positions as the bad ones
 LAYOUTS = {
     "rows": [],
     "keys and predictions": ["--output_fields=key,prediction"],
@@ -36,7 +36,7 @@ LAYOUTS = {
 
 
 def written(folder: Path, rows: dict[int, bytes], suffix: str) -> None:
-    """Rows of one width, in `data`."""
+    """Writes rows of the same width to `data`."""
     text = b"".join(row.ljust(WIDTH) + b"\n" for row in rows.values())
     data = folder / "data"
     data.mkdir(parents=True)
@@ -44,12 +44,12 @@ def written(folder: Path, rows: dict[int, bytes], suffix: str) -> None:
 
 
 def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources have the same paths, thus the same keys, in each folder."""
+    """Makes the folder the current one, so that sources have the same paths, and rows the same keys, in each folder."""
     monkeypatch.chdir(folder)
 
 
 def mended_rows(letters: list[dict[str, Any]], left: int | None = None) -> str:
-    """A file of the mended rows, but for one of them."""
+    """Writes a file of the repaired rows, without the row `left`; returns the flag that names it."""
     lines = []
     for letter in letters:
         number = letter["position"] // (WIDTH + 1)
@@ -60,7 +60,7 @@ def mended_rows(letters: list[dict[str, Any]], left: int | None = None) -> str:
 
 
 def parts(output: Path) -> dict[str, bytes]:
-    """Parts, decompressed, and dead letters."""
+    """Parts, decompressed, and dead letters; without the ledger."""
     found = {
         name: text
         for name, text in content(output).items()
@@ -142,7 +142,7 @@ def test_a_mended_example_stands_where_it_belongs(
 
 @pytest.fixture(scope="module")
 def finished(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run, with rows that no reader takes, and two that its model raises for."""
+    """A folder with a finished run, with rows that cannot be read, and two rows for which its model raises."""
     folder = tmp_path_factory.mktemp("finished")
     rows = GOOD | BAD | {n: json.dumps({"x": [666, n, 0]}).encode() for n in (8, 9)}
     written(folder, rows, ".jsonl")
@@ -155,7 +155,7 @@ def finished(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
-    """A copy of it, which is the current folder."""
+    """A copy of `finished`, as the current folder."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     in_folder(tmp_path, monkeypatch)
     found = Result(0, "", "", tmp_path / "out")
@@ -243,7 +243,7 @@ def test_a_run_over_its_error_limit_on_another_runner_is_replayed_too(
 ) -> None:
     path = lines(*[{"x": [n, 0, 1]} for n in range(9)], {"x": 1})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--max_bad_rows=0")
-    # There the graph commits, and leaves what the run can go on with.
+    # On a remote runner the graph commits, and leaves the records from which the run can be resumed.
     ended = records.read(str(done.output), records.Manifest)
     assert ended is not None
     manifest.begin(str(done.output), ended, [])
@@ -325,7 +325,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("position", ["1", "9223372036854775807", "[" * 100_000, '"x"', "-5"])
     def test_dead_letters_of_no_row(self, keyjoin: Callable[..., Result], ran: Result, position: str) -> None:
-        """Whatever the checksums say."""
+        """Replay refuses dead letters that point to no row, even if all checksums are correct."""
         part = next(part for part in read_list(str(ran.output / "_keyjoin/parts.jsonl")) if part.dead)
         path = ran.output / letters_name(part.chunk.part)
         first, *rest = path.read_bytes().splitlines(keepends=True)

@@ -35,7 +35,7 @@ def test_each_row_comes_out_once_in_order_as_it_was(keyjoin: Callable[..., Resul
     expected = [b', "prediction": [%s]}' % json.dumps(linear(json.loads(line)["x"])).encode() for line in LINES]
     assert done.lines() == [line.replace(b"}", p, 1) + b"\n" for line, p in zip(LINES, expected, strict=True)]
     assert done.parts() == [done.output / "in-00000-of-00001.jsonl"]
-    assert all(line.decode().strip("\r\n") in done.out for line in done.lines())  # shown as they were written
+    assert all(line.decode().strip("\r\n") in done.out for line in done.lines())  # shown as written
     assert not done.dead()
 
 
@@ -65,7 +65,7 @@ def test_sub_folders_globs_and_empty_files_are_mirrored(keyjoin: Callable[..., R
     }
     assert "_SUCCESS (its name begins with _ or .)" in done.out
     assert done.manifest()["totals"]["blank"] == 2
-    # The same files, named one by one, twice, and by globs: each is read once.
+    # The same files, given by name, twice, and by globs: each file is read once.
     again = keyjoin("run", "--input", f"{folder}/a/*.jsonl", f"{folder}/a/one.jsonl", f"--input={folder}/a/b/*", *flags)
     assert [str(p.relative_to(again.output)) for p in again.parts()] == [
         "b/two-00000-of-00001.json", "blank-00000-of-00001.jsonl", "one-00000-of-00001.jsonl",
@@ -349,7 +349,7 @@ def test_prism_gives_the_same_bytes(keyjoin: Callable[..., Result], tmp_path: Pa
     flags = (f"--input={BOSTON / 'data'}", f"--model={BOSTON / 'model'}", "--chunk_bytes=2000")
     local = keyjoin("run", *flags)
     prism = ("--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
-    # A process of its own, because Beam talks on standard error when the process ends that started Prism.
+    # A process of its own, because Beam prints on standard error when the process that started Prism ends.
     command = [sys.executable, "-m", "pipeline", "run", *flags, f"--output={tmp_path / 'prism'}", *prism]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`keyjoin verify`: whatever is done to an output is noticed, said in one line each, and can be mended as it says."""
+"""`keyjoin verify` detects any change of an output, reports each in one line, and names the command that repairs it."""
 
 import hashlib
 import os
@@ -87,7 +87,7 @@ def test_damage_is_noticed(verify: Callable[..., Result], out: Path, name: str, 
     assert first.startswith(f"{code.title:<9}  {name}: expected ") or (damage, name) == ("first byte", "_SUCCESS")
     assert f"{out} is not what was written: 1 {code.title}" in rest
     if damage not in ("first byte", "last byte") or name in OWN:
-        assert verify(out).code == code  # without reading parts, too
+        assert verify(out).code == code  # the default, without reading parts, detects it too
 
 
 @pytest.mark.parametrize("name", [PART, PACKED, LETTERS])
@@ -148,7 +148,7 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
         assert done.code == (Exit.MISSING if damage == "missing" else Exit.ALTERED)
         assert f"{source}: expected " in done.out.splitlines()[0]
         assert "the output is unchanged: put the source back" in done.out
-        assert (out / "_SUCCESS").exists()  # scored anew it would be something else
+        assert (out / "_SUCCESS").exists()  # no rescore: the changed source would give another output
         assert verify(out).code == 0
     finally:
         source.write_bytes(before)
@@ -159,7 +159,7 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
     [
         ("a-00000-of-00099.jsonl", "to rebuild"),
         ("_keyjoin/dead_letters/b-00000-of-00099.jsonl.gz.jsonl", "to rebuild"),
-        ("sub/x-00000-of-00001.jsonl.gz", "move them out"),  # of no source of the run
+        ("sub/x-00000-of-00001.jsonl.gz", "move them out"),  # belongs to no source of the run
         ("_keyjoin/dead_letters/x-00000-of-00001.jsonl", "move them out"),
         ("notes.txt", "move them out"),
         ("_keyjoin/dead_letters/sub/notes", "move them out"),
@@ -275,12 +275,12 @@ def test_what_it_says_of_a_copy_works_on_the_copy(
     for command in (line for line in said.splitlines() if line.startswith("  keyjoin ")):
         keyjoin(*shlex.split(command)[1:])
     assert (content(original), original.exists()) == (before, not moved)
-    if "  keyjoin run" in said:  # else nothing proves what the run was
+    if "  keyjoin run" in said:  # without this command, no record proves what the run was
         assert verify(copy, FULL).code == 0
 
 
 class TestWithoutSuccess:
-    """Outputs that never were complete, or are none any more."""
+    """Outputs that never were complete, or are no longer."""
 
     def test_a_run_that_is_not_finished_says_how_to_go_on(
         self, verify: Callable[..., Result], keyjoin: Callable[..., Result], made: list[str], monkeypatch: Any

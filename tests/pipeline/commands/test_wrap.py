@@ -1,4 +1,4 @@
-"""The key is added to every kind of model, and the predictions stay what they were, bit for bit."""
+"""Wrapping adds the key to every kind of model, and does not change a bit of the predictions."""
 
 import functools
 import os
@@ -32,7 +32,7 @@ def cases(tmp_path_factory) -> dict[str, Case]:
 
 @pytest.fixture(scope="module")
 def saved(cases, tmp_path_factory) -> dict[str, Case]:
-    """The models as folders: what a `.keras` file is exported to takes its place."""
+    """The models as folders: a `.keras` file is replaced by its export."""
     exported = str(tmp_path_factory.mktemp("exported") / "model")
     export_keras(cases["keras-file"].path, exported)
     return cases | {"keras-file": cases["keras-file"]._replace(path=exported)}
@@ -40,7 +40,7 @@ def saved(cases, tmp_path_factory) -> dict[str, Case]:
 
 @pytest.fixture(scope="module")
 def wrapped(cases, tmp_path_factory):
-    """Wraps a model in a style, once."""
+    """Wraps a model in a style; each combination is wrapped once."""
 
     @functools.cache
     def make(name: str, style: str) -> str:
@@ -98,11 +98,11 @@ def test_predictions_of_a_keras_file_are_those_of_keras_itself(cases, wrapped):
     rows = cases["keras-file"].rows
     answers = call_in_session(wrapped("keras-file", "function"), {**rows, "key": KEYS})
     model = keras.models.load_model(cases["keras-file"].path)
-    # Exported, the normalization is constant and is divided by in another way: the last bit may differ.
+    # The exported normalization is a constant and divides in another way, so the last bit may differ.
     np.testing.assert_allclose(answers["prediction"], model.predict(rows["features"], verbose=0), rtol=1e-6)
 
 
-# TensorFlow imports tf_keras where it is installed, and then loads what it refuses on most machines.
+# If tf_keras is installed, TensorFlow imports it and loads the model, which it refuses on most machines.
 WITHOUT_TF_KERAS = """
 import sys
 sys.modules["tf_keras"] = None
@@ -218,7 +218,7 @@ def test_the_command_prints_what_it_made(tmp_path, capsys):
 
 
 def keras_with_code(folder: Path) -> str:
-    """A `.keras` file that leaves a file behind if its code is run."""
+    """A `.keras` file whose code, if run, creates a file."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: Path("run").touch() or x)])
     os.remove("run")
     model.save(folder / "model.keras")
@@ -296,7 +296,7 @@ def test_a_wrong_model_is_refused_in_one_line(name, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=message) as caught:
         wrap(model, str(tmp_path / "keyed"), "function")
     assert len(str(caught.value).splitlines()) == 1
-    # Nothing is left, neither of the output nor of code that was run.
+    # Nothing remains: no output, and no file created by the model's code.
     assert os.listdir(tmp_path) == ["inputs"]
 
 

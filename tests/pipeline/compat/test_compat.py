@@ -1,4 +1,4 @@
-"""Beam, Python and Google's clients still have the private names that keyjoin uses; a run needs none of them."""
+"""Beam, Python and Google's clients still have the private names that keyjoin uses, and a run works without them."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def test_a_run_without_private_names_has_the_same_bytes(
 
 
 def test_beam_names_all_of_its_flags() -> None:
-    """`get_all_options` is public; what it hands to its callback has no promise beyond `parse_known_args`."""
+    """`get_all_options` is public, but of its callback's argument only `parse_known_args` is documented."""
     from pipeline.options.beam_flags import _beam_parser
 
     parser = _beam_parser()
@@ -160,7 +160,7 @@ process.leave(3)
 
 @pytest.mark.parametrize(("switch", "before"), [("on", ""), ("off", "ended.set()")])
 def test_a_process_ends_with_its_exit_functions(switch: str, before: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the private function also while a thread runs; without it once the thread has ended."""
+    """With the private function, the process ends although a thread runs; without it, once the thread has ended."""
     monkeypatch.setenv(compat.VARIABLE, switch)
     command = [sys.executable, "-c", LEAVE.format(before=before)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)

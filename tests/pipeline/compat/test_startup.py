@@ -1,4 +1,4 @@
-"""A local run starts with no more than it needs, and does not wait for Beam where Beam need not wait."""
+"""A local run imports no more than it needs, and skips those waits of Beam that serve nothing."""
 
 import json
 import subprocess
@@ -134,7 +134,7 @@ def test_what_is_found_out_once_is_what_beam_finds(monkeypatch: Any) -> None:
         expected = original(function)
         assert core.get_function_args_defaults(function) == expected
         names, defaults = core.get_function_args_defaults(function)
-        names.clear(), defaults.append(1)  # what Beam does with them is its own
+        names.clear(), defaults.append(1)  # Beam may change its copies
         assert core.get_function_args_defaults(function) == expected
 
 

@@ -1,4 +1,4 @@
-"""Workers with an accelerator get a machine that can have it, and no other."""
+"""Workers with an accelerator get a machine type that supports it; other machine types are refused."""
 
 import re
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def plan(accelerator: str | None, model: int = 0) -> Plan:
 
 
 def settled(accelerator: str | None, *flags: str) -> tuple[str | None, str]:
-    """The hint that is sent, and the machine type of all other workers."""
+    """The resource hint that is sent to Dataflow, and the machine type of all other workers."""
     options = PipelineOptions(["--project=p", "--region=r", *flags])
     found = settle(plan(accelerator), options).job.accelerator
     return found, options.view_as(WorkerOptions).machine_type
@@ -42,7 +42,7 @@ def test_the_hint_names_a_machine_that_has_the_accelerator(kind: str, number: in
     assert others == "n2-standard-4"
     machine = Hint.of(sent).machine
     assert machine in {m.name for m in MACHINES[kind][number]}
-    check(sent, "n2-standard-4")  # which is for the workers without it
+    check(sent, "n2-standard-4")  # the machine type of workers without the accelerator
     for other in ("n2-standard-4", "e2-standard-2"):
         with pytest.raises(UsageError, match=f"--machine_type={other} cannot have {number} of {kind}") as caught:
             check(hint, other)

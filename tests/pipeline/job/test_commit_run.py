@@ -1,4 +1,4 @@
-"""CommitRun: a run is committed by its graph, once, however often the step is run."""
+"""CommitRun: the graph commits its run once, however often the step is executed."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ GOOD = [{"x": [n, 1, 2]} for n in range(30)]
 
 @pytest.fixture
 def left(lines: Any, model: Any, tmp_path: Path) -> Callable[..., tuple[Path, int]]:
-    """The folder of a job that has written all of its parts, and how many lists of receipts it has."""
+    """Runs a job up to its commit; returns its output folder, and the number of its lists of receipts."""
 
     def make(*rows: Any, limits: str = "1") -> tuple[Path, int]:
         output = tmp_path / "out"
@@ -117,11 +117,11 @@ def test_what_somebody_else_removed_fails_it(left: Callable[..., tuple[Path, int
 
 
 class TestReplacing:
-    """A complete output that a graph replaces."""
+    """A graph that replaces a complete output."""
 
     @pytest.fixture
     def job(self, keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path) -> Callable[..., Any]:
-        """A graph that has written all of its parts beside a complete output of other rows, up to its commit."""
+        """A graph up to its commit: it has written all of its parts beside a complete output of other rows."""
         output = tmp_path / "out"
 
         def make(limits: str = "1") -> tuple[Place, int]:

@@ -1,4 +1,4 @@
-"""What is chosen for a job on Dataflow, by functions of the plan alone."""
+"""The machine type, the number of workers and the job name that keyjoin chooses for Dataflow."""
 
 import doctest
 from types import SimpleNamespace

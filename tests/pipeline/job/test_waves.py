@@ -1,4 +1,4 @@
-"""Waves: chunks in order, bounded in size; the same bytes whatever their number; receipts that stay in order."""
+"""Waves: chunks in order, with a limit of size and time. Their number changes no byte, and receipts stay in order."""
 
 import gzip
 import itertools
@@ -53,7 +53,7 @@ def test_many_waves_give_the_bytes_of_one(keyjoin: Callable[..., Result], lines:
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 
-# A row has 17 bytes, and the 4 of its prediction count as 16.
+# A row has 17 bytes; the 4 bytes of its prediction count as 16.
 @pytest.mark.parametrize(("wave_bytes", "expected"), [(165, 1), (164, 1), (83, 1), (81, 3), (66, 3)])
 def test_less_than_two_waves_are_one(
     wave_bytes: int, expected: int, keyjoin: Callable[..., Result], lines: Any, model: Any
@@ -65,7 +65,7 @@ def test_less_than_two_waves_are_one(
 
 
 def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: Any) -> None:
-    """What crosses the join at a time is a wave, and a decompressed copy stays only until it is read."""
+    """After a wave, its memory and its decompressed copies are released."""
     seen = []
     original = module.build_chunks
 
@@ -81,7 +81,7 @@ def test_a_waves_memory_is_let_go(keyjoin: Callable[..., Result], lines: Any, mo
     done = keyjoin("run", f"--input={folder}", f"--model={model(models.keyed)}", "--wave_bytes=1")
     assert done.code == 0, done.err
     assert len(seen) == 4
-    assert max(seen) <= 2  # one wave's, and the source that had to be split to see that it is the next one's
+    assert max(seen) <= 2  # this wave's copy, and that of the next source, split to find the wave's end
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 50)), unique=True, max_size=40))
@@ -98,7 +98,7 @@ def test_receipts_of_many_shards_come_back_in_order(chosen: list[tuple[str, int]
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that advances only when a test advances it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -108,7 +108,7 @@ class Clock:
 
 
 def begun(watch: Watch, clock: Clock, chunks: list[Chunk], seconds: float) -> int:
-    """How many chunks are begun in a wave, each of which takes some seconds."""
+    """Runs a wave in which each chunk takes `seconds`; returns the number of chunks that it started."""
     watch.begin_wave()
     count = 0
     for each in chunks:
@@ -163,7 +163,7 @@ def test_waves_that_are_bounded_by_time_give_the_bytes_of_one(
 def test_what_was_scored_for_long_is_on_disk_before_more_is(
     keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A slow model: the run fails in the third wave, and what the first two wrote stays."""
+    """With a slow model, each wave is written before the next: after a failure in the third wave, two waves remain."""
     path = lines(*[{"x": [n, 0, 1]} for n in range(40)])
     monkeypatch.setattr("pipeline.job.stop_early.WAVE_SECONDS", 0.0)
     original, runs = module.build_chunks, []

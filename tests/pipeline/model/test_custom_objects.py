@@ -1,4 +1,4 @@
-"""Own layers of `.keras` files: their module is imported if it is named, and only then."""
+"""Custom layers of `.keras` files: keyjoin imports their module only if a flag names it."""
 
 import importlib.util
 import json
@@ -48,14 +48,14 @@ FLAG = "--custom_objects=own_layers"
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The module, in the current folder; no command has imported it yet."""
+    """A module in the current folder that no command has imported yet."""
     path = tmp_path / "own_layers.py"
     path.write_text(MODULE)
     spec = importlib.util.spec_from_file_location("own_layers", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "own_layers", module)  # where Keras looks up what it saves
+    monkeypatch.setitem(sys.modules, "own_layers", module)  # Keras looks up the classes that it saves here
     spec.loader.exec_module(module)
     (tmp_path / "imported").unlink()
     monkeypatch.chdir(tmp_path)
@@ -65,7 +65,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]
 
 @pytest.fixture
 def path(own: Any, tmp_path: Path) -> str:
-    """A file with x (3) -> (x + 1) * 2.5 / 2."""
+    """A `.keras` file that computes (x + 1) * 2.5 / 2; x has shape (3,)."""
     x = keras.Input((3,), name="x")
     scaled = own.Times(2.5, name="mine")(own.Plus(name="one")(x))
     keras.Model(x, keras.layers.Activation(own.halved)(scaled)).save(tmp_path / "model.keras")
@@ -141,7 +141,7 @@ def test_a_file_is_loaded_with_tensorflow_whatever_the_environment_says(
 
 
 def configured(folder: Path, *layers: dict[str, Any]) -> str:
-    """A file that is read no further than its configuration."""
+    """A `.keras` file with a configuration only; reading must stop there."""
     with zipfile.ZipFile(folder / "m.keras", "w") as archive:
         archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
     return str(folder / "m.keras")

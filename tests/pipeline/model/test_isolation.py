@@ -1,4 +1,4 @@
-"""A model that crashes, hangs, or wants more memory than there is: only the rows that do it alone are lost."""
+"""With --isolate, a crash, a hang or too much memory costs only the rows that cause it when scored alone."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def rows_of(count: int, guilty: set[int]) -> np.ndarray:
 
 
 def check(called: Model, x: np.ndarray, batch_size: int, reason: str) -> None:
-    """Guilty rows alone are bad, for this reason; all others have their own prediction."""
+    """Only the guilty rows are bad, for this reason; all other rows have their own predictions."""
     scored = score(called, KEYLESS, {"x": x}, len(x), batch_size, keep_non_finite=False)
     guilty = x[:, 0] == BEAST[0]
     assert [(bad.row, bad.reason) for bad in scored.bad] == [(row, reason) for row in np.flatnonzero(guilty)]
@@ -60,7 +60,10 @@ def test_a_hang_costs_the_row_that_hangs_alone(process: ModelProcess, model: Cal
 
 
 class FakeProcess:
-    """A process in this one: loads a model that may raise what a process does that ends; counts its starts."""
+    """A fake model process inside this one; counts its starts.
+
+    Its model raises the error that the end of a real process causes.
+    """
 
     def __init__(self, call: Callable[[np.ndarray], np.ndarray]) -> None:
         self.call, self.starts = call, 1
@@ -122,7 +125,7 @@ def test_an_innocent_batch_that_died_with_another_is_called_again() -> None:
     x = rows_of(100, set())
     x[50] = BEAST
     scored = score(isolated(process), KEYLESS, {"x": x}, 100, 50, keep_non_finite=False)
-    assert process.starts == 2  # the one that crashed did so only once: nobody is guilty
+    assert process.starts == 2  # the batch crashed only once, so no row is blamed
     assert (scored.bad, len(scored.outputs["prediction"])) == ([], 100)
 
 

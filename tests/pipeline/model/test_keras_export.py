@@ -1,4 +1,4 @@
-"""A `.keras` file is loaded in a process of its own, which ends when it takes too much."""
+"""A `.keras` file is loaded in a process of its own, with limits of time, memory and file size."""
 
 import json
 import zipfile
@@ -94,7 +94,7 @@ def test_what_safe_mode_refuses_is_named_with_its_layer(name: str, tmp_path: Pat
     with zipfile.ZipFile(tmp_path / "first.keras") as first, zipfile.ZipFile(path, "w") as second:
         for member in first.namelist():
             text = first.read(member)
-            if member == "config.json":  # Keras itself saves words, not the name of their file
+            if member == "config.json":  # Keras itself saves the words, not the path of their file
                 text = text.replace(json.dumps(["a"]).encode(), b'"/etc/hostname"')
             second.writestr(member, text)
     with pytest.raises(UsageError, match=f"model.keras is refused by Keras's safe mode {message}") as caught:

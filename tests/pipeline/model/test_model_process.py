@@ -1,4 +1,4 @@
-"""The model in a process of its own: the same answers, its errors told here, and gone with its owner."""
+"""The model in its own process gives the same predictions, passes its errors on, and ends when its owner ends."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ def test_it_answers_as_the_model_does(process: ModelProcess, model: Callable[...
 
 
 def test_a_question_that_cannot_be_unpacked_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection is in order: what was sent has been received to its end."""
+    """The server still responds: it has read the request to its end, so the connection stays usable."""
     assert model_server._answer([b"not a question"], [])[0] == OTHER_ERROR
 
     def short(_: list[bytes]) -> None:
@@ -69,7 +69,7 @@ def test_a_question_that_cannot_be_unpacked_is_answered(monkeypatch: pytest.Monk
 
 
 def test_a_default_timeout_of_sockets_does_not_end_it(model: Callable[..., str]) -> None:
-    """Google's client sets one, and on a worker it is there first."""
+    """Google's client sets a default timeout, on workers before the model process starts."""
     socket.setdefaulttimeout(60)
     try:
         made = ModelProcess()
@@ -87,7 +87,7 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     folder = model(models.keyed)
     for name in ("queue", "pipeline", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('not for you')")
-    monkeypatch.delenv("PYTHONPATH", raising=False)  # what is named there is wanted
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # modules on PYTHONPATH are meant to be imported
     monkeypatch.chdir(tmp_path)
     process = ModelProcess()
     assert len(process.load(folder, Loading())(arrays(3))["key"]) == 3
@@ -109,7 +109,7 @@ def test_its_errors_are_raised_here(process: ModelProcess, model: Callable[..., 
     there = process.load(model(models.keyed), Loading())
     with pytest.raises(RuntimeError, match="Cannot feed value of shape"):
         there({"x": np.zeros((2, 7), np.float32), "key": np.arange(2, dtype=np.int32)})
-    assert len(there(arrays(3))["key"]) == 3  # it goes on after an error
+    assert len(there(arrays(3))["key"]) == 3  # the process still works after an error
 
 
 def test_what_the_model_raises_is_raised_here(process: ModelProcess, model: Callable[..., str]) -> None:
@@ -138,7 +138,7 @@ def test_it_ends_with_its_owner_however_that_ends() -> None:
     owner = subprocess.run([sys.executable, "-c", OWNER], cwd=ROOT, capture_output=True, text=True, check=False)
     assert owner.returncode == -signal.SIGKILL
     pid, address = owner.stdout.split()
-    with contextlib.suppress(ProcessLookupError):  # it has ended already
+    with contextlib.suppress(ProcessLookupError):  # it may have ended already
         poll = select.poll()
         poll.register(os.pidfd_open(int(pid)), select.POLLIN)
         assert poll.poll(MINUTE)

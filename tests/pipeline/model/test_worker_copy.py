@@ -1,4 +1,4 @@
-"""The model on workers: copied once, checked, and one for all processes where it is large."""
+"""The model on workers: copied once and checked; all processes of a worker share one copy if it is large."""
 
 import shutil
 import tempfile
@@ -33,7 +33,7 @@ def running_store(model: Callable[..., str]) -> Iterator[Store]:
 
 @pytest.fixture
 def store(running_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
-    """A store with a model in it, and a machine that has no copy."""
+    """A storage with a model, and a machine without a copy."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return running_store
 
@@ -107,7 +107,7 @@ def test_a_large_one_is_loaded_by_one_process_of_a_worker(
     monkeypatch: pytest.MonkeyPatch,
     large: bool,
 ) -> None:
-    """Its predictions are those of a model of one's own."""
+    """The predictions equal those of a model that each process loads for itself."""
     monkeypatch.setattr("pipeline.plan.preflight.SHARED_BYTES", 0 if large else 1 << 40)
     path = lines(*({"x": [n, 1, 2]} for n in range(50)), b"bad")
     flags = (f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=200", "--max_bad_rows=1")

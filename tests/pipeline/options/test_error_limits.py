@@ -1,4 +1,4 @@
-"""Error limits: what a command line says, when a run is over, and when that is certain before its end."""
+"""Error limits: how a command line states them, when a run exceeds them, and when that is certain before its end."""
 
 import collections
 import contextlib
@@ -32,7 +32,7 @@ numbers = st.integers(0, 10**9).map(str)
 ratios = st.decimals(0, 1, places=4).map(str)
 limits = numbers | ratios
 
-# What is said
+# The limits in a command line
 
 
 def has_effect(text: str, whole: str) -> bool:
@@ -92,7 +92,7 @@ def test_ratios_are_exact(millionths: int, millions: int) -> None:
     assert not limit.allows(millionths * millions + 1, 10**6 * millions)
 
 
-# When a run is over
+# At the end of a run
 
 
 def test_each_limit_holds_by_itself_and_a_reasons_is_told_first() -> None:
@@ -109,7 +109,7 @@ def test_each_limit_holds_by_itself_and_a_reasons_is_told_first() -> None:
     )
 
 
-# When that is certain
+# Before the end of a run
 
 rows_of_a_chunk = st.tuples(st.integers(0, 200), st.dictionaries(st.sampled_from(CODES[:3]), st.integers(0, 30)))
 error_limits = st.tuples(limits, st.dictionaries(st.sampled_from(CODES[:3]), limits))
@@ -133,7 +133,7 @@ def test_a_run_that_ends_within_its_error_limits_is_never_stopped(
 ) -> None:
     limits, total = limits_of(*given_limits), total_of(chunks)
     assume(limits.exceeded(total, sum(good + sum(dead.values()) for good, dead in chunks)) is None)
-    # Good rows take `least` bytes or more; bad ones may be shorter.
+    # Good rows have at least `least` bytes; bad rows may be shorter.
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
     watch = Watch(limits, [Source("s", sum(sizes), "s", "")], least)
     at = 0
@@ -150,7 +150,7 @@ def pass_by(watch: Watch, chunk: Chunk, good: int, dead: dict[str, int]) -> None
     half = len(bad) // 2
     receipt = Receipt(chunk, 0, good + len(bad), 0, pack_bad(bad[:half]))
     element = (chunk.key, receipt), (chunk.key, Predictions(b"", good + len(bad) - half, pack_bad(bad[half:])))
-    if chunk.start % 2:  # either may come first
+    if chunk.start % 2:  # the two may arrive in any order
         assert (watch.read(element[0]), watch.scored(element[1])) == element
     else:
         assert (watch.scored(element[1]), watch.read(element[0])) == element[::-1]
@@ -164,7 +164,7 @@ def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
     over = limits.exceeded(total, sum(good + sum(dead.values()) for good, dead in chunks)) is not None
     sizes = [good * data.draw(st.integers(least, 3 * least)) + 2 * sum(dead.values()) for good, dead in chunks]
     watch = Watch(limits, [Source("s", sum(sizes), "s", "")], least)
-    # Several chunks are in work at a time; all of their bad rows fail in the model.
+    # Several chunks are in work at the same time, and all of their bad rows fail in the model.
     work, at = [], 0
     for size, (good, dead) in zip(sizes, chunks, strict=True):
         chunk = Chunk("s", "s", at, at + size, 0, 1, "p")
@@ -195,7 +195,7 @@ def test_a_number_stops_scoring_at_the_first_row_beyond_it_and_beyond_a_hundred(
 
 
 def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
-    """A chunk of all 1,000 rows, of which a tenth may be bad: the bytes alone would allow three times as many."""
+    """One chunk has all 1,000 rows, and a tenth may be bad. By bytes alone there could be three times as many rows."""
     watch = Watch(ErrorLimits.parse(["0.1"]), [Source("s", 100_000, "s", "")], 34)
     watch.begins(Chunk("s", "s", 0, 100_000, 0, 1, "p"))
     for number in range(100):
@@ -208,7 +208,7 @@ def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
 def test_how_many_rows_a_source_has_is_counted_once_many_fail(
     suffix: str, end: bytes, last: int, tmp_path: Path
 ) -> None:
-    """Of 20,000 rows a tenth may be bad; its bytes could hold many more."""
+    """Of 20,000 rows a tenth may be bad. The source's bytes could hold many more rows, so keyjoin counts its lines."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * 9 + b"\n" + (b"x" * 99 + b"\n") * 19_998 + b"no newline")
     source = Source(str(path), path.stat().st_size, "a", suffix)
@@ -232,7 +232,7 @@ def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int
 
 
 def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None:
-    """Rows of 100 bytes, of which the model needs 34: a hundredth is certain to be passed after a 34th."""
+    """Rows have 100 bytes and need at least 34, so 1% bad rows is certain to be exceeded after a 34th of the input."""
     watch = Watch(ErrorLimits.parse(["0.01"]), [Source("s", 100 * 10_000, "s", "")], 34)
     begun = 0
     while watch.goes_on():
@@ -328,7 +328,7 @@ def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result]
         f"see {done.output}/_keyjoin/dead_letters, then raise the error limit and give the run's command again, which resumes"
         in error
     )
-    # Dead letters and receipts of all chunks that were begun are there, and nothing is half there.
+    # Every started chunk has its dead letters and receipt; no file is half written.
     begun = part_numbers(done)
     assert begun == list(range(len(begun)))
     assert 3 <= len(done.dead()) <= 6
@@ -357,7 +357,7 @@ def test_between_waves_what_could_not_be_written_counts(
     assert done.code == 1
     assert "rows are bad, more than --max_bad_rows=1 allows whatever follows, most often collision" in done.err
     assert 1 < len(done.dead()) < 5
-    assert len(begun) == 1  # none is begun in vain
+    assert len(begun) == 1  # no second wave starts
 
 
 def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(

@@ -1,4 +1,4 @@
-"""Flags are fields: another flag is another field, and a class of options reads the flags of all of its groups."""
+"""A flag is one field: adding a field adds a flag everywhere. A class of options reads the flags of all its groups."""
 
 import dataclasses
 import json
@@ -123,7 +123,7 @@ json.dump({
 
 
 def test_another_flag_is_another_field(tmp_path: Path) -> None:
-    """A field is added to a copy of the code, and nothing else."""
+    """Adds one field to a copy of the code and changes nothing else."""
     for name in ("pipeline", "transforms", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     groups = tmp_path / "pipeline" / "options" / "groups.py"

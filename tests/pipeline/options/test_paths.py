@@ -1,4 +1,4 @@
-"""Paths that no file system takes as they were meant are refused when the command line is read, in every command."""
+"""Every command refuses paths that no file system understands as intended, when it reads the command line."""
 
 import os
 import shlex

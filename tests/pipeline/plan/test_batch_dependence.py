@@ -1,4 +1,4 @@
-"""What a prediction depends on besides its own row is found before the run: other rows, their order, earlier calls."""
+"""Before the run, keyjoin detects predictions that depend on other rows, on their order or on earlier calls."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ def each(compute: Callable[[tf.Tensor], tf.Tensor]) -> Compute:
 
 
 def above(rows: int, compute: Callable[[tf.Tensor], tf.Tensor]) -> Compute:
-    """Mixes in batches of more rows only."""
+    """Mixes rows only in batches of more than `rows` rows."""
     return each(lambda x: tf.cond(tf.shape(x)[0] > rows, lambda: compute(x), lambda: tf.identity(x)))
 
 
@@ -88,7 +88,7 @@ INDEPENDENT = {
 
 @pytest.fixture
 def tried(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> Callable[..., Result]:
-    """Runs a model over rows."""
+    """Runs a command with a model and rows."""
 
     def call(compute: Callable[..., Any], *flags: str, command: str = "run", rows: list[Any] = ROWS * 30) -> Result:
         specs = [models.spec("x"), models.spec("key", dtype=tf.int64)][: compute.__code__.co_argcount]
@@ -249,7 +249,7 @@ def test_what_was_found_does_not_stop_a_run_from_being_resumed(tried: Callable[.
 
 
 def counter(folder: Path) -> str:
-    """Adds the number of earlier calls."""
+    """A model that adds the number of earlier calls."""
     module = tf.Module()
     module.count = tf.Variable(0.0)
 
@@ -264,7 +264,7 @@ def counter(folder: Path) -> str:
 
 
 def inserting(folder: Path) -> str:
-    """Gives 1 for the first call that has a value, later what the table has."""
+    """A model that counts in a table how often it has seen a value: 0 in the first call, more in later ones."""
     module = tf.Module()
     module.table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.float32, 0.0)
 
@@ -280,7 +280,7 @@ def inserting(folder: Path) -> str:
 
 
 def seeded(folder: Path) -> str:
-    """Draws numbers from a generator with a seed."""
+    """A model that adds random numbers from a seeded generator."""
     tf.random.set_seed(1)
     return models.save(folder, lambda x: {"y": x + tf.random.uniform(tf.shape(x), seed=3)}, models.spec("x"))
 

@@ -1,4 +1,4 @@
-"""The batch size follows from the rows, the signature and `--batch_size`."""
+"""keyjoin derives the batch size from the rows, the signature and `--batch_size`."""
 
 import json
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def test_the_plan_and_the_manifest_have_it(keyjoin: Callable[..., Result], lines
 
 
 def test_no_call_before_a_run_has_more_large_rows_than_the_run_s_own_calls() -> None:
-    """Four rows of a megabyte: 96 copies of one, or two batches of 192 rows, would be a hundred times the input."""
+    """Four rows of 1 MB: 96 copies of one row, or two batches of 192 rows, would take about 100 times the input."""
     sizes = list[int]()
 
     def call(x: np.ndarray) -> tuple[np.ndarray]:

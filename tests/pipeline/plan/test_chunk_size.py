@@ -1,4 +1,4 @@
-"""Where chunks are cut: after so many bytes or rows, at the same places in every run."""
+"""Chunks end after a number of bytes or rows, at the same positions in every run."""
 
 import doctest
 import gzip
@@ -32,7 +32,7 @@ X = (Feature("x", "float32", (3,), ("x",)),)
 
 
 def expected(ends: list[int], chunk_bytes: int, chunk_rows: int | None) -> list[int]:
-    """Where chunks of rows that end there end, row by row."""
+    """A naive version: the ends of chunks, for rows that end at `ends`."""
     cuts, start, rows = [], 0, 0
     for end in ends:
         rows += 1
@@ -89,7 +89,7 @@ def test_sizes_that_nobody_knows_are_guessed() -> None:
 
 
 def wide(folder: Path, width: int | None = 64) -> str:
-    """Predicts 64 numbers a row; with None, without saying so in its signature."""
+    """A model that predicts 64 numbers a row; with `width` None, its signature does not state the 64."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         y = tf.tile(x[:, :1], [1, 64])
@@ -100,7 +100,7 @@ def wide(folder: Path, width: int | None = 64) -> str:
 
 @pytest.fixture
 def small_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk has at most 20 rows of 64 floats."""
+    """Limits a chunk to 20 rows of 64 floats."""
     monkeypatch.setattr(chunk_size, "PREDICTION_BYTES", 20 * 256)
 
 
@@ -180,6 +180,6 @@ def test_a_model_that_computes_much_gets_chunks_of_fewer_rows(
     done = keyjoin("run", *flags)
     assert [len(part.read_bytes().splitlines()) for part in done.parts()] == [10, 10, 5], done.err
     monkeypatch.setattr(chunk_size, "WEIGHT_BYTES", 1 << 40)
-    assert keyjoin("run", *flags, f"--output={done.output}").complete()  # and cuts as before
+    assert keyjoin("run", *flags, f"--output={done.output}").complete()  # and keeps its chunks
     monkeypatch.setattr(chunk_size, "WEIGHT_BYTES", 40_000)
     assert len(keyjoin("run", *flags, "--chunk_bytes=67108864").parts()) == 1

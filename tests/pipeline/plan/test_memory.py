@@ -1,4 +1,4 @@
-"""--max_memory: refused beforehand where it cannot be kept, kept by the system where it can."""
+"""--max_memory: keyjoin refuses a limit that cannot be kept, and has the system enforce one that can."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bou
 
 
 def megabytes_a_row(folder: Path) -> str:
-    """Fills a megabyte for each row of a batch."""
+    """A model that fills 1 MB for each row of a batch."""
 
     def call(x: tf.Tensor) -> dict[str, tf.Tensor]:
         filled = tf.tile(x[:, :1], [1, MEGABYTE // 4])
@@ -175,10 +175,10 @@ def test_the_need_grows_with_what_it_is_made_of(monkeypatch: Any) -> None:
     assert need(wave_bytes=100_000_000) < usual
     assert need(memory.Row(100.0, 500.0, 10.0)) > usual
     assert need(memory.Row(100.0, 50.0, 500.0)) > usual
-    assert need(size=1_000_000) < usual  # no chunk and no wave is larger than the input
+    assert need(size=1_000_000) < usual  # no chunk or wave is larger than the input
 
 
-# Reads lines of which one is long, each time in a process that may have a little more memory.
+# Reads lines of which one is long, in several processes, each with a slightly higher memory limit.
 LONG_LINES = """
 import os, resource, signal, sys
 from pipeline.compat import startup
@@ -217,7 +217,7 @@ def test_a_long_line_that_there_is_no_memory_for_ends_no_process(size: int) -> N
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     codes = [int(code) for code in done.stdout.split()]
-    assert set(codes) == {0, 1}  # a signal's are negative
+    assert set(codes) == {0, 1}  # a process killed by a signal would have a negative code
     assert codes == sorted(codes, reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""Before the run: an input or a model for which every first row fails is refused, with what to do about it."""
+"""Before the run, keyjoin refuses an input or a model for which every sampled row fails, and says what to do."""
 
 import gzip
 import json
@@ -23,13 +23,13 @@ AGE = (models.echoing, tf.int64)
 
 
 def by(code: str, *arguments: Any) -> bytes:
-    """What a tool's own module makes of a file, in a process of its own."""
+    """Runs a tool's own Python module on a file, in a process of its own; returns its output."""
     made = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, capture_output=True)
     return made.stdout
 
 
 def tables(kind: str) -> Callable[[Path], bytes]:
-    """A file of a data frame's format."""
+    """Makes a file of a data frame format."""
 
     def make(path: Path) -> bytes:
         import pyarrow as pa
@@ -102,7 +102,7 @@ KINDS = {
 
 
 def told(message: str) -> str:
-    """The command that a message says."""
+    """The command in the message that converts or renames the file."""
     found = re.search(r"(?:convert|rename) it: (.*)", message)
     assert found, message
     return found[1]
@@ -167,7 +167,7 @@ def test_tfrecord_and_json_lines_under_each_others_name_are_told_apart(
 ) -> None:
     lines, records = tmp_path / "a.tfrecord", tmp_path / "b.jsonl"
     lines.write_bytes(LINES)
-    # Of this length, the header begins as gzip and as UTF-32 do.
+    # With records of this length, the header starts like gzip and like UTF-32.
     records.write_bytes(written([example(x=floats(1, 2, 3))] * 3))
     flag = f"--model={model(*PLAIN)}"
     for path, name in ((lines, "jsonl"), (records, "tfrecord")):
@@ -211,7 +211,7 @@ def test_gzip_is_told_by_gz_after_any_name(
     assert (again.code, part.exists()) == (0, True)
 
 
-# Rows that are read and fail
+# Rows that can be read, but fail
 
 REFUSED, SHORT = {"x": [666.0, 0, 0]}, {"x": [1.0]}
 
@@ -224,7 +224,7 @@ REFUSED, SHORT = {"x": [666.0, 0, 0]}, {"x": [1.0]}
         ([SHORT] * 200, "0.99", 2, "100 of the first 100 rows are bad, and --max_bad_rows=0.99 allows fewer: "),
         ([SHORT, ROW], "0.01", 0, "warning: 1 of the first 2 rows are bad, and --max_bad_rows=0.01 allows fewer: "),
         ([SHORT, ROW], "0.5", 0, ""),
-        ([*[ROW] * 100, SHORT], "0", 0, ""),  # it comes later
+        ([*[ROW] * 100, SHORT], "0", 0, ""),  # the bad row is after the sample
         ([SHORT] * 3, "1.0", 0, "warning: 3 of the first 3 rows are bad, which --max_bad_rows allows: "),
         ([SHORT] * 200, "1000", 0, "warning: 100 of the first 100 rows are bad, which --max_bad_rows allows: "),
         ([SHORT] * 3, "2", 2, "3 of the first 3 rows are bad, and --max_bad_rows=2 allows fewer: "),
@@ -313,7 +313,7 @@ def test_the_last_row_of_what_is_sampled_may_be_cut_off(keyjoin: Callable[..., R
 def test_rows_are_called_as_the_run_will_call_them(
     batch_size: int, keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
-    """A model of one value a call joins all rows in calls of one row, and none in larger ones."""
+    """A model that returns one value a call joins all rows if the batch size is 1, and none with larger batches."""
     flags = (f"--input={lines(*[ROW] * 5)}", f"--model={model(models.one_value)}", f"--batch_size={batch_size}")
     done = keyjoin("run", *flags)
     if batch_size == 1:
@@ -343,7 +343,7 @@ def test_a_model_that_ends_its_process_is_not_asked_row_by_row(
     assert [letter["reason"] for letter in result.dead()] == ["model_crash"] * 4
 
 
-# Models that fail whatever the rows are
+# Models that fail for every row
 
 
 @pytest.mark.parametrize("limit", ["0.01", "1.0"])

@@ -1,4 +1,4 @@
-"""The ledger: whatever does not add up is found."""
+"""The ledger detects every inconsistency between sources, receipts and written files."""
 
 import re
 

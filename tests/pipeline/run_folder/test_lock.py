@@ -1,7 +1,7 @@
-"""The lock of an output folder, as far as one process shows it; two of them meet in tests/pipeline/run_folder/test_resume.py.
+"""The lock of an output folder, in a single process. tests/pipeline/run_folder/test_resume.py tests two processes.
 
-In place of Google Cloud Storage stands an object that keeps its rule for generations: what is written or deleted
-with a generation that is not the object's is refused.
+A fake object replaces Google Cloud Storage, with its rule for generations: it refuses a write or delete whose
+generation is not the object's.
 """
 
 import datetime
@@ -28,10 +28,10 @@ def now() -> datetime.datetime:
 
 
 class Blob:
-    """An object, seen by one of its clients."""
+    """An object, as one client sees it."""
 
     content: str | None = None
-    current = (0, 0)  # generation and metageneration
+    current = (0, 0)  # generation, metageneration
     updated = now()
     beaten = threading.Event()
     failing = False
@@ -125,7 +125,7 @@ def test_an_object_has_one_holder(blob: type[Blob]) -> None:
         ("", 9, False),
         ("damaged", 11, True),
         (holder(os.getpid(), socket.gethostname()), 0, False),
-        (holder(1 << 22 | 12345, socket.gethostname()), 0, True),  # more than Linux gives out
+        (holder(1 << 22 | 12345, socket.gethostname()), 0, True),  # above the highest process id of Linux
     ],
 )
 def test_a_dead_holders_object_is_taken_over(blob: type[Blob], left: str, minutes: int, taken: bool) -> None:
@@ -198,7 +198,7 @@ def test_a_holder_shows_that_it_is_alive_and_ends_when_it_has_lost_its_lock(
     with locked("gs://bucket/out"):
         assert blob.beaten.wait(60)
         blob.failing = True
-        for _ in range(2):  # the store does not answer: it goes on, and so do the beats
+        for _ in range(2):  # the storage does not respond: the run continues, and so do the renewals
             blob.beaten.clear()
             assert blob.beaten.wait(60)
         assert not interrupted.is_set()

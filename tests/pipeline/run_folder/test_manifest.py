@@ -1,4 +1,4 @@
-"""The manifest: what is written about a run, in which order, and how it is read again."""
+"""The manifest: what a run writes about itself, in which order, and how it is read back."""
 
 import dataclasses
 import hashlib
@@ -52,7 +52,7 @@ def options(tmp_path: Path) -> RunOptions:
 
 @pytest.fixture
 def plan(options: RunOptions) -> Any:
-    """What the manifest needs of a plan."""
+    """The fields of a plan that the manifest needs."""
     temp = f"{options.output}/_keyjoin/temp"
     settings = loaded(manifest.settings(options, FormatSpec("jsonl")))
     return SimpleNamespace(job=SimpleNamespace(temp=temp), sources=SOURCES, settings=settings, skipped=["in/_x"])
@@ -129,7 +129,7 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
 
 
 class TestBegin:
-    """What says that a run is under way."""
+    """The record of a run that has started."""
 
     def test_what_was_planned_is_read_again(self, options: RunOptions, plan: Any) -> None:
         begin(options, plan)
@@ -169,7 +169,7 @@ class TestBegin:
 
 
 class TestCommit:
-    """What says what came of a run."""
+    """The record of a run's result."""
 
     TOTALS = ledger.total(PARTS)
 

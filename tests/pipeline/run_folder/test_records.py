@@ -1,4 +1,4 @@
-"""The records of a run: what is written is read back, and what is no record is refused in one line by every command."""
+"""The records of a run are read back as written; every command refuses an invalid record in one line."""
 
 import contextlib
 import copy
@@ -24,7 +24,7 @@ from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
 from transforms.write_receipts import decode
 
-# What looks like a default, a number, a list, another flag, or nothing.
+# Texts that look like a default, a number, a list, another flag, or nothing.
 TRICKY = [
     "None",
     "",
@@ -42,7 +42,7 @@ TRICKY = [
     "\udcff",
 ]
 texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
-texts = texts.filter(lambda text: text != "--")  # which is no value
+texts = texts.filter(lambda text: text != "--")  # argparse takes "--" as no value
 names = texts.map(lambda text: text.replace(",", "").strip()).filter(bool)
 lists = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
 paths = st.lists(texts.filter(bool), min_size=1, max_size=2).map(tuple)
@@ -136,7 +136,7 @@ values = st.recursive(plain, lambda inner: st.lists(inner, max_size=2) | st.dict
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """All places in a document: what holds it, and its name or number there."""
+    """All positions in a document: the container, and the name or index in it."""
     for at, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield value, at
         yield from places(inner)
@@ -157,7 +157,7 @@ def test_any_change_of_a_record_gives_another_one_or_is_refused(
     else:
         held[at] = data.draw(values)
     text = json.dumps(document).encode()
-    with contextlib.suppress(ValueError):  # nothing else is raised
+    with contextlib.suppress(ValueError):  # no other error may be raised
         assert DECODE[name](text) == DECODE[name](text)
 
 
@@ -213,7 +213,7 @@ SHAPES = {
 def test_every_command_refuses_it_in_one_line(
     keyjoin: Callable[..., Result], made: list[str], out: Path, shape: str
 ) -> None:
-    """Also where all checksums are right."""
+    """Each command refuses the record, even if all checksums are correct."""
     forge(out, SHAPES[shape], lists={})
     argv = [*made[:-1], f"--output={out}"]
     outside = {path: path.read_bytes() for path in out.parent.rglob("*") if path.is_file()}

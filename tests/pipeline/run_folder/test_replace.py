@@ -1,4 +1,4 @@
-"""What is complete stays complete until the new result is: --overwrite and --incremental that fail, stop, or succeed."""
+"""--overwrite and --incremental: a complete output stays until its replacement is complete, even if a run fails."""
 
 import json
 import shlex
@@ -23,14 +23,14 @@ NEXT = "_keyjoin/temp/next"
 
 
 def everything(output: Path) -> dict[str, bytes]:
-    """All files of an output but those of a run that is to replace it."""
+    """All files of an output except those of an unfinished replacement."""
     found = {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file()}
     return {name: text for name, text in found.items() if not name.startswith("_keyjoin/temp/")}
 
 
 @pytest.fixture
 def done(keyjoin: Callable[..., Result], flags: list[str], data: Path) -> Result:
-    """A complete output of all of the rows; `flags` end with its folder."""
+    """A complete output; `flags` end with its folder."""
     (data / "b.jsonl.gz").unlink()
     found = keyjoin("run", *flags)
     assert (found.code, found.complete()) == (0, True), found.err
@@ -40,7 +40,7 @@ def done(keyjoin: Callable[..., Result], flags: list[str], data: Path) -> Result
 
 @pytest.fixture
 def changes(data: Path) -> dict[str, Callable[[], list[str]]]:
-    """What changes before a run that replaces the output, and the flags that it needs."""
+    """Changes the input or the flags before a run that replaces the output; returns the additional flags."""
 
     def other_source() -> list[str]:
         source = data / "a.jsonl"
@@ -67,7 +67,7 @@ def again(request: Any, changes: dict[str, Callable[[], list[str]]], flags: list
 
 
 def limited(flags: list[str]) -> list[str]:
-    """The flags without a limit of bad rows."""
+    """The flags without the error limit."""
     return [flag for flag in flags if not flag.startswith("--max_bad_rows")]
 
 
@@ -177,7 +177,7 @@ def test_the_former_command_has_nothing_to_do_and_leaves_an_unfinished_run_alone
 def test_wherever_it_ends_the_output_is_the_former_or_the_new_one(
     keyjoin: Callable[..., Result], again: list[str], done: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ends it before each operation that puts the new result in place; then the same command, or the one it names."""
+    """Ends the run before each operation that replaces the output; then gives the same command, or a replay."""
     expected, before, former = expected_of(keyjoin, again, tmp_path), content(done.output), tmp_path / "former"
     shutil.copytree(done.output, former)
     operations = ("write_whole", "delete_tree", "delete_files", "move")
@@ -214,7 +214,7 @@ def test_wherever_it_ends_the_output_is_the_former_or_the_new_one(
             assert kept in (before, expected), point
         if not reached:
             break
-        # What fails to be cleaned up is only told.
+        # If only the removal of old files fails, the run succeeds with a warning.
         assert found.code == 1 or (done.complete() and "removes" in found.err), found.err
         verified = keyjoin("verify", f"--run={done.output}")
         if not done.complete():
@@ -259,7 +259,7 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(
 
 
 def forge(output: Path, part: str) -> None:
-    """Adds a part to the list of a complete output, and makes the manifest and `_SUCCESS` fit."""
+    """Adds a part to the ledger of a complete output, and updates the manifest and `_SUCCESS` to match."""
     listed = output / "_keyjoin/parts.jsonl"
     line = json.loads(listed.read_text().splitlines()[-1])
     line["chunk"]["part"] = part
@@ -311,12 +311,12 @@ def test_a_new_result_whose_record_is_that_of_the_former_one_is_put_in_place(
     keyjoin: Callable[..., Result], flags: list[str], data: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     (data / "b.jsonl.gz").unlink()
-    monkeypatch.setattr(time, "monotonic", lambda: 1.5)  # two runs may take the same milliseconds
+    monkeypatch.setattr(time, "monotonic", lambda: 1.5)  # two runs may take the same number of milliseconds
     done = keyjoin("run", *flags)
     assert done.code == 0, done.err
     expected = content(done.output)
     part = next(done.output.glob("a-*"))
-    for _ in range(2):  # the first one replaces the result of a run that replaced none
+    for _ in range(2):  # the first output was written by a run that replaced nothing; the second by one that did
         if again == "--overwrite":
             part.write_bytes(part.read_bytes().replace(b"0", b"9"))
         else:

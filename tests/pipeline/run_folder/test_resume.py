@@ -1,4 +1,4 @@
-"""Going on: what an earlier run left counts if it is right and of the same job, and nothing else does."""
+"""Resume: files of an earlier run count if they are correct and of the same job; no other files do."""
 
 import doctest
 import json
@@ -33,7 +33,7 @@ from transforms.write_receipts import encode, read_list, receipt_path, write_rec
 
 
 class TestAfterAKill:
-    """A run that ends anywhere, and the same command again."""
+    """A run is killed at some point, and the same command is given again."""
 
     @pytest.mark.parametrize(
         ("function", "number"),
@@ -51,14 +51,14 @@ class TestAfterAKill:
         killed = tmp_path / "out-k"
         assert not (killed / "_SUCCESS").exists()
         assert (killed / "_keyjoin/lock").exists()
-        # Another part may have been half written.
+        # A file with a temporary name may be half written.
         parts = [p for p in killed.rglob("*-of-*") if "temp" not in p.parts and p.suffix != ".tmp"]
         before = {p: p.stat().st_mtime_ns for p in parts}
         assert before
         again = keyjoin("run", *flags, output)
         assert (again.code, again.complete()) == (0, True), again.err
         assert "resumes" in again.out
-        assert ("rows/s" in whole.out, "rows/s" in again.out) == (True, False)  # of which nobody knows how long
+        assert ("rows/s" in whole.out, "rows/s" in again.out) == (True, False)  # the time in all is unknown
         assert content(killed) == content(whole.output)
         kept = [p for p, written in before.items() if p.stat().st_mtime_ns == written]
         assert len(kept) >= 2
@@ -66,7 +66,7 @@ class TestAfterAKill:
     def test_wherever_it_ends_it_goes_on_and_never_before_looks_complete(
         self, keyjoin: Callable[..., Result], flags: list[str], data: Path, tmp_path: Path, monkeypatch: Any
     ) -> None:
-        """Ends it before each operation on files in turn, at times twice, and then goes on."""
+        """Ends the run before each file operation in turn, sometimes twice, and then resumes it."""
         (data / "b.jsonl.gz").unlink()
         flags = [*flags, "--chunk_bytes=300"]
         whole = keyjoin("run", *flags)
@@ -97,7 +97,7 @@ class TestAfterAKill:
                 done = keyjoin("run", *flags, f"--output={output}")
                 codes.append(done.code)
                 if (output / "_SUCCESS").exists():
-                    # It stands for the whole output, whatever is left to clean up.
+                    # `_SUCCESS` means that the output is complete, even if some files are still to be removed.
                     assert {k: v for k, v in content(output).items() if k in expected} == expected
             left = 0
             done = keyjoin("run", *flags, f"--output={output}")
@@ -111,7 +111,7 @@ class TestAfterAKill:
                 break
             point += 1
         assert set(ends[:-1]) == {1, 143}
-        assert len(ends) > 15  # operations
+        assert len(ends) > 15  # number of file operations
 
     def test_stopped_it_says_how_to_go_on_and_who_holds_the_folder(
         self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path
@@ -128,7 +128,7 @@ class TestAfterAKill:
         assert re.match(r"keyjoin: stopped; \d of 8 parts are written and stay; resume with: keyjoin run ", said)
         assert f"keyjoin run {flags[0]} " in said
         assert f"'{output}'" in said
-        assert "--overwrite" in said  # which is gone on with
+        assert "--overwrite" in said  # the resumed run still overwrites
         with pytest.raises(ProcessLookupError):
             os.kill(model, 0)
         assert not (tmp_path / "a folder" / "_keyjoin/lock").exists()
@@ -188,7 +188,7 @@ def test_examples_in_docstrings_hold() -> None:
 
 
 class TestAFinishedOutput:
-    """The same command on a complete output."""
+    """The same command is given for a complete output."""
 
     def test_there_is_nothing_to_do_and_no_model_is_loaded(
         self, keyjoin: Callable[..., Result], flags: list[str]
@@ -251,7 +251,7 @@ class TestAFinishedOutput:
         assert not {*map(str, written)} & {*seen}
         assert len(written) + len(seen) == len(over.parts())
         tight = keyjoin("run", *flags[:-1], "--max_bad_rows=1", output)
-        assert (tight.code, over.complete()) == (1, True)  # what is complete stays complete
+        assert (tight.code, over.complete()) == (1, True)  # a complete output stays complete
         assert len(written) + len(seen) == len(over.parts())
 
     def test_a_list_that_was_changed_is_not_trusted(self, keyjoin: Callable[..., Result], flags: list[str]) -> None:
@@ -266,7 +266,7 @@ class TestAFinishedOutput:
 
 
 class TestIncremental:
-    """New files under the same globs."""
+    """New files match the same globs."""
 
     def test_new_files_are_scored_and_the_rest_stays(
         self, keyjoin: Callable[..., Result], flags: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,7 +300,7 @@ class TestIncremental:
 
 
 class TestFindDone:
-    """A receipt counts only together with all that it proves."""
+    """A receipt counts only if its part, dead letters and chunk match it."""
 
     CHUNK = Chunk("s", "/spill/s", 0, 9, 0, 2, "sub/s-00000-of-00002.jsonl")
 
@@ -347,7 +347,7 @@ class TestFindDone:
 def test_the_whole_graph_skips_what_is_done(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What other runners get."""
+    """Remote runners get the whole graph."""
     from pipeline.commands import run
 
     done = keyjoin("run", *flags)

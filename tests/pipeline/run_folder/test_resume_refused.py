@@ -1,4 +1,4 @@
-"""What a run refuses to go on from: another model, option, version or source."""
+"""A run is not resumed if its model, options, version or sources have changed."""
 
 import copy
 import dataclasses
@@ -20,7 +20,7 @@ from tests.support.resumed import content
 from transforms.errors import UsageError
 from transforms.records import Source
 
-# Options that change neither the bytes of the output nor what is scored, and those whose files are compared.
+# Options that change neither the bytes of the output nor the scored rows, and options whose files are compared instead.
 MAY_CHANGE = {
     "input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows", "model_ops", "model_sha256",
     "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach",
@@ -28,7 +28,7 @@ MAY_CHANGE = {
 
 
 class TestWhatChanged:
-    """Another model, other options, other sources: refused, by name."""
+    """A changed model, option or source is refused, and the message names it."""
 
     def refused(self, keyjoin: Callable[..., Result], output: Path, *flags: str) -> str:
         before = content(output)
@@ -83,7 +83,7 @@ class TestWhatChanged:
         (data / "b.jsonl.gz").rename(data.parent / "b")
         assert f"{data}/b.jsonl.gz is not among the input any more" in refused()
         (data.parent / "b").rename(data / "b.jsonl.gz")
-        # The time alone is no change, once the bytes are looked at.
+        # A new modification time is no change if the bytes are the same.
         done = keyjoin("run", *flags, f"--output={output}")
         assert (done.code, done.complete()) == (0, True), done.err
 
@@ -127,7 +127,7 @@ class TestWhatChanged:
         assert next(resume.changed_sources([Source("a.jsonl", 3, "a", ".jsonl")], now), None) == said
 
 
-HUGE = 1 << 40  # bytes, without a block on the disk
+HUGE = 1 << 40  # bytes, but no block on the disk
 
 
 @pytest.mark.parametrize("name", ["_keyjoin/manifest.json", "_SUCCESS"])

@@ -1,4 +1,4 @@
-"""What an earlier run left, and what a run makes of it: the states of an output folder, one by one, without a run."""
+"""The states of an output folder after an earlier run, and how a run treats each; without executing a run."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ from transforms.write_receipts import receipt_path, write_list, write_receipt
 
 
 class TestLook:
-    """Which state a folder is in."""
+    """The state of a folder."""
 
     def test_in_nothing_there_is_nothing(self, folder: Folder) -> None:
         assert resume.look(str(folder.output)) is None
@@ -62,7 +62,7 @@ class TestLook:
         assert folder.look().stage is Stage.COMPLETE
         (folder.output / "_SUCCESS").unlink()
         assert folder.look().stage is Stage.UNFINISHED
-        (folder.output / "_keyjoin/job.json").write_bytes(job[:-9])  # not begun
+        (folder.output / "_keyjoin/job.json").write_bytes(job[:-9])  # a cut record counts as no record
         assert folder.look().stage is Stage.COMMITTED
         (folder.output / "_keyjoin/manifest.json").unlink()
         assert resume.look(str(folder.output)) is None
@@ -102,7 +102,7 @@ class TestLook:
 
 
 class TestCheckFolder:
-    """Which folders are no output of a run."""
+    """Folders that are not the output of a run."""
 
     UNFINISHED: Any = SimpleNamespace(stage=Stage.UNFINISHED, sources=None)
 
@@ -152,7 +152,7 @@ class TestCheckFolder:
 
 
 class TestCheck:
-    """What a run may go on from."""
+    """Earlier runs that a run may resume."""
 
     @pytest.fixture(params=["unfinished", "over the error limit", "complete"])
     def left(self, request: Any, folder: Folder) -> Folder:
@@ -216,7 +216,7 @@ class TestCheck:
             left.check()
 
     def test_a_source_of_the_same_time_is_not_read_again(self, left: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-        for function in ("_first_changed", "_receipts"):  # of which there may be a million
+        for function in ("_first_changed", "_receipts"):  # there may be a million of them
             monkeypatch.setattr(resume, function, lambda *_: 1 / 0)
         assert left.check() == []
 
@@ -229,7 +229,7 @@ class TestCheck:
 
 
 class TestUnfinished:
-    """Of an unfinished run only what was written counts."""
+    """Of an unfinished run, only written parts count."""
 
     def test_bytes_that_were_not_scored_may_change(self, folder: Folder) -> None:
         folder.begin()
@@ -295,12 +295,12 @@ def test_settings_that_differ_are_all_told(folder: Folder) -> None:
         "the model's signature was serving_default, is now s",
         f"numpy was {numpy}, is now 1",
     ]
-    # Before the model is loaded, less is known.
+    # Before the model is loaded, the model's part of the settings is unknown.
     assert list(resume.differences(before, folder.inputs.settings)) == []
 
 
 class TestBegin:
-    """How a folder is made ready."""
+    """How a run prepares the folder."""
 
     def test_success_goes_first(self, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
         finished(folder)
@@ -387,7 +387,7 @@ def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> Non
     finished(folder)
     before = content(folder.output)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "locked", lambda _: 1 / 0)  # where nothing is left nothing is touched
+        patch.setattr(resume, "locked", lambda _: 1 / 0)  # if nothing is left to remove, the folder is not even locked
         resume.clean(str(folder.output))
     files.write_whole(f"{folder.output}/{name}", [b""])
     resume.clean(str(folder.output))

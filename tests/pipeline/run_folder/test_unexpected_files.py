@@ -1,4 +1,4 @@
-"""Whatever stands in an output folder under a name that keyjoin uses: nothing outside of the folder changes."""
+"""Unexpected files and links under names that keyjoin uses: nothing outside of the output folder changes."""
 
 import gzip
 import os
@@ -20,7 +20,7 @@ from tests.support.resumed import content
 from tests.support.verified import forge
 from transforms.errors import RunError
 
-LIMIT = 60  # seconds: a pipe would be waited for until the end of days
+LIMIT = 60  # seconds; opening a pipe would wait for ever
 NAMES = [
     "_keyjoin",
     "_keyjoin/lock",
@@ -57,7 +57,7 @@ FOLDERS = {
 
 @pytest.fixture(autouse=True)
 def limited() -> Iterator[None]:
-    """Ends a test that waits for a pipe."""
+    """Fails a test that waits for a pipe."""
 
     def stop(*_: object) -> None:
         raise AssertionError(f"it hangs: {LIMIT} s")
@@ -82,14 +82,14 @@ def pipe(path: Path, _: Path) -> None:
 
 
 def listener(path: Path, _: Path) -> None:
-    folder = os.open(path.parent, os.O_RDONLY)  # the path itself may be too long for a socket
+    folder = os.open(path.parent, os.O_RDONLY)  # through the descriptor, because the path may be too long for a socket
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(f"/proc/self/fd/{folder}/{path.name}")
     os.close(folder)
 
 
 def other_kind(path: Path, outside: Path) -> None:
-    """A folder in the place of a file, a file in that of a folder."""
+    """A folder in place of a file, or a file in place of a folder."""
     path.mkdir() if outside.is_file() else path.write_bytes(b"precious")
 
 
@@ -101,7 +101,7 @@ KINDS = [link, dangling, pipe, listener, other_kind, hard_link]
 
 
 def plant(output: Path, name: str, kind: Callable[[Path, Path], None], outside: Path) -> None:
-    """Puts something in the place of a file, whose content is then outside of the folder."""
+    """Puts something in place of a file, and moves the file's content to `outside`."""
     path = output / name
     if not os.path.lexists(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def plant(output: Path, name: str, kind: Callable[[Path, Path], None], outside: 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: Any, model: Any) -> list[str]:
-    """A command without its output: two sources of three rows, one of which is bad."""
+    """A command without its output: two sources of three rows, one of each bad."""
     data = tmp_path_factory.mktemp("data")
     for name in ("a.jsonl", "b.jsonl"):
         (data / name).write_text('{"x": [1, 0, 1]}\n{"x": "bad"}\n{"x": [2, 0, 1]}\n')
@@ -122,7 +122,7 @@ def asked(tmp_path_factory: Any, model: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: Any, asked: list[str]) -> dict[str, Path]:
-    """Outputs as runs leave them."""
+    """The outputs of a complete and of an unfinished run."""
     made = {stage: tmp_path_factory.mktemp("outputs") / stage for stage in ("complete", "unfinished")}
     assert main(["run", *asked, f"--output={made['complete']}"]) == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -147,10 +147,10 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
         run, replay = [*asked, f"--output={output}"], [f"--run={output}"]
         for command, flags in ("check", run), ("run", run), ("run", [*run, "--overwrite"]), ("replay", replay):
             if kind is hard_link and (name not in ("_keyjoin/lock", "a-00000-of-00002.jsonl") or command == "replay"):
-                continue  # what is read is not changed
+                continue  # these commands only read the file, so they do not change its other name
             done = keyjoin(command, *flags)
             if kind is other_kind and (command == "replay" or re.search(r"[0-9a-f]{32}\.", name)):
-                assert done.code in (0, 1, 2), (command, done)  # a folder that is in nobody's way, or found later
+                assert done.code in (0, 1, 2), (command, done)  # the folder is ignored, or detected later
             elif kind is not hard_link or (name == "_keyjoin/lock" and done.code):
                 assert (done.code, "move it away" in done.err) == (2, True), (kind, command, flags, done)
                 assert (len(done.err.splitlines()), os.path.basename(name) in done.err) == (1, True), (kind, done)
@@ -164,7 +164,7 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
 def test_an_empty_folder_with_a_lock_that_is_none(
     keyjoin: Callable[..., Result], asked: list[str], tmp_path: Path, kind: Callable[[Path, Path], None]
 ) -> None:
-    """As in a folder that somebody else has prepared."""
+    """As in a folder that somebody else has created."""
     outside = tmp_path / "outside"
     outside.mkdir()
     plant(tmp_path / "out", "_keyjoin/lock", kind, outside / "victim")
@@ -214,7 +214,7 @@ def test_a_commit_deletes_what_its_own_attempts_left_and_nothing_else(
     run = [*asked, f"--output={output}"]
 
     def plant(*names: str) -> None:
-        """Just before the commit."""
+        """Plants files just before the commit."""
 
         def planting(parts: Any) -> Any:
             for name in names:
@@ -279,7 +279,7 @@ def test_an_output_with_lists_of_another_version_is_overwritten(
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Callable[..., str]:
-    """Writes sources of one row each; what has a name that ends in .gz is gzip."""
+    """Writes sources of one row each; those whose names end in .gz are compressed with gzip."""
 
     def make(*names: str) -> str:
         for name in names:
@@ -295,12 +295,12 @@ def tree(tmp_path: Path) -> Callable[..., str]:
 @pytest.mark.parametrize(
     "names",
     [
-        ("a.jsonl.gz", "a.jsonl/b.jsonl.gz"),  # unpacked copies
+        ("a.jsonl.gz", "a.jsonl/b.jsonl.gz"),  # a folder with the name of an unpacked copy
         ("a.jsonl.gz", "a.jsonl/deeper/b.jsonl"),
-        ("a.jsonl", "a-00000-of-00001.jsonl/b.jsonl"),  # parts
+        ("a.jsonl", "a-00000-of-00001.jsonl/b.jsonl"),  # of a part
         ("a.jsonl.gz", "a-00003-of-00007.jsonl.gz/b.jsonl"),
-        ("s/a.jsonl", "s/a-00000-of-00001.jsonl.json/b.jsonl"),  # receipts
-        ("a.json", "a-00000-of-00001.json.jsonl/b.json"),  # dead letters
+        ("s/a.jsonl", "s/a-00000-of-00001.jsonl.json/b.jsonl"),  # of a receipt
+        ("a.json", "a-00000-of-00001.json.jsonl/b.json"),  # of a file of dead letters
     ],
 )
 def test_a_file_and_a_folder_of_one_name_are_refused(
@@ -334,7 +334,7 @@ def test_names_that_only_look_alike_are_no_clash(
 def test_a_name_is_refused_by_check_or_can_be_written(
     keyjoin: Callable[..., Result], tree: Callable[..., str], asked: list[str], letter: str, suffix: str, tmp_path: Path
 ) -> None:
-    """Around the limit of the file system: what `check` accepts, `run` can write, dead letters included."""
+    """At the limit of the file system: a run can write every name that `check` accepts, with its dead letters."""
     longest, codes = 0, set()
     for length in range(176, 205, 3):
         name = letter * (length // len(letter.encode())) + suffix

@@ -1,4 +1,4 @@
-"""Folders that cannot be written to: each command that writes names the folder, the cause and what to do."""
+"""Folders without write permission: each command that writes names the folder, the cause and the remedy."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from tests.support import models
 
 @pytest.fixture
 def finished(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path) -> list[str]:
-    """The flags of a run with a dead letter, in the folder `fixed/out` that becomes read-only."""
+    """The flags of a finished run with a dead letter, in the folder `fixed/out`, which becomes read-only."""
     flags = [f"--input={lines({'x': [1, 2, 3]}, {'x': 'bad'})}", f"--model={model(models.plain)}", "--max_bad_rows=1"]
     flags.append(f"--output={tmp_path}/fixed/out")
     done = keyjoin("run", *flags)
@@ -30,7 +30,7 @@ def finished(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: P
 
 @pytest.fixture
 def read_only(finished: list[str]) -> Iterator[Path]:
-    """The folder `fixed`, read-only by its mode, or where this user may do all, by a mount."""
+    """Makes the folder `fixed` read-only by its mode, or by a mount if modes do not stop this user (root)."""
     folder, mounted = Path(finished[-1].removeprefix("--output=")).parent, False
     modes = [folder / "out", folder]
     for path in modes:
@@ -68,7 +68,7 @@ def test_each_command_that_writes_names_folder_and_remedy(
         done = keyjoin(*words)
         assert done.code == 2, (words, done)
         assert f"{folder} cannot be written to; " in done.err, words
-    assert keyjoin("run", *finished).code == 0  # complete: there is nothing to write
+    assert keyjoin("run", *finished).code == 0  # the output is complete, so there is nothing to write
     assert keyjoin("verify", f"--run={out}", "--condemn").code == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

@@ -1,5 +1,7 @@
-"""What reaches the terminal: no control character of strangers, commands that can be pasted, and no traceback where
-standard input, output or error are closed, full or broken."""
+"""Text that reaches the terminal: no control characters from data, commands that can be pasted, and no traceback.
+
+That also holds if standard input, output or error is closed, full or broken.
+"""
 
 import json
 import os
@@ -18,7 +20,7 @@ from pipeline.terminal import messages
 from tests.conftest import ROOT, Result
 from tests.support import models
 
-# The title of a window, a deleted line, DEL, a C1 control, bidirectional overrides, line separators.
+# A window title, a deleted line, DEL, a C1 control, bidirectional overrides, line separators.
 EVIL = "a\x1b]0;t\x07\x1b[2K\x7f\x9b2J\u202eb\u2066\u2028\u2029\x85c"
 NO_UTF8 = os.fsdecode(b"\x9b\xff")
 
@@ -56,7 +58,7 @@ def test_json_stays_what_it_is(document: dict[str, str]) -> None:
 
 
 def evil_model(folder: Path) -> str:
-    """A model whose signature, inputs and outputs have such names, and which says such things of a row."""
+    """A model with such names for its signature, inputs and outputs, and such text in its error messages."""
     v1 = tf.compat.v1
     with tf.Graph().as_default(), v1.Session() as session:
         x, s = v1.placeholder(tf.float32, [None]), v1.placeholder(tf.string, [None])
@@ -72,7 +74,7 @@ def evil_model(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def evil(tmp_path_factory: Any) -> Path:
-    """A folder of such a name, with rows and a model of such names."""
+    """A folder with such a name, rows and a model with such names."""
     folder: Path = tmp_path_factory.mktemp("evil") / EVIL
     (folder / "data").mkdir(parents=True)
     evil_model(folder / "model")
@@ -190,7 +192,7 @@ def test_a_stream_that_is_closed_full_or_broken_is_no_traceback(
 def test_a_run_without_streams_writes_what_it_writes_with_them(
     keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path, streams: str
 ) -> None:
-    """No file that is opened takes the number of a stream, where others would write into it."""
+    """No opened file gets the descriptor of a closed stream, into which other code would then write."""
     flags = [f"--input={lines({'x': [1, 2, 3]}, {'x': 'bad'})}", f"--model={model(models.keyed)}", "--max_bad_rows=1"]
     expected = keyjoin("run", *flags)
     command = [sys.executable, "-m", "pipeline", "run", *flags, f"--output={tmp_path}/closed"]
@@ -202,7 +204,7 @@ def test_a_run_without_streams_writes_what_it_writes_with_them(
 def test_a_reader_that_leaves_changes_no_exit_code_and_no_result(
     keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path
 ) -> None:
-    """Each command that prints, before and after the run that they are about: `keyjoin … | head -1`."""
+    """Each command that prints, in a pipe as `keyjoin … | head -1`."""
     folder, output, keyed = model(models.plain), tmp_path / "piped", tmp_path / "keyed"
     flags = [f"--input={lines({'x': [1, 2, 3]}, {'x': 'bad'})}", f"--model={folder}", "--max_bad_rows=1"]
     request = tmp_path / "request.json"

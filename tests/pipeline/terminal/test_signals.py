@@ -1,4 +1,4 @@
-"""Signals end a command, whichever thread the system delivers them to."""
+"""A signal ends a command, whichever thread the system delivers it to."""
 
 import subprocess
 import sys
