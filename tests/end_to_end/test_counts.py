@@ -125,7 +125,7 @@ def test_the_gate_sees_calls_objects_and_memory() -> None:
     assert counting.peak(lambda: None) < 1 << 16
 
 
-# What crosses the join
+# Bytes that cross the join
 
 JOIN_BYTES = 10  # bytes a row, for a model with one float output
 RECEIPT_BYTES = 1_000  # bytes a chunk; 600 today, with the long paths that pytest makes

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "examples" / "notebooks"
 NAMES = ["decorator", "functional_api"]
 
-# What another kind of processor may change: numbers from training, and the place where the report cuts a row, which
+# Another kind of processor may change the numbers from training. It may also change where the report cuts a row, which
 # depends on the length of such numbers.
 CUT = re.compile(r"\[[^\]\n]*…[^\]\n]*\]")
 TRAINED = re.compile(r"\b\d+\.\d+\b|\b[0-9a-f]{64}\b")

@@ -1,9 +1,9 @@
 """A million parts: the end of a run reads, lists and writes them exactly, in memory that does not grow.
 
-Real: a million receipts in 64 files, with the bytes that `WriteReceipts` writes; reading them; the ledger; the lists of
-the manifest; Beam's listing of a million parts and ours. Simulated: the objects. Their file system only generates
-names, so no page of an object store is fetched, and no part is written. The local file system is tested with 5,000
-real files.
+Real: a million receipts in 64 files, with the bytes that `WriteReceipts` writes, and the code that reads them. Real,
+too: the ledger, the lists of the manifest, and the listing of a million parts by Beam and by keyjoin.
+Simulated: the objects. Their file system only generates names, so no page of an object store is fetched, and no part
+is written. The local file system is tested with 5,000 real files.
 """
 
 import json

@@ -114,7 +114,7 @@ def umask(mask: int) -> None:
 
 
 def held(call: int, said: str) -> None:
-    """Blocks for ever before a part is written, and creates a file to signal that."""
+    """Blocks forever before a part is written, and creates a file to signal that."""
     original = write_part.write_part
 
     def wait(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A local run imports no more than it needs, and skips those waits of Beam that serve nothing."""
+"""A local run imports no more than it needs, and avoids the long waits inside Beam."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ from tests.support.examples import example, floats, written
 
 
 def in_python(program: str, *arguments: str) -> str:
-    """What a program of its own prints, errors last."""
+    """Runs a program in its own process; returns its output, standard error last."""
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr

@@ -232,7 +232,7 @@ def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int
 
 
 def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None:
-    """Rows have 100 bytes and need at least 34, so 1% bad rows is certain to be exceeded after a 34th of the input."""
+    """A row has 100 bytes; a good row needs only 34. More than 1% are certain to be bad after a 34th of the input."""
     watch = Watch(ErrorLimits.parse(["0.01"]), [Source("s", 100 * 10_000, "s", "")], 34)
     begun = 0
     while watch.goes_on():

@@ -20,7 +20,7 @@ from tests.support.resumed import content
 from tests.support.verified import forge
 from transforms.errors import RunError
 
-LIMIT = 60  # seconds; opening a pipe would wait for ever
+LIMIT = 60  # seconds; opening a pipe would wait forever
 NAMES = [
     "_keyjoin",
     "_keyjoin/lock",
