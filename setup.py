@@ -27,7 +27,7 @@ setup(
         "fasteners>=0.14,<1.0",
         # Compresses gzip 30 times as fast as Python's own module.
         "isal>=1.7",
-        # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still mended.
+        # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still fixed.
         "keras>=3.15.1; python_version >= '3.11'",
         "keras>=3.12.4; python_version < '3.11'",
         "msgspec>=0.20",

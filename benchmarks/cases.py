@@ -140,7 +140,7 @@ def _check(case: Case, source: Path, output: Path, seen: Seen) -> None:
     """Verifies an output against its source and against the outputs of other programs."""
     program, work = programs.find(case.program), WORKLOADS[case.work]
     parts = sorted(output.glob(program.parts))
-    verify.check_letters(source, sorted(output.glob(programs.LETTERS)), work)
+    verify.check_dead_letters(source, sorted(output.glob(programs.DEAD_LETTERS)), work)
     digest = verify.digest(parts)
     if program.exact and seen.digests.get(source) == digest:
         return  # These bytes were verified before.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 MODEL = ROOT / "examples" / "boston" / "model"
-LETTERS = "_keyjoin/dead_letters/**/*.jsonl"  # the dead letters, below the output folder
+DEAD_LETTERS = "_keyjoin/dead_letters/**/*.jsonl"  # the dead letters, below the output folder
 # The arguments of keyjoin, its baseline and every other program that takes keyjoin's flags.
 FLAGS = ("--input", "{input}", "--model", "{model}", "--output", "{output}")
 

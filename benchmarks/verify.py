@@ -36,7 +36,7 @@ class Row(msgspec.Struct):
     prediction: list[float]
 
 
-class Letter(msgspec.Struct):
+class DeadLetter(msgspec.Struct):
     """The fields of a dead letter that are verified."""
 
     row: str
@@ -114,23 +114,23 @@ def check_rows(source: Path, parts: Sequence[Path], work: Workload) -> None:
             raise ProgramError(f"an output row is not input row {number} with fields added")
 
 
-def check_letters(source: Path, letters: Sequence[Path], work: Workload) -> None:
+def check_dead_letters(source: Path, dead_letters: Sequence[Path], work: Workload) -> None:
     """Checks that dead letters hold exactly the bad rows of a source, in order.
 
     Raises:
         ProgramError: They do not.
     """
-    decoder = msgspec.json.Decoder(Letter)
-    written = map(_raw, map(decoder.decode, _records(letters)))
+    decoder = msgspec.json.Decoder(DeadLetter)
+    written = map(_raw, map(decoder.decode, _records(dead_letters)))
     sources = [source] if work.bad_every else []
     bad = (record for number, record in enumerate(_records(sources)) if work.is_bad(number))
-    for count, (letter, record) in enumerate(itertools.zip_longest(written, bad)):
-        if letter is None or record is None or letter != record.removesuffix(b"\n"):
+    for count, (dead_letter, record) in enumerate(itertools.zip_longest(written, bad)):
+        if dead_letter is None or record is None or dead_letter != record.removesuffix(b"\n"):
             raise ProgramError(f"dead letter {count} is not the source's bad row {count}")
 
 
-def _raw(letter: Letter) -> bytes:
-    return letter.row.encode() if letter.row_encoding == "utf-8" else base64.b64decode(letter.row)
+def _raw(dead_letter: DeadLetter) -> bytes:
+    return dead_letter.row.encode() if dead_letter.row_encoding == "utf-8" else base64.b64decode(dead_letter.row)
 
 
 def check_same(ours: Predictions, theirs: Predictions) -> None:

@@ -17,7 +17,7 @@ def key(block: Block, row: int) -> str:
     return f"{block.source}#{int(block.positions[row])}"
 
 
-def letters(block: Block, dead: Sequence[BadRow], lines: Sequence[int | None]) -> Iterator[bytes]:
+def dead_letter_lines(block: Block, dead: Sequence[BadRow], lines: Sequence[int | None]) -> Iterator[bytes]:
     """Makes the dead letters of bad rows, each a JSON line without its newline.
 
     Args:

@@ -44,7 +44,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     weights: int = 0
     shared: bool = False
     refused: Callable[[str, int, BadRow], None] | None = None
-    _elsewhere: "_Elsewhere | None" = dataclasses.field(default=None, init=False, repr=False)
+    _shared_model: "_SharedModel | None" = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
         """Returns the class and the batch size only: Beam encodes this text as ASCII, and other fields may not be."""
@@ -83,7 +83,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         if inference_args:
             raise ValueError(f"inference_args {sorted(inference_args)} are not supported; wrap the model instead")
         if self.shared:
-            model = self._elsewhere = self._elsewhere or _Elsewhere(model, self.weights)
+            model = self._shared_model = self._shared_model or _SharedModel(model, self.weights)
         return [PredictionResult(chunk, self._predict(chunk, model)) for chunk in batch]
 
     def _predict(self, chunk: Features, model: models.Model) -> Predictions | None:
@@ -137,7 +137,7 @@ def _nothing(_: BadRow) -> None:
     pass
 
 
-class _Elsewhere(models.Model):
+class _SharedModel(models.Model):
     """A model in another process. Calls go to that process, and this process keeps the model's `Room`."""
 
     def __init__(self, there: Callable[..., models.Arrays], weights: int) -> None:

@@ -11,7 +11,7 @@ import google_crc32c
 import msgspec
 import numpy as np
 
-from transforms.dead_letters import letters
+from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
 from transforms.mapping import defaults
@@ -20,14 +20,14 @@ from transforms.records import Count, Features, Layout, PartReceipt, without
 from transforms.saved_model.model import Model
 from transforms.storage import files
 from transforms.storage.compression import decompressed
-from transforms.write_part import count_filled, join_rows, letters_name, write_files
+from transforms.write_part import count_filled, dead_letters_name, join_rows, write_files
 from transforms.write_receipts import write_receipt
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
 WRITTEN_AGAIN = "remove _SUCCESS and give the run's own command again, which writes it again, then replay"
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """The fields of a dead letter that are needed to score its row again.
 
     Attributes:
@@ -68,7 +68,7 @@ def _row(line: _Line) -> bytes:
     raise ValueError(f"row_encoding {line.row_encoding!r} is neither utf-8 nor base64")
 
 
-def read_letters(part: PartReceipt, output: str) -> list[Letter]:
+def read_dead_letters(part: PartReceipt, output: str) -> list[DeadLetter]:
     """Reads the dead letters of a part, in the order of their positions.
 
     Args:
@@ -78,19 +78,19 @@ def read_letters(part: PartReceipt, output: str) -> list[Letter]:
     Raises:
         RunError: The dead letter file is not what the receipt says.
     """
-    return _letters(part, _letter_lines(part, output)) if part.dead else []
+    return _parse_dead_letters(part, _dead_letter_text(part, output)) if part.dead else []
 
 
-def _letter_lines(part: PartReceipt, output: str) -> bytes:
-    return _as_written(files.below(output, letters_name(part.chunk.part)), part.dead_bytes, part.dead_checksum)
+def _dead_letter_text(part: PartReceipt, output: str) -> bytes:
+    return _as_written(files.below(output, dead_letters_name(part.chunk.part)), part.dead_bytes, part.dead_checksum)
 
 
-def _letters(part: PartReceipt, text: bytes) -> list[Letter]:
+def _parse_dead_letters(part: PartReceipt, text: bytes) -> list[DeadLetter]:
     try:
         lines = [_DECODE(line) for line in text.split(b"\n") if line]
-        return [Letter(line.key, line.position or 0, _row(line), line.line) for line in lines]
+        return [DeadLetter(line.key, line.position or 0, _row(line), line.line) for line in lines]
     except (ValueError, binascii.Error, RecursionError) as error:
-        name = letters_name(part.chunk.part)
+        name = dead_letters_name(part.chunk.part)
         raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
 
 
@@ -103,7 +103,7 @@ def _as_written(path: str, size: int, checksum: int) -> bytes:
     return text
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """Rows that the user repaired.
 
     Attributes:
@@ -115,10 +115,10 @@ class Mended(NamedTuple):
     sha256: str | None
 
 
-NOTHING_MENDED = Mended({}, None)
+NO_REPAIRS = Repaired({}, None)
 
 
-def read_rows(path: str, reader: Reader) -> Mended:
+def read_rows(path: str, reader: Reader) -> Repaired:
     """Reads repaired rows from lines like those of dead letter files. Only key, row and row_encoding are used.
 
     Args:
@@ -151,7 +151,7 @@ def read_rows(path: str, reader: Reader) -> Mended:
             wrong = f"row is not exactly one row of {reader.name}; fix it"
             raise UsageError(f"--rows {path}, line {number}: {wrong}") from error
         rows[line.key] = row
-    return Mended(rows, hashlib.sha256(content).hexdigest())
+    return Repaired(rows, hashlib.sha256(content).hexdigest())
 
 
 def load_scored(file: IO[bytes], part: PartReceipt, reader: Reader) -> Block:
@@ -181,7 +181,7 @@ def load_scored(file: IO[bytes], part: PartReceipt, reader: Reader) -> Block:
 def replay_part(
     part: PartReceipt,
     block: Block,
-    mended: Mapping[str, bytes],
+    repaired: Mapping[str, bytes],
     fmt: Format,
     handler: KeyedChunkHandler,
     model: Model,
@@ -197,7 +197,7 @@ def replay_part(
     Args:
         part: The receipt of a part that has dead letters.
         block: The rows of its chunk.
-        mended: Repaired rows by key, which replace the rows in the dead letters.
+        repaired: Repaired rows by key, which replace the rows in the dead letters.
         fmt: The source's format.
         handler: The handler that feeds the model.
         model: The model.
@@ -213,16 +213,16 @@ def replay_part(
         RunError: The part or its dead letters are not what the receipt says, or a file cannot be written.
     """
     chunk = part.chunk
-    before = _letter_lines(part, output)
-    again = _letters(part, before)
+    before = _dead_letter_text(part, output)
+    again = _parse_dead_letters(part, before)
     positions = _positions(again, part, block)
-    raws = [mended.get(letter.key, letter.row) for letter in again]
+    raws = [repaired.get(letter.key, letter.row) for letter in again]
     tried = fmt.reader.parse(raws, positions, chunk.source, block.header)
     inputs, unread = tried.inputs(handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(tried, unread, scored.inference, fmt.writer, layout)
     made = b"".join(bytes(memoryview(some)) for some in joined.blocks)
-    lines = list(letters(tried, joined.bad, [again[one.row].line for one in joined.bad]))
+    lines = list(dead_letter_lines(tried, joined.bad, [again[one.row].line for one in joined.bad]))
     if b"".join(files.in_blocks(lines)) == before:
         return None
 
@@ -232,15 +232,15 @@ def replay_part(
     if not layout.error:
         old, new = np.delete(everyone, dead), dead[without(len(dead), joined.bad)]
     merged = fmt.writer.merge([(_part_bytes(part, output), old), (made, new)])
-    written, lettered = write_files(staged, chunk, merged, lines, dead=bool(joined.bad))
+    written, dead_written = write_files(staged, chunk, merged, lines, dead=bool(joined.bad))
     filled = count_filled(defaults.pack(inputs, handler.features), len(again), unread, joined.bad)
     receipt = part._replace(
         joined=part.rows - len(joined.bad),
         dead=dict(collections.Counter(one.reason for one in joined.bad)),
         bytes=written.bytes,
         checksum=written.checksum,
-        dead_bytes=lettered.bytes,
-        dead_checksum=lettered.checksum,
+        dead_bytes=dead_written.bytes,
+        dead_checksum=dead_written.checksum,
         replayed=part.replayed + len(again) - len(joined.bad),
         filled=dict(collections.Counter(part.filled) + collections.Counter(filled)),
     )
@@ -248,7 +248,7 @@ def replay_part(
     return receipt
 
 
-def _positions(again: Sequence[Letter], part: PartReceipt, block: Block) -> list[int]:
+def _positions(again: Sequence[DeadLetter], part: PartReceipt, block: Block) -> list[int]:
     """Returns the positions of the dead letters' rows.
 
     Raises:
@@ -256,7 +256,7 @@ def _positions(again: Sequence[Letter], part: PartReceipt, block: Block) -> list
     """
     positions = [letter.position for letter in again]
     if not set(positions) <= set(block.positions.tolist()) or sorted(set(positions)) != positions:
-        raise RunError(f"{letters_name(part.chunk.part)} holds dead letters of other rows; {WRITTEN_AGAIN}")
+        raise RunError(f"{dead_letters_name(part.chunk.part)} holds dead letters of other rows; {WRITTEN_AGAIN}")
     return positions
 
 
@@ -268,4 +268,4 @@ def _part_bytes(part: PartReceipt, output: str) -> bytes:
 def keys(parts: Iterable[PartReceipt], output: str) -> Iterator[str]:
     """Yields the keys of all dead letters of some parts."""
     for part in parts:
-        yield from (letter.key for letter in read_letters(part, output))
+        yield from (letter.key for letter in read_dead_letters(part, output))

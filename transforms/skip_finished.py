@@ -11,13 +11,13 @@ from transforms.storage import files
 from transforms.write_part import written_of
 from transforms.write_receipts import decode, receipt_path
 
-TODO: Final = "todo"
-DONE: Final = "done"
+UNFINISHED: Final = "unfinished"
+FINISHED: Final = "finished"
 
-TaggedPart = beam.pvalue.TaggedOutput[Literal["done"], PartReceipt]
+TaggedPart = beam.pvalue.TaggedOutput[Literal["finished"], PartReceipt]
 
 
-def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -> PartReceipt | None:
+def find_finished(chunk: Chunk, output: str, temp: str, former: str | None = None) -> PartReceipt | None:
     """Finds the receipt of a chunk whose part and dead letters exist and match it byte for byte; else returns None.
 
     The function reads the files completely. It does not check that the chunk's source is unchanged since then: the
@@ -50,11 +50,11 @@ def find_done(chunk: Chunk, output: str, temp: str, former: str | None = None) -
 
 
 @dataclasses.dataclass(eq=False)
-class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
+class SkipFinished(beam.PTransform[beam.PCollection[Chunk], Any]):
     """Separates finished chunks from unfinished ones.
 
     Input:  PCollection[Chunk]
-    Output: TODO, DONE = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in exactly one of them
+    Output: UNFINISHED, FINISHED = PCollection[Chunk], PCollection[PartReceipt]; each chunk is in exactly one of them
     """
 
     output: str
@@ -63,8 +63,8 @@ class SkipDone(beam.PTransform[beam.PCollection[Chunk], Any]):
 
     def expand(self, chunks: beam.PCollection[Chunk]) -> Any:  # Beam warns about every type for several outputs
         """Wires the step."""
-        return chunks | "FindDone" >> beam.FlatMap(self._find).with_outputs(DONE, main=TODO)
+        return chunks | "FindFinished" >> beam.FlatMap(self._find).with_outputs(FINISHED, main=UNFINISHED)
 
     def _find(self, chunk: Chunk) -> Iterator[Chunk | TaggedPart]:
-        part = find_done(chunk, self.output, self.temp, self.former)
-        yield chunk if part is None else beam.pvalue.TaggedOutput(DONE, part)
+        part = find_finished(chunk, self.output, self.temp, self.former)
+        yield chunk if part is None else beam.pvalue.TaggedOutput(FINISHED, part)

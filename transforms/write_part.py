@@ -12,7 +12,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
-from transforms.dead_letters import letters
+from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError
 from transforms.formats.base import Block, Format, Joined, Writer
 from transforms.line_numbers import Lines
@@ -61,8 +61,8 @@ def write_part(
     joined = join_rows(block, unread, predictions, fmt.writer, layout)
     dead = joined.bad
     numbers = lines.numbers(chunk, block, [one.row for one in dead]) if dead else ()
-    written = letters(block, dead, numbers)
-    part, lettered = write_files(output, chunk, joined.blocks, written, dead=bool(dead))
+    written = dead_letter_lines(block, dead, numbers)
+    part, dead_written = write_files(output, chunk, joined.blocks, written, dead=bool(dead))
     made = PartReceipt(
         chunk,
         receipt.checksum,
@@ -71,7 +71,7 @@ def write_part(
         receipt.rows - len(dead),
         dict(collections.Counter(one.reason for one in dead)),
         *part,
-        *lettered,
+        *dead_written,
         _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
         filled=count_filled(receipt.filled, receipt.rows, unread, dead),
     )
@@ -132,7 +132,7 @@ def write_files(
     part = files.write_whole(files.below(output, chunk.part), stored)
     if not dead:
         return part, files.NOTHING
-    return part, files.write_whole(files.below(output, letters_name(chunk.part)), files.in_blocks(lines))
+    return part, files.write_whole(files.below(output, dead_letters_name(chunk.part)), files.in_blocks(lines))
 
 
 def _pickled_bytes(value: Any) -> int:
@@ -148,13 +148,13 @@ def written_of(part: PartReceipt) -> Iterator[tuple[str, files.Written]]:
     """Yields name, size and checksum of each file that a receipt proves: the part, and its dead letters if any."""
     yield part.chunk.part, files.Written(part.bytes, part.checksum)
     if part.dead:
-        yield letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
+        yield dead_letters_name(part.chunk.part), files.Written(part.dead_bytes, part.dead_checksum)
 
 
-def letters_name(part: str) -> str:
+def dead_letters_name(part: str) -> str:
     """Returns the path of a part's dead letters, relative to the output folder.
 
-    >>> letters_name("sub/a-00000-of-00001.jsonl")
+    >>> dead_letters_name("sub/a-00000-of-00001.jsonl")
     '_keyjoin/dead_letters/sub/a-00000-of-00001.jsonl'
     """
     stem = plain_name(part).rpartition(".")[0]

@@ -153,7 +153,7 @@ def test_a_program_runs_on_a_few_rows_before_each_time(
     assert scored == [7, ROWS, 7, ROWS]
 
 
-def letters(lines: Sequence[str]) -> str:
+def dead_letters_text(lines: Sequence[str]) -> str:
     return "".join(json.dumps({"row": line.rstrip("\n"), "row_encoding": "utf-8"}) + "\n" for line in lines)
 
 
@@ -192,7 +192,7 @@ def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
         else:
             part.write_text("".join(good))
         if bad:
-            (output / "_keyjoin/dead_letters" / part.name).write_text(letters(bad))
+            (output / "_keyjoin/dead_letters" / part.name).write_text(dead_letters_text(bad))
         return Usage(0, 1.0, 1.0, 10**9)
 
     return measure

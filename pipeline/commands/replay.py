@@ -36,13 +36,13 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted, show, visible
 from pipeline.terminal.report import say
 from pipeline.terminal.signals import in_the_background
-from pipeline.terminal.warning import only_told
+from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Block, Reader
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import PartReceipt, Source
-from transforms.replay_part import NOTHING_MENDED, Mended, keys, load_scored, read_rows, replay_part
+from transforms.replay_part import NO_REPAIRS, Repaired, keys, load_scored, read_rows, replay_part
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files
 from transforms.storage.sources import Matched
@@ -104,19 +104,19 @@ def main(argv: Sequence[str]) -> Exit:
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
-        mended = read_rows(given.rows, formats.load(document.format).reader) if given.rows else NOTHING_MENDED
-        _check_keys(run, earlier, given.rows, mended.rows)
+        repaired = read_rows(given.rows, formats.load(document.format).reader) if given.rows else NO_REPAIRS
+        _check_keys(run, earlier, given.rows, repaired.rows)
         with _prepared(options, earlier, document) as plan:
-            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, mended.rows))
+            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, repaired.rows))
         prove_lock()
         if changed or earlier.stage is not Stage.COMPLETE:
-            totals = _commit(run, earlier, document, _record(plan, mended, document, joined))
+            totals = _commit(run, earlier, document, _record(plan, repaired, document, joined))
             finish(run, prove_lock)
         else:
             totals = document.totals
-            with only_told(f"{run} is as it was, and could not be cleaned up"):
+            with errors_as_warnings(f"{run} is as it was, and could not be cleaned up"):
                 manifest.clear(run)
-    with only_told(f"{run} is written, and could not be shown"):
+    with errors_as_warnings(f"{run} is written, and could not be shown"):
         _print_result(run, joined, totals)
     exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
     if exceeded is not None:
@@ -197,17 +197,17 @@ def _options(run: str, document: Manifest, given: ReplayOptions) -> RunOptions:
     )
 
 
-def _check_keys(run: str, earlier: Earlier, path: str | None, mended: Mapping[str, bytes]) -> None:
-    """Tells which mended rows have no dead letter, so that they change nothing.
+def _check_keys(run: str, earlier: Earlier, path: str | None, repaired: Mapping[str, bytes]) -> None:
+    """Tells which repaired rows have no dead letter, so that they change nothing.
 
     Raises:
         UsageError: One of them is of a source that the run has not read.
     """
     known = {source.path for source in earlier.sources or ()}
-    strange = next((key for key in mended if key.rpartition("#")[0] not in known), None)
+    strange = next((key for key in repaired if key.rpartition("#")[0] not in known), None)
     if strange is not None:
         raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
-    without = mended.keys() - set(keys(_dead(run), run)) if mended else ()
+    without = repaired.keys() - set(keys(_dead(run), run)) if repaired else ()
     if without:
         say("skipped", f"{len(without):,} fixed rows whose keys have no dead letter (any more): {min(without)}")
 
@@ -241,7 +241,7 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
         yield plan
 
 
-def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) -> tuple[bool, int]:
+def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]) -> tuple[bool, int]:
     """Scores dead letters again, and writes the parts that change, and the lists of receipts.
 
     Returns:
@@ -255,7 +255,7 @@ def _stage(run: str, earlier: Earlier, plan: Plan, mended: Mapping[str, bytes]) 
     sources = {source.path: source for source in earlier.sources or ()}
     for path, parts in ledger.by_source(_dead(run)):
         for part, block in _with_blocks(sources[path], parts, fmt.reader):
-            made = replay_part(part, block, mended, fmt, job.handler, model, job.layout, run, place.work, place.temp)
+            made = replay_part(part, block, repaired, fmt, job.handler, model, job.layout, run, place.work, place.temp)
             if made is not None:
                 changed, joined = True, joined + made.joined - part.joined
     _list_receipts(run, place.temp)
@@ -290,13 +290,13 @@ def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -
         ) from error
 
 
-def _record(plan: Plan, mended: Mended, document: Manifest, joined: int) -> records.Replay:
+def _record(plan: Plan, repaired: Repaired, document: Manifest, joined: int) -> records.Replay:
     """What the manifest says of a replay."""
     used = plan.settings.model
     return records.Replay(
         model=records.UsedModel(path=used.path, sha256=used.sha256, inputs=used.inputs),
         versions=plan.settings.versions,
-        rows_sha256=mended.sha256,
+        rows_sha256=repaired.sha256,
         dead_letters=document.totals.bad,
         joined=joined,
     )

@@ -11,8 +11,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline.compat import beam as beam_compat
 from pipeline.job.dataflow import is_template
 from pipeline.job.progress import reported
-from pipeline.job.remote import check_place, new_run, run_elsewhere, write_nothing
-from pipeline.job.root_cause import told
+from pipeline.job.remote import check_place, new_run, run_remote, write_nothing
+from pipeline.job.root_cause import as_run_error
 from pipeline.job.stop_early import Watch
 from pipeline.job.waves import run_waves
 from pipeline.model.model_folder import newest_version
@@ -31,7 +31,7 @@ from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import report
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.signals import in_the_background
-from pipeline.terminal.warning import only_told
+from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
 from transforms.storage import files
 from transforms.write_receipts import read_receipts
@@ -57,7 +57,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
         options = dataclasses.replace(options, overwrite=False)  # which is done
     if _is_complete(options, inputs):
-        with only_told(f"{options.output} is complete, and could not be cleaned up"):
+        with errors_as_warnings(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
         if is_template(beam_options):
             write_nothing(options.output, beam_options)
@@ -66,7 +66,7 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     if is_local(beam_options):
         _run_here(options, beam_options, inputs, started)
     else:
-        run_elsewhere(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options))
+        run_remote(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options))
     return Exit.COMPLETE
 
 
@@ -169,5 +169,5 @@ def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> 
     reader = formats.load(plan.job.format).reader
     least = reader.least_bytes(plan.job.handler.features)
     watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end)
-    with reported(plan.job.temp, watch.parts), told(plan.job.output):
+    with reported(plan.job.temp, watch.parts), as_run_error(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

@@ -50,10 +50,10 @@ class CheckOptions(CodeOptions):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CondemnOptions:
+class DiscardOptions:
     """What happens to an output that is not what its run wrote."""
 
-    condemn: bool = flag(
+    discard: bool = flag(
         SWITCH,
         f"delete {SUCCESS} if files of the output are missing or altered: keyjoin run then reads all files back and "
         "rebuilds the wrong ones",
@@ -61,7 +61,7 @@ class CondemnOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyOptions(CheckOptions, CondemnOptions):
+class VerifyOptions(CheckOptions, DiscardOptions):
     """The options of `verify`."""
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ def parser() -> OptionsParser[VerifyOptions]:
     return OptionsParser(
         VerifyOptions,
         "keyjoin verify",
-        "Checks whether an output is still what its run wrote; only --condemn changes anything.",
+        "Checks whether an output is still what its run wrote; only --discard changes anything.",
     )
 
 
@@ -104,14 +104,14 @@ def main(argv: Sequence[str]) -> Exit:
     findings.print_more()
     for line in (_result(given.run, record, findings), *lines):
         show(visible(line))
-    condemned = given.condemn and findings.in_output
-    if condemned:
+    discarded = given.discard and findings.in_output
+    if discarded:
         check_changeable(given.run, "verify")
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
         show(f"{SUCCESS} is deleted: readers do not take {visible(given.run)} for a result until it is written again")
     again = command(record.manifest.options, given.run) if record is not None and record.proven else None
-    for advice in findings.advice(given.run, again, "" if condemned else _condemning(given)):
+    for advice in findings.advice(given.run, again, "" if discarded else _discard_command(given)):
         show(advice)
     return findings.code
 
@@ -162,7 +162,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 
-def _condemning(given: VerifyOptions) -> str:
+def _discard_command(given: VerifyOptions) -> str:
     """The command that takes `_SUCCESS` away for what this one has found."""
     share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
-    return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--condemn"])
+    return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--discard"])

@@ -16,7 +16,7 @@ from transforms.join_predictions import JoinPredictions
 from transforms.predict import KeyedChunkHandler, Predict
 from transforms.read_chunk import FEATURES, RECEIPTS, ReadChunk
 from transforms.records import Chunk, Layout, PartReceipt, Predictions, Receipt
-from transforms.skip_finished import DONE, TODO, SkipDone
+from transforms.skip_finished import FINISHED, UNFINISHED, SkipFinished
 from transforms.split_into_chunks import SplitIntoChunks
 from transforms.storage import files
 from transforms.write_part import WritePart
@@ -80,8 +80,8 @@ def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
         | "SpreadChunks" >> beam.Reshuffle()
     )
     if job.resume:
-        apart = chunks | "SkipDone" >> SkipDone(job.output, job.temp, job.former)
-        parts = (build_chunks(apart[TODO], job, run=run), apart[DONE]) | "AddDone" >> beam.Flatten()
+        apart = chunks | "SkipFinished" >> SkipFinished(job.output, job.temp, job.former)
+        parts = (build_chunks(apart[UNFINISHED], job, run=run), apart[FINISHED]) | "AddFinished" >> beam.Flatten()
     else:
         parts = build_chunks(chunks, job, run=run)
     return parts | "WriteReceipts" >> WriteReceipts(job.temp)

@@ -15,7 +15,7 @@ from pipeline.job.commit_run import CommitRun, check_complete
 from pipeline.job.graph import build
 from pipeline.job.pickles import leave_out_folders
 from pipeline.job.progress import reported
-from pipeline.job.root_cause import told
+from pipeline.job.root_cause import as_run_error
 from pipeline.options.beam_flags import is_local
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs, Plan
@@ -45,7 +45,7 @@ def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
         )
 
 
-def run_elsewhere(
+def run_remote(
     options: RunOptions,
     beam_options: PipelineOptions,
     inputs: Inputs,
@@ -79,7 +79,7 @@ def run_elsewhere(
             say("found", f"the job {running.name} is running")
             job_id = running.id
         else:
-            with begun() as (plan, place), told(place.work), service.submitting():
+            with begun() as (plan, place), as_run_error(place.work), service.submitting():
                 plan = dataflow.settle(plan, beam_options)
                 started, resumed = _start(plan, place, beam_options), plan.job.resume
                 if not dataflow.is_template(beam_options):
@@ -201,7 +201,7 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
     """
     output, failed = options.output, None
     try:
-        with reported(place.temp), told(place.work):
+        with reported(place.temp), as_run_error(place.work):
             ended()
     except RunError as error:
         failed = error

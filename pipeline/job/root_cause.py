@@ -13,11 +13,11 @@ from transforms.storage import files
 # Beam reports what a step raised as the text of its traceback, with the step's name after it.
 OWN_ERROR = re.compile(r"^(?:transforms\.errors\.)?RunError: (.*?)(?: \[while running .*)?$", re.MULTILINE)
 STEP = re.compile(r" \[while running .*$", re.DOTALL)
-UNDONE = "; no _SUCCESS was written"
+NO_SUCCESS = "; no _SUCCESS was written"
 
 
 @contextlib.contextmanager
-def told(output: str) -> Iterator[None]:
+def as_run_error(output: str) -> Iterator[None]:
     """Turns what a runner raises into one line.
 
     Args:
@@ -30,7 +30,7 @@ def told(output: str) -> Iterator[None]:
         yield
     except Exception as error:
         # A step's error reaches us through the runner, in the runner's own type and words.
-        raise RunError(f"{_cause(error, output).removesuffix(UNDONE)}{UNDONE}") from error
+        raise RunError(f"{_cause(error, output).removesuffix(NO_SUCCESS)}{NO_SUCCESS}") from error
 
 
 def _cause(error: Exception, output: str) -> str:

@@ -18,7 +18,7 @@ from pipeline.plan.memory import wave_size
 from pipeline.plan.preflight import Plan
 from transforms import formats
 from transforms.records import Chunk, PartReceipt
-from transforms.skip_finished import find_done
+from transforms.skip_finished import find_finished
 from transforms.split_into_chunks import chunks_of, most_bytes
 from transforms.storage import files
 from transforms.threads import in_threads
@@ -50,16 +50,16 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
         watch.cut(wave)
         if not watch.goes_on():
             break
-        done = {part.chunk.part for part in map(watch.wrote, _find_done(wave, job))}
-        todo = [chunk for chunk in wave if chunk.part not in done]
+        finished = {part.chunk.part for part in map(watch.wrote, _find_finished(wave, job))}
+        unfinished = [chunk for chunk in wave if chunk.part not in finished]
         while True:
-            if todo:
-                _run_wave(todo, job, watch, beam_options)
+            if unfinished:
+                _run_wave(unfinished, job, watch, beam_options)
             written = watch.end_wave()
             write_list(job.temp, next(lists), "00", written)
-            done.update(part.chunk.part for part in written)
-            todo = [chunk for chunk in todo if chunk.part not in done]  # there was no time to begin them
-            if not todo or not watch.goes_on():
+            finished.update(part.chunk.part for part in written)
+            unfinished = [chunk for chunk in unfinished if chunk.part not in finished]  # no time was left
+            if not unfinished or not watch.goes_on():
                 break
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:
@@ -76,10 +76,10 @@ def _run_wave(chunks: Sequence[Chunk], job: Job, watch: Watch, beam_options: Pip
     gc.collect()
 
 
-def _find_done(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
+def _find_finished(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
     """The receipts of a wave's chunks that an earlier attempt has written."""
     if job.resume:
-        found = in_threads(lambda chunk: find_done(chunk, job.output, job.temp, job.former), wave)
+        found = in_threads(lambda chunk: find_finished(chunk, job.output, job.temp, job.former), wave)
         yield from (part for part in found if part is not None)
 
 

@@ -31,7 +31,7 @@ from transforms.scoring.score import score
 ROWS = 16  # most rows that are scored alone
 LEAST = 3  # fewest rows to compare; of only two rows, reversing and exchanging give the same order
 REPEATS = 2  # repeats of a call that show whether the model is deterministic
-BUDGET_SECONDS = 0.5  # a call or a series of calls that takes longer is skipped or cut short
+MOST_SECONDS = 0.5  # a call or a series of calls that takes longer is skipped or cut short
 SEE = "see docs/models.md"
 
 Call = Callable[[Positions], Scores]
@@ -164,7 +164,7 @@ def _alone(call: Call, count: int, copies: int) -> list[Scores]:
         The calls whose row got a prediction.
     """
     found: list[Scores] = []
-    ends = time.monotonic() + BUDGET_SECONDS
+    ends = time.monotonic() + MOST_SECONDS
     for number in range(count):
         if len(found) >= LEAST and time.monotonic() > ends:
             break
@@ -185,9 +185,7 @@ def _is_slow(call: Call, size: int) -> bool:
     """Tells whether a model is too slow for calls with `size` rows."""
     with contextlib.suppress(ProbeError, RunError):
         # One row first, because `size` rows could take minutes. Twice, because the first call may be the slowest.
-        return (
-            min(_seconds(call, 1), _seconds(call, 1)) > BUDGET_SECONDS / LEAST or _seconds(call, size) > BUDGET_SECONDS
-        )
+        return min(_seconds(call, 1), _seconds(call, 1)) > MOST_SECONDS / LEAST or _seconds(call, size) > MOST_SECONDS
     return False
 
 
@@ -241,7 +239,7 @@ def _together(call: Call, numbers: Positions, small: int, size: int) -> Iterator
     """
     fastest = math.inf
     for count in sorted({small, max(small, size)}):
-        if count > small and fastest * count / small > BUDGET_SECONDS:
+        if count > small and fastest * count / small > MOST_SECONDS:
             return
         rows = np.resize(numbers, count)
         found = []

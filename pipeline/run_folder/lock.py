@@ -18,7 +18,7 @@ from typing import IO, Any
 import fasteners
 
 from pipeline.run_folder.names import LOCK
-from pipeline.terminal.warning import only_told, warn
+from pipeline.terminal.warning import errors_as_warnings, warn
 from transforms.errors import RunError, UsageError
 from transforms.storage import files, objects
 
@@ -50,7 +50,7 @@ def locked(output: str) -> Iterator[Callable[[], None]]:
             try:
                 yield lambda: None
             finally:
-                with only_told(f"{path} stays, and is in nobody's way"):
+                with errors_as_warnings(f"{path} stays, and is in nobody's way"):
                     _let_go(lock, path)
     elif output.startswith("gs://"):
         with _object(output) as prove:
@@ -148,7 +148,7 @@ def _object(output: str) -> Iterator[Callable[[], None]]:
         with held.beating():
             yield held.prove
     finally:
-        with only_told(f"{path} was not removed; it counts as dead in {DEAD.seconds // 60} minutes"):
+        with errors_as_warnings(f"{path} was not removed; it counts as dead in {DEAD.seconds // 60} minutes"):
             held.release()
 
 

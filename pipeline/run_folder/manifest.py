@@ -33,7 +33,7 @@ from pipeline.run_folder.records import (
     Ops,
     Settings,
 )
-from pipeline.terminal.warning import only_told
+from pipeline.terminal.warning import errors_as_warnings
 from transforms.errors import RunError
 from transforms.formats.spec import FormatSpec
 from transforms.model_safety.model_ops import Finding
@@ -204,7 +204,7 @@ def commit(
     if keep:
         return
     # The result is already recorded, so a failure to remove these files is only a warning.
-    with only_told(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
+    with errors_as_warnings(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
 
 

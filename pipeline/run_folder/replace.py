@@ -19,7 +19,7 @@ from pipeline.run_folder.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCC
 from pipeline.run_folder.place import staged
 from pipeline.run_folder.unexpected_files import leftovers
 from pipeline.terminal.report import say
-from pipeline.terminal.warning import only_told
+from pipeline.terminal.warning import errors_as_warnings
 from transforms.errors import RunError
 from transforms.storage import files
 from transforms.threads import in_threads
@@ -78,7 +78,7 @@ def finish(output: str, prove_lock: Callable[[], None]) -> bool:
     """
     changed = put(output, prove_lock)
     # The result is in place, so a failure to remove these files is only a warning.
-    with only_told(f"{output} keeps {TEMP} or unfinished files, which the same command removes"):
+    with errors_as_warnings(f"{output} keeps {TEMP} or unfinished files, which the same command removes"):
         # This command holds the lock, so unfinished files are left by an attempt that was killed.
         there = [name for name in files.list_below(output) if is_unfinished(name)]
         ours = leftovers(there, manifest.read_sources(files.join(output, SOURCES))) if there else []

@@ -12,7 +12,7 @@ from pipeline.run_folder.records import LoadedSettings
 from pipeline.run_folder.unexpected_files import of_sources
 from pipeline.terminal import report
 from pipeline.terminal.messages import quoted
-from pipeline.terminal.warning import only_told
+from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
@@ -116,11 +116,11 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
     """
     totals, exceeded = settled
     if exceeded is not None:
-        with only_told("no bad rows can be shown"):
+        with errors_as_warnings("no bad rows can be shown"):
             parts = read_receipts(place.temp) if exceeded.early else read_list(files.join(place.work, PARTS))
             report.print_samples(place.work, parts, exceeded.reason)
     if exceeded is None or not (exceeded.early or place.is_staged):
-        with only_told(f"{place.output} is written, and could not be shown"):
+        with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, spec, totals, seconds, resumed=resumed)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)

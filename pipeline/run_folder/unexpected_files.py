@@ -33,7 +33,7 @@ from transforms.split_into_chunks import SPILL, most_bytes
 from transforms.storage import files, objects
 from transforms.storage.compression import plain_name
 from transforms.storage.regular import kind_of, not_regular
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import LISTS, RECEIPTS
 
 FOLDERS = (OWN, TEMP, DEAD_LETTERS, *(f"{TEMP}/{name}" for name in (PLANNED, NEXT, MODEL, RECEIPTS, LISTS, SPILL)))
@@ -154,8 +154,8 @@ def _made_from(name: str) -> set[str]:
     if not is_part(whole):
         return set()
     plain = without_number(whole)
-    lettered = plain.removeprefix(f"{DEAD_LETTERS}/")
-    return {plain} if lettered == plain else {lettered, lettered.removesuffix(".jsonl")}
+    in_dead_letters = plain.removeprefix(f"{DEAD_LETTERS}/")
+    return {plain} if in_dead_letters == plain else {in_dead_letters, in_dead_letters.removesuffix(".jsonl")}
 
 
 def check_layout(output: str) -> None:
@@ -256,7 +256,7 @@ def _longest(source: Source, chunk_bytes: int) -> Iterator[str]:
     """
     chunks = most_bytes([source]) // min(chunk_bytes, SMALL_CHUNK) + 1
     part = f"{source.stem}-{chunks:05d}-of-{chunks:05d}{source.suffix}"
-    for name in (f"{TEMP}/{RECEIPTS}/{part}.json", letters_name(part)):
+    for name in (f"{TEMP}/{RECEIPTS}/{part}.json", dead_letters_name(part)):
         yield files.temporary_of(f"{TEMP}/{NEXT}/{name}")
 
 
@@ -278,7 +278,7 @@ def _check_clashes(output: str, sources: Sequence[Source], folders: Collection[s
     numbered = {without_number(folder): folder for folder in read | there if is_part(folder)}
     for source in sources:
         part = f"{source.stem}{source.suffix}"
-        made = (part, f"{part}.json", letters_name(part).removeprefix(f"{DEAD_LETTERS}/"))
+        made = (part, f"{part}.json", dead_letters_name(part).removeprefix(f"{DEAD_LETTERS}/"))
         folder = next((numbered[name] for name in made if name in numbered), None)
         unpacked = plain_name(part)
         if folder is None and unpacked != part and unpacked in read:

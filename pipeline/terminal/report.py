@@ -20,7 +20,7 @@ from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
 from transforms.storage import files
 from transforms.storage.compression import is_gzip
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import decode
 
 SHOWN_ROWS = 3
@@ -188,14 +188,14 @@ def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> Non
         parts: Receipts of the parts in the output folder.
         reason: The reason code.
     """
-    for letter in itertools.islice(_letters(output, parts, reason), SHOWN_ROWS):
+    for letter in itertools.islice(_dead_letters(output, parts, reason), SHOWN_ROWS):
         show_error(visible(f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'])}"))
 
 
-def _letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
+def _dead_letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
     for part in parts:
         if reason in part.dead:
-            with files.open_own(files.below(output, letters_name(part.chunk.part))) as listed:
+            with files.open_own(files.below(output, dead_letters_name(part.chunk.part))) as listed:
                 yield from (letter for letter in map(json.loads, listed) if letter["reason"] == reason)
 
 

@@ -13,7 +13,7 @@ def warn(text: str) -> None:
 
 
 @contextlib.contextmanager
-def only_told(what: str) -> Iterator[None]:
+def errors_as_warnings(what: str) -> Iterator[None]:
     """Turns an error in the block into a warning, for steps after the result is final.
 
     The exit code then still reports the result, not the error. Ctrl-C in the block becomes a warning too.

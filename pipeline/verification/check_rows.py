@@ -20,7 +20,7 @@ from pipeline.verification.findings import Finding, Findings, Repair
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import PartReceipt, Source
-from transforms.replay_part import read_letters
+from transforms.replay_part import read_dead_letters
 from transforms.saved_model import constants, loader
 from transforms.saved_model import model as models
 from transforms.scoring.rescore import Agreement, Rescored, Scoring, rescore
@@ -175,6 +175,6 @@ def _rescore_part(
     joined = files.read_range(files.below(run, chunk.part), 0, part.bytes, own=True)
     with open_plain(source) as file:
         block = how.format.reader.load(file, chunk)
-    dead = [letter.position for letter in read_letters(part, run)]
+    dead = [letter.position for letter in read_dead_letters(part, run)]
     plain = decompressed(chunk.part, joined)
     yield from rescore(block, how.format.writer.read_back(plain), dead, picked.rows, how, called)

@@ -15,7 +15,7 @@ SHOWN = 20
 class Repair(enum.Enum):
     """The ways to repair findings. At its end `verify` prints the text of each way that it needs, once."""
 
-    REBUILD = "to rebuild what is wrong, and nothing else:{condemn}\n  {command}"
+    REBUILD = "to rebuild what is wrong, and nothing else:{discard}\n  {command}"
     AGAIN = "to read all parts back and write {success} again:\n  {command}"
     ANEW = "keyjoin cannot tell which files are right; to score everything again:\n  {command} --overwrite"
     GONE = "keyjoin cannot tell what {run} holds: move it away, and give its keyjoin run command again"
@@ -111,19 +111,19 @@ class Findings:
         """Returns the number of findings by kind, such as `1 missing, 2 altered`."""
         return ", ".join(f"{count:,} {kind.title}" for kind, count in sorted(self.kinds.items()))
 
-    def advice(self, run: str, command: Sequence[str] | None, condemn: str) -> list[str]:
+    def advice(self, run: str, command: Sequence[str] | None, discard: str) -> list[str]:
         """Returns the texts that tell the user how to repair the findings, with the commands to type.
 
         Args:
             run: The output folder.
             command: The words of the `keyjoin run` command that wrote the output; None if they are not proven.
-            condemn: The command to type before that one to rebuild files; empty if it is not needed.
+            discard: The command to type before that one to rebuild files; empty if it is not needed.
         """
         words = "the same keyjoin run command" if command is None else quoted(command)
         # From the strongest repair to the weakest: the first one that is needed also does what later ones do.
         stronger = (Repair.GONE, Repair.ANEW, Repair.READ, Repair.REBUILD, Repair.AGAIN)
         output = next((repair for repair in stronger if self.repairs[repair]), None)
         repairs = [Repair.MOVE, output, Repair.SOURCE, Repair.MODEL]
-        values = {"run": visible(run), "command": words, "condemn": condemn and f"\n  {condemn}"}
+        values = {"run": visible(run), "command": words, "discard": discard and f"\n  {discard}"}
         values |= {"success": SUCCESS, "manifest": MANIFEST}
         return [one.value.format(**values) for one in repairs if one is not None and self.repairs[one]]

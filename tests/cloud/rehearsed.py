@@ -21,7 +21,7 @@ from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.stand_ins import Cloud, running_cloud
 from tests.support import models
 from tests.support.store import BUCKET
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 
 NEEDED = ("KEYJOIN_PRISM", "KEYJOIN_BOOT")
 ready = pytest.mark.skipif(
@@ -98,7 +98,7 @@ def expected(place: Place, model: Callable[..., str]) -> dict[str, bytes]:
         # Dead letters name their source, so another path gives another checksum.
         receipt = json.loads(line)
         if receipt["dead"]:
-            checksum = google_crc32c.value(moved[letters_name(receipt["chunk"]["part"])])
+            checksum = google_crc32c.value(moved[dead_letters_name(receipt["chunk"]["part"])])
             old, new = (f'"dead_checksum":{value},'.encode() for value in (receipt["dead_checksum"], checksum))
             moved["_keyjoin/parts.jsonl"] = moved["_keyjoin/parts.jsonl"].replace(old, new)
     return kept(moved)

@@ -182,13 +182,13 @@ def needs(name: str, extra: str) -> list[tuple[str, str]]:
 
 def test_the_lock_has_all_that_its_packages_ask_for_and_is_not_excluded() -> None:
     excluded, locked = names(EXCLUDES), set(in_image(LOCK))
-    todo, seen = [("keyjoin", ""), ("google-cloud-dataflow-client", ""), ("pip", "")], set()
-    while todo:
-        package = todo.pop()
+    pending, seen = [("keyjoin", ""), ("google-cloud-dataflow-client", ""), ("pip", "")], set()
+    while pending:
+        package = pending.pop()
         if package not in seen:
             seen.add(package)
             if package[0] not in {*excluded, "pip"}:
-                todo += needs(*package)
+                pending += needs(*package)
     asked = {name for name, _ in seen} - {"keyjoin"}
     assert names(FOLDER / "excludes-cpu.txt") == {"tensorflow"}
     assert {"tensorflow-cpu" if name == "tensorflow" else name for name in asked} == locked | excluded

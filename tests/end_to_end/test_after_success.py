@@ -99,7 +99,7 @@ def test_what_cannot_be_cleaned_up_later_is_a_warning_too(
 def test_bad_rows_that_cannot_be_shown_do_not_hide_why_a_run_failed(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "_letters", failing(report._letters, FAILS, "out"))
+    monkeypatch.setattr(report, "_dead_letters", failing(report._dead_letters, FAILS, "out"))
     done = keyjoin("run", *flags[:-1])
     assert (done.code, done.complete()) == (1, False)
     assert "warning: no bad rows can be shown: [Errno 5]" in done.err

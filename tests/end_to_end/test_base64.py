@@ -81,7 +81,7 @@ def test_a_row_is_the_value_of_the_only_input(
         assert again.code == 0, again.out + again.err
 
 
-def test_a_row_whose_base64_is_damaged_is_a_dead_letter_and_mended_by_replay(
+def test_a_row_whose_base64_is_damaged_is_a_dead_letter_and_repaired_by_replay(
     keyjoin: Callable[..., Result], lines: Callable[..., str], tmp_path: Path
 ) -> None:
     wrong = [{"b64": "aGk=="}, {"b64": 5}, {"b64": None}, {"data": "hi"}, {"b64": {"b64": "aGk="}}, {"b64": ["aGk="]}]
@@ -100,11 +100,11 @@ def test_a_row_whose_base64_is_damaged_is_a_dead_letter_and_mended_by_replay(
         ("duplicate_name", "field b64: given 2 times"),
     ]
     assert [json.loads(raw_of(letter)) for letter in done.dead()[:6]] == wrong
-    rows = tmp_path / "mended.jsonl"
-    rows.write_text(json.dumps({**done.dead()[0], "row": json.dumps(encoded(b"mended"))}) + "\n")
+    rows = tmp_path / "repaired.jsonl"
+    rows.write_text(json.dumps({**done.dead()[0], "row": json.dumps(encoded(b"repaired"))}) + "\n")
     replayed = keyjoin("replay", f"--run={done.output}", f"--rows={rows}")
     assert replayed.code == 0, replayed.err
-    assert [row["n"] for row in done.rows()] == [*(len(word) for word in WORDS * 3), len(b"mended")]
+    assert [row["n"] for row in done.rows()] == [*(len(word) for word in WORDS * 3), len(b"repaired")]
 
 
 def test_base64_with_line_ends_inside_of_a_field_and_in_lists(

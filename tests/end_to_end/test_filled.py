@@ -92,10 +92,10 @@ def test_a_dead_letter_counts_once_a_replay_joins_it(
 ) -> None:
     done = keyjoin("run", *flags, "--missing", f"x={RAISES}")
     assert (done.code, len(done.dead()), filled(done)) == (0, 11, {}), done.err
-    mended = tmp_path / "mended.jsonl"
+    repaired = tmp_path / "repaired.jsonl"
     letter = done.dead()[-1]
-    mended.write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 1, 1]}}))
-    replayed = keyjoin("replay", f"--run={done.output}", f"--model={model(models.plain)}", f"--rows={mended}")
+    repaired.write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 1, 1]}}))
+    replayed = keyjoin("replay", f"--run={done.output}", f"--model={model(models.plain)}", f"--rows={repaired}")
     assert (replayed.code, len(done.dead()), filled(done)) == (0, 0, {"x": 10}), replayed.err
     assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
 

@@ -47,8 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     lines = [json.dumps({"text": text}) + "\n" for text in [*TEXTS, None, None]]
     (folder / "text.jsonl").write_text("".join(lines))
-    mended = {"key": f"{folder}/text.jsonl#{len(''.join(lines[:-2]))}", "row": json.dumps({"text": TEXTS[0]})}
-    (folder / "mended.jsonl").write_text(json.dumps({**mended, "row_encoding": "utf-8"}) + "\n")
+    repaired = {"key": f"{folder}/text.jsonl#{len(''.join(lines[:-2]))}", "row": json.dumps({"text": TEXTS[0]})}
+    (folder / "repaired.jsonl").write_text(json.dumps({**repaired, "row_encoding": "utf-8"}) + "\n")
     (folder / "forest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FOREST_ROWS))
     (folder / "request.json").write_text(json.dumps({"instances": [{"text": text} for text in TEXTS]}))
     return folder
@@ -65,7 +65,7 @@ def said(made: Path) -> list[commands.Said]:
         ["verify", f"--run={at['scored']}", "--rescore=9", f"--model={at['wrapped']}", TEXT],
         ["run", f"--input={made}/forest.jsonl", f"--model={at['forest']}", f"--output={at['trees']}", FOREST],
         ["verify", f"--run={at['trees']}", "--rescore=9", f"--model={at['forest']}", FOREST],
-        ["replay", f"--run={at['scored']}", f"--rows={made}/mended.jsonl", TEXT],
+        ["replay", f"--run={at['scored']}", f"--rows={made}/repaired.jsonl", TEXT],
     )
 
 

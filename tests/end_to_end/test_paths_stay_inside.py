@@ -17,7 +17,7 @@ from transforms.records import Chunk, PartReceipt
 from transforms.storage import files
 from transforms.storage.objects import Stored
 from transforms.storage.sources import Found, name_sources
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import write_list, write_receipt
 
 NAMES = st.sampled_from(["..", ".", "", "a", "b.jsonl", "..\\..", "..a", "x\ny", "\\", "%2e%2e", "é", "a..", "~", "C:"])
@@ -33,7 +33,7 @@ def test_parts_and_dead_letters_of_any_name_lie_below_the_output(root: str, insi
         return
     for source in sources:
         part = f"{source.stem}-00000-of-00001{source.suffix}"
-        for name in (part, letters_name(part)):
+        for name in (part, dead_letters_name(part)):
             for output in ("/out/here", "gs://bucket/out"):
                 written = files.below(output, name)
                 assert posixpath.normpath(written).startswith(posixpath.normpath(output) + "/")

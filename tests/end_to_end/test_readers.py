@@ -77,10 +77,10 @@ def outputs(model: Callable[..., str], tmp_path_factory: pytest.TempPathFactory)
         assert list(Path("out").glob("*.jsonl"))
         keep("resumed", 0, *run, "--max_bad_rows=2")
         (letter, *_) = map(json.loads, Path(next(Path("out").glob("_keyjoin/dead_letters/*"))).read_text().splitlines())
-        Path("mended.jsonl").write_text(
+        Path("repaired.jsonl").write_text(
             json.dumps({"key": letter["key"], "row": json.dumps({"id": 2, "x": [2, 0, 1]})})
         )
-        keep("replayed", 0, "replay", "--run=out", "--rows=mended.jsonl")
+        keep("replayed", 0, "replay", "--run=out", "--rows=repaired.jsonl")
         keep("replaced", 0, *run, "--max_bad_rows=2", "--overwrite")
     return kept
 

@@ -233,10 +233,10 @@ def test_every_command_takes_a_model_whose_graph_has_its_variables_twice(
         assert run.code == 0
         np.testing.assert_allclose([row["prediction"] for row in run.rows()], expected, rtol=1e-5, atol=1e-6)
     assert keyjoin("verify", f"--run={run.output}", model, "--rescore=6").code == 0
-    mended = tmp_path / "mended.jsonl"
+    repaired = tmp_path / "repaired.jsonl"
     key = run.dead()[0]["key"]
-    mended.write_text(json.dumps({"key": key, "row": json.dumps(rows[0])}) + "\n")
-    done = keyjoin("replay", f"--run={run.output}", model, f"--rows={mended}")
+    repaired.write_text(json.dumps({"key": key, "row": json.dumps(rows[0])}) + "\n")
+    done = keyjoin("replay", f"--run={run.output}", model, f"--rows={repaired}")
     assert done.code == 0, done.err
     request = tmp_path / "request.json"
     instances = [{**row, "key": key} for row, key in zip(rows, made.rows["key"].tolist(), strict=True)]

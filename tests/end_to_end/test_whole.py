@@ -26,7 +26,7 @@ from transforms.read_chunk import read_chunk
 from transforms.records import Feature, PartReceipt, Source
 from transforms.saved_model.model import Contract, Model, Tensor
 from transforms.split_into_chunks import split_source
-from transforms.write_part import letters_name, write_part
+from transforms.write_part import dead_letters_name, write_part
 
 X = Tensor("x", "float32", (2,), "x:0")
 Y = Tensor("y", "float32", (), "y:0")
@@ -75,7 +75,7 @@ def test_any_bytes_are_joined_or_dead_and_the_ledger_adds_up(data: bytes, chunk_
         assert len(written) == len(parts) + sum(bool(p.dead) for p in parts)
         found = []
         for part in parts:
-            dead = output / letters_name(part.chunk.part)
+            dead = output / dead_letters_name(part.chunk.part)
             for line in dead.read_text().splitlines() if part.dead else []:
                 letter = json.loads(line)
                 row = letter["row"]

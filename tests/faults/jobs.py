@@ -131,11 +131,11 @@ def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20)
     done = ran.run()
     assert done.code == 0, done.said
     texts = (text for name, text in ran.files().items() if name.startswith("_keyjoin/dead_letters/") and text)
-    letters = [json.loads(line) for text in texts for line in text.splitlines()]
-    mended = [{"key": one["key"], "row": {"x": [1, 2, 3]}} for one in letters if one["reason"] != "model_error"]
-    assert 0 < len(mended) < len(letters)
-    (folder / "mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in mended))
-    return ran._replace(flags=("--rows=mended.jsonl",), replays=True)
+    dead_letters = [json.loads(line) for text in texts for line in text.splitlines()]
+    repaired = [{"key": one["key"], "row": {"x": [1, 2, 3]}} for one in dead_letters if one["reason"] != "model_error"]
+    assert 0 < len(repaired) < len(dead_letters)
+    (folder / "repaired.jsonl").write_text("".join(json.dumps(line) + "\n" for line in repaired))
+    return ran._replace(flags=("--rows=repaired.jsonl",), replays=True)
 
 
 def overwriting(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:

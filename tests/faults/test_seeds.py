@@ -60,18 +60,20 @@ def compare(job: Job) -> Compared:
         good, bad = naive.score(gzip.decompress(data) if path.suffix == ".gz" else data)
         expected = [(raw.strip(), value.tobytes()) for raw, value in good]
         joined = joined_in(job, stem)
-        letters = [
+        dead_letters = [
             json.loads(line)
             for part in sorted((job.folder / "out" / "_keyjoin" / "dead_letters").glob(f"{stem}-*"))
             for line in part.read_bytes().splitlines()
         ]
-        assert [letter["position"] for letter in letters] == sorted({letter["position"] for letter in letters})
+        assert [dead_letter["position"] for dead_letter in dead_letters] == sorted(
+            {dead_letter["position"] for dead_letter in dead_letters}
+        )
         total += len(good) + len(bad)
-        there = len(joined) + len(letters)
+        there = len(joined) + len(dead_letters)
         lost += max(0, len(good) + len(bad) - there)
         doubled += max(0, there - len(good) - len(bad))
         other += sum(a != b for a, b in zip(expected, joined, strict=False))
-        other += sum(a.strip() != raw_of(b).strip() for a, b in zip(bad, letters, strict=False))
+        other += sum(a.strip() != raw_of(b).strip() for a, b in zip(bad, dead_letters, strict=False))
     return Compared(total, lost, doubled, other)
 
 

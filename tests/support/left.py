@@ -17,7 +17,7 @@ from transforms.formats.spec import FormatSpec
 from transforms.records import Chunk, PartReceipt, Source
 from transforms.storage import files
 from transforms.storage.sources import find, name_sources
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import write_list, write_receipt
 
 ROWS = b"0123456789abcdefghij"
@@ -48,7 +48,7 @@ class Folder(NamedTuple):
         for part in self.parts:
             files.write_whole(f"{self.output}/{part.chunk.part}", [b"joined"])
             if part.dead:
-                files.write_whole(f"{self.output}/{letters_name(part.chunk.part)}", [b"dead"])
+                files.write_whole(f"{self.output}/{dead_letters_name(part.chunk.part)}", [b"dead"])
         for part in self.parts[:receipts]:
             write_receipt(self.temp, part)
 
@@ -103,8 +103,8 @@ def loaded(settings: Settings) -> LoadedSettings:
 def receipt(source: Path, data: bytes, number: int, parts: int, start: int, end: int, name: str) -> PartReceipt:
     chunk = Chunk(str(source), "", start, end, number, parts, name)
     dead = {"null": 1} if number else {}
-    checksum, joined, letters = (google_crc32c.value(text) for text in (data[start:end], b"joined", b"dead"))
-    return PartReceipt(chunk, checksum, 2, 0, 2 - number, dead, 6, joined, 4 * number, letters * number, 5)
+    checksum, joined, dead_letters = (google_crc32c.value(text) for text in (data[start:end], b"joined", b"dead"))
+    return PartReceipt(chunk, checksum, 2, 0, 2 - number, dead, 6, joined, 4 * number, dead_letters * number, 5)
 
 
 @pytest.fixture

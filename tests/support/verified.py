@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROWS = [{"x": [n, 0, 1], "n": "é"} if n % 5 else {"x": "bad"} for n in range(30)]
 FULL = "--read_data=100%"
 PART, PACKED = "a-00001-of-00003.jsonl", "b-00002-of-00003.jsonl.gz"
-LETTERS = "_keyjoin/dead_letters/a-00000-of-00003.jsonl"
+DEAD_LETTERS = "_keyjoin/dead_letters/a-00000-of-00003.jsonl"
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,8 @@ def test_a_dead_letter_has_the_line_of_its_source(
     replayed = keyjoin("replay", f"--run={done.output}")
     assert (replayed.code, lined(done.dead())) == (0, expected), replayed.err
     good = json.dumps({"key": f"{path}#{done.dead()[1]['position']}", "row": GOOD.decode()})
-    (tmp_path / "mended.jsonl").write_text(good)
-    replayed = keyjoin("replay", f"--run={done.output}", f"--rows={tmp_path / 'mended.jsonl'}")
+    (tmp_path / "repaired.jsonl").write_text(good)
+    replayed = keyjoin("replay", f"--run={done.output}", f"--rows={tmp_path / 'repaired.jsonl'}")
     assert (replayed.code, lined(done.dead())) == (0, [expected[0], *expected[2:]]), replayed.err
 
 

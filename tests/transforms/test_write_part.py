@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.dead_letters import letters
+from transforms.dead_letters import dead_letter_lines
 from transforms.formats.jsonl.read import LinesBlock
 from transforms.records import BadRow, Rows, pack_bad, unpack_bad
 
@@ -23,7 +23,7 @@ def test_a_letter_is_the_json_that_python_writes(
     dead = [BadRow(at, "read", "null", message) for at in range(len(lines))]
     numbers = [first and first + at for at in range(len(lines))]
     block = LinesBlock(source, b"".join(lines), start, Rows(ends[:-1], ends[1:]))
-    found = list(letters(block, dead, numbers))
+    found = list(dead_letter_lines(block, dead, numbers))
     assert len(found) == len(lines)
     for letter, line, number, position in zip(found, lines, numbers, (start + ends).tolist(), strict=False):
         try:

@@ -18,7 +18,7 @@ from tests.support import models
 from transforms.errors import RunError
 from transforms.reasons import Reason
 from transforms.records import Chunk, PartReceipt
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import (
     WriteReceipts,
     decode,
@@ -112,9 +112,9 @@ def test_a_receipt_has_all_that_its_files_can_be_checked_with(
         assert part.input_checksum == google_crc32c.value(data[chunk.start : chunk.end])
         written = (done.output / chunk.part).read_bytes()
         assert (part.bytes, part.checksum) == (len(written), google_crc32c.value(written))
-        letters = done.output / letters_name(chunk.part)
-        dead = letters.read_bytes() if part.dead else b""
-        assert letters.exists() == bool(part.dead)
+        dead_letters = done.output / dead_letters_name(chunk.part)
+        dead = dead_letters.read_bytes() if part.dead else b""
+        assert dead_letters.exists() == bool(part.dead)
         assert (part.dead_bytes, part.dead_checksum) == (len(dead), google_crc32c.value(dead))
     temp = str(done.output / "_keyjoin/temp")
     assert kept == {receipt_path(temp, part.chunk.part): encode(part) + b"\n" for part in parts}

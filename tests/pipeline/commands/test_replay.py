@@ -19,11 +19,11 @@ from tests.conftest import Result
 from tests.support import examples, models
 from tests.support.resumed import content
 from tests.support.verified import forge
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import encode, read_list
 
 BAD = {3: b'{"x": "bad"}', 4: b"{}", 11: b'{"x": [1, 2]}', 12: b"not JSON", 19: b'{"x": [1, 2, "\xff"]}'}
-MENDED = {n: json.dumps({"x": [n, 1, 2]}).encode() for n in BAD}
+REPAIRED = {n: json.dumps({"x": [n, 1, 2]}).encode() for n in BAD}
 GOOD = {n: json.dumps({"id": n, "x": [n, 0, 1]}).encode() for n in range(20)}
 WIDTH = 40  # bytes of every row, so that repaired rows start at the same positions as the bad ones
 LAYOUTS = {
@@ -48,15 +48,15 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def mended_rows(letters: list[dict[str, Any]], left: int | None = None) -> str:
+def repaired_rows(dead_letters: list[dict[str, Any]], left: int | None = None) -> str:
     """Writes a file of the repaired rows, without the row `left`; returns the flag that names it."""
     lines = []
-    for letter in letters:
-        number = letter["position"] // (WIDTH + 1)
+    for dead_letter in dead_letters:
+        number = dead_letter["position"] // (WIDTH + 1)
         if number != left:
-            lines.append({"key": letter["key"], "row": MENDED[number].ljust(WIDTH).decode()})
-    Path("mended.jsonl").write_text("".join(json.dumps(line) + "\n" for line in reversed(lines)))
-    return "--rows=mended.jsonl"
+            lines.append({"key": dead_letter["key"], "row": REPAIRED[number].ljust(WIDTH).decode()})
+    Path("repaired.jsonl").write_text("".join(json.dumps(line) + "\n" for line in reversed(lines)))
+    return "--rows=repaired.jsonl"
 
 
 def parts(output: Path) -> dict[str, bytes]:
@@ -82,7 +82,7 @@ def flags_of(model: str, *more: str) -> list[str]:
         ("left join", ".jsonl.gz", None),
     ],
 )
-def test_mended_rows_stand_as_if_they_had_been_good_from_the_start(
+def test_repaired_rows_stand_as_if_they_had_been_good_from_the_start(
     keyjoin: Callable[..., Result],
     model: Any,
     tmp_path: Path,
@@ -92,7 +92,7 @@ def test_mended_rows_stand_as_if_they_had_been_good_from_the_start(
     left: int | None,
 ) -> None:
     flags = flags_of(model(models.keyed), "--max_bad_rows=0.5", *LAYOUTS[layout])
-    written(tmp_path / "good", GOOD | MENDED | ({} if left is None else {left: BAD[left]}), suffix)
+    written(tmp_path / "good", GOOD | REPAIRED | ({} if left is None else {left: BAD[left]}), suffix)
     in_folder(tmp_path / "good", monkeypatch)
     assert keyjoin("run", *flags).code == 0
     written(tmp_path / "bad", GOOD | BAD, suffix)
@@ -100,7 +100,7 @@ def test_mended_rows_stand_as_if_they_had_been_good_from_the_start(
     ran = keyjoin("run", *flags)
     assert len(ran.dead()) == len(BAD)
 
-    done = keyjoin("replay", "--run=out", mended_rows(ran.dead(), left))
+    done = keyjoin("replay", "--run=out", repaired_rows(ran.dead(), left))
     assert done.code == 0, done.err
     expected = len(BAD) - (left is not None)
     assert f"joined now   {expected} rows" in done.out
@@ -113,29 +113,29 @@ def test_mended_rows_stand_as_if_they_had_been_good_from_the_start(
 
 
 @pytest.mark.parametrize("layout", ["rows", "keys and predictions", "left join"])
-def test_a_mended_example_stands_where_it_belongs(
+def test_a_repaired_example_stands_where_it_belongs(
     keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     good = [examples.example(x=examples.floats(n, 0, 1)) for n in range(12)]
-    mended = examples.example(x=examples.floats(1, 2, 3), t=examples.texts(b"1234"))
+    repaired = examples.example(x=examples.floats(1, 2, 3), t=examples.texts(b"1234"))
     bad = examples.example(x=examples.floats(1, 2), t=examples.texts(b"12345678"))
-    assert len(bad) == len(mended)
+    assert len(bad) == len(repaired)
     flags = flags_of(model(models.keyed), "--max_bad_rows=0.5", *LAYOUTS[layout])
-    for folder, row in (("good", mended), ("bad", bad)):
+    for folder, row in (("good", repaired), ("bad", bad)):
         path = tmp_path / folder / "data" / "a.tfrecord"
         path.parent.mkdir(parents=True)
         path.write_bytes(examples.written([*good[:5], row, *good[5:]]))
         in_folder(tmp_path / folder, monkeypatch)
         done = keyjoin("run", *flags)
         assert done.code == 0, done.err
-    (letter,) = done.dead()
+    (dead_letter,) = done.dead()
     line = {
-        "key": letter["key"],
-        "row": base64.b64encode(examples.written([mended])).decode(),
+        "key": dead_letter["key"],
+        "row": base64.b64encode(examples.written([repaired])).decode(),
         "row_encoding": "base64",
     }
-    Path("mended.jsonl").write_text(json.dumps(line))
-    replayed = keyjoin("replay", "--run=out", "--rows=mended.jsonl")
+    Path("repaired.jsonl").write_text(json.dumps(line))
+    replayed = keyjoin("replay", "--run=out", "--rows=repaired.jsonl")
     assert replayed.code == 0, replayed.err
     assert parts(Path("out")) == parts(tmp_path / "good" / "out")
 
@@ -163,7 +163,7 @@ def ran(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resu
     return found
 
 
-def test_a_mended_model_scores_what_the_first_one_refused(
+def test_a_repaired_model_scores_what_the_first_one_refused(
     keyjoin: Callable[..., Result], ran: Result, model: Any
 ) -> None:
     done = keyjoin("replay", "--run=out", f"--model={model(models.plain)}")
@@ -182,11 +182,11 @@ def test_a_mended_model_scores_what_the_first_one_refused(
 
 
 def test_several_replays_are_all_on_record(keyjoin: Callable[..., Result], ran: Result, model: Any) -> None:
-    flag = mended_rows(ran.dead()[:1])
+    flag = repaired_rows(ran.dead()[:1])
     assert keyjoin("replay", "--run=out", flag).code == 0
     assert keyjoin("replay", "--run=out", f"--model={model(models.plain)}").code == 0
     assert [replay["joined"] for replay in ran.manifest()["replays"]] == [1, 2]
-    digest = hashlib.sha256(Path("mended.jsonl").read_bytes()).hexdigest()
+    digest = hashlib.sha256(Path("repaired.jsonl").read_bytes()).hexdigest()
     assert [replay["rows_sha256"] for replay in ran.manifest()["replays"]] == [digest, None]
     assert ran.manifest()["totals"]["replayed"] == 3
 
@@ -199,15 +199,15 @@ def test_nothing_changes_where_nothing_succeeds(keyjoin: Callable[..., Result], 
     assert {path: path.read_bytes() for path in ran.output.rglob("*") if path.is_file()} == before
 
 
-def test_a_mended_row_that_is_still_bad_says_what_is_wrong_with_it_now(
+def test_a_repaired_row_that_is_still_bad_says_what_is_wrong_with_it_now(
     keyjoin: Callable[..., Result], ran: Result
 ) -> None:
-    letter = ran.dead()[0]
-    Path("mended.jsonl").write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 2, "three"]}}))
-    done = keyjoin("replay", "--run=out", "--rows=mended.jsonl")
+    dead_letter = ran.dead()[0]
+    Path("repaired.jsonl").write_text(json.dumps({"key": dead_letter["key"], "row": {"x": [1, 2, "three"]}}))
+    done = keyjoin("replay", "--run=out", "--rows=repaired.jsonl")
     assert (done.code, "joined now   0 rows" in done.out) == (0, True)
-    now = next(one for one in ran.dead() if one["key"] == letter["key"])
-    assert now["message"] != letter["message"]
+    now = next(one for one in ran.dead() if one["key"] == dead_letter["key"])
+    assert now["message"] != dead_letter["message"]
     assert json.loads(now["row"]) == {"x": [1, 2, "three"]}
     assert keyjoin("verify", "--run=out", "--read_data=100%").code == 0
 
@@ -231,9 +231,9 @@ def test_a_run_over_its_error_limit_gets_its_success(keyjoin: Callable[..., Resu
     again = keyjoin("replay", f"--run={done.output}")
     assert (again.code, done.complete()) == (1, False)
     assert "2 of 11 rows" in again.err
-    mended = Path(path).parent.parent / "mended.jsonl"
-    mended.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
-    last = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
+    repaired = Path(path).parent.parent / "repaired.jsonl"
+    repaired.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
+    last = keyjoin("replay", f"--run={done.output}", f"--rows={repaired}")
     assert (last.code, done.complete()) == (0, True)
     assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
 
@@ -247,9 +247,9 @@ def test_a_run_over_its_error_limit_on_another_runner_is_replayed_too(
     ended = records.read(str(done.output), records.Manifest)
     assert ended is not None
     manifest.begin(str(done.output), ended, [])
-    mended = Path(path).parent.parent / "mended.jsonl"
-    mended.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
-    last = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
+    repaired = Path(path).parent.parent / "repaired.jsonl"
+    repaired.write_text(json.dumps({"key": done.dead()[0]["key"], "row": {"x": [1, 2, 3]}}))
+    last = keyjoin("replay", f"--run={done.output}", f"--rows={repaired}")
     assert (last.code, done.complete()) == (0, True), last.err
 
 
@@ -284,10 +284,10 @@ class TestRefused:
         assert done.code == 2
         assert "is unfinished; finish it first: keyjoin run --model=model" in done.err
 
-    def test_a_condemned_run(self, keyjoin: Callable[..., Result], ran: Result) -> None:
+    def test_a_discarded_run(self, keyjoin: Callable[..., Result], ran: Result) -> None:
         part = ran.parts()[0]
         part.write_bytes(part.read_bytes().replace(b"0", b"1"))
-        assert keyjoin("verify", "--run=out", "--read_data=100%", "--condemn").code == 4
+        assert keyjoin("verify", "--run=out", "--read_data=100%", "--discard").code == 4
         done = keyjoin("replay", "--run=out")
         assert (done.code, ran.complete()) == (1, False)
         assert f"{part.name} is not what was written" in done.err
@@ -318,8 +318,8 @@ class TestRefused:
     )
     def test_rows_that_are_none(self, keyjoin: Callable[..., Result], ran: Result, line: str, said: str) -> None:
         before = content(ran.output)
-        Path("mended.jsonl").write_text(line)
-        done = keyjoin("replay", "--run=out", "--rows=mended.jsonl")
+        Path("repaired.jsonl").write_text(line)
+        done = keyjoin("replay", "--run=out", "--rows=repaired.jsonl")
         assert (done.code, said in done.err, done.err.count("\n")) == (2, True, 1), done.err
         assert content(ran.output) == before
 
@@ -327,7 +327,7 @@ class TestRefused:
     def test_dead_letters_of_no_row(self, keyjoin: Callable[..., Result], ran: Result, position: str) -> None:
         """Replay refuses dead letters that point to no row, even if all checksums are correct."""
         part = next(part for part in read_list(str(ran.output / "_keyjoin/parts.jsonl")) if part.dead)
-        path = ran.output / letters_name(part.chunk.part)
+        path = ran.output / dead_letters_name(part.chunk.part)
         first, *rest = path.read_bytes().splitlines(keepends=True)
         number = json.loads(first)["position"]
         path.write_bytes(
@@ -361,7 +361,7 @@ class TestRefused:
 
 
 def test_rows_that_are_no_dead_letters_any_more_are_told(keyjoin: Callable[..., Result], ran: Result) -> None:
-    flag = mended_rows([one for one in ran.dead() if one["reason"] != "model_error"])
+    flag = repaired_rows([one for one in ran.dead() if one["reason"] != "model_error"])
     assert keyjoin("replay", "--run=out", flag).code == 0
     again = keyjoin("replay", "--run=out", flag)
     assert again.code == 0

@@ -20,7 +20,7 @@ from pipeline.run_folder.names import is_inside
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import ROOT, Result
 from tests.support.resumed import content
-from tests.support.verified import FULL, LETTERS, PACKED, PART, copied, flip, forge, model_of
+from tests.support.verified import DEAD_LETTERS, FULL, PACKED, PART, copied, flip, forge, model_of
 
 
 def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: Path, made: list[str]) -> None:
@@ -36,7 +36,7 @@ def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: P
         f"read: {parts} of {parts} parts, with their dead letters and their bytes of the sources",
         "scored again: 7 equal",
     ]
-    some = verify(out, "--read_data=1%", "--condemn")
+    some = verify(out, "--read_data=1%", "--discard")
     assert (some.code, f"read: 1 of {parts} parts, " in some.out) == (0, True)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in out.rglob("*")} == before
 
@@ -77,7 +77,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], Exit]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", [*OWN, PART, PACKED, LETTERS])
+@pytest.mark.parametrize("name", [*OWN, PART, PACKED, DEAD_LETTERS])
 def test_damage_is_noticed(verify: Callable[..., Result], out: Path, name: str, damage: str) -> None:
     harm, code = DAMAGES[damage]
     harm(out / name)
@@ -90,7 +90,7 @@ def test_damage_is_noticed(verify: Callable[..., Result], out: Path, name: str, 
         assert verify(out).code == code  # the default, without reading parts, detects it too
 
 
-@pytest.mark.parametrize("name", [PART, PACKED, LETTERS])
+@pytest.mark.parametrize("name", [PART, PACKED, DEAD_LETTERS])
 @pytest.mark.parametrize("damage", ["missing", "last byte"])
 def test_what_it_says_to_type_rebuilds_what_is_wrong_and_nothing_else(
     verify: Callable[..., Result],
@@ -107,9 +107,9 @@ def test_what_it_says_to_type_rebuilds_what_is_wrong_and_nothing_else(
         Path(output, "a-00000-of-00009.jsonl").write_bytes(b"{}\n")
         said = verify(Path(output), FULL).out.splitlines()
         assert said[-3] == "to rebuild what is wrong, and nothing else:"
-        condemn, again = (shlex.split(line)[1:] for line in said[-2:])
-        assert condemn == ["verify", f"--run={output}", FULL, "--condemn"]
-        assert (main(condemn) == 0, Path(output, "_SUCCESS").exists()) == (False, False)
+        discard, again = (shlex.split(line)[1:] for line in said[-2:])
+        assert discard == ["verify", f"--run={output}", FULL, "--discard"]
+        assert (main(discard) == 0, Path(output, "_SUCCESS").exists()) == (False, False)
         before = {p: p.stat().st_mtime_ns for p in Path(output).glob("*-of-*")}
         assert keyjoin(*again).code == 0
         assert verify(Path(output), FULL).code == 0
@@ -144,7 +144,7 @@ def test_a_source_that_is_not_what_was_read_is_told_apart(
     before = source.read_bytes()
     try:
         DAMAGES[damage][0](source)
-        done = verify(out, FULL, "--condemn")
+        done = verify(out, FULL, "--discard")
         assert done.code == (Exit.MISSING if damage == "missing" else Exit.ALTERED)
         assert f"{source}: expected " in done.out.splitlines()[0]
         assert "the output is unchanged: put the source back" in done.out
@@ -179,7 +179,7 @@ def test_a_file_that_no_receipt_names(verify: Callable[..., Result], out: Path, 
         assert cure in done.out
 
 
-@pytest.mark.parametrize("name", [PART, LETTERS, "_keyjoin/parts.jsonl"])
+@pytest.mark.parametrize("name", [PART, DEAD_LETTERS, "_keyjoin/parts.jsonl"])
 @pytest.mark.parametrize("harm", [link, fifo])
 def test_links_and_pipes_are_not_followed(
     verify: Callable[..., Result], out: Path, name: str, harm: Callable[[Path], None]

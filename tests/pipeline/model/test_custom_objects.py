@@ -89,8 +89,8 @@ def test_every_command_takes_the_module_from_the_current_folder(
     again = keyjoin("verify", f"--run={ran.output}", "--rescore=1", model, FLAG)
     assert (again.code, "1 equal" in again.out) == (0, True), again.out + again.err
     letter = ran.dead()[0] | {"row": '{"x": [0, 0, 0]}'}
-    (tmp_path / "mended.jsonl").write_text(json.dumps(letter) + "\n")
-    replayed = keyjoin("replay", f"--run={ran.output}", f"--rows={tmp_path}/mended.jsonl", FLAG)
+    (tmp_path / "repaired.jsonl").write_text(json.dumps(letter) + "\n")
+    replayed = keyjoin("replay", f"--run={ran.output}", f"--rows={tmp_path}/repaired.jsonl", FLAG)
     assert replayed.code == 0
     assert [row["output_0"] for row in Result(0, "", "", ran.output).rows()] == [expected, [1.25] * 3]
 

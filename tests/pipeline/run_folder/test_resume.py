@@ -26,9 +26,9 @@ from tests.support.held import held
 from tests.support.resumed import content, scored
 from transforms.errors import RunError
 from transforms.records import Chunk, PartReceipt
-from transforms.skip_finished import DONE, TODO, SkipDone, find_done
+from transforms.skip_finished import FINISHED, UNFINISHED, SkipFinished, find_finished
 from transforms.storage import files
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import encode, read_list, receipt_path, write_receipt
 
 
@@ -299,7 +299,7 @@ class TestIncremental:
         assert f"the parts of {deep}/a.jsonl were called a-….jsonl, and would be deep/a-….jsonl now" in wider.err
 
 
-class TestFindDone:
+class TestFindFinished:
     """A receipt counts only if its part, dead letters and chunk match it."""
 
     CHUNK = Chunk("s", "/spill/s", 0, 9, 0, 2, "sub/s-00000-of-00002.jsonl")
@@ -308,12 +308,12 @@ class TestFindDone:
     def made(self, tmp_path: Path) -> tuple[str, str]:
         output, temp = str(tmp_path), str(tmp_path / "_keyjoin/temp")
         part = files.write_whole(files.join(output, self.CHUNK.part), [b"joined"])
-        dead = files.write_whole(files.join(output, letters_name(self.CHUNK.part)), [b"dead"])
+        dead = files.write_whole(files.join(output, dead_letters_name(self.CHUNK.part)), [b"dead"])
         write_receipt(temp, PartReceipt(self.CHUNK, 1, 3, 0, 2, {"null": 1}, *part, *dead, 8))
         return output, temp
 
     def test_it_is_found(self, made: tuple[str, str]) -> None:
-        found = find_done(self.CHUNK, *made)
+        found = find_finished(self.CHUNK, *made)
         assert found is not None
         assert found.chunk == self.CHUNK._replace(data="")
         assert (found.bytes, found.dead_bytes) == (6, 4)
@@ -324,23 +324,23 @@ class TestFindDone:
         other = self.CHUNK._replace(**{field: f"{value}x" if isinstance(value, str) else value + 1})
         if field == "part":
             shutil.copy(receipt_path(made[1], self.CHUNK.part), receipt_path(made[1], other.part))
-        assert find_done(other, *made) is None
+        assert find_finished(other, *made) is None
 
-    @pytest.mark.parametrize("which", ["part", "letters", "receipt"])
+    @pytest.mark.parametrize("which", ["part", "dead_letters", "receipt"])
     @pytest.mark.parametrize("damage", [None, b"", b"JOINED", b"DEAD", b"joined "])
     def test_damage_is_seen(self, made: tuple[str, str], which: str, damage: bytes | None) -> None:
         output, temp = made
-        names = {"part": self.CHUNK.part, "letters": letters_name(self.CHUNK.part)}
+        names = {"part": self.CHUNK.part, "dead_letters": dead_letters_name(self.CHUNK.part)}
         path = Path(receipt_path(temp, self.CHUNK.part)) if which == "receipt" else Path(output, names[which])
         path.unlink() if damage is None else path.write_bytes(damage)
-        assert find_done(self.CHUNK, output, temp) is None
+        assert find_finished(self.CHUNK, output, temp) is None
 
     def test_chunks_in_a_graph_go_one_way_or_the_other(self, made: tuple[str, str]) -> None:
         other = self.CHUNK._replace(number=1, part="sub/s-00001-of-00002.jsonl")
         with beam.Pipeline("FnApiRunner") as root:
-            apart = root | beam.Create([self.CHUNK, other]) | SkipDone(*made)
-            assert_that(apart[TODO], equal_to([other]))
-            numbers = apart[DONE] | beam.Map(lambda part: (part.chunk.number, part.bytes))
+            apart = root | beam.Create([self.CHUNK, other]) | SkipFinished(*made)
+            assert_that(apart[UNFINISHED], equal_to([other]))
+            numbers = apart[FINISHED] | beam.Map(lambda part: (part.chunk.number, part.bytes))
             assert_that(numbers, equal_to([(0, 6)]), label="done")
 
 

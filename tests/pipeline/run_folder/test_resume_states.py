@@ -19,7 +19,7 @@ from tests.support.resumed import content
 from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
 from transforms.storage import files
-from transforms.write_part import letters_name
+from transforms.write_part import dead_letters_name
 from transforms.write_receipts import receipt_path, write_list, write_receipt
 
 
@@ -375,10 +375,10 @@ def test_lost_parts_are_those_that_are_gone_or_of_another_size(folder: Folder) -
     finished(folder)
     assert resume.lost_parts(str(folder.output)) == []
     (folder.output / "a-00000-of-00002.jsonl").write_bytes(b"longer than it was")
-    (folder.output / letters_name("a-00001-of-00002.jsonl")).unlink()
+    (folder.output / dead_letters_name("a-00001-of-00002.jsonl")).unlink()
     assert resume.lost_parts(str(folder.output)) == [
         "a-00000-of-00002.jsonl",
-        letters_name("a-00001-of-00002.jsonl"),
+        dead_letters_name("a-00001-of-00002.jsonl"),
     ]
 
 

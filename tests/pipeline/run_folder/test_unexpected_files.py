@@ -154,7 +154,7 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
             elif kind is not hard_link or (name == "_keyjoin/lock" and done.code):
                 assert (done.code, "move it away" in done.err) == (2, True), (kind, command, flags, done)
                 assert (len(done.err.splitlines()), os.path.basename(name) in done.err) == (1, True), (kind, done)
-        for flags in ([], ["--read_data=100%"], ["--condemn"]):
+        for flags in ([], ["--read_data=100%"], ["--discard"]):
             assert "Traceback" not in keyjoin("verify", f"--run={output}", *flags).err
         assert content(outside) == before, kind
         shutil.rmtree(output)

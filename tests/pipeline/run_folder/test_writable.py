@@ -24,7 +24,7 @@ def finished(keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: P
     flags.append(f"--output={tmp_path}/fixed/out")
     done = keyjoin("run", *flags)
     (letter,) = done.dead()
-    (tmp_path / "mended.jsonl").write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 1, 1]}}))
+    (tmp_path / "repaired.jsonl").write_text(json.dumps({"key": letter["key"], "row": {"x": [1, 1, 1]}}))
     return flags
 
 
@@ -69,7 +69,7 @@ def test_each_command_that_writes_names_folder_and_remedy(
         assert done.code == 2, (words, done)
         assert f"{folder} cannot be written to; " in done.err, words
     assert keyjoin("run", *finished).code == 0  # the output is complete, so there is nothing to write
-    assert keyjoin("verify", f"--run={out}", "--condemn").code == 0
+    assert keyjoin("verify", f"--run={out}", "--discard").code == 0
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -77,18 +77,18 @@ def test_a_replay_of_the_copy_that_the_message_makes(
     keyjoin: Callable[..., Result], read_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    refused = keyjoin("replay", f"--run={read_only}/out", "--rows=mended.jsonl")
+    refused = keyjoin("replay", f"--run={read_only}/out", "--rows=repaired.jsonl")
     found = re.search(r"replay a copy, which (cp -r .*) makes: (--run=.*)$", refused.err.strip())
     assert found, refused.err
     subprocess.run(["bash", "-c", found[1]], check=True)
     subprocess.run(["chmod", "-R", "u+w", "out.copy"], check=True)
-    done = keyjoin("replay", *shlex.split(found[2]), "--rows=mended.jsonl")
+    done = keyjoin("replay", *shlex.split(found[2]), "--rows=repaired.jsonl")
     assert done.code == 0, done.err
     assert "joined now   1 row\n" in done.out
     assert keyjoin("verify", *shlex.split(found[2]), "--read_data=100%").code == 0
 
 
-def test_a_run_that_cannot_be_condemned(keyjoin: Callable[..., Result], read_only: Path) -> None:
+def test_a_run_that_cannot_be_discarded(keyjoin: Callable[..., Result], read_only: Path) -> None:
     (part,) = (read_only / "out").glob("in*")
     altered = read_only.parent / "altered"
     altered.write_bytes(b"x" * part.stat().st_size)
@@ -96,7 +96,7 @@ def test_a_run_that_cannot_be_condemned(keyjoin: Callable[..., Result], read_onl
     if hidden.returncode:
         pytest.skip("this user cannot mount")
     try:
-        done = keyjoin("verify", f"--run={read_only}/out", "--condemn", "--read_data=100%")
+        done = keyjoin("verify", f"--run={read_only}/out", "--discard", "--read_data=100%")
     finally:
         subprocess.run(["umount", part], check=True)
     assert done.code == 2

@@ -122,7 +122,7 @@ def test_nothing_of_rows_names_and_models_controls_a_terminal(keyjoin: Callable[
     (part,) = (evil / "out").glob("*-of-*")
     part.write_bytes(b"altered")
     (evil / "out" / f"{EVIL}.jsonl").touch()
-    said += [keyjoin("verify", f"--run={evil}/out", *flags) for flags in ([], ["--read_data=100%"], ["--condemn"])]
+    said += [keyjoin("verify", f"--run={evil}/out", *flags) for flags in ([], ["--read_data=100%"], ["--discard"])]
     for done in said[-3:]:
         harmless(done.out, done.err)
     assert json.loads(said[9].out)["predictions"] == [{f"p{EVIL}": 2.0, f"t{EVIL}": EVIL}]

@@ -130,9 +130,9 @@ class TestRun:
         flags = (f"--input={lines(*ROWS, {'x': [1, 2]})}", f"--model={folder}", *GIVEN)
         done = keyjoin("run", *flags, "--max_bad_rows=1.0")
         letter = {**done.dead()[0], "row": '{"x": [7, 8, 9]}'}
-        mended = done.output.parent / "mended.jsonl"
-        mended.write_text(json.dumps({"key": letter["key"], "row": letter["row"]}) + "\n")
-        replayed = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
+        repaired = done.output.parent / "repaired.jsonl"
+        repaired.write_text(json.dumps({"key": letter["key"], "row": letter["row"]}) + "\n")
+        replayed = keyjoin("replay", f"--run={done.output}", f"--rows={repaired}")
         assert replayed.code == 0, replayed.err
         assert ys(done) == [24.0, 60.0, 96.0]
 

@@ -50,7 +50,7 @@ class TestRescore:
 
         forge(out, lambda d: d, lists={"_keyjoin/parts.jsonl": receipt})
         assert verify(out, FULL).code == 0
-        done = verify(out, FULL, "--rescore=1000", model_of(made), "--condemn")
+        done = verify(out, FULL, "--rescore=1000", model_of(made), "--discard")
         assert done.code == Exit.DIFFERING, done.out
         differing = [line for line in done.out.splitlines() if line.startswith("differing  ")]
         assert len(differing) == len(lines)

@@ -237,16 +237,16 @@ class _Parsed(NamedTuple):
 
 def _parse(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact: bool) -> _Parsed:
     """Parses lines that look like objects. It splits a run that does not parse, until each bad line is alone."""
-    tables, numbers, todo = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
+    tables, numbers, pending = [], [np.zeros(0, np.int64)], [_Run(np.arange(len(lines)), lines)]
     refused: dict[int, Why] = {}
-    while todo:
-        run = todo.pop()
+    while pending:
+        run = pending.pop()
         table = _read_json(run.lines, features, exact=exact) if len(run.lines) else None
         if table is not None and table.num_rows == len(run.lines):
             tables.append(table)
             numbers.append(run.numbers)
         elif len(run.lines) > 1:
-            todo += _cut(run, features, refused)
+            pending += _cut(run, features, refused)
     return _Parsed(tables, np.concatenate(numbers), refused)
 
 

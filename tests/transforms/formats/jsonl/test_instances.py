@@ -64,10 +64,10 @@ def test_values_are_written_as_instance_and_prediction(
         b'{"instance": [4, 5, 6.50], "prediction": 15.5}',
         b'{"instance": ["1", 2, 3], "prediction": 6.0}',
     ]
-    letters = [
+    dead_letters = [
         json.loads(line) for line in next((done.output / "_keyjoin/dead_letters").iterdir()).read_text().splitlines()
     ]
-    assert [(one["row"], one["reason"], one["message"]) for one in letters] == [
+    assert [(one["row"], one["reason"], one["message"]) for one in dead_letters] == [
         ("[7, 8]", "wrong_shape", "the value: a list of 2 where 3 are expected"),
         ('{"x": [1, 2, 3]}', "wrong_shape", "the value: an object where a list of 3 is expected"),
         ("null", "null", "the value: null"),
@@ -101,14 +101,14 @@ def test_bad_values_stand_in_the_parts_of_a_left_join_and_several_predictions_ar
     assert verified.code == 0, verified.out
 
 
-def test_mended_values_are_replayed_into_their_places(
+def test_repaired_values_are_replayed_into_their_places(
     keyjoin: Callable[..., Result], tmp_path: Path, arrays: str
 ) -> None:
     done = keyjoin("run", f"--input={arrays}", f"--model={saved(tmp_path)}", "--max_bad_rows=1.0")
     place = Path(arrays).read_bytes().index(b"[7, 8]")
-    mended = tmp_path / "mended"
-    mended.write_text(json.dumps({"key": f"{arrays}#{place}", "row": [7, 8, 9]}))
-    again = keyjoin("replay", f"--run={done.output}", f"--rows={mended}")
+    repaired = tmp_path / "repaired"
+    repaired.write_text(json.dumps({"key": f"{arrays}#{place}", "row": [7, 8, 9]}))
+    again = keyjoin("replay", f"--run={done.output}", f"--rows={repaired}")
     assert again.code == 0, again.err
     assert parts(done)[2] == b'{"instance": [7, 8, 9], "prediction": 24.0}'
     assert len(parts(done)) == 4
