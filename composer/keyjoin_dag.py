@@ -331,7 +331,7 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
         raise AirflowException(message)
 
 
-def tell_where(context: Any) -> None:
+def log_links(context: Any) -> None:
     """Links what there is to look at, when a task has failed for good."""
     request = context["ti"].xcom_pull(task_ids="check_request")
     for name, where in (request or {}).get("links", {}).items():
@@ -374,7 +374,7 @@ def check_result(request: dict[str, Any], params: Any = None) -> dict[str, Any]:
         "retry_exponential_backoff": BACKOFF,
         "max_retry_delay": timedelta(hours=1),
         "execution_timeout": timedelta(minutes=10),
-        "on_failure_callback": tell_where,
+        "on_failure_callback": log_links,
     },
     tags=["keyjoin"],
     doc_md=__doc__,

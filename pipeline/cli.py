@@ -164,5 +164,5 @@ def entry() -> None:
     with contextlib.suppress(OSError):  # `main` has already turned an output error into an exit code
         flush_output()
     if code in (Exit.INTERRUPTED, Exit.TERMINATED):
-        process.leave(code)  # sys.exit would wait until every thread finishes its work
+        process.exit_now(code)  # sys.exit would wait until every thread finishes its work
     sys.exit(code)

@@ -120,7 +120,7 @@ class Request(NamedTuple):
         Raises:
             UsageError: One is a value without a name, and fields are named, or the model has several inputs.
         """
-        fields = feature_mapping.asked(self.stacked, self.renamed, self.missing)
+        fields = feature_mapping.named_fields(self.stacked, self.renamed, self.missing)
         return [feature_mapping.named(inputs, instance, fields) for instance in self.instances]
 
     def features(

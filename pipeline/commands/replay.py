@@ -34,7 +34,7 @@ from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import quoted, show, visible
-from pipeline.terminal.report import say
+from pipeline.terminal.report import print_line
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> Exit:
     check_changeable(run, "replay")
     with locked(run) as prove_lock:
         if is_ready(run):
-            say("resumes", "an interrupted command: keyjoin puts its new result in place")
+            print_line("resumes", "an interrupted command: keyjoin puts its new result in place")
             finish(run, prove_lock)
         earlier, document = _ended(run)
         options = _options(run, document, given)
@@ -130,11 +130,11 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
     Raises:
         UsageError: It has not ended, or a new run is to replace it.
     """
-    earlier = _look(run)
+    earlier = _find_run(run)
     if isinstance(earlier.record, Job) and _is_over_error_limit(run, earlier.record):
         # What another runner than the local one leaves to go on with: it ends here.
         manifest.clear(run)
-        earlier = _look(run)
+        earlier = _find_run(run)
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
         again = quoted(command(ended.options, run))
@@ -150,12 +150,12 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
 
 
 def _replacing(begun: Earlier) -> list[str]:
-    asked = begun.record.options
-    return ["--overwrite"] * asked.overwrite + ["--incremental"] * asked.incremental
+    recorded = begun.record.options
+    return ["--overwrite"] * recorded.overwrite + ["--incremental"] * recorded.incremental
 
 
-def _look(run: str) -> Earlier:
-    earlier = resume.look(run)
+def _find_run(run: str) -> Earlier:
+    earlier = resume.find_earlier(run)
     if earlier is None:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
     return earlier
@@ -209,7 +209,7 @@ def _check_keys(run: str, earlier: Earlier, path: str | None, repaired: Mapping[
         raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
     without = repaired.keys() - set(keys(_dead(run), run)) if repaired else ()
     if without:
-        say("skipped", f"{len(without):,} fixed rows whose keys have no dead letter (any more): {min(without)}")
+        print_line("skipped", f"{len(without):,} fixed rows whose keys have no dead letter (any more): {min(without)}")
 
 
 def _dead(run: str) -> Iterator[PartReceipt]:
@@ -325,6 +325,6 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:
     bad = ", ".join(f"{code} {count:,}" for code, count in totals.dead.items())
-    say("joined now", f"{joined:,} row{'s' * (joined != 1)}")
-    say("still bad", f"{totals.bad:,} row{'s' * (totals.bad != 1)}{f' ({bad})' if bad else ''}")
-    say("output", run)
+    print_line("joined now", f"{joined:,} row{'s' * (joined != 1)}")
+    print_line("still bad", f"{totals.bad:,} row{'s' * (totals.bad != 1)}{f' ({bad})' if bad else ''}")
+    print_line("output", run)

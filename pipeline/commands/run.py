@@ -110,7 +110,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     check_place(options, beam_options)
     inputs = find_inputs(options)
     if is_ready(options.output):
-        report.say("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
+        report.print_line("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
     elif not _is_complete(options, inputs):
         check_writable(options.output)
         with _prepared(options, inputs, beam_options) as (plan, start, _):

@@ -8,7 +8,7 @@ from typing import NoReturn
 from transforms import compat
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Calls the functions that are registered with `atexit`, and ends the process without waiting for its threads.
 
     These functions end the model process and the processes that Beam has started. `sys.exit` would first wait for

@@ -22,7 +22,7 @@ from transforms.storage import files
 from transforms.storage.once import write_once
 
 Joined = TypeVar("Joined")
-AGAIN = "give the command of that run again, which resumes it"
+RESUME_HINT = "give the command of that run again, which resumes it"
 
 
 @dataclasses.dataclass(eq=False)
@@ -80,11 +80,11 @@ def claim(place: Place, run: str, job: str) -> list[Source]:
     if found != job.encode():
         raise RunError(
             f"{place.output} is written by another job of this run, {_since(found)}; wait for it. If it has ended "
-            f"without _SUCCESS, {AGAIN}; this job has changed nothing"
+            f"without _SUCCESS, {RESUME_HINT}; this job has changed nothing"
         )
     planned = manifest.read_planned(temp, begun)
     if planned is None:
-        raise RunError(f"{temp} does not have the list of planned sources any more; {AGAIN}")
+        raise RunError(f"{temp} does not have the list of planned sources any more; {RESUME_HINT}")
     return planned
 
 

@@ -25,7 +25,7 @@ from pipeline.job.accelerators import Hint, Machine
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.records import Run
-from pipeline.terminal.report import say
+from pipeline.terminal.report import print_line
 from pipeline.terminal.warning import warn
 from transforms.errors import RunError, UsageError
 from transforms.storage import files
@@ -217,7 +217,7 @@ class Service:
 
         self._cloud = options.view_as(GoogleCloudOptions)
         self.name = self._cloud.job_name = self._cloud.job_name or job_name(output)
-        with _asked():
+        with _api_errors():
             self._client = DataflowApplicationClient(options)
             self._jobs = dataflow_jobs(self._client, self._cloud)
 
@@ -248,7 +248,7 @@ class Service:
 
         active = dataflow.ListJobsRequest.Filter.ACTIVE
         request = dataflow.ListJobsRequest(project_id=project, location=region, filter=active)
-        with _asked():
+        with _api_errors():
             # Beam's own look-up by name never ends where there is no such job.
             yield from self._jobs.list_jobs(request)
 
@@ -258,7 +258,7 @@ class Service:
 
         if not job.labels and job.name == recorded.name:
             where = {"project_id": project, "location": region, "job_id": job.id}
-            with _asked():
+            with _api_errors():
                 job = self._jobs.get_job(dataflow.GetJobRequest(**where, view=dataflow.JobView.JOB_VIEW_ALL))
         found: str | None = dict(job.labels).get(RUN_LABEL)
         return found
@@ -294,18 +294,18 @@ class Service:
             JobError: It failed; what it says of it.
             RunError: It was cancelled, or the service does not answer.
         """
-        state, told, errors, patience = "", "", _Messages(), ERROR_SECONDS
+        state, shown, errors, patience = "", "", _Messages(), ERROR_SECONDS
         while True:
-            with _asked():
+            with _api_errors():
                 job = self._client.get_job(job_id)
                 errors.print_new(self._client, job_id)
                 counted = self._counters(job_id)
             if job.current_state.name != state:
                 state = job.current_state.name
-                say("state", state.removeprefix("JOB_STATE_").lower().replace("_", " "))
-            if counted and counted != told:
-                told = counted
-                say("so far", told)
+                print_line("state", state.removeprefix("JOB_STATE_").lower().replace("_", " "))
+            if counted and counted != shown:
+                shown = counted
+                print_line("so far", shown)
             ended = _state(job)
             if ended == PipelineState.FAILED and errors.last is None and patience > 0:
                 patience -= 1
@@ -372,7 +372,7 @@ def _state(job: Any) -> str:
 
 
 @contextlib.contextmanager
-def _asked() -> Iterator[None]:
+def _api_errors() -> Iterator[None]:
     """Turns what the service's client raises into one line."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
@@ -381,6 +381,6 @@ def _asked() -> Iterator[None]:
         yield
     except (GoogleAPIError, GoogleAuthError, OSError) as error:
         raise RunError(
-            f"Dataflow cannot be asked: {error}; see that it can be reached, that its API is enabled and that you may "
-            "use it, and give the same command again, which finds a job that runs"
+            f"the Dataflow API call failed: {error}; see that it can be reached, that its API is enabled and that you "
+            "may use it, and give the same command again, which finds a job that runs"
         ) from error

@@ -104,7 +104,7 @@ def build_chunks(
     """
     fmt = formats.load(job.format)
     if watch:
-        chunks |= "WhileWithinErrorLimit" >> beam.Filter(watch.begins).with_output_types(Chunk)
+        chunks |= "WhileWithinErrorLimit" >> beam.Filter(watch.may_start).with_output_types(Chunk)
     read = chunks | "ReadChunk" >> ReadChunk(fmt.reader, job.handler.features)
     handler = dataclasses.replace(job.handler, refused=watch.refused) if watch else job.handler
     predict: beam.PTransform[Any, Any] = Predict(handler)

@@ -1,6 +1,8 @@
 """A run on another runner than the one in this process: started, followed, and judged by what it leaves."""
 
 import contextlib
+import os
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -10,10 +12,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions
 
+from pipeline.compat import beam as beam_compat
 from pipeline.job import dataflow
 from pipeline.job.commit_run import CommitRun, check_complete
 from pipeline.job.graph import build
-from pipeline.job.pickles import leave_out_folders
 from pipeline.job.progress import reported
 from pipeline.job.root_cause import as_run_error
 from pipeline.options.beam_flags import is_local
@@ -23,7 +25,7 @@ from pipeline.run_folder import manifest, records, resume
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.place import Place, in_place, staged
 from pipeline.run_folder.settle import Settled, conclude
-from pipeline.terminal.report import say
+from pipeline.terminal.report import print_line
 from pipeline.terminal.signals import in_the_background
 from transforms.errors import RunError, UsageError, add_note
 
@@ -76,7 +78,7 @@ def run_remote(
         if running is not None:
             is_template = dataflow.is_template(beam_options)
             place = _check_same(options, inputs, running, is_here=service.is_here(running), is_template=is_template)
-            say("found", f"the job {running.name} is running")
+            print_line("found", f"the job {running.name} is running")
             job_id = running.id
         else:
             with begun() as (plan, place), as_run_error(place.work), service.submitting():
@@ -85,11 +87,11 @@ def run_remote(
                 if not dataflow.is_template(beam_options):
                     job_id = started.job_id()
     if job_id is None:
-        say("template", "is written; the job that is made of it commits by itself")
+        print_line("template", "is written; the job that is made of it commits by itself")
         return
-    say("job", service.link(job_id))
+    print_line("job", service.link(job_id))
     if options.detach:
-        say("detached", "the job commits by itself; the same command follows it, or tells what came of it")
+        print_line("detached", "the job commits by itself; the same command follows it, or tells what came of it")
         return
     _judge(options, place, lambda: _follow(service, job_id), resumed=resumed)
 
@@ -107,14 +109,14 @@ def write_nothing(output: str, beam_options: PipelineOptions) -> None:
     """Writes a template whose job finds the output complete, and ends: who launches it waits for a job.
 
     Raises:
-        RunError: The service cannot be asked.
+        RunError: The service cannot be reached.
     """
     dataflow.Service(beam_options, output)
     dataflow.settle_smallest(beam_options)
     root = _pipeline(beam_options)
     root | "CreateFolder" >> beam.Create([output]) | "CheckComplete" >> beam.Map(check_complete)
     root.run()
-    say("template", "is written; the job that is made of it changes nothing")
+    print_line("template", "is written; the job that is made of it changes nothing")
 
 
 def _recorded(output: str) -> list[records.Run]:
@@ -162,10 +164,24 @@ def _start(
 
 
 def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
-    leave_out_folders()
+    # Otherwise pickled code names the folders of this machine, the home of its user among them.
+    beam_compat.name_files_by(among_packages)
     # Else Beam has workers log what is installed here, and where.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     return beam.Pipeline(options=beam_options)
+
+
+def among_packages(path: str) -> str:
+    """A file's path below the folder that Python imports it from; only its name where there is none.
+
+    >>> among_packages(__file__)
+    'pipeline/job/remote.py'
+    >>> among_packages("/home/user/notebook.py"), among_packages("<string>")
+    ('notebook.py', '<string>')
+    """
+    folders = (os.path.join(os.path.abspath(folder), "") for folder in sys.path)
+    inside = max((folder for folder in folders if path.startswith(folder)), key=len, default=None)
+    return path[len(inside) :] if inside else os.path.basename(path)
 
 
 def _wait(running: Any) -> None:
@@ -182,7 +198,7 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
     try:
         in_the_background(lambda: service.follow(job_id))
     except KeyboardInterrupt as stopped:
-        say("continues", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
+        print_line("continues", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
         add_note(stopped, "the job continues, and the same command follows it")
         raise
 

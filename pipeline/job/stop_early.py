@@ -108,10 +108,10 @@ class Watch:
         """A wave begins now."""
         self._begun, self._wave_began = 0, self._clock()
 
-    def begins(self, chunk: Chunk) -> bool:
+    def may_start(self, chunk: Chunk) -> bool:
         """Whether another chunk may be begun in this wave, which is to take about `WAVE_SECONDS`."""
         seconds = max(self._clock() - self._wave_began, self._begun / self._bytes_a_second)
-        if not self.goes_on() or (self._begun and seconds >= WAVE_SECONDS):
+        if not self.may_continue() or (self._begun and seconds >= WAVE_SECONDS):
             return False
         self._lengths[chunk.key] = chunk.nbytes
         self._begun += chunk.nbytes
@@ -125,7 +125,7 @@ class Watch:
         """How many parts the run will write; None until each source is cut."""
         return sum(self._parts_of.values()) if len(self._parts_of) == len(self._sources) else None
 
-    def goes_on(self) -> bool:
+    def may_continue(self) -> bool:
         """Whether another chunk may be begun."""
         self._stopped = self._stopped or self.exceeded() is not None
         return not self._stopped
@@ -163,7 +163,7 @@ class Watch:
             self._refused += 1
             if self._refused == COUNTED_FROM:
                 self._count_rows()
-            if self._refused > FINISHED_ROWS and not self.goes_on():
+            if self._refused > FINISHED_ROWS and not self.may_continue():
                 self._example = bad.message
                 raise StoppedError
 

@@ -48,7 +48,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
     lists = itertools.count()
     for wave in waves(chunks, wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)):
         watch.cut(wave)
-        if not watch.goes_on():
+        if not watch.may_continue():
             break
         finished = {part.chunk.part for part in map(watch.wrote, _find_finished(wave, job))}
         unfinished = [chunk for chunk in wave if chunk.part not in finished]
@@ -59,7 +59,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
             write_list(job.temp, next(lists), "00", written)
             finished.update(part.chunk.part for part in written)
             unfinished = [chunk for chunk in unfinished if chunk.part not in finished]  # no time was left
-            if not unfinished or not watch.goes_on():
+            if not unfinished or not watch.may_continue():
                 break
         for chunk in wave:
             if chunk.data != chunk.source and chunk.number == chunk.parts - 1:

@@ -96,7 +96,7 @@ def export_keras(path: str, folder: str, custom_objects: Sequence[str] = (), *, 
             child.kill()
             child.communicate()
         if code:
-            raise UsageError(_said(path, code, work, limits))
+            raise UsageError(_error_text(path, code, work, limits))
 
 
 def check_custom_objects(model: str, modules: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def check_custom_objects(model: str, modules: Sequence[str]) -> None:
         )
 
 
-def _said(path: str, code: int, work: str, limits: Limits) -> str:
+def _error_text(path: str, code: int, work: str, limits: Limits) -> str:
     """Explains why the process failed: by its own answer, or by what ended it."""
     answer, log = Path(work, ANSWER), Path(work, LOG)
     if code == REFUSED and answer.exists():

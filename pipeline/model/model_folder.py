@@ -89,9 +89,9 @@ def _named_as_given(model: str, here: str) -> Iterator[None]:
         try:
             check_folder(here)
         except UsageError as error:  # the commands of its remedy need a copy that is not deleted
-            told = str(error).replace(os.path.join(os.path.dirname(here), ""), "")
+            reason = str(error).replace(os.path.join(os.path.dirname(here), ""), "")
             copied = f": gcloud storage cp -r {shlex.quote(model)} ." if model.startswith("gs://") else ""
-            raise UsageError(f"{model} is no model; copy it to this folder first{copied}; then: {told}") from error
+            raise UsageError(f"{model} is no model; copy it to this folder first{copied}; then: {reason}") from error
     try:
         yield
     except UsageError as error:

@@ -123,7 +123,7 @@ class ModelProcess:
 
         with _connect(self.address) as connection:
             question = absolute(folder), loading
-            number, inputs, outputs, findings, unfit, traits = _value(*_ask(connection, self.address, question))
+            number, inputs, outputs, findings, unfit, traits = _value(*_request(connection, self.address, question))
         return Model(inputs, outputs, _Call(self.address, number, timeout), findings, unfit, **traits)
 
     def unload(self) -> None:
@@ -133,7 +133,7 @@ class ModelProcess:
             EndedError: The process ended.
         """
         with _connect(self.address) as connection:
-            _value(*_ask(connection, self.address, (None, None)))
+            _value(*_request(connection, self.address, (None, None)))
 
     def restart(self) -> int:
         """Ends the process and starts it anew, without any model.
@@ -181,7 +181,7 @@ class _Call:
         except queue.Empty:
             connection = _connect(self._address, self._timeout)
         try:
-            kind, value = _ask(connection, self._address, (self._number, arrays, outputs))
+            kind, value = _request(connection, self._address, (self._number, arrays, outputs))
         except BaseException:
             # A late answer may still arrive, and the next call must not take it for its own.
             connection.close()
@@ -207,7 +207,7 @@ def _connect(address: str, timeout: float | None = None) -> Connection:
     return Connection(client.detach())
 
 
-def _ask(connection: Connection, address: str, question: tuple[Any, ...]) -> tuple[str, Any]:
+def _request(connection: Connection, address: str, question: tuple[Any, ...]) -> tuple[str, Any]:
     try:
         send(connection, question)
         answer: tuple[str, Any] = unpack(receive(connection))

@@ -32,7 +32,7 @@ ROWS = 16  # most rows that are scored alone
 LEAST = 3  # fewest rows to compare; of only two rows, reversing and exchanging give the same order
 REPEATS = 2  # repeats of a call that show whether the model is deterministic
 MOST_SECONDS = 0.5  # a call or a series of calls that takes longer is skipped or cut short
-SEE = "see docs/models.md"
+DOCS_HINT = "see docs/models.md"
 
 Call = Callable[[Positions], Scores]
 
@@ -98,7 +98,7 @@ def _text(row: npt.NDArray[Any]) -> Any:
     return tuple(values.reshape(-1)) if values.dtype == object else values.tobytes()
 
 
-def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Contract, Dependence]:
+def measure(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Contract, Dependence]:
     """Measures what predictions depend on, and determines the output shapes that the signature leaves open.
 
     A model that is slow or raises errors is called less often. The calls may change the state of the model.
@@ -115,8 +115,8 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
     Raises:
         UsageError: The shape of an output depends on the rows of the batch.
     """
-    asked = probe(model, ModelError)
-    call = functools.partial(_call, asked, contract, rows)
+    probed = probe(model, ModelError)
+    call = functools.partial(_call, probed, contract, rows)
     small = size if contract.constant_rows else min(size, MULTIPLE)
     if _is_slow(call, small):
         small = 1
@@ -124,7 +124,7 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
     if not alone:
         return contract, Dependence(Verdict.UNKNOWN)
     contract, alone = _settle(contract, alone)
-    call = functools.partial(_call, asked, contract, rows)
+    call = functools.partial(_call, probed, contract, rows)
     together: list[list[Scores]] = []
     if size > 1:
         # These rows do not fail alone. If they fail together, the run bisects the batch, so the error is ignored here.
@@ -134,7 +134,7 @@ def look(model: Model, contract: Contract, rows: Arrays, size: int) -> tuple[Con
             together.extend([call(scores.rows[:1])] for scores in alone[:LEAST])
     dependence = _worst(contract, call, alone, together, size)
     if contract.key is None and size > 1 and dependence.verdict is not Verdict.ORDER:
-        dependence = _worst_of(dependence, _varied(asked, contract, rows, max(LEAST, small), size))
+        dependence = _worst_of(dependence, _varied(probed, contract, rows, max(LEAST, small), size))
     return contract, dependence
 
 
@@ -355,13 +355,13 @@ def judge(dependence: Dependence, policy: str) -> None:
         raise UsageError(
             f"the model takes no key, and its output {output} does not follow the rows: in two orders of the same "
             f"rows, one of them gets {expected} and {found}; fix the model so that row n of its output is of row n of "
-            f"its input, or have it return each row's key beside its prediction, {SEE}"
+            f"its input, or have it return each row's key beside its prediction, {DOCS_HINT}"
         )
     if dependence.verdict is Verdict.EXCHANGED:
         raise UsageError(
             f"the model does not return each key beside its own row's output {output}: in two orders of the same rows, "
             f"one of them gets {expected} and {found}, and all values are the same; fix the model so that it moves the "
-            f"key as it moves the rows, {SEE}"
+            f"key as it moves the rows, {DOCS_HINT}"
         )
     if dependence.verdict is Verdict.RANDOM:
         text = (
@@ -377,6 +377,6 @@ def judge(dependence: Dependence, policy: str) -> None:
     else:
         return
     if policy == REFUSE:
-        raise UsageError(f"{text}; fix the model, or accept it with --batch_dependence=warn, {SEE}")
+        raise UsageError(f"{text}; fix the model, or accept it with --batch_dependence=warn, {DOCS_HINT}")
     if policy == WARN:
-        warn(f"{text}; --batch_dependence=refuse stops such a run, {SEE}")
+        warn(f"{text}; --batch_dependence=refuse stops such a run, {DOCS_HINT}")

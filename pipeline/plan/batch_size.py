@@ -91,9 +91,9 @@ def fit(model: Model, contract: Contract, rows: Arrays, batch_size: int) -> int:
                 _score_copies(tried, contract, rows, row, 1)
                 if time.monotonic() - started < SLOW_SECONDS:
                     _score_copies(tried, contract, rows, row, size)
-                if not tried.room.copies_failed or tried.room.rows < size:
+                if not tried.limits.copies_failed or tried.limits.rows < size:
                     break
-    return batch_size if tried.room.rows >= size else tried.room.rows
+    return batch_size if tried.limits.rows >= size else tried.limits.rows
 
 
 def _score_copies(model: Model, contract: Contract, rows: Arrays, row: int, count: int) -> None:

@@ -45,24 +45,24 @@ def make_layout(
     Raises:
         UsageError: A name is unknown, or an output row would have it twice.
     """
-    asked, instance = (
+    requested, instance = (
         options.output_fields,
         reader.traits.whole_values and not all(feature.fields for feature in features),
     )
     if instance:
         _check_instance(options)
     known = {name: output for output in outputs for name in (output, options.prediction_prefix + output)}
-    for name in asked:
+    for name in requested:
         if name not in known and name not in (ROW, KEY):
             raise UsageError(
                 f"--output_fields names {name}, which is neither row, nor key, nor a prediction of "
                 f"{list(outputs)}{nearest(name, [*known, ROW, KEY])}"
             )
-    named = [known[name] for name in asked if name in known]
-    written = named or (outputs if ROW in asked else [])
-    own_key = KEY in asked and KEY not in named and options.key_field is None
+    named = [known[name] for name in requested if name in known]
+    written = named or (outputs if ROW in requested else [])
+    own_key = KEY in requested and KEY not in named and options.key_field is None
     layout = Layout(
-        ROW in asked,
+        ROW in requested,
         options.include_fields,
         options.exclude_fields,
         KEY if own_key else None,

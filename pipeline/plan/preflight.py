@@ -222,7 +222,7 @@ def _handler(
     loaded = loaded.only([tensor.name for tensor in contract.outputs])
     features = _features(options, contract, sample)
     rows = kept.batch_size if kept else _rows_a_call(options, sample, loaded, contract, features, most or MAX_BATCH)
-    sizes, dependence = _look(options, sample, loaded, contract, features, rows)
+    sizes, dependence = _choose_sizes(options, sample, loaded, contract, features, rows)
     contract = reopened(contract, sizes) if any(f.is_open and f.pad is None for f in features) else sizes
     row = row_bytes(sizes.predictions)
     if kept is None:
@@ -375,7 +375,7 @@ def _loader(options: ScoringOptions, loading: Loading) -> Callable[[str], models
     return functools.partial(isolation.shared, loading=loading)
 
 
-def _look(
+def _choose_sizes(
     options: ScoringOptions,
     sample: Sample,
     loaded: models.Model,
@@ -393,7 +393,7 @@ def _look(
         rows = group.arrays
         multiple = filled_up_to(contract, rows, batch_size, loaded.weights)
         size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
-        contract, dependence = batch_dependence.look(loaded, contract, batch_dependence.pick(rows), size)
+        contract, dependence = batch_dependence.measure(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
     return contract, dependence
 

@@ -57,7 +57,7 @@ class Bad(NamedTuple):
     message: str
 
 
-class Looked(NamedTuple):
+class FirstRows(NamedTuple):
     """The results of the first rows.
 
     Attributes:
@@ -90,9 +90,9 @@ def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits)
     Raises:
         UsageError: No row can be read, and the error limits do not allow that.
     """
-    looked = _look(heads, reader, (), lambda _: (0, []))
-    if len(looked.bad) == looked.rows:
-        _judge(looked, limits)
+    first_rows = _check_heads(heads, reader, (), lambda _: (0, []))
+    if len(first_rows.bad) == first_rows.rows:
+        _judge(first_rows, limits)
 
 
 def check_first_rows(
@@ -110,13 +110,13 @@ def check_first_rows(
     Raises:
         UsageError: All rows fail, and the error limits do not allow that. Or the model fails for all inputs.
     """
-    looked = _look(heads, reader, handler.features, lambda arrays: _score(model, handler, arrays))
-    if looked.arrays and len(looked.bad) == looked.rows:
-        _check_model(model, handler, looked)
-    _judge(looked, limits)
+    first_rows = _check_heads(heads, reader, handler.features, lambda arrays: _score(model, handler, arrays))
+    if first_rows.arrays and len(first_rows.bad) == first_rows.rows:
+        _check_model(model, handler, first_rows)
+    _judge(first_rows, limits)
 
 
-def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], scored: Scorer) -> Looked:
+def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], scored: Scorer) -> FirstRows:
     """Reads and scores the first rows, source by source, until one source has a good row."""
     rows, bad, advice, document = 0, list[Bad](), "", False
     arrays: Arrays = {}
@@ -134,7 +134,7 @@ def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], sc
             count += some
             refused += [one._replace(row=int(group.numbers[one.row])) for one in failed]
         if inputs.num_rows and not count:
-            return Looked(0, [], "", False, {})
+            return FirstRows(0, [], "", False, {})
         good = without(len(first.positions), unread)
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
         bad += [Bad(_place(head, first, one.row), one.reason, one.message) for one in fresh]
@@ -143,8 +143,8 @@ def _look(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], sc
             document = foreign.is_document(head.text)
             advice = _advice(head) if document or not head.rows else ""
         if len(bad) < rows:
-            return Looked(rows, bad, advice, document, {})
-    return Looked(rows, bad, advice, document, arrays)
+            return FirstRows(rows, bad, advice, document, {})
+    return FirstRows(rows, bad, advice, document, arrays)
 
 
 def _place(head: Head, block: Block, row: int) -> str:
@@ -187,18 +187,18 @@ def _call(model: Model, handler: KeyedChunkHandler, rows: Arrays, ends: type[Mod
     return score(probed, handler.contract, rows, count, size, keep_non_finite=keep).bad
 
 
-def _check_model(model: Model, handler: KeyedChunkHandler, looked: Looked) -> None:
+def _check_model(model: Model, handler: KeyedChunkHandler, first_rows: FirstRows) -> None:
     """Refuses a model that fails with the same message for all first rows and for rows of zeros and ones.
 
     Raises:
         UsageError: The model is refused.
     """
-    words = {one.message for one in looked.bad}
+    words = {one.message for one in first_rows.bad}
     said = next(iter(words))
     remedy = REMEDIES.get(said.split(":")[0])
     if remedy is None or len(words) > 1:
         return
-    for arrays in _made_up(looked.arrays):
+    for arrays in _made_up(first_rows.arrays):
         found = _call(model, handler, arrays, SharedError)
         if [one.message for one in found] != [said]:
             return
@@ -218,32 +218,32 @@ def _filled(value: int, array: Any) -> Any:
     return np.full_like(array, (b"1" if value else b"") if array.dtype == object else value)
 
 
-def _judge(looked: Looked, limits: ErrorLimits) -> None:
+def _judge(first_rows: FirstRows, limits: ErrorLimits) -> None:
     """Refuses the input if all first rows fail, and warns if more of them fail than the error limits allow.
 
     Raises:
         UsageError: All rows fail, or a source is one JSON value, and the error limits do not allow that.
     """
-    exceeded, all_bad = looked.exceeded(limits), len(looked.bad) == looked.rows
-    if not looked.bad or not (exceeded or all_bad):
+    exceeded, all_bad = first_rows.exceeded(limits), len(first_rows.bad) == first_rows.rows
+    if not first_rows.bad or not (exceeded or all_bad):
         return
-    text = f"{len(looked.bad)} of the first {looked.rows} rows are bad"
+    text = f"{len(first_rows.bad)} of the first {first_rows.rows} rows are bad"
     if exceeded is None:
-        warn(f"{text}, which {FLAG} allows: {_reasons(looked)}")
+        warn(f"{text}, which {FLAG} allows: {_reasons(first_rows)}")
         return
-    text = f"{text}, and {exceeded.flag} allows fewer: {_reasons(looked)}"
-    if all_bad or looked.document:
-        raise UsageError(text if looked.advice else f"{text}; or allow them all with {FLAG}=1.0")
+    text = f"{text}, and {exceeded.flag} allows fewer: {_reasons(first_rows)}"
+    if all_bad or first_rows.document:
+        raise UsageError(text if first_rows.advice else f"{text}; or allow them all with {FLAG}=1.0")
     warn(f"{text}; the run continues, since the rows after these may be good")
 
 
-def _reasons(looked: Looked) -> str:
+def _reasons(first_rows: FirstRows) -> str:
     """Describes some bad rows, one of each reason first, and says how to fix them."""
     firsts: dict[str, Bad] = {}
-    for one in looked.bad:
+    for one in first_rows.bad:
         firsts.setdefault(one.reason, one)
-    others = [one for one in looked.bad if one != firsts[one.reason]]
+    others = [one for one in first_rows.bad if one != firsts[one.reason]]
     shown = [*firsts.values(), *others][:SHOWN_ROWS]
     remedies = [reason.remedy for reason in Reason if any(one.reason == reason.value for one in shown)]
-    told = "; ".join(f"{one.key} {one.reason}: {one.message}" for one in shown)
-    return visible(f"{told}. {looked.advice or ' '.join(remedies)}".rstrip("."))
+    listed = "; ".join(f"{one.key} {one.reason}: {one.message}" for one in shown)
+    return visible(f"{listed}. {first_rows.advice or ' '.join(remedies)}".rstrip("."))

@@ -51,7 +51,7 @@ def locked(output: str) -> Iterator[Callable[[], None]]:
                 yield lambda: None
             finally:
                 with errors_as_warnings(f"{path} stays, and is in nobody's way"):
-                    _let_go(lock, path)
+                    _remove_lock(lock, path)
     elif output.startswith("gs://"):
         with _object(output) as prove:
             yield prove
@@ -119,7 +119,7 @@ def _is_ours(file: IO[bytes]) -> bool:
     return os.fstat(file.fileno()).st_nlink == 1 and found.strip(b"\0") == HOLDER[: len(found.strip(b"\0"))]
 
 
-def _let_go(lock: Any, path: str) -> None:
+def _remove_lock(lock: Any, path: str) -> None:
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # while the lock is held, see `_take`

@@ -18,7 +18,7 @@ from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_inside, is_unfinished
 from pipeline.run_folder.place import staged
 from pipeline.run_folder.unexpected_files import leftovers
-from pipeline.terminal.report import say
+from pipeline.terminal.report import print_line
 from pipeline.terminal.warning import errors_as_warnings
 from transforms.errors import RunError
 from transforms.storage import files
@@ -53,7 +53,7 @@ def finish_if_ready(output: str, *, overwrite: bool) -> bool:
     if is_ready(output):
         with locked(output) as prove_lock:
             if is_ready(output):  # checked again under the lock: another command may have put it in place
-                say("resumes", "an interrupted command, whose new result is put in place")
+                print_line("resumes", "an interrupted command, whose new result is put in place")
                 try:
                     return finish(output, prove_lock)
                 except LostError:

@@ -45,7 +45,7 @@ from transforms.write_receipts import LISTS, RECEIPTS, decode, read_list, write_
 
 # The code of all other recorded versions can change the bytes of a part. Model libraries are among it.
 NOT_COMPARED = frozenset({"python", "apache-beam"})
-ANEW = "--overwrite starts anew"
+OVERWRITE_HINT = "--overwrite starts anew"
 
 
 class Stage(enum.Enum):
@@ -72,7 +72,7 @@ class Earlier(NamedTuple):
     sources: Sequence[Source] | None
 
 
-def look(output: str) -> Earlier | None:
+def find_earlier(output: str) -> Earlier | None:
     """Reads what an earlier run left in a folder; None if a run cannot continue from it.
 
     Raises:
@@ -88,7 +88,7 @@ def look(output: str) -> Earlier | None:
     ended = _decoded(output, MANIFEST, made, Manifest)
     for name, listed in ended.files.items():
         if files.read_back(files.join(output, name)) != listed:
-            raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {ANEW}")
+            raise UsageError(f"--output {output}: {name} is not what {MANIFEST} says of it; {OVERWRITE_HINT}")
     stage = Stage.COMPLETE if complete else Stage.COMMITTED
     try:
         return Earlier(output, stage, ended, list(manifest.read_sources(files.join(output, SOURCES))))
@@ -117,7 +117,7 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
         UsageError: A file of an earlier run is damaged, and `--overwrite` is not given.
     """
     output = options.output
-    earlier = _look_to_overwrite(output) if options.overwrite else look(output)
+    earlier = _find_to_overwrite(output) if options.overwrite else find_earlier(output)
     known = (earlier and earlier.sources) or ()
     if earlier is None or earlier.stage is not Stage.COMPLETE:
         # If an earlier attempt of the same --overwrite command was interrupted, the run resumes it.
@@ -133,21 +133,21 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
 
 def is_same(options: RunOptions, inputs: Inputs) -> bool:
     """Tells whether an output comes from this command, and no source is new or has changed since."""
-    return _is_same(_look_to_overwrite(options.output), options, inputs)
+    return _is_same(_find_to_overwrite(options.output), options, inputs)
 
 
 def unfinished(output: str) -> Earlier | None:
     """Reads the unfinished run that will replace a complete output; None if there is none."""
-    found = _look_to_overwrite(staged(output).work)
+    found = _find_to_overwrite(staged(output).work)
     if found is None or (isinstance(found.record, Manifest) and found.record.status == records.COMPLETE):
         return None  # a complete record is left by a replay that was killed before it wrote its last file
     return found
 
 
-def _look_to_overwrite(folder: str) -> Earlier | None:
-    """Does the same as `look`, but returns None if a file is damaged."""
+def _find_to_overwrite(folder: str) -> Earlier | None:
+    """Does the same as `find_earlier`, but returns None if a file is damaged."""
     try:
-        return look(folder)
+        return find_earlier(folder)
     except UsageError:
         return None
 
@@ -178,9 +178,11 @@ def _decoded(output: str, name: str, text: bytes, kind: type[records.Record]) ->
     try:
         return records.decode(text, kind)
     except records.OtherVersionError as error:
-        raise UsageError(f"--output {output} was written by another version of keyjoin: {error}; {ANEW}") from error
+        raise UsageError(
+            f"--output {output} was written by another version of keyjoin: {error}; {OVERWRITE_HINT}"
+        ) from error
     except ValueError as error:
-        raise UsageError(f"--output {output}: {name} is damaged ({error}); {ANEW}") from error
+        raise UsageError(f"--output {output}: {name} is damaged ({error}); {OVERWRITE_HINT}") from error
 
 
 def check_settings(earlier: Earlier, options: FolderOptions, settings: Settings) -> None:
@@ -193,7 +195,7 @@ def check_settings(earlier: Earlier, options: FolderOptions, settings: Settings)
     if changed:
         raise UsageError(
             f"--output {options.output} holds a run that {earlier.stage.value}, with other settings: "
-            f"{'; '.join(changed)}: give the earlier ones, or choose another folder; {ANEW}"
+            f"{'; '.join(changed)}: give the earlier ones, or choose another folder; {OVERWRITE_HINT}"
         )
 
 
@@ -212,23 +214,25 @@ def check(earlier: Earlier, options: RunOptions, inputs: Inputs) -> list[Source]
     now = inputs.matched.sources
     refused = next(changed_sources(earlier.sources, now), None) or _changed_rows(earlier, inputs)
     if refused:
-        raise UsageError(f"--output {options.output} holds a run that {earlier.stage.value}, but {refused}; {ANEW}")
+        raise UsageError(
+            f"--output {options.output} holds a run that {earlier.stage.value}, but {refused}; {OVERWRITE_HINT}"
+        )
     known = {source.path for source in earlier.sources}
     new = [source for source in now if source.path not in known]
     if new and not options.incremental:
         raise UsageError(
             f"--output {options.output} holds a run that {earlier.stage.value}, and {new[0].path} is new since; "
-            f"--incremental takes it along, {ANEW}"
+            f"--incremental takes it along, {OVERWRITE_HINT}"
         )
     return new
 
 
 def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
     """Yields the differences that may change the output, such as `--batch_size was 1024, is now 512`."""
-    asked, asks = (records.to_json(settings.options) for settings in (before, now))
+    old, new = (records.to_json(settings.options) for settings in (before, now))
     for name, flag in sorted(flags_of(RunOptions).items()):
-        if not flag.may_change and asked[name] != asks[name]:
-            yield f"--{name} was {_spelled(asked[name])}, is now {_spelled(asks[name])}"
+        if not flag.may_change and old[name] != new[name]:
+            yield f"--{name} was {_spelled(old[name])}, is now {_spelled(new[name])}"
     if before.format != now.format:
         yield f"the format was {_spelled_format(before.format)}, is now {_spelled_format(now.format)}"
     then, model = records.to_json(before.model), records.to_json(now.model)

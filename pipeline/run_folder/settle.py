@@ -80,7 +80,7 @@ def settle(
     if exceeded is not None and if_exceeded is IfExceeded.DISCARD:
         return Settled(totals, exceeded)
     if now is None:
-        now = _look_again(settings.options.input, sources)
+        now = _match_again(settings.options.input, sources)
     unit = formats.load(settings.format).reader.unit
     unnamed = _check(place, sources, {source.path: source for source in now.sources}, unit)
     report.print_unnamed(unnamed)
@@ -126,7 +126,7 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
         raise over_error_limit(place, exceeded)
 
 
-def _look_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
+def _match_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
     """Looks up the input again after the run has read it, see `sources.refresh`.
 
     Raises:

@@ -34,37 +34,37 @@ def print_plan(plan: Plan, start: Start) -> None:
     handler, sources = plan.job.handler, plan.sources
     if start.earlier is not None:
         stage = start.earlier.stage.value
-        say("resumes", f"a run that {stage}: keyjoin checks the finished parts and scores the rest")
+        print_line("resumes", f"a run that {stage}: keyjoin checks the finished parts and scores the rest")
     if start.place.is_staged:
-        say("replaces", f"{start.place.output}, which stays complete until the new result is")
+        print_line("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
-    say("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format.name}")
+    print_line("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format.name}")
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     for said in skipped[:SHOWN_ROWS]:
-        say("skipped", said)
+        print_line("skipped", said)
     if len(skipped) > SHOWN_ROWS:
-        say("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
+        print_line("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
     for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
-        say("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
+        print_line("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
     for constant, has_field in plan.constants:
         beside = "; the rows' field of that name does not feed it" * has_field
-        say("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
-    say("key", _key_of(handler.contract))
+        print_line("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
+    print_line("key", _key_of(handler.contract))
     fixed = handler.contract.rows
-    say("batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call")
+    print_line("batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call")
     if plan.job.layout.error:
-        say("bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}")
+        print_line("bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}")
     predictions = dict(plan.job.layout.predictions)
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
-            say("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+            print_line("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
 
 
 def print_memory(need: Need | None) -> None:
     """Prints how much memory the run needs; nothing if that is unknown."""
     if need is not None:
-        say("memory", f"about {need.total:,} bytes, {need.model:,} of them for the model")
+        print_line("memory", f"about {need.total:,} bytes, {need.model:,} of them for the model")
 
 
 def rows_a_call(rows: int) -> str:
@@ -91,7 +91,7 @@ def _fed_by(feature: Feature) -> str:
     return f"{fields}, rows grouped by shape" if feature.is_open else fields
 
 
-def say(what: str, text: str) -> None:
+def print_line(what: str, text: str) -> None:
     """Prints a line of two columns: a label and a text."""
     show(f"{what:<12} {visible(text)}")
 
@@ -105,20 +105,20 @@ def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
         lost: Names of the files that are missing or altered since the run.
     """
     if not lost:
-        say("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
+        print_line("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
         return
     for name in lost[:SHOWN_ROWS]:
-        say("lost", f"{name} is missing or altered; keyjoin writes it again")
+        print_line("lost", f"{name} is missing or altered; keyjoin writes it again")
     if len(lost) > SHOWN_ROWS:
-        say("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
+        print_line("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
 
 
 def print_unnamed(names: Sequence[str]) -> None:
     """Prints the files of an earlier attempt that keyjoin deletes."""
     for name in names[:SHOWN_ROWS]:
-        say("deleted", f"{name}, left by an earlier attempt")
+        print_line("deleted", f"{name}, left by an earlier attempt")
     if len(names) > SHOWN_ROWS:
-        say("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
+        print_line("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
 def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
@@ -132,7 +132,7 @@ def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, 
         resumed: Whether earlier attempts finished some of the rows; None if that is unknown.
     """
     show()
-    say("output", output)
+    print_line("output", output)
     show()
     rows: list[tuple[str, str]] = [
         ("rows read", f"{totals.rows:,}"),

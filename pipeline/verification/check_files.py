@@ -79,7 +79,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     if made is None:
         if success is None:
             raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
-        return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Repair.GONE)]
+        return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Repair.MOVE_AWAY)]
     try:
         document = records.decode(made, Manifest)
     except records.OtherVersionError as error:
@@ -87,7 +87,9 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
             f"--run {run} was written by another version of keyjoin: {error}; verify it with that version"
         ) from error
     except ValueError as error:
-        return None, [Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Repair.ANEW)]
+        return None, [
+            Finding(Exit.ALTERED, MANIFEST, "the record of the run", f"it is damaged ({error})", Repair.SCORE_AGAIN)
+        ]
     if success is None and document.status != records.COMPLETE:
         raise RunError(f"{run} holds a run that ended without {SUCCESS}: {document.status}; see its {MANIFEST}")
     proven = success == manifest.success_of(made)
@@ -118,26 +120,26 @@ def _is_regular(path: str) -> bool:
 def _unproven(success: bytes | None, made: bytes) -> Finding:
     """Makes the finding for a manifest that `_SUCCESS` does not prove: which of the two files is altered or missing."""
     if success is None:
-        return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Repair.AGAIN)
+        return Finding(Exit.MISSING, SUCCESS, f"the sha256 of {MANIFEST}", NOT_THERE, Repair.READ_BACK)
     found = re.search(rb'^\{\n "manifest_sha256": "([0-9a-f]{64})"\n\}\n\Z', success)
     if found is None:
-        return Finding(Exit.ALTERED, SUCCESS, f"the sha256 of {MANIFEST}", "it holds something else", Repair.AGAIN)
+        return Finding(Exit.ALTERED, SUCCESS, f"the sha256 of {MANIFEST}", "it holds something else", Repair.READ_BACK)
     there = hashlib.sha256(made).hexdigest()
-    return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Repair.AGAIN)
+    return Finding(Exit.ALTERED, MANIFEST, f"sha256 {found[1].decode()}", f"it has {there}", Repair.READ_BACK)
 
 
 def check_lists(run: str, document: Manifest) -> Iterator[Finding]:
     """Compares the size and checksum of the lists of parts and sources with the manifest, and then their contents."""
     damaged = False
     for name, written in document.files.items():
-        for finding in compare(run, name, written, Repair.ANEW):
+        for finding in compare(run, name, written, Repair.SCORE_AGAIN):
             damaged = True
             yield finding
     if not damaged:
         try:
             yield from _check_ledger(run, document)
         except RunError as error:  # a line is not a receipt
-            yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Repair.ANEW)
+            yield Finding(Exit.ALTERED, PARTS, "a receipt a line", str(error), Repair.SCORE_AGAIN)
 
 
 def compare(run: str, name: str, written: files.Written, repair: Repair = Repair.REBUILD) -> Iterator[Finding]:
@@ -183,16 +185,18 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
             source = None if line is None else _source(line)
             if source is None or group is None or source.path != group[0]:
                 names = "the sources of the parts, in order"
-                yield Finding(Exit.ALTERED, SOURCES, names, "it has others", Repair.ANEW)
+                yield Finding(Exit.ALTERED, SOURCES, names, "it has others", Repair.SCORE_AGAIN)
                 return
             path, receipts = group
             totals = ledger.total(receipts)
             for problem in _gaps(source, receipts, unit):
-                yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Repair.ANEW)
+                yield Finding(Exit.ALTERED, PARTS, f"all bytes and rows of {path}", problem, Repair.SCORE_AGAIN)
             if line.rstrip(b"\n") != msgspec.json.encode({**source._asdict(), **msgspec.structs.asdict(totals)}):
-                yield Finding(Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Repair.ANEW)
+                yield Finding(
+                    Exit.ALTERED, SOURCES, f"the totals of the parts of {path}", "it has others", Repair.SCORE_AGAIN
+                )
     if document.totals != ledger.total(read_list(files.join(run, PARTS))):
-        yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Repair.ANEW)
+        yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Repair.SCORE_AGAIN)
 
 
 def _named_inside(run: str, parts: Iterable[PartReceipt]) -> Iterator[PartReceipt]:
@@ -312,7 +316,7 @@ def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader
         # A run is complete only if each source was still the planned file at the end of the run. So a source with the
         # same time and version was not written since. If its bytes differ, the run itself read other bytes.
         is_same = (found[0].last_updated_in_seconds, found[0].version) == source.written
-        repair = Repair.READ if is_same else Repair.SOURCE
+        repair = Repair.MISREAD if is_same else Repair.SOURCE
         try:
             with open_plain(source) as file:
                 for part in receipts:

@@ -16,15 +16,15 @@ class Repair(enum.Enum):
     """The ways to repair findings. At its end `verify` prints the text of each way that it needs, once."""
 
     REBUILD = "to rebuild what is wrong, and nothing else:{discard}\n  {command}"
-    AGAIN = "to read all parts back and write {success} again:\n  {command}"
-    ANEW = "keyjoin cannot tell which files are right; to score everything again:\n  {command} --overwrite"
-    GONE = "keyjoin cannot tell what {run} holds: move it away, and give its keyjoin run command again"
+    READ_BACK = "to read all parts back and write {success} again:\n  {command}"
+    SCORE_AGAIN = "keyjoin cannot tell which files are right; to score everything again:\n  {command} --overwrite"
+    MOVE_AWAY = "keyjoin cannot tell what {run} holds: move it away, and give its keyjoin run command again"
     MOVE = "keyjoin did not write the unexpected files: move them out of {run}"
     SOURCE = (
         "a source is not what the run read; the output is unchanged: put the source back, give verify in the folder "
         "where the run was started, or score the new source:\n  {command} --overwrite"
     )
-    READ = (
+    MISREAD = (
         "a source was not written since the run, and yet the run read other bytes: do not trust its parts; to score "
         "everything again:\n  {command} --overwrite"
     )
@@ -121,7 +121,7 @@ class Findings:
         """
         words = "the same keyjoin run command" if command is None else quoted(command)
         # From the strongest repair to the weakest: the first one that is needed also does what later ones do.
-        stronger = (Repair.GONE, Repair.ANEW, Repair.READ, Repair.REBUILD, Repair.AGAIN)
+        stronger = (Repair.MOVE_AWAY, Repair.SCORE_AGAIN, Repair.MISREAD, Repair.REBUILD, Repair.READ_BACK)
         output = next((repair for repair in stronger if self.repairs[repair]), None)
         repairs = [Repair.MOVE, output, Repair.SOURCE, Repair.MODEL]
         values = {"run": visible(run), "command": words, "discard": discard and f"\n  {discard}"}

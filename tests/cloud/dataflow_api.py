@@ -4,7 +4,7 @@
     with api.serving() as url:  # http://localhost:PORT, for --dataflow_endpoint
         …
         api.set_counters(job.id, rows_read=10)
-        api.say(job.id, "all workers are busy")
+        api.add_message(job.id, "all workers are busy")
         api.end(job.id)
 
 The test decides what a job does: the service calls `api.run` with each new job, in a thread. The job succeeds if that
@@ -140,10 +140,10 @@ class DataflowApi:
         self.set_state(job_id, State.JOB_STATE_DONE)
 
     def fail(self, job_id: str, message: str) -> None:
-        self.say(job_id, message, SEVERITIES.JOB_MESSAGE_ERROR)
+        self.add_message(job_id, message, SEVERITIES.JOB_MESSAGE_ERROR)
         self.set_state(job_id, State.JOB_STATE_FAILED)
 
-    def say(self, job_id: str, text: str, importance: Any = SEVERITIES.JOB_MESSAGE_BASIC) -> None:
+    def add_message(self, job_id: str, text: str, importance: Any = SEVERITIES.JOB_MESSAGE_BASIC) -> None:
         """Adds a message to a job's log."""
         with self.changed:
             said = self.messages[job_id]

@@ -216,8 +216,8 @@ class TestOneJob:
 class TestNotWell:
     def test_a_job_that_fails_tells_why(self, cloud: Cloud, run: Callable[..., Result]) -> None:
         def fail(job: client.Job) -> None:
-            cloud.api.say(job.id, "a worker is slow\nvery", SEVERITIES.JOB_MESSAGE_WARNING)
-            cloud.api.say(job.id, f"Traceback (most recent call last):\n  x\n{RunError.__module__}.RunError: no disk",
+            cloud.api.add_message(job.id, "a worker is slow\nvery", SEVERITIES.JOB_MESSAGE_WARNING)
+            cloud.api.add_message(job.id, f"Traceback (most recent call last):\n  x\n{RunError.__module__}.RunError: no disk",
                           SEVERITIES.JOB_MESSAGE_ERROR)  # fmt: skip
             raise ValueError("a work item was attempted 4 times")
 
@@ -264,7 +264,7 @@ class TestNotWell:
         cloud.api.refuse = lambda _: ApiError(403, "PERMISSION_DENIED", "you may not")
         done = run()
         assert done.code == 1
-        assert "Dataflow cannot be asked: 403" in done.err
+        assert "the Dataflow API call failed: 403" in done.err
         assert len(done.err.splitlines()) == 1
         assert not cloud.store.objects("out/")
 

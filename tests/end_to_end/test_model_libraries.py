@@ -362,7 +362,7 @@ def test_versions_of_libraries_are_recorded_and_compared() -> None:
 
 def test_a_run_is_not_resumed_with_another_library_or_release(made: Path, said: list[Any]) -> None:
     assert said[2].code == 0
-    earlier = resume.look(str(made / "scored"))
+    earlier = resume.find_earlier(str(made / "scored"))
     assert earlier is not None
     before = earlier.record.settings()
     options = dataclasses.replace(before.options, model_libraries=())

@@ -59,8 +59,8 @@ class Folder(NamedTuple):
             str(self.output), loaded(self.inputs.settings), sources, [], totals, 1.0, success=success, mark=mark
         )
 
-    def look(self) -> resume.Earlier:
-        found = resume.look(str(self.output))
+    def find_earlier(self) -> resume.Earlier:
+        found = resume.find_earlier(str(self.output))
         assert found is not None
         return found
 
@@ -77,7 +77,7 @@ class Folder(NamedTuple):
         return parse_run(given, "keyjoin run")[0]
 
     def check(self, *flags: str) -> list[Source]:
-        return resume.check(self.look(), self.asked(*flags), self.again(*flags))
+        return resume.check(self.find_earlier(), self.asked(*flags), self.again(*flags))
 
 
 def loaded(settings: Settings) -> LoadedSettings:

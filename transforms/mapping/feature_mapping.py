@@ -71,7 +71,7 @@ def map_inputs(
     """
     renamed, missing = renamed or {}, missing or {}
     if sample and isinstance(sample[0], Instance):
-        feature = _whole_value(contract, sample, asked(stacked, renamed, missing))
+        feature = _whole_value(contract, sample, named_fields(stacked, renamed, missing))
         return with_padding([feature._replace(strict=strict)], pads or {})
     known = [t.name for t in contract.inputs]
     for name in renamed:
@@ -130,7 +130,7 @@ def _check_no_objects(paths: Mapping[str, Sequence[Path]]) -> None:
         )
 
 
-def asked(
+def named_fields(
     stacked: Sequence[str | Path], renamed: Mapping[str, str | Path], missing: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Returns the names in `--features`, `--input_map` and `--missing`, for messages."""
@@ -158,9 +158,9 @@ def _with_missing(feature: Feature, missing: Mapping[str, str]) -> Feature:
             if text is not None:
                 defaults.value(text, feature.dtype, shape, feature.varied)
         except ValueError as error:
-            told = describe(Tensor(feature.name, feature.dtype, shape, ""))
+            shown = describe(Tensor(feature.name, feature.dtype, shape, ""))
             raise UsageError(
-                f"--missing gives the field {field} a value that the model's input {feature.name} ({told}) does not "
+                f"--missing gives the field {field} a value that the model's input {feature.name} ({shown}) does not "
                 f"take: {error}; give one of that dtype, or a JSON list of that shape"
             ) from error
     return feature._replace(missing=texts)
@@ -199,22 +199,22 @@ def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -
     )
 
 
-def _check_unnamed(value: Any, asked: Sequence[str]) -> None:
+def _check_unnamed(value: Any, fields: Sequence[str]) -> None:
     """Refuses flags that name fields, for a row that is a JSON value without fields."""
-    if asked:
+    if fields:
         raise UsageError(
-            f"--features, --input_map and --missing name fields ({', '.join(asked)}), and the rows are JSON values "
+            f"--features, --input_map and --missing name fields ({', '.join(fields)}), and the rows are JSON values "
             f"without any, such as {json.dumps(value)[:SHOWN]}; leave the flags out"
         )
 
 
-def _whole_value(contract: Contract, sample: Sample, asked: Sequence[str]) -> Feature:
+def _whole_value(contract: Contract, sample: Sample, fields: Sequence[str]) -> Feature:
     """Makes the feature of a model's only input from rows that are JSON values without fields.
 
     Raises:
         UsageError: A flag names fields, the model has several inputs, or the input takes serialized tf.Examples.
     """
-    _check_unnamed(sample[0][INSTANCE], asked)
+    _check_unnamed(sample[0][INSTANCE], fields)
     shown = json.dumps(sample[0][INSTANCE])[:SHOWN]
     names = [tensor.name for tensor in contract.inputs]
     if len(names) != 1:
@@ -276,20 +276,20 @@ def takes_whole(inputs: Sequence[Tensor], row: Mapping[str, Any]) -> bool:
     return is_value and len(inputs) == 1 and inputs[0].dtype == STRING and inputs[0].shape in ((), (1,), None)
 
 
-def named(inputs: Sequence[Tensor], row: Any, asked: Sequence[str] = ()) -> Mapping[str, Any]:
+def named(inputs: Sequence[Tensor], row: Any, fields: Sequence[str] = ()) -> Mapping[str, Any]:
     """Returns the row as an object. If the row is the value of the only input, the object maps the input's name to it.
 
     Args:
         inputs: The model's inputs.
         row: The row.
-        asked: Names of fields that feed the inputs, see `asked`. If there are any, the row has to be an object.
+        fields: Names of fields that feed the inputs, see `fields`. If there are any, the row has to be an object.
 
     Raises:
         UsageError: The row is a value without fields, and the flags name fields or the model has several inputs.
     """
-    if isinstance(row, Mapping) and (asked or not takes_whole(inputs, row)):
+    if isinstance(row, Mapping) and (fields or not takes_whole(inputs, row)):
         return row
-    _check_unnamed(row, asked)
+    _check_unnamed(row, fields)
     if len(inputs) != 1:
         raise UsageError(
             f"{json.dumps(row)[:SHOWN]} is no object, and the model has the inputs {[t.name for t in inputs]}; write "

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.errors import ModelError, UnfitOutputError, UsageError
-from transforms.saved_model.key_probe import ROWS, Asked, Found, each, find_key, made_up
+from transforms.saved_model.key_probe import ROWS, Found, ProbedModel, each, find_key, made_up
 from transforms.saved_model.model import Arrays, Contract, Model, Tensor, key_array, key_input
 from transforms.scoring.align import ordinals
 
@@ -62,8 +62,8 @@ def find_contract(
         whole = None
         with contextlib.suppress(UsageError):  # the rows have no field of the key's name, or it does not fit the input
             whole = example(Contract(signature, tuple(model.inputs.values()), ()))
-        asked = Asked(model, key, 1 if alone else ROWS, wanted)
-        found = find_key(asked, data, rows, own_keys(key), whole)
+        probed = ProbedModel(model, key, 1 if alone else ROWS, wanted)
+        found = find_key(probed, data, rows, own_keys(key), whole)
     if key_name is not None and found.why_data:
         raise UsageError(f"--key_input={key_name}: {found.why_data}; {found.remedy}")
     if found.echoes and key is not None:

@@ -83,7 +83,7 @@ class _KeyRefusedError(Exception):
     """The model raises an error for some keys, and accepts other keys with the same data."""
 
 
-class Asked:
+class ProbedModel:
     """Calls a model with chosen keys.
 
     Attributes:
@@ -137,7 +137,7 @@ class Asked:
 
 
 def find_key(
-    asked: Asked,
+    probed: ProbedModel,
     data: tuple[Tensor, ...],
     rows: Arrays | None,
     own: npt.NDArray[Any] | None,
@@ -146,7 +146,7 @@ def find_key(
     """Detects whether an input takes the key, and where the model returns the key.
 
     Args:
-        asked: The model and the input.
+        probed: The model and the input.
         data: The other inputs.
         rows: Data input -> (rows, …), some real rows; or None.
         own: The rows' own values of the field with the input's name; or None.
@@ -155,27 +155,27 @@ def find_key(
     Raises:
         UsageError: The input is data, and the model returns rows in another order.
     """
-    name = asked.key.name
+    name = probed.key.name
     candidates = [[made_up(data, values) for values in VALUES], [] if rows is None else [rows, *each(rows)]]
     try:
-        probes = [probe for some in candidates for probe in asked.probes(some)]
+        probes = [probe for some in candidates for probe in probed.probes(some)]
     except _KeyRefusedError as error:
         why = f"the model raises for some values of its input {name}, and for others not ({error})"
         return Found(why_data=why, remedy=OWN_FIELD)
-    echoes = _echoes(asked, probes)
+    echoes = _echoes(probed, probes)
     if not echoes:
         return Found(why_data=f"input {name} does not come back in any output", remedy="see `keyjoin wrap`")
-    found = {echo: _most(asked, echo, probes) for echo in echoes}
+    found = {echo: _most(probed, echo, probes) for echo in echoes}
     wide = tuple(echo for echo, most in found.items() if most)
     if not wide:
         why = f"input {name} comes back in output {echoes[0].output} only where it is below {BOUNDS[0]}"
         return Found(why_data=why, remedy="see `keyjoin wrap`")
-    for number, probe in enumerate([*reversed(probes), *_own_probes(asked, whole)]):  # the last probes have real rows
-        if output := _changed(asked, wide, probe, _unusual(asked.key, own) if number == 0 else []):
+    for number, probe in enumerate([*reversed(probes), *_own_probes(probed, whole)]):  # the last probes have real rows
+        if output := _changed(probed, wide, probe, _unusual(probed.key, own) if number == 0 else []):
             why = f"output {output} changes with the model's input {name}"
             _check_order(wide, probes, why)
             copies = [echo.output for echo in wide if not echo.last_column]
-            others = tuple(output for output in (*asked.model.outputs, *asked.model.unfit) if output not in copies)
+            others = tuple(output for output in (*probed.model.outputs, *probed.model.unfit) if output not in copies)
             return Found(why_data=why, remedy=OWN_FIELD, predictions=others)
     return Found(wide, min(found[echo] for echo in wide))
 
@@ -229,7 +229,7 @@ def each(rows: Arrays) -> list[Arrays]:
     return [{name: array[row : row + 1] for name, array in rows.items()} for row in range(count)]
 
 
-def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
+def _own_probes(probed: ProbedModel, whole: Arrays | None) -> list[_Probe]:
     """Calls the model with real rows twice: with ordinals as keys, and with the rows' own values as keys.
 
     These calls detect two kinds of models: those with a lookup table that knows only few values, and those with a
@@ -237,27 +237,27 @@ def _own_probes(asked: Asked, whole: Arrays | None) -> list[_Probe]:
     """
     if whole is None:
         return []
-    own = whole[asked.key.name].reshape(-1)
+    own = whole[probed.key.name].reshape(-1)
     # Each value once, so that a returned value belongs to one row. NaN is excluded, because it does not equal itself.
     rows = list({value: row for row, value in reversed(list(enumerate(own.tolist()))) if value == value}.values())[::-1]
-    for size in (OWN_ROWS, ROWS) if asked.rows > 1 else (1,):
+    for size in (OWN_ROWS, ROWS) if probed.rows > 1 else (1,):
         found = []
         for start in range(0, min(len(rows), OWN_CALLS * size if size == 1 else OWN_ROWS), size):
             some = rows[start : start + size]
-            data = {name: array[some] for name, array in whole.items() if name != asked.key.name}
+            data = {name: array[some] for name, array in whole.items() if name != probed.key.name}
             sent = ordinals(len(some))
             with contextlib.suppress(ModelError):
-                answers = asked(data, sent), asked(data, own[some])
+                answers = probed(data, sent), probed(data, own[some])
                 found.append(_Probe(data, answers, (sent, own[some])))
         if found:
             return found
     return []
 
 
-def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
+def _echoes(probed: ProbedModel, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
     """Finds the outputs that return the key for all data. An output such as x + key returns it only where x is 0."""
-    found, by_name = [], Echo(asked.key.name, last_column=False)
-    for name, last_column in itertools.product(asked.model.outputs, (False, True)):
+    found, by_name = [], Echo(probed.key.name, last_column=False)
+    for name, last_column in itertools.product(probed.model.outputs, (False, True)):
         echo = Echo(name, last_column)
         votes = [vote for probe in probes if (vote := _vote(probe, echo)) is not None]
         if votes and all(votes):
@@ -265,7 +265,7 @@ def _echoes(asked: Asked, probes: Sequence[_Probe]) -> tuple[Echo, ...]:
         # Every probe failed or returned no rows, so nothing was measured. An output with the name and dtype of the key
         # input is trusted here, because the run verifies the keys of each batch.
         unseen = not votes and all(column(a[name], echo) is not None for probe in probes for a in probe.answers)
-        if unseen and echo == by_name and asked.model.outputs[name].dtype == asked.key.dtype:
+        if unseen and echo == by_name and probed.model.outputs[name].dtype == probed.key.dtype:
             found.append(echo)
     return tuple(found)
 
@@ -284,12 +284,12 @@ def _vote(probe: _Probe, echo: Echo) -> bool | None:
     return all(votes) if len(votes) == len(probe.answers) or not all(votes) else None
 
 
-def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
+def _most(probed: ProbedModel, echo: Echo, probes: Sequence[_Probe]) -> int:
     """Finds how many keys, counted from 1, an output surely returns unchanged.
 
     A model may cast keys to a narrower dtype: in uint16, large keys wrap around.
     """
-    if asked.rows == 1 or not probes:
+    if probed.rows == 1 or not probes:
         return MOST
     probe = probes[-1]
     kept = sorted(rows_at(probe.answers[0], echo, probe.keys[0])) or [0]
@@ -297,7 +297,7 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
     for keys in (BOUNDS[-1:], *(BOUNDS[:end] for end in range(len(BOUNDS), 0, -1))):
         rows = np.resize(kept, len(keys))
         with contextlib.suppress(ModelError):
-            answer = asked({name: array[rows] for name, array in probe.data.items()}, keys)
+            answer = probed({name: array[rows] for name, array in probe.data.items()}, keys)
             exact = rows_at(answer, echo, keys)
             if len(keys) > 1 or exact:
                 most = int(keys[max(exact)]) if exact else 0
@@ -305,17 +305,17 @@ def _most(asked: Asked, echo: Echo, probes: Sequence[_Probe]) -> int:
     return MOST  # every call failed; the same calls fail in the run, too
 
 
-def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequence[Any]) -> str | None:
+def _changed(probed: ProbedModel, echoes: Sequence[Echo], probe: _Probe, others: Sequence[Any]) -> str | None:
     """Returns the first prediction that changes if only the keys change; None if there is none.
 
     A prediction that changes about as much between two calls with the same keys proves nothing.
     """
-    for keys, answer in itertools.chain([(probe.keys[1], probe.answers[1])], _other_answers(asked, probe, others)):
+    for keys, answer in itertools.chain([(probe.keys[1], probe.answers[1])], _other_answers(probed, probe, others)):
         sizes = dict(_differing(echoes, probe, answer, keys))
-        names = [name for name in sizes if not asked.wanted or name in asked.wanted]
+        names = [name for name in sizes if not probed.wanted or name in probed.wanted]
         if names:
             with contextlib.suppress(ModelError):
-                again = asked(probe.data, probe.keys[0])
+                again = probed(probe.data, probe.keys[0])
                 noise = dict(_differing(echoes, probe, again, probe.keys[0]))
                 names = [name for name in names if name not in noise or sizes[name] > NOISE * noise[name]]
         if names:
@@ -323,14 +323,16 @@ def _changed(asked: Asked, echoes: Sequence[Echo], probe: _Probe, others: Sequen
     return None
 
 
-def _other_answers(asked: Asked, probe: _Probe, values: Sequence[Any]) -> Iterator[tuple[npt.NDArray[Any], Arrays]]:
+def _other_answers(
+    probed: ProbedModel, probe: _Probe, values: Sequence[Any]
+) -> Iterator[tuple[npt.NDArray[Any], Arrays]]:
     """Yields other keys and the model's answers for them. If a call fails, it sends these keys one at a time."""
     for start in range(0, len(values), probe.rows):
         some = values[start : start + probe.rows]
         for chosen in (some, *([value] for value in some)):
-            keys = _filled(asked.key, chosen, probe.rows)
+            keys = _filled(probed.key, chosen, probe.rows)
             try:
-                yield keys, asked(probe.data, keys)
+                yield keys, probed(probe.data, keys)
             except ModelError:
                 continue
             if len(chosen) == len(some):

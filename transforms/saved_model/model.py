@@ -105,7 +105,7 @@ def _without_last_column(tensor: Tensor) -> Tensor:
     return tensor._replace(shape=(None if width is None else width - 1,))
 
 
-class Room:
+class CallLimits:
     """The limits of a model's calls that this process has detected so far.
 
     Attributes:
@@ -148,7 +148,7 @@ class Model:
         compiled: What XLA compiles of the model for each shape of its inputs; None if nothing.
         rows: The rows of each call, if the signature fixes them.
         constants: The inputs that no row feeds.
-        room: The limits of a call that this process has detected.
+        limits: The limits of a call that this process has detected.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Model:
         self.weights, self.compiled, self.rows, self.constants = weights, compiled, rows, tuple(constants)
         self.inputs, self.outputs, self.call, self.findings = dict(inputs), dict(outputs), call, tuple(findings)
         self.unfit, self.stateful = dict(unfit or {}), stateful
-        self.room, self._gate = Room(), Gate()
+        self.limits, self._gate = CallLimits(), Gate()
 
     def __call__(self, arrays: Arrays, *, alone: bool = False) -> dict[str, npt.NDArray[Any]]:
         """Calls the signature.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from transforms.errors import MemoryShortError, ModelError, SharedError
 from transforms.reasons import Reason
 from transforms.records import BadRow
-from transforms.saved_model.model import Room
+from transforms.saved_model.model import CallLimits
 
 # Matrix kernels work on panels of 24 or 48 rows. For the remaining rows, results differ in the last digit. With
 # multiples of two 48-row panels, a row's prediction did not depend on its neighbours (benchmarks/NOTES.md).
@@ -42,14 +42,14 @@ class Bisection(NamedTuple):
     Attributes:
         score_batch: Scores rows [first, end) in one call. Its arguments are `first`, `end`, the number of rows of the
             call, copies included, and whether no other call may run at the same time.
-        room: How many rows a model call may have. The bisection lowers it.
+        limits: How many rows a model call may have. The bisection lowers it.
         refused: Called with each row that fails alone. It may raise an error, which ends scoring.
         multiple: Calls are filled up with copies of the last row to a multiple of this number of rows.
         copies: Most copies of a row in one call, by the row's number.
     """
 
     score_batch: ScoreBatch
-    room: Room
+    limits: CallLimits
     refused: Refused
     multiple: int
     copies: Callable[[int], int]
@@ -79,7 +79,7 @@ class Bisection(NamedTuple):
         Returns:
             The results in the order of the rows, in one or several pieces.
         """
-        most, alone, rows = min(most, self.room.rows), alone or self.room.alone, end - first
+        most, alone, rows = min(most, self.limits.rows), alone or self.limits.alone, end - first
         if rows > most:
             return self._in_pieces(first, end, most, alone=alone)
         if fails and rows > 1:
@@ -92,11 +92,11 @@ class Bisection(NamedTuple):
         except ModelError as error:
             failed = error
         else:
-            self.room.takes_one = self.room.takes_one or sent == 1
+            self.limits.takes_one = self.limits.takes_one or sent == 1
             return [found]
         if isinstance(failed, SharedError) and not alone:
-            if isinstance(failed, MemoryShortError) and not self.room.alone:
-                self.room.alone = True
+            if isinstance(failed, MemoryShortError) and not self.limits.alone:
+                self.limits.alone = True
                 _LOG.warning("the model ran out of memory: from here on it is called once at a time")
             return self.score(first, end, most, alone=True, part=part)
         return self._bisect(first, end, most, sent, failed, alone=alone)
@@ -114,9 +114,9 @@ class Bisection(NamedTuple):
         half = _half(sent if of_memory else rows)
         fewer = half if of_memory else self._filled(half, most)
         pieces = self._in_pieces(first, end, half, alone=alone, most=half if of_memory else most, part=True)
-        if of_memory and half < self.room.rows and not any(_lacked_memory(piece) for piece in pieces):
+        if of_memory and half < self.limits.rows and not any(_lacked_memory(piece) for piece in pieces):
             self._lower(half, f"the model ran out of memory with {sent} rows")
-        elif fewer < sent and not (isinstance(failed, SharedError) or self.room.needs_copies or _lacks_rows(pieces)):
+        elif fewer < sent and not (isinstance(failed, SharedError) or self.limits.needs_copies or _lacks_rows(pieces)):
             self._lower(fewer, f"the model fails with {sent} rows, and not with fewer")
         return pieces
 
@@ -153,7 +153,7 @@ class Bisection(NamedTuple):
             return self._bad(row, error) if alone else self._score_one(row, most, alone=True)
         except ModelError as error:
             return self._score_copies(row, most, error, alone=alone)
-        self.room.takes_one = True
+        self.limits.takes_one = True
         sent = self._filled(1, most)
         for size in (sent, *(size for size in FEWER if size < sent)):
             try:
@@ -166,7 +166,7 @@ class Bisection(NamedTuple):
         else:
             size = 1
         # One row proves no limit, it may be the cause: a model that divides by a batch's spread fails for copies.
-        is_proven, self.room.copies_failed = self.room.copies_failed, self.room.copies_failed or size < sent
+        is_proven, self.limits.copies_failed = self.limits.copies_failed, self.limits.copies_failed or size < sent
         if size < sent and is_proven:
             self._lower(size, f"the model fails with {sent} copies of a row, and not with {size}")
         return found
@@ -177,8 +177,8 @@ class Bisection(NamedTuple):
         If the model has accepted a single row before, the row itself fails and no copies are tried. Otherwise the first
         few failing rows are tried with copies, then fewer and fewer of them: the model may accept no row at all.
         """
-        room = self.room
-        if not (room.takes_one or isinstance(error, SharedError)) and room.is_searched():
+        limits = self.limits
+        if not (limits.takes_one or isinstance(error, SharedError)) and limits.is_searched():
             sizes = [size for size in (MULTIPLE, *FEWER) if size <= min(most, self.copies(row))]
             for size in sizes:
                 try:
@@ -187,10 +187,10 @@ class Bisection(NamedTuple):
                     break
                 except ModelError:
                     continue
-                room.needs_copies = True
-                if size < sizes[0] and room.copies_failed:
+                limits.needs_copies = True
+                if size < sizes[0] and limits.copies_failed:
                     self._lower(size, f"the model fails with {sizes[0]} copies of a row, and not with {size}")
-                room.copies_failed = room.copies_failed or size < sizes[0]
+                limits.copies_failed = limits.copies_failed or size < sizes[0]
                 return found
         return self._bad(row, error)
 
@@ -200,8 +200,8 @@ class Bisection(NamedTuple):
         return Scored({}, [bad])
 
     def _lower(self, rows: int, why: str) -> None:
-        if rows < self.room.rows:
-            self.room.rows = rows
+        if rows < self.limits.rows:
+            self.limits.rows = rows
             _LOG.warning("%s: from here on a call has %d at most", why, rows)
 
 

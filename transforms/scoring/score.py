@@ -121,7 +121,7 @@ def score_groups(
         WidthError: An output has another size than for other rows with inputs of the same shapes.
         RunError: An output changes its shape within a batch.
     """
-    most, known = min(batch_size, contract.most), called.room.sizes
+    most, known = min(batch_size, contract.most), called.limits.sizes
 
     def batches() -> Iterator[tuple[Group, int, int]]:
         return ((group, first, end) for group in groups for first, end in group.batches(most))
@@ -155,7 +155,7 @@ def _bisection(
         return scored if keep_non_finite else _finite(scored, first, end)
 
     multiple = filled_up_to(contract, inputs, most, called.weights)
-    return Bisection(score_batch, called.room, refused, multiple, functools.partial(most_copies, inputs))
+    return Bisection(score_batch, called.limits, refused, multiple, functools.partial(most_copies, inputs))
 
 
 def most_copies(inputs: Arrays, row: int) -> int:

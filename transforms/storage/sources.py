@@ -133,10 +133,10 @@ def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
     elif is_glob(pattern):
         root = globs.fixed_folder(pattern)
         if not _is_hidden(pattern, root):
-            matched, hidden = _apart(matched, root)
+            matched, hidden = _split_hidden(matched, root)
     else:
         root = pattern.rstrip("/") or "/"
-        matched, hidden = _apart(lookup.match_below(root), root)
+        matched, hidden = _split_hidden(lookup.match_below(root), root)
     if not matched:
         raise UsageError(f"no file matches {pattern}; check the path, and quote globs in the shell")
     if files.is_local(pattern):
@@ -145,7 +145,7 @@ def _match_one(pattern: str) -> tuple[list[Stored], str, list[Stored]]:
     return matched, root, hidden
 
 
-def _apart(matched: Sequence[Stored], root: str) -> tuple[list[Stored], list[Stored]]:
+def _split_hidden(matched: Sequence[Stored], root: str) -> tuple[list[Stored], list[Stored]]:
     """Separates the files whose names say that they are data from the others."""
     hidden = [f for f in matched if _is_hidden(f.path, root)]
     return [f for f in matched if not _is_hidden(f.path, root)], hidden

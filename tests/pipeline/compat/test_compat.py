@@ -154,7 +154,7 @@ thread = threading.Thread(target=ended.wait)
 atexit.register(print, "at exit")
 thread.start()
 {before}
-process.leave(3)
+process.exit_now(3)
 """
 
 

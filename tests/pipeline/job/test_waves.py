@@ -112,7 +112,7 @@ def begun(watch: Watch, clock: Clock, chunks: list[Chunk], seconds: float) -> in
     watch.begin_wave()
     count = 0
     for each in chunks:
-        if not watch.begins(each):
+        if not watch.may_start(each):
             break
         count += 1
         clock.now += seconds
@@ -136,11 +136,11 @@ def test_chunks_that_are_read_ahead_count_by_what_the_wave_before_took() -> None
     watch = Watch(ErrorLimits.parse([]), [Source("s", 1000, "s", "")], 10, b"", clock)
     chunks = [chunk(number) for number in range(100)]
     watch.begin_wave()
-    assert [watch.begins(each) for each in chunks[:2]] == [True, True]  # no time has passed between the two
+    assert [watch.may_start(each) for each in chunks[:2]] == [True, True]  # no time has passed between the two
     clock.now += 80
     watch.end_wave()
     watch.begin_wave()
-    assert [watch.begins(each) for each in chunks[2:4]] == [True, False]
+    assert [watch.may_start(each) for each in chunks[2:4]] == [True, False]
 
 
 def test_waves_that_are_bounded_by_time_give_the_bytes_of_one(

@@ -138,10 +138,10 @@ def test_a_run_that_ends_within_its_error_limits_is_never_stopped(
     watch = Watch(limits, [Source("s", sum(sizes), "s", "")], least)
     at = 0
     for size, (good, dead) in zip(sizes, chunks, strict=True):
-        assert watch.goes_on()
+        assert watch.may_continue()
         pass_by(watch, Chunk("s", "s", at, at + size, 0, 1, "p"), good, dead)
         at += size
-        assert watch.goes_on()
+        assert watch.may_continue()
     assert watch.stopped() is None
 
 
@@ -168,7 +168,7 @@ def test_nor_while_the_rows_of_a_chunk_fail_one_by_one(
     work, at = [], 0
     for size, (good, dead) in zip(sizes, chunks, strict=True):
         chunk = Chunk("s", "s", at, at + size, 0, 1, "p")
-        begins = watch.begins(chunk)
+        begins = watch.may_start(chunk)
         assert begins or over
         work += [(chunk, good + sum(dead.values()), name) for name, count in dead.items() for _ in range(count)]
         at += size
@@ -197,7 +197,7 @@ def test_a_number_stops_scoring_at_the_first_row_beyond_it_and_beyond_a_hundred(
 def test_how_many_rows_a_chunk_has_is_known_while_it_is_scored() -> None:
     """One chunk has all 1,000 rows, and a tenth may be bad. By bytes alone there could be three times as many rows."""
     watch = Watch(ErrorLimits.parse(["0.1"]), [Source("s", 100_000, "s", "")], 34)
-    watch.begins(Chunk("s", "s", 0, 100_000, 0, 1, "p"))
+    watch.may_start(Chunk("s", "s", 0, 100_000, 0, 1, "p"))
     for number in range(100):
         watch.refused("s#0", 1_000, BadRow(number, "predict", "model_error", ""))
     with pytest.raises(StoppedError):
@@ -224,10 +224,10 @@ def test_a_number_stops_a_run_as_soon_as_it_is_passed(number: int, bad: list[int
     watch = Watch(ErrorLimits.parse([f"1.0,null={number}"]), [Source("s", 1 << 40, "s", "")], 2)
     count = 0
     for at, more in enumerate(bad):
-        assert watch.goes_on() is (count <= number)
+        assert watch.may_continue() is (count <= number)
         pass_by(watch, Chunk("s", "s", at, at + 1, at, 99, "p"), 5, {"null": more})
         count += more
-    assert watch.goes_on() is (count <= number)
+    assert watch.may_continue() is (count <= number)
     assert (watch.stopped() is None) is (count <= number)
 
 
@@ -235,7 +235,7 @@ def test_a_ratio_stops_a_run_whose_rows_are_all_bad_after_a_part_of_it() -> None
     """A row has 100 bytes; a good row needs only 34. More than 1% are certain to be bad after a 34th of the input."""
     watch = Watch(ErrorLimits.parse(["0.01"]), [Source("s", 100 * 10_000, "s", "")], 34)
     begun = 0
-    while watch.goes_on():
+    while watch.may_continue():
         pass_by(watch, Chunk("s", "s", begun * 10_000, (begun + 1) * 10_000, 0, 100, "p"), 0, {"null": 100})
         begun += 1
     assert begun == 3
@@ -249,9 +249,9 @@ def test_of_a_gzip_source_far_more_may_follow() -> None:
         name = "s" + suffix
         watch = Watch(ErrorLimits.parse(["0.5"]), [Source(name, 1000, "s", suffix)], 10)
         pass_by(watch, Chunk(name, "data", 0, 900, 0, 2, "p"), 0, {"null": 90})
-        assert watch.goes_on() is not stops
+        assert watch.may_continue() is not stops
     pass_by(watch, Chunk(name, "data", 900, 1000 * DEFLATE, 1, 2, "p"), 89, {})
-    assert not watch.goes_on()
+    assert not watch.may_continue()
 
 
 def test_what_parts_say_counts_instead_once_they_are_written() -> None:

@@ -87,5 +87,7 @@ def test_no_call_before_a_run_has_more_large_rows_than_the_run_s_own_calls() -> 
     few = beginning.arrays(features, 4)
     assert few is not None
     assert batch_size.fit(called, contract, few, size) == size == 6_144
-    assert preflight._look(options, beginning, called, contract, features, size)[1].verdict is Verdict.INDEPENDENT
+    assert (
+        preflight._choose_sizes(options, beginning, called, contract, features, size)[1].verdict is Verdict.INDEPENDENT
+    )
     assert max(sizes) <= 64

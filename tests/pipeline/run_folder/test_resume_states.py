@@ -27,22 +27,22 @@ class TestLook:
     """The state of a folder."""
 
     def test_in_nothing_there_is_nothing(self, folder: Folder) -> None:
-        assert resume.look(str(folder.output)) is None
+        assert resume.find_earlier(str(folder.output)) is None
         folder.output.mkdir()
-        assert resume.look(str(folder.output)) is None
+        assert resume.find_earlier(str(folder.output)) is None
 
     def test_unfinished(self, folder: Folder) -> None:
         folder.begin()
-        found = folder.look()
+        found = folder.find_earlier()
         assert (found.stage, found.sources) == (Stage.UNFINISHED, folder.inputs.matched.sources)
         assert found.record.model.path == folder.inputs.settings.model.path
         next(Path(folder.temp, "sources").iterdir()).unlink()
-        assert folder.look() == (str(folder.output), Stage.UNFINISHED, found.record, None)
+        assert folder.find_earlier() == (str(folder.output), Stage.UNFINISHED, found.record, None)
 
     @pytest.mark.parametrize(("success", "stage"), [(True, Stage.COMPLETE), (False, Stage.COMMITTED)])
     def test_committed(self, folder: Folder, success: bool, stage: Stage) -> None:
         finished(folder, success=success)
-        found = folder.look()
+        found = folder.find_earlier()
         assert (found.stage, found.sources) == (stage, folder.inputs.matched.sources)
         assert isinstance(found.record, Manifest)
         assert found.record.totals.parts == 3
@@ -50,22 +50,22 @@ class TestLook:
     def test_success_counts_for_the_manifest_that_it_names(self, folder: Folder) -> None:
         finished(folder)
         (folder.output / "_SUCCESS").write_bytes(b"{}")
-        assert folder.look().stage is Stage.COMMITTED
+        assert folder.find_earlier().stage is Stage.COMMITTED
         (folder.output / "_SUCCESS").unlink()
-        assert folder.look().stage is Stage.COMMITTED
+        assert folder.find_earlier().stage is Stage.COMMITTED
 
     def test_a_job_beside_a_manifest_counts_unless_there_is_success(self, folder: Folder) -> None:
         folder.begin()
         job = (folder.output / "_keyjoin/job.json").read_bytes()
         finished(folder)
         (folder.output / "_keyjoin/job.json").write_bytes(job)
-        assert folder.look().stage is Stage.COMPLETE
+        assert folder.find_earlier().stage is Stage.COMPLETE
         (folder.output / "_SUCCESS").unlink()
-        assert folder.look().stage is Stage.UNFINISHED
+        assert folder.find_earlier().stage is Stage.UNFINISHED
         (folder.output / "_keyjoin/job.json").write_bytes(job[:-9])  # a cut record counts as no record
-        assert folder.look().stage is Stage.COMMITTED
+        assert folder.find_earlier().stage is Stage.COMMITTED
         (folder.output / "_keyjoin/manifest.json").unlink()
-        assert resume.look(str(folder.output)) is None
+        assert resume.find_earlier(str(folder.output)) is None
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -85,7 +85,7 @@ class TestLook:
         finished(folder)
         (folder.output / "_keyjoin/manifest.json").write_text(text)
         with pytest.raises(UsageError) as refused:
-            folder.look()
+            folder.find_earlier()
         assert said in str(refused.value)
         assert str(refused.value).endswith("; --overwrite starts anew")
 
@@ -98,7 +98,7 @@ class TestLook:
         with pytest.raises(
             UsageError, match=f"{name} is not what _keyjoin/manifest.json says of it; --overwrite starts anew"
         ):
-            folder.look()
+            folder.find_earlier()
 
 
 class TestCheckFolder:
@@ -170,16 +170,14 @@ class TestCheck:
 
     def test_another_option(self, left: Folder) -> None:
         with pytest.raises(
-            UsageError, match=rf"holds a run that {left.look().stage.value}, with other settings: --batch_size"
+            UsageError, match=rf"holds a run that {left.find_earlier().stage.value}, with other settings: --batch_size"
         ):
             left.check("--batch_size=96")
 
     def test_a_new_source(self, left: Folder) -> None:
         new = Path(left.parts[0].chunk.source).with_name("c.jsonl")
         new.write_bytes(b"{}")
-        said = (
-            rf"holds a run that {left.look().stage.value}, and {new} is new since; --incremental takes it along, --over"
-        )
+        said = rf"holds a run that {left.find_earlier().stage.value}, and {new} is new since; --incremental takes it along, --over"
         with pytest.raises(UsageError, match=said):
             left.check()
         assert [source.path for source in left.check("--incremental")] == [str(new)]
@@ -200,7 +198,7 @@ class TestCheck:
             os.utime(path, (5, 5))
         with pytest.raises(UsageError) as refused:
             left.check()
-        assert f"holds a run that {left.look().stage.value}, but {path} {said}; --over" in str(refused.value)
+        assert f"holds a run that {left.find_earlier().stage.value}, but {path} {said}; --over" in str(refused.value)
 
     def test_a_source_that_was_only_touched(self, left: Folder) -> None:
         for path in (left.parts[0].chunk.source, left.parts[2].chunk.source):
@@ -225,7 +223,7 @@ class TestCheck:
         moved = [source._replace(stem=f"deep/{source.stem}") for source in now.matched.sources]
         said = f"but the parts of {path} were called a-….jsonl, and would be deep/a-….jsonl now"
         with pytest.raises(UsageError, match=said):
-            resume.check(left.look(), left.options, now._replace(matched=now.matched._replace(sources=moved)))
+            resume.check(left.find_earlier(), left.options, now._replace(matched=now.matched._replace(sources=moved)))
 
 
 class TestUnfinished:
@@ -304,7 +302,7 @@ class TestBegin:
 
     def test_success_goes_first(self, folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
         finished(folder)
-        earlier, steps = folder.look(), []
+        earlier, steps = folder.find_earlier(), []
         delete = files.delete_tree
 
         def deleting(path: str) -> None:
@@ -314,12 +312,12 @@ class TestBegin:
         monkeypatch.setattr(files, "delete_tree", deleting)
         folder.begin(earlier)
         assert steps[0] == f"{folder.output}/_SUCCESS"
-        assert folder.look().stage is Stage.UNFINISHED
+        assert folder.find_earlier().stage is Stage.UNFINISHED
 
     def test_what_a_committed_run_wrote_has_its_receipts_again(self, folder: Folder) -> None:
         finished(folder)
         before = content(folder.output)
-        folder.begin(folder.look())
+        folder.begin(folder.find_earlier())
         for part in folder.parts:
             expected = Path(receipt_path(folder.temp, part.chunk.part))
             assert expected.exists()
@@ -337,7 +335,7 @@ class TestBegin:
             *(f"{name}.{'0' * 32}.tmp" for name in ("_keyjoin/_job.json", "__SUCCESS", "_a-00000-of-00009.jsonl")),
         ):
             files.write_whole(f"{folder.output}/{name}", [b"x"])
-        folder.begin(folder.look())
+        folder.begin(folder.find_earlier())
         left = set(content(folder.output)) - {"_keyjoin/job.json"}
         assert {name for name in left if not name.startswith("_keyjoin/temp/sources/")} == before
         assert sum("receipts" in name for name in left) == 2
@@ -351,14 +349,14 @@ class TestBegin:
         Path(folder.temp).symlink_to(tmp_path / "elsewhere")
         before = content(tmp_path / "elsewhere")
         with pytest.raises(RunError, match=r"_keyjoin/temp/lists leads out of .*; remove the link"):
-            folder.begin(folder.look())
+            folder.begin(folder.find_earlier())
         assert content(tmp_path / "elsewhere") == before
 
     def test_without_a_plan_nothing_of_it_stays(self, folder: Folder) -> None:
         folder.begin()
         folder.write()
         next(Path(folder.temp, "sources").iterdir()).unlink()
-        folder.begin(folder.look())
+        folder.begin(folder.find_earlier())
         assert not Path(folder.temp, "receipts").exists()
 
     def test_overwritten_all_goes_but_the_lock(self, folder: Folder) -> None:
@@ -396,7 +394,7 @@ def test_what_is_left_after_success_is_removed(folder: Folder, name: str) -> Non
 
 def test_a_list_that_cannot_be_restored_ends_it(folder: Folder) -> None:
     finished(folder)
-    earlier = folder.look()
+    earlier = folder.find_earlier()
     (folder.output / "_keyjoin/parts.jsonl").write_bytes(b"{}\n")
     with pytest.raises(RunError, match=r"_keyjoin/parts\.jsonl is damaged"):
         folder.begin(earlier)

@@ -76,7 +76,7 @@ def test_all_rows_that_fit_alone_are_scored(rows: int, batch_size: int, room: in
 def test_what_does_not_fit_is_tried_once(caplog: pytest.LogCaptureFixture) -> None:
     hungry, x = Hungry(200), numbered(10_000)
     assert not run(hungry, x, 1536).bad
-    assert hungry.model.room.rows == 192
+    assert hungry.model.limits.rows == 192
     # Two batches may be in flight, and each may be retried once alone, so there are up to 4 calls.
     assert 1 <= hungry.sizes.count(1536) <= 4
     assert hungry.sizes.count(768) == hungry.sizes.count(384) == 1
@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_tried_once(caplog: pytest.LogCaptureFixture) -> No
 def test_a_row_that_does_not_fit_makes_no_call_smaller() -> None:
     hungry = Hungry(1_000)
     assert len(run(hungry, numbered(10_000, {0, 777, 9_999}), 480).bad) == 3
-    assert hungry.model.room.rows > 10_000
+    assert hungry.model.limits.rows > 10_000
 
 
 def test_what_fits_alone_is_called_alone() -> None:
@@ -117,7 +117,7 @@ def test_what_fits_alone_is_called_alone() -> None:
     lock, inside = threading.Lock(), list[int]()
     called, x = Model({"x": X}, {"y": Y}, call), numbered(400)
     scored = score(called, KEYLESS, {"x": x}, 400, 96, keep_non_finite=False)
-    assert (scored.bad, called.room.rows > 400) == ([], True)
+    assert (scored.bad, called.limits.rows > 400) == ([], True)
 
 
 def test_a_batch_of_a_few_rows_is_filled_up_no_more_than_there_is_room_for() -> None:
@@ -203,7 +203,7 @@ def test_the_size_that_a_model_takes_is_found_used_and_reported(
 ) -> None:
     called, sizes = limited(takes)
     assert not score(called, KEYLESS, {"x": numbered(2_000)}, 2_000, 500, keep_non_finite=False).bad
-    assert takes(called.room.rows)
+    assert takes(called.limits.rows)
     assert "from here on a call has" in caplog.text
     sizes.clear()
     assert not score(called, KEYLESS, {"x": numbered(2_000)}, 2_000, 500, keep_non_finite=False).bad
@@ -218,7 +218,7 @@ def test_a_row_that_fails_beside_its_copies_makes_no_call_smaller() -> None:
 
     called = Model({"x": X}, {"y": Y}, call)
     scored = score(called, KEYLESS, {"x": numbered(200, {3})}, 200, 96, keep_non_finite=False)
-    assert (scored.bad, called.room.rows > 200) == ([], True)
+    assert (scored.bad, called.limits.rows > 200) == ([], True)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_model_without_memory_says_so(model: Callable[..., str], prompt_proces
     scored = score(called, contract, {"x": x}, 500, 480, keep_non_finite=False)
     assert [(bad.row, bad.reason) for bad in scored.bad] == [(3, "model_memory")]
     assert scored.bad[0].message.startswith("ResourceExhaustedError: OOM when allocating tensor")
-    assert (len(scored.outputs["prediction"]), called.room.rows) == (499, 96)
+    assert (len(scored.outputs["prediction"]), called.limits.rows) == (499, 96)
 
 
 @pytest.mark.parametrize("most", [1, 32, 60])

@@ -77,7 +77,7 @@ def explain(line: bytes, features: Sequence[Feature]) -> tuple[str, str]:
     """Returns the reason code and the message for a line that the fast reader refused."""
     found = find(line, features)
     if found is None:
-        said = _reader_says(line)
+        said = _reader_error(line)
         found = (Reason.OUT_OF_RANGE if TOO_BIG in said else Reason.NOT_JSON).value, said
     return found
 
@@ -115,7 +115,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
     return None
 
 
-def _reader_says(line: bytes) -> str:
+def _reader_error(line: bytes) -> str:
     """Returns why pyarrow refuses a line that `find` accepts, such as one with 1e999 in a field that feeds no input."""
     options = pyarrow.json.ParseOptions(explicit_schema=pa.schema([]), unexpected_field_behavior="ignore")
     try:

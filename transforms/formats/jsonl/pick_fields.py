@@ -80,11 +80,11 @@ def members(line: bytes, names: Sequence[str], layout: Layout) -> dict[str, byte
         The members; none if a name is ambiguous, or a stricter parser refuses the line.
     """
     wanted = _wanted(layout)
-    asked = [name for name in names if wanted(name)]
-    if _twice(asked, () if layout.key_field else layout.added):
+    selected = [name for name in names if wanted(name)]
+    if _twice(selected, () if layout.key_field else layout.added):
         return {}
     try:
-        return {name: bytes(raw) for name, raw in RAW.decode(line).items() if name in asked}
+        return {name: bytes(raw) for name, raw in RAW.decode(line).items() if name in selected}
     except msgspec.MsgspecError:  # msgspec is stricter than pyarrow
         return {}
 

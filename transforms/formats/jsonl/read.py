@@ -6,6 +6,7 @@ Many lines are parsed in one call only because that is faster. The result is the
 
 import contextlib
 import json
+import mmap
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any, Literal, NamedTuple
@@ -25,7 +26,6 @@ from transforms.formats.jsonl.convert import Spelling
 from transforms.formats.slices import Found, Why
 from transforms.mapping import sparse
 from transforms.records import BadRow, Chunk, Feature, Mask, Positions, Rows, Unit
-from transforms.storage import room
 
 OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
@@ -357,9 +357,21 @@ def _check_memory(block: int) -> None:
     """
     needed = READER_BLOCKS * block + READER_BYTES
     try:
-        room.require(needed)
+        _require_memory(needed)
     except MemoryError as error:
         raise RunError(
             f"there are no {needed:,} bytes of memory left to read lines of up to {block:,} bytes; raise --max_memory "
             "if it is given, or lower --chunk_bytes and --wave_bytes"
         ) from error
+
+
+def _require_memory(size: int) -> None:
+    """Checks that the system would allocate `size` bytes now. It maps the memory but does not touch it.
+
+    Raises:
+        MemoryError: The system refuses the allocation.
+    """
+    try:
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError as error:
+        raise MemoryError(f"{size:,} bytes") from error
