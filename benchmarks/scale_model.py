@@ -155,16 +155,16 @@ def simulate(chunks: int, seconds: tuple[float, float], workers: int, assumed: A
     workers_here = max(1, round(workers / part))
     tasks = round(chunks * workers_here / workers)
     random = np.random.default_rng(7)
-    asked = asked_at(workers, assumed)[np.linspace(0, workers - 1, workers_here).astype(int)]
-    ready = np.repeat(asked + assumed.worker_seconds, assumed.vcpus)
+    requested = requested_at(workers, assumed)[np.linspace(0, workers - 1, workers_here).astype(int)]
+    ready = np.repeat(requested + assumed.worker_seconds, assumed.vcpus)
     joined = last_end(ready, durations(tasks, seconds[0], random, assumed))
     ended = last_end(np.maximum(ready, joined), durations(tasks, seconds[1], random, assumed))
     # The run never requests a worker that would only arrive after its end.
-    paid = float(np.maximum(0.0, ended - asked).sum()) * workers / workers_here
+    paid = float(np.maximum(0.0, ended - requested).sum()) * workers / workers_here
     return Simulated(ended, paid)
 
 
-def asked_at(workers: int, assumed: Assumed) -> Seconds:
+def requested_at(workers: int, assumed: Assumed) -> Seconds:
     """Returns the time at which each worker is requested: the first ones at the start, then the number doubles."""
     steps = np.arange(1, workers + 1) / assumed.first_workers
     return np.ceil(np.log2(np.maximum(steps, 1.0))) * assumed.doubling_seconds

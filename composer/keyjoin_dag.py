@@ -210,12 +210,12 @@ def over_error_limit(output: str, before: str | None = None) -> str | None:
     )
 
 
-def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
+def figures(output: str, parameters: Mapping[str, str]) -> dict[str, Any]:
     """What a complete run has counted.
 
     Args:
         output: Its folder.
-        asked: The parameters of the template.
+        parameters: The parameters of the template.
 
     Raises:
         AirflowFailException: It is not complete, its ledger does not add up, or it is a run of something else.
@@ -233,9 +233,11 @@ def figures(output: str, asked: Mapping[str, str]) -> dict[str, Any]:
     found = json.loads(manifest)
     options, totals = found["options"], found["totals"]
     for name, there in (("input", options["input"]), ("model", [options["model"]])):
-        if there != asked[name].split():
+        if there != parameters[name].split():
             other = " ".join(there)
-            raise AirflowFailException(f"{output} holds a run with {name} {other}, not {asked[name]}: give overwrite")
+            raise AirflowFailException(
+                f"{output} holds a run with {name} {other}, not {parameters[name]}: give overwrite"
+            )
     bad = sum(totals["dead"].values())
     if totals["rows"] != totals["joined"] + bad:
         raise AirflowFailException(
@@ -266,26 +268,26 @@ class ScoreOperator(DataflowStartFlexTemplateOperator):
 
     def execute(self, context: Any) -> str | None:
         """Starts the job, or finds it, and waits for its end; returns its id."""
-        asked = self.body["launchParameter"]
-        job = self._running(asked["jobName"])
+        launch = self.body["launchParameter"]
+        job = self._running(launch["jobName"])
         where = {"location": self.location, "project_id": self.project_id}
         before = ""  # which manifest was there before the job
         if job is None:
-            if self._is_done(asked["parameters"]):
-                log.info("%s is complete: nothing is started", asked["parameters"]["output"])
+            if self._is_done(launch["parameters"]):
+                log.info("%s is complete: nothing is started", launch["parameters"]["output"])
                 return None
-            manifest = read(f"{asked['parameters']['output']}/{MANIFEST}") or b""
+            manifest = read(f"{launch['parameters']['output']}/{MANIFEST}") or b""
             before = hashlib.sha256(manifest).hexdigest()
             job = self.hook.launch_job_with_flex_template(body=self.body, **where)
         job_id: str = job["id"]
-        log.info("job %s, %s", asked["jobName"], job_id)
+        log.info("job %s, %s", launch["jobName"], job_id)
         DataflowJobLink.persist(context=context, project_id=self.project_id, region=self.location, job_id=job_id)
         if self.deferrable:
             context["ti"].xcom_push(key="manifest_before", value=before)
             trigger = self._until_done(job_id)
             self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout)
         try:
-            self.hook.wait_for_done(job_name=asked["jobName"], job_id=job_id, **where)
+            self.hook.wait_for_done(job_name=launch["jobName"], job_id=job_id, **where)
         except AirflowException as error:
             self._fail(str(error), before)
         return job_id
@@ -343,19 +345,19 @@ def check_request(params: Any = None, dag_run: Any = None) -> dict[str, Any]:
     """Checks what is asked for, and makes it the body of a request: `date`, `body`, `links`."""
     day = day_of(params["date"], dag_run.logical_date or dag_run.run_after)
     body = launch_body(params, day)
-    asked = body["launchParameter"]["parameters"]
-    for path in (*asked["input"].split(), asked["model"]):
+    parameters = body["launchParameter"]["parameters"]
+    for path in (*parameters["input"].split(), parameters["model"]):
         if not has_any(path):
             # Not for good: what is late may come before the next try.
             raise AirflowException(f"{path}: there is nothing of that name (yet)")
-    return {"date": day, "body": body, "links": links(asked["output"])}
+    return {"date": day, "body": body, "links": links(parameters["output"])}
 
 
 @task(multiple_outputs=True)
 def check_result(request: dict[str, Any], params: Any = None) -> dict[str, Any]:
     """Checks what came of it, and publishes its figures, each as an XCom."""
-    asked = request["body"]["launchParameter"]["parameters"]
-    found = figures(asked["output"], asked)
+    parameters = request["body"]["launchParameter"]["parameters"]
+    found = figures(parameters["output"], parameters)
     if found["rows"] < params["min_rows"]:
         raise AirflowFailException(f"{found['rows']} rows were read, fewer than min_rows {params['min_rows']}")
     return found

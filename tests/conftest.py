@@ -16,7 +16,12 @@ from pipeline.cli import main
 from pipeline.compat.startup import import_tensorflow
 from tests.faults.counts import Counts
 
-pytest_plugins = ("tests.support.left", "tests.support.processes", "tests.support.resumed", "tests.support.verified")
+pytest_plugins = (
+    "tests.support.output_states",
+    "tests.support.processes",
+    "tests.support.interrupted_run",
+    "tests.support.verified_runs",
+)
 
 import_tensorflow()
 
@@ -62,10 +67,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     made: dict[Any, str] = {}
 
     def make(build: Callable[..., str], *arguments: Any) -> str:
-        asked = (build, arguments)
-        if asked not in made:
-            made[asked] = build(tmp_path_factory.mktemp(build.__name__) / "model", *arguments)
-        return made[asked]
+        key = (build, arguments)
+        if key not in made:
+            made[key] = build(tmp_path_factory.mktemp(build.__name__) / "model", *arguments)
+        return made[key]
 
     return make
 

@@ -70,7 +70,7 @@ def test_a_users_file_is_checked_against_the_types(installed: Path, tmp_path: Pa
     assert 'Argument "batch_size" to "KeyedPredict" has incompatible type "str"; expected "int"' in wrong.stdout
 
 
-def test_every_package_says_that_it_is_typed(installed: Path) -> None:
+def test_every_package_has_a_py_typed_file(installed: Path) -> None:
     (library,) = installed.parent.parent.glob("lib/python3*/site-packages")
     packages = {path.parent.name for path in library.glob("*/__init__.py")}
     assert packages == {"keyjoin", "pipeline", "transforms"}

@@ -122,7 +122,7 @@ def test_on_a_device_keyjoin_is_measured_beside_the_bare_model(
     ]
 
 
-def test_a_program_that_fails_on_a_device_is_told(
+def test_a_program_that_fails_on_a_device_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(_: Sequence[str], log: Path) -> Usage:
@@ -335,7 +335,7 @@ def test_peers_are_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize(("slow", "code"), [(1.2, 0), (1.4, 1)])
-def test_the_table_says_what_is_missed(
+def test_the_table_names_what_is_missed(
     slow: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(wanted: Sequence[Case], seed: int, repeat: int) -> list[Result]:

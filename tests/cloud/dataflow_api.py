@@ -164,41 +164,41 @@ class DataflowApi:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         """Returns the status and body of the response to a request, for REST and gRPC alike."""
-        asked = Request(method, urllib.parse.unquote(path), json.loads(body or b"{}"))
+        request = Request(method, urllib.parse.unquote(path), json.loads(body or b"{}"))
         with self.changed:
-            self.requests.append(asked)
+            self.requests.append(request)
         try:
-            refused = self.refuse(asked)
+            refused = self.refuse(request)
             if refused:
                 raise refused
-            return 200, self._answer(asked).encode()
+            return 200, self._answer(request).encode()
         except ApiError as error:
-            told = {"code": error.status, "message": str(error), "status": error.name}
-            return error.status, json.dumps({"error": told}).encode()
+            error_body = {"code": error.status, "message": str(error), "status": error.name}
+            return error.status, json.dumps({"error": error_body}).encode()
 
-    def _answer(self, asked: Request) -> str:
-        bare, _, query = asked.path.partition("?")
+    def _answer(self, request: Request) -> str:
+        bare, _, query = request.path.partition("?")
         found = re.fullmatch(r"/v1b3/projects/[^/]+(?:/locations/([^/]+))?/(jobs|flexTemplates)([:/].*)?", bare)
         if not found:
-            raise ApiError(404, "NOT_FOUND", f"no such method: {asked.method} {bare}")
+            raise ApiError(404, "NOT_FOUND", f"no such method: {request.method} {bare}")
         location, kind, rest = found[1] or "", found[2], found[3] or ""
         given = dict(urllib.parse.parse_qsl(query))
-        if (asked.method, kind, rest) == ("POST", "flexTemplates", ":launch"):
-            return self._launch(asked.body, location)
-        if (asked.method, kind, rest) == ("POST", "jobs", ""):
-            job = dataflow.Job.from_json(json.dumps(asked.body))
+        if (request.method, kind, rest) == ("POST", "flexTemplates", ":launch"):
+            return self._launch(request.body, location)
+        if (request.method, kind, rest) == ("POST", "jobs", ""):
+            job = dataflow.Job.from_json(json.dumps(request.body))
             job.location = location
             return _json(self.create(job))
-        if kind == "jobs" and asked.method == "GET" and rest in ("", ":aggregated"):
+        if kind == "jobs" and request.method == "GET" and rest in ("", ":aggregated"):
             return self._list(given, location)
         job_id, _, part = rest.removeprefix("/").partition("/")
         if kind != "jobs" or job_id not in self.jobs:
             raise ApiError(404, "NOT_FOUND", f"(f00): Information about job {job_id} could not be found in our system.")
-        if asked.method == "PUT" and not part:
-            return self._update(job_id, dataflow.Job.from_json(json.dumps(asked.body)))
+        if request.method == "PUT" and not part:
+            return self._update(job_id, dataflow.Job.from_json(json.dumps(request.body)))
         parts = {"": self._get, "messages": self._list_messages, "metrics": self._metrics}
-        if asked.method != "GET" or part not in parts:
-            raise ApiError(404, "NOT_FOUND", f"no such method: {asked.method} {bare}")
+        if request.method != "GET" or part not in parts:
+            raise ApiError(404, "NOT_FOUND", f"no such method: {request.method} {bare}")
         return parts[part](job_id)
 
     def _launch(self, body: dict[str, Any], location: str) -> str:

@@ -37,7 +37,7 @@ CLOUD_FLAGS = (f"--sdk_container_image={IMAGE}", "--labels=team=x", "--labels=st
 PARTS = 8
 
 
-class Told(NamedTuple):
+class Completed(NamedTuple):
     """The result of a command: exit code, standard output, standard error."""
 
     code: int
@@ -45,12 +45,12 @@ class Told(NamedTuple):
     err: str
 
 
-def command(*flags: str) -> Told:
+def command(*flags: str) -> Completed:
     """Runs keyjoin where there is no `keyjoin` fixture, as in fixtures of a wider scope."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(flags)
-    return Told(int(code), out.getvalue(), err.getvalue())
+    return Completed(int(code), out.getvalue(), err.getvalue())
 
 
 class Place(NamedTuple):

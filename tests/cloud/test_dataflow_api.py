@@ -59,7 +59,7 @@ def test_a_job_ends_as_what_it_runs(api: DataflowApi, clients: Any, error: Excep
     assert [m.message_text for m in listed] == ([str(error)] if error else [])
 
 
-def test_lists_say_what_runs(api: DataflowApi, clients: Any) -> None:
+def test_lists_name_running_and_ended_jobs(api: DataflowApi, clients: Any) -> None:
     ended, running = create(clients, "a"), create(clients, "b")
     api.end(ended.id)
     listed = clients(dataflow.JobsV1Beta3Client).list_jobs
@@ -73,8 +73,8 @@ def test_counters(api: DataflowApi, clients: Any) -> None:
     made = create(clients)
     api.set_counters(made.id, rows_read=3, rows_joined=2)
     answer = clients(dataflow.MetricsV1Beta3Client).get_job_metrics(request={**AT, "job_id": made.id})
-    told = [m for m in answer.metrics if "tentative" not in m.name.context]
-    assert {(m.name.context["namespace"], m.name.name): int(m.scalar) for m in told} == {
+    counters = [m for m in answer.metrics if "tentative" not in m.name.context]
+    assert {(m.name.context["namespace"], m.name.name): int(m.scalar) for m in counters} == {
         ("ledger", "rows_read"): 3,
         ("ledger", "rows_joined"): 2,
     }
@@ -94,7 +94,9 @@ def test_a_template_is_launched_once(api: DataflowApi, clients: Any) -> None:
 def test_errors(api: DataflowApi, clients: Any) -> None:
     with pytest.raises(NotFound, match="job none could not be found"):
         get(clients, "none")
-    api.refuse = lambda asked: ApiError(400, "INVALID_ARGUMENT", "no such region") if asked.method == "POST" else None
+    api.refuse = lambda request: (
+        ApiError(400, "INVALID_ARGUMENT", "no such region") if request.method == "POST" else None
+    )
     with pytest.raises(BadRequest, match="no such region"):
         create(clients)
     assert not api.jobs

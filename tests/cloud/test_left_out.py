@@ -10,7 +10,7 @@ import pytest
 
 from tests.cloud.image import copy_project, make_image
 from tests.cloud.rehearsal import Rehearsal
-from tests.cloud.rehearsed import CLOUD_FLAGS, Place, Told, command, left, ready
+from tests.cloud.rehearsed import CLOUD_FLAGS, Completed, Place, command, left, ready
 
 pytestmark = ready
 
@@ -22,18 +22,18 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(rehearsal: Rehearsal, place: Place, project: Path, tmp_path: Path) -> Callable[..., Told]:
+def run(rehearsal: Rehearsal, place: Place, project: Path, tmp_path: Path) -> Callable[..., Completed]:
     """Runs the command with workers whose image is built from the copy."""
 
-    def call(*, without: Sequence[str] = ()) -> Told:
+    def call(*, without: Sequence[str] = ()) -> Completed:
         rehearsal.programs = make_image(tmp_path / "image", project, without)
         return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS)
 
     return call
 
 
-def check_failed(told: Told, rehearsal: Rehearsal, place: Place) -> None:
-    assert (told.code, told.err.count("\n")) == (1, 1), told.err
+def check_failed(failed: Completed, rehearsal: Rehearsal, place: Place) -> None:
+    assert (failed.code, failed.err.count("\n")) == (1, 1), failed.err
     assert "_SUCCESS" not in left(rehearsal.cloud, place)
 
 
@@ -44,22 +44,22 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 def test_a_package_that_setup_py_forgets(
-    run: Callable[..., Told], rehearsal: Rehearsal, place: Place, project: Path
+    run: Callable[..., Completed], rehearsal: Rehearsal, place: Place, project: Path
 ) -> None:
     change(project / "setup.py", ', "transforms.*"', "")
-    told = run()
-    check_failed(told, rehearsal, place)
+    failed = run()
+    check_failed(failed, rehearsal, place)
     # Several steps need the package; the first to fail differs.
     assert re.search(
         r"No module named 'transforms\.\w+'|cannot import name '\w+' from 'transforms'",
-        told.err.replace("\\", ""),
+        failed.err.replace("\\", ""),
     )
 
 
-def test_a_requirement_that_the_lock_forgets(run: Callable[..., Told], rehearsal: Rehearsal, place: Place) -> None:
-    told = run(without=["msgspec"])
-    check_failed(told, rehearsal, place)
-    assert "No module named 'msgspec'" in told.err
+def test_a_requirement_that_the_lock_forgets(run: Callable[..., Completed], rehearsal: Rehearsal, place: Place) -> None:
+    failed = run(without=["msgspec"])
+    check_failed(failed, rehearsal, place)
+    assert "No module named 'msgspec'" in failed.err
 
 
 def test_an_option_that_cannot_travel(rehearsal: Rehearsal, place: Place, project: Path) -> None:
@@ -67,9 +67,9 @@ def test_an_option_that_cannot_travel(rehearsal: Rehearsal, place: Place, projec
         project / "pipeline" / "job" / "graph.py", "job.handler.features)", "(*job.handler.features, (n for n in ())))"
     )
     flags = [*place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS]
-    told = subprocess.run(
+    failed = subprocess.run(
         [sys.executable, "-m", "pipeline", "run", *flags], cwd=project, capture_output=True, text=True, check=False
     )
-    assert told.returncode == 1, told.stderr
-    assert re.search("keyjoin: error: .*cannot pickle 'generator' object", told.stderr), told.stderr
+    assert failed.returncode == 1, failed.stderr
+    assert re.search("keyjoin: error: .*cannot pickle 'generator' object", failed.stderr), failed.stderr
     assert not rehearsal.cloud.api.jobs

@@ -9,7 +9,7 @@ from apache_beam.portability import common_urns
 
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
-from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Place, Told, command, kept, left, ready
+from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Completed, Place, command, kept, left, ready
 from tests.faults.counts import Counts
 from tests.support.store import LOST, REFUSED, Request
 
@@ -19,7 +19,7 @@ JOIN = "JoinPredictions/CoGroupByKey/CoGroupByKeyImpl/GroupByKey"
 WRITERS = ("SplitIntoChunks/SplitSource", "WritePart/WritePart", "WriteReceipts/WriteShard", "CommitRun/Commit")
 
 
-def run(rehearsal: Rehearsal, place: Place, *flags: str) -> Told:
+def run(rehearsal: Rehearsal, place: Place, *flags: str) -> Completed:
     """Runs the command as a user types it."""
     return command("run", *place.flags(place.there), *rehearsal.cloud.flags, *CLOUD_FLAGS, *flags)
 
@@ -29,7 +29,7 @@ def written(request: Request) -> str:
     return urllib.parse.unquote(request.name) if request.kind == "begin" else ""
 
 
-def check_complete(done: Told, rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
+def check_complete(done: Completed, rehearsal: Rehearsal, place: Place, expected: dict[str, bytes]) -> None:
     assert done.code == 0, done.err
     there = left(rehearsal.cloud, place)
     assert kept(there) == expected
@@ -60,7 +60,7 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
 
 
-def test_a_worker_dies_and_the_same_command_goes_on(
+def test_a_worker_dies_and_the_same_command_resumes(
     rehearsal: Rehearsal, place: Place, expected: dict[str, bytes], count: Counts
 ) -> None:
     done: list[str] = []

@@ -190,7 +190,7 @@ class TestOneJob:
         assert ("--batch_size" if "=" in flag else only(cloud).id) in refused.err
         assert cloud.store.objects("out/") == before
 
-    def test_one_that_was_started_meanwhile_is_told(
+    def test_one_that_was_started_meanwhile_is_reported(
         self, cloud: Cloud, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(dataflow.Service, "find", lambda *_: None)
@@ -324,7 +324,7 @@ class TestAccelerator:
         assert f"batch        {rows} rows a call" in done.out, done.err
         assert not cloud.api.requests
 
-    def test_it_is_for_workers_elsewhere(self, keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    def test_it_is_for_remote_workers(self, keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
         flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}")
         refused = keyjoin("run", *flags, HINT)
         assert (refused.code, "is for workers elsewhere" in refused.err) == (2, True)

@@ -51,7 +51,7 @@ def sent(cloud: Cloud, place: Place, expected: dict[str, bytes]) -> Sent:
         done = command("run", *flags)
     assert done.code == 0, done.err
     (job,) = cloud.api.jobs.values()
-    (body,) = (asked.body for asked in cloud.api.requests if asked.method == "POST")
+    (body,) = (request.body for request in cloud.api.requests if request.method == "POST")
     return Sent(job, body, staged.read_pipeline(cloud.store, job), cloud.store.objects("staging/"))
 
 

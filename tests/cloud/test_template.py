@@ -163,7 +163,7 @@ def test_the_job_goes_to_dataflow_and_all_else_to_beam() -> None:
         (REQUIRED[1:], "--input"),
     ],
 )
-def test_what_is_wrong_is_told(parameters: Sequence[str], named: str) -> None:
+def test_errors_are_reported(parameters: Sequence[str], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         parsed(*parameters)
 

@@ -27,12 +27,12 @@ FOLDER = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
 NOT_FOR_DAGS = ("apache_beam", "keyjoin", "pipeline", "tensorflow", "transforms")
 
 
-def run(asked: dict[str, Any]) -> dict[str, Any]:
+def run(message: dict[str, Any]) -> dict[str, Any]:
     """Runs an Airflow command; returns its exit code."""
     from airflow.cli import cli_parser
 
     try:
-        arguments = cli_parser.get_parser().parse_args(asked["argv"])
+        arguments = cli_parser.get_parser().parse_args(message["argv"])
         arguments.func(arguments)
     except SystemExit as end:
         return {"code": end.code if isinstance(end.code, int) else int(end.code is not None)}
@@ -64,12 +64,12 @@ def request(params: dict[str, Any], due: str) -> Any:
     return module().check_request.function(params=params, dag_run=run)
 
 
-def call(asked: dict[str, Any]) -> dict[str, Any]:
+def call(message: dict[str, Any]) -> dict[str, Any]:
     """Calls a function; returns its result, or the name and text of its error."""
     own = {"resolve": resolve, "day_of": day_of, "request": request, "deferral": deferral, "waits": waits}
     try:
-        name = asked["call"]
-        return {"result": (own[name] if name in own else getattr(module(), name))(*asked["arguments"])}
+        name = message["call"]
+        return {"result": (own[name] if name in own else getattr(module(), name))(*message["arguments"])}
     except Exception as error:  # noqa: BLE001  told to who asked
         return {"error": f"{type(error).__name__}: {error}"}
 
@@ -125,38 +125,38 @@ def waits() -> list[float]:
     return found
 
 
-def answer(asked: dict[str, Any]) -> dict[str, Any]:
+def answer(message: dict[str, Any]) -> dict[str, Any]:
     """Executes one command."""
     for name, what in (("argv", run), ("call", call), ("load", load)):
-        if name in asked:
-            return what(asked)
-    raise ValueError(f"none of argv, call and load: {asked}")
+        if name in message:
+            return what(message)
+    raise ValueError(f"none of argv, call and load: {message}")
 
 
 def main() -> None:
     """Executes commands until the input ends."""
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
-        asked = json.loads(line)
+        message = json.loads(line)
         # Redirect at the level of file descriptors, to catch the text of child processes, too.
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
         before = dict(os.environ)
-        os.environ.update(asked["environment"])
+        os.environ.update(message["environment"])
         try:
-            told = answer(asked)
+            reply = answer(message)
         except BaseException:  # noqa: BLE001  whatever it is, the log has it and the next command follows
             traceback.print_exc()
-            told = {"code": 1}
+            reply = {"code": 1}
         finally:
             os.environ.clear()
             os.environ.update(before)
         with contextlib.suppress(ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-        print(json.dumps(told), file=answers, flush=True)
+        print(json.dumps(reply), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ def _tunnel(port: int) -> type[_Connect]:
 def _grpc(api: DataflowApi, key: bytes, certificate: bytes) -> Iterator[int]:
     """Serves GetJob, the one method that an Airflow trigger calls; yields its port."""
 
-    def get_job(asked: dataflow.GetJobRequest, context: grpc.ServicerContext) -> dataflow.Job:
-        path = f"/v1b3/projects/{asked.project_id}/locations/{asked.location}/jobs/{asked.job_id}"
+    def get_job(request: dataflow.GetJobRequest, context: grpc.ServicerContext) -> dataflow.Job:
+        path = f"/v1b3/projects/{request.project_id}/locations/{request.location}/jobs/{request.job_id}"
         status, content = api.answer("GET", path, b"")
         if status != 200:
             context.abort(CODES[status], content.decode())

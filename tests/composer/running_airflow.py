@@ -57,14 +57,14 @@ class Airflow:
     def __init__(self, home: Path, process: "subprocess.Popen[str]") -> None:
         self.home, self._process, self._count = home, process, 0
 
-    def ask(self, environment: Mapping[str, str] | None = None, **asked: Any) -> dict[str, Any]:
+    def ask(self, environment: Mapping[str, str] | None = None, **message: Any) -> dict[str, Any]:
         """Sends a command to `drive.py`; returns the answer and the log."""
         self._count += 1
         log = self.home / f"said-{self._count}.txt"
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
-        stdin.write(json.dumps({**asked, "environment": environment or {}, "log": str(log)}) + "\n")
+        stdin.write(json.dumps({**message, "environment": environment or {}, "log": str(log)}) + "\n")
         stdin.flush()
         line = stdout.readline()
         said = log.read_text(errors="replace") if log.exists() else ""
@@ -73,8 +73,8 @@ class Airflow:
 
     def run(self, *argv: str, **environment: str) -> Done:
         """Runs an Airflow command."""
-        told = self.ask(environment, argv=argv)
-        return Done(told["code"], told["log"])
+        reply = self.ask(environment, argv=argv)
+        return Done(reply["code"], reply["log"])
 
     def test(self, dag: str, conf: Mapping[str, Any], due: str = "2026-11-23", **environment: str) -> Done:
         """Runs a DAG once, as `airflow dags test` does."""
@@ -82,10 +82,10 @@ class Airflow:
 
     def call(self, function: str, *arguments: Any) -> Any:
         """Calls a function of keyjoin_dag.py; returns what it returns, or raises what it raises as a RuntimeError."""
-        told = self.ask(call=function, arguments=arguments)
-        if "error" in told:
-            raise RuntimeError(told["error"])
-        return told["result"]
+        reply = self.ask(call=function, arguments=arguments)
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply["result"]
 
     def xcoms(self, dag: str, task: str) -> dict[str, Any]:
         """The XComs that a task of the last run has published, by key."""

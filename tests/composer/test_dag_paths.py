@@ -41,7 +41,7 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "is_there"),
+    ("there", "searched", "is_there"),
     [
         ("model/saved_model.pb", "model", True),
         ("model/saved_model.pb", "model/", True),
@@ -59,7 +59,7 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, dict[str, Any]
         ("in/2026-01-01/deep/a.jsonl", "in/2026-01-01/**", True),
     ],
 )
-def test_what_is_there(there: str, asked: str, is_there: bool, dag: tuple[Store, dict[str, Any]]) -> None:
+def test_what_is_there(there: str, searched: str, is_there: bool, dag: tuple[Store, dict[str, Any]]) -> None:
     store, names = dag
     store.put(there, b"1")
-    assert names["has_any"](f"gs://bucket/{asked}") is is_there
+    assert names["has_any"](f"gs://bucket/{searched}") is is_there

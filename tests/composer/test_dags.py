@@ -25,13 +25,13 @@ PARAMS = {
     "options": {},
 }
 OUT = f"gs://bucket/output/{DAY}"
-ASKED = {"input": f"gs://bucket/input/{DAY}/*.jsonl", "model": "gs://bucket/model"}
+PARAMETERS = {"input": f"gs://bucket/input/{DAY}/*.jsonl", "model": "gs://bucket/model"}
 
 
 def test_both_are_imported_without_a_warning(airflow: Airflow) -> None:
-    told = airflow.ask(load=True)
-    assert (told["errors"], told["warnings"]) == ({}, [])
-    assert told["dags"] == {"keyjoin": 1, "keyjoin_local": 1}
+    reply = airflow.ask(load=True)
+    assert (reply["errors"], reply["warnings"]) == ({}, [])
+    assert reply["dags"] == {"keyjoin": 1, "keyjoin_local": 1}
 
 
 def test_the_scheduler_takes_them(airflow: Airflow) -> None:
@@ -49,8 +49,8 @@ def test_nothing_of_keyjoin_is_imported(airflow: Airflow) -> None:
 def test_the_minimal_dag_joins_the_boston_rows(
     airflow: Airflow, keyjoin: Callable[..., Result], tmp_path: Path
 ) -> None:
-    asked = {"input": f"{BOSTON}/data/*.jsonl", "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
-    done = airflow.test("keyjoin_local", asked)
+    parameters = {"input": f"{BOSTON}/data/*.jsonl", "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
+    done = airflow.test("keyjoin_local", parameters)
     assert done.code == 0, done.log
     expected = keyjoin("run", f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model")
     found = Result(0, "", "", tmp_path / "out")
@@ -61,8 +61,8 @@ def test_the_minimal_dag_joins_the_boston_rows(
 
 @pytest.mark.parametrize("airflow", ["airflow2"], indirect=True)
 def test_the_minimal_dag_fails_where_keyjoin_does(airflow: Airflow, tmp_path: Path) -> None:
-    asked = {"input": str(tmp_path / "none"), "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
-    done = airflow.test("keyjoin_local", asked)
+    parameters = {"input": str(tmp_path / "none"), "model": f"{BOSTON}/model", "output": str(tmp_path / "out")}
+    done = airflow.test("keyjoin_local", parameters)
     assert done.code != 0
     assert f"keyjoin: error: no file matches {tmp_path}/none" in done.log
 
@@ -170,16 +170,16 @@ def test_the_job_has_the_name_that_keyjoin_gives_it(airflow: Airflow, path: str)
 def test_the_template_takes_what_it_is_given(airflow: Airflow) -> None:
     form = json.loads((ROOT / "dataflow" / "metadata.json").read_text())["parameters"]
     given = {**PARAMS, "input": "gs://b/1 gs://b/2", "options": {"features": "a,b", "overwrite": "true"}}
-    asked = airflow.call("launch_body", given, DAY)["launchParameter"]["parameters"]
-    assert set(asked) <= {field["name"] for field in form}
-    assert {field["name"] for field in form if not field["isOptional"]} <= set(asked)
+    parameters = airflow.call("launch_body", given, DAY)["launchParameter"]["parameters"]
+    assert set(parameters) <= {field["name"] for field in form}
+    assert {field["name"] for field in form if not field["isOptional"]} <= set(parameters)
     patterns = {field["name"]: field.get("regexes", []) for field in form}
-    assert all(re.search(pattern, value) for name, value in asked.items() for pattern in patterns[name])
+    assert all(re.search(pattern, value) for name, value in parameters.items() for pattern in patterns[name])
 
 
 def test_a_slash_at_the_end_of_the_output_is_none_of_its_name(airflow: Airflow) -> None:
-    asked = airflow.call("launch_body", {**PARAMS, "output": "gs://bucket/output/{date}/"}, DAY)["launchParameter"]
-    assert asked["parameters"]["output"] == OUT
+    parameters = airflow.call("launch_body", {**PARAMS, "output": "gs://bucket/output/{date}/"}, DAY)["launchParameter"]
+    assert parameters["parameters"]["output"] == OUT
 
 
 @pytest.mark.parametrize("name", ["input", "model", "output"])
@@ -189,9 +189,9 @@ def test_a_brace_that_nothing_fills_in_is_refused(airflow: Airflow, name: str) -
 
 
 def test_the_wait_has_a_limit_and_ends_with_the_job_however_it_ends(airflow: Airflow) -> None:
-    told = airflow.call("deferral")
-    assert told["trigger"].endswith(".DataflowJobStatusTrigger")  # this trigger also detects cancelled jobs
-    assert (told["limit"], told["expected"]) == (12 * 3600, ["JOB_STATE_DONE"])
+    reply = airflow.call("deferral")
+    assert reply["trigger"].endswith(".DataflowJobStatusTrigger")  # this trigger also detects cancelled jobs
+    assert (reply["limit"], reply["expected"]) == (12 * 3600, ["JOB_STATE_DONE"])
 
 
 def test_each_try_waits_longer_than_the_one_before(airflow: Airflow) -> None:
@@ -206,7 +206,7 @@ class TestFigures:
 
     def test_of_a_complete_run(self, airflow: Airflow, cloud: Cloud) -> None:
         cloud.finish()
-        found = airflow.call("figures", OUT, ASKED)
+        found = airflow.call("figures", OUT, PARAMETERS)
         document = json.loads(cloud.output["_keyjoin/manifest.json"])
         assert (found["rows"], found["joined"], found["dead"], found["parts"]) == (102, 102, {}, 2)
         assert found.items() >= {name: document["totals"][name] for name in ("read_bytes", "written_bytes")}.items()
@@ -228,7 +228,7 @@ class TestFigures:
         cloud.finish(**{name: b"{}"})
         self.refused(airflow, f"{name} has 2 bytes, {len(cloud.output[name])} were written")
 
-    def test_a_list_that_is_gone(self, airflow: Airflow, cloud: Cloud) -> None:
+    def test_a_missing_list(self, airflow: Airflow, cloud: Cloud) -> None:
         cloud.finish(**{"_keyjoin/parts.jsonl": None})
         self.refused(airflow, "_keyjoin/parts.jsonl is not there")
 
@@ -248,8 +248,8 @@ class TestFigures:
     def test_a_run_of_something_else(self, airflow: Airflow, cloud: Cloud, name: str) -> None:
         cloud.finish()
         with pytest.raises(RuntimeError, match=f"holds a run with {name} .*, not other: give overwrite"):
-            airflow.call("figures", OUT, {**ASKED, name: "other"})
+            airflow.call("figures", OUT, {**PARAMETERS, name: "other"})
 
     def refused(self, airflow: Airflow, why: str) -> None:
         with pytest.raises(RuntimeError, match=f"AirflowFailException: .*{why}"):
-            airflow.call("figures", OUT, ASKED)
+            airflow.call("figures", OUT, PARAMETERS)

@@ -35,17 +35,17 @@ def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
     done = airflow.test("keyjoin", {"options": {"features": "a,b"}}, **settings)
     assert done.code == 0, done.log
     (body,) = cloud.api.launches
-    asked = body["launchParameter"]
-    assert asked["jobName"].startswith(NAME)
-    assert asked["containerSpecGcsPath"] == "gs://bucket/keyjoin/template.json"
-    assert asked["parameters"] == {
+    launch = body["launchParameter"]
+    assert launch["jobName"].startswith(NAME)
+    assert launch["containerSpecGcsPath"] == "gs://bucket/keyjoin/template.json"
+    assert launch["parameters"] == {
         "input": f"gs://bucket/input/{DAY}/*.jsonl",
         "model": "gs://bucket/model",
         "output": f"gs://bucket/output/{DAY}",
         "max_bad_rows": "0.01",
         "features": "a,b",
     }
-    assert asked["environment"] == {
+    assert launch["environment"] == {
         "maxWorkers": 20,
         "tempLocation": "gs://bucket/keyjoin/temp",
         "stagingLocation": "gs://bucket/keyjoin/staging",
@@ -63,14 +63,14 @@ def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
 
 @both_ways
 def test_a_retry_follows_the_job_that_runs(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
-    asked: list[Request] = []
+    requests: list[Request] = []
 
     def refuse(request: Request) -> ApiError | None:
         """The first request about the job is refused; then the job finishes."""
         if request.method != "GET" or not request.path.partition("?")[0].endswith(tuple(cloud.api.jobs) or "-"):
             return None
-        asked.append(request)
-        if len(asked) == 1:
+        requests.append(request)
+        if len(requests) == 1:
             return ApiError(403, "PERMISSION_DENIED", "no access, this time")
         cloud.finish()
         (job,) = cloud.api.jobs
@@ -80,7 +80,7 @@ def test_a_retry_follows_the_job_that_runs(airflow: Airflow, cloud: Cloud, defer
     cloud.api.refuse, cloud.api.run = refuse, None
     done = airflow.test("keyjoin", {}, KEYJOIN_DEFERRABLE=deferrable)
     assert done.code == 0, done.log
-    assert len(asked) > 1
+    assert len(requests) > 1
     assert len(names(cloud)) == 1
 
 
@@ -162,7 +162,7 @@ def test_a_job_that_fails_is_tried_again_though_one_before_it_had_too_many_bad_r
         ({"_keyjoin/sources.jsonl": b"{}"}, "_keyjoin/sources.jsonl has 2 bytes"),
     ],
 )
-def test_a_job_that_is_done_but_left_something_wrong(
+def test_a_finished_job_whose_output_is_wrong(
     airflow: Airflow, cloud: Cloud, changed: dict[str, Any], why: str
 ) -> None:
     cloud.api.run = lambda _: cloud.finish(**changed)

@@ -26,8 +26,8 @@ from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.run_options import parse_run
 from pipeline.plan.preflight import Plan, find_inputs, prepare
 from tests.conftest import Result
-from tests.support import counted, counting, models
-from tests.support.counted import WORKS, Passage
+from tests.support import cost_counters, counted_workloads, models
+from tests.support.counted_workloads import WORKS, Passage
 from transforms import formats
 from transforms.split_into_chunks import chunks_of
 
@@ -67,7 +67,7 @@ TODAY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    with counting.in_turn():
+    with cost_counters.in_turn():
         yield
 
 
@@ -85,7 +85,7 @@ def passages(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
 def test_python_is_by_the_slice_and_not_by_the_row(passages: tuple[str, Passage, Passage], step: str) -> None:
     name, small, large = passages
     today = TODAY[name][step]
-    few, many = (counting.steps(getattr(passage, step)) for passage in (small, large))
+    few, many = (cost_counters.steps(getattr(passage, step)) for passage in (small, large))
     slices, more = large.slices(step), large.rows - small.rows
     assert many.lines <= few.lines * (slices + 1) + SLACK * today.row_lines * more + large.blocks()
     # If a library loops over rows, the count of calls shows it.
@@ -98,7 +98,7 @@ def test_python_is_by_the_slice_and_not_by_the_row(passages: tuple[str, Passage,
 def test_a_step_holds_few_times_its_chunk(passages: tuple[str, Passage, Passage], step: str) -> None:
     name, _, large = passages
     # A text field that the model does not use is held only once, so the workload "text" has the lowest figure.
-    assert counting.peak(getattr(large, step)) <= SLACK * TODAY[name][step].peak * large.chunk.end
+    assert cost_counters.peak(getattr(large, step)) <= SLACK * TODAY[name][step].peak * large.chunk.end
 
 
 LOOPS = {
@@ -111,18 +111,18 @@ LOOPS = {
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_gate_sees_a_loop_over_rows(loop: str) -> None:
-    code = compile(LOOPS[loop], f"{counting.OWN}looping.py", "exec")
-    assert counting.steps(lambda: exec(code, {"rows": range(1_000)})).lines >= 1_000  # noqa: S102
+    code = compile(LOOPS[loop], f"{cost_counters.OWN}looping.py", "exec")
+    assert cost_counters.steps(lambda: exec(code, {"rows": range(1_000)})).lines >= 1_000  # noqa: S102
 
 
 def test_the_gate_sees_calls_objects_and_memory() -> None:
-    found = counting.steps(lambda: list(map(lambda row: [row], range(10_000))))  # noqa: C417  as a library would
+    found = cost_counters.steps(lambda: list(map(lambda row: [row], range(10_000))))  # noqa: C417  as a library would
     assert found.calls >= 10_000
     assert found.objects >= 10_000
-    assert counting.peak(lambda: bytes(1 << 20)) >= 1 << 20
-    assert counting.peak(lambda: np.zeros(1 << 20, np.uint8)) >= 1 << 20
-    assert counting.peak(lambda: pa.array(range(1 << 17), pa.int64()).take(pa.array([0]))) >= 1 << 20
-    assert counting.peak(lambda: None) < 1 << 16
+    assert cost_counters.peak(lambda: bytes(1 << 20)) >= 1 << 20
+    assert cost_counters.peak(lambda: np.zeros(1 << 20, np.uint8)) >= 1 << 20
+    assert cost_counters.peak(lambda: pa.array(range(1 << 17), pa.int64()).take(pa.array([0]))) >= 1 << 20
+    assert cost_counters.peak(lambda: None) < 1 << 16
 
 
 # Bytes that cross the join
@@ -132,7 +132,7 @@ RECEIPT_BYTES = 1_000  # bytes a chunk; 600 today, with the long paths that pyte
 
 
 def test_ten_bytes_a_row_cross_the_join(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
-    chunk = counted.write(WORKS["mixed"], 50_000, tmp_path)
+    chunk = counted_workloads.write(WORKS["mixed"], 50_000, tmp_path)
     flags = (f"--input={chunk.source}", f"--model={model(models.dense)}", "--input_map", "x=features")
     sizes = (chunk.end // 3, chunk.end // 30)
     totals = [keyjoin("run", *flags, f"--chunk_bytes={size}").manifest()["totals"] for size in sizes]
@@ -152,7 +152,7 @@ def plan(tmp_path: Path, model: Any) -> Callable[..., Any]:
     beam_compat.quiet()
 
     def make(rows: int, chunks: int) -> Any:
-        chunk = counted.write(WORKS["mixed"], rows, tmp_path)
+        chunk = counted_workloads.write(WORKS["mixed"], rows, tmp_path)
         flags = [f"--input={chunk.source}", f"--model={model(models.dense)}", f"--output={tmp_path}/{chunks}"]
         flags += ["--input_map", "x=features", "--batch_size=960", f"--chunk_bytes={chunk.end // chunks}"]
         options, _ = parse_run(flags, "run")
@@ -190,7 +190,7 @@ def run_one(plan: Plan) -> Ran:
     root = beam.Pipeline(options=pipeline_options([]))
     build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job)
     graph = root.to_runner_api().components.transforms.values()
-    with counting.called() as calls:
+    with cost_counters.called() as calls:
         result = root.run()
         result.wait_until_finish()
     infos = [(info.urn, info.labels.get("PCOLLECTION"), info) for info in result.monitoring_infos()]
@@ -201,8 +201,8 @@ def run_one(plan: Plan) -> Ran:
         {at: monitoring_infos.extract_counter_value(i) for urn, at, i in infos if urn == ELEMENT_COUNT},
         # the distribution is (count, sum, least, most)
         max(monitoring_infos.extract_distribution(i)[3] for urn, at, i in infos if urn == BYTE_SIZE and at in joined),
-        calls[counting.TRANSFORMS],
-        calls[counting.ANY],
+        calls[cost_counters.TRANSFORMS],
+        calls[cost_counters.ANY],
     )
 
 

@@ -102,7 +102,7 @@ class TestFailures:
         assert keyjoin("run", *flags, f"--output={done.output}").complete()
 
 
-def test_a_failed_run_says_one_line_and_no_traceback(tmp_path: Path) -> None:
+def test_a_failed_run_prints_one_line_and_no_traceback(tmp_path: Path) -> None:
     letters = np.random.default_rng(0).integers(97, 123, (1500, 1000), np.uint8)
     rows = [json.dumps({"features": [1] * 13, "n": bytes(row).decode()}) for row in letters]
     packed = tmp_path / "in.jsonl.gz"

@@ -107,7 +107,7 @@ HELD = [
 
 
 @pytest.mark.parametrize("line", [*STAYS, *HELD], ids=range(len(STAYS) + len(HELD)))
-def test_a_line_stays_where_fields_can_be_added_and_is_held_by_the_error_elsewhere(line: bytes) -> None:
+def test_a_line_stays_where_fields_can_be_added_and_is_in_the_error_otherwise(line: bytes) -> None:
     part, ((_, raw),), _ = join(jsonl.FORMAT, GOOD + b"\n" + line, NULL, X)
     error = json.loads(part.split(b"\n")[1])["error"]
     assert raw == line

@@ -109,7 +109,7 @@ def test_the_manifest_has_the_libraries_and_their_versions(made: Path, said: lis
     assert (replay["joined"], replay["versions"]["tensorflow-text"]) == (1, document["versions"]["tensorflow-text"])
 
 
-def test_every_command_refuses_the_model_without_its_library_and_says_how_to_get_it(
+def test_every_command_refuses_the_model_without_its_library_and_prints_how_to_install_it(
     made: Path, said: list[Any], keyjoin: Callable[..., Result], tmp_path: Path
 ) -> None:
     assert said[2].code == 0
@@ -151,7 +151,7 @@ def test_no_op_of_tensorflow_is_taken_for_one_of_a_library() -> None:
     assert [op for op in own if find_package(op)] == []
 
 
-def test_ops_of_a_library_that_keyjoin_does_not_know_are_reported_and_denied_when_asked(
+def test_ops_of_a_library_that_keyjoin_does_not_know_are_reported_and_denied_on_request(
     made: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own" / "kernels.py"

@@ -51,7 +51,7 @@ def test_a_notebook_gives_the_committed_outputs(name: str, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_committed_is_small_and_says_nothing_of_a_machine(name: str) -> None:
+def test_committed_files_are_small_and_name_no_machine(name: str) -> None:
     path = FOLDER / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

@@ -12,14 +12,14 @@ import pytest
 from pipeline.job import remote
 from tests.conftest import ROOT, Result
 from tests.support import models
-from tests.support.held import held
-from tests.support.resumed import content
+from tests.support.interrupted_run import content
+from tests.support.paused_run import held
 from transforms.storage import files
 from transforms.write_receipts import receipt_path
 
 
 @pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")
-def test_a_run_on_prism_goes_on_there_to_the_bytes_of_one_that_was_left_alone(flags: list[str], tmp_path: Path) -> None:
+def test_a_run_on_prism_resumes_there_to_the_bytes_of_an_uninterrupted_one(flags: list[str], tmp_path: Path) -> None:
     prism = ("--runner=PrismRunner", f"--prism_location={os.environ['KEYJOIN_PRISM']}", "--environment_type=LOOPBACK")
     output = tmp_path / "out"
     command = ["run", *flags, *prism, f"--output={output}"]

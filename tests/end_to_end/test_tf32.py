@@ -41,14 +41,14 @@ def test_a_pipeline_of_ones_own_sets_it(model: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--tf32",)])
-def test_every_command_calls_the_model_as_it_says(
+def test_every_command_calls_the_model_with_or_without_tf32(
     keyjoin: Callable[..., Result], model: Callable[..., str], tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     (tmp_path / "in.jsonl").write_text('{"x": [1, 2, 3]}\n')
     (tmp_path / "request.json").write_text('{"instances": [{"x": [1, 2, 3]}]}')
     expected, folder = float(bool(flags)), f"--model={model(asking)}"
-    asked = keyjoin("predict", folder, *flags, f"--instances={tmp_path}/request.json")
-    assert json.loads(asked.out)["predictions"] == [{"y": expected}]
+    predicted = keyjoin("predict", folder, *flags, f"--instances={tmp_path}/request.json")
+    assert json.loads(predicted.out)["predictions"] == [{"y": expected}]
     ran = keyjoin("run", folder, *flags, f"--input={tmp_path}/in.jsonl")
     assert [row["y"] for row in ran.rows()] == [expected]
     assert ran.manifest()["options"]["tf32"] is bool(flags)

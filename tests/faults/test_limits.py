@@ -34,7 +34,7 @@ def error_of(said: str) -> str:
     return line
 
 
-def fails_then_goes_on(job: Job, expected: dict[str, bytes], why: str, **how: Any) -> None:
+def fails_then_resumes(job: Job, expected: dict[str, bytes], why: str, **how: Any) -> None:
     done = job.run(**how)
     assert (done.code, job.is_complete()) == (1, False), done.said
     assert why in error_of(done.said)
@@ -44,11 +44,11 @@ def fails_then_goes_on(job: Job, expected: dict[str, bytes], why: str, **how: An
 
 
 def test_files_that_may_not_be_large(job: Job, expected: dict[str, bytes]) -> None:
-    fails_then_goes_on(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 36_000)))
+    fails_then_resumes(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 36_000)))
 
 
 def test_too_many_open_files(job: Job, expected: dict[str, bytes]) -> None:
-    fails_then_goes_on(job, expected, "Too many open files", hook=("limited", ("RLIMIT_NOFILE", 1)))
+    fails_then_resumes(job, expected, "Too many open files", hook=("limited", ("RLIMIT_NOFILE", 1)))
 
 
 def test_no_space_left(job: Job, expected: dict[str, bytes], count: Counts) -> None:

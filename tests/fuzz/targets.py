@@ -89,8 +89,8 @@ def _add_chunk(
     for bad in joined.bad:
         assert good[bad.row], "bad twice"
         good[bad.row] = False
-    told = [*unread, *joined.bad]
-    assert all(bad.reason and bad.message for bad in told)
+    refused = [*unread, *joined.bad]
+    assert all(bad.reason and bad.message for bad in refused)
     text = list(zip(block.positions.tolist(), raws(block), strict=True))
     return Scored(
         found.good + [text[row] for row in np.flatnonzero(good)],

@@ -160,7 +160,7 @@ def test_inputs_that_cannot_be_read(refuse: Callable[..., str], lines: Any, monk
     assert f"{path} cannot be read; give yourself the permission" in refuse()
 
 
-def test_an_interrupted_command_says_so(monkeypatch: Any, capsys: Any) -> None:
+def test_an_interrupted_command_reports_it(monkeypatch: Any, capsys: Any) -> None:
     def press(_: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -348,7 +348,7 @@ def test_a_complete_output_need_not_be_writable(
         assert (other.code, "cannot be written to" in other.err) == (2, True)
 
 
-def test_without_a_folder_for_temporary_files_it_says_which_variable_names_one(
+def test_without_a_folder_for_temporary_files_it_prints_which_variable_names_one(
     keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)

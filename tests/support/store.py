@@ -70,7 +70,7 @@ class Store:
         self.storage = Storage(use_memory_fs=True)
         buckets.create_bucket(BUCKET, self.storage)
         self.lock = threading.RLock()
-        self._asked: Counter[Request] = Counter()
+        self._seen: Counter[Request] = Counter()
         self._server = _Server(("localhost", 0), _handler(self))
         self.address = f"http://localhost:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -83,14 +83,14 @@ class Store:
         """Replaces the plan, and resets the counts of requests and faults."""
         with self.lock:
             self.plan = plan or (lambda *_: None)
-            self._asked.clear()
+            self._seen.clear()
             self.faults.clear()
             self.requests.clear()
 
     def fault_of(self, request: Request) -> str | None:
         with self.lock:
-            before = self._asked[request]
-            self._asked[request] += 1
+            before = self._seen[request]
+            self._seen[request] += 1
             self.requests.append(request)
             fault = self.plan(request, before)
             if fault:
@@ -209,7 +209,7 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                 with store.lock:
                     if self._is_refused(body):
                         self._send(412, [], b"")
-                    elif self._is_gone():
+                    elif self._is_stale():
                         self._send(404, [], b"")
                     else:
                         Router(self).handle(self.command)
@@ -217,10 +217,10 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
             finally:
                 self.rfile, self.wfile = kept
 
-        def _is_gone(self) -> bool:
+        def _is_stale(self) -> bool:
             """Returns whether the requested generation no longer exists; the emulator itself returns the newest one."""
-            asked = re.search(r"[?&]generation=(\d+)", self.path)
-            return self.command == "GET" and asked is not None and self._generation() != asked[1]
+            wanted = re.search(r"[?&]generation=(\d+)", self.path)
+            return self.command == "GET" and wanted is not None and self._generation() != wanted[1]
 
         def _generation(self, body: bytes = b"") -> str:
             """Returns the generation of the requested object; 0 if there is none."""
@@ -231,8 +231,8 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
 
         def _is_refused(self, body: bytes) -> bool:
             """Returns whether ifGenerationMatch fails; the emulator does not check it."""
-            asked = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
-            return asked is not None and self._generation(body) != asked[1]
+            wanted = re.search(r"[?&]ifGenerationMatch=(\d+)", self.path)
+            return wanted is not None and self._generation(body) != wanted[1]
 
         def _pass_on(self, answer: bytes, fault: str | None) -> None:
             head = answer.index(b"\r\n\r\n") + 4
@@ -255,10 +255,10 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                 "token": {"access_token": "none", "expires_in": 3600, "token_type": "Bearer"},
                 "default": {"email": "default", "scopes": ["https://www.googleapis.com/auth/cloud-platform"]},
             }
-            asked = self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
+            wanted = self.path.partition("?")[0].rstrip("/").rpartition("/")[2]
             flavor = [("Metadata-Flavor", "Google"), ("Content-Type", "application/json")]
-            status = 404 if asked == "universe-domain" else 200  # the client then uses Google's own domain
-            self._send(status, flavor, json.dumps(answers.get(asked, answers["default"])).encode())
+            status = 404 if wanted == "universe-domain" else 200  # the client then uses Google's own domain
+            self._send(status, flavor, json.dumps(answers.get(wanted, answers["default"])).encode())
 
         def _send(self, status: int, headers: Any, content: bytes) -> None:
             self.send_response(status)

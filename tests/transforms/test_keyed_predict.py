@@ -80,7 +80,7 @@ def test_strings_and_bytes(model: Any) -> None:
         assert_that(labels, equal_to([b"\xff/1", "é/1"]))
 
 
-def test_what_is_wrong_is_told_when_the_transform_is_made(tmp_path: Path) -> None:
+def test_errors_are_reported_when_the_transform_is_made(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model at /nowhere"):
         KeyedPredict("/nowhere")
     with pytest.raises(UsageError, match="leaves its shape open"):

@@ -19,23 +19,23 @@ def test_every_result_comes_out_once_in_order(elements: list[int], at_once: int)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-@pytest.mark.parametrize("guilty", [0, 1, 2])
-def test_an_error_is_raised_by_the_end_at_the_latest(guilty: int, at_once: int) -> None:
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_is_raised_by_the_end_at_the_latest(failing: int, at_once: int) -> None:
     def fail(n: int) -> int:
-        if n == guilty:
-            raise ValueError(f"guilty {n}")
+        if n == failing:
+            raise ValueError(f"failing {n}")
         return n
 
     ahead = Ahead(fail, at_once)
     shutdown = mock.Mock(wraps=ahead._threads.shutdown)
-    with mock.patch.object(ahead._threads, "shutdown", shutdown), pytest.raises(ValueError, match=f"guilty {guilty}"):
+    with mock.patch.object(ahead._threads, "shutdown", shutdown), pytest.raises(ValueError, match=f"failing {failing}"):
         for _ in [*(result for n in range(3) for result in ahead.put(n)), *ahead.rest()]:
             pass
     # It waits for running elements, and cancels those that have not started.
     assert shutdown.call_args == mock.call(cancel_futures=True)
 
 
-def test_the_next_element_is_worked_on_before_the_last_one_is_done_with() -> None:
+def test_the_next_element_starts_before_the_last_one_is_finished() -> None:
     begun = {n: threading.Event() for n in range(2)}
     ahead = Ahead(lambda n: begun[n].set() or n)
     assert list(ahead.put(0)) == []

@@ -161,7 +161,7 @@ class TestLists:
         assert list(read_receipts(str(tmp_path))) == []
 
 
-def test_a_receipt_lies_beside_its_part_and_says_nothing_of_a_copy_that_goes(tmp_path: Path) -> None:
+def test_a_receipt_is_beside_its_part_and_does_not_name_the_temporary_copy(tmp_path: Path) -> None:
     part = PART._replace(chunk=PART.chunk._replace(data="/spill/1", part="sub/a-0"))
     write_receipt(str(tmp_path), part)
     text = Path(receipt_path(str(tmp_path), "sub/a-0")).read_bytes()

@@ -107,11 +107,11 @@ def test_the_remedy_for_an_output_that_is_not_one_a_row_is_one_of_the_command(
 ) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"instances": [{"x": 1.0}, {"x": 2.0}]}))
     folder = f"--model={model(with_unwanted, case)}"
-    asked = keyjoin("predict", folder, f"--instances={tmp_path / 'r.json'}")
+    predicted = keyjoin("predict", folder, f"--instances={tmp_path / 'r.json'}")
     flags = {f"--{name}" for name in flags_of(predict.PredictOptions)}
-    assert set(re.findall(r"--\w+", asked.err)) <= flags
+    assert set(re.findall(r"--\w+", predicted.err)) <= flags
     run = keyjoin("run", folder, f"--input={lines({'x': 1.0}, {'x': 2.0})}")
-    for done in (asked, run):
+    for done in (predicted, run):
         assert (done.code, "export the model without it" in done.err) == (2, True), done.err
     (remedy,) = re.findall(r"--output_fields (\S+)", run.err)
     assert keyjoin("run", folder, f"--input={lines({'x': 1.0})}", f"--output_fields={remedy}").code == 0
@@ -135,10 +135,10 @@ def test_what_feeds_the_inputs_is_said_as_in_a_run(
     build: Any, flags: tuple[str, ...], keyjoin: Any, lines: Any, model: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "r.json").write_text(json.dumps({"instances": ROWS}))
-    asked = keyjoin("predict", f"--model={model(build)}", f"--instances={tmp_path / 'r.json'}", *flags)
+    predicted = keyjoin("predict", f"--model={model(build)}", f"--instances={tmp_path / 'r.json'}", *flags)
     run = keyjoin("run", f"--model={model(build)}", f"--input={lines(*ROWS)}", *flags)
-    assert (asked.code, run.code) == (0, 0), asked.err + run.err
-    answers = json.loads(asked.out)["predictions"]
+    assert (predicted.code, run.code) == (0, 0), predicted.err + run.err
+    answers = json.loads(predicted.out)["predictions"]
     assert [answer["prediction"] for answer in answers] == [row["prediction"] for row in run.rows()]
     assert [answer.get("key", number) for number, answer in enumerate(answers)] == [0, 1]
 

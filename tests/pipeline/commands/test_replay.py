@@ -17,8 +17,8 @@ from pipeline.cli import main
 from pipeline.run_folder import manifest, records
 from tests.conftest import Result
 from tests.support import examples, models
-from tests.support.resumed import content
-from tests.support.verified import forge
+from tests.support.interrupted_run import content
+from tests.support.verified_runs import forge
 from transforms.write_part import dead_letters_name
 from transforms.write_receipts import encode, read_list
 
@@ -199,9 +199,7 @@ def test_nothing_changes_where_nothing_succeeds(keyjoin: Callable[..., Result], 
     assert {path: path.read_bytes() for path in ran.output.rglob("*") if path.is_file()} == before
 
 
-def test_a_repaired_row_that_is_still_bad_says_what_is_wrong_with_it_now(
-    keyjoin: Callable[..., Result], ran: Result
-) -> None:
+def test_a_repaired_row_that_is_still_bad_reports_its_new_error(keyjoin: Callable[..., Result], ran: Result) -> None:
     dead_letter = ran.dead()[0]
     Path("repaired.jsonl").write_text(json.dumps({"key": dead_letter["key"], "row": {"x": [1, 2, "three"]}}))
     done = keyjoin("replay", "--run=out", "--rows=repaired.jsonl")
@@ -253,7 +251,7 @@ def test_a_run_over_its_error_limit_on_another_runner_is_replayed_too(
     assert (last.code, done.complete()) == (0, True), last.err
 
 
-def test_parts_that_were_replayed_stay_when_the_run_goes_on(
+def test_parts_that_were_replayed_stay_when_the_run_resumes(
     keyjoin: Callable[..., Result], ran: Result, model: Any
 ) -> None:
     assert keyjoin("replay", "--run=out", f"--model={model(models.plain)}").code == 0
@@ -360,7 +358,7 @@ class TestRefused:
         assert "is not what was written there" in done.err
 
 
-def test_rows_that_are_no_dead_letters_any_more_are_told(keyjoin: Callable[..., Result], ran: Result) -> None:
+def test_rows_that_are_no_dead_letters_any_more_are_reported(keyjoin: Callable[..., Result], ran: Result) -> None:
     flag = repaired_rows([one for one in ran.dead() if one["reason"] != "model_error"])
     assert keyjoin("replay", "--run=out", flag).code == 0
     again = keyjoin("replay", "--run=out", flag)

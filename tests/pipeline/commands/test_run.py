@@ -19,7 +19,7 @@ from pipeline.plan.preflight import find_inputs, prepare
 from pipeline.run_folder import ledger
 from tests.conftest import BOSTON, ROOT, Result, raw_of
 from tests.support import models
-from tests.support.begun import begin
+from tests.support.started_run import begin
 
 X3 = [{"x": [1, 2, 3], "n": "a"}, {"x": [0.5, 0, -1], "n": "é"}, {"x": [4, 4, 4]}]
 LINES = [b'{"x": [1, 2, 3], "n": "a"}', b'{"x": [0.50, 0, -1e0],   "n": "\\u00e9"}\r', b' {"x":[4,4,4]} ']

@@ -19,8 +19,8 @@ from pipeline.run_folder import manifest
 from pipeline.run_folder.names import is_inside
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import ROOT, Result
-from tests.support.resumed import content
-from tests.support.verified import DEAD_LETTERS, FULL, PACKED, PART, copied, flip, forge, model_of
+from tests.support.interrupted_run import content
+from tests.support.verified_runs import DEAD_LETTERS, FULL, PACKED, PART, copied, flip, forge, model_of
 
 
 def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: Path, made: list[str]) -> None:
@@ -78,7 +78,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], Exit]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", [*OWN, PART, PACKED, DEAD_LETTERS])
-def test_damage_is_noticed(verify: Callable[..., Result], out: Path, name: str, damage: str) -> None:
+def test_damage_is_detected(verify: Callable[..., Result], out: Path, name: str, damage: str) -> None:
     harm, code = DAMAGES[damage]
     harm(out / name)
     done = verify(out, FULL)
@@ -92,7 +92,7 @@ def test_damage_is_noticed(verify: Callable[..., Result], out: Path, name: str, 
 
 @pytest.mark.parametrize("name", [PART, PACKED, DEAD_LETTERS])
 @pytest.mark.parametrize("damage", ["missing", "last byte"])
-def test_what_it_says_to_type_rebuilds_what_is_wrong_and_nothing_else(
+def test_the_printed_commands_rebuild_wrong_files_and_nothing_else(
     verify: Callable[..., Result],
     keyjoin: Callable[..., Result],
     made: list[str],
@@ -137,7 +137,7 @@ def test_any_byte_of_any_file(made: list[str], data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "b.jsonl.gz"])
 @pytest.mark.parametrize("damage", ["missing", "longer", "first byte", "last byte"])
-def test_a_source_that_is_not_what_was_read_is_told_apart(
+def test_a_source_that_is_not_what_was_read_is_reported_apart(
     verify: Callable[..., Result], out: Path, made: list[str], name: str, damage: str
 ) -> None:
     source = Path(made[0].partition("=")[2], name)
@@ -229,7 +229,7 @@ def gap(text: bytes) -> bytes:
         ("_keyjoin/sources.jsonl", lambda t: b"[" * 100_000 + t, "_keyjoin/sources.jsonl: expected the sources of the parts"),
     ],
 )  # fmt: skip
-def test_what_does_not_add_up_is_noticed_whatever_the_checksums_say(
+def test_a_ledger_that_does_not_add_up_is_detected_whatever_the_checksums(
     verify: Callable[..., Result], out: Path, name: str, change: Any, said: str
 ) -> None:
     if name == "_keyjoin/manifest.json":
@@ -255,7 +255,7 @@ def test_many_findings_are_counted(verify: Callable[..., Result], out: Path) -> 
 
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("name", [PART, "_keyjoin/parts.jsonl", "_SUCCESS"])
-def test_what_it_says_of_a_copy_works_on_the_copy(
+def test_the_advice_about_a_copy_works_on_the_copy(
     verify: Callable[..., Result],
     keyjoin: Callable[..., Result],
     made: list[str],
@@ -282,7 +282,7 @@ def test_what_it_says_of_a_copy_works_on_the_copy(
 class TestWithoutSuccess:
     """Outputs that never were complete, or are no longer."""
 
-    def test_a_run_that_is_not_finished_says_how_to_go_on(
+    def test_an_unfinished_run_prints_how_to_resume(
         self, verify: Callable[..., Result], keyjoin: Callable[..., Result], made: list[str], monkeypatch: Any
     ) -> None:
         flags = made[:-1]

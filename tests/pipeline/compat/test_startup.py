@@ -64,9 +64,9 @@ startup.import_beam(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize(("arg", "told"), [("--input=a.jsonl", False), ("--input=gs://b/a", True)])
-def test_what_beam_lacks_is_told_where_it_may_be_needed(arg: str, told: bool) -> None:
-    assert ("apitools not found" in in_python(LACKING, arg)) == told
+@pytest.mark.parametrize(("arg", "is_reported"), [("--input=a.jsonl", False), ("--input=gs://b/a", True)])
+def test_names_that_beam_lacks_are_reported_where_they_may_be_needed(arg: str, is_reported: bool) -> None:
+    assert ("apitools not found" in in_python(LACKING, arg)) == is_reported
 
 
 FIRST = """

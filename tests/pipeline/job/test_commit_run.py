@@ -18,7 +18,7 @@ from pipeline.run_folder import resume
 from pipeline.run_folder.place import Place, in_place, staged
 from tests.conftest import Result
 from tests.support import models
-from tests.support.begun import RUN, begin
+from tests.support.started_run import RUN, begin
 from transforms.errors import RunError
 
 GOOD = [{"x": [n, 1, 2]} for n in range(30)]
@@ -81,7 +81,7 @@ def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjo
     assert keyjoin("verify", f"--run={output}", "--read_data=100%").code == 0
 
 
-def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Callable[..., tuple[Path, int]]) -> None:
+def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_resume(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD, b"bad", limits="0")
     for _ in range(2):
         with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
@@ -91,7 +91,7 @@ def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_go_on(left: Calla
     assert (output / "_keyjoin/job.json").exists()
 
 
-def test_a_part_that_is_gone_fails_it(left: Callable[..., tuple[Path, int]]) -> None:
+def test_a_missing_part_fails_it(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD)
     next(output.glob("*-of-*")).unlink()
     with pytest.raises(RunError, match="the ledger does not add up"):

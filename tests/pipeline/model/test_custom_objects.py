@@ -130,7 +130,7 @@ def test_modules_for_a_saved_model_are_refused(keyjoin: Callable[..., Result], t
     assert f"{FLAG} is for the layers of a .keras file" in result.err
 
 
-def test_a_file_is_loaded_with_tensorflow_whatever_the_environment_says(
+def test_a_file_is_loaded_with_tensorflow_whatever_the_environment_sets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "keras.json").write_text('{"backend": "torch", "floatx": "float16", "epsilon": 1e-7}')

@@ -32,18 +32,18 @@ def linear(x: np.ndarray) -> np.ndarray:
     return (x * np.array(models.WEIGHTS, np.float32)[:, 0]).sum(axis=1, keepdims=True)
 
 
-def rows_of(count: int, guilty: set[int]) -> np.ndarray:
+def rows_of(count: int, failing: set[int]) -> np.ndarray:
     x = np.random.default_rng(count).integers(-9, 9, (count, 3)).astype(np.float32)
-    x[list(guilty)] = BEAST
+    x[list(failing)] = BEAST
     return x
 
 
 def check(called: Model, x: np.ndarray, batch_size: int, reason: str) -> None:
     """Only the guilty rows are bad, for this reason; all other rows have their own predictions."""
     scored = score(called, KEYLESS, {"x": x}, len(x), batch_size, keep_non_finite=False)
-    guilty = x[:, 0] == BEAST[0]
-    assert [(bad.row, bad.reason) for bad in scored.bad] == [(row, reason) for row in np.flatnonzero(guilty)]
-    assert np.array_equal(scored.outputs["prediction"], linear(x[~guilty]))
+    failing = x[:, 0] == BEAST[0]
+    assert [(bad.row, bad.reason) for bad in scored.bad] == [(row, reason) for row in np.flatnonzero(failing)]
+    assert np.array_equal(scored.outputs["prediction"], linear(x[~failing]))
 
 
 @pytest.fixture
@@ -89,8 +89,10 @@ def isolated(process: FakeProcess) -> Model:
 
 
 @pytest.mark.parametrize(("error", "reason"), [(EndedError, "model_crash"), (LateError, "model_timeout")])
-@pytest.mark.parametrize("guilty", [set(), {0}, {99}, {3, 4, 50}, set(range(20, 50))])
-def test_only_the_guilty_are_lost_whoever_goes_down_with_them(guilty: set[int], error: Any, reason: str) -> None:
+@pytest.mark.parametrize("failing", [set(), {0}, {99}, {3, 4, 50}, set(range(20, 50))])
+def test_only_failing_rows_are_lost_whatever_rows_they_are_called_with(
+    failing: set[int], error: Any, reason: str
+) -> None:
     together = threading.Barrier(2)
 
     def call(x: np.ndarray) -> np.ndarray:
@@ -101,8 +103,8 @@ def test_only_the_guilty_are_lost_whoever_goes_down_with_them(guilty: set[int], 
         return linear(x)
 
     process = FakeProcess(call)
-    check(isolated(process), rows_of(100, guilty), 50, reason)
-    assert process.starts <= 1 + len(guilty) * 8
+    check(isolated(process), rows_of(100, failing), 50, reason)
+    assert process.starts <= 1 + len(failing) * 8
 
 
 def test_an_innocent_batch_that_died_with_another_is_called_again() -> None:
@@ -151,22 +153,22 @@ def test_a_row_that_crashes_now_and_then_does_not_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "reported"),
     [
         (EndedError("died"), CrashError("the process of the model ended with SIGABRT")),
         (LateError("late"), TimeoutExceededError("no answer within --batch_timeout=1 seconds")),
     ],
 )
-def test_what_it_says_is_the_cause_and_the_same_in_every_run(raised: Exception, told: Exception) -> None:
+def test_the_reported_cause_is_right_and_the_same_in_every_run(raised: Exception, reported: Exception) -> None:
     def call(_: np.ndarray) -> np.ndarray:
         raise raised
 
-    with pytest.raises(type(told), match=f"^{told}$"):
+    with pytest.raises(type(reported), match=f"^{reported}$"):
         isolated(FakeProcess(call))({"x": np.array([BEAST], np.float32)})
 
 
-def job(lines: Any, count: int, guilty: set[int]) -> str:
-    path: str = lines(*({"n": number, "x": row.tolist()} for number, row in enumerate(rows_of(count, guilty))))
+def job(lines: Any, count: int, failing: set[int]) -> str:
+    path: str = lines(*({"n": number, "x": row.tolist()} for number, row in enumerate(rows_of(count, failing))))
     return path
 
 

@@ -16,7 +16,7 @@ from pipeline.options.run_options import parse_run
 from pipeline.plan.preflight import Plan, find_inputs, prepare
 from tests.conftest import Result
 from tests.support import models
-from tests.support.begun import begin
+from tests.support.started_run import begin
 from tests.support.store import BUCKET, Store, running
 from transforms.errors import RunError
 
@@ -123,9 +123,7 @@ def test_a_large_one_is_loaded_by_one_process_of_a_worker(
     assert [p.read_bytes() for p in Result(0, "", "", output).parts()] == [p.read_bytes() for p in local.parts()]
 
 
-def test_a_model_of_this_machine_is_staged_where_the_output_is_elsewhere(
-    lines: Any, model: Any, tmp_path: Path
-) -> None:
+def test_a_local_model_is_staged_where_the_output_is_remote(lines: Any, model: Any, tmp_path: Path) -> None:
     options = [f"--input={lines({'x': [1, 2, 3]})}", f"--output={tmp_path / 'o'}"]
     folder = model(models.keyed)
     local, _ = parse_run([*options, f"--model={folder}"], "keyjoin run")

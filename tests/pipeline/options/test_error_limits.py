@@ -95,7 +95,7 @@ def test_ratios_are_exact(millionths: int, millions: int) -> None:
 # At the end of a run
 
 
-def test_each_limit_holds_by_itself_and_a_reasons_is_told_first() -> None:
+def test_each_limit_holds_by_itself_and_a_reasons_is_reported_first() -> None:
     limits = ErrorLimits.parse(["0.5,model_error=0,null=3"])
     assert limits.exceeded({"null": 3, "missing": 2}, 10) is None
     assert str(limits.exceeded({"null": 4, "missing": 1}, 10)) == (
@@ -254,7 +254,7 @@ def test_of_a_gzip_source_far_more_may_follow() -> None:
     assert not watch.may_continue()
 
 
-def test_what_parts_say_counts_instead_once_they_are_written() -> None:
+def test_counts_of_parts_replace_those_of_scoring_once_written() -> None:
     watch = Watch(ErrorLimits.parse(["1.0,collision=1,null=1"]), [Source("s", 1000, "s", "")], 10)
     chunk = Chunk("s", "s", 0, 100, 0, 9, "p")
     pass_by(watch, chunk, 9, {"null": 1})
@@ -316,7 +316,7 @@ def part_numbers(done: Result) -> list[int]:
     return [int(part.name.split("-")[1]) for part in done.parts()]
 
 
-def test_a_run_stops_early_and_keeps_what_is_done(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+def test_a_run_stops_early_and_keeps_finished_parts(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
     path = lines(*[GOOD, GOOD, RAISES, GOOD] * 10)
     flags = (f"--input={path}", f"--model={model(models.raising)}", "--chunk_bytes=60")
     done = keyjoin("run", *flags, "--max_bad_rows", "1.0,model_error=2", "--max_bad_rows=null=0")

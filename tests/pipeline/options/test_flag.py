@@ -96,7 +96,7 @@ from pipeline.options import flex
 from pipeline.options.run_options import command, parse_run, run_parser
 from pipeline.run_folder import records, resume
 from scripts import make_reference, make_template
-from tests.support.left import loaded
+from tests.support.output_states import loaded
 from transforms.formats.spec import FormatSpec
 
 def settings(*more):

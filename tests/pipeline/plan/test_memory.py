@@ -77,12 +77,12 @@ def test_check_prints_what_the_limit_is_compared_with(keyjoin: Callable[..., Res
     assert keyjoin("check", *FLAGS, f"--max_memory={need * 2}").code == 0
 
 
-def test_elsewhere_than_here_it_is_refused(keyjoin: Callable[..., Result]) -> None:
+def test_a_remote_run_refuses_it(keyjoin: Callable[..., Result]) -> None:
     done = keyjoin("check", *FLAGS, "--max_memory=1000000000", "--runner=PrismRunner")
     assert (done.code, "bounds a local run" in done.err) == (2, True)
 
 
-def test_bounds_are_gone_after_the_run(keyjoin: Callable[..., Result]) -> None:
+def test_bounds_are_removed_after_the_run(keyjoin: Callable[..., Result]) -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     assert keyjoin("run", *FLAGS, f"--max_memory={20_000 * MEGABYTE}").complete()
     assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -101,7 +101,7 @@ KINDS = {
 }
 
 
-def told(message: str) -> str:
+def printed_command(message: str) -> str:
     """The command in the message that converts or renames the file."""
     found = re.search(r"(?:convert|rename) it: (.*)", message)
     assert found, message
@@ -109,7 +109,7 @@ def told(message: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_another_kind_is_told_with_a_command_that_converts_it(
+def test_a_file_of_another_kind_is_refused_with_a_command_that_converts_it(
     kind: str, keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, make, says = KINDS[kind]
@@ -121,7 +121,7 @@ def test_a_file_of_another_kind_is_told_with_a_command_that_converts_it(
     refused = keyjoin("check", f"--input={name}", f"--model={model(*PLAIN)}")
     assert (refused.code, refused.out) == (2, "")
     assert says in refused.err
-    subprocess.run(told(refused.err), shell=True, check=True)  # noqa: S602  it is meant for a shell
+    subprocess.run(printed_command(refused.err), shell=True, check=True)  # noqa: S602  it is meant for a shell
     (new,) = {path for path in {*Path().iterdir()} - before if path.suffix != ".unpacked"}
     done = keyjoin("run", f"--input={new}", f"--model={model(*PLAIN)}", "--format=jsonl")
     if "gzip of" not in kind and "long" not in kind:
@@ -145,7 +145,7 @@ def test_a_file_of_another_kind_is_told_with_a_command_that_converts_it(
         ("c.txt", b"x\tz\n1\t2\n", "it is tab-separated text"),
     ],
 )
-def test_delimited_text_is_told_too(
+def test_delimited_text_is_detected_too(
     name: str, content: bytes, says: str, keyjoin: Callable[..., Result], model: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -154,7 +154,7 @@ def test_delimited_text_is_told_too(
     refused = keyjoin("run", f"--input={path}", f"--model={model(models.echoing, tf.int64)}", *flags)
     assert refused.code == 2
     assert says in refused.err
-    subprocess.run(told(refused.err), shell=True, check=True)  # noqa: S602  it is meant for a shell
+    subprocess.run(printed_command(refused.err), shell=True, check=True)  # noqa: S602  it is meant for a shell
     (new,) = tmp_path.glob("*.converted.jsonl")
     feed = "--input_map=x=values" if name == "d.txt" else "--input_map=x=x"
     done = keyjoin("run", f"--input={new}", f"--model={model(models.echoing, tf.int64)}", feed)
@@ -162,7 +162,7 @@ def test_delimited_text_is_told_too(
     assert done.rows()[0]["y"] == 1
 
 
-def test_tfrecord_and_json_lines_under_each_others_name_are_told_apart(
+def test_tfrecord_and_json_lines_under_each_others_name_are_distinguished(
     keyjoin: Callable[..., Result], model: Any, tmp_path: Path
 ) -> None:
     lines, records = tmp_path / "a.tfrecord", tmp_path / "b.jsonl"
@@ -190,7 +190,7 @@ def test_a_record_whose_length_looks_like_another_kind_is_read(
 
 @pytest.mark.parametrize("name", ["part-00000.gz", "data_tfrecord-00000-of-00001.gz", "no.suffix.known.gz"])
 @pytest.mark.parametrize("kind", ["jsonl", "tfrecord"])
-def test_gzip_is_told_by_gz_after_any_name(
+def test_gzip_is_detected_by_gz_after_any_name(
     name: str, kind: str, keyjoin: Callable[..., Result], model: Any, tmp_path: Path
 ) -> None:
     records = written([example(x=floats(1, 2, 3)), example(x=floats(4, 5, 6))])
@@ -256,7 +256,7 @@ def test_first_rows_that_all_fail_are_refused_and_many_are_warned_of(
         assert len(done.rows()) + len(done.dead()) == sum(isinstance(row, dict) for row in rows)
 
 
-def test_three_bad_rows_are_told_of_different_reasons_with_keys_values_and_remedies(
+def test_three_bad_rows_are_reported_of_different_reasons_with_keys_values_and_remedies(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
     path = lines({"x": ["a", 2, 3]}, {"x": ["b", 2, 3]}, {"y": 1}, REFUSED, b"{]", {"x": ["c", 2, 3]})
@@ -292,7 +292,7 @@ def test_a_bad_file_before_good_ones_is_warned_of(keyjoin: Callable[..., Result]
 
 @pytest.mark.parametrize(("text", "age"), [('{"age":"31"}', "wrong_type"), ('{"age":31.0}', "fraction")])
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_numbers_as_other_tools_spell_them_are_told_with_the_value(
+def test_numbers_as_other_tools_spell_them_are_reported_with_the_value(
     command: str, text: str, age: str, keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
     path = lines(*[text.encode()] * 2)
@@ -334,7 +334,7 @@ def test_what_replay_scores_again_may_follow_rows_that_all_fail(
     assert (done.code, done.err) == (0, "")
 
 
-def test_a_model_that_ends_its_process_is_not_asked_row_by_row(
+def test_a_model_that_ends_its_process_is_not_called_row_by_row(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
     flags = (f"--input={lines(*[REFUSED] * 4)}", f"--model={model(models.aborting)}", "--isolate", "--max_bad_rows=4")

@@ -19,7 +19,7 @@ from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.chunk_size import ChunkSize
 from pipeline.run_folder import ledger, manifest, records
-from tests.support.left import loaded
+from tests.support.output_states import loaded
 from transforms.errors import RunError
 from transforms.formats.spec import FormatSpec
 from transforms.records import Chunk, Feature, Layout, PartReceipt, Source
@@ -239,7 +239,7 @@ class TestCommit:
         (b"{", "truncated"),
     ],
 )
-def test_a_source_that_is_none_is_told(tmp_path: Path, line: bytes, said: str) -> None:
+def test_a_source_that_is_none_is_reported(tmp_path: Path, line: bytes, said: str) -> None:
     path = tmp_path / "list.jsonl"
     path.write_bytes(line + b"\n")
     with pytest.raises(RunError, match=rf"list.jsonl is damaged: .*{said}.*; run again with --overwrite"):

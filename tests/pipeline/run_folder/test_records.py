@@ -18,8 +18,8 @@ from pipeline.options.flag import SWITCH, Flag, Kind, flags_of
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.run_folder import manifest, records
 from tests.conftest import Result
-from tests.support.left import loaded
-from tests.support.verified import forge
+from tests.support.output_states import loaded
+from tests.support.verified_runs import forge
 from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
 from transforms.write_receipts import decode
@@ -241,7 +241,7 @@ def test_every_command_refuses_a_job_in_one_line(
         assert (done.code in (1, 2), done.err.count("\n")) == (True, 1), (call, done.err)
 
 
-def test_another_version_is_told(keyjoin: Callable[..., Result], made: list[str], out: Path) -> None:
+def test_another_version_is_reported(keyjoin: Callable[..., Result], made: list[str], out: Path) -> None:
     forge(out, set_in("schema_version", to=records.SCHEMA_VERSION - 1), lists={})
     for call in (["run", *made[:-1], f"--output={out}"], ["replay", f"--run={out}"], ["verify", f"--run={out}"]):
         done = keyjoin(*call)

@@ -15,7 +15,7 @@ import pytest
 from pipeline.run_folder import manifest, replace
 from pipeline.terminal.signals import Stopped
 from tests.conftest import Result
-from tests.support.resumed import content, scored
+from tests.support.interrupted_run import content, scored
 from transforms.errors import RunError
 from transforms.storage import files
 
@@ -127,7 +127,7 @@ def test_one_that_fails_costs_nothing_and_is_resumed(
 
 
 @pytest.mark.parametrize("flag", ["--overwrite", None])
-def test_stopped_it_says_what_resumes_it_with_or_without_overwrite(
+def test_stopped_it_prints_what_resumes_it_with_or_without_overwrite(
     keyjoin: Callable[..., Result], flags: list[str], done: Result, monkeypatch: pytest.MonkeyPatch, flag: str | None
 ) -> None:
     before = everything(done.output)

@@ -22,8 +22,8 @@ from pipeline.job import progress, waves
 from pipeline.terminal.signals import Stopped
 from tests.conftest import ROOT, Result
 from tests.support import models
-from tests.support.held import held
-from tests.support.resumed import content, scored
+from tests.support.interrupted_run import content, scored
+from tests.support.paused_run import held
 from transforms.errors import RunError
 from transforms.records import Chunk, PartReceipt
 from transforms.skip_finished import FINISHED, UNFINISHED, SkipFinished, find_finished
@@ -63,7 +63,7 @@ class TestAfterAKill:
         kept = [p for p, written in before.items() if p.stat().st_mtime_ns == written]
         assert len(kept) >= 2
 
-    def test_wherever_it_ends_it_goes_on_and_never_before_looks_complete(
+    def test_wherever_it_ends_it_resumes_and_never_looks_complete_before(
         self, keyjoin: Callable[..., Result], flags: list[str], data: Path, tmp_path: Path, monkeypatch: Any
     ) -> None:
         """Ends the run before each file operation in turn, sometimes twice, and then resumes it."""
@@ -113,7 +113,7 @@ class TestAfterAKill:
         assert set(ends[:-1]) == {1, 143}
         assert len(ends) > 15  # number of file operations
 
-    def test_stopped_it_says_how_to_go_on_and_who_holds_the_folder(
+    def test_stopped_it_prints_how_to_resume_and_who_holds_the_folder(
         self, keyjoin: Callable[..., Result], flags: list[str], tmp_path: Path
     ) -> None:
         output = f"--output={tmp_path / 'a folder'}"
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_it_too(flags: list[str], tmp_path: Path) -> None:
     assert said.startswith("keyjoin: stopped; no part was finished yet; resume with: keyjoin run ")
 
 
-def test_stopped_before_it_had_begun_it_says_the_same_command(flags: list[str], tmp_path: Path) -> None:
+def test_stopped_before_it_had_begun_it_prints_the_same_command(flags: list[str], tmp_path: Path) -> None:
     command = ["run", *flags, f"--output={tmp_path / 'o'}", "--overwrite"]
     with held("pipeline.run_folder.resume.begin", 1, *command) as (process, _):
         process.send_signal(signal.SIGINT)
@@ -167,7 +167,7 @@ def test_the_number_of_all_parts_is_reported_once_it_is_known(
     assert done.complete(), done.err
 
 
-def test_a_run_that_fails_says_how_many_parts_are_written(
+def test_a_run_that_fails_reports_how_many_parts_are_written(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> Any:
@@ -344,7 +344,7 @@ class TestFindFinished:
             assert_that(numbers, equal_to([(0, 6)]), label="done")
 
 
-def test_the_whole_graph_skips_what_is_done(
+def test_the_whole_graph_skips_finished_chunks(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Remote runners get the whole graph."""
@@ -380,7 +380,7 @@ def test_what_no_receipt_names_goes_before_a_run_is_complete(keyjoin: Callable[.
     assert content(done.output) == expected
 
 
-def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(
+def test_a_resumed_run_keeps_its_batch_size(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = keyjoin("run", *flags)
@@ -394,7 +394,7 @@ def test_a_run_that_goes_on_takes_the_batch_size_that_it_began_with(
     assert again.manifest()["model"] == json.loads((done.output / "_keyjoin/manifest.json").read_text())["model"]
 
 
-def test_a_wave_that_is_done_runs_no_pipeline(
+def test_a_finished_wave_runs_no_pipeline(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = keyjoin("run", *flags)

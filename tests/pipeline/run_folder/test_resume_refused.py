@@ -15,8 +15,8 @@ from pipeline.plan.check_input import check_skipped
 from pipeline.run_folder import manifest, resume
 from tests.conftest import Result
 from tests.support import models
-from tests.support.left import Folder, loaded
-from tests.support.resumed import content
+from tests.support.interrupted_run import content
+from tests.support.output_states import Folder, loaded
 from transforms.errors import UsageError
 from transforms.records import Source
 

@@ -14,8 +14,8 @@ from pipeline.run_folder import resume
 from pipeline.run_folder.records import SCHEMA_VERSION, Manifest
 from pipeline.run_folder.resume import Stage
 from pipeline.run_folder.unexpected_files import check_folder
-from tests.support.left import ROWS, Folder, finished, loaded
-from tests.support.resumed import content
+from tests.support.interrupted_run import content
+from tests.support.output_states import ROWS, Folder, finished, loaded
 from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
 from transforms.storage import files
@@ -264,7 +264,7 @@ class TestUnfinished:
         assert folder.check() == []
 
 
-def test_settings_that_differ_are_all_told(folder: Folder) -> None:
+def test_settings_that_differ_are_all_reported(folder: Folder) -> None:
     before = loaded(folder.inputs.settings)
     assert list(resume.differences(before, before)) == []
     options = dataclasses.replace(
@@ -369,7 +369,7 @@ class TestBegin:
         assert not Path(folder.temp, "receipts").exists()
 
 
-def test_lost_parts_are_those_that_are_gone_or_of_another_size(folder: Folder) -> None:
+def test_lost_parts_are_those_that_are_missing_or_of_another_size(folder: Folder) -> None:
     finished(folder)
     assert resume.lost_parts(str(folder.output)) == []
     (folder.output / "a-00000-of-00002.jsonl").write_bytes(b"longer than it was")

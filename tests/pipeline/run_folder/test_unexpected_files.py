@@ -16,8 +16,8 @@ from pipeline.cli import main
 from pipeline.run_folder import ledger, manifest
 from tests.conftest import Result
 from tests.support import models
-from tests.support.resumed import content
-from tests.support.verified import forge
+from tests.support.interrupted_run import content
+from tests.support.verified_runs import forge
 from transforms.errors import RunError
 
 LIMIT = 60  # seconds; opening a pipe would wait forever
@@ -112,7 +112,7 @@ def plant(output: Path, name: str, kind: Callable[[Path, Path], None], outside: 
 
 
 @pytest.fixture(scope="module")
-def asked(tmp_path_factory: Any, model: Any) -> list[str]:
+def run_flags(tmp_path_factory: Any, model: Any) -> list[str]:
     """A command without its output: two sources of three rows, one of each bad."""
     data = tmp_path_factory.mktemp("data")
     for name in ("a.jsonl", "b.jsonl"):
@@ -121,20 +121,25 @@ def asked(tmp_path_factory: Any, model: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def templates(tmp_path_factory: Any, asked: list[str]) -> dict[str, Path]:
+def templates(tmp_path_factory: Any, run_flags: list[str]) -> dict[str, Path]:
     """The outputs of a complete and of an unfinished run."""
     made = {stage: tmp_path_factory.mktemp("outputs") / stage for stage in ("complete", "unfinished")}
-    assert main(["run", *asked, f"--output={made['complete']}"]) == 0
+    assert main(["run", *run_flags, f"--output={made['complete']}"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "commit", lambda *_, **__: (_ for _ in ()).throw(RunError("stopped")))
-        assert main(["run", *asked, f"--output={made['unfinished']}"]) == 1
+        assert main(["run", *run_flags, f"--output={made['unfinished']}"]) == 1
     return made
 
 
 @pytest.mark.parametrize("stage", ["complete", "unfinished"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
-    keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path, name: str, stage: str
+    keyjoin: Callable[..., Result],
+    templates: dict[str, Path],
+    run_flags: list[str],
+    tmp_path: Path,
+    name: str,
+    stage: str,
 ) -> None:
     output, planned = tmp_path / "out", [p.stem for p in templates[stage].glob("_keyjoin/temp/sources/*")]
     name = name.format(digest=planned[0] if planned else "0" * 64)
@@ -144,7 +149,7 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
         shutil.copytree(templates[stage], output)
         plant(output, name, kind, outside / "victim")
         before = content(outside)
-        run, replay = [*asked, f"--output={output}"], [f"--run={output}"]
+        run, replay = [*run_flags, f"--output={output}"], [f"--run={output}"]
         for command, flags in ("check", run), ("run", run), ("run", [*run, "--overwrite"]), ("replay", replay):
             if kind is hard_link and (name not in ("_keyjoin/lock", "a-00000-of-00002.jsonl") or command == "replay"):
                 continue  # these commands only read the file, so they do not change its other name
@@ -162,30 +167,30 @@ def test_what_keyjoin_did_not_make_is_refused_and_nothing_outside_changes(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_empty_folder_with_a_lock_that_is_none(
-    keyjoin: Callable[..., Result], asked: list[str], tmp_path: Path, kind: Callable[[Path, Path], None]
+    keyjoin: Callable[..., Result], run_flags: list[str], tmp_path: Path, kind: Callable[[Path, Path], None]
 ) -> None:
     """As in a folder that somebody else has created."""
     outside = tmp_path / "outside"
     outside.mkdir()
     plant(tmp_path / "out", "_keyjoin/lock", kind, outside / "victim")
-    done = keyjoin("run", *asked, f"--output={tmp_path / 'out'}")
+    done = keyjoin("run", *run_flags, f"--output={tmp_path / 'out'}")
     assert (done.code, "_keyjoin/lock" in done.err, "move it away" in done.err) == (2, True, True)
     assert content(outside) == {"victim": b"precious"}
 
 
 def test_a_lock_with_foreign_content_is_not_overwritten(
-    keyjoin: Callable[..., Result], asked: list[str], tmp_path: Path
+    keyjoin: Callable[..., Result], run_flags: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "out" / "_keyjoin").mkdir(parents=True)
     (tmp_path / "out" / "_keyjoin/lock").write_bytes(b"precious")
-    done = keyjoin("run", *asked, f"--output={tmp_path / 'out'}")
+    done = keyjoin("run", *run_flags, f"--output={tmp_path / 'out'}")
     assert (done.code, "move it away" in done.err) == (2, True)
     assert (tmp_path / "out" / "_keyjoin/lock").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("stage", ["complete", "unfinished"])
 def test_no_output_lies_in_another_one(
-    keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path, stage: str
+    keyjoin: Callable[..., Result], templates: dict[str, Path], run_flags: list[str], tmp_path: Path, stage: str
 ) -> None:
     shutil.copytree(templates[stage], tmp_path / "out" / "scored")
     (tmp_path / "link").symlink_to(tmp_path / "out" / "scored")
@@ -198,20 +203,20 @@ def test_no_output_lies_in_another_one(
     }
     for place, said in places.items():
         for command, *flags in ("check",), ("run",), ("run", "--overwrite"):
-            done = keyjoin(command, *asked, f"--output={tmp_path / place}", *flags)
+            done = keyjoin(command, *run_flags, f"--output={tmp_path / place}", *flags)
             assert (done.code, f"{said}, {os.path.realpath(tmp_path)}/out/scored" in done.err) == (2, True), done.err
     assert content(tmp_path / "out") == before
 
 
 def test_a_commit_deletes_what_its_own_attempts_left_and_nothing_else(
-    keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path, monkeypatch: Any
+    keyjoin: Callable[..., Result], templates: dict[str, Path], run_flags: list[str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     output, own, tmp = tmp_path / "out", "a-00000-of-00009.jsonl", "0123456789abcdef" * 2 + ".tmp"
     ours = [own, f"_keyjoin/dead_letters/{own}", f"_{own}.{tmp}"]
     theirs = ["other/b-00000-of-00001.jsonl", "z-00000-of-00001.jsonl", "_keyjoin/dead_letters/z-00000-of-00001.jsonl"]
     hidden = f"other/_b-00000-of-00001.jsonl.{tmp}"
     total = ledger.total
-    run = [*asked, f"--output={output}"]
+    run = [*run_flags, f"--output={output}"]
 
     def plant(*names: str) -> None:
         """Plants files just before the commit."""
@@ -244,13 +249,13 @@ def test_a_commit_deletes_what_its_own_attempts_left_and_nothing_else(
 def test_overwrite_deletes_what_keyjoin_wrote_and_nothing_else(
     keyjoin: Callable[..., Result],
     templates: dict[str, Path],
-    asked: list[str],
+    run_flags: list[str],
     tree: Callable[..., str],
     tmp_path: Path,
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(templates["complete"], output)
-    flags = [f"--input={tree('c.jsonl')}", *asked[1:], f"--output={output}", "--overwrite"]
+    flags = [f"--input={tree('c.jsonl')}", *run_flags[1:], f"--output={output}", "--overwrite"]
     for name in ("backup/a-00000-of-00001.jsonl.gz", "z-00000-of-00001.jsonl", "_keyjoin/dead_letters/notes.txt"):
         (output / name).parent.mkdir(exist_ok=True)
         (output / name).write_bytes(b"kept")
@@ -265,15 +270,15 @@ def test_overwrite_deletes_what_keyjoin_wrote_and_nothing_else(
 
 
 def test_an_output_with_lists_of_another_version_is_overwritten(
-    keyjoin: Callable[..., Result], templates: dict[str, Path], asked: list[str], tmp_path: Path
+    keyjoin: Callable[..., Result], templates: dict[str, Path], run_flags: list[str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     shutil.copytree(templates["complete"], output)
     forge(output, lambda _: None, lists={"_keyjoin/sources.jsonl": lambda text: text.replace(b'"suffix"', b'"ending"')})
-    refused = keyjoin("run", *asked, f"--output={output}")
+    refused = keyjoin("run", *run_flags, f"--output={output}")
     assert (refused.code, "_keyjoin/sources.jsonl is damaged" in refused.err) == (2, True)
     assert "--overwrite" in refused.err
-    assert keyjoin("run", *asked, f"--output={output}", "--overwrite").code == 0
+    assert keyjoin("run", *run_flags, f"--output={output}", "--overwrite").code == 0
     assert content(output) == content(templates["complete"])
 
 
@@ -304,18 +309,22 @@ def tree(tmp_path: Path) -> Callable[..., str]:
     ],
 )
 def test_a_file_and_a_folder_of_one_name_are_refused(
-    keyjoin: Callable[..., Result], tree: Callable[..., str], asked: list[str], tmp_path: Path, names: tuple[str, ...]
+    keyjoin: Callable[..., Result],
+    tree: Callable[..., str],
+    run_flags: list[str],
+    tmp_path: Path,
+    names: tuple[str, ...],
 ) -> None:
     output = tmp_path / "out"
     for command in ("check", "run"):
-        done = keyjoin(command, f"--input={tree(*names)}", *asked[1:], f"--output={output}")
+        done = keyjoin(command, f"--input={tree(*names)}", *run_flags[1:], f"--output={output}")
         said = f"{tree()}/{names[0]}: the input has a folder {os.path.dirname(names[1]).removesuffix('/deeper')}, and"
         assert (done.code, said in done.err) == (2, True), done.err
         assert not output.exists()
 
 
 def test_names_that_only_look_alike_are_no_clash(
-    keyjoin: Callable[..., Result], tree: Callable[..., str], asked: list[str]
+    keyjoin: Callable[..., Result], tree: Callable[..., str], run_flags: list[str]
 ) -> None:
     names = (
         "a.jsonl",
@@ -325,14 +334,19 @@ def test_names_that_only_look_alike_are_no_clash(
         "c/d.jsonl",
         "b-00000-of-00001.jsonl/a.jsonl",
     )
-    done = keyjoin("run", f"--input={tree(*names)}", *asked[1:])
+    done = keyjoin("run", f"--input={tree(*names)}", *run_flags[1:])
     assert (done.code, len([part for part in done.parts() if part.is_file()])) == (0, 6)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json"])
 @pytest.mark.parametrize("letter", ["n", "ä"])
 def test_a_name_is_refused_by_check_or_can_be_written(
-    keyjoin: Callable[..., Result], tree: Callable[..., str], asked: list[str], letter: str, suffix: str, tmp_path: Path
+    keyjoin: Callable[..., Result],
+    tree: Callable[..., str],
+    run_flags: list[str],
+    letter: str,
+    suffix: str,
+    tmp_path: Path,
 ) -> None:
     """At the limit of the file system: a run can write every name that `check` accepts, with its dead letters."""
     longest, codes = 0, set()
@@ -340,11 +354,11 @@ def test_a_name_is_refused_by_check_or_can_be_written(
         name = letter * (length // len(letter.encode())) + suffix
         data = tree(name)
         (tmp_path / "tree" / name).write_bytes(packed(b'{"x": [1, 2, 3]}\n{"x": "bad"}\n', suffix))
-        checked = keyjoin("check", f"--input={data}", *asked[1:])
+        checked = keyjoin("check", f"--input={data}", *run_flags[1:])
         codes.add(checked.code)
         if checked.code == 0:
             longest = length
-            assert keyjoin("run", f"--input={data}", *asked[1:]).code == 0, length
+            assert keyjoin("run", f"--input={data}", *run_flags[1:]).code == 0, length
         else:
             assert re.search("the name is too long: .* rename it$", checked.err.strip()), checked.err
         shutil.rmtree(data)
@@ -358,7 +372,7 @@ def packed(rows: bytes, suffix: str) -> bytes:
 
 def test_a_path_that_is_too_long_is_refused(
     keyjoin: Callable[..., Result],
-    asked: list[str],
+    run_flags: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -370,5 +384,5 @@ def test_a_path_that_is_too_long_is_refused(
     Path("a.jsonl").write_bytes(b'{"x": [1, 2, 3]}\n')
     os.chdir(tmp_path)
     output = tmp_path / ("o" * 200)
-    done = keyjoin("check", f"--input={tmp_path}/tree", *asked[1:], f"--output={output}/{'p' * 200}")
+    done = keyjoin("check", f"--input={tmp_path}/tree", *run_flags[1:], f"--output={output}/{'p' * 200}")
     assert (done.code, "choose an output with a shorter path" in done.err) == (2, True), done.err

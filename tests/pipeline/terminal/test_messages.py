@@ -130,14 +130,14 @@ def test_nothing_of_rows_names_and_models_controls_a_terminal(keyjoin: Callable[
     assert [done.code for done in said[-3:]] == [4, 4, 4]
 
 
-def test_what_verify_says_can_be_pasted(keyjoin: Callable[..., Result], evil: Path, tmp_path: Path) -> None:
+def test_commands_that_verify_prints_can_be_pasted(keyjoin: Callable[..., Result], evil: Path, tmp_path: Path) -> None:
     run = (f"--input={evil}/data", f"--model={evil}/model", f"--signature=f{EVIL}", "--max_bad_rows=1.0")
     assert keyjoin("run", *run, f"--output={tmp_path}/{EVIL}").code == 0
     (part,) = (tmp_path / EVIL).glob("*-of-*")
     right = part.read_bytes()
     part.write_bytes(b"x" * len(right))
-    told = keyjoin("verify", f"--run={tmp_path}/{EVIL}", "--read_data=100%")
-    commands = [line.strip() for line in told.out.splitlines() if line.startswith("  keyjoin ")]
+    verified = keyjoin("verify", f"--run={tmp_path}/{EVIL}", "--read_data=100%")
+    commands = [line.strip() for line in verified.out.splitlines() if line.startswith("  keyjoin ")]
     assert len(commands) == 2
     script = "\n".join([f'keyjoin() {{ "{sys.executable}" -m pipeline "$@"; }}', *commands])
     subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, check=True)

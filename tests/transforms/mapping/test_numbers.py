@@ -107,7 +107,7 @@ def test_strict_types_refuse_what_is_spelled_otherwise(text: str) -> None:
     [("31.5", "fraction"), ('"31.5"', "fraction"), ('" 31"', "wrong_type"), ('"9223372036854775808"', "out_of_range"),
      ("true", "wrong_type"), ("1e400", "out_of_range"), ('"1e400"', "out_of_range"), ('""', "wrong_type")],
 )  # fmt: skip
-def test_dead_letters_say_what_is_wrong_with_a_number(text: str, reason: str) -> None:
+def test_dead_letters_explain_what_is_wrong_with_a_number(text: str, reason: str) -> None:
     assert read([f'{{"a": {text}}}'], field("int64")) == ([], [(0, reason)])
 
 

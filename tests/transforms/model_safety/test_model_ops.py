@@ -229,7 +229,7 @@ BYTES = (BOSTON / "model" / "saved_model.pb").read_bytes()
 
 
 @given(st.integers(0, len(BYTES) - 1), st.integers(0, 255), st.booleans())
-def test_a_damaged_graph_is_told_or_looked_at(at: int, value: int, cut: bool) -> None:
+def test_a_damaged_graph_is_reported_or_inspected(at: int, value: int, cut: bool) -> None:
     saved = saved_model_pb2.SavedModel()
     try:
         saved.ParseFromString(BYTES[:at] if cut else BYTES[:at] + bytes([value]) + BYTES[at + 1 :])
@@ -280,7 +280,7 @@ def test_no_command_runs_a_model_that_writes(
     assert not (tmp_path / "wrapped").exists()
 
 
-def test_a_trusted_model_runs_and_the_manifest_says_what_it_did(
+def test_a_trusted_model_runs_and_the_manifest_records_what_it_did(
     keyjoin: Callable[..., Result], lines: Any, writing: tuple[str, Path]
 ) -> None:
     model, written = writing
@@ -295,7 +295,7 @@ def test_a_trusted_model_runs_and_the_manifest_says_what_it_did(
     assert (allowed.code, allowed.err, allowed.manifest()["model"]["ops"]["verdict"]) == (0, "", "allowed")
 
 
-def test_a_model_that_prints_is_warned_of_and_refused_when_asked(capsys: Any, tmp_path: Path) -> None:
+def test_a_model_that_prints_is_warned_of_and_refused_on_request(capsys: Any, tmp_path: Path) -> None:
     model = saving(DOING["print"][0])(tmp_path / "model")
     assert main(["inspect", f"--model={model}", "--json"]) == 0
     shown = capsys.readouterr()

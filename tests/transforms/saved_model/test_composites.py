@@ -137,7 +137,7 @@ def test_several_kinds_beside_each_other(keyjoin: Any, lines: Any, model: Any) -
     assert "input key (int32), comes back as output key" in done.out
 
 
-def test_a_signature_that_says_it_itself(keyjoin: Any, lines: Any, model: Any) -> None:
+def test_a_signature_that_declares_it_itself(keyjoin: Any, lines: Any, model: Any) -> None:
     rows = [{"r": row["x"], "s": wide["x"]} for row, wide in zip(ROWS, WIDE, strict=False)]
     done = keyjoin("run", f"--input={lines(*rows)}", f"--model={model(of_tensorflow_1)}")
     assert [row["y"] for row in done.rows()] == [12.0, 2.0, 2.0], done.err
@@ -162,7 +162,7 @@ def test_a_pipeline_of_one_s_own(model: Any) -> None:
         assert_that(scored.joined | beam.Map(lambda row: row["y"]), equal_to(SUMS))
 
 
-def test_what_cannot_be_told_is_refused_with_a_remedy(keyjoin: Any, lines: Any, model: Any) -> None:
+def test_a_detached_composite_is_refused_with_a_remedy(keyjoin: Any, lines: Any, model: Any) -> None:
     refused = keyjoin("check", f"--input={lines(*ROWS)}", f"--model={model(detached)}")
     assert refused.code == 2
     assert "if x is a ragged or sparse input and x_1 a part of it, save the model with its function" in refused.err

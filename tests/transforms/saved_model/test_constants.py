@@ -82,7 +82,7 @@ class TestRun:
         rescored = keyjoin("verify", f"--run={done.output}", f"--model={folder}", "--rescore=2")
         assert rescored.code == 0, rescored.err
 
-    def test_all_values_that_lack_are_asked_for_at_once(self, keyjoin: Any, lines: Any, folder: str) -> None:
+    def test_all_missing_values_are_reported_at_once(self, keyjoin: Any, lines: Any, folder: str) -> None:
         rows = [{**row, "keep_prob": 0.25} for row in ROWS]
         flags = ("run", f"--input={lines(*rows)}", f"--model={folder}")
         refused = keyjoin(*flags)

@@ -435,8 +435,8 @@ def test_an_output_that_is_not_one_value_a_row_is_refused_by_name(
     if case.startswith("time-major"):
         return
     # The flags that the message suggests work.
-    asked = done.err[done.err.index("--output_fields ") :].strip().split(" ")
-    done = keyjoin("run", *fed, *flags, *asked)
+    printed = done.err[done.err.index("--output_fields ") :].strip().split(" ")
+    done = keyjoin("run", *fed, *flags, *printed)
     assert done.code == 0, done.err
     assert [row["y"] for row in done.rows()] == [[1.0, 2.0, 3.0]] * 5
 

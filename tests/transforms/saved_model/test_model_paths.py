@@ -269,7 +269,7 @@ def test_a_saved_model_of_another_name_is_no_frozen_graph(keyjoin: Callable[...,
     producer=st.integers(0, 3),
     graphs=st.integers(0, 2),
 )
-def test_saved_models_and_graphs_are_told_apart(
+def test_saved_models_and_graphs_are_distinguished(
     tmp_path_factory: pytest.TempPathFactory, nodes: list[str], functions: int, producer: int, graphs: int
 ) -> None:
     graph = graph_pb2.GraphDef()
@@ -296,7 +296,7 @@ def test_the_newest_version_is_that_of_the_largest_number(names: list[str]) -> N
     assert found is None or found in names
 
 
-def test_a_folder_of_versions_takes_the_newest_and_says_so(
+def test_a_folder_of_versions_takes_the_newest_and_reports_it(
     keyjoin: Callable[..., Result], lines: Any, tmp_path: Path
 ) -> None:
     for version, factor in (("9", 9.0), ("0010", 10.0)):

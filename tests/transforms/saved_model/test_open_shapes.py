@@ -40,7 +40,7 @@ def test_an_input_of_no_values_is_refused(
     assert ") would get no values: " in done.err
 
 
-def test_a_prediction_of_no_values_is_told(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> None:
+def test_a_prediction_of_no_values_is_reported(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"a prediction of the shape \[2, 0\] has no values"):
         columns.from_array(np.zeros((3, 2, 0), np.float32))
     saved = models.save(tmp_path / "model", lambda x: {"y": x[:, : tf.size(x) * 0]}, models.spec("x", 2))
@@ -194,7 +194,7 @@ def test_an_output_of_another_rank_costs_its_row_alone(
 
 
 @pytest.mark.parametrize("first", [4, 60])
-def test_a_row_that_is_told_apart_in_a_call_of_its_own_gets_its_prediction(
+def test_a_row_that_is_distinguished_in_a_call_of_its_own_gets_its_prediction(
     keyjoin: Callable[..., Result], lines: Any, tmp_path: Path, first: int
 ) -> None:
     saved = models.save(tmp_path / "model", scalar_key, models.spec("x"), models.spec("key", dtype=tf.int64))

@@ -22,7 +22,7 @@ from transforms.scoring.score import FILL_WEIGHTS, score
 
 X, Y = Tensor("x", "float32", (), "x:0"), Tensor("y", "float32", (), "y:0")
 KEYLESS = Contract("s", (X,), (Y,))
-GUILTY = -1.0
+FAILING = -1.0
 
 
 class Hungry:
@@ -37,7 +37,7 @@ class Hungry:
         with self.lock:
             self.sizes.append(len(x))
             self.taken += len(x)
-            fits = self.taken <= self.room and GUILTY not in x
+            fits = self.taken <= self.room and FAILING not in x
         try:
             if not fits:
                 raise MemoryShortError("no room")
@@ -51,9 +51,9 @@ def run(hungry: Hungry, x: np.ndarray, batch_size: int) -> Scored:
     return score(hungry.model, KEYLESS, {"x": x}, len(x), batch_size, keep_non_finite=False)
 
 
-def numbered(rows: int, guilty: set[int] = frozenset()) -> np.ndarray:  # type: ignore[assignment]
+def numbered(rows: int, failing: set[int] = frozenset()) -> np.ndarray:  # type: ignore[assignment]
     x = np.arange(rows, dtype=np.float32)
-    x[[row for row in guilty if row < rows]] = GUILTY
+    x[[row for row in failing if row < rows]] = FAILING
     return x
 
 
@@ -61,15 +61,15 @@ def numbered(rows: int, guilty: set[int] = frozenset()) -> np.ndarray:  # type: 
     rows=st.integers(1, 700),
     batch_size=st.integers(1, 400),
     room=st.integers(1, 400),
-    guilty=st.sets(st.integers(0, 699), max_size=4),
+    failing=st.sets(st.integers(0, 699), max_size=4),
 )
-def test_all_rows_that_fit_alone_are_scored(rows: int, batch_size: int, room: int, guilty: set[int]) -> None:
-    hungry, x = Hungry(room), numbered(rows, guilty)
+def test_all_rows_that_fit_alone_are_scored(rows: int, batch_size: int, room: int, failing: set[int]) -> None:
+    hungry, x = Hungry(room), numbered(rows, failing)
     scored = run(hungry, x, batch_size)
     assert [(bad.row, bad.reason) for bad in scored.bad] == [
-        (row, "model_memory") for row in np.flatnonzero(x == GUILTY)
+        (row, "model_memory") for row in np.flatnonzero(x == FAILING)
     ]
-    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    assert np.array_equal(scored.outputs["y"], x[x != FAILING] * 10)
     assert max(hungry.sizes) <= batch_size
 
 
@@ -138,27 +138,27 @@ def test_an_error_that_is_not_of_memory_is_not_tried_again() -> None:
 
 
 @given(
-    rows=st.integers(1, 700), batch_size=st.integers(1, 400), guilty=st.sets(st.integers(0, 699)), all_=st.booleans()
+    rows=st.integers(1, 700), batch_size=st.integers(1, 400), failing=st.sets(st.integers(0, 699)), all_=st.booleans()
 )
-def test_rows_that_fail_take_a_call_each_and_are_told_of_once(
-    rows: int, batch_size: int, guilty: set[int], all_: bool
+def test_rows_that_fail_take_a_call_each_and_are_reported_once(
+    rows: int, batch_size: int, failing: set[int], all_: bool
 ) -> None:
-    x, sizes = numbered(rows, set(range(rows)) if all_ else guilty), list[int]()
+    x, sizes = numbered(rows, set(range(rows)) if all_ else failing), list[int]()
 
     def call(x: np.ndarray) -> tuple[np.ndarray]:
         sizes.append(len(x))
-        if GUILTY in x:
+        if FAILING in x:
             raise ModelError("no")
         return (x * 10,)
 
-    told = list[int]()
+    reported = list[int]()
     called = Model({"x": X}, {"y": Y}, call)
     scored = score(
-        called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False, refused=lambda bad: told.append(bad.row)
+        called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False, refused=lambda bad: reported.append(bad.row)
     )
-    bad = np.flatnonzero(x == GUILTY).tolist()
-    assert [one.row for one in scored.bad] == bad == sorted(told)
-    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    bad = np.flatnonzero(x == FAILING).tolist()
+    assert [one.row for one in scored.bad] == bad == sorted(reported)
+    assert np.array_equal(scored.outputs["y"], x[x != FAILING] * 10)
     batches = -(-rows // batch_size)
     copies = (len(FEWER) + 1) * (SEARCHES + rows.bit_length())
     assert len(sizes) <= copies + batches + 2 * len(bad) * min(batch_size, 400).bit_length() + 4 * len(bad)
@@ -172,7 +172,7 @@ def limited(takes: Callable[[int], bool]) -> tuple[Model, list[int]]:
 
     def call(x: np.ndarray) -> tuple[np.ndarray]:
         sizes.append(len(x))
-        if not takes(len(x)) or GUILTY in x:
+        if not takes(len(x)) or FAILING in x:
             raise ModelError("it takes fewer rows")
         return (x * 10,)
 
@@ -183,16 +183,16 @@ def limited(takes: Callable[[int], bool]) -> tuple[Model, list[int]]:
     most=st.integers(1, 100),
     rows=st.integers(1, 400),
     batch_size=st.integers(1, 400),
-    guilty=st.sets(st.integers(0, 399), max_size=4),
+    failing=st.sets(st.integers(0, 399), max_size=4),
 )
-def test_a_model_that_takes_few_rows_loses_none(most: int, rows: int, batch_size: int, guilty: set[int]) -> None:
-    x = numbered(rows, guilty)
+def test_a_model_that_takes_few_rows_loses_none(most: int, rows: int, batch_size: int, failing: set[int]) -> None:
+    x = numbered(rows, failing)
     called, sizes = limited(lambda size: size <= most)
     scored = score(called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False)
-    assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
-    assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+    assert [bad.row for bad in scored.bad] == np.flatnonzero(x == FAILING).tolist()
+    assert np.array_equal(scored.outputs["y"], x[x != FAILING] * 10)
     failed = sum(size > most for size in sizes)
-    assert failed <= 40 + 20 * len(guilty)  # fewer than one failure a batch
+    assert failed <= 40 + 20 * len(failing)  # fewer than one failure a batch
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_size_that_a_model_takes_is_found_used_and_reported(
 
 def test_a_row_that_fails_beside_its_copies_makes_no_call_smaller() -> None:
     def call(x: np.ndarray) -> tuple[np.ndarray]:
-        if (x == GUILTY).sum() > 1:
+        if (x == FAILING).sum() > 1:
             raise ModelError("twice")
         return (x * 10,)
 
@@ -249,15 +249,15 @@ def test_scoring_can_be_stopped_at_a_row_that_fails() -> None:
         raise ModelError("no")
 
     def refused(bad: BadRow) -> None:
-        told.append(bad)
+        reported.append(bad)
         raise StoppedError
 
-    sizes, told = list[int](), list[BadRow]()
+    sizes, reported = list[int](), list[BadRow]()
     called, x = Model({"x": X}, {"y": Y}, call), numbered(100_000)
     with pytest.raises(StoppedError):
         score(called, KEYLESS, {"x": x}, len(x), 960, keep_non_finite=False, refused=refused)
     assert len(sizes) < 1_000
-    assert 1 <= len(told) < 100
+    assert 1 <= len(reported) < 100
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +270,7 @@ def prompt_process() -> Iterator[ModelProcess]:
     process().restart()
 
 
-def test_a_model_without_memory_says_so(model: Callable[..., str], prompt_process: ModelProcess) -> None:
+def test_a_model_without_memory_reports_it(model: Callable[..., str], prompt_process: ModelProcess) -> None:
     called = prompt_process.load(model(models.hungry, 100), DEFAULT)
     x = np.ones((500, 3), np.float32)
     x[3] = 666
@@ -299,7 +299,7 @@ def test_a_run_calls_a_model_with_as_many_rows_as_it_takes(
 
 
 @pytest.mark.usefixtures("prompt_process")
-def test_a_run_goes_on_with_smaller_batches(
+def test_a_run_continues_with_smaller_batches(
     keyjoin: Callable[..., Result], lines: Any, model: Any, caplog: Any
 ) -> None:
     path = lines(*({"x": [-float(row), 2.0, 3.0]} for row in range(1000)))
@@ -325,23 +325,23 @@ ACCEPTS: dict[str, Callable[[int], bool]] = {
 @given(
     rows=st.integers(1, 250),
     batch_size=st.integers(32, 300),
-    guilty=st.sets(st.integers(0, 249), max_size=4),
+    failing=st.sets(st.integers(0, 249), max_size=4),
     filled=st.booleans(),
 )
 def test_whatever_number_of_rows_a_model_takes_no_good_row_is_lost(
-    accepts: str, rows: int, batch_size: int, guilty: set[int], filled: bool
+    accepts: str, rows: int, batch_size: int, failing: set[int], filled: bool
 ) -> None:
     def call(x: np.ndarray) -> tuple[np.ndarray]:
-        if not ACCEPTS[accepts](len(x)) or GUILTY in x:
+        if not ACCEPTS[accepts](len(x)) or FAILING in x:
             raise ModelError("no")
         return (x * 10,)
 
-    x = numbered(rows, guilty)
+    x = numbered(rows, failing)
     called = Model({"x": X}, {"y": Y}, call, weights=0 if filled else FILL_WEIGHTS + 1)
     for _ in range(2):  # the second time with the learned size of calls
         scored = score(called, KEYLESS, {"x": x}, rows, batch_size, keep_non_finite=False)
-        assert [bad.row for bad in scored.bad] == np.flatnonzero(x == GUILTY).tolist()
-        assert np.array_equal(scored.outputs["y"], x[x != GUILTY] * 10)
+        assert [bad.row for bad in scored.bad] == np.flatnonzero(x == FAILING).tolist()
+        assert np.array_equal(scored.outputs["y"], x[x != FAILING] * 10)
 
 
 def test_copies_are_tried_for_few_rows_of_a_model_that_always_fails() -> None:

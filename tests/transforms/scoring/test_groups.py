@@ -30,7 +30,7 @@ from transforms.predict import KeyedChunkHandler, from_ipc
 from transforms.records import Feature, Features, unpack_bad
 from transforms.saved_model.model import Contract, Model, Tensor
 
-GUILTY = 99
+FAILING = 99
 SHAPES: list[tuple[int | None, ...]] = [(None,), (None, 2), (2, None), (None, None), (None, 2, None)]
 
 
@@ -52,8 +52,8 @@ class Recorded:
     def _call(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         with self.lock:
             self.shapes.append(x.shape)
-        if GUILTY in x:
-            raise ModelError("a guilty row")
+        if FAILING in x:
+            raise ModelError("a failing row")
         wide = np.repeat(x.reshape(len(x), -1).sum(1), 2 * (x.shape[1] + 1)).reshape(len(x), -1, 2)
         return x, x.reshape(len(x), -1).sum(1), wide
 
@@ -84,7 +84,7 @@ def ragged(draw: st.DrawFn) -> tuple[tuple[int | None, ...], list[Any], list[boo
     rows, good = [], []
     for _ in range(draw(st.integers(0, 25))):
         row = nested(list(draw(sizes)), draw(st.integers(0, 5)))
-        wrong = draw(st.sampled_from(["", "", "", "longer", "deeper", "null", "guilty"]))
+        wrong = draw(st.sampled_from(["", "", "", "longer", "deeper", "null", "failing"]))
         is_list = bool(row) and len(shape) > 1
         if wrong == "longer" and is_list and len(row) > 1:
             row[-1] = [*row[-1], *(row[-1][:1] or [1])] if row[-1] else [[1]] if len(shape) > 2 else [1]
@@ -92,15 +92,15 @@ def ragged(draw: st.DrawFn) -> tuple[tuple[int | None, ...], list[Any], list[boo
             row = [row]
         elif wrong == "null":
             row = None
-        elif wrong == "guilty" and np.asarray(row).size:
-            row = np.where(np.arange(np.asarray(row).size).reshape(np.asarray(row).shape) == 0, GUILTY, row).tolist()
+        elif wrong == "failing" and np.asarray(row).size:
+            row = np.where(np.arange(np.asarray(row).size).reshape(np.asarray(row).shape) == 0, FAILING, row).tolist()
         rows.append(row)
         good.append(_is_array(row, shape))
     return shape, rows, good
 
 
 def _is_array(row: Any, shape: tuple[int | None, ...]) -> bool:
-    if row is None or GUILTY in np.ravel(np.asarray(row, object)):
+    if row is None or FAILING in np.ravel(np.asarray(row, object)):
         return False
 
     def sizes(value: Any, depth: int) -> set[tuple[int, ...]]:

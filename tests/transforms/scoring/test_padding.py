@@ -108,7 +108,9 @@ def masking(tmp_path_factory: pytest.TempPathFactory) -> str:
 LENGTHS = [3, 5, 0, 4, 1]
 
 
-def test_a_run_says_that_it_pads_and_keeps_the_order(keyjoin: Callable[..., Result], lines: Any, masking: str) -> None:
+def test_a_run_reports_that_it_pads_and_keeps_the_order(
+    keyjoin: Callable[..., Result], lines: Any, masking: str
+) -> None:
     path = lines(*[{"tokens": list(range(n))} for n in LENGTHS])
     done = keyjoin("run", f"--input={path}", f"--model={masking}", "--pad", "tokens=-1")
     assert (done.code, done.complete()) == (0, True), done.err

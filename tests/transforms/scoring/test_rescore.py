@@ -18,7 +18,7 @@ from pipeline.verification.check_rows import pick
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, floats, written
-from tests.support.verified import FULL, PART, flip, forge, model_of
+from tests.support.verified_runs import FULL, PART, flip, forge, model_of
 from transforms.formats.base import Block
 from transforms.formats.jsonl.read import LinesBlock
 from transforms.records import Chunk, PartReceipt

@@ -88,21 +88,23 @@ def test_a_permuting_model_loses_nothing(rows: int, batch_size: int, seed: int) 
     assert not scored.bad
 
 
-@given(rows=st.integers(1, 70), batch_size=st.integers(1, 70), guilty=st.sets(st.integers(0, 69), max_size=5))
-def test_a_batch_that_raises_is_halved_down_to_the_guilty_rows(rows: int, batch_size: int, guilty: set[int]) -> None:
+@given(rows=st.integers(1, 70), batch_size=st.integers(1, 70), failing=st.sets(st.integers(0, 69), max_size=5))
+def test_a_batch_that_raises_is_bisected_down_to_the_failing_rows(
+    rows: int, batch_size: int, failing: set[int]
+) -> None:
     sizes = []
 
     def answer(x: np.ndarray) -> tuple[np.ndarray]:
         sizes.append(len(x))
-        if guilty & set(x.astype(int).tolist()):
-            raise ModelError("a guilty row")
+        if failing & set(x.astype(int).tolist()):
+            raise ModelError("a failing row")
         return (x * 10,)
 
     x = np.arange(rows, dtype=np.float32)
     scored = run(Model({"x": X}, {"y": Y}, answer), KEYLESS, x, batch_size)
     check(scored, x)
-    assert {bad.row for bad in scored.bad} == {row for row in guilty if row < rows}
-    assert all(bad.reason == "model_error" and "a guilty row" in bad.message for bad in scored.bad)
+    assert {bad.row for bad in scored.bad} == {row for row in failing if row < rows}
+    assert all(bad.reason == "model_error" and "a failing row" in bad.message for bad in scored.bad)
     assert all(size <= batch_size for size in sizes)
     assert all(size % MULTIPLE == 0 or size in (1, batch_size, *FEWER) for size in sizes)
 

@@ -145,7 +145,7 @@ def test_in_the_current_folder_names_have_no_folder(tree: Path, monkeypatch: pyt
     assert [file.path for file in lookup.match("[ao]*/a.jsonl")] == ["other/a.jsonl"]
 
 
-def test_a_range_that_is_none_is_told(keyjoin: Callable[..., Result]) -> None:
+def test_an_invalid_range_is_reported(keyjoin: Callable[..., Result]) -> None:
     done = keyjoin("check", "--input=in/[z-a].jsonl", "--model=m")
     assert (done.code, "cannot look up in/[z-a].jsonl: bad character range" in done.err) == (2, True), done.err
 

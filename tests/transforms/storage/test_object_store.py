@@ -102,7 +102,7 @@ def test_a_run_in_the_store_is_that_on_this_machine(
 
 
 @pytest.mark.parametrize("faults", [REFUSED, (LOST,)], ids=["refused", "lost"])
-def test_each_request_that_fails_is_asked_again(
+def test_each_request_that_fails_is_retried(
     keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes], faults: tuple[str, ...]
 ) -> None:
     store.inject(once(*faults))
@@ -136,7 +136,7 @@ AFTER = {"upload": 6, "read": 3}
 
 
 @pytest.mark.parametrize("kind", AFTER)
-def test_a_store_that_stays_away_fails_the_run_and_the_same_command_goes_on(
+def test_an_unreachable_store_fails_the_run_and_the_same_command_resumes(
     keyjoin: Callable[..., Result], flags: list[str], store: Store, expected: dict[str, bytes], kind: str
 ) -> None:
     answered = []

@@ -321,7 +321,7 @@ class TestOneFile:
         assert (resumed.code, done.rows()) == (0, rows), resumed.err
         assert keyjoin("verify", "--run=out", "--read_data=100%").code == 0
 
-    def test_another_name_of_a_file_is_told(self, tree: Path, model: Any, keyjoin: Callable[..., Result]) -> None:
+    def test_another_name_of_a_file_is_reported(self, tree: Path, model: Any, keyjoin: Callable[..., Result]) -> None:
         (tree / "d1" / "latest.jsonl").symlink_to("shared.jsonl")
         done = keyjoin("check", f"--input={tree / 'd1'}", f"--model={model(models.keyed)}")
         assert done.code == 0, done.err

@@ -185,7 +185,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD)
-def test_a_bad_row_is_told_apart_and_its_neighbours_are_joined(line: bytes, reason: Reason) -> None:
+def test_a_bad_row_is_separated_and_its_neighbours_are_joined(line: bytes, reason: Reason) -> None:
     good, bad, _, out = score(b"\n".join([GOOD, line, GOOD]), 1 << 20)
     assert [(r, text) for _, r, text in bad] == [(reason.value, line)]
     assert [text for _, text in good] == [GOOD, GOOD]

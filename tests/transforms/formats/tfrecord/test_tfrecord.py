@@ -139,12 +139,12 @@ def test_what_becomes_of_a_row_depends_on_that_row_alone(records: list[bytes], b
 @given(st.lists(examples, max_size=8))
 def test_rows_that_fit_are_good_and_have_their_values(records: list[bytes]) -> None:
     inputs, bad = read(records, FEATURES)
-    fitting = [row for row in map(told_plainly, records) if row]
+    fitting = [row for row in map(decoded_simply, records) if row]
     assert inputs.to_pylist() == fitting
     assert len(bad) == len(records) - len(fitting)
 
 
-def told_plainly(record: bytes) -> dict[str, Any] | None:
+def decoded_simply(record: bytes) -> dict[str, Any] | None:
     """Computes the inputs of a row by the simplest rules; None if the row does not fit."""
     found = tf.train.Example.FromString(record).features.feature
     kinds = {name: found[name].WhichOneof("kind") for name in "abcdef" if name in found}
@@ -211,7 +211,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("feature", "record", "reason", "message"), BAD.values(), ids=BAD)
-def test_a_bad_row_is_told_and_its_neighbours_stay(feature: Feature, record: bytes, reason: str, message: str) -> None:
+def test_a_bad_row_is_reported_and_its_neighbours_stay(
+    feature: Feature, record: bytes, reason: str, message: str
+) -> None:
     size = 6 if feature == MATRIX else 1
     one = texts(b"t") if feature.dtype == "string" else ints(*[1] * size)
     inputs, bad = read([example(a=one, b=one), record, example(a=one, b=one, c=floats(9))], [feature])

@@ -171,7 +171,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("layout", "record", "reason", "message"), TAKEN.values(), ids=TAKEN)
-def test_a_row_that_cannot_be_written_is_told_and_its_neighbours_stay(
+def test_a_row_that_cannot_be_written_is_reported_and_its_neighbours_stay(
     layout: Layout, record: bytes, reason: str, message: str
 ) -> None:
     good = example(id=ints(1))

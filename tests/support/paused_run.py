@@ -1,6 +1,6 @@
 """Stops a run at a chosen call: it prints "held", and then waits until the test kills it.
 
-    python -m tests.support.held FUNCTION NUMBER keyjoin's arguments…
+    python -m tests.support.paused_run FUNCTION NUMBER keyjoin's arguments…
 
 stops it before the NUMBERth call of FUNCTION, such as transforms.write_part.write_receipt.
 """
@@ -37,7 +37,7 @@ def hold(name: str, number: int) -> None:
 @contextmanager
 def held(name: str, number: int, *command: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Runs a command in another process until it is held; yields the process, and the process id of its model."""
-    started = [sys.executable, "-m", "tests.support.held", name, str(number), *command]
+    started = [sys.executable, "-m", "tests.support.paused_run", name, str(number), *command]
     with subprocess.Popen(started, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

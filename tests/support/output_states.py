@@ -68,16 +68,16 @@ class Folder(NamedTuple):
         """Reads the input again, in its present state."""
         matched = name_sources(find(self.options.input), ".jsonl")
         return self.inputs._replace(
-            matched=matched, settings=manifest.settings(self.asked(*flags), FormatSpec("jsonl"))
+            matched=matched, settings=manifest.settings(self.options_with(*flags), FormatSpec("jsonl"))
         )
 
-    def asked(self, *flags: str) -> RunOptions:
+    def options_with(self, *flags: str) -> RunOptions:
         given = [f"--input={path}" for path in self.options.input]
         given += [f"--model={self.options.model}", f"--output={self.output}", *flags]
         return parse_run(given, "keyjoin run")[0]
 
     def check(self, *flags: str) -> list[Source]:
-        return resume.check(self.find_earlier(), self.asked(*flags), self.again(*flags))
+        return resume.check(self.find_earlier(), self.options_with(*flags), self.again(*flags))
 
 
 def loaded(settings: Settings) -> LoadedSettings:
