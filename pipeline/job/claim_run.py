@@ -73,7 +73,7 @@ def claim(place: Place, run: str, job: str) -> list[Source]:
     Raises:
         RunError: The folder is another run's now, or another job has claimed the run. Nothing was changed.
     """
-    if is_done(place.output, run):
+    if holds_result(place.output, run):
         return []
     begun, temp = own_job(place.work, run), place.temp
     found = write_once(files.below(temp, f"{CLAIMS}/{run}"), job.encode())
@@ -88,7 +88,7 @@ def claim(place: Place, run: str, job: str) -> list[Source]:
     return planned
 
 
-def is_done(folder: str, run: str, mark: str = SUCCESS) -> bool:
+def holds_result(folder: str, run: str, mark: str = SUCCESS) -> bool:
     """Whether a folder holds the result of a run, see `Place.mark`."""
     if not manifest.is_complete(folder, mark):
         return False
@@ -112,7 +112,7 @@ def own_job(output: str, run: str) -> records.Job:
     return begun
 
 
-def pass_own(joined: Joined, output: str, run: str) -> Joined:
+def check_own(joined: Joined, output: str, run: str) -> Joined:
     """Passes on what is about to be written, as long as the folder is the run's own.
 
     Raises:

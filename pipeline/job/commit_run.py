@@ -10,7 +10,7 @@ import time
 
 import apache_beam as beam
 
-from pipeline.job.claim_run import is_done, own_job
+from pipeline.job.claim_run import holds_result, own_job
 from pipeline.run_folder import manifest, records, replace
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.settle import over_error_limit, settle
@@ -97,9 +97,9 @@ def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
     Raises:
         RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
     """
-    if is_done(place.output, run):
+    if holds_result(place.output, run):
         return
-    if not (place.is_staged and is_done(place.work, run, place.mark)):
+    if not (place.is_staged and holds_result(place.work, run, place.mark)):
         _commit(place, run, lists, seconds)
     if place.is_staged:
         replace.put(place.output)

@@ -99,7 +99,7 @@ def job_name(output: str) -> str:
     return "-".join(filter(None, ("keyjoin", stem, digest)))
 
 
-def settle(plan: Plan, options: PipelineOptions) -> Plan:
+def set_defaults(plan: Plan, options: PipelineOptions) -> Plan:
     """Fills in what was not given: workers, image, labels.
 
     Args:
@@ -116,7 +116,7 @@ def settle(plan: Plan, options: PipelineOptions) -> Plan:
     size = sum(source.size for source in plan.sources)
     if workers.max_num_workers is None:
         workers.max_num_workers = max(workers.num_workers or 1, most_workers(size))
-    _settle_others(options, plan.settings.run)
+    _set_other_defaults(options, plan.settings.run)
     return plan
 
 
@@ -130,7 +130,7 @@ def _hint(plan: Plan, machine_type: str | None) -> str | None:
     return hint.with_machine(machine_type or machine_for(plan, accelerators.MACHINES[hint.type][hint.number]).name)
 
 
-def settle_smallest(options: PipelineOptions) -> None:
+def set_smallest_defaults(options: PipelineOptions) -> None:
     """Fills in what was not given, for a job that has nothing to do but to end.
 
     Args:
@@ -139,10 +139,10 @@ def settle_smallest(options: PipelineOptions) -> None:
     workers = options.view_as(WorkerOptions)
     workers.machine_type = workers.machine_type or MACHINES[0].name
     workers.max_num_workers = workers.num_workers = 1
-    _settle_others(options, None)
+    _set_other_defaults(options, None)
 
 
-def _settle_others(options: PipelineOptions, run: Run | None) -> None:
+def _set_other_defaults(options: PipelineOptions, run: Run | None) -> None:
     debug = options.view_as(DebugOptions)
     if debug.number_of_worker_harness_threads is None:
         # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
@@ -263,7 +263,7 @@ class Service:
         found: str | None = dict(job.labels).get(RUN_LABEL)
         return found
 
-    def is_here(self, job: Running) -> bool:
+    def in_own_region(self, job: Running) -> bool:
         """Whether a job is where this command's own would be."""
         return (job.project, job.region) == (self._cloud.project, self._cloud.region)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from pipeline.job.claim_run import ClaimRun, pass_own
+from pipeline.job.claim_run import ClaimRun, check_own
 from pipeline.job.stop_early import Watch
 from pipeline.run_folder.names import TEMP
 from pipeline.run_folder.place import Place
@@ -116,7 +116,7 @@ def build_chunks(
         predictions |= "WatchScored" >> beam.Map(watch.scored).with_output_types(tuple[str, Predictions | None])
     joined = {"receipts": receipts, "predictions": predictions} | "JoinPredictions" >> JoinPredictions()
     if run:
-        own = functools.partial(pass_own, output=job.output, run=run)
+        own = functools.partial(check_own, output=job.output, run=run)
         joined |= "WhileFolderIsOurs" >> beam.Map(own).with_output_types(tuple[Receipt, Predictions])
     parts = joined | "WritePart" >> WritePart(fmt, job.layout, job.output, job.temp)
     if watch:

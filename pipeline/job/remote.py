@@ -42,7 +42,7 @@ def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
         raise UsageError("--detach is for Dataflow, where a job commits by itself; leave it out")
     if options.accelerator and is_local(beam_options):
         raise UsageError(
-            f"--accelerator={options.accelerator} is for workers elsewhere; leave it out: a run on this machine takes "
+            f"--accelerator={options.accelerator} is for remote workers; leave it out: a run on this machine takes "
             "the devices that TensorFlow finds"
         )
 
@@ -77,12 +77,14 @@ def run_remote(
         running = service.find(_recorded(options.output))
         if running is not None:
             is_template = dataflow.is_template(beam_options)
-            place = _check_same(options, inputs, running, is_here=service.is_here(running), is_template=is_template)
+            place = _check_same(
+                options, inputs, running, in_own_region=service.in_own_region(running), is_template=is_template
+            )
             print_line("found", f"the job {running.name} is running")
             job_id = running.id
         else:
             with begun() as (plan, place), as_run_error(place.work), service.submitting():
-                plan = dataflow.settle(plan, beam_options)
+                plan = dataflow.set_defaults(plan, beam_options)
                 started, resumed = _start(plan, place, beam_options), plan.job.resume
                 if not dataflow.is_template(beam_options):
                     job_id = started.job_id()
@@ -112,7 +114,7 @@ def write_nothing(output: str, beam_options: PipelineOptions) -> None:
         RunError: The service cannot be reached.
     """
     dataflow.Service(beam_options, output)
-    dataflow.settle_smallest(beam_options)
+    dataflow.set_smallest_defaults(beam_options)
     root = _pipeline(beam_options)
     root | "CreateFolder" >> beam.Create([output]) | "CheckComplete" >> beam.Map(check_complete)
     root.run()
@@ -130,7 +132,7 @@ def _recorded(output: str) -> list[records.Run]:
 
 
 def _check_same(
-    options: RunOptions, inputs: Inputs, running: dataflow.Running, *, is_here: bool, is_template: bool
+    options: RunOptions, inputs: Inputs, running: dataflow.Running, *, in_own_region: bool, is_template: bool
 ) -> Place:
     """Refuses a running job that is not the one that was asked for, or that this command cannot follow.
 
@@ -142,7 +144,7 @@ def _check_same(
         raise UsageError(
             f"--output {options.output} is being written by {running.link}; wait for it, or cancel it first"
         )
-    if not is_here:
+    if not in_own_region:
         raise UsageError(
             f"--output {options.output} is being written by {running.link}; to follow it, give --project="
             f"{running.project} --region={running.region}"

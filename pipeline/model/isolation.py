@@ -71,7 +71,7 @@ class Isolated:
             self._end(model)
             raise TimeoutExceededError(f"no answer within --batch_timeout={self._timeout:g} seconds") from error
         except EndedError as error:
-            raise CrashError(f"the process of the model ended{_how(self._end(model))}") from error
+            raise CrashError(f"the process of the model ended{_exit_text(self._end(model))}") from error
         except ModelError:
             self._crashes = 0
             raise
@@ -104,10 +104,10 @@ class Isolated:
             return self._process.restart()
 
 
-def _how(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
     """Describes how a process ended, by its exit code.
 
-    >>> _how(-6), _how(-9), _how(3)
+    >>> _exit_text(-6), _exit_text(-9), _exit_text(3)
     (' with SIGABRT', ' with SIGKILL, as when memory runs out', ' with exit code 3')
     """
     if code is None:

@@ -39,7 +39,7 @@ LONG_PATH, SHORT_FOLDER = 60, "/tmp"  # noqa: S108  a socket's whole path has ro
 LOG_LINES = 5
 COUNT = struct.Struct("<Q")  # the number of arrays that follow a message
 # The kinds of answers of the process: a value, or an error to raise in this process.
-DONE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
+VALUE, USAGE_ERROR, MODEL_ERROR, OTHER_ERROR = "done", "usage error", "model error", "other error"
 MEMORY_ERROR = "memory error"
 
 
@@ -240,7 +240,7 @@ def unpack(received: list[bytes]) -> Any:
 
 
 def _value(kind: str, value: Any) -> Any:
-    if kind == DONE:
+    if kind == VALUE:
         return value
     if kind == USAGE_ERROR:
         raise UsageError(value)

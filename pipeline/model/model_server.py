@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from pipeline.compat import startup
 from pipeline.model.model_process import (
-    DONE,
     MEMORY_ERROR,
     MODEL_ERROR,
     OTHER_ERROR,
     USAGE_ERROR,
+    VALUE,
     receive,
     send,
     unpack,
@@ -72,13 +72,13 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
         if which is None:
             models.clear()
             gc.collect()
-            return DONE, None
+            return VALUE, None
         if isinstance(which, int):
-            return DONE, models[which].call(*what, outputs=outputs[0])
+            return VALUE, models[which].call(*what, outputs=outputs[0])
         model = load(which, what)
         number = next(_NUMBERS)
         models[number] = model
-        return DONE, (number, model.inputs, model.outputs, model.findings, model.unfit, model.traits)
+        return VALUE, (number, model.inputs, model.outputs, model.findings, model.unfit, model.traits)
     except UsageError as error:
         return USAGE_ERROR, str(error)
     except (MemoryShortError, MemoryError) as error:

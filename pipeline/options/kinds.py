@@ -94,13 +94,13 @@ def _path(text: str) -> str:
     if name == "file":
         raise ValueError(f"{text} is a URL; write the path alone, {shlex.quote(f'/{rest}')}")
     if name in ("http", "https"):
-        raise ValueError(f"{text} is a web address, which keyjoin neither reads nor writes; {_instead_of(text)}")
+        raise ValueError(f"{text} is a web address, which keyjoin neither reads nor writes; {_suggestion(text)}")
     if not text.startswith(f"{name}://") or (name != "hdfs" and not rest):
         raise ValueError(f"{text} names no bucket; write {name}://{rest or 'BUCKET/FOLDER'}")
     return text
 
 
-def _instead_of(text: str) -> str:
+def _suggestion(text: str) -> str:
     if page := _BUCKET_PAGE.fullmatch(text):
         return f"write gs://{page[1]}"
     if text.startswith(_TF_HUB):  # https://www.tensorflow.org/hub/hosting, "Compressed hosting"

@@ -327,7 +327,7 @@ class TestAccelerator:
     def test_it_is_for_remote_workers(self, keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
         flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}")
         refused = keyjoin("run", *flags, HINT)
-        assert (refused.code, "is for workers elsewhere" in refused.err) == (2, True)
+        assert (refused.code, "is for remote workers" in refused.err) == (2, True)
         refused = keyjoin("run", *flags, "--detach")
         assert (refused.code, "--detach is for Dataflow" in refused.err) == (2, True)
 

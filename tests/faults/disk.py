@@ -14,7 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ONCE, ON, DONE, KILL = "fails once", "fails from there on", "is done but reported as failed", "is where the power goes"
+ONCE, ALWAYS, APPLIED, KILL = (
+    "fails once",
+    "fails from there on",
+    "is done but reported as failed",
+    "is where the power goes",
+)
 # Operations that change something. For the others, "done but reported as failed" is the same as a plain error. A kill
 # before one of them is the same as a kill before the next operation that changes something.
 CHANGES = frozenset({"create", "write", "close", "fsync", "replace", "unlink", "mkdir", "rmdir", "truncate", "delete"})
@@ -52,13 +57,13 @@ class Operations:
             self.trace.append((name, path))
             number = len(self.trace)
         fault = self.fault
-        if fault is None or not (number == fault.number or (fault.how == ON and number > fault.number)):
+        if fault is None or not (number == fault.number or (fault.how == ALWAYS and number > fault.number)):
             return call()
         if fault.how == KILL:
             half()
             self.drop_unsynced()
             REAL["kill"](os.getpid(), signal.SIGKILL)
-        if fault.how == DONE:
+        if fault.how == APPLIED:
             made = call()
             if name in ("create", "open") and isinstance(made, int):
                 REAL["close"](made)

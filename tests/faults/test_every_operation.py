@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.counts import Counts
-from tests.faults.disk import CHANGES, DONE, KILL, ON, ONCE, Fault
+from tests.faults.disk import ALWAYS, APPLIED, CHANGES, KILL, ONCE, Fault
 from tests.faults.forks import side_by_side
 from tests.faults.jobs import LEFT_BEHIND, Job, adding, overwriting, replaying, small
 
@@ -35,7 +35,7 @@ class Trial:
 
     def faults(self, how: str) -> Iterable[Fault]:
         for number, (name, _) in enumerate(self.trace, 1):
-            if how in (ONCE, ON) or name in CHANGES:
+            if how in (ONCE, ALWAYS) or name in CHANGES:
                 yield Fault(number, how)
 
     def try_out(self, fault: Fault) -> None:
@@ -50,7 +50,7 @@ class Trial:
             assert "keyjoin: error: " in done.said or done.code == 0, said
         there = {name: text for name, text in left.items() if not LEFT_BEHIND.search(name)}
         # If `_SUCCESS` cannot be read back, nobody knows whether it was written.
-        unknown = fault.how in (KILL, ON) or "_SUCCESS cannot be read" in done.said
+        unknown = fault.how in (KILL, ALWAYS) or "_SUCCESS cannot be read" in done.said
         assert done.code == 0 or unknown or there != self.expected, said
         if "_SUCCESS" in left:
             # In the object store, `_SUCCESS` counts even if its write failed midway: what matters is that it exists.
@@ -90,10 +90,10 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Make, bool], Tr
 
 # Which faults are tried without a soak: every n-th one. A soak tries all.
 STEPS = {
-    small: {ONCE: 2, ON: 6, DONE: 2, KILL: 1},
-    replaying: {ONCE: 24, ON: 72, DONE: 12, KILL: 8},
-    overwriting: {ONCE: 60, ON: 180, DONE: 20, KILL: 12},
-    adding: {ONCE: 60, ON: 180, DONE: 20, KILL: 12},
+    small: {ONCE: 2, ALWAYS: 6, APPLIED: 2, KILL: 1},
+    replaying: {ONCE: 24, ALWAYS: 72, APPLIED: 12, KILL: 8},
+    overwriting: {ONCE: 60, ALWAYS: 180, APPLIED: 20, KILL: 12},
+    adding: {ONCE: 60, ALWAYS: 180, APPLIED: 20, KILL: 12},
 }
 WHAT = {
     small: "an operation",
@@ -103,7 +103,7 @@ WHAT = {
 }
 
 
-@pytest.mark.parametrize("how", [ONCE, ON, DONE, KILL])
+@pytest.mark.parametrize("how", [ONCE, ALWAYS, APPLIED, KILL])
 @pytest.mark.parametrize("stored", [False, True], ids=["disk", "store"])
 @pytest.mark.parametrize("make", WHAT, ids=["run", "replay", "overwrite", "incremental"])
 def test_no_operation_can_cost_a_row(

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import raw_of
 from tests.faults import naive, rows
 from tests.faults.counts import Counts
-from tests.faults.disk import DONE, KILL, ON, ONCE, Fault
+from tests.faults.disk import ALWAYS, APPLIED, KILL, ONCE, Fault
 from tests.faults.forks import side_by_side
 from tests.faults.jobs import Job, make
 
@@ -96,7 +96,7 @@ def tried(folder: Path, seed: int) -> tuple[Compared, int]:
     job = make(folder, sources, *flags)
     failures = 0
     for _ in range(chosen.randrange(3)):
-        fault = Fault(chosen.randrange(1, OPERATIONS), chosen.choice((ONCE, ON, DONE, KILL)))
+        fault = Fault(chosen.randrange(1, OPERATIONS), chosen.choice((ONCE, ALWAYS, APPLIED, KILL)))
         done = job.run(disk=fault, at_once=1 + seed % 2, shuffle=(chosen.random() < 0.7 and seed) or None)
         failures += done.code != 0
         assert done.code in (0, 1, 2, -9), done.said

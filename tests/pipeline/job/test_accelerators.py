@@ -7,7 +7,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, WorkerOptions
 
 from pipeline.job.accelerators import MACHINES, Hint, check
-from pipeline.job.dataflow import machine_for, settle
+from pipeline.job.dataflow import machine_for, set_defaults
 from pipeline.job.graph import Job
 from pipeline.options.run_options import parse_run
 from pipeline.plan.chunk_size import Expected
@@ -29,7 +29,7 @@ def plan(accelerator: str | None, model: int = 0) -> Plan:
 def settled(accelerator: str | None, *flags: str) -> tuple[str | None, str]:
     """The resource hint that is sent to Dataflow, and the machine type of all other workers."""
     options = PipelineOptions(["--project=p", "--region=r", *flags])
-    found = settle(plan(accelerator), options).job.accelerator
+    found = set_defaults(plan(accelerator), options).job.accelerator
     return found, options.view_as(WorkerOptions).machine_type
 
 
