@@ -251,6 +251,27 @@ def from_array(values: npt.NDArray[Any], *, is_open: bool = False) -> pa.Array:
     return lists(leaf, values.shape) if is_open else nested(leaf, values.shape[1:])
 
 
+def flat_values(column: pa.Array) -> pa.Array:
+    """Returns the values of all records as a flat array, row-major."""
+    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
+        column = column.flatten()
+    return column
+
+
+def value_bounds(column: pa.Array) -> Positions:
+    """Returns the bounds of each record's values in `flat_values`. int64, (records + 1,)."""
+    bounds: Positions = np.arange(len(column) + 1)
+    while True:
+        if pa.types.is_fixed_size_list(column.type):
+            bounds = bounds * column.type.list_size
+        elif pa.types.is_list(column.type):
+            offsets = column.offsets.to_numpy().astype(np.int64)
+            bounds = (offsets - offsets[0])[bounds]
+        else:
+            return bounds
+        column = column.flatten()
+
+
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:
     """Puts the pieces data[start:end] side by side in one buffer, in order.
 

@@ -56,11 +56,12 @@ def error(bad: BadRow, raw: bytes | None) -> bytes:
         raw: The row's bytes if the output row does not hold the row's own fields, else None. The object has the same
             members in both cases, so that readers which infer types infer one type.
     """
-    return json.dumps({**_why(bad), **_row(raw)}, ensure_ascii=False).encode()
+    return json.dumps(error_members(bad, raw), ensure_ascii=False).encode()
 
 
-def _why(bad: BadRow) -> dict[str, str]:
-    return {"stage": bad.stage, "reason": bad.reason, "message": bad.message}
+def error_members(bad: BadRow, raw: bytes | None) -> dict[str, str | None]:
+    """Returns the members of the object that `error` makes, by name."""
+    return {"stage": bad.stage, "reason": bad.reason, "message": bad.message, **_row(raw)}
 
 
 def _row(raw: bytes | None) -> dict[str, str | None]:

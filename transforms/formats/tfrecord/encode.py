@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
+from transforms import columns
 from transforms.formats.tfrecord import same_layout
-from transforms.records import Positions
 
 
 def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
@@ -18,12 +18,12 @@ def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
         name: Name of the feature.
         column: The values, with any nesting.
     """
-    flat = flat_values(column)
+    flat = columns.flat_values(column)
     if pa.types.is_floating(flat.type):
         flat = pc.cast(flat, pa.float32(), safe=False)
     elif not pa.types.is_binary(flat.type):
         flat = flat.cast(pa.int64())
-    bounds = value_bounds(column)
+    bounds = columns.value_bounds(column)
     lists = pa.LargeListArray.from_arrays(pa.array(bounds), flat)
     if flat.type == pa.float32() and len(lists) and (np.diff(bounds) == bounds[1]).all():
         alike = same_layout.with_floats(_encode(name, lists[:1])[0], name, lists)
@@ -35,24 +35,3 @@ def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
 def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:
     texts: list[bytes] = RecordBatchToExamplesEncoder().encode(pa.RecordBatch.from_arrays([lists], [name]))
     return texts
-
-
-def flat_values(column: pa.Array) -> pa.Array:
-    """Returns the values of all records as a flat array, row-major."""
-    while pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-        column = column.flatten()
-    return column
-
-
-def value_bounds(column: pa.Array) -> Positions:
-    """Returns the bounds of each record's values in `flat_values`. int64, (records + 1,)."""
-    bounds: Positions = np.arange(len(column) + 1)
-    while True:
-        if pa.types.is_fixed_size_list(column.type):
-            bounds = bounds * column.type.list_size
-        elif pa.types.is_list(column.type):
-            offsets = column.offsets.to_numpy().astype(np.int64)
-            bounds = (offsets - offsets[0])[bounds]
-        else:
-            return bounds
-        column = column.flatten()

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.formats.tfrecord.encode import flat_values, value_bounds
 from transforms.formats.tfrecord.parse import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Positions, Rows, without
@@ -71,7 +70,7 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
     """Finds predictions with a finite number that no list of a feature can hold: number of the record -> the reason."""
     found: dict[int, Refusal] = {}
     for output, name in layout.predictions:
-        flat = flat_values(predictions[output])
+        flat = columns.flat_values(predictions[output])
         values = flat.to_numpy(zero_copy_only=False)
         if flat.type == pa.uint64():
             beyond, kind = values > INT64_MAX, "an int64_list"
@@ -82,7 +81,7 @@ def _beyond(predictions: pa.RecordBatch, layout: Layout) -> dict[int, Refusal]:
             continue
         for at in np.flatnonzero(beyond).tolist():
             message = f"prediction {name}: {values[at]} does not fit {kind}"
-            record = int(np.searchsorted(value_bounds(predictions[output]), at, side="right")) - 1
+            record = int(np.searchsorted(columns.value_bounds(predictions[output]), at, side="right")) - 1
             found.setdefault(record, Refusal(Reason.OUT_OF_RANGE, message))
     return found
 

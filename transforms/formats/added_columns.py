@@ -1,0 +1,140 @@
+"""Makes the columns that keyjoin adds to rows, for formats that give each column a type, and for CSV."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns, dead_letters
+from transforms.reasons import Reason
+from transforms.records import PREDICTION, BadRow, Layout, Positions
+
+ERROR = pa.struct([(name, pa.string()) for name in ("stage", "reason", "message", "row", "row_encoding")])
+
+
+def added_columns(
+    predictions: pa.RecordBatch, layout: Layout, keys: pa.Array | None, errors: pa.Array | None
+) -> list[tuple[str, pa.Array]]:
+    """Names and types the columns that are added to rows: the predictions, the error, the key, in this order.
+
+    Numbers and bools keep their dtype. A vector is a fixed-size list, a value of an open size is a list. Strings are
+    `pa.string()`. If rows are JSON values and there are several predictions, these are one struct column.
+
+    Args:
+        predictions: The outputs of the model, one record for each output row. A record is null where the row has no
+            prediction, see `spread`. No string is outside UTF-8, see `not_utf8`.
+        layout: The fields of an output row. With `layout.scalars` a value of the shape (rows, 1) is a scalar.
+        keys: The key of each output row, see `key_column`; None if `layout.key` is None.
+        errors: The error of each output row, see `error_column`; None if `layout.error` is None.
+
+    Returns:
+        Name and values of each column.
+    """
+    added = [(name, _typed(predictions[output], scalars=layout.scalars)) for output, name in layout.predictions]
+    if layout.is_nested:
+        names, arrays = zip(*added, strict=True)
+        added = [(PREDICTION, pa.StructArray.from_arrays(arrays, names, mask=arrays[0].is_null()))]
+    if errors is not None:
+        added.append((str(layout.error), errors))
+    if keys is not None:
+        added.append((str(layout.key), keys))
+    return added
+
+
+def spread(predictions: pa.RecordBatch, numbers: Positions, rows: int) -> pa.RecordBatch:
+    """Adds a null record for each row without a prediction.
+
+    Args:
+        predictions: One record for each row that has a prediction.
+        numbers: The numbers of these rows, ascending.
+        rows: How many rows there are.
+
+    Returns:
+        One record for each row.
+    """
+    if len(numbers) == rows:
+        return predictions
+    return predictions.take(_places(numbers, rows))
+
+
+def not_utf8(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) -> list[BadRow]:
+    """Finds the rows with a predicted string that is not UTF-8. A string column cannot hold it.
+
+    Args:
+        predictions: The outputs of the model, one record for each row that has a prediction, without nulls.
+        layout: The fields of an output row.
+        numbers: The numbers of these rows, ascending.
+
+    Returns:
+        The bad rows, in order, with the stage `write`.
+    """
+    found: dict[int, BadRow] = {}
+    for output, name in layout.predictions:
+        flat = columns.flat_values(predictions[output])
+        if not pa.types.is_binary(flat.type) or _is_utf8(flat):
+            continue
+        bounds = columns.value_bounds(predictions[output])
+        message = f"prediction {name}: its bytes are not UTF-8, so a string column cannot hold them"
+        for at, value in enumerate(flat):
+            if not _is_utf8(pa.array([value.as_py()], pa.binary())):
+                row = int(numbers[int(np.searchsorted(bounds, at, side="right")) - 1])
+                found.setdefault(row, BadRow(row, "write", Reason.NOT_UTF8.value, message))
+    return sorted(found.values())
+
+
+def key_column(source: str, positions: Positions) -> pa.StringArray:
+    """Makes the key of each row, such as `data/a.csv#1024`.
+
+    Args:
+        source: Path of the source.
+        positions: Position of each row in it.
+    """
+    return pc.binary_join_element_wise(pa.scalar(f"{source}#"), pa.array(positions).cast(pa.string()), "")
+
+
+def error_column(bad: Sequence[BadRow], raws: Sequence[bytes | None], rows: int) -> pa.StructArray:
+    """Makes the error of each row: a struct with the members of `dead_letters.error`, null for rows with predictions.
+
+    Args:
+        bad: The rows without a prediction, by their numbers.
+        raws: For each of them its bytes, if the output row does not hold the row's own fields; else None.
+        rows: How many rows there are.
+    """
+    values = [dead_letters.error_members(one, raw) for one, raw in zip(bad, raws, strict=True)]
+    return pa.array(values, ERROR).take(_places(np.array([one.row for one in bad], np.int64), rows))
+
+
+def _places(numbers: Positions, rows: int) -> pa.Int64Array:
+    """Returns for each row its index in `numbers`, null if it is not there."""
+    places = np.full(rows, -1)
+    places[numbers] = np.arange(len(numbers))
+    return pa.array(places, mask=places < 0)
+
+
+def _typed(column: pa.Array, *, scalars: bool) -> pa.Array:
+    if scalars and _is_single(column.type):
+        column = pc.list_element(column, 0)
+    return column.cast(_text(column.type))
+
+
+def _is_single(kind: pa.DataType) -> bool:
+    """Whether each record is a list of exactly one value, which is no list itself."""
+    return pa.types.is_fixed_size_list(kind) and kind.list_size == 1 and not pa.types.is_nested(kind.value_type)
+
+
+def _text(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with strings in place of bytes."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_text(kind.value_type), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(_text(kind.value_type))
+    return pa.string() if pa.types.is_binary(kind) else kind
+
+
+def _is_utf8(values: pa.Array) -> bool:
+    try:
+        values.cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
