@@ -50,6 +50,16 @@ def write_rows(features: np.ndarray, folder: Path) -> None:
         (folder / f"part-{number}.jsonl").write_text("".join(lines))
 
 
+def write_csv(path: Path) -> None:
+    """Writes the same rows as CSV: the 13 columns of the table, as it spells them, without the price."""
+    with (FOLDER / "boston_house_prices.csv").open(newline="") as file:
+        _, head, *records = csv.reader(file)
+    order = np.random.RandomState(SEED).permutation(len(records))
+    tested = order[int(len(order) * (1 - TEST_SPLIT)) :]
+    lines = [head, *(records[row] for row in tested)]
+    path.write_text("".join(",".join(cells[:-1]) + "\n" for cells in lines))
+
+
 def train(features: np.ndarray, prices: np.ndarray) -> keras.Model:
     """The model of Keras's example for this data, with the normalization inside."""
     keras.utils.set_random_seed(SEED)
@@ -91,6 +101,7 @@ def main() -> None:
     training, test = split(*load(FOLDER / "boston_house_prices.csv"))
     check_against_tutorial(test[0])
     write_rows(test[0], FOLDER / "data")
+    write_csv(FOLDER / "houses.csv")
     model = train(*training)
     model.save(FOLDER / "model.keras")
     save_with_key(model, FOLDER / "model")

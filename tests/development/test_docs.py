@@ -13,6 +13,7 @@ from pipeline.cli import COMMANDS
 from pipeline.cli import main as keyjoin_main
 from scripts import make_reference
 from tests.conftest import BOSTON, ROOT
+from tests.support import houses
 
 PAGES = [
     ROOT / "README.md",
@@ -45,6 +46,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("model", "model.keras", "tutorial.jsonl"):
         (tmp_path / name).symlink_to(BOSTON / name)
     (tmp_path / "own_layers.py").write_text("")
+    for name in houses.WRITERS:
+        houses.write(tmp_path, name)
     rows = ",".join((BOSTON / "tutorial.jsonl").read_text().splitlines())
     (tmp_path / "request.json").write_text(f'{{"instances": [{rows}]}}')
     monkeypatch.chdir(tmp_path)
