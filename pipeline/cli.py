@@ -83,8 +83,8 @@ def _replay(argv: Sequence[str]) -> Exit:
 
 def _verify(argv: Sequence[str]) -> Exit:
     if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
-        # `import_beam` looks for remote paths in argv only, and a source may be remote without being named there.
-        # Without these two flags `verify` reads no source.
+        # `import_beam` hides packages that remote paths need, unless argv names such a path. With these two flags
+        # `verify` reads sources, which may be remote although argv does not name them. Without the flags it reads none.
         startup.import_beam(argv)
     from pipeline.commands.verify import main
 
@@ -125,8 +125,8 @@ def main(argv: Sequence[str]) -> Exit:
         flush_output()
         return code
     except (UsageError, RunError, OSError) as error:
-        # The operating system raises OSError: the disk is full, too many files are open, a folder is missing.
-        # The error names the file.
+        # OSError comes from the operating system: the disk is full, too many files are open, or a folder is missing.
+        # Its text names the file.
         text = described(error) if isinstance(error, OSError) else error
         show_error(f"keyjoin: error: {text}{_how_to_resume(argv, error)}")
         return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED

@@ -1,4 +1,8 @@
-"""`keyjoin run`: checks, runs the job or what is left of it, and calls it complete only when the ledger adds up."""
+"""Implements `keyjoin run` and `keyjoin check`.
+
+`run` checks the inputs and the model, runs the job or resumes it, and writes `_SUCCESS` only if the ledger adds up.
+`check` makes the same checks and prints the plan, but writes nothing.
+"""
 
 import contextlib
 import dataclasses
@@ -38,24 +42,28 @@ from transforms.write_receipts import read_receipts
 
 
 def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
-    """Runs the job and prints what came of it.
+    """Runs the job and prints its result.
 
     Args:
-        options: What to run.
+        options: The options of the run.
         beam_args: Flags for Beam.
-        started: When the command was, by `time.monotonic`.
+        started: When the command was started, in seconds of `time.monotonic`.
+
+    Returns:
+        `Exit.COMPLETE`.
 
     Raises:
-        UsageError: Something is wrong with the command line, the inputs or the model; nothing was written.
-        RunError: The run failed; there is no `_SUCCESS`.
+        UsageError: The command line, the inputs or the model are wrong. Nothing was written.
+        RunError: The run failed, or exceeds an error limit. There is no new `_SUCCESS`.
     """
     beam_compat.quiet()
-    beam_options = pipeline_options(beam_args)  # with what a store needs to find the model there
+    # Made before the model is looked up: Beam's file systems need these options to access remote storage.
+    beam_options = pipeline_options(beam_args)
     options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
     inputs = find_inputs(options)
     if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
-        options = dataclasses.replace(options, overwrite=False)  # which is done
+        options = dataclasses.replace(options, overwrite=False)  # the result just put in place is what it asks for
     if _is_complete(options, inputs):
         with errors_as_warnings(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
@@ -86,10 +94,14 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
 
 @contextlib.contextmanager
 def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[tuple[Plan, Place]]:
-    """A plan, told and written down: from here on the folder says what is going on in it."""
+    """Makes and prints a plan, and records it in the output folder.
+
+    From here on the files of the folder show that a run has begun.
+    """
     with _prepared(options, inputs, beam_options) as (plan, start, there):
         report.print_plan(plan, start)
-        # The id also tells the record of a new result from that of the former one, which may be the same otherwise.
+        # A remote job needs the id to recognize its folder. In a run that replaces an output, the id distinguishes the
+        # new record from the former one. Without the id both may be equal.
         if start.place.is_staged or not is_local(beam_options):
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, run=new_run(beam_options)))
         if start.place.is_staged:
@@ -99,13 +111,21 @@ def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -
 
 
 def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
-    """`keyjoin check`: all of the checks, and the plan that they give; nothing is written.
+    """Makes all checks of a run and prints the plan. Writes nothing.
+
+    Args:
+        options: The options of the run.
+        beam_args: Flags for Beam.
+
+    Returns:
+        `Exit.COMPLETE`.
 
     Raises:
-        UsageError: Something is wrong.
+        UsageError: The command line, the inputs, the model or the output folder are wrong.
     """
     beam_compat.quiet()
-    beam_options = pipeline_options(beam_args)  # with what a store needs to find the model there
+    # Made before the model is looked up: Beam's file systems need these options to access remote storage.
+    beam_options = pipeline_options(beam_args)
     options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
     inputs = find_inputs(options)
@@ -120,10 +140,12 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
 
 
 def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
-    """Whether an earlier run has done all that is asked for; says so, or what it lacks.
+    """Tells whether an earlier run already wrote the whole result.
+
+    If a complete run wrote it, prints that, or prints which parts of it are lost.
 
     Raises:
-        UsageError: It was a run of something else.
+        UsageError: The earlier run had other options, sources or another model.
     """
     earlier = None if options.overwrite else resume.start(options, inputs).earlier
     if earlier is None or not isinstance(earlier.record, Manifest) or earlier.stage is not resume.Stage.COMPLETE:
@@ -142,10 +164,14 @@ def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
 def _prepared(
     options: RunOptions, inputs: Inputs, beam_options: PipelineOptions
 ) -> Iterator[tuple[Plan, resume.Start, Mapping[str, int]]]:
-    """A plan, how it starts, and the files in the output: in an object store they take minutes to list.
+    """Makes a plan.
+
+    Yields:
+        The plan, how the run starts, and the size of each file in the output by its name. Callers reuse this list of
+        files, because an object store needs minutes to list many.
 
     Raises:
-        UsageError: Something is wrong with the model, or with what the output folder holds.
+        UsageError: The model is wrong, or the output folder holds files that this run may not use or replace.
     """
     start = resume.start(options, inputs)
     place, earlier, before = start
@@ -165,7 +191,7 @@ def _prepared(
 
 
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
-    """Runs the pipelines on this machine; why they stopped early, if they did."""
+    """Runs the pipelines on this machine. Returns the exceeded error limit if it stops them early, else None."""
     reader = formats.load(plan.job.format).reader
     least = reader.least_bytes(plan.job.handler.features)
     watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end)

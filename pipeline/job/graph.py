@@ -1,4 +1,8 @@
-"""The graph: one, for every runner."""
+"""Wires the pipeline graph of a run.
+
+Remote runners run the whole graph. A local run uses only `build_chunks`, once for each wave of chunks, see
+`pipeline.job.waves`.
+"""
 
 import dataclasses
 import functools
@@ -24,18 +28,18 @@ from transforms.write_receipts import WriteReceipts
 
 
 class Job(NamedTuple):
-    """What is run, checked and settled: nothing in it is a guess of a worker's.
+    """The checked settings of a run. They are all decided before the run starts, so workers decide none of them.
 
     Attributes:
         format: The format of the input and of the parts.
-        chunk_bytes: About how large a chunk is.
-        chunk_rows: How many rows it has at most; None for no such limit.
-        handler: The model, and what feeds it.
-        layout: What stands in an output row.
+        chunk_bytes: The approximate size of a chunk in bytes.
+        chunk_rows: Most rows of a chunk; None for no limit.
+        handler: Loads the model, and scores chunks with it.
+        layout: The fields of an output row.
         output: The folder that parts are written to.
         former: The complete output that the run replaces; None if there is none.
-        resume: Whether chunks may be done already, by an earlier attempt at the same job.
-        accelerator: What the workers that predict have besides, as Beam's resource hint says it; None for nothing.
+        resume: Whether an earlier attempt may have finished some chunks.
+        accelerator: Beam's resource hint for the accelerator of the workers that predict; None for no accelerator.
     """
 
     format: FormatSpec
@@ -50,30 +54,30 @@ class Job(NamedTuple):
 
     @property
     def place(self) -> Place:
-        """Where it writes."""
+        """The folders that the run writes to."""
         return Place(self.former or self.output, self.output)
 
     @property
     def temp(self) -> str:
-        """Folder for what is gone after the run."""
+        """The temporary folder, which is removed after the run."""
         return files.join(self.output, TEMP)
 
 
 def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
-    """Wires the whole job.
+    """Wires the graph of a whole run, for a remote runner.
 
     Args:
         root: The pipeline.
-        job: The job.
-        run: The id of the run, which is in the output's `_keyjoin/job.json`.
+        job: The settings of the run.
+        run: The id of the run, which is also in the output's `_keyjoin/job.json`.
 
     Returns:
-        PCollection[str]: the files with the receipts of all parts, see `read_receipts`.
+        PCollection[str]: the paths of the lists with the receipts of all parts, see `read_receipts`.
     """
     chunks = (
         root
         | "ClaimRun" >> ClaimRun(job.place, run)
-        # All sources come out of one element: without this, one worker would split, and unpack, all of them.
+        # All sources come from one element. Without this step, one worker would decompress and split all of them.
         | "SpreadSources" >> beam.Reshuffle()
         | "SplitIntoChunks"
         >> SplitIntoChunks(formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp)
@@ -90,17 +94,17 @@ def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
 def build_chunks(
     chunks: beam.PCollection[Chunk], job: Job, watch: Watch | None = None, run: str | None = None
 ) -> beam.PCollection[PartReceipt]:
-    """Wires the job from its chunks on, to their parts.
+    """Wires the steps from chunks to parts: read, predict, join and write.
 
     Args:
-        chunks: All chunks of the job, or those of a wave.
-        job: The job.
-        watch: Counts bad rows, and decides which chunks are begun. Only on this machine.
-        run: The id of the run, which is looked for before each part is written. Only on other runners: here the
-            folder is locked.
+        chunks: All unfinished chunks of the run, or those of a wave.
+        job: The settings of the run.
+        watch: Counts bad rows, and decides which chunks start. Only for a local run, because it stays in this process.
+        run: The id of the run. The graph checks before each part that the folder still belongs to this run. Only for a
+            remote runner: a local run locks the folder.
 
     Returns:
-        PCollection[PartReceipt]: what was written of each chunk.
+        PCollection[PartReceipt]: one receipt for each part that was written.
     """
     fmt = formats.load(job.format)
     if watch:
@@ -108,7 +112,7 @@ def build_chunks(
     read = chunks | "ReadChunk" >> ReadChunk(fmt.reader, job.handler.features)
     handler = dataclasses.replace(job.handler, refused=watch.refused) if watch else job.handler
     predict: beam.PTransform[Any, Any] = Predict(handler)
-    if job.accelerator:  # For this step alone: the others stay on workers without one.
+    if job.accelerator:  # The hint is on this step only, so the other steps run on workers without an accelerator.
         predict = predict.with_resource_hints(accelerator=job.accelerator)
     receipts, predictions = read[RECEIPTS], read[FEATURES] | "Predict" >> predict
     if watch:

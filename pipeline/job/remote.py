@@ -1,4 +1,8 @@
-"""A run on another runner than the one in this process: started, followed, and judged by what it leaves."""
+"""Submits the job to a remote runner, follows it, and verifies its output.
+
+On Dataflow the job commits by itself, so this command may end before the job does. The same command later finds the
+job and follows it again. On other remote runners the command waits for the job, and holds the folder's lock meanwhile.
+"""
 
 import contextlib
 import os
@@ -31,10 +35,14 @@ from transforms.errors import RunError, UsageError, add_note
 
 
 def check_place(options: RunOptions, beam_options: PipelineOptions) -> None:
-    """Checks that the options are for the runner.
+    """Checks that the options fit the runner.
+
+    Args:
+        options: The options of the run.
+        beam_options: Beam's options, which name the runner.
 
     Raises:
-        UsageError: One of them is not, or lacks another.
+        UsageError: An option is not for this runner, or an option that the runner requires is missing.
     """
     if dataflow.is_dataflow(beam_options):
         dataflow.check_options(options, beam_options)
@@ -53,16 +61,18 @@ def run_remote(
     inputs: Inputs,
     begun: Callable[[], AbstractContextManager[tuple[Plan, Place]]],
 ) -> None:
-    """Starts the job, or finds the one that was started before, and waits for its end.
+    """Submits the job, or finds the job that an earlier command submitted, and waits until it ends.
+
+    It does not wait if it writes a template, or with `--detach`.
 
     Args:
-        options: What to run.
-        beam_options: Where.
-        inputs: What it is about.
-        begun: Makes the plan, and the folder ready for it.
+        options: The options of the run.
+        beam_options: Beam's options, which name the runner.
+        inputs: The input files and the settings.
+        begun: Makes the plan and prepares the output folder.
 
     Raises:
-        UsageError: Something is wrong; nothing was started.
+        UsageError: The options do not fit, or the folder is being written by another job. No job was submitted.
         RunError: The run failed, or its job cannot be followed.
     """
     if not dataflow.is_dataflow(beam_options):
@@ -72,7 +82,7 @@ def run_remote(
     service = dataflow.Service(beam_options, options.output)
     resumed: bool | None = None
     job_id: str | None = None
-    # Held until the job is there: from then on it is the one of its name, which nobody else can start.
+    # The lock is held until Dataflow has the job. From then on Dataflow refuses a second job of the same name.
     with locked(options.output):
         running = service.find(_recorded(options.output))
         if running is not None:
@@ -99,7 +109,11 @@ def run_remote(
 
 
 def new_run(beam_options: PipelineOptions) -> records.Run:
-    """What will tell this run from others of its folder."""
+    """Makes the record that identifies this run among the runs of its folder.
+
+    Args:
+        beam_options: Beam's options. On Dataflow the job's name, project and region come from them.
+    """
     found = uuid.uuid4().hex[:12]
     if not dataflow.is_dataflow(beam_options):
         return records.Run(id=found)
@@ -108,10 +122,16 @@ def new_run(beam_options: PipelineOptions) -> records.Run:
 
 
 def write_nothing(output: str, beam_options: PipelineOptions) -> None:
-    """Writes a template whose job finds the output complete, and ends: who launches it waits for a job.
+    """Writes a template for an output that is complete. Its job only checks that the output is still complete.
+
+    keyjoin writes the template because the program that launches it waits for a job.
+
+    Args:
+        output: The output folder.
+        beam_options: Beam's options.
 
     Raises:
-        RunError: The service cannot be reached.
+        RunError: The Dataflow service cannot be reached, or refuses access.
     """
     dataflow.Service(beam_options, output)
     dataflow.set_smallest_defaults(beam_options)
@@ -122,7 +142,10 @@ def write_nothing(output: str, beam_options: PipelineOptions) -> None:
 
 
 def _recorded(output: str) -> list[records.Run]:
-    """The runs that have begun in an output; a damaged record is refused later, unless the run overwrites it."""
+    """Reads the runs that have begun in an output.
+
+    Ignores a damaged record: `resume` refuses it later, unless the run overwrites it.
+    """
     found = []
     for place in (in_place(output), staged(output)):
         with contextlib.suppress(RunError):
@@ -134,10 +157,14 @@ def _recorded(output: str) -> list[records.Run]:
 def _check_same(
     options: RunOptions, inputs: Inputs, running: dataflow.Running, *, in_own_region: bool, is_template: bool
 ) -> Place:
-    """Refuses a running job that is not the one that was asked for, or that this command cannot follow.
+    """Refuses a running job that belongs to another run, or that this command cannot follow.
 
     Returns:
-        Where the job writes.
+        The folders that the job writes to.
+
+    Raises:
+        UsageError: The running job has other options or sources, or is in another project or region. Or the command
+            writes a template, which never follows a job.
     """
     place, earlier, _ = resume.start(options, inputs)
     if earlier is None or earlier.folder != place.work or is_template:
@@ -166,9 +193,9 @@ def _start(
 
 
 def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
-    # Otherwise pickled code names the folders of this machine, the home of its user among them.
+    # Otherwise pickled code names folders of this machine, for example the home of its user.
     beam_compat.name_files_by(among_packages)
-    # Else Beam has workers log what is installed here, and where.
+    # Without this experiment, workers log the packages that are installed on this machine, and their folders.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
     return beam.Pipeline(options=beam_options)
 
@@ -190,7 +217,8 @@ def _wait(running: Any) -> None:
     try:
         in_the_background(running.wait_until_finish)
     except KeyboardInterrupt:
-        # Elsewhere a job goes on without who started it. Whether it can be stopped is the runner's affair.
+        # On a remote runner the job continues after this command ends, unless it is cancelled. Not every runner can
+        # cancel a job, so an error of `cancel` is ignored.
         with contextlib.suppress(Exception):
             running.cancel()
         raise
@@ -206,16 +234,16 @@ def _follow(service: dataflow.Service, job_id: str) -> None:
 
 
 def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resumed: bool | None) -> None:
-    """Waits for the end, and tells what the job has left.
+    """Waits until the job ends, verifies its output, and prints the result.
 
     Args:
-        options: What was asked for.
-        place: Where the job writes.
-        ended: Waits.
-        resumed: Whether earlier attempts had done some of it; None if that is not known.
+        options: The options of the run.
+        place: The folders that the job writes to.
+        ended: Waits until the job ends.
+        resumed: Whether earlier attempts had done a part of the run; None if that is not known.
 
     Raises:
-        RunError: The job failed, more rows are bad than may be, or it has left no `_SUCCESS`.
+        RunError: The job failed, exceeds an error limit, or wrote no `_SUCCESS`.
     """
     output, failed = options.output, None
     try:
@@ -223,11 +251,12 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
             ended()
     except RunError as error:
         failed = error
-    # The job's manifest has what it counted. The manifest of an earlier run was deleted before the job started.
+    # If the job exceeded an error limit, its manifest has the counts. It cannot be the manifest of an earlier run,
+    # which was deleted before the job started.
     over = records.read(place.work, records.Manifest)
     if over is not None and over.status == records.OVER_ERROR_LIMIT:
         exceeded = options.max_bad_rows.exceeded(over.totals.dead, over.totals.rows)
-        if exceeded is not None:  # then this raises
+        if exceeded is not None:  # `conclude` then raises
             conclude(place, Settled(over.totals, exceeded), over.format, over.seconds, resumed=resumed)
     if failed is not None:
         raise failed

@@ -1,6 +1,7 @@
-"""The local run: chunks in waves, one small pipeline after another, so that memory does not grow with the input.
+"""Runs the job on this machine in waves: groups of chunks, with one small pipeline for each wave.
 
-Beam's local runner holds all that crosses a join in memory, and finishes each stage before the next.
+Beam's local runner finishes each stage before the next, and holds all elements that pass a join in memory. With waves,
+the memory does not grow with the input.
 """
 
 import functools
@@ -26,16 +27,18 @@ from transforms.write_receipts import write_list
 
 
 def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch: Watch) -> ExceededLimit | None:
-    """Runs the job on this machine, to its end or until more rows are bad than may be.
+    """Runs the job on this machine, until its end or until an error limit must be exceeded.
 
     Args:
-        plan: What to run.
-        beam_options: For each of the pipelines.
-        wave_bytes: About how much input goes into one of them; an input of less than two of them is one.
-        watch: Counts what comes of it.
+        plan: The plan of the run.
+        beam_options: Beam's options, for each pipeline.
+        wave_bytes: The approximate size of a wave's input in bytes. Predictions make waves smaller, see
+            `pipeline.plan.memory.wave_size`. An input smaller than two waves is one wave.
+        watch: Counts rows and bad rows, and decides whether the run continues.
 
     Returns:
-        Why the run stopped early; None if all was run. The chunks that were begun are written, with their receipts.
+        The error limit that stopped the run early; None if the run finished. Chunks that were completely scored are
+        written, with their receipts.
 
     Raises:
         RunError: A step raised.
@@ -58,7 +61,8 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
             written = watch.end_wave()
             write_list(job.temp, next(lists), "00", written)
             finished.update(part.chunk.part for part in written)
-            unfinished = [chunk for chunk in unfinished if chunk.part not in finished]  # no time was left
+            # The rest did not start in this pipeline, because it had run for `WAVE_SECONDS`.
+            unfinished = [chunk for chunk in unfinished if chunk.part not in finished]
             if not unfinished or not watch.may_continue():
                 break
         for chunk in wave:
@@ -72,24 +76,31 @@ def _run_wave(chunks: Sequence[Chunk], job: Job, watch: Watch, beam_options: Pip
     build_chunks(root | "CreateChunks" >> beam.Create(chunks, reshuffle=False), job, watch)
     watch.begin_wave()
     root.run().wait_until_finish()
-    # Beam's steps hold the last chunk that they had, and each other: seven waves may pass before that is found.
+    # Beam's steps keep references to their last chunk and to each other. Without this call, Python may free such cycles
+    # only after seven waves.
     gc.collect()
 
 
 def _find_finished(wave: Sequence[Chunk], job: Job) -> Iterator[PartReceipt]:
-    """The receipts of a wave's chunks that an earlier attempt has written."""
+    """Yields the receipts of those chunks of a wave that an earlier attempt finished."""
     if job.resume:
         found = in_threads(lambda chunk: find_finished(chunk, job.output, job.temp, job.former), wave)
         yield from (part for part in found if part is not None)
 
 
 def waves(chunks: Iterable[Chunk], wave_bytes: int) -> Iterator[list[Chunk]]:
-    """Groups chunks that follow each other: as many as come nearest to so many bytes, at least one."""
+    """Groups consecutive chunks into waves whose size is as near as possible to a target.
+
+    Args:
+        chunks: The chunks, in order.
+        wave_bytes: The target size of a wave in bytes. A wave has at least one chunk.
+    """
     wave: list[Chunk] = []
     size = 0
     for chunk in chunks:
         length = chunk.nbytes
-        # Chunks end with a row, so four of 64 MiB are a little more than 256.
+        # Chunks end at the end of a row, so four chunks of 64 MiB have slightly more than 256 MiB. Half a chunk of
+        # tolerance lets them still fit a wave of 256 MiB.
         if wave and size + length / 2 > wave_bytes:
             yield wave
             wave, size = [], 0
