@@ -1,7 +1,8 @@
-"""ClaimRun: the first step of a graph that another runner runs, which settles whether this job may do the run.
+"""Claims a run for one job on a remote runner, as the first step of the graph.
 
-A graph outlives its command: a template is started twice, a job is cloned, another command takes the folder over. So
-the graph and `_keyjoin/job.json` have the id of the run. Before anything else is written, one job claims the run.
+A graph outlives the command that made it. A template can be started twice, a job can be cloned, and another command can
+take the folder over. So both the graph and `_keyjoin/job.json` hold the id of the run. Before a job writes anything
+else, it claims the run. Only one job can, so any other job of the run fails.
 """
 
 import dataclasses
@@ -27,13 +28,13 @@ RESUME_HINT = "give the command of that run again, which resumes it"
 
 @dataclasses.dataclass(eq=False)
 class ClaimRun(beam.PTransform[beam.Pipeline, beam.PCollection[Source]]):
-    """Claims a run and reads what it is to read; of a run that is complete it reads nothing.
+    """Claims a run, and returns the sources that it planned to read.
 
     Input:  the pipeline's root
-    Output: PCollection[Source], as planned
+    Output: PCollection[Source], the planned sources; empty if the run is complete
 
     Attributes:
-        place: Where the run writes, with its `_keyjoin/job.json`.
+        place: The folders that the run writes to.
         run: The id of the run.
     """
 
@@ -46,7 +47,7 @@ class ClaimRun(beam.PTransform[beam.Pipeline, beam.PCollection[Source]]):
             root
             | "CreateRun" >> beam.Create([self.run])
             | "NameJob" >> beam.Map(self._with_job).with_output_types(tuple[str, str])
-            # Another attempt at what follows is the same job.
+            # Reshuffle saves the job's id, so that a retry of the next step has the same id and not a new one.
             | "KeepJob" >> beam.Reshuffle()
             | "ClaimRun" >> beam.FlatMapTuple(self._claim).with_output_types(Source)
         )
@@ -60,18 +61,19 @@ class ClaimRun(beam.PTransform[beam.Pipeline, beam.PCollection[Source]]):
 
 
 def claim(place: Place, run: str, job: str) -> list[Source]:
-    """Claims a run for a job; may be done again.
+    """Claims a run for a job. A retry with the same arguments succeeds again.
 
     Args:
-        place: Where the run writes.
+        place: The folders that the run writes to.
         run: The id of the run.
-        job: What tells this job from others, the same for each attempt.
+        job: JSON text that identifies the job. It must be the same in each retry.
 
     Returns:
-        The planned sources; none if the run is complete.
+        The planned sources; an empty list if the run is complete.
 
     Raises:
-        RunError: The folder is another run's now, or another job has claimed the run. Nothing was changed.
+        RunError: The folder now belongs to another run, another job has claimed the run, or the list of planned
+            sources is missing. This job has changed nothing else.
     """
     if holds_result(place.output, run):
         return []
@@ -89,7 +91,13 @@ def claim(place: Place, run: str, job: str) -> list[Source]:
 
 
 def holds_result(folder: str, run: str, mark: str = SUCCESS) -> bool:
-    """Whether a folder holds the result of a run, see `Place.mark`."""
+    """Tells whether a folder holds the whole result of a run.
+
+    Args:
+        folder: The folder.
+        run: The id of the run.
+        mark: The name of the file that marks a result as whole, see `Place.mark`.
+    """
     if not manifest.is_complete(folder, mark):
         return False
     made = records.read(folder, records.Manifest)
@@ -97,10 +105,14 @@ def holds_result(folder: str, run: str, mark: str = SUCCESS) -> bool:
 
 
 def own_job(output: str, run: str) -> records.Job:
-    """The `_keyjoin/job.json` of a run.
+    """Reads `_keyjoin/job.json` of a folder, and checks that it belongs to a run.
+
+    Args:
+        output: The folder that the run writes parts to.
+        run: The id of the run.
 
     Raises:
-        RunError: There is none, or it is that of another run.
+        RunError: The folder has no `_keyjoin/job.json`, or that of another run.
     """
     begun = records.read(output, records.Job)
     if begun is None or begun.run is None or begun.run.id != run:
@@ -113,10 +125,17 @@ def own_job(output: str, run: str) -> records.Job:
 
 
 def check_own(joined: Joined, output: str, run: str) -> Joined:
-    """Passes on what is about to be written, as long as the folder is the run's own.
+    """Returns an element unchanged, after checking that the folder still belongs to the run.
+
+    The check is needed because parts of another run have the same names, and this run would overwrite them.
+
+    Args:
+        joined: The element, which the next step writes.
+        output: The folder that the run writes parts to.
+        run: The id of the run.
 
     Raises:
-        RunError: Another run has taken it over: its parts have the same names.
+        RunError: Another run has taken the folder over.
     """
     own_job(output, run)
     return joined

@@ -1,8 +1,8 @@
-"""CommitRun: the last steps of a graph that nobody has to wait for.
+"""Commits a run in the last steps of its graph, so that no command has to wait for the job.
 
-Beam may run a step again, also while another attempt at it goes on. So the commit depends on the folder's
-`_keyjoin/job.json`, the receipts and one time only, which every attempt sees: all attempts write the same bytes. A
-step of its own removes what they need, after one of them has ended.
+Beam may retry a step, even while an earlier attempt is still running. So all attempts at the commit must write the same
+bytes. The commit depends only on `_keyjoin/job.json`, the receipts and the measured duration, which are the same for
+every attempt. A separate later step removes these files, because an attempt at the commit needs them.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ from transforms.write_receipts import LISTS
 
 @dataclasses.dataclass(eq=False)
 class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
-    """Commits the run of an output folder, once the lists of all receipts are written.
+    """Commits the run of an output folder, after the lists of all receipts are written.
 
-    Input:  PCollection[str], the lists, see `WriteReceipts`
-    Output: PCollection[str], the folder
+    Input:  PCollection[str], the paths of the lists, see `WriteReceipts`
+    Output: PCollection[str], one element: the output folder
 
     Attributes:
-        place: Where the run writes, with its `_keyjoin/job.json`.
+        place: The folders that the run writes to.
         run: The id of the run.
-        started: When the run was, in seconds since 1970.
+        started: When the run was started, in seconds since 1970.
     """
 
     place: Place
@@ -42,7 +42,7 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
             lists
             | "CountLists" >> beam.combiners.Count.Globally()
             | "WithSeconds" >> beam.Map(self._with_seconds).with_output_types(tuple[int, float])
-            # Another attempt at what follows gets the same time.
+            # Reshuffle saves the duration, so that a retry of the next step gets the same one.
             | "KeepSeconds" >> beam.Reshuffle()
             | "Commit" >> beam.MapTuple(self._commit).with_output_types(int)
             | "AfterCommit" >> beam.Reshuffle()
@@ -62,10 +62,16 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
 
 
 def check_complete(output: str) -> str:
-    """The whole work of a job for an output that was complete already.
+    """Checks that an output is still complete. A job for an output that was already complete does only this.
+
+    Args:
+        output: The output folder.
+
+    Returns:
+        The output folder.
 
     Raises:
-        RunError: It is not complete any more.
+        RunError: The output is not complete any more.
     """
     if not manifest.is_complete(output):
         raise RunError(f"{output} was complete when this job was made, and is not any more; give the command again")
@@ -73,10 +79,13 @@ def check_complete(output: str) -> str:
 
 
 def clear_folder(place: Place, run: str, lists: int) -> None:
-    """Removes what a run needed; does nothing if another job had done it, or the folder is another run's now.
+    """Removes the files that a run needed only until its commit.
+
+    Removes nothing if this job wrote no lists, because the run was complete before. Removes nothing if the folder now
+    belongs to another run.
 
     Args:
-        place: Where the run writes.
+        place: The folders that the run writes to.
         run: The id of the run.
         lists: How many lists of receipts this job wrote.
     """
@@ -86,16 +95,17 @@ def clear_folder(place: Place, run: str, lists: int) -> None:
 
 
 def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
-    """Commits the run that a folder's `_keyjoin/job.json` tells of; does nothing if that was done.
+    """Commits a run. Does nothing if the run is already committed.
 
     Args:
-        place: Where the run writes.
+        place: The folders that the run writes to.
         run: The id of the run.
-        lists: How many lists of receipts were written.
-        seconds: What the run took.
+        lists: How many lists of receipts this job wrote.
+        seconds: The duration of the run.
 
     Raises:
-        RunError: The ledger does not add up, more rows are bad than may be, or the folder is not what it was.
+        RunError: The ledger does not add up, the run exceeds an error limit, the folder now belongs to another run, or
+            files of the run are missing from it.
     """
     if holds_result(place.output, run):
         return

@@ -1,4 +1,7 @@
-"""Dataflow: what a job needs to be submitted, its name, which no two jobs for an output share, and following it."""
+"""Prepares a job for Dataflow, finds running jobs, and follows a job until it ends.
+
+All jobs for one output folder have the same name, because Dataflow never runs two jobs of one name at a time.
+"""
 
 import contextlib
 import hashlib
@@ -34,15 +37,17 @@ RUN_LABEL = "keyjoin-run"
 RUNNER = "DataflowRunner"
 CONSOLE = "https://console.cloud.google.com/dataflow/jobs"
 POLL_SECONDS = 10.0
-# Why a job has failed is told after it has: https://beam.apache.org, `DataflowRunner.poll_for_job_completion`.
+# How long to wait for the cause after a job failed: the service reports it later than the state. Beam waits as well,
+# see `DataflowRunner.poll_for_job_completion`, https://beam.apache.org.
 ERROR_SECONDS = 60.0
 GIGABYTE = 1 << 30
-PROCESS_BYTES = 600_000_000  # a worker's process, with TensorFlow and without a model (docs/scale.md)
-BYTES_A_CHUNK_BYTE = 2  # as measured there
+# Memory of a worker, in bytes.
+PROCESS_BYTES = 600_000_000  # a process with TensorFlow and without a model (measured: docs/scale.md)
+BYTES_A_CHUNK_BYTE = 2  # for each byte of a chunk (measured: docs/scale.md)
 BYTES_A_PREDICTION_BYTE = 9  # measured on a worker of Prism, before parts were written in smaller pieces
-BYTES_A_MODEL_BYTE = 2  # its graph and its variables while it is loaded
-USABLE = 0.8  # of a machine's memory
-WORKER_INPUT = 4 * GIGABYTE  # what a worker should have to do at least: 64 chunks
+BYTES_A_MODEL_BYTE = 2  # for each byte of a model: its graph and its variables while it is loaded
+USABLE = 0.8  # the share of a machine's memory that the worker may use
+WORKER_INPUT = 4 * GIGABYTE  # the least input that is worth another worker: 64 chunks
 MOST_WORKERS = 1_000
 
 
@@ -56,20 +61,25 @@ MACHINES = (
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    """Whether Beam's options name it."""
+    """Tells whether Beam's options name the Dataflow runner."""
     return bool(options.view_as(StandardOptions).runner == RUNNER)
 
 
 def is_template(options: PipelineOptions) -> bool:
-    """Whether Beam's options have a template written, of which somebody else makes a job."""
+    """Tells whether Beam's options ask for a template. Another program makes jobs from it later."""
     return is_dataflow(options) and bool(options.view_as(GoogleCloudOptions).template_location)
 
 
 def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
-    """Checks what can be told of a command line without asking anybody.
+    """Checks the options for Dataflow, as far as this is possible without calling a service.
+
+    Args:
+        options: The options of the run.
+        beam_options: Beam's options.
 
     Raises:
-        UsageError: Something is missing, lies where no worker can reach it, or contradicts another option.
+        UsageError: A required flag is missing, a path is on this machine, or the machine type cannot have the
+            accelerator.
     """
     cloud = beam_options.view_as(GoogleCloudOptions)
     given = {"project": cloud.project, "region": cloud.region, "temp_location": cloud.temp_location}
@@ -86,9 +96,12 @@ def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
 
 
 def job_name(output: str) -> str:
-    """The name of the job that writes to a folder.
+    """Returns the name of the job that writes to a folder.
 
-    Dataflow runs no two jobs of one name at a time, so there is one for each folder.
+    Dataflow never runs two jobs of one name at a time, so at most one job with this name writes to the folder.
+
+    Args:
+        output: The output folder. A slash at its end makes no difference.
 
     >>> job_name("gs://bucket/out/Day_1/"), job_name("gs://bucket/out/Day_1") == job_name("gs://bucket/out/Day_1/")
     ('keyjoin-day-1-8d41a51bf73c', True)
@@ -100,14 +113,14 @@ def job_name(output: str) -> str:
 
 
 def set_defaults(plan: Plan, options: PipelineOptions) -> Plan:
-    """Fills in what was not given: workers, image, labels.
+    """Sets the options that the user did not give: machine type, number of workers, image and labels.
 
     Args:
-        plan: What will run.
-        options: Beam's; changed here.
+        plan: The plan of the run.
+        options: Beam's options, changed in place.
 
     Returns:
-        The plan, whose hint names the machine of the workers that predict.
+        The plan. If it has an accelerator, its hint now names the machine type of the workers that predict.
     """
     workers = options.view_as(WorkerOptions)
     plan = plan._replace(job=plan.job._replace(accelerator=_hint(plan, workers.machine_type)))
@@ -121,7 +134,7 @@ def set_defaults(plan: Plan, options: PipelineOptions) -> Plan:
 
 
 def _hint(plan: Plan, machine_type: str | None) -> str | None:
-    """What the workers that predict have: the hint that was given, with the machine that it is for."""
+    """Returns the accelerator hint of the plan with a machine type in it; None if the plan has no accelerator."""
     if plan.job.accelerator is None:
         return None
     hint = Hint.of(plan.job.accelerator)
@@ -131,10 +144,10 @@ def _hint(plan: Plan, machine_type: str | None) -> str | None:
 
 
 def set_smallest_defaults(options: PipelineOptions) -> None:
-    """Fills in what was not given, for a job that has nothing to do but to end.
+    """Sets the options that the user did not give, for a job that reads no input: one small worker is enough.
 
     Args:
-        options: Beam's; changed here.
+        options: Beam's options, changed in place. The number of workers is always 1.
     """
     workers = options.view_as(WorkerOptions)
     workers.machine_type = workers.machine_type or MACHINES[0].name
@@ -145,7 +158,8 @@ def set_smallest_defaults(options: PipelineOptions) -> None:
 def _set_other_defaults(options: PipelineOptions, run: Run | None) -> None:
     debug = options.view_as(DebugOptions)
     if debug.number_of_worker_harness_threads is None:
-        # Each process works on one chunk, with what it reads and writes ahead; more of them would need more memory.
+        # One thread, so that each process holds one chunk, and the data that it reads and writes ahead. More threads
+        # would need more memory.
         debug.number_of_worker_harness_threads = 1
     workers = options.view_as(WorkerOptions)
     cloud, setup = options.view_as(GoogleCloudOptions), options.view_as(SetupOptions)
@@ -158,12 +172,20 @@ def _set_other_defaults(options: PipelineOptions, run: Run | None) -> None:
 
 
 def image(project: str, region: str) -> str:
-    """The worker image that is taken where none is given; docs/dataflow.md says how it is built."""
+    """Returns the name of the default worker image. docs/dataflow.md describes how to build it."""
     return f"{region}-docker.pkg.dev/{project.replace(':', '/')}/keyjoin/worker:{VERSION}"
 
 
 def machine_for(plan: Plan, machines: Sequence[Machine] = MACHINES) -> Machine:
-    """The smallest of some machines with the memory for a process a processor, each with a chunk, and for the model."""
+    """Returns the smallest machine with enough memory for the plan; the largest if none has enough.
+
+    A machine runs one process for each processor. Each process holds one chunk with its predictions, and also a model
+    unless the processes share one.
+
+    Args:
+        plan: The plan of the run.
+        machines: The machines to choose from, the smallest first.
+    """
     model = BYTES_A_MODEL_BYTE * (plan.model.bytes if plan.model else 0)
     predictions = plan.expected.predictions * plan.expected.chunk_bytes
     process = PROCESS_BYTES + BYTES_A_CHUNK_BYTE * plan.job.chunk_bytes + BYTES_A_PREDICTION_BYTE * predictions
@@ -173,7 +195,10 @@ def machine_for(plan: Plan, machines: Sequence[Machine] = MACHINES) -> Machine:
 
 
 def most_workers(size: int) -> int:
-    """How many workers so many bytes of input are worth.
+    """Returns the most workers that an input is worth.
+
+    Args:
+        size: The size of the input in bytes.
 
     >>> most_workers(0), most_workers(10**12), most_workers(10**15)
     (1, 233, 1000)
@@ -182,7 +207,14 @@ def most_workers(size: int) -> int:
 
 
 class Running(NamedTuple):
-    """A job that has not ended."""
+    """A job that has not ended.
+
+    Attributes:
+        id: The id that Dataflow gave the job.
+        name: The name of the job.
+        project: The Google Cloud project of the job.
+        region: The region of the job.
+    """
 
     id: str
     name: str
@@ -191,27 +223,30 @@ class Running(NamedTuple):
 
     @property
     def link(self) -> str:
-        """Where it is shown."""
+        """The URL of the job in the Google Cloud console."""
         return f"{CONSOLE}/{self.region}/{self.id}?project={self.project}"
 
 
 class JobError(Exception):
-    """What a job that failed says."""
+    """A job failed. The text is the error that the job reports."""
 
 
 class Service:
-    """The Dataflow service, as far as a run needs it.
+    """A client of the Dataflow service, with the calls that a run needs.
 
     Attributes:
-        name: Of the job for the run's output.
+        name: The name of the job that this command submits.
     """
 
     def __init__(self, options: PipelineOptions, output: str) -> None:
-        """Connects to it.
+        """Connects to the service.
 
         Args:
-            options: Beam's; the job's name is filled in here if none was given.
-            output: Output folder.
+            options: Beam's options. If they have no job name, it is set here.
+            output: The output folder.
+
+        Raises:
+            RunError: The service cannot be reached, or refuses access.
         """
         from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
 
@@ -222,16 +257,17 @@ class Service:
             self._jobs = dataflow_jobs(self._client, self._cloud)
 
     def find(self, recorded: Sequence[Run]) -> Running | None:
-        """The job that has not ended and writes the output.
+        """Finds a running job that writes to the output; None if there is none.
 
-        It is the job of a run that is recorded in the output, wherever that is and whatever it is called. Without a
-        template it is also the job of this name; with one, that name is the one of the job that is being launched.
+        A job counts if its label names a run that is recorded in the output, whatever its name, project or region.
+        Without a template, a job with the name `self.name` in this command's project and region counts too. With a
+        template, the name does not count, because the job that is being launched from a template has this name.
 
         Args:
-            recorded: The runs that the output's `_keyjoin/job.json` tell of.
+            recorded: The runs that `_keyjoin/job.json` records, in the output and in the folder of its new result.
 
         Raises:
-            RunError: The service does not say.
+            RunError: The service cannot be reached, or refuses access.
         """
         here = self._cloud.project, self._cloud.region
         places = {here}
@@ -249,11 +285,15 @@ class Service:
         active = dataflow.ListJobsRequest.Filter.ACTIVE
         request = dataflow.ListJobsRequest(project_id=project, location=region, filter=active)
         with _api_errors():
-            # Beam's own look-up by name never ends where there is no such job.
+            # Beam's own search by name is not used: it never ends if there is no such job.
             yield from self._jobs.list_jobs(request)
 
     def _run_of(self, job: Any, recorded: Run, project: str, region: str) -> str | None:
-        """The run that a job's label names; lists may leave labels out, so one of the run's name is looked at."""
+        """Returns the id of the run that a job's label names; None if there is no such label.
+
+        The service may list jobs without their labels. If such a job has the name of the recorded run, this method
+        requests the whole job.
+        """
         from google.cloud import dataflow
 
         if not job.labels and job.name == recorded.name:
@@ -264,15 +304,15 @@ class Service:
         return found
 
     def in_own_region(self, job: Running) -> bool:
-        """Whether a job is where this command's own would be."""
+        """Tells whether a job is in the project and region that this command names."""
         return (job.project, job.region) == (self._cloud.project, self._cloud.region)
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
-        """Says in one line that somebody else has just started a job of this name.
+        """Turns Beam's error about a second job of the same name into one line.
 
         Raises:
-            RunError: Somebody has.
+            RunError: Another command has just submitted a job of this name.
         """
         from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
 
@@ -284,15 +324,18 @@ class Service:
             ) from error
 
     def link(self, job_id: str) -> str:
-        """Where a job is shown."""
+        """Returns the URL of a job in the Google Cloud console."""
         return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
 
     def follow(self, job_id: str) -> None:
-        """Prints states, warnings and the ledger's counters until a job has ended.
+        """Prints the states, warnings and counters of a job until it ends.
+
+        Args:
+            job_id: The id that Dataflow gave the job.
 
         Raises:
-            JobError: It failed; what it says of it.
-            RunError: It was cancelled, or the service does not answer.
+            JobError: The job failed.
+            RunError: The job was cancelled, or the service cannot be reached.
         """
         state, shown, errors, patience = "", "", _Messages(), ERROR_SECONDS
         while True:
@@ -320,7 +363,7 @@ class Service:
             raise RunError(f"the job was {ended.lower()}; give the same command again, which resumes it")
 
     def _counters(self, job_id: str) -> str:
-        """The ledger so far, as far as bundles are committed."""
+        """Returns the row counts so far, in one line. Only committed bundles are counted."""
         from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
 
         found: Mapping[str, Any] = {
@@ -333,10 +376,10 @@ class Service:
 
 
 class _Messages:
-    """A job's messages.
+    """Reads the messages of a job: prints its warnings, and keeps one error.
 
     Attributes:
-        last: The last error of those that tell most.
+        last: The text of the last error with a traceback, or of the last error if none has one; None without errors.
     """
 
     def __init__(self) -> None:
@@ -345,7 +388,7 @@ class _Messages:
         self._from: Any = None
 
     def print_new(self, client: Any, job_id: str) -> None:
-        """Prints new warnings, and keeps errors."""
+        """Prints warnings that are new since the last call, and updates `last`."""
         page = None
         while True:
             messages, page = client.list_messages(job_id, start_time=self._from, page_token=page)
@@ -360,7 +403,7 @@ class _Messages:
     def _take(self, importance: str, text: str) -> None:
         if importance.endswith("_WARNING"):
             warn((text.strip().splitlines() or [""])[0])
-        # What a step raised says more than what the service makes of it afterwards.
+        # The traceback of a step says more than the summaries that the service reports after it.
         if importance.endswith("_ERROR") and ("Traceback" in text or "Traceback" not in (self.last or "")):
             self.last = text
 
@@ -373,7 +416,11 @@ def _state(job: Any) -> str:
 
 @contextlib.contextmanager
 def _api_errors() -> Iterator[None]:
-    """Turns what the service's client raises into one line."""
+    """Turns an error of the service's client into one line.
+
+    Raises:
+        RunError: The service cannot be reached, or refuses access.
+    """
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
 

@@ -37,8 +37,8 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
         watch: Counts rows and bad rows, and decides whether the run continues.
 
     Returns:
-        The error limit that stopped the run early; None if the run finished. Chunks that were completely scored are
-        written, with their receipts.
+        The error limit that stopped the run early; None if the run finished. All chunks that started are written, with
+        their receipts, except chunks whose scoring was stopped.
 
     Raises:
         RunError: A step raised.
@@ -61,7 +61,7 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
             written = watch.end_wave()
             write_list(job.temp, next(lists), "00", written)
             finished.update(part.chunk.part for part in written)
-            # The rest did not start in this pipeline, because it had run for `WAVE_SECONDS`.
+            # The rest did not start, because this pipeline had used up `WAVE_SECONDS`. The next pipeline continues.
             unfinished = [chunk for chunk in unfinished if chunk.part not in finished]
             if not unfinished or not watch.may_continue():
                 break
