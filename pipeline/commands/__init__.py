@@ -1,1 +1,1 @@
-"""The commands of keyjoin, one file each."""
+"""Implements the commands of keyjoin, one file each."""

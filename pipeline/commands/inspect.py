@@ -1,4 +1,4 @@
-"""`keyjoin inspect`: a model's contract, as a table or as JSON."""
+"""Implements `keyjoin inspect`, which prints the inputs, predictions and key of a model, as a table or as JSON."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from transforms.saved_model.contract import find_contract, unfit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JsonOptions:
-    """How a contract is printed."""
+    """The options for the form of the output."""
 
     json: bool = flag(SWITCH, "print JSON instead of a table")
 
@@ -34,12 +34,18 @@ class InspectOptions(ModelOptions, JsonOptions):
 
 
 def parser() -> OptionsParser[InspectOptions]:
-    """The parser of `inspect`."""
+    """Returns the parser of `inspect`."""
     return OptionsParser(InspectOptions, "keyjoin inspect", "Shows what a model takes and gives.")
 
 
 def main(argv: Sequence[str]) -> Exit:
     """Runs the command.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE`.
 
     Raises:
         UsageError: A flag or the model is wrong.
@@ -75,10 +81,10 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 def describe_contract(contract: models.Contract) -> dict[str, Any]:
-    """The contract as a document.
+    """Returns a contract as a document for JSON.
 
     Args:
-        contract: What its signature takes and gives.
+        contract: The inputs and outputs of a signature.
     """
     return {
         "signature": contract.signature,

@@ -1,7 +1,7 @@
-"""`keyjoin predict`: online prediction's request and response, from a file or standard input.
+"""Implements `keyjoin predict`, which answers one request of online prediction from a file or standard input.
 
-The request and response are those of TensorFlow Serving's REST API in row format,
-https://www.tensorflow.org/tfx/serving/api_rest, which the online predictions of AI Platform and Vertex AI share.
+Request and response have the row format of TensorFlow Serving's REST API:
+https://www.tensorflow.org/tfx/serving/api_rest. Online prediction of AI Platform and Vertex AI uses the same format.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RequestOptions:
-    """Where a request is."""
+    """The option for the file of the request."""
 
     instances: str = flag(kinds.PATH, "the request; - is standard input (default)", default="-", metavar="FILE")
 
@@ -59,16 +59,22 @@ class PredictOptions(ModelOptions, FieldOptions, ValueOptions, RequestOptions):
 
 
 def parser() -> OptionsParser[PredictOptions]:
-    """The parser of `predict`."""
+    """Returns the parser of `predict`."""
     return OptionsParser(PredictOptions, "keyjoin predict", 'Answers {"instances": […]} with {"predictions": […]}.')
 
 
 def main(argv: Sequence[str]) -> Exit:
     """Runs the command.
 
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE`.
+
     Raises:
         UsageError: A flag, the model or an instance is wrong.
-        RunError: The model raised.
+        RunError: The model raised an error, or its outputs are not one for each row.
     """
     options = parser().read(argv)
     instances, signature = read_request(options.instances, options.signature)
@@ -96,15 +102,15 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 class Request(NamedTuple):
-    """Instances, and what of them feeds the model's inputs.
+    """Instances, and the options that map their fields to the model's inputs.
 
     Attributes:
-        instances: Objects, or values of a model with one input.
-        stacked: Scalar fields that make up one input.
-        renamed: Input -> field.
-        missing: Field -> the text of its value where it is missing or null.
-        pads: Input -> the text of the value that its rows are padded with.
-        strict: Whether numbers have to be JSON numbers of the input's own kind.
+        instances: JSON objects with one field for each input; or plain values, for a model with one input.
+        stacked: Scalar fields that are stacked into one input, see `--features`.
+        renamed: Input -> field that feeds it, see `--input_map`.
+        missing: Field -> its value, as text, in instances where it is missing or null, see `--missing`.
+        pads: Input -> the value, as text, that pads its rows to one length, see `--pad`.
+        strict: Whether numbers have to be JSON numbers of the input's own kind, see `--strict_types`.
     """
 
     instances: Sequence[Any]
@@ -115,10 +121,13 @@ class Request(NamedTuple):
     strict: bool = False
 
     def rows(self, inputs: Sequence[models.Tensor]) -> list[Mapping[str, Any]]:
-        """The instances as objects.
+        """Returns the instances as objects. A plain value becomes an object with the name of the only input.
+
+        Args:
+            inputs: The model's inputs.
 
         Raises:
-            UsageError: One is a value without a name, and fields are named, or the model has several inputs.
+            UsageError: An instance is a plain value, but the model has several inputs or an option names a field.
         """
         fields = feature_mapping.named_fields(self.stacked, self.renamed, self.missing)
         return [feature_mapping.named(inputs, instance, fields) for instance in self.instances]
@@ -130,7 +139,20 @@ class Request(NamedTuple):
         stacked: Sequence[str | FieldPath],
         renamed: Mapping[str, str | FieldPath],
     ) -> tuple[Feature, ...]:
-        """What feeds each input of a contract, as of `feature_mapping.map_inputs`."""
+        """Decides which fields feed each input, see `feature_mapping.map_inputs`.
+
+        Args:
+            contract: The inputs and outputs of the model's signature.
+            rows: The instances as objects.
+            stacked: Scalar fields that are stacked into one input.
+            renamed: Input -> field that feeds it.
+
+        Returns:
+            One feature for each input.
+
+        Raises:
+            UsageError: An input has no field, or a field does not fit it.
+        """
         return feature_mapping.map_inputs(
             contract, rows, stacked, renamed, strict=self.strict, missing=self.missing, pads=self.pads
         )
@@ -157,17 +179,20 @@ def _contract(loaded: models.Model, signature: str, key_input: str | None, reque
 
 
 def read_request(path: str, signature: str) -> tuple[list[Any], str]:
-    """The instances of a request, and the signature that is called for them.
+    """Reads a request.
 
     Args:
         path: The file; `-` is standard input.
-        signature: The signature of the command line; a request may name another one instead of the default.
+        signature: The signature of the command line. The request may name another one if this is the default.
+
+    Returns:
+        The instances, and the name of the signature to call.
 
     Raises:
-        UsageError: The file cannot be read, or is no request, or the two name different signatures.
+        UsageError: The file cannot be read or is not a request, or request and command line name different signatures.
     """
     try:
-        # Bytes, of which JSON's encoding is detected, whatever the locale is.
+        # Read as bytes, so that `json` detects the encoding and the locale makes no difference.
         text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         request = json.loads(text, object_pairs_hook=_members)
     except (OSError, ValueError, RecursionError) as error:
@@ -208,11 +233,20 @@ def _signature(path: str, named: Any, signature: str) -> str:
 
 
 def predict(called: models.Model, contract: models.Contract, request: Request) -> list[dict[str, Any]]:
-    """All outputs of the signature for each instance, its key as given; where none is, 0, 1, ….
+    """Scores the instances.
+
+    Args:
+        called: The model.
+        contract: The inputs and outputs of its signature.
+        request: The instances and the options for them.
+
+    Returns:
+        For each instance all outputs of the signature, also those that return the key. An instance without a key gets
+        its number as key, from 0.
 
     Raises:
         UsageError: An instance does not fit the model.
-        RunError: The model raised.
+        RunError: The model raised an error, its outputs are not one for each row, or it returned a wrong key.
     """
     rows, renamed = request.rows(contract.inputs), dict(request.renamed)
     if contract.key is not None:
@@ -233,7 +267,7 @@ def predict(called: models.Model, contract: models.Contract, request: Request) -
 
 
 def _calls(group: Group, rows: int | None) -> Iterator[Group]:
-    """The rows of a group, call by call where the signature fixes the rows of a call."""
+    """Splits a group into the rows of each model call: one call, unless the signature fixes the number of rows."""
     size = rows or len(group.numbers)
     for start in range(0, len(group.numbers), size):
         arrays = {name: array[start : start + size] for name, array in group.arrays.items()}
@@ -241,7 +275,7 @@ def _calls(group: Group, rows: int | None) -> Iterator[Group]:
 
 
 def _call(called: models.Model, contract: models.Contract, arrays: models.Arrays) -> list[dict[str, Any]]:
-    """All outputs of the signature for rows with inputs of the same shapes."""
+    """Calls the model with rows whose inputs have the same shapes, and returns all outputs of each row."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     rows = len(next(iter(arrays.values())))
     try:

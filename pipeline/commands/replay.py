@@ -1,8 +1,8 @@
-"""`keyjoin replay`: scores the dead letters of a run again, and writes the rows that now succeed into their parts.
+"""Implements `keyjoin replay`, which scores dead letters again and writes the rows that now succeed into their parts.
 
-Parts that change are written to a folder of their own, and put in place when all of them are whole, see
-`pipeline.run_folder.replace`. Killed before that, nothing has changed; killed later, any command on the output
-does the rest.
+`replay` writes the changed parts to a separate folder. Once all of them are whole, it puts them in place, see
+`pipeline.run_folder.replace`. If it is killed before that, the output is unchanged. If it is killed later, the next
+command on the output finishes the replacement.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ class ReplayOptions(TrustOptions, FieldOptions):
 
 
 def parser() -> OptionsParser[ReplayOptions]:
-    """The parser of `replay`."""
+    """Returns the parser of `replay`."""
     return OptionsParser(
         ReplayOptions,
         "keyjoin replay",
@@ -79,10 +79,17 @@ def parser() -> OptionsParser[ReplayOptions]:
 def main(argv: Sequence[str]) -> Exit:
     """Runs the command.
 
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE`.
+
     Raises:
-        UsageError: A flag is wrong, there is no run that has ended, or the model does not fit; nothing was changed.
-        RunError: Something is not what the run wrote or read, a file cannot be written, or there is no `_SUCCESS`
-            since still too many rows are bad.
+        UsageError: A flag is wrong, the folder holds no run that has ended, or the model does not fit. No part was
+            changed.
+        RunError: A file of the output or a source has changed since the run, a file cannot be written, or the result
+            exceeds an error limit.
     """
     given = parser().read(argv)
     given = dataclasses.replace(given, model=given.model and newest_version(given.model))
@@ -125,14 +132,15 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 def _ended(run: str) -> tuple[Earlier, Manifest]:
-    """The run and its manifest.
+    """Returns the run and its manifest.
 
     Raises:
-        UsageError: It has not ended, or a new run is to replace it.
+        UsageError: The folder holds no run, the run has not ended, or an unfinished run will replace its output.
     """
     earlier = _find_run(run)
     if isinstance(earlier.record, Job) and _is_over_error_limit(run, earlier.record):
-        # What another runner than the local one leaves to go on with: it ends here.
+        # A run on a remote runner that exceeds an error limit keeps `_keyjoin/job.json`, so that it can be resumed. A
+        # replay ends that run instead.
         manifest.clear(run)
         earlier = _find_run(run)
     ended = earlier.record
@@ -145,7 +153,7 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
         raise UsageError(
             f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
         )
-    manifest.clear(run)  # what a run that was killed after its commit has left
+    manifest.clear(run)  # a run that was killed after its commit leaves temporary files
     return earlier, ended
 
 
@@ -162,16 +170,18 @@ def _find_run(run: str) -> Earlier:
 
 
 def _is_over_error_limit(run: str, job: Job) -> bool:
-    """Whether a run has a manifest already, and that is the one of its `_keyjoin/job.json`."""
+    """Tells whether the run of `_keyjoin/job.json` also has a manifest that says that it exceeds an error limit."""
     made = records.read(run, Manifest)
     return made is not None and made.status == records.OVER_ERROR_LIMIT and made.settings() == job.settings()
 
 
 def _check_parts(run: str, document: Manifest) -> None:
-    """Reads back all parts of a run without `_SUCCESS`, which may have been taken away because one is damaged.
+    """Reads back all parts and dead letter files of a run without `_SUCCESS`.
+
+    `keyjoin verify --condemn` may have deleted `_SUCCESS` because one of these files is damaged.
 
     Raises:
-        RunError: One is.
+        RunError: A file is missing or damaged.
     """
     pairs = (pair for part in read_list(files.join(run, PARTS)) for pair in written_of(part))
     whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
@@ -182,26 +192,27 @@ def _check_parts(run: str, document: Manifest) -> None:
 
 
 def _options(run: str, document: Manifest, given: ReplayOptions) -> RunOptions:
-    """The run's options, but for what is given anew."""
+    """Returns the options of the run, with the options of this command in their place where it has any."""
     pinned = given.model_sha256 or (None if given.model else document.model.sha256)
     anew = {name: getattr(given, name) for name in ("constant", *flags_of(FieldOptions))}
     return dataclasses.replace(
         document.options,
         output=run,
         model=given.model or document.model.path,
-        model_ops=given.model_ops,  # what an output folder says of it is not believed
+        # Trust settings are never read from the output folder, which may have been edited. Modules are code.
+        model_ops=given.model_ops,
         model_sha256=pinned,
-        model_libraries=given.model_libraries,  # the same: a library is code
+        model_libraries=given.model_libraries,
         custom_objects=given.custom_objects,
         **{name: value for name, value in anew.items() if value},
     )
 
 
 def _check_keys(run: str, earlier: Earlier, path: str | None, repaired: Mapping[str, bytes]) -> None:
-    """Tells which repaired rows have no dead letter, so that they change nothing.
+    """Reports repaired rows whose keys have no dead letter: they change nothing.
 
     Raises:
-        UsageError: One of them is of a source that the run has not read.
+        UsageError: The key of a repaired row belongs to no source of the run.
     """
     known = {source.path for source in earlier.sources or ()}
     strange = next((key for key in repaired if key.rpartition("#")[0] not in known), None)
@@ -218,10 +229,10 @@ def _dead(run: str) -> Iterator[PartReceipt]:
 
 @contextlib.contextmanager
 def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iterator[Plan]:
-    """The model and what feeds it, as for a run over the same sources.
+    """Makes a plan, as for a run over the same sources.
 
     Raises:
-        UsageError: Something is wrong with the model, or its predictions are others.
+        UsageError: The model is wrong, or its predictions have other names or shapes than those in the parts.
     """
     settings = manifest.settings(options, document.format)
     inputs = Inputs(document.format, Matched(list(earlier.sources or ()), []), settings)
@@ -242,13 +253,13 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
 
 
 def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]) -> tuple[bool, int]:
-    """Scores dead letters again, and writes the parts that change, and the lists of receipts.
+    """Scores the dead letters again, and writes the changed parts and the lists of receipts to the separate folder.
 
     Returns:
-        Whether a part changes; and how many rows succeed now.
+        Whether any part changes, and how many more rows succeed now.
 
     Raises:
-        RunError: A source, a part or its dead letters are not what they were.
+        RunError: A source, a part or its dead letters have changed since the run.
     """
     job, joined, changed, place = plan.job, 0, False, staged(run)
     fmt, model = formats.load(job.format), job.handler.load_model()
@@ -263,7 +274,7 @@ def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]
 
 
 def _list_receipts(run: str, temp: str) -> None:
-    """Writes the lists of all receipts: those of parts that change, and the former ones of all others."""
+    """Writes lists with the receipts of all parts: new receipts of changed parts, and former receipts of all others."""
 
     def now(part: PartReceipt) -> PartReceipt:
         path = receipt_path(temp, part.chunk.part)
@@ -278,7 +289,11 @@ def _list_receipts(run: str, temp: str) -> None:
 
 
 def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -> Iterator[tuple[PartReceipt, Block]]:
-    """Parts of a source, each with the rows of its chunk."""
+    """Yields parts of a source, each with the rows of its chunk.
+
+    Raises:
+        RunError: The source cannot be read, or its rows have changed since the run.
+    """
     try:
         with open_plain(source) as file:
             for part in parts:
@@ -291,7 +306,7 @@ def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -
 
 
 def _record(plan: Plan, repaired: Repaired, document: Manifest, joined: int) -> records.Replay:
-    """What the manifest says of a replay."""
+    """Makes the record of this replay for the manifest."""
     used = plan.settings.model
     return records.Replay(
         model=records.UsedModel(path=used.path, sha256=used.sha256, inputs=used.inputs),
@@ -306,14 +321,15 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay
     """Writes the lists and the manifest of the new result.
 
     Returns:
-        The ledger.
+        The ledger of the new result.
 
     Raises:
-        RunError: The ledger does not add up, or a complete output would be none any more.
+        RunError: The ledger does not add up, or the replay would take a complete output over an error limit. The
+            output is then unchanged.
     """
     place, sources = staged(run), earlier.sources or ()
     settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
-    # The sources need not be there any more: what was read of them is on record.
+    # The input is not looked up again, because sources may be gone by now. The run recorded which ones it read.
     read = Matched(list(sources), list(document.skipped))
     is_complete = earlier.stage is Stage.COMPLETE
     if_exceeded = IfExceeded.DISCARD if is_complete else IfExceeded.REPLACE

@@ -1,4 +1,7 @@
-"""`keyjoin verify`: checks whether an output is still what its run wrote, and prints the commands that repair it."""
+"""Implements `keyjoin verify`, which checks whether an output is still what its run wrote.
+
+It prints each difference, and the commands that repair it. Only `--condemn` changes anything.
+"""
 
 import dataclasses
 import math
@@ -37,7 +40,7 @@ def _share(text: str) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckOptions(CodeOptions):
-    """What of an output is checked."""
+    """The options that select the checks."""
 
     run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
     read_data: float | None = flag(
@@ -51,7 +54,7 @@ class CheckOptions(CodeOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiscardOptions:
-    """What happens to an output that is not what its run wrote."""
+    """The option for an output that is not what its run wrote."""
 
     discard: bool = flag(
         SWITCH,
@@ -65,10 +68,10 @@ class VerifyOptions(CheckOptions, DiscardOptions):
     """The options of `verify`."""
 
     def __post_init__(self) -> None:
-        """Checks what only makes sense together.
+        """Checks that `--rescore` and `--model` are given together.
 
         Raises:
-            UsageError: --rescore or --model is given without the other.
+            UsageError: One of them is given without the other.
         """
         if self.rescore is None and self.model is not None:
             raise UsageError("--model is for --rescore=N; give it, too")
@@ -77,7 +80,7 @@ class VerifyOptions(CheckOptions, DiscardOptions):
 
 
 def parser() -> OptionsParser[VerifyOptions]:
-    """The parser of `verify`."""
+    """Returns the parser of `verify`."""
     return OptionsParser(
         VerifyOptions,
         "keyjoin verify",
@@ -88,8 +91,14 @@ def parser() -> OptionsParser[VerifyOptions]:
 def main(argv: Sequence[str]) -> Exit:
     """Runs the command.
 
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE` without findings, otherwise the code of the findings.
+
     Raises:
-        UsageError: A flag is wrong, there is no run, or --model is not the model of it.
+        UsageError: A flag is wrong, the folder holds no run, or `--model` is not the model of the run.
         RunError: The run is not complete, or a file cannot be read.
     """
     given = parser().read(argv)
@@ -117,7 +126,13 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Iterator[str]:
-    """All that the lists prove: names and sizes, contents, rows; says how much of it was checked."""
+    """Checks the files against the lists: names and sizes, then the content and rows that the options ask for.
+
+    The lists must have passed their own check before.
+
+    Yields:
+        One line for each check, which says how much it covered.
+    """
     run, document = given.run, record.manifest
     findings.extend(check_names(run))
     parts = document.totals.parts
@@ -154,7 +169,7 @@ def _result(run: str, record: Record | None, findings: Findings) -> str:
 
 
 def _counted(count: int, what: str) -> str:
-    """A number of things.
+    """Returns a count with its noun.
 
     >>> _counted(1, "part"), _counted(2000, "row")
     ('1 part', '2,000 rows')
@@ -163,6 +178,6 @@ def _counted(count: int, what: str) -> str:
 
 
 def _discard_command(given: VerifyOptions) -> str:
-    """The command that takes `_SUCCESS` away for what this one has found."""
+    """Returns the `verify` command that makes the same file checks and deletes `_SUCCESS` if they find differences."""
     share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
     return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--discard"])

@@ -1,4 +1,4 @@
-"""`keyjoin wrap`: adds a key to a trained model, a `.keras` file or a SavedModel."""
+"""Implements `keyjoin wrap`, which adds a key to a trained model: a `.keras` file or a SavedModel."""
 
 import argparse
 import contextlib
@@ -32,7 +32,7 @@ from transforms.storage.paths import absolute
 from transforms.storage.remedies import described
 
 WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
-# A checksum, and what Keras 2 makes its objects of.
+# These files describe only the original model: its checksum, and the metadata from which Keras 2 restores its objects.
 STALE = ("fingerprint.pb", "keras_metadata.pb")
 
 
@@ -53,7 +53,7 @@ class WrapOptions(TrustOptions):
 
 
 def parser() -> OptionsParser[WrapOptions]:
-    """The parser of `wrap`."""
+    """Returns the parser of `wrap`."""
     return OptionsParser(
         WrapOptions,
         "keyjoin wrap",
@@ -67,6 +67,12 @@ def parser() -> OptionsParser[WrapOptions]:
 
 def main(argv: Sequence[str]) -> Exit:
     """Runs the command.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE`.
 
     Raises:
         UsageError: A flag, the model or the output folder is wrong.
@@ -89,23 +95,23 @@ def wrap(
 ) -> str:
     """Adds a key to a signature of a model.
 
-    The copy gives the same predictions, bit for bit. What it gives up are the objects around the
-    signatures: Keras no longer loads it as a Keras model, and `tf.saved_model.save` cannot save again
-    what `tf.saved_model.load` makes of it. Keep the original for that.
+    The copy gives the same predictions as the original, bit for bit. It has only the signatures, without the objects
+    of the original. So Keras cannot load the copy as a Keras model. `tf.saved_model.load` loads it, but
+    `tf.saved_model.save` cannot save it again. Keep the original for these uses.
 
     Args:
         model: `.keras` file or SavedModel folder.
         output: Folder for the SavedModel with the key, new or empty.
-        style: `function` gives a further output `key`, and calls a single other output `prediction`;
-            `functional` gives one output `prediction_with_key`, whose last column is the key in float32.
+        style: `function` adds an output `key`, and renames a single other output to `prediction`. `functional` makes
+            one output `prediction_with_key`, whose last column is the key in float32.
         signature: The signature that gets the key.
-        model_ops: What happens to a model that does more than compute, see `transforms.model_safety.model_ops.judge`.
-        model_sha256: What the model's sha256 has to be, if given.
+        model_ops: How to treat a model that does more than compute, see `transforms.model_safety.model_ops.judge`.
+        model_sha256: The sha256 that the model must have; None to accept any.
         model_libraries: Python modules that register the model's own ops.
         custom_objects: Python modules that define the own layers of a `.keras` file.
 
     Returns:
-        What was made, in one or two lines.
+        A summary for the user, in one or two lines.
 
     Raises:
         UsageError: The model, the signature or the output folder is wrong; nothing was written.
@@ -127,7 +133,8 @@ def wrap(
         graph = add_key.serving_graph(saved, model)
         add_key.find_signature(graph, model, signature)
         keep(graph)
-        _connect(graph, source, signature)  # both before the objects are hidden that say what is kept and connected
+        # `keep` and `_connect` read the object graph. So they are called before `add_key`, which removes it.
+        _connect(graph, source, signature)
         definition = add_key.add_key(saved, model, signature, style)
         findings = find(graph, source, signature)
         judge(model, findings, model_ops)
@@ -140,10 +147,12 @@ def wrap(
 
 
 def _connect(graph: Any, folder: str, signature: str) -> None:
-    """Connects what the signatures read to what gets a value, so that the copy also loads without keyjoin.
+    """Connects the variables and tables that the signatures read to those that get a value on loading.
+
+    keyjoin makes these connections when it loads a model. The copy stores them, so it also works in other programs.
 
     Raises:
-        UsageError: What the signature that gets the key reads has no value.
+        UsageError: The signature that gets the key reads a variable or table without a value.
     """
     walk = Walk(graph)
     connect(walk, folder)
@@ -170,7 +179,13 @@ def _check_output(model: str, output: str) -> None:
 
 @contextlib.contextmanager
 def _appearing(output: str) -> Iterator[str]:
-    """The path of a folder to make, which takes its place as the output once it is complete."""
+    """Yields the path of a temporary folder, and renames the folder to the output at the end.
+
+    So the output appears only once it is whole. The temporary folder is removed after an error.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
     parent, name = os.path.split(absolute(output))
     temporary = os.path.join(parent, f"_{name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -184,7 +199,7 @@ def _appearing(output: str) -> Iterator[str]:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copies a folder's content without its permissions: of a read-only model, too, the copy is changed."""
+    """Copies the content of a folder, but not its permissions: the copy of a read-only model must be writable."""
     for folder, _, names in os.walk(source, followlinks=True):
         below = os.path.normpath(os.path.join(target, os.path.relpath(folder, source)))
         os.makedirs(below)
@@ -193,7 +208,11 @@ def _copy(source: str, target: str) -> None:
 
 
 def _remove_stale(folder: str) -> str:
-    """Removes what is true of the original alone; says so, on a line of its own, where it is the user's."""
+    """Removes the files that describe only the original model.
+
+    Returns:
+        A line for the user if their warm-up requests were removed, else an empty text.
+    """
     found = [name for name in (*STALE, WARM_UP) if os.path.exists(os.path.join(folder, name))]
     for name in found:
         os.unlink(os.path.join(folder, name))

@@ -1,1 +1,1 @@
-"""The job: its graph, local waves, remote runners, Dataflow, stopping early."""
+"""Runs a job: its graph, waves on this machine, remote runners, Dataflow, and the early stop at an error limit."""

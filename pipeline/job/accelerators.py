@@ -1,7 +1,7 @@
-"""Chooses the machine type for workers with an accelerator, and refuses one that cannot have it.
+"""Chooses the machine type for workers with an accelerator, and refuses a machine type that cannot have it.
 
-Compute Engine attaches each kind of GPU to machines of one family only:
-https://cloud.google.com/compute/docs/gpus. The hint names the machine of the step that asks for it:
+Compute Engine attaches each type of GPU to machines of one family only: https://cloud.google.com/compute/docs/gpus.
+A resource hint can name the machine type for the workers of one step:
 https://cloud.google.com/dataflow/docs/guides/right-fitting.
 """
 
@@ -15,7 +15,13 @@ FLAG, MACHINE_TYPE = "--accelerator", "machine_type"
 
 
 class Machine(NamedTuple):
-    """A type of Compute Engine's machines: https://cloud.google.com/compute/docs/machine-resource."""
+    """A machine type of Compute Engine, see https://cloud.google.com/compute/docs/machine-resource.
+
+    Attributes:
+        name: The name of the machine type.
+        cpus: The number of its virtual CPUs.
+        gigabytes: Its memory in GB, as the documentation states it.
+    """
 
     name: str
     cpus: int
@@ -32,7 +38,7 @@ def _n1(most_cpus: int) -> tuple[Machine, ...]:
     return tuple(sorted((m for m in (*standard, *large) if m.cpus <= most_cpus), key=lambda m: m.gigabytes))
 
 
-# Accelerator -> how many of them -> the machines that have so many, the smallest first.
+# Accelerator -> number of accelerators -> the machine types that can have this number, the smallest first.
 MACHINES: Mapping[str, Mapping[int, tuple[Machine, ...]]] = {
     "nvidia-l4": {1: _g2(4, 8, 12, 16, 32), 2: _g2(24), 4: _g2(48), 8: _g2(96)},
     "nvidia-tesla-t4": {1: _n1(48), 2: _n1(48), 4: _n1(96)},
@@ -50,13 +56,13 @@ N1 = re.compile(r"(n1-(standard|highmem|highcpu)-|custom-|n1-custom-)\d+")
 
 
 class Hint(NamedTuple):
-    """What `--accelerator` says.
+    """The parsed value of `--accelerator`.
 
     Attributes:
-        text: All of it.
-        type: The accelerator.
-        number: How many of them a worker has.
-        machine: The machine type that it names; None if it names none.
+        text: The whole value.
+        type: The type of the accelerator, such as `nvidia-l4`.
+        number: The number of accelerators of each worker.
+        machine: The machine type in the hint; None if there is none.
     """
 
     text: str
@@ -66,12 +72,15 @@ class Hint(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Hint":
-        """Reads a hint, which is of the right form."""
+        """Parses a hint, such as `type:nvidia-l4;count:1`. The form of the text must have been checked."""
         fields = {name: value for name, _, value in (part.partition(":") for part in text.split(";"))}
         return cls(text, fields["type"], int(fields["count"]), fields.get(MACHINE_TYPE))
 
     def with_machine(self, machine: str) -> str:
-        """The hint, which names this machine type.
+        """Returns the text of the hint with a machine type in it, in place of any other machine type.
+
+        Args:
+            machine: The name of the machine type.
 
         >>> Hint.of("type:nvidia-l4;count:1;install-nvidia-driver").with_machine("g2-standard-4")
         'type:nvidia-l4;count:1;machine_type:g2-standard-4;install-nvidia-driver'
@@ -82,14 +91,16 @@ class Hint(NamedTuple):
 
 
 def check(text: str, machine_type: str | None) -> None:
-    """Checks that a machine can have what a hint asks for.
+    """Checks that a machine type can have the accelerators of a hint.
 
     Args:
-        text: What `--accelerator` says.
-        machine_type: What `--machine_type` says; it is for workers without an accelerator if the hint names a machine.
+        text: The value of `--accelerator`.
+        machine_type: The value of `--machine_type`; None if it is not given. If the hint names a machine type, this
+            one is for the workers without an accelerator, and is not checked.
 
     Raises:
-        UsageError: It cannot, or nothing is known of the accelerator and the hint names no machine.
+        UsageError: The machine type cannot have the accelerators, or no machine type has this number of them. Or
+            keyjoin does not know the accelerator, and the hint names no machine type.
     """
     hint = Hint.of(text)
     known = MACHINES.get(hint.type)
@@ -115,7 +126,10 @@ def check(text: str, machine_type: str | None) -> None:
 
 
 def _fits(machine: str, hint: Hint) -> bool:
-    """Whether a machine type can have the accelerators; of N1 any one, since its sizes are free within limits."""
+    """Tells whether a machine type can have the accelerators of a hint.
+
+    For the N1 family every size counts, because users can choose sizes freely, within limits.
+    """
     fitting = MACHINES[hint.type][hint.number]
     if fitting[0].name.startswith("n1-"):
         return N1.match(machine) is not None

@@ -81,8 +81,8 @@ def check_complete(output: str) -> str:
 def clear_folder(place: Place, run: str, lists: int) -> None:
     """Removes the files that a run needed only until its commit.
 
-    Removes nothing if this job wrote no lists, because the run was complete before. Removes nothing if the folder now
-    belongs to another run.
+    Removes nothing if this job wrote no lists, because another job had already completed the run. Removes nothing if
+    the folder now belongs to another run.
 
     Args:
         place: The folders that the run writes to.

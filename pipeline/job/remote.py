@@ -193,7 +193,8 @@ def _start(
 
 
 def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
-    # Otherwise pickled code names folders of this machine, for example the home of its user.
+    # Beam pickles a function as code if it cannot be imported by name, as some of Beam's own. The code contains the path
+    # of its source file, with folder names of this machine, which can include the user's name.
     beam_compat.name_files_by(among_packages)
     # Without this experiment, workers log the packages that are installed on this machine, and their folders.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
@@ -201,7 +202,10 @@ def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
 
 
 def among_packages(path: str) -> str:
-    """A file's path below the folder that Python imports it from; only its name where there is none.
+    """Returns a file's path relative to the folder that Python imports it from; only its name if there is no such one.
+
+    Args:
+        path: The path of a source file.
 
     >>> among_packages(__file__)
     'pipeline/job/remote.py'

@@ -1,4 +1,4 @@
-"""Watches a local run: adds up its chunks, and starts no new one once an error limit must be exceeded."""
+"""Counts the bad rows of a local run, and stops it early once an error limit must be exceeded."""
 
 import functools
 import itertools
@@ -17,19 +17,21 @@ from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt,
 from transforms.split_into_chunks import most_bytes
 from transforms.storage import files
 
-FINISHED_ROWS = 100  # that fail alone stop no chunk: that of a small input is written, with its dead letters
-# A call of a model takes as long as counting the rows of a megabyte.
-COUNTED_FROM, COUNTED_BYTES = 1_000, 4 << 30  # rows that failed; bytes of the input
+# So many rows that fail alone do not stop a chunk. So the chunk of a small input is written, with its dead letters.
+FINISHED_ROWS = 100
+# keyjoin counts the rows of the input only after so many rows failed alone, and only if the input has at most so many
+# bytes. Counting the rows of a megabyte takes as long as one model call.
+COUNTED_FROM, COUNTED_BYTES = 1_000, 4 << 30
 BLOCK_BYTES = 1 << 20
 
-WAVE_SECONDS = 30.0  # about how long a run scores before it writes
+WAVE_SECONDS = 30.0  # about how long a pipeline scores before it writes
 
 _numbers = itertools.count()
 _watches: "weakref.WeakValueDictionary[int, Watch]" = weakref.WeakValueDictionary()
 
 
 class _Count:
-    """Sums over chunks."""
+    """Sums of rows, bytes and dead letters over chunks."""
 
     def __init__(self) -> None:
         self.rows = self.bytes = 0
@@ -42,11 +44,11 @@ class _Count:
 
 
 class _Failing(NamedTuple):
-    """A chunk that is being scored, and of which rows fail alone.
+    """A chunk that is being scored, and has rows that fail alone.
 
     Attributes:
-        rows: Its rows that were read and are good.
-        dead: Those of them that failed, by reason.
+        rows: How many of its rows went into the model.
+        dead: How many of these failed so far, by reason code.
     """
 
     rows: int
@@ -54,13 +56,20 @@ class _Failing(NamedTuple):
 
 
 class Watch:
-    """Counts what the chunks of a run come to.
+    """Counts the rows and bad rows of a run's chunks, and decides whether the run continues.
 
-    It stays in this process, where the local runner's steps are, too: pickled, it is a name for itself.
+    A watch stays in this process, where the steps of the local runner run too. A pickled watch is only its number,
+    so all steps share one object.
 
-    Each chunk counts once it is read and scored. What cannot be written shows only when parts are, which
-    is when the wave is scored; then what the parts say counts instead. Before it is scored, its rows count that fail
-    alone, so that a model which refuses all of them is not called with each. Thread-safe as far as that goes.
+    A chunk counts in three stages:
+
+    - While the chunk is being scored, its rows that fail alone count. So a model that refuses all rows is not called
+      with each of them.
+    - Once the chunk is read and scored, all of its rows count.
+    - At the end of the pipeline, the receipts of its parts replace these counts. Only then are the rows known that
+      cannot be written, because the runner writes parts after it has scored all chunks.
+
+    Several threads may report rows that fail alone at the same time.
     """
 
     def __init__(
@@ -71,33 +80,34 @@ class Watch:
         line_end: bytes = b"",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begins to count.
+        """Starts with all counts at zero.
 
         Args:
-            limits: What is allowed.
+            limits: The error limits of the run.
             sources: All input files.
-            least: Bytes that a good row takes at least.
-            line_end: What ends each line; empty if rows are not lines.
-            clock: Seconds.
+            least: The least bytes of a good row, with the end of its line. From it follows how many good rows the
+                unread bytes can hold at most.
+            line_end: The bytes that end each line; empty if rows are not lines.
+            clock: Returns the time in seconds.
         """
         self._limits, self._least, self._clock = limits, least, clock
-        # One more each for the end of a last line, which may lack its newline.
+        # One byte more for each source, because its last line may lack the newline that `least` includes.
         self._bytes = most_bytes(sources) + len(sources)
         self._written, self._scored = _Count(), _Count()
-        # Chunks of which the one is known, and not yet the other.
+        # By chunk key: receipts of chunks that are not scored yet, and bad rows of chunks that have no receipt yet.
         self._read: dict[str, Receipt] = {}
         self._unscored: dict[str, bytes] = {}
         self._parts: list[PartReceipt] = []
         self._failing: dict[str, _Failing] = {}
-        self._lengths: dict[str, int] = {}  # of chunks that were begun, in bytes
+        self._lengths: dict[str, int] = {}  # bytes of the chunks that have started and are not scored yet, by key
         self._sources, self._line_end, self._most_rows, self._refused = sources, line_end, sys.maxsize, 0
-        self._example = ""  # what was wrong with a row of a chunk that will not be written
+        self._example = ""  # the message of a bad row of the stopped chunk, which will have no dead letter file
         self._changing = threading.RLock()
         self._stopped = False
         self._parts_of = dict[str, int]()
-        self._begun = 0  # bytes of chunks, in this wave
+        self._begun = 0  # bytes of the chunks that started in this pipeline
         self._wave_began = clock()
-        self._bytes_a_second = math.inf  # later, of the last wave
+        self._bytes_a_second = math.inf  # the speed of the last pipeline; infinite if it is not known
         self._number = next(_numbers)
         _watches[self._number] = self
 
@@ -105,11 +115,17 @@ class Watch:
         return _find, (self._number,)
 
     def begin_wave(self) -> None:
-        """A wave begins now."""
+        """Marks the start of a pipeline. A wave takes several pipelines if it is slow."""
         self._begun, self._wave_began = 0, self._clock()
 
     def may_start(self, chunk: Chunk) -> bool:
-        """Whether another chunk may be begun in this wave, which is to take about `WAVE_SECONDS`."""
+        """Decides whether another chunk starts in this pipeline, which should take about `WAVE_SECONDS`.
+
+        The first chunk of a pipeline always starts, unless an error limit must be exceeded.
+
+        Args:
+            chunk: The chunk.
+        """
         seconds = max(self._clock() - self._wave_began, self._begun / self._bytes_a_second)
         if not self.may_continue() or (self._begun and seconds >= WAVE_SECONDS):
             return False
@@ -118,20 +134,24 @@ class Watch:
         return True
 
     def cut(self, chunks: Iterable[Chunk]) -> None:
-        """Sees chunks that sources were cut into."""
+        """Records chunks, so that the number of parts becomes known.
+
+        Args:
+            chunks: Chunks that sources were split into.
+        """
         self._parts_of.update((chunk.source, chunk.parts) for chunk in chunks)
 
     def parts(self) -> int | None:
-        """How many parts the run will write; None until each source is cut."""
+        """Returns how many parts the run will write; None until chunks of every source are recorded."""
         return sum(self._parts_of.values()) if len(self._parts_of) == len(self._sources) else None
 
     def may_continue(self) -> bool:
-        """Whether another chunk may be begun."""
+        """Tells whether the run continues. Once an error limit must be exceeded, the answer stays False."""
         self._stopped = self._stopped or self.exceeded() is not None
         return not self._stopped
 
     def exceeded(self) -> ExceededLimit | None:
-        """The limit that is exceeded, whatever is still to come."""
+        """Returns an error limit that the run exceeds even if all remaining rows are good; None if there is none."""
         with self._changing:
             counts, failing = (self._written, self._scored), self._failing.values()
             dead = sum((one.dead for one in failing), self._written.dead + self._scored.dead)
@@ -142,21 +162,24 @@ class Watch:
             return self._limits.exceeded(dead, rows, min(good, self._most_rows - rows))
 
     def _count_rows(self) -> None:
-        """Finds how many rows the input has at most: what its bytes could hold is several times as much."""
+        """Counts the lines of the input, which are an upper bound for its rows.
+
+        The bound that follows from the bytes is several times higher. So counting lets the run stop much earlier.
+        """
         local = all(files.is_local(source.path) and not source.is_gzip for source in self._sources)
         if self._line_end and local and self._bytes <= COUNTED_BYTES:
             self._most_rows = sum(_lines(source.path, self._line_end) for source in self._sources)
 
     def refused(self, key: str, rows: int, bad: BadRow) -> None:
-        """Sees a row that fails alone, before its chunk is scored.
+        """Counts a row that fails alone, while its chunk is being scored.
 
         Args:
             key: The chunk's key.
-            rows: Its rows that were read and are good.
-            bad: One of these; `row` counts them.
+            rows: How many rows of the chunk went into the model.
+            bad: The row that failed. Its `row` is a number within the rows that went into the model.
 
         Raises:
-            StoppedError: A limit is exceeded, whatever is still to come, and many rows have failed.
+            StoppedError: An error limit must be exceeded, and more than `FINISHED_ROWS` rows have failed alone.
         """
         with self._changing:
             self._failing.setdefault(key, _Failing(rows, Counter())).dead[bad.reason] += 1
@@ -168,18 +191,32 @@ class Watch:
                 raise StoppedError
 
     def stopped(self) -> ExceededLimit | None:
-        """Why the run stopped before its end; None if it did not."""
+        """Returns the error limit that stopped the run early; None if the run did not stop."""
         exceeded = self.exceeded() if self._stopped else None
         return exceeded and exceeded._replace(example=self._example)
 
     def read(self, element: tuple[str, Receipt]) -> tuple[str, Receipt]:
-        """Sees what was read of a chunk, and hands it on."""
+        """Records the receipt of a chunk that was read.
+
+        Args:
+            element: The chunk's key and its receipt.
+
+        Returns:
+            The same element.
+        """
         key, self._read[key] = element
         self._count(key)
         return element
 
     def scored(self, element: tuple[str, Predictions | None]) -> tuple[str, Predictions | None]:
-        """Sees what was scored of a chunk, and hands it on; None if scoring was stopped."""
+        """Records the bad rows of a chunk that was scored.
+
+        Args:
+            element: The chunk's key and its predictions, which are None if its scoring was stopped.
+
+        Returns:
+            The same element.
+        """
         key, predictions = element
         if predictions is not None:
             self._unscored[key] = predictions.bad
@@ -196,15 +233,26 @@ class Watch:
                 self._scored.add(receipt.chunk, receipt.rows, dead)
 
     def wrote(self, part: PartReceipt) -> PartReceipt:
-        """Sees what was written of a chunk, and hands it on."""
+        """Records a part that was written.
+
+        Args:
+            part: The receipt of the part.
+
+        Returns:
+            The same receipt.
+        """
         self._written.add(part.chunk, part.rows, part.dead)
         self._parts.append(part)
         return part
 
     def end_wave(self) -> list[PartReceipt]:
-        """All parts of the wave are written: what they say counts now, and is given."""
+        """Ends a pipeline, whose parts are all written. From here on, the counts in their receipts apply.
+
+        Returns:
+            The receipts of all parts since the last call.
+        """
         seconds = self._clock() - self._wave_began
-        # Of a short wave, the graph may have taken most of the time.
+        # A short pipeline gives no speed, because its graph may have taken most of the time.
         self._bytes_a_second = self._begun / seconds if seconds >= WAVE_SECONDS else math.inf
         parts, self._parts, self._scored = self._parts, [], _Count()
         return parts
