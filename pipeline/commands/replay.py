@@ -199,7 +199,8 @@ def _options(run: str, document: Manifest, given: ReplayOptions) -> RunOptions:
         document.options,
         output=run,
         model=given.model or document.model.path,
-        # Trust settings are never read from the output folder, which may have been edited. Modules are code.
+        # Which ops and modules to trust is never read from the output folder: someone may have edited it. A module is
+        # code that keyjoin would run.
         model_ops=given.model_ops,
         model_sha256=pinned,
         model_libraries=given.model_libraries,

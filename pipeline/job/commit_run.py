@@ -104,8 +104,8 @@ def commit_folder(place: Place, run: str, lists: int, seconds: float) -> None:
         seconds: The duration of the run.
 
     Raises:
-        RunError: The ledger does not add up, the run exceeds an error limit, the folder now belongs to another run, or
-            files of the run are missing from it.
+        RunError: The ledger does not add up, or the run exceeds an error limit. Or the folder now belongs to another
+            run, or lacks files of this run.
     """
     if holds_result(place.output, run):
         return

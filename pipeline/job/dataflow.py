@@ -1,6 +1,7 @@
 """Prepares a job for Dataflow, finds running jobs, and follows a job until it ends.
 
-All jobs for one output folder have the same name, because Dataflow never runs two jobs of one name at a time.
+By default all jobs for one output folder have the same name, because Dataflow never runs two jobs of one name at a
+time.
 """
 
 import contextlib
@@ -44,7 +45,8 @@ GIGABYTE = 1 << 30
 # Memory of a worker, in bytes.
 PROCESS_BYTES = 600_000_000  # a process with TensorFlow and without a model (measured: docs/scale.md)
 BYTES_A_CHUNK_BYTE = 2  # for each byte of a chunk (measured: docs/scale.md)
-BYTES_A_PREDICTION_BYTE = 9  # measured on a worker of Prism, before parts were written in smaller pieces
+# For each byte of predictions. Measured on a worker of Prism, before parts were written in smaller pieces.
+BYTES_A_PREDICTION_BYTE = 9
 BYTES_A_MODEL_BYTE = 2  # for each byte of a model: its graph and its variables while it is loaded
 USABLE = 0.8  # the share of a machine's memory that the worker may use
 WORKER_INPUT = 4 * GIGABYTE  # the least input that is worth another worker: 64 chunks
