@@ -178,7 +178,7 @@ def _is_over_error_limit(run: str, job: Job) -> bool:
 def _check_parts(run: str, document: Manifest) -> None:
     """Reads back all parts and dead letter files of a run without `_SUCCESS`.
 
-    `keyjoin verify --condemn` may have deleted `_SUCCESS` because one of these files is damaged.
+    `keyjoin verify --discard` may have deleted `_SUCCESS` because one of these files is damaged.
 
     Raises:
         RunError: A file is missing or damaged.

@@ -1,6 +1,6 @@
 """Implements `keyjoin verify`, which checks whether an output is still what its run wrote.
 
-It prints each difference, and the commands that repair it. Only `--condemn` changes anything.
+It prints each difference, and the commands that repair it. Only `--discard` changes anything.
 """
 
 import dataclasses

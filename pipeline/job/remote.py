@@ -193,8 +193,8 @@ def _start(
 
 
 def _pipeline(beam_options: PipelineOptions) -> beam.Pipeline:
-    # Beam pickles a function as code if it cannot be imported by name, as some of Beam's own. The code contains the path
-    # of its source file, with folder names of this machine, which can include the user's name.
+    # Beam pickles a function as code if it cannot be imported by name, as some of Beam's own. The code contains the
+    # path of its source file, with folder names of this machine, which can include the user's name.
     beam_compat.name_files_by(among_packages)
     # Without this experiment, workers log the packages that are installed on this machine, and their folders.
     beam_options.view_as(DebugOptions).add_experiment("disable_logging_submission_environment")
