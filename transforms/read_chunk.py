@@ -15,7 +15,8 @@ from transforms.formats.base import Block, Reader
 from transforms.mapping import defaults
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
-from transforms.storage import versions
+from transforms.storage import files, versions
+from transforms.storage.compression import Codec, detect
 
 FEATURES = "features"
 RECEIPTS: Final = "receipts"
@@ -81,8 +82,13 @@ def _check_kind(chunk: Chunk) -> None:
     with versions.open_chunk(chunk) as file:
         kind = formats.binary_kind(file.read(chunk.end))
     if kind is not None:
-        packed = chunk.data != chunk.source
-        raise RunError(f"{chunk.source}: {foreign.refusal(kind, chunk.source, packed=packed)}")
+        codec = None if chunk.data == chunk.source else _stored_codec(chunk)
+        raise RunError(f"{chunk.source}: {foreign.refusal(kind, chunk.source, codec)}")
+
+
+def _stored_codec(chunk: Chunk) -> Codec | None:
+    with files.open_raw(chunk.source) as stored:
+        return detect(stored.read(foreign.FIRST_BYTES))
 
 
 @dataclasses.dataclass(eq=False)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.storage.compression import is_gzip
+from transforms.storage.compression import Codec, codec_of
 
 INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a row that is a JSON value
 Positions = npt.NDArray[np.int64]
@@ -44,9 +44,9 @@ class Source(NamedTuple):
     version: str = ""
 
     @property
-    def is_gzip(self) -> bool:
-        """Whether the suffix says that the source is gzip."""
-        return is_gzip(self.suffix)
+    def codec(self) -> Codec | None:
+        """How the source is compressed, by its suffix; None if it is not."""
+        return codec_of(self.suffix)
 
     def extent(self, unit: Unit) -> int | None:
         """Returns the position after its last row; None if that is known only once the source is read.
@@ -54,7 +54,7 @@ class Source(NamedTuple):
         Args:
             unit: The unit of positions in the source.
         """
-        return self.size if unit == "byte" and not self.is_gzip else None
+        return self.size if unit == "byte" and self.codec is None else None
 
     @property
     def written(self) -> tuple[float, str]:

@@ -1,14 +1,12 @@
 """Splits a source file into chunks that end on row boundaries and can be read again by position.
 
-A gzip source is decompressed to a temporary file first, because gzip cannot be read from the middle.
+A compressed source is decompressed to a temporary file first, because it cannot be read from the middle.
 """
 
 import contextlib
 import dataclasses
-import gzip
 import posixpath
 import uuid
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO
 
@@ -18,13 +16,10 @@ from transforms.errors import RunError
 from transforms.formats import foreign
 from transforms.formats.base import Cut, Reader
 from transforms.records import Chunk, Source
-from transforms.storage import files, versions
-from transforms.storage.compression import begins_as_gzip, open_gzip, plain_name
+from transforms.storage import compression, files, versions
+from transforms.storage.compression import Codec, DamagedError, plain_name
 
-COPY_BYTES = 1 << 22
 SPILL = "spill"
-# The highest ratio of plain bytes to bytes compressed by deflate: https://zlib.net/zlib_tech.html
-DEFLATE = 1032
 
 
 def split_source(
@@ -60,7 +55,7 @@ def split_source(
 
 
 def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
-    """Splits one source into chunks. A gzip source is decompressed first.
+    """Splits one source into chunks. A compressed source is decompressed first.
 
     Args:
         source: The source.
@@ -73,54 +68,73 @@ def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int 
         RunError: The source cannot be read, is damaged, or is not the version that was planned.
     """
     data, size = source.path, source.size
-    if source.is_gzip:
-        data, size = spill(source, posixpath.join(temp, SPILL))
+    codec = source.codec
+    if codec:
+        data, size = spill(source, codec, posixpath.join(temp, SPILL))
     return split_source(source, data, size, reader, chunk_bytes, chunk_rows)
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
     """Returns an upper bound for the decompressed size of sources. The exact size is known only after decompression."""
-    return sum(source.size * (DEFLATE if source.is_gzip else 1) for source in sources)
+    return sum(source.size * (source.codec.ratio if source.codec else 1) for source in sources)
 
 
-def spill(source: Source, folder: str) -> tuple[str, int]:
-    """Decompresses all members of a gzip source to a file that can be read by position.
+def spill(source: Source, codec: Codec, folder: str) -> tuple[str, int]:
+    """Decompresses all members of a compressed source to a file that can be read by position.
+
+    Args:
+        source: The source.
+        codec: Its codec.
+        folder: The folder of the new file.
 
     Returns:
         The path of the file and its size in bytes.
 
     Raises:
-        RunError: The source cannot be read, is not gzip, is damaged, ends early, or is not the version that was
-            planned.
+        RunError: The source cannot be read, is not compressed as its name says, is damaged, ends early, or is not the
+            version that was planned.
     """
     # Each attempt writes its own copy. Writing a copy again makes another object, and readers of the first would fail.
     name = plain_name(f"{source.stem}{source.suffix}")
     path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
     try:
-        with open_plain(source, source.version) as plain:
-            return path, files.write_whole(path, _blocks(plain, source.path)).bytes
-    except (EOFError, RunError) as error:
-        if other := other_kind(source):
-            raise RunError(other) from error
-        if isinstance(error, EOFError):
-            raise _damaged(source.path, error) from error
-        raise
+        with versions.open_version(source.path, source.version) as stored:
+            return path, files.write_whole(path, _plain_blocks(source, codec, stored)).bytes
     except OSError as error:
-        raise RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again") from error
+        raise _unreadable(source, error) from error
+
+
+def _plain_blocks(source: Source, codec: Codec, stored: IO[bytes]) -> Iterator[bytes]:
+    """Decompresses a source. Its errors are not OSErrors, which would be errors of writing the copy.
+
+    Raises:
+        RunError: The source cannot be read, or is damaged.
+    """
+    try:
+        yield from compression.blocks(stored, codec)
+    except DamagedError as error:
+        damaged = f"{source.path}: {error}; copy it again from where it was written"
+        raise RunError(other_kind(source) or damaged) from error
+    except OSError as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: Source, error: OSError) -> RunError:
+    return RunError(f"{source.path} cannot be read: {error}; see that it is there, and run again")
 
 
 def other_kind(source: Source) -> str | None:
-    """Describes a source whose name says gzip and whose first bytes do not, with the remedy; None for other sources."""
+    """Describes a source whose first bytes are not those of the codec that its name gives, with the remedy.
+
+    Returns:
+        The description; None for other sources.
+    """
     with contextlib.suppress(OSError), files.open_raw(source.path) as stored:
         first = stored.read(foreign.FIRST_BYTES)
-        if source.is_gzip and not begins_as_gzip(first):
+        if source.codec and not source.codec.begins(first):
             kind = foreign.by_bytes(first) or foreign.PLAIN
-            return f"{source.path}: {foreign.refusal(kind, source.path, packed=False)}"
+            return f"{source.path}: {foreign.refusal(kind, source.path)}"
     return None
-
-
-def _damaged(path: str, error: Exception) -> RunError:
-    return RunError(f"{path}: not a whole gzip file ({error}); copy it again from where it was written")
 
 
 @contextlib.contextmanager
@@ -132,24 +146,15 @@ def open_plain(source: Source, version: str = "") -> Iterator[IO[bytes]]:
         version: The only version that may be read, see `versions.open_version`; empty to accept any version.
 
     Raises:
-        OSError: The source cannot be opened.
-        EOFError: The name says that the source is gzip, and it has no bytes.
+        OSError: The source cannot be opened. Reading it raises `compression.DamagedError` if it is not whole.
         RunError: The source has another version.
     """
     with versions.open_version(source.path, version) as stored:
-        if not source.is_gzip:
+        if source.codec is None:
             yield stored
             return
-        with open_gzip(stored) as plain:
+        with compression.open_plain(stored, source.codec) as plain:
             yield plain
-
-
-def _blocks(file: IO[bytes], path: str) -> Iterator[bytes]:
-    try:
-        while block := file.read(COPY_BYTES):
-            yield block
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(path, error) from error
 
 
 @dataclasses.dataclass(eq=False)

@@ -23,7 +23,7 @@ from transforms.read_chunk import load_chunk
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import BadRow, Chunk, Layout, PartReceipt, Predictions, Receipt, unpack_bad, without
 from transforms.storage import files
-from transforms.storage.compression import compressed, is_gzip, plain_name
+from transforms.storage.compression import codec_of, compressed, plain_name
 from transforms.write_receipts import write_receipt
 
 AT_ONCE = 2  # parts at once: while one waits for the disk, the next one is made
@@ -128,7 +128,8 @@ def write_files(
     Raises:
         RunError: A file cannot be written.
     """
-    stored = compressed(blocks) if is_gzip(chunk.part) else blocks
+    codec = codec_of(chunk.part)
+    stored = compressed(codec, blocks) if codec else blocks
     part = files.write_whole(files.below(output, chunk.part), stored)
     if not dead:
         return part, files.NOTHING

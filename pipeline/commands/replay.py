@@ -8,7 +8,6 @@ command on the output finishes the replacement.
 import contextlib
 import dataclasses
 import itertools
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -299,7 +298,7 @@ def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -
         with open_plain(source) as file:
             for part in parts:
                 yield part, load_scored(file, part, reader)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise RunError(
             f"{source.path} cannot be read: {error}; a replay needs it: put it back, or give the command in the "
             "folder where the run was started"

@@ -166,7 +166,7 @@ class Watch:
 
         The bound that follows from the bytes is several times higher. So counting lets the run stop much earlier.
         """
-        local = all(files.is_local(source.path) and not source.is_gzip for source in self._sources)
+        local = all(files.is_local(source.path) and source.codec is None for source in self._sources)
         if self._line_end and local and self._bytes <= COUNTED_BYTES:
             self._most_rows = sum(_lines(source.path, self._line_end) for source in self._sources)
 

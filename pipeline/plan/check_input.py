@@ -11,14 +11,16 @@ from transforms.storage.objects import Stored
 
 
 def check_not_empty(found: Sequence[Source]) -> None:
-    """Refuses gzip files of 0 bytes, which a failed copy leaves behind. Any other empty file is a file without rows.
+    """Refuses compressed files of 0 bytes, which a failed copy leaves behind. Any other empty file has no rows.
 
     Raises:
-        UsageError: There is such a gzip file.
+        UsageError: There is such a compressed file.
     """
-    empty = next((source.path for source in found if source.is_gzip and not source.size), None)
-    if empty is not None:
-        raise UsageError(f"{empty} has no bytes, so it is not a whole gzip file; copy it again, or leave it out")
+    for source in found:
+        if not source.size and (codec := source.codec):
+            raise UsageError(
+                f"{source.path} has no bytes, so it is not a whole {codec.name} file; copy it again, or leave it out"
+            )
 
 
 def check_skipped(skipped: Sequence[str]) -> None:

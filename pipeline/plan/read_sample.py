@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -95,7 +94,7 @@ def check_kinds(sources: Sequence[Source], reader: Reader) -> None:
 
 
 def _refused(source: Source, kind: Kind) -> UsageError:
-    return UsageError(f"{source.path}: {foreign.refusal(kind, source.path, packed=source.is_gzip)}")
+    return UsageError(f"{source.path}: {foreign.refusal(kind, source.path, source.codec)}")
 
 
 @contextlib.contextmanager
@@ -110,7 +109,7 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
             yield file
     except RunError as error:
         raise UsageError(str(error)) from error
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         cannot = f"{source.path} cannot be read: {error}; repair the file, or exclude it"
         raise UsageError(other_kind(source) or cannot) from error
 

@@ -154,8 +154,8 @@ def _place(head: Head, block: Block, row: int) -> str:
 
 
 def _advice(head: Head) -> str:
-    kind, path, packed = foreign.by_text(head.text), head.source.path, head.source.is_gzip
-    return f"{path}: {foreign.refusal(kind, path, packed=packed)}" if kind else ""
+    kind, path, codec = foreign.by_text(head.text), head.source.path, head.source.codec
+    return f"{path}: {foreign.refusal(kind, path, codec)}" if kind else ""
 
 
 def _score(model: Model, handler: KeyedChunkHandler, arrays: Arrays) -> tuple[int, list[BadRow]]:

@@ -17,7 +17,6 @@ new result which is whole. Every command puts it in place before anything else, 
 import enum
 import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -295,7 +294,7 @@ def _changed_rows(earlier: Earlier, inputs: Inputs) -> str | None:
     for path, receipts in itertools.groupby(parts, key=lambda part: part.chunk.source):
         try:
             other = _first_changed(touched[path], receipts, reader)
-        except (OSError, EOFError, zlib.error) as error:
+        except OSError as error:
             return f"{path} was written since and cannot be read: {error}"
         if other is not None:
             return f"{path} has other {reader.unit}s now, from {other.start} to {other.end}"

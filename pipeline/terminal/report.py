@@ -19,7 +19,7 @@ from transforms.reasons import Reason
 from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
 from transforms.storage import files
-from transforms.storage.compression import is_gzip
+from transforms.storage.compression import codec_of
 from transforms.write_part import dead_letters_name
 from transforms.write_receipts import decode
 
@@ -159,14 +159,14 @@ def _title(code: str) -> str:
 
 
 def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
-    """Yields the first rows of the output as text; parts that are gzip are skipped."""
+    """Yields the first rows of the output as text; compressed parts are skipped."""
     left = SHOWN_ROWS
     fmt = formats.load(spec.of_parts)
     # Reads the list of parts. Listing the folder would be slow: it may hold a million parts.
     with files.open_own(files.join(output, PARTS)) as listed:
         parts = list(map(decode, itertools.islice(listed, SHOWN_PARTS)))
     for part in parts:
-        if not part.bytes or is_gzip(part.chunk.part):
+        if not part.bytes or codec_of(part.chunk.part):
             continue
         data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
         if fmt.reader.traits.line_end:

@@ -26,6 +26,7 @@ from transforms.formats.jsonl.split import BOM
 from transforms.formats.tfrecord import same_layout
 from transforms.formats.tfrecord import split as framing
 from transforms.records import Feature, Layout, Source
+from transforms.storage import compression
 
 FEATURES = (
     Feature("x", "float32", (2,), ("x",)),
@@ -221,7 +222,7 @@ def packed(data: bytes) -> None:
         except (OSError, EOFError, zlib.error):
             expected = None
         source = Source(str(path), len(data), "a", ".jsonl.gz")
-        spilled = _or_error(lambda: split_into_chunks.spill(source, f"{folder}/spill"))
+        spilled = _or_error(lambda: split_into_chunks.spill(source, compression.GZIP, f"{folder}/spill"))
         if isinstance(spilled, RunError):
             assert expected is None, spilled
             assert not list(Path(folder).glob("spill/*")), "half a file"

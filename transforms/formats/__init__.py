@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from transforms.errors import RunError, UsageError
 from transforms.formats import foreign
 from transforms.formats.spec import FormatSpec
-from transforms.storage.compression import GZIP, is_gzip, plain_name
+from transforms.storage.compression import codec_of, plain_name, split_codec
 
 if TYPE_CHECKING:
     from transforms.formats.base import Format
@@ -31,7 +31,7 @@ def known(name: str) -> str:
     if name in FORMATS:
         return name
     kind, file = foreign.by_name(f"FILE.{name}"), f"FILE.{name}"
-    convert = f": {foreign.command(kind, file, packed=False)}" if kind else ""
+    convert = f": {foreign.command(kind, file)}" if kind else ""
     raise ValueError(
         f"keyjoin does not read {name}, it reads {' and '.join(FORMATS)}; convert the files first{convert}"
     )
@@ -82,7 +82,7 @@ SUFFIXES = {
 
 
 def split_suffix(path: str) -> tuple[str, str]:
-    """Splits a path into the name and the suffix of a known format, with `.gz` if the file is gzip.
+    """Splits a path into the name and the suffix of a known format, with the suffix of a codec if it has one.
 
     The suffix is returned in lower case.
 
@@ -93,11 +93,12 @@ def split_suffix(path: str) -> tuple[str, str]:
     >>> split_suffix("A.JSONL.GZ")
     ('A', '.jsonl.gz')
     """
-    plain, gzip = plain_name(path), GZIP if is_gzip(path) else ""
+    plain, codec = split_codec(path)
+    codec = codec.lower()
     for suffix in SUFFIXES:
         if plain.lower().endswith(suffix):
-            return plain[: -len(suffix)], suffix + gzip
-    return plain, gzip
+            return plain[: -len(suffix)], suffix + codec
+    return plain, codec
 
 
 def full_suffix(own: str, default: str) -> str:
@@ -121,7 +122,7 @@ def name_of(paths: Sequence[str]) -> str:
         if not suffix:
             kind = foreign.by_name(path)
             if kind is not None:
-                raise UsageError(f"{path}: {foreign.refusal(kind, path, packed=is_gzip(path))}")
+                raise UsageError(f"{path}: {foreign.refusal(kind, path, codec_of(path))}")
             raise UsageError(
                 f"{path}: the name does not tell the format (known: {' '.join(SUFFIXES)}, each also with .gz); "
                 "name it with --format"

@@ -13,7 +13,7 @@ import shlex
 import sys
 from typing import NamedTuple
 
-from transforms.storage.compression import GZIP, plain_name
+from transforms.storage.compression import CODECS, GZIP, Codec, codec_of, detect, plain_name, split_codec
 
 NEW = ".converted.jsonl"  # an unusual suffix, so that the converted file overwrites no file of the user
 
@@ -41,7 +41,7 @@ def _encoded(name: str) -> "Kind":
 
 
 def _compressed(name: str, suffix: str, command: str) -> "Kind":
-    return Kind(name, (suffix,), f"{command} {{file}} | gzip > {{new}}{GZIP}")
+    return Kind(name, (suffix,), f"{command} {{file}} | gzip > {{new}}{GZIP.suffix}")
 
 
 class Kind(NamedTuple):
@@ -51,7 +51,7 @@ class Kind(NamedTuple):
         title: Name of the kind, for messages.
         suffixes: The suffixes of such files.
         command: The shell command that converts such a file. `{python}` stands for this interpreter, `{file}` for
-            the file, `{new}` for the converted file, and `{plain}` for the name without `.gz`.
+            the file, `{new}` for the converted file, and `{plain}` for the name without the suffix of its codec.
     """
 
     title: str
@@ -59,8 +59,8 @@ class Kind(NamedTuple):
     command: str
 
 
-PACKED = Kind("gzip", (), f"mv {{file}} {{file}}{GZIP}")
-PLAIN = Kind("not gzip", (), "mv {file} {plain}")
+COMPRESSED = {codec: Kind(codec.name, (), f"mv {{file}} {{plain}}{codec.suffix}") for codec in CODECS}
+PLAIN = Kind("not compressed", (), "mv {file} {plain}")
 EXAMPLES = Kind("TFRecord", (), "")
 LINES = Kind("JSON Lines", (), "")
 PARQUET = Kind("Parquet", (".parquet",), _dataset("parquet"))
@@ -72,9 +72,7 @@ AVRO = Kind(
 ORC = Kind("ORC", (".orc",), _dataset("orc"))
 ARROW = Kind("Arrow", (".arrow", ".feather"), _dataset("feather"))
 ZIP = _compressed("zip", ".zip", "unzip -p")
-BZIP2 = _compressed("bzip2", ".bz2", "bzip2 -dc")
 XZ = _compressed("xz", ".xz", "xz -dc")
-ZSTD = _compressed("Zstandard", ".zst", "zstd -dc")
 CSV = Kind("CSV", (".csv",), _delimited(","))
 TSV = Kind("tab-separated text", (".tsv", ".tab"), _delimited("\t"))
 SEMICOLONS = Kind("CSV with semicolons", (), _delimited(";"))
@@ -87,24 +85,19 @@ PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
 
 FIRST_BYTES = 128  # so many bytes at the start of a file are enough to recognize it
 _KINDS = {
-    rb"\x1f\x8b\x08": PACKED,
     rb"PAR1": PARQUET,
     rb"Obj\x01": AVRO,
     rb"ORC.{0,60}[\x00-\x08]": ORC,
     rb"ARROW1\x00": ARROW,
     rb"PK\x03\x04": ZIP,
-    rb"BZh[1-9]1AY&SY": BZIP2,
     rb"\xfd7zXZ\x00": XZ,
-    rb"\x28\xb5\x2f\xfd": ZSTD,
     # UTF-32 comes before UTF-16, because its byte order mark begins with the mark of UTF-16.
     rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": _encoded("UTF-32"),
     rb"\xff\xfe|\xfe\xff": _encoded("UTF-16"),
 }
 # For text without a byte order mark: the first character is ASCII, so its zero bytes (0) show the encoding.
 _ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
-_NAMED = {
-    suffix: kind for kind in (PARQUET, AVRO, ORC, ARROW, ZIP, BZIP2, XZ, ZSTD, CSV, TSV) for suffix in kind.suffixes
-}
+_NAMED = {suffix: kind for kind in (PARQUET, AVRO, ORC, ARROW, ZIP, XZ, CSV, TSV) for suffix in kind.suffixes}
 
 
 def by_bytes(head: bytes) -> Kind | None:
@@ -113,6 +106,9 @@ def by_bytes(head: bytes) -> Kind | None:
     >>> by_bytes(b"PAR1\x15\x04").title, by_bytes('{"x": 1}'.encode("utf-16")).title, by_bytes(b'{"x": 1}')
     ('Parquet', 'UTF-16', None)
     """
+    codec = detect(head)
+    if codec is not None:
+        return COMPRESSED[codec]
     for first, kind in _KINDS.items():
         if re.match(first, head, re.DOTALL):
             return kind
@@ -168,41 +164,50 @@ def _delimited_by(lines: list[str]) -> Kind | None:
 
 
 def by_name(path: str) -> Kind | None:
-    """Returns the kind of a file by the suffix of its name, without `.gz`; None if unknown."""
+    """Returns the kind of a file by the suffix of its name, without that of a codec; None if unknown."""
     return _NAMED.get(posixpath.splitext(plain_name(path))[1].lower())
 
 
-def refusal(kind: Kind, path: str, *, packed: bool) -> str:
+def refusal(kind: Kind, path: str, codec: Codec | None = None) -> str:
     """Returns the message that keyjoin does not read this kind of file, with the command that helps.
 
     Args:
         kind: The kind of the file.
         path: The file.
-        packed: Whether the file is gzip, and `kind` is the kind of its decompressed content.
+        codec: If `kind` is the kind of its decompressed content: the codec with which it is compressed.
     """
     if kind in (EXAMPLES, LINES):
         return f"it is {kind.title}; name that with --format {'tfrecord' if kind is EXAMPLES else 'jsonl'}"
-    if kind in (PACKED, PLAIN):
-        ends = "does not end" if kind is PACKED else "ends"
-        return f"it is {kind.title}, and its name {ends} in {GZIP}; rename it: {command(kind, path, packed=packed)}"
-    return f"it is {kind.title}, which keyjoin does not read; convert it: {command(kind, path, packed=packed)}"
+    if kind is PLAIN or kind in COMPRESSED.values():
+        return f"it is {_misnamed(kind, path, codec)}; rename it: {command(kind, path, codec)}"
+    return f"it is {kind.title}, which keyjoin does not read; convert it: {command(kind, path, codec)}"
 
 
-def command(kind: Kind, path: str, *, packed: bool) -> str:
+def _misnamed(kind: Kind, path: str, codec: Codec | None) -> str:
+    """Says how a file is compressed, and what its name says instead."""
+    named = None if codec else codec_of(path)
+    if named is None:
+        is_ = next(one for one in CODECS if COMPRESSED[one] is kind)
+        return f"{is_.name}, and its name does not end in {is_.suffix}"
+    title = f"not {named.name}" if kind is PLAIN else kind.title
+    return f"{title}, and its name ends in {split_codec(path)[1]}"
+
+
+def command(kind: Kind, path: str, codec: Codec | None = None) -> str:
     """Returns the shell command that converts a file.
 
     Args:
         kind: The kind of the file.
         path: The file. If it is in an object store, the command copies it to this machine first.
-        packed: Whether the file is gzip, and `kind` is the kind of its decompressed content.
+        codec: If `kind` is the kind of its decompressed content: the codec with which it is compressed.
     """
     steps, file = [], path
     if "://" in path:
         file = posixpath.basename(path)
         steps.append(f"gcloud storage cp {shlex.quote(path)} {_quoted(file)}")
-    if packed:
+    if codec:
         plain = f"{plain_name(file)}.unpacked"
-        steps.append(f"gzip -dc {_quoted(file)} > {_quoted(plain)}")
+        steps.append(f"{codec.program} {_quoted(file)} > {_quoted(plain)}")
         file = plain
     stem = file.removesuffix(".unpacked")
     stem = stem[: -len(posixpath.splitext(stem)[1])] if posixpath.splitext(stem)[1] else stem

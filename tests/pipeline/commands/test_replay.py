@@ -1,7 +1,6 @@
 """`keyjoin replay`: a repaired row is written in its place, as if it had been good from the start."""
 
 import base64
-import gzip
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from tests.conftest import Result
 from tests.support import examples, models
 from tests.support.interrupted_run import content
 from tests.support.verified_runs import forge
+from transforms.storage.compression import CODECS, codec_of, decompressed
 from transforms.write_part import dead_letters_name
 from transforms.write_receipts import encode, read_list
 
@@ -40,7 +40,8 @@ def written(folder: Path, rows: dict[int, bytes], suffix: str) -> None:
     text = b"".join(row.ljust(WIDTH) + b"\n" for row in rows.values())
     data = folder / "data"
     data.mkdir(parents=True)
-    (data / f"a{suffix}").write_bytes(gzip.compress(text, mtime=0) if suffix.endswith("gz") else text)
+    codec = codec_of(suffix)
+    (data / f"a{suffix}").write_bytes(codec.compress(text) if codec else text)
 
 
 def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +67,7 @@ def parts(output: Path) -> dict[str, bytes]:
         for name, text in content(output).items()
         if name not in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl")
     }
-    return {name: gzip.decompress(text) if name.endswith(".gz") else text for name, text in found.items()}
+    return {name: decompressed(name, text) for name, text in found.items()}
 
 
 def flags_of(model: str, *more: str) -> list[str]:
@@ -77,7 +78,7 @@ def flags_of(model: str, *more: str) -> list[str]:
     ("layout", "suffix", "left"),
     [
         *((layout, ".jsonl", 12) for layout in LAYOUTS),
-        ("rows", ".jsonl.gz", 12),
+        *(("rows", f".jsonl{codec.suffix}", 12) for codec in CODECS),
         ("rows", ".jsonl", None),
         ("left join", ".jsonl.gz", None),
     ],

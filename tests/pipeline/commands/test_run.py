@@ -1,6 +1,5 @@
 """`keyjoin run`, on real files through the command line."""
 
-import gzip
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from pipeline.run_folder import ledger
 from tests.conftest import BOSTON, ROOT, Result, raw_of
 from tests.support import models
 from tests.support.started_run import begin
+from transforms.storage.compression import CODECS, Codec, decompressed
 
 X3 = [{"x": [1, 2, 3], "n": "a"}, {"x": [0.5, 0, -1], "n": "é"}, {"x": [4, 4, 4]}]
 LINES = [b'{"x": [1, 2, 3], "n": "a"}', b'{"x": [0.50, 0, -1e0],   "n": "\\u00e9"}\r', b' {"x":[4,4,4]} ']
@@ -91,29 +91,35 @@ def test_a_file_of_an_odd_name_is_read_and_its_key_names_it(
     assert [row["key"] for row in done.rows()] == [f"{path}#0"]
 
 
-def test_gzip_of_several_members_is_read_and_written(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_compressed_files_of_several_members_are_read_and_written(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, codec: Codec
+) -> None:
     plain = Path(lines(*X3, *X3))
-    packed = plain.with_name("in.jsonl.gz")
+    packed = plain.with_name(f"in.jsonl{codec.suffix}")
     text = plain.read_bytes()
-    packed.write_bytes(gzip.compress(text[:50]) + gzip.compress(text[50:]))
+    packed.write_bytes(codec.compress(text[:50]) + codec.compress(text[50:]))
     flags = (f"--model={model(models.keyed)}", "--chunk_bytes=60")
     expected = keyjoin("run", f"--input={plain}", *flags)
     done = keyjoin("run", f"--input={packed}", *flags)
     assert done.code == 0, done.err
-    assert [p.name for p in done.parts()] == [f"{p.name}.gz" for p in expected.parts()]
-    assert b"".join(gzip.decompress(p.read_bytes()) for p in done.parts()) == b"".join(expected.lines())
+    assert [p.name for p in done.parts()] == [f"{p.name}{codec.suffix}" for p in expected.parts()]
+    assert b"".join(decompressed(p.name, p.read_bytes()) for p in done.parts()) == b"".join(expected.lines())
     assert done.manifest()["totals"]["read_bytes"] == len(text)
 
 
-def test_a_gzip_file_that_ends_early_fails_the_run(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_a_compressed_file_that_ends_early_fails_the_run(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, codec: Codec
+) -> None:
     letters = np.random.default_rng(0).integers(97, 123, (1500, 1000), np.uint8)
     plain = Path(lines(*({**X3[0], "n": bytes(row).decode()} for row in letters)))
-    packed = plain.with_name("in.jsonl.gz")
-    packed.write_bytes(gzip.compress(plain.read_bytes())[:-5])
+    packed = plain.with_name(f"in.jsonl{codec.suffix}")
+    packed.write_bytes(codec.compress(plain.read_bytes())[:-5])
     cut = keyjoin("run", f"--input={packed}", f"--model={model(models.keyed)}")
     assert (cut.code, cut.complete(), cut.lines()) == (1, False, [])
-    assert f"{packed}: not a whole gzip file" in cut.err
-    packed.write_bytes(gzip.compress(plain.read_bytes())[:1000])
+    assert f"{packed}: not a whole {codec.name} file" in cut.err
+    packed.write_bytes(codec.compress(plain.read_bytes())[:1000])
     seen = keyjoin("run", f"--input={packed}", f"--model={model(models.keyed)}")
     assert (seen.code, seen.output.exists()) == (2, False)
     assert f"{packed} cannot be read" in seen.err

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, floats, texts, written
+from transforms.storage.compression import BZIP2, ZSTD, decompressed
 
 ROW = {"x": [1.0, 2.0, 3.0]}
 LINES = b'{"x": [1.0, 2.0, 3.0]}\n{"x": [4.0, 5.0, 6.0]}\n'
@@ -79,10 +80,12 @@ KINDS = {
     "not gzip": ("a.jsonl.gz", text(LINES), "it is not gzip, and its name ends in .gz"),
     "gzip twice": ("a.jsonl.gz", text(gzip.compress(gzip.compress(LINES))), "it is gzip"),
     "gzip of UTF-16": ("a.jsonl.gz", text(gzip.compress(LINES.decode().encode("utf-16"))), "it is UTF-16"),
-    "bzip2": ("a.jsonl", packed("bzip2"), "it is bzip2"),
+    "bzip2": ("a.jsonl", packed("bzip2"), "it is bzip2, and its name does not end in .bz2"),
     "xz": ("a.jsonl", packed("xz"), "it is xz"),
-    "zstd": ("a.jsonl", packed("zstd"), "it is Zstandard"),
-    "zstd called gzip": ("a.jsonl.gz", packed("zstd"), "it is Zstandard"),
+    "zstd": ("a.jsonl", text(ZSTD.compress(LINES)), "it is Zstandard, and its name does not end in .zst"),
+    "zstd called gzip": ("a.jsonl.gz", text(ZSTD.compress(LINES)), "it is Zstandard, and its name ends in .gz"),
+    "gzip of zstd": ("a.jsonl.gz", text(gzip.compress(ZSTD.compress(LINES))), "it is Zstandard"),
+    "bzip2 of ORC": ("a.jsonl.bz2", lambda path: BZIP2.compress(tables("orc")(path)), "it is ORC"),
     "zip": ("a.jsonl", zipped, "it is zip"),
     "Parquet": ("a.jsonl", tables("parquet"), "it is Parquet"),
     "Parquet by name": ("a.parquet", tables("parquet"), "it is Parquet"),
@@ -128,7 +131,7 @@ def test_a_file_of_another_kind_is_refused_with_a_command_that_converts_it(
         assert (done.code, done.err) == (0, "")
     assert not done.dead()
     for part in done.parts():
-        plain = gzip.decompress(part.read_bytes()) if new.suffix == ".gz" else part.read_bytes()
+        plain = decompressed(part.name, part.read_bytes())
         assert json.loads(plain.splitlines()[0])["prediction"] == [7.0]
         assert "long" not in kind or b"9007199254740993" in plain
 

@@ -23,7 +23,7 @@ from transforms import columns
 from transforms.errors import RunError
 from transforms.formats.base import Cut
 from transforms.records import Positions, Rows
-from transforms.storage.compression import GZIP, MAGIC
+from transforms.storage import compression
 
 HEADER, FOOTER = 12, 4
 MASK_DELTA = np.uint32(0xA282EAD8)
@@ -99,8 +99,8 @@ def record_ends(data: bytes, first: int, size: int) -> Iterator[int]:
         header = data[at : at + HEADER]
         length = data_length(header)
         if length is None:
-            packed = first == at == 0 and data.startswith(MAGIC)
-            remedy = f"it is gzip: let its name end in {GZIP}" if packed else REMEDY
+            codec = compression.detect(data) if first == at == 0 else None
+            remedy = f"it is {codec.name}: let its name end in {codec.suffix}" if codec else REMEDY
             raise RunError(f"not a TFRecord header at byte {first + at}: its checksum differs; {remedy}")
         frame = HEADER + length + FOOTER
         if first + at + frame > size:
