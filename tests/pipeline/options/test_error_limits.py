@@ -25,7 +25,7 @@ from transforms.errors import StoppedError, UsageError
 from transforms.formats import jsonl, tfrecord
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, PartReceipt, Predictions, Receipt, Source, pack_bad
-from transforms.split_into_chunks import DEFLATE
+from transforms.storage.compression import GZIP
 
 CODES = [reason.value for reason in Reason]
 numbers = st.integers(0, 10**9).map(str)
@@ -250,7 +250,7 @@ def test_of_a_gzip_source_far_more_may_follow() -> None:
         watch = Watch(ErrorLimits.parse(["0.5"]), [Source(name, 1000, "s", suffix)], 10)
         pass_by(watch, Chunk(name, "data", 0, 900, 0, 2, "p"), 0, {"null": 90})
         assert watch.may_continue() is not stops
-    pass_by(watch, Chunk(name, "data", 900, 1000 * DEFLATE, 1, 2, "p"), 89, {})
+    pass_by(watch, Chunk(name, "data", 900, 1000 * GZIP.ratio, 1, 2, "p"), 89, {})
     assert not watch.may_continue()
 
 
