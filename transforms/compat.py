@@ -18,7 +18,7 @@ VARIABLE, OFF = "KEYJOIN_COMPAT", "off"
 
 
 def is_on() -> bool:
-    """Tells whether private names may be used. All processes of a run have the same environment and decide alike."""
+    """Returns whether private names may be used. All processes of a run have the same environment and decide alike."""
     return os.environ.get(VARIABLE) != OFF
 
 

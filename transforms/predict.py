@@ -62,7 +62,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         return True
 
     def share_model_across_processes(self) -> bool:
-        """Tells whether one process of a worker holds the model and the other processes call it there."""
+        """Returns whether one process of a worker holds the model and the other processes call it there."""
         return self.shared
 
     def get_num_bytes(self, batch: Sequence[Features]) -> int:

@@ -32,8 +32,9 @@ class Source(NamedTuple):
         stem: Its name in the output, with sub-folders and without the suffix.
         suffix: The suffix of its parts, such as `.jsonl` or `.tfrecord.gz`.
         updated: When it was last written, in seconds since 1970; 0 if the file system does not report it.
-        version: Tells the file from an earlier or later file of the same name. On local file systems it is the file's
-            times and inode, in Google Cloud Storage its generation. It is empty if the storage reports only `updated`.
+        version: Distinguishes the file from an earlier or later one of the same name. On local file systems it is the
+            file's times and inode, in Google Cloud Storage its generation. It is empty if the storage reports only
+            `updated`.
     """
 
     path: str

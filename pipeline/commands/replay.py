@@ -169,7 +169,7 @@ def _find_run(run: str) -> Earlier:
 
 
 def _is_over_error_limit(run: str, job: Job) -> bool:
-    """Tells whether the run of `_keyjoin/job.json` also has a manifest that says that it exceeds an error limit."""
+    """Returns whether the run of `_keyjoin/job.json` also has a manifest that says that it exceeds an error limit."""
     made = records.read(run, Manifest)
     return made is not None and made.status == records.OVER_ERROR_LIMIT and made.settings() == job.settings()
 

@@ -140,7 +140,7 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
 
 
 def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
-    """Tells whether an earlier run already wrote the whole result.
+    """Returns whether an earlier run already wrote the whole result.
 
     If a complete run wrote it, prints that, or prints which parts of it are lost.
 

@@ -126,7 +126,7 @@ def check(text: str, machine_type: str | None) -> None:
 
 
 def _fits(machine: str, hint: Hint) -> bool:
-    """Tells whether a machine type can have the accelerators of a hint.
+    """Returns whether a machine type can have the accelerators of a hint.
 
     For the N1 family every size counts, because users can choose sizes freely, within limits.
     """

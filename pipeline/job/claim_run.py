@@ -91,7 +91,7 @@ def claim(place: Place, run: str, job: str) -> list[Source]:
 
 
 def holds_result(folder: str, run: str, mark: str = SUCCESS) -> bool:
-    """Tells whether a folder holds the whole result of a run.
+    """Returns whether a folder holds the whole result of a run.
 
     Args:
         folder: The folder.

@@ -63,12 +63,12 @@ MACHINES = (
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    """Tells whether Beam's options name the Dataflow runner."""
+    """Returns whether Beam's options name the Dataflow runner."""
     return bool(options.view_as(StandardOptions).runner == RUNNER)
 
 
 def is_template(options: PipelineOptions) -> bool:
-    """Tells whether Beam's options ask for a template. Another program makes jobs from it later."""
+    """Returns whether Beam's options ask for a template. Another program makes jobs from it later."""
     return is_dataflow(options) and bool(options.view_as(GoogleCloudOptions).template_location)
 
 
@@ -306,7 +306,7 @@ class Service:
         return found
 
     def in_own_region(self, job: Running) -> bool:
-        """Tells whether a job is in the project and region that this command names."""
+        """Returns whether a job is in the project and region that this command names."""
         return (job.project, job.region) == (self._cloud.project, self._cloud.region)
 
     @contextlib.contextmanager

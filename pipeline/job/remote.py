@@ -244,7 +244,7 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
         options: The options of the run.
         place: The folders that the job writes to.
         ended: Waits until the job ends.
-        resumed: Whether earlier attempts had done a part of the run; None if that is not known.
+        resumed: Whether earlier attempts had finished a part of the run; None if that is not known.
 
     Raises:
         RunError: The job failed, exceeds an error limit, or wrote no `_SUCCESS`.

@@ -146,7 +146,7 @@ class Watch:
         return sum(self._parts_of.values()) if len(self._parts_of) == len(self._sources) else None
 
     def may_continue(self) -> bool:
-        """Tells whether the run continues. Once an error limit must be exceeded, the answer stays False."""
+        """Returns whether the run continues. Once an error limit must be exceeded, the answer stays False."""
         self._stopped = self._stopped or self.exceeded() is not None
         return not self._stopped
 

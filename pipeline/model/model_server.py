@@ -85,7 +85,7 @@ def _answer(question: list[bytes], models: dict[int, Model]) -> tuple[str, Any]:
         return MEMORY_ERROR, str(error) or "no memory for the batch"
     except ModelError as error:
         return MODEL_ERROR, str(error)
-    except Exception:  # noqa: BLE001  whatever it is, it has to reach the one who asked
+    except Exception:  # noqa: BLE001  any other error must reach the caller, too
         return OTHER_ERROR, traceback.format_exc()
 
 

@@ -182,7 +182,7 @@ def _alone(call: Call, count: int, copies: int) -> list[Scores]:
 
 
 def _is_slow(call: Call, size: int) -> bool:
-    """Tells whether a model is too slow for calls with `size` rows."""
+    """Returns whether a model is too slow for calls with `size` rows."""
     with contextlib.suppress(ProbeError, RunError):
         # One row first, because `size` rows could take minutes. Twice, because the first call may be the slowest.
         return min(_seconds(call, 1), _seconds(call, 1)) > MOST_SECONDS / LEAST or _seconds(call, size) > MOST_SECONDS

@@ -146,6 +146,6 @@ def _limited(size: int) -> Iterator[None]:
 
 
 def is_short(error: BaseException) -> bool:
-    """Tells whether a step failed for lack of memory, by the error's type or text: some runners keep only the text."""
+    """Returns whether a step lacked memory, by the error's type or text: some runners keep only the text."""
     text = str(error)
     return isinstance(error, MemoryError) or "MemoryError" in text or "can't start new thread" in text

@@ -121,7 +121,7 @@ def _changed(path: str, before: Source | None, now: Source | None, end: int, uni
 
 
 def gaps(path: str, receipts: Sequence[PartReceipt], unit: Unit) -> list[str]:
-    """Returns the first place where the chunks of a source have a gap or overlap; an empty list if there is none."""
+    """Returns the first position where the chunks of a source have a gap or overlap; an empty list if there is none."""
     chunks = [part.chunk for part in receipts]
     numbers = [chunk.number for chunk in chunks]
     if numbers != list(range(chunks[0].parts)):

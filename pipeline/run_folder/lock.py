@@ -110,7 +110,7 @@ def _open(path: str) -> IO[bytes]:
 
 
 def _is_ours(file: IO[bytes]) -> bool:
-    """Tells whether keyjoin may overwrite a lock file.
+    """Returns whether keyjoin may overwrite a lock file.
 
     It may if the file is empty or begins as a holder's text does, and if the file has no second name (hard link).
     """

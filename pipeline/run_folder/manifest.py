@@ -237,7 +237,7 @@ def success_of(text: bytes) -> bytes:
 
 
 def is_complete(output: str, mark: str = SUCCESS) -> bool:
-    """Tells whether a folder has the file `mark`, such as `_SUCCESS`, and that file matches the manifest."""
+    """Returns whether a folder has the file `mark`, such as `_SUCCESS`, and that file matches the manifest."""
     success = files.read_small(files.join(output, mark))
     if success is None:
         return False

@@ -38,7 +38,7 @@ BEFORE_ALL = re.compile(rf"^{LOCK}$|^{TEMP}/({PLANNED}|receipts|lists|spill)/")
 
 
 def is_ours(name: str) -> bool:
-    """Tells whether a run writes files of the given name, relative to the output folder.
+    """Returns whether a run writes files of the given name, relative to the output folder.
 
     >>> is_ours("sub/a-00000-of-00001.jsonl.gz"), is_ours("_keyjoin/temp/x"), is_ours("_keyjoin/dead_letters/x")
     (True, True, False)
@@ -47,12 +47,12 @@ def is_ours(name: str) -> bool:
 
 
 def is_temporary(name: str) -> bool:
-    """Tells whether a file is in the temporary folder, which is removed after the run."""
+    """Returns whether a file is in the temporary folder, which is removed after the run."""
     return name.startswith(f"{TEMP}/")
 
 
 def is_part(name: str) -> bool:
-    """Tells whether a file has the name of a part, or of a part's dead letters."""
+    """Returns whether a file has the name of a part, or of a part's dead letters."""
     return PART.search(name) is not None
 
 
@@ -78,7 +78,7 @@ def without_number(name: str) -> str:
 
 
 def is_inside(name: str) -> bool:
-    """Tells whether a name from a list of parts can only be one of the run's own parts.
+    """Returns whether a name from a list of parts can only be one of the run's own parts.
 
     Such a name does not lead out of the output folder, nor into `_keyjoin`.
 
@@ -90,10 +90,10 @@ def is_inside(name: str) -> bool:
 
 
 def is_unfinished(name: str) -> bool:
-    """Tells whether a file has a temporary name: its writer was killed before the file got its final name."""
+    """Returns whether a file has a temporary name: its writer was killed before the file got its final name."""
     return UNFINISHED.search(name) is not None
 
 
 def is_nothing(name: str) -> bool:
-    """Tells whether a file can be left by a run that was killed before it had begun."""
+    """Returns whether a file can be left by a run that was killed before it had begun."""
     return BEFORE_ALL.search(name) is not None or is_unfinished(name)

@@ -28,7 +28,7 @@ from transforms.write_receipts import read_list
 
 
 def is_ready(output: str) -> bool:
-    """Tells whether a new result is whole, and has to be put in place."""
+    """Returns whether a new result is whole, and has to be put in place."""
     return manifest.is_complete(staged(output).work, READY)
 
 

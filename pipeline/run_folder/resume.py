@@ -131,7 +131,7 @@ def start(options: RunOptions, inputs: Inputs) -> Start:
 
 
 def is_same(options: RunOptions, inputs: Inputs) -> bool:
-    """Tells whether an output comes from this command, and no source is new or has changed since."""
+    """Returns whether an output comes from this command, and no source is new or has changed since."""
     return _is_same(_find_to_overwrite(options.output), options, inputs)
 
 
@@ -152,7 +152,7 @@ def _find_to_overwrite(folder: str) -> Earlier | None:
 
 
 def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bool:
-    """Tells whether an earlier run comes from this command, and no source is new or has changed since."""
+    """Returns whether an earlier run comes from this command, and no source is new or has changed since."""
     try:
         return earlier is not None and earlier.sources is not None and not check(earlier, options, inputs)
     except UsageError:
@@ -160,7 +160,7 @@ def _is_same(earlier: Earlier | None, options: RunOptions, inputs: Inputs) -> bo
 
 
 def _is_whole(job: bytes) -> bool:
-    """Tells whether `_keyjoin/job.json` was written to its end.
+    """Returns whether `_keyjoin/job.json` was written to its end.
 
     An object store may keep a part of a failed write. The run of such a file had not begun.
     """

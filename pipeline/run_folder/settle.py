@@ -109,7 +109,7 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
         settled: The outcome of the run.
         spec: The format of its input and of its parts.
         seconds: The duration of the run.
-        resumed: Whether earlier attempts had done a part of the run; None if that is not known.
+        resumed: Whether earlier attempts had finished a part of the run; None if that is not known.
 
     Raises:
         RunError: An error limit is exceeded.

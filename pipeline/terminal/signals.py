@@ -69,7 +69,7 @@ def in_the_background(function: Callable[[], Result]) -> Result:
     def call() -> None:
         try:
             done.set_result(function())
-        except BaseException as error:  # noqa: BLE001  whatever it is, it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001  any error is raised in the thread that waits
             done.set_exception(error)
 
     threading.Thread(target=call, name="keyjoin-run", daemon=True).start()

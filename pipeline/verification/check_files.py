@@ -148,7 +148,7 @@ def compare(run: str, name: str, written: files.Written, repair: Repair = Repair
         run: The output folder.
         name: The file, relative to the output folder.
         written: The size and checksum that the run recorded.
-        repair: What repairs the file if it is missing or altered.
+        repair: The repair for the file if it is missing or altered.
     """
     path = files.join(run, name)
     if not _is_regular(path):

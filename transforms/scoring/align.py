@@ -15,7 +15,7 @@ FIRST = 1
 
 
 class Alignment(NamedTuple):
-    """Says which prediction belongs to which row. Row i was sent with the ordinal `FIRST` + i.
+    """Maps each row to its prediction. Row i was sent with the ordinal `FIRST` + i.
 
     Attributes:
         places: For each row that was sent, the position of its prediction, if it got exactly one. int64, (rows,).

@@ -102,7 +102,7 @@ class Bisection(NamedTuple):
         return self._bisect(first, end, most, sent, failed, alone=alone)
 
     def _bisect(self, first: int, end: int, most: int, sent: int, failed: ModelError, *, alone: bool) -> list[Scored]:
-        """Scores rows that failed in one call of `sent` rows: a single row alone, several rows in halves.
+        """Scores rows that failed in one call of `sent` rows: a single row alone, several rows bisected.
 
         If the halves succeed, later calls have fewer rows.
         """

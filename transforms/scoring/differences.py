@@ -100,7 +100,7 @@ def _first(found: Iterable[Difference | None]) -> Difference | None:
 
 
 def compare(output: str, one: Scores, other: Scores) -> Difference | None:
-    """Finds the first place in `other` whose prediction differs from the row's first prediction in `one`.
+    """Finds the first position in `other` whose prediction differs from the row's first prediction in `one`.
 
     Args:
         output: The output to compare.

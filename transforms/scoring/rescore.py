@@ -148,9 +148,9 @@ def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, ca
 def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> Agreement:
     """Compares a row's prediction with the value in its part.
 
-    Results of matrix kernels depend in the last digit on the row's place in the batch (benchmarks/NOTES.md). So floats
-    may differ by the square root of their dtype's resolution (eps), relative to the row's largest value. This is 3.5e-4
-    for float32. Integers, bools and strings have to be equal.
+    Results of matrix kernels depend in the last digit on the row's position in the batch (benchmarks/NOTES.md). So
+    floats may differ by the square root of their dtype's resolution (eps), relative to the row's largest value. This is
+    3.5e-4 for float32. Integers, bools and strings have to be equal.
 
     Args:
         scored: An output of one row, (1, …).

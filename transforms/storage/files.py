@@ -1,4 +1,4 @@
-"""Reads and writes whole files and byte ranges, on this machine directly and elsewhere through Beam's FileSystems.
+"""Reads and writes whole files and byte ranges, on this machine directly, on other storage through Beam's FileSystems.
 
 All reading and writing of data goes through this module. FileSystems:
 https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
@@ -29,7 +29,7 @@ READ_BYTES = 1 << 19  # a block of this size stays in the processor's cache unti
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path is on a file system of this machine."""
+    """Returns whether a path is on a file system of this machine."""
     return FileSystems.get_scheme(path) is None
 
 
@@ -228,7 +228,7 @@ def _sync_folder(folder: str) -> None:
 def read_back(path: str) -> Written | None:
     """Returns the size and crc32c of a file that keyjoin wrote; None if it does not exist.
 
-    Google Cloud Storage reports both. Elsewhere the function reads the file.
+    Google Cloud Storage reports both. On other storage the function reads the file.
 
     Raises:
         RunError: The file cannot be read.

@@ -17,7 +17,7 @@ SLASHES = ("/", "?", "]")  # these can match a slash in Beam's globs, and so can
 
 
 def is_glob(pattern: str) -> bool:
-    """Tells whether a pattern has wildcards."""
+    """Returns whether a pattern has wildcards."""
     return any(c in pattern for c in WILDCARDS)
 
 
@@ -55,7 +55,7 @@ def expand(glob: str, refuse: Callable[[OSError], None]) -> Iterator[str]:
 
 
 def _leads(glob: str, folder: str) -> Callable[[str], bool]:
-    """Makes a function that tells whether a folder can hold a match, from the folder's path with a final slash.
+    """Makes a function that returns whether a folder can hold a match, from the folder's path with a final slash.
 
     A folder can hold a match if a prefix of the glob matches the path. A prefix that ends inside a bracket is a
     different glob, which matches almost nothing and does no harm.
@@ -70,7 +70,7 @@ def _leads_nowhere(path: str) -> bool:
 
 
 def regex(glob: str) -> Callable[[str], object]:
-    """Makes a function that tells whether a path matches a glob by Beam's rules.
+    """Makes a function that returns whether a path matches a glob by Beam's rules.
 
     Raises:
         re.error: The glob has an invalid range, such as `[z-a]`.

@@ -119,7 +119,7 @@ def name_sources(found: Found, suffix: str) -> Matched:
 
 
 def is_glob(pattern: str) -> bool:
-    """Tells whether a pattern has wildcards and is not itself the path of an existing local file or folder."""
+    """Returns whether a pattern has wildcards and is not itself the path of an existing local file or folder."""
     return globs.is_glob(pattern) and not (files.is_local(pattern) and os.path.exists(pattern))
 
 

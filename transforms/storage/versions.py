@@ -13,8 +13,8 @@ from transforms.storage import files, objects
 def version_of(found: os.stat_result) -> str:
     """Makes the version of a local file from its times and its inode.
 
-    It tells the file from another one of the same name and size. Programs can reset the modification time (mtime) of a
-    file, but no program can set the change time (ctime) of its inode.
+    It distinguishes the file from another one of the same name and size. Programs can reset the modification time
+    (mtime) of a file, but no program can set the change time (ctime) of its inode.
     """
     return f"{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
 
