@@ -69,7 +69,7 @@ class Codec(NamedTuple):
         return self.suffixes[0]
 
     def begins(self, first: bytes) -> bool:
-        """Returns whether a file begins as this codec writes it. A file may be shorter than what a codec writes first."""
+        """Returns whether a file begins as this codec writes it. A file with fewer bytes does if all of them match."""
         return any(first.startswith(magic) or magic.startswith(first) for magic in self.first)
 
 
