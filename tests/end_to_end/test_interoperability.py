@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-from apache_beam.io import ReadFromAvro, ReadFromCsv, ReadFromParquet, ReadFromText, ReadFromTFRecord
+from apache_beam.io import ReadFromAvro, ReadFromParquet, ReadFromText, ReadFromTFRecord
 from apache_beam.testing.util import assert_that, equal_to
 
 from tests.conftest import Result
@@ -317,9 +317,9 @@ READERS: Mapping[str, Mapping[str, Callable[[Path], Sequence[Mapping[str, Any]]]
     "avro": {"fastavro": with_avro, "Polars": with_polars(pl.read_avro)},
     "tfrecord": {"tf.data": with_records},
 }
+# Beam's ReadFromCsv does not run beside pandas 3.
 BEAM: Mapping[str, Callable[[str], beam.PTransform]] = {
     "jsonl": lambda glob: ReadFromText(glob) | beam.Map(json.loads),
-    "csv": lambda glob: ReadFromCsv(glob, splittable=False) | beam.Map(lambda row: row._asdict()),
     "parquet": ReadFromParquet,
     "avro": ReadFromAvro,
     "tfrecord": lambda glob: ReadFromTFRecord(glob) | beam.Map(of_example),
