@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     startup.import_arrow()
     options, _ = parse_run(argv, "baseline")
     (source,) = options.input
-    fmt = formats.load(formats.name_of([source]))
+    fmt = formats.load(formats.by_name(source) or "jsonl")
     write = writer(options, fmt, source)
     Path(options.output).mkdir(parents=True)
     for chunk in chunks(fmt, source, options.chunk_bytes or CHUNK_BYTES):

@@ -21,6 +21,7 @@ from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.check_input import check_not_empty, check_readable, check_skipped
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
+from pipeline.plan.find_format import find_format
 from pipeline.plan.layout import make_layout, wanted
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
@@ -60,11 +61,13 @@ class Inputs(NamedTuple):
         format: The format of the input and of the parts.
         matched: The input files.
         settings: The other settings that the output depends on, see `manifest.settings`.
+        by_content: See `find_format.FoundFormat`.
     """
 
     format: FormatSpec
     matched: sources.Matched
     settings: Settings
+    by_content: bool = False
 
 
 class Plan(NamedTuple):
@@ -76,6 +79,7 @@ class Plan(NamedTuple):
         skipped: Files of input folders that keyjoin does not read, because their names mark them as no data.
         twins: Other names of input files, see `sources.Matched`.
         settings: The other settings that the output depends on, see `manifest.with_contract`.
+        by_content: As in `Inputs`.
         findings: The ops of the model that do more than compute.
         expected: Sizes estimated from the sampled rows.
         model: The copy of the model that workers load; None if the job runs on this machine.
@@ -89,6 +93,7 @@ class Plan(NamedTuple):
     skipped: list[str]
     twins: Sequence[tuple[str, str]]
     settings: LoadedSettings
+    by_content: bool
     findings: Sequence[Finding]
     expected: Expected
     model: WorkerModel | None
@@ -109,13 +114,13 @@ def find_inputs(options: RunOptions) -> Inputs:
     found = sources.find(options.input)  # Only once: to list a million files in an object store takes minutes.
     for file in found.files:
         check_readable(file)
-    name = options.format or formats.name_of([file.path for file in found.files])
-    matched = sources.name_sources(found, formats.default_suffix(name))
+    name, by_content, codecs = find_format(found.files, options.format)
+    matched = sources.name_sources(found, formats.default_suffix(name), codecs)
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
     spec = FormatSpec(name)
-    return Inputs(spec, matched, manifest.settings(options, spec))
+    return Inputs(spec, matched, manifest.settings(options, spec), by_content)
 
 
 @contextlib.contextmanager
@@ -180,7 +185,7 @@ def prepare(
                 isolation.renew()
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
-            yield Plan(job, *matched, settings, loaded.findings, expected, model, need, fixed)
+            yield Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
 
 
 def _estimate(

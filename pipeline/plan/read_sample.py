@@ -86,9 +86,9 @@ def check_kinds(sources: Sequence[Source], reader: Reader) -> None:
     """
     here = (source for source in sources if source.size and files.is_local(source.path))
     for source in itertools.islice(here, CHECKED):
-        first = _first_bytes(source, foreign.FIRST_BYTES)
+        first = first_bytes(source, foreign.FIRST_BYTES)
         if reader.traits.line_end and formats.may_be_binary(first):
-            kind = formats.binary_kind(_first_bytes(source, SIZES[0]))
+            kind = formats.binary_kind(first_bytes(source, SIZES[0]))
             if kind is not None:
                 raise _refused(source, kind)
 
@@ -114,6 +114,11 @@ def _opened(source: Source) -> Iterator[IO[bytes]]:
         raise UsageError(other_kind(source) or cannot) from error
 
 
-def _first_bytes(source: Source, size: int) -> bytes:
+def first_bytes(source: Source, size: int) -> bytes:
+    """Reads the first bytes of a source, decompressed.
+
+    Raises:
+        UsageError: The source cannot be read.
+    """
     with _opened(source) as file:
         return file.read(size)

@@ -38,7 +38,8 @@ def print_plan(plan: Plan, start: Start) -> None:
     if start.place.is_staged:
         print_line("replaces", f"{start.place.output}, which stays complete until the new result is")
     size = sum(source.size for source in sources)
-    print_line("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {plan.job.format.name}")
+    name = plan.job.format.name + " (by content)" * plan.by_content
+    print_line("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}")
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     for said in skipped[:SHOWN_ROWS]:

@@ -277,8 +277,9 @@ def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, mo
 
 
 def test_inputs_of_unknown_or_mixed_formats(refuse: Callable[..., str], keyjoin: Any, lines: Any, model: Any) -> None:
-    path = lines(ROW, name="part-0001")
+    path = lines(b"a word", name="part-0001")
     assert "part-0001: the name does not tell the format" in refuse(f"--input={path}")
+    path = lines(ROW, name="part-0001")
     done = keyjoin("run", f"--input={path}", "--format=jsonl", f"--model={model(models.keyed)}")
     assert [p.name for p in done.parts()] == ["part-0001-00000-of-00001.jsonl"]
     other = lines(ROW, name="x.tfrecord")

@@ -8,13 +8,12 @@ This module holds only the names of the formats, because the command line is par
 import contextlib
 import importlib
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from transforms.errors import RunError, UsageError
+from transforms.errors import RunError
 from transforms.formats import foreign
 from transforms.formats.spec import FormatSpec
-from transforms.storage.compression import codec_of, plain_name, split_codec
+from transforms.storage.compression import plain_name, split_codec
 
 if TYPE_CHECKING:
     from transforms.formats.base import Format
@@ -72,6 +71,16 @@ def binary_kind(data: bytes) -> foreign.Kind | None:
     return kind
 
 
+def by_content(head: bytes, *, whole: bool) -> foreign.Kind | None:
+    """Returns the kind of a file by its first bytes; None if they do not tell.
+
+    Args:
+        head: The first bytes of the file, decompressed.
+        whole: Whether these are all of its bytes.
+    """
+    return binary_kind(head) or foreign.of_rows(head, whole=whole)
+
+
 SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -110,27 +119,13 @@ def full_suffix(own: str, default: str) -> str:
     return own if plain_name(own) else default + own
 
 
-def name_of(paths: Sequence[str]) -> str:
-    """Returns the format that all these files have, by their names.
+def by_name(path: str) -> str | None:
+    """Returns the format that a file has by its name; None if the name does not tell.
 
-    Raises:
-        UsageError: A name has no suffix of a known format, or two files have different formats.
+    >>> by_name("A.NDJSON.ZST"), by_name("part-00000.gz")
+    ('jsonl', None)
     """
-    seen: dict[str, str] = {}
-    for path in paths:
-        suffix = plain_name(split_suffix(path)[1])
-        if not suffix:
-            kind = foreign.by_name(path)
-            if kind is not None:
-                raise UsageError(f"{path}: {foreign.refusal(kind, path, codec_of(path))}")
-            raise UsageError(
-                f"{path}: the name does not tell the format (known: {' '.join(SUFFIXES)}, each also with .gz); "
-                "name it with --format"
-            )
-        seen.setdefault(SUFFIXES[suffix], path)
-    if len(seen) > 1:
-        raise UsageError(f"inputs of several formats: {', '.join(seen.values())}; run one format at a time")
-    return next(iter(seen))
+    return SUFFIXES.get(plain_name(split_suffix(path)[1]))
 
 
 def default_suffix(name: str) -> str:

@@ -6,6 +6,8 @@ any text may be a bad row of a good file.
 
 import codecs
 import contextlib
+import csv
+import io
 import json
 import posixpath
 import re
@@ -52,17 +54,19 @@ class Kind(NamedTuple):
         suffixes: The suffixes of such files.
         command: The shell command that converts such a file. `{python}` stands for this interpreter, `{file}` for
             the file, `{new}` for the converted file, and `{plain}` for the name without the suffix of its codec.
+        format: The name of the format if keyjoin reads it; otherwise empty.
     """
 
     title: str
     suffixes: tuple[str, ...]
     command: str
+    format: str = ""
 
 
 COMPRESSED = {codec: Kind(codec.name, (), f"mv {{file}} {{plain}}{codec.suffix}") for codec in CODECS}
 PLAIN = Kind("not compressed", (), "mv {file} {plain}")
-EXAMPLES = Kind("TFRecord", (), "")
-LINES = Kind("JSON Lines", (), "")
+EXAMPLES = Kind("TFRecord", (), "", "tfrecord")
+LINES = Kind("JSON Lines", (), "", "jsonl")
 PARQUET = Kind("Parquet", (".parquet",), _dataset("parquet"))
 AVRO = Kind(
     "Avro",
@@ -76,6 +80,8 @@ XZ = _compressed("xz", ".xz", "xz -dc")
 CSV = Kind("CSV", (".csv",), _delimited(","))
 TSV = Kind("tab-separated text", (".tsv", ".tab"), _delimited("\t"))
 SEMICOLONS = Kind("CSV with semicolons", (), _delimited(";"))
+DELIMITED = {",": CSV, "\t": TSV, ";": SEMICOLONS}
+TABLE_CHARACTERS = 1 << 16  # so many characters of a text are enough to see that it is delimited
 ARRAY = Kind(
     "a JSON array",
     (),
@@ -139,6 +145,53 @@ def by_text(head: bytes) -> Kind | None:
     return PRETTY if lines[0] == "{" else _delimited_by(lines[:2])
 
 
+def of_rows(head: bytes, *, whole: bool) -> Kind | None:
+    r"""Returns the kind of a text file whose name does not tell it; None if its first lines may be of several kinds.
+
+    Lines are JSON Lines if the first one is an object or an array. They are delimited text if exactly one delimiter
+    gives each record the same number of cells, at least two, and the first record has names: no empty text, no number,
+    and none twice.
+
+    >>> of_rows(b'{"x": 1}\n', whole=True).title, of_rows(b"age,city\n31,Bern\n", whole=True).title
+    ('JSON Lines', 'CSV')
+    >>> of_rows(b"31,Bern\n32,Rome\n", whole=True), of_rows(b"a word\n", whole=True)
+    (None, None)
+
+    Args:
+        head: The first bytes of the file.
+        whole: Whether these are all of its bytes.
+    """
+    if is_document(head):
+        return by_text(head)
+    text = _text(head)
+    with contextlib.suppress(ValueError, RecursionError):
+        return (by_text(head) or LINES) if isinstance(json.loads(text.split("\n", 1)[0]), dict | list) else None
+    found = [kind for delimiter, kind in DELIMITED.items() if _is_table(text[:TABLE_CHARACTERS], delimiter, whole)]
+    return found[0] if len(found) == 1 else None
+
+
+def _is_table(text: str, delimiter: str, whole: bool) -> bool:
+    """Tells whether a text is delimited by this character, and its first record has names, see `of_rows`."""
+    whole = whole and len(text) < TABLE_CHARACTERS
+    records, reader = list[list[str]](), csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        records += (record for record in reader if record)
+    except csv.Error:
+        if whole or reader.line_num < text.count("\n"):
+            return False
+    else:
+        records = records if whole else records[:-1]  # the last one may be cut
+    names = records[0] if records else []
+    named = all(name.strip() and not _is_number(name) for name in names) and len(set(names)) == len(names)
+    return len(records) > 1 < len(names) and named and {len(record) for record in records} == {len(names)}
+
+
+def _is_number(cell: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return float(cell) is not None
+    return False
+
+
 def is_document(head: bytes) -> bool:
     r"""Tells whether a text is one JSON value over several lines. By chance, some of these lines may be rows.
 
@@ -156,7 +209,7 @@ def _text(head: bytes) -> str:
 
 
 def _delimited_by(lines: list[str]) -> Kind | None:
-    for delimiter, kind in ((",", CSV), ("\t", TSV), (";", SEMICOLONS)):
+    for delimiter, kind in DELIMITED.items():
         counts = {line.count(delimiter) for line in lines}
         if len(counts) == 1 and counts != {0}:
             return kind
@@ -176,8 +229,8 @@ def refusal(kind: Kind, path: str, codec: Codec | None = None) -> str:
         path: The file.
         codec: If `kind` is the kind of its decompressed content: the codec with which it is compressed.
     """
-    if kind in (EXAMPLES, LINES):
-        return f"it is {kind.title}; name that with --format {'tfrecord' if kind is EXAMPLES else 'jsonl'}"
+    if kind.format:
+        return f"it is {kind.title}; name that with --format {kind.format}"
     if kind is PLAIN or kind in COMPRESSED.values():
         return f"it is {_misnamed(kind, path, codec)}; rename it: {command(kind, path, codec)}"
     return f"it is {kind.title}, which keyjoin does not read; convert it: {command(kind, path, codec)}"

@@ -2,7 +2,8 @@
 
 import os
 import posixpath
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transforms import formats
@@ -12,6 +13,7 @@ from transforms.storage import files, globs, lookup, paths
 from transforms.storage.objects import Stored
 
 HIDDEN = ("_", ".")
+NO_CODECS: Mapping[str, str] = types.MappingProxyType({})
 
 
 class Matched(NamedTuple):
@@ -102,18 +104,19 @@ def _as_now(source: Source, file: Stored) -> Source:
     return source._replace(size=file.size_in_bytes, updated=file.last_updated_in_seconds, version=file.version)
 
 
-def name_sources(found: Found, suffix: str) -> Matched:
+def name_sources(found: Found, suffix: str, codecs: Mapping[str, str] = NO_CODECS) -> Matched:
     """Gives each file its name in the output. The name keeps the sub-folders below the patterns' common folder.
 
     Args:
         found: The files.
         suffix: The suffix of the parts of a source without a known suffix.
+        codecs: The suffix of the codec of each compressed file without a known suffix.
 
     Raises:
         UsageError: A name is not UTF-8, leads out of the output, or begins with `_` so that readers would skip it; or
             two sources would get parts of the same name.
     """
-    sources = sorted(_source(file, found.root, suffix) for file in found.files)
+    sources = sorted(_source(file, found.root, suffix, codecs.get(file.path, "")) for file in found.files)
     _check_names(sources)
     return Matched(sources, found.skipped, found.twins)
 
@@ -155,10 +158,10 @@ def _is_hidden(path: str, folder: str) -> bool:
     return any(name.startswith(HIDDEN) for name in path[len(folder) :].strip("/").split("/"))
 
 
-def _source(file: Stored, root: str, suffix: str) -> Source:
+def _source(file: Stored, root: str, suffix: str, codec: str) -> Source:
     # Both paths are absolute. A relative path that leaves the current folder would also lead out of the output.
     stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
-    suffix = formats.full_suffix(own, suffix)
+    suffix = formats.full_suffix(own or codec, suffix)
     return Source(file.path, file.size_in_bytes, stem, suffix, file.last_updated_in_seconds, file.version)
 
 
