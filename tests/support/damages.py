@@ -1,0 +1,169 @@
+"""Ways to damage a file of each format, and what becomes of a run on it. The table in docs/formats.md shows them."""
+
+import bz2
+import gzip
+import json
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+from backports import zstd
+
+from tests.conftest import ROOT
+from tests.support.examples import example, floats, texts
+from transforms.formats.tfrecord.split import framed
+
+COUNT = 12  # rows of a file
+LONG_BYTES = 20_000
+DAMAGED = 5  # the row that a damage hits, if it hits one
+PAGE = ROOT / "docs" / "formats.md"
+HEAD = "| file | damage | result |"
+REFUSED, FAILS = "refused before the run", "the run fails"
+Change = Callable[[bytes], bytes]
+
+
+class Damage(NamedTuple):
+    """A damage and its effect.
+
+    Attributes:
+        suffix: Suffix of the file.
+        what: The damage.
+        change: Damages a file: its bytes before, its bytes after.
+        reasons: Reasons of the dead letters of a run that ends well; empty if the run does not.
+        ends: How the run ends otherwise: `REFUSED` or `FAILS`.
+        names: A part of the message, which also has the file's path.
+        kept: Rows of the file that are joined, if the run ends well.
+    """
+
+    suffix: str
+    what: str
+    change: Change
+    reasons: tuple[str, ...] = ()
+    ends: str = ""
+    names: str = ""
+    kept: int = COUNT - 1
+
+    @property
+    def result(self) -> str:
+        """The effect, for the table."""
+        if self.ends:
+            return f"{self.ends}: “{self.names}”"
+        one = ", ".join(f"`{reason}`" for reason in dict.fromkeys(self.reasons))
+        return f"{len(self.reasons)} dead letter{'s' * (len(self.reasons) > 1)}, {one}; the other rows are joined"
+
+
+def rows() -> list[dict[str, object]]:
+    """Returns the rows of a file; each has its number in its text."""
+    return [{"id": f"r{number:02d}", "a": number / 2, "b": 1.0, "c": -2.0} for number in range(COUNT)]
+
+
+def lines() -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows())
+
+
+def long_lines() -> bytes:
+    """Returns rows with text that hardly compresses, so that a damage is beyond the bytes that are read at first."""
+    text = random.Random(1)
+    made = [row | {"text": text.randbytes(LONG_BYTES).hex()} for row in rows()]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in made)
+
+
+def records() -> bytes:
+    made = [
+        example(id=texts(str(row["id"]).encode()), **{name: floats(float(str(row[name]))) for name in "abc"})
+        for row in rows()
+    ]
+    return framed([pa.array(made, pa.large_binary())]).to_pybytes()
+
+
+WRITERS: dict[str, Callable[[], bytes]] = {
+    "jsonl": lines,
+    "tfrecord": records,
+    "jsonl.gz": lambda: gzip.compress(long_lines(), mtime=0),
+    "jsonl.zst": lambda: zstd.compress(long_lines(), options={zstd.CompressionParameter.checksum_flag: 1}),
+    "jsonl.bz2": lambda: bz2.compress(long_lines(), 1),
+}
+
+
+def put(old: bytes, new: bytes) -> Change:
+    """Replaces bytes that the file has once."""
+
+    def change(data: bytes) -> bytes:
+        assert data.count(old) == 1
+        return data.replace(old, new)
+
+    return change
+
+
+def flip(at: float) -> Change:
+    """Changes one bit at a share of the file's length."""
+
+    def change(data: bytes) -> bytes:
+        place = int(len(data) * at)
+        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+    return change
+
+
+def cut(count: int) -> Change:
+    """Removes bytes at the end."""
+    return lambda data: data[:-count]
+
+
+def frame(data: bytes) -> int:
+    """Returns where the damaged record of a TFRecord file begins."""
+    return data.index(b"r05") // (len(data) // COUNT) * (len(data) // COUNT)
+
+
+def flip_in_record(offset: int) -> Change:
+    """Changes a bit of the damaged record of a TFRecord file."""
+
+    def change(data: bytes) -> bytes:
+        place = frame(data) + offset
+        return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+    return change
+
+
+BAD_VALUE = put(b'"r05", "a": 2.5', b'"r05", "a": "x"')
+DAMAGES = [
+    Damage("jsonl", "a value of another type", BAD_VALUE, ("wrong_type",)),
+    Damage("jsonl", "a line that is not JSON", put(b'{"id": "r05"', b'{"id" "r05"'), ("not_json",)),
+    Damage("jsonl", "bytes that are not UTF-8", put(b"r05", b"\xff05"), ("not_utf8",)),
+    Damage("jsonl", "two rows on a line", put(b'}\n{"id": "r05"', b'}{"id": "r05"'), ("not_json",), kept=COUNT - 2),
+    Damage("jsonl", "cut off in the last line", cut(9), ("not_json",)),
+    Damage("tfrecord", "a changed byte in a record", flip_in_record(20), ("corrupt",)),
+    Damage(
+        "tfrecord",
+        "a changed byte in a record's length",
+        flip_in_record(0),
+        ends=FAILS,
+        names="not a TFRecord header at byte",
+    ),
+    Damage("tfrecord", "cut off in the last record", cut(9), ends=FAILS, names="inside the record that starts at byte"),
+    *(
+        Damage(f"jsonl.{codec}", what, change, ends=FAILS, names=names)
+        for codec in ("gz", "zst", "bz2")
+        for what, change, names in (
+            ("a changed byte", flip(0.6), "its first member is damaged"),
+            ("cut off", cut(9), "it ends inside of member 1"),
+            (
+                "other bytes after the end",
+                lambda data: data + b"other bytes " * 9,
+                "what follows member 1 is not another one",
+            ),
+        )
+    ),
+]
+
+
+def page() -> str:
+    """Returns docs/formats.md with the table of this module at its end."""
+    before, _, _ = PAGE.read_text().partition(HEAD)
+    made = [f"| `.{damage.suffix}` | {damage.what} | {damage.result} |" for damage in DAMAGES]
+    return "\n".join([before + HEAD, "|---|---|---|", *made]) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
