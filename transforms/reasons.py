@@ -29,7 +29,7 @@ class Reason(enum.Enum):
     NOT_UTF8 = (
         "not_utf8",
         "not UTF-8",
-        "The row has bytes that are not UTF-8.",
+        "The row, or a predicted string that is written as text, has bytes that are not UTF-8.",
         "Re-encode the source as UTF-8; the dead letter holds the row in base64.",
     )
     NOT_JSON = (
@@ -104,6 +104,13 @@ class Reason(enum.Enum):
         "The row already has a field of the name that a prediction or the key would get, or of an input that keyjoin "
         "leaves to its default.",
         "Choose another name with --prediction_prefix, or exclude the field with --exclude_fields.",
+    )
+    SCHEMA = (
+        "schema",
+        "does not fit the schema",
+        "With --output_format: a field has another type than in the sampled rows, none of these has the field, or the "
+        "other format cannot hold the value.",
+        "Write the value as the sampled rows do, or exclude the field with --exclude_fields.",
     )
     MODEL_ERROR = (
         "model_error",

@@ -228,7 +228,7 @@ def test_a_long_row_that_there_is_no_memory_for_is_one_line(
         raise MemoryError
 
     flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}")
-    monkeypatch.setattr("transforms.formats.jsonl.read._require_memory", refuse)
+    monkeypatch.setattr("transforms.formats.jsonl.parse_lines._require_memory", refuse)
     monkeypatch.setattr("pipeline.plan.sample.Sample.arrays", lambda *_: None)
     done = keyjoin("run", *flags)
     assert (done.code, done.err.count("\n")) == (1, 1)

@@ -105,7 +105,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
     except ValueError as error:
         return Reason.NOT_JSON.value, str(error)
     if not isinstance(row, Pairs):
-        return Reason.NOT_OBJECT.value, f"the line is {_named(row)}"
+        return Reason.NOT_OBJECT.value, f"the line is {described(row)}"
     for feature in features:
         for at, path in enumerate(feature.paths):
             has_default = bool(feature.missing) and feature.missing[at] is not None
@@ -130,7 +130,7 @@ def is_list(value: Any) -> bool:
     return isinstance(value, list) and not isinstance(value, Pairs)
 
 
-def _named(value: Any) -> str:
+def described(value: Any) -> str:
     """Describes a value for a message: its kind, and its text if it has one, shortened to `SHOWN` characters."""
     if isinstance(value, Pairs):
         return "an object"
@@ -151,7 +151,7 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
         if value is None:
             return None if has_default else (Reason.NULL, f"null where an object with {name} is expected")
         if not isinstance(value, Pairs):
-            return Reason.WRONG_TYPE, f"{_named(value)} where an object with {name} is expected"
+            return Reason.WRONG_TYPE, f"{described(value)} where an object with {name} is expected"
         values = [inner for other, inner in value if other == name]
         if not values:
             return None if has_default else (Reason.MISSING, "not in the row")
@@ -176,7 +176,7 @@ def _explain_field(row: Any, path: Path, feature: Feature, *, has_default: bool)
 def _explain_sparse(value: Any, feature: Feature) -> tuple[Reason, str] | None:
     """Returns what is wrong with a sparse value, see `transforms.mapping.sparse`; None if nothing is wrong."""
     if not isinstance(value, Pairs):
-        return (Reason.NULL, "null") if value is None else (Reason.WRONG_TYPE, f"{_named(value)}, not {SPARSE_FORM}")
+        return (Reason.NULL, "null") if value is None else (Reason.WRONG_TYPE, f"{described(value)}, not {SPARSE_FORM}")
     for name in (sparse.INDICES, columns.VALUES, sparse.DENSE_SHAPE):
         if (count := sum(other == name for other, _ in value)) > 1:
             return Reason.DUPLICATE_NAME, f"{name} is given {count} times"
@@ -264,10 +264,10 @@ def _explain_value(value: Any, shape: Sequence[int | None], feature: Feature) ->
         return Reason.NULL, "null"
     if not shape:
         if is_list(value):
-            return Reason.WRONG_SHAPE, f"{_named(value)} where one value is expected"
+            return Reason.WRONG_SHAPE, f"{described(value)} where one value is expected"
         return _explain_leaf(value, feature)
     if not is_list(value):
-        return Reason.WRONG_SHAPE, f"{_named(value)} where a list{_of(shape[0])} is expected"
+        return Reason.WRONG_SHAPE, f"{described(value)} where a list{_of(shape[0])} is expected"
     if shape[0] is not None and len(value) != shape[0]:
         return Reason.WRONG_SHAPE, f"a list of {len(value)} where {shape[0]} are expected"
     return next(filter(None, (_explain_value(v, shape[1:], feature) for v in value)), None)
@@ -282,13 +282,13 @@ def _explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:
     if dtype == STRING:
         return None if isinstance(value, str) and not isinstance(value, Number) else _explain_bytes(value)
     if dtype == "bool":
-        return None if isinstance(value, bool) else (Reason.WRONG_TYPE, f"{_named(value)}, not a bool")
+        return None if isinstance(value, bool) else (Reason.WRONG_TYPE, f"{described(value)}, not a bool")
     if isinstance(value, str) and not isinstance(value, Number) and not feature.strict:
         if "float" in dtype and value in numbers.WORDS:
             return None
         value = Number(value) if numbers.spells(value) else value
     if not isinstance(value, Number):
-        return Reason.WRONG_TYPE, f"{_named(value)}, not a number"
+        return Reason.WRONG_TYPE, f"{described(value)}, not a number"
     if "float" not in dtype and _has_fraction(value, strict=feature.strict):
         return Reason.FRACTION, f"{_shown(value)} for an {dtype} input"
     return (Reason.OUT_OF_RANGE, f"{_shown(value)} does not fit {dtype}") if _beyond(value, feature) else None
@@ -321,12 +321,12 @@ def _beyond(number: Number, feature: Feature) -> bool:
 
 def _explain_bytes(value: Any) -> tuple[Reason, str] | None:
     if not isinstance(value, Pairs) or [name for name, _ in value] != [B64]:
-        return Reason.WRONG_TYPE, f"{_named(value)}, not a string"
+        return Reason.WRONG_TYPE, f"{described(value)}, not a string"
     text = value[0][1]
     if text is None:
         return Reason.NULL, "null"
     if not isinstance(text, str) or isinstance(text, Number):
-        return Reason.WRONG_TYPE, f"{_named(text)}, not base64"
+        return Reason.WRONG_TYPE, f"{described(text)}, not base64"
     try:
         unbase64(text)
     except ValueError as error:

@@ -4,39 +4,26 @@ The result for a line depends on that line alone: it is good only if `pyarrow.js
 Many lines are parsed in one call only because that is faster. The result is the same, see `_parse`.
 """
 
-import contextlib
 import json
-import mmap
-import threading
 from collections.abc import Collection, Iterator, Sequence
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.json
 
 from transforms import columns
 from transforms.dtypes import STRING
-from transforms.errors import RunError
 from transforms.formats import blocks, slices
 from transforms.formats.base import Cut, RowTraits
-from transforms.formats.jsonl import convert, diagnose, instances, split, value_types
+from transforms.formats.jsonl import convert, diagnose, instances, parse_lines, split, table, value_types
 from transforms.formats.jsonl.convert import Spelling
 from transforms.formats.slices import Found, Why
 from transforms.mapping import sparse
-from transforms.records import BadRow, Chunk, Feature, Mask, Positions, Rows, Unit
+from transforms.records import BadRow, Chunk, Feature, Positions, Rows, Unit
 
-OPEN, CLOSE = b"{}"
 SAMPLE_ROWS = 100
-BLOCK_BYTES = 1 << 20
 CUT_ROWS = 1024
-# The most memory that pyarrow's reader takes, measured: bytes for each byte of a block, and bytes on top of that.
-READER_BLOCKS, READER_BYTES = 4, 20 << 20
-_long_lines = threading.Lock()  # `_check_memory` reserves nothing: two threads could both count on the same memory
-# RapidJSON, which pyarrow uses, reads these words as numbers in any field, but they are not JSON. Each word is searched
-# for by itself: RE2 finds a literal with SIMD instructions, and the search does not hold the interpreter's lock.
-NOT_NUMBERS = ("NaN", "Inf")
 
 
 class LinesBlock(blocks.ByteBlock):
@@ -61,6 +48,14 @@ class LinesBlock(blocks.ByteBlock):
         """Returns the same rows with each value as the field `instance` of an object, see `instances`."""
         data, rows = instances.wrapped(self.data, self.rows)
         return LinesBlock(self.source, data, rows=rows, positions=self.positions)
+
+    def schema(self) -> pa.Schema:
+        """Returns the fields of these rows in the order of their first appearance, with types of JSON, see `table`."""
+        return table.schema(self.data, self.rows)
+
+    def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
+        """Converts some rows to columns, see `transforms.formats.base.Block`."""
+        return table.table(self.data, self.rows, np.asarray(rows, np.int64), schema)
 
     def values(self) -> list[dict[str, Any]]:
         """Returns the objects in the first `SAMPLE_ROWS` lines; or the values without fields, if most lines are values.
@@ -149,7 +144,7 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: 
     Returns:
         The inputs of the good rows, and the number and reason of each bad row.
     """
-    suspect = _not_objects(data, rows) | _not_utf8(data, rows) | _not_numbers(data, rows)
+    suspect = parse_lines.suspect(data, rows)
     # `tried` has the numbers of the rows to parse, `parsed.numbers` has indices into `tried`, and `fitting` has the
     # numbers of the good rows.
     tried = np.flatnonzero(~suspect)
@@ -164,48 +159,6 @@ def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], *, exact: 
     return inputs, [
         (row, known.get(row) or diagnose.explain(data[rows.starts[row] : rows.ends[row]], features)) for row in bad
     ]
-
-
-def _not_objects(data: bytes, rows: Rows) -> Mask:
-    """Marks the lines that do not begin with `{` and end with `}`.
-
-    Each line without a mark is exactly one row, if pyarrow reads as many rows as there are such lines. The reason is
-    that no object can continue on the next line. It would need a comma or a string across the newline. But one line
-    ends with `}`, the next begins with `{`, and a JSON string holds no newline.
-    """
-    octets = np.frombuffer(data, np.uint8)
-    first = octets[split.first_not_space(data, rows)]
-    last = octets[split.last_not_space(data, rows.starts, rows.ends)]
-    mask: Mask = (first != OPEN) | (last != CLOSE)
-    return mask
-
-
-def _not_utf8(data: bytes, rows: Rows) -> Mask:
-    mask = np.zeros(len(rows.starts), np.bool_)
-    offsets = np.array([rows.starts[0], rows.ends[-1]], np.int64)
-    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data))
-    try:
-        whole.validate(full=True)
-    except pa.ArrowInvalid:
-        for row, (start, end) in enumerate(zip(rows.starts, rows.ends, strict=True)):
-            try:
-                data[start:end].decode()
-            except UnicodeDecodeError:
-                mask[row] = True
-    return mask
-
-
-def _not_numbers(data: bytes, rows: Rows) -> Mask:
-    """Marks the lines with a word that pyarrow would read as a number, such as NaN. Words in strings are allowed."""
-    mask = np.zeros(len(rows.starts), np.bool_)
-    whole = columns.gather(data, rows.starts[:1], rows.ends[-1:])
-    for word in NOT_NUMBERS:
-        if not pc.match_substring_regex(whole, word)[0].as_py():
-            continue
-        found = pc.match_substring_regex(columns.gather(data, rows.starts, rows.ends), word)
-        for row in np.flatnonzero(found.to_numpy(zero_copy_only=False) & ~mask):
-            mask[row] = diagnose.syntax(data[rows.starts[row] : rows.ends[row]]) is not None
-    return mask
 
 
 class _Run(NamedTuple):
@@ -296,7 +249,7 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact
         The rows; None if a line cannot be read by that schema.
     """
     spelling = value_types.spelling(lines[0].as_py(), features)
-    table = _read_spelled(lines, convert.schema(features, spelling), exact=exact)
+    table = parse_lines.read_by_schema(lines, convert.schema(features, spelling), exact=exact)
     if table is not None:
         return table
     firsts = lines[:SAMPLE_ROWS].to_pylist()
@@ -310,9 +263,9 @@ def _read_json(lines: pa.LargeBinaryArray, features: Sequence[Feature], *, exact
         # pyarrow reads a string as a decimal even if it does not hold a JSON number, but reads no string as a float.
         # So lines that cannot be read with floats are refused first.
         floats = pa.schema([field.with_type(convert.as_floats(field.type)) for field in schema])
-        if _read_spelled(lines, floats, exact=exact) is None:
+        if parse_lines.read_by_schema(lines, floats, exact=exact) is None:
             return None
-    return _read_spelled(lines, schema, exact=exact)
+    return parse_lines.read_by_schema(lines, schema, exact=exact)
 
 
 def _read_as_text(
@@ -325,53 +278,4 @@ def _read_as_text(
         return None
     rows = split.rows(text, first=False)
     rewritten = columns.gather(text, rows.starts, rows.ends + 1)
-    return _read_spelled(rewritten, convert.schema(features, spelling | spelled), exact=exact)
-
-
-def _read_spelled(lines: pa.LargeBinaryArray, schema: pa.Schema, *, exact: bool) -> pa.Table | None:
-    """Reads lines by a schema; None if a line cannot be read by it."""
-    text = columns.contents(lines)
-    others: Literal["error", "ignore"] = "error" if exact else "ignore"
-    longest = int(columns.sizes(lines).max()) + 1
-    block = min(max(BLOCK_BYTES, longest), text.size + 1)  # holds the longest line; allocated in full
-    with _long_lines if longest > BLOCK_BYTES else contextlib.nullcontext():
-        _check_memory(block)
-        try:
-            return pyarrow.json.read_json(
-                pa.BufferReader(text),
-                pyarrow.json.ReadOptions(use_threads=False, block_size=block),
-                pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior=others),
-            )
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeDecodeError):
-            return None
-
-
-def _check_memory(block: int) -> None:
-    """Checks that there is memory to read a block. Without it, the parser inside pyarrow would end the process.
-
-    Args:
-        block: Size of the block in bytes.
-
-    Raises:
-        RunError: There is not enough memory.
-    """
-    needed = READER_BLOCKS * block + READER_BYTES
-    try:
-        _require_memory(needed)
-    except MemoryError as error:
-        raise RunError(
-            f"there are no {needed:,} bytes of memory left to read lines of up to {block:,} bytes; raise --max_memory "
-            "if it is given, or lower --chunk_bytes and --wave_bytes"
-        ) from error
-
-
-def _require_memory(size: int) -> None:
-    """Checks that the system would allocate `size` bytes now. It maps the memory but does not touch it.
-
-    Raises:
-        MemoryError: The system refuses the allocation.
-    """
-    try:
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-    except OSError as error:
-        raise MemoryError(f"{size:,} bytes") from error
+    return parse_lines.read_by_schema(rewritten, convert.schema(features, spelling | spelled), exact=exact)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.columns import Fragments
+from transforms.errors import UsageError
 from transforms.formats import blocks, slices
 from transforms.formats.base import Block, Joined
 from transforms.formats.jsonl import encode, null_rows, pick_fields, split
@@ -34,6 +35,25 @@ class JsonLinesWriter:
         own = blocks.own(block, LinesBlock)
         unreadable = null_rows.unreadable(own, bad, layout) if layout.error else frozenset()
         return _write(own.wrapped() if layout.instance else own, bad, unreadable, predictions, layout)
+
+    def encode(self, table: pa.Table) -> Joined:
+        """Writes one object a line, see `transforms.formats.jsonl.encode` for the spelling of each type."""
+        unknown = next((field for field in table.schema if not encode.can_encode(field.type)), None)
+        if unknown is not None:
+            raise UsageError(
+                f"field {unknown.name}: JSON Lines has no spelling for {unknown.type}; leave the field out with "
+                f"--exclude_fields={unknown.name}"
+            )
+        step = slices.row_count(table.num_rows, table.nbytes)
+
+        def encode_slice(first: int) -> pa.Buffer:
+            members = [
+                _member(name, [encode.encode(columns.one(column))])
+                for name, column in zip(table.column_names, table.slice(first, step).itercolumns(), strict=True)
+            ]
+            return columns.contents(columns.join([text("{"), *_comma_joined(members), text("}\n")]))
+
+        return Joined(in_threads(encode_slice, range(0, table.num_rows, step)), [])
 
     def read_back(self, part: bytes) -> LinesBlock:
         """Makes a block of the lines of a part."""
