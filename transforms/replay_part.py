@@ -220,7 +220,7 @@ def replay_part(
     tried = fmt.reader.parse(raws, positions, chunk.source, block.header)
     inputs, unread = tried.inputs(handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
-    joined = join_rows(tried, unread, scored.inference, fmt.writer, layout)
+    joined = join_rows(tried, unread, scored.inference, fmt, layout)
     made = b"".join(bytes(memoryview(some)) for some in joined.blocks)
     lines = list(dead_letter_lines(tried, joined.bad, [again[one.row].line for one in joined.bad]))
     if b"".join(files.in_blocks(lines)) == before:

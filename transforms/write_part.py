@@ -14,7 +14,8 @@ from apache_beam.transforms.window import GlobalWindows
 
 from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError
-from transforms.formats.base import Block, Format, Joined, Writer
+from transforms.formats import convert
+from transforms.formats.base import Block, Format, Joined
 from transforms.line_numbers import Lines
 from transforms.mapping import defaults
 from transforms.predict import from_ipc
@@ -40,7 +41,7 @@ def write_part(
     Args:
         receipt: The receipt of ReadChunk.
         predictions: The predictions of the chunk's good rows.
-        fmt: The source's format.
+        fmt: The reader of the source and the writer of the part.
         layout: The fields of an output row.
         output: Output folder.
         temp: Folder for files that are deleted after the run; the receipt goes there.
@@ -58,7 +59,7 @@ def write_part(
         where = f"in {fmt.reader.unit}s {chunk.start} to {chunk.end}"
         raise RunError(f"{chunk.source} changed during the run, {where}; run again")
     unread = unpack_bad(receipt.bad)
-    joined = join_rows(block, unread, predictions, fmt.writer, layout)
+    joined = join_rows(block, unread, predictions, fmt, layout)
     dead = joined.bad
     numbers = lines.numbers(chunk, block, [one.row for one in dead]) if dead else ()
     written = dead_letter_lines(block, dead, numbers)
@@ -79,16 +80,14 @@ def write_part(
     return made
 
 
-def join_rows(
-    block: Block, unread: Sequence[BadRow], predictions: Predictions, writer: Writer, layout: Layout
-) -> Joined:
+def join_rows(block: Block, unread: Sequence[BadRow], predictions: Predictions, fmt: Format, layout: Layout) -> Joined:
     """Joins the predictions to the rows that they were made from.
 
     Args:
         block: The rows.
         unread: The rows that could not go into the model, in order.
         predictions: The predictions of the other rows.
-        writer: The writer of the rows' format.
+        fmt: The reader of the rows and the writer of the part.
         layout: The fields of an output row.
 
     Returns:
@@ -97,7 +96,11 @@ def join_rows(
     numbers = without(len(block.positions), unread)
     unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
     bad = sorted([*unread, *unscored])
-    joined = writer.write(block, bad, from_ipc(predictions.columns), layout)
+    columns = from_ipc(predictions.columns)
+    if fmt.is_spliced:
+        joined = fmt.writer.write(block, bad, columns, layout)
+    else:
+        joined = convert.write(block, bad, columns, layout, fmt)
     return Joined(joined.blocks, sorted([*bad, *joined.bad]))
 
 

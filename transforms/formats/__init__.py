@@ -44,7 +44,11 @@ def load(spec: FormatSpec | str) -> "Format":
     """
     spec = FormatSpec(spec) if isinstance(spec, str) else spec
     read: Format = importlib.import_module(FORMATS[spec.name]).make(spec)
-    return read._replace(writer=load(spec.of_parts).writer) if spec.output else read
+    if not spec.output:
+        return read
+    from transforms.formats import schemas
+
+    return read._replace(writer=load(spec.of_parts).writer, schema=schemas.from_text(spec.schema))
 
 
 def may_be_binary(first: bytes) -> bool:

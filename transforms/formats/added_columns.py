@@ -14,7 +14,7 @@ ERROR = pa.struct([(name, pa.string()) for name in ("stage", "reason", "message"
 
 
 def added_columns(
-    predictions: pa.RecordBatch, layout: Layout, keys: pa.Array | None, errors: pa.Array | None
+    predictions: pa.RecordBatch, layout: Layout, keys: pa.Array | None, errors: pa.Array | None, *, texts: bool = True
 ) -> list[tuple[str, pa.Array]]:
     """Names and types the columns that are added to rows: the predictions, the error, the key, in this order.
 
@@ -27,11 +27,14 @@ def added_columns(
         layout: The fields of an output row. With `layout.scalars` a value of the shape (rows, 1) is a scalar.
         keys: The key of each output row, see `key_column`; None if `layout.key` is None.
         errors: The error of each output row, see `error_column`; None if `layout.error` is None.
+        texts: Whether predicted strings are `pa.string()`. Otherwise they stay bytes, in or outside UTF-8.
 
     Returns:
         Name and values of each column.
     """
-    added = [(name, _typed(predictions[output], scalars=layout.scalars)) for output, name in layout.predictions]
+    added = [
+        (name, _typed(predictions[output], scalars=layout.scalars, texts=texts)) for output, name in layout.predictions
+    ]
     if layout.is_nested:
         names, arrays = zip(*added, strict=True)
         added = [(PREDICTION, pa.StructArray.from_arrays(arrays, names, mask=arrays[0].is_null()))]
@@ -112,10 +115,10 @@ def _places(numbers: Positions, rows: int) -> pa.Int64Array:
     return pa.array(places, mask=places < 0)
 
 
-def _typed(column: pa.Array, *, scalars: bool) -> pa.Array:
+def _typed(column: pa.Array, *, scalars: bool, texts: bool) -> pa.Array:
     if scalars and _is_single(column.type):
         column = pc.list_element(column, 0)
-    return column.cast(_text(column.type))
+    return column.cast(_text(column.type)) if texts else column
 
 
 def _is_single(kind: pa.DataType) -> bool:

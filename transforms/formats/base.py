@@ -110,6 +110,29 @@ class Block(Protocol):
     def take(self, rows: Sequence[int]) -> "Block":
         """Returns a block of some of the rows, in their order. Each row keeps its position."""
 
+    def schema(self) -> pa.Schema:
+        """Returns the names and types that the fields of these rows have in a part of another format.
+
+        A format with typed fields returns their own types. Other formats return types that hold all of these rows; a
+        field whose values have no common type is a union.
+        """
+
+    def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
+        """Converts some rows to columns, for a writer of another format.
+
+        Values keep their meaning: none is rounded, truncated or dropped. A row that does not fit the schema is bad: a
+        value of another type, a field that the schema does not have.
+
+        Args:
+            rows: Numbers of the rows, ascending.
+            schema: Names and types of the columns, in order. A field that a row does not have is null. Its metadata
+                says which other fields a row may have, see `transforms.formats.schemas.ignores`. Where the file and not
+                the row says which fields there are, the plan has compared them, and other fields are not converted.
+
+        Returns:
+            One record for each row that fits, in order; and the other rows, with the stage `write`.
+        """
+
     def values(self) -> list[dict[str, Any]]:
         """Returns the readable rows among the first ones, each as a dictionary of field -> value."""
 
@@ -233,6 +256,20 @@ class Writer(Protocol):
             layout: The fields of an output row.
         """
 
+    def encode(self, table: pa.Table) -> Joined:
+        """Writes rows that come from another format.
+
+        Args:
+            table: One record for each output row, and one column for each of its fields, in order.
+
+        Returns:
+            The part. `bad` has the rows that the format cannot hold, numbered by their record, with the stage `write`.
+
+        Raises:
+            UsageError: The format cannot hold a column of this type. The plan encodes the sampled rows, so it is raised
+                before the run.
+        """
+
     def read_back(self, part: bytes) -> Block:
         """Makes a block of the rows of a part. The predictions are fields of its rows."""
 
@@ -254,10 +291,17 @@ class Writer(Protocol):
 
 
 class Format(NamedTuple):
-    """How to read the sources and how to write the parts."""
+    """How to read the sources and how to write the parts.
+
+    Attributes:
+        reader: The reader of the sources.
+        writer: The writer of the parts.
+        schema: If parts have another format than their sources: the types of a row's own fields in the parts.
+    """
 
     reader: Reader
     writer: Writer
+    schema: pa.Schema | None = None
 
     @property
     def is_spliced(self) -> bool:

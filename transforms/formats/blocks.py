@@ -56,6 +56,14 @@ class ByteBlock(abc.ABC):
         """See `transforms.formats.base.Block`."""
 
     @abc.abstractmethod
+    def schema(self) -> pa.Schema:
+        """See `transforms.formats.base.Block`."""
+
+    @abc.abstractmethod
+    def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
+        """See `transforms.formats.base.Block`."""
+
+    @abc.abstractmethod
     def values(self) -> list[dict[str, Any]]:
         """See `transforms.formats.base.Block`."""
 

@@ -191,8 +191,8 @@ def _find(line: bytes, schema: pa.Schema, ignored: Callable[[str], bool] | None)
     except (ValueError, msgspec.MsgspecError) as error:
         return Reason.NOT_JSON.value, str(error)
     kept = Pairs((name, value) for name, value in row if not (ignored and ignored(name)))
-    found = next(_misfits(kept, pa.struct(list(schema)), ()), None)
-    return (found[0].value, found[1]) if found else None
+    misfit = next(_misfits(kept, pa.struct(list(schema)), ()), None)
+    return (misfit[0].value, misfit[1]) if misfit else None
 
 
 def _misfits(value: Any, kind: pa.DataType, path: tuple[str, ...]) -> Iterator[tuple[Reason, str]]:

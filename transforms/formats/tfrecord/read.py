@@ -13,10 +13,11 @@ from transforms.errors import RunError
 from transforms.formats import blocks, slices
 from transforms.formats.base import Cut, RowTraits
 from transforms.formats.slices import Found
-from transforms.formats.tfrecord import decode, parse, split
+from transforms.formats.tfrecord import decode, parse, split, table
 from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.reasons import Reason
-from transforms.records import BadRow, Chunk, Feature, Rows, Unit
+from transforms.records import BadRow, Chunk, Feature, Positions, Rows, Unit
+from transforms.threads import in_threads
 
 DIFFERS = "the checksum of its data is not the one that was written after it"
 
@@ -42,16 +43,40 @@ class RecordBlock(blocks.ByteBlock):
         """
         return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
 
+    def schema(self) -> pa.Schema:
+        """Returns the features of these records, by name, see `table`."""
+        return table.schema(self.data[start:end] for start, end in self._bounds())
+
+    def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
+        """Converts some records to columns, see `transforms.formats.base.Block`."""
+        which = np.asarray(rows, np.int64)
+        step = slices.row_count(len(self.rows.starts), self.nbytes)
+        parts = [which[at : at + step] for at in range(0, len(which), step)]
+
+        def convert(part: Positions) -> tuple[pa.Table, list[BadRow]]:
+            starts, ends = self.records.starts[part], self.records.ends[part]
+            examples = columns.gather(self.data, starts, ends)
+            differing = split.data_checksums(examples) != split.written_checksums(self.data, ends)
+            intact = np.flatnonzero(~differing)
+            found, unfit = table.to_columns(columns.pick(examples, intact).to_pylist(), schema)
+            bad = [BadRow(int(row), "write", Reason.CORRUPT.value, DIFFERS) for row in part[differing]]
+            return found, sorted([*bad, *(BadRow(int(part[intact[at]]), "write", *why) for at, why in unfit.items())])
+
+        made = list(in_threads(convert, parts))
+        found = pa.concat_tables([schema.empty_table(), *(found for found, _ in made)])
+        return found, [one for _, bad in made for one in bad]
+
     def values(self) -> list[dict[str, Any]]:
         """Returns the records that are Examples, each as feature -> list of values, or None for one without a list."""
-        records = self.records
-        bounds = zip(records.starts.tolist(), records.ends.tolist(), strict=True)
-        examples = [parse.parse(self.data[start:end]) for start, end in bounds]
+        examples = [parse.parse(self.data[start:end]) for start, end in self._bounds()]
         return [
             {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
             for example in examples
             if example is not None
         ]
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        return list(zip(self.records.starts.tolist(), self.records.ends.tolist(), strict=True))
 
 
 class TFRecordReader:

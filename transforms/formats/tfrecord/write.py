@@ -18,6 +18,7 @@ from transforms.formats.tfrecord import null_rows, split
 from transforms.formats.tfrecord.encode import encode
 from transforms.formats.tfrecord.pick_fields import Kept, keep
 from transforms.formats.tfrecord.read import RecordBlock
+from transforms.formats.tfrecord.table import from_columns
 from transforms.records import BadRow, Layout, Positions
 from transforms.threads import in_threads
 
@@ -48,6 +49,15 @@ class TFRecordWriter:
             return split.framed(made, known)
 
         return Joined(in_threads(write_slice, range(0, count, step)), refused)
+
+    def encode(self, table: pa.Table) -> Joined:
+        """Writes one tf.Example for each record, see `transforms.formats.tfrecord.table.from_columns`."""
+        made, refused = from_columns(table)
+        bad = [BadRow(at, "write", *why) for at, why in sorted(refused.items())]
+        count = table.num_rows - len(bad)
+        step = slices.row_count(count, table.nbytes)
+        steps = range(0, count, step)
+        return Joined(in_threads(lambda at: split.framed([piece.slice(at, step) for piece in made]), steps), bad)
 
     def read_back(self, part: bytes) -> RecordBlock:
         """Makes a block of the records of a part."""
