@@ -43,7 +43,7 @@ def split_source(
     if size:
         try:
             with versions.open_version(data, version) as file:
-                cuts = list(reader.split(file, size, chunk_bytes, chunk_rows))
+                cuts = list(reader.split(file, size, chunk_bytes, chunk_rows)) or cuts  # a file may have no rows
         except RunError as error:
             raise RunError(f"{source.path}: {error}") from error
     start = 0

@@ -86,7 +86,7 @@ class Watch:
             limits: The error limits of the run.
             sources: All input files.
             least: The least bytes of a good row, with the end of its line. From it follows how many good rows the
-                unread bytes can hold at most.
+                unread bytes can hold at most. It is 0 if they can hold any number.
             line_end: The bytes that end each line; empty if rows are not lines.
             clock: Returns the time in seconds.
         """
@@ -158,7 +158,8 @@ class Watch:
             known = sum(count.bytes for count in counts) + sum(self._lengths.get(key, 0) for key in self._failing)
             bad = sum(one.dead.total() for one in failing)
             rows = sum(count.rows for count in counts) + bad
-            good = (self._bytes - known) // self._least + sum(one.rows for one in failing) - bad
+            unread = (self._bytes - known) // self._least if self._least else sys.maxsize
+            good = unread + sum(one.rows for one in failing) - bad
             return self._limits.exceeded(dead, rows, min(good, self._most_rows - rows))
 
     def _count_rows(self) -> None:

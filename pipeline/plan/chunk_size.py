@@ -82,7 +82,8 @@ def choose(chunk_bytes: int | None, row: int, weights: int, reader: Reader, feat
     """
     size = chunk_bytes or CHUNK_BYTES
     rows = most_rows(row, 0 if chunk_bytes else weights)
-    return ChunkSize(size, rows if rows < size // reader.least_bytes(features) else None)
+    least = reader.least_bytes(features)
+    return ChunkSize(size, rows if not least or rows < size // least else None)
 
 
 def most_rows(row: int, weights: int) -> int:

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.options.groups import OutputOptions
 from transforms.errors import UsageError, nearest
-from transforms.formats.base import Reader
+from transforms.formats.base import Block, Format, Reader
 from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 from transforms.saved_model.model import KEY
 
@@ -77,6 +79,16 @@ def make_layout(
         _check_sample(layout, sample)
     _check_twice(layout, sample)
     return layout
+
+
+def check_written(fmt: Format, block: Block, layout: Layout) -> None:
+    """Writes a part without rows.
+
+    Raises:
+        UsageError: The format of the parts has no such name of a field, or the rows already have it.
+    """
+    none = pa.nulls(0, pa.float32())
+    fmt.writer.write(block.take([]), [], pa.record_batch({output: none for output, _ in layout.predictions}), layout)
 
 
 def _check_instance(options: OutputOptions) -> None:

@@ -22,7 +22,7 @@ from pipeline.plan.check_input import check_not_empty, check_readable, check_ski
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.find_format import find_format
-from pipeline.plan.layout import make_layout, wanted
+from pipeline.plan.layout import check_written, make_layout, wanted
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.plan.score_sample import check_first_rows, check_unreadable
@@ -155,7 +155,8 @@ def prepare(
         UsageError: A check failed. Nothing was written.
     """
     spec, matched = inputs.format, inputs.matched
-    reader = formats.load(spec).reader
+    fmt = formats.load(spec)
+    reader = fmt.reader
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     if check_rows:
@@ -173,6 +174,8 @@ def prepare(
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, sample, reader, handler.features)
+        if reader.traits.typed and fmt.is_spliced:
+            check_written(fmt, block, layout)
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)

@@ -21,9 +21,17 @@ def chunks(fmt: Format, data: bytes, chunk_bytes: int) -> list[Chunk]:
     return [Chunk("s", "s", start, end, number, len(ends), "p") for number, (start, end) in enumerate(bounds)]
 
 
+def whole(fmt: Format, data: bytes) -> Chunk:
+    """Makes the chunk that has all rows of a file."""
+    end = len(data) if fmt.reader.unit == "byte" else cut(fmt, data, len(data))[-1]
+    return Chunk("s", "s", 0, end, 0, 1, "p")
+
+
 def block_of(fmt: Format, data: bytes, start: int = 0) -> Block:
-    """Makes a block from bytes at a position of their source."""
-    return fmt.reader.load(io.BytesIO(bytes(start) + data), Chunk("s", "s", start, start + len(data), 0, 1, "p"))
+    """Makes a block from bytes. If positions are bytes, they begin at `start`."""
+    chunk, start = whole(fmt, data), start if fmt.reader.unit == "byte" else 0
+    chunk = chunk._replace(start=start, end=start + chunk.end)
+    return fmt.reader.load(io.BytesIO(bytes(start) + data), chunk)
 
 
 def read(fmt: Format, data: bytes, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:

@@ -18,7 +18,11 @@ from transforms.storage.compression import plain_name, split_codec
 if TYPE_CHECKING:
     from transforms.formats.base import Format
 
-FORMATS = {"jsonl": "transforms.formats.jsonl", "tfrecord": "transforms.formats.tfrecord"}
+FORMATS = {
+    "jsonl": "transforms.formats.jsonl",
+    "tfrecord": "transforms.formats.tfrecord",
+    "avro": "transforms.formats.avro",
+}
 
 
 def known(name: str) -> str:
@@ -91,6 +95,7 @@ SUFFIXES = {
     ".json": "jsonl",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
+    ".avro": "avro",
 }
 
 

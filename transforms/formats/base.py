@@ -230,7 +230,10 @@ class Reader(Protocol):
         """
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
-        """Returns the least bytes that a good row takes, with the end of its line. A lower bound is enough."""
+        """Returns the least bytes that a good row takes, with the end of its line. A lower bound is enough.
+
+        It is 0 if the rows are compressed inside the file, so that its size says nothing about their number.
+        """
 
 
 class Writer(Protocol):

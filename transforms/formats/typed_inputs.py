@@ -210,10 +210,10 @@ def _explain(table: pa.Table, features: Sequence[Feature], bad: Sequence[int]) -
     if not bad:
         return {}
     names = {field for feature in features for field in feature.fields} & set(table.column_names)
-    rows = table.select(sorted(names)).take(pa.array(bad)).to_pylist() if names else [{}] * len(bad)
+    rows = rows_of(table.select(sorted(names)).take(pa.array(bad))) if names else [{}] * len(bad)
     found = {}
     for number, row in zip(bad, rows, strict=True):
-        line = as_json(row).encode()
+        line = json.dumps(_spelled(row)).encode()
         found[number] = _refused_type(table, features) or diagnose.find(line, features) or _other(features)
     return found
 
@@ -236,20 +236,49 @@ def _other(features: Sequence[Feature]) -> Why:
     return Reason.WRONG_TYPE.value, f"a value of the fields {fields} does not fit its input"
 
 
-def as_json(row: Any) -> str:
-    """Writes a row of typed columns as JSON: bytes as base64, decimals as text, times as ISO 8601, NaN as a word."""
-    return json.dumps(_plain(row))
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Converts rows of typed columns to objects as JSON has them, for the mapping and for messages.
+
+    Bytes become base64, decimals become text, and dates and times become ISO 8601. NaN and infinity stay floats. A time
+    that Python cannot hold becomes a text with its number and its type.
+    """
+    found = [[_value(value) for value in _python(column)] for column in table.columns]
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*found, strict=True)]
 
 
-def _plain(value: Any) -> Any:
+def _python(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        found: list[Any] = column.to_pylist()
+    except (OverflowError, ValueError):  # a year after 9999, or nanoseconds
+        found = [_scalar(value) for value in column]
+    return found
+
+
+def _scalar(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return f"{getattr(value, 'value', 'a value')} ({value.type})"
+
+
+def _value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: _value(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_value(item) for item in value]
     if isinstance(value, bytes):
         return {B64: base64.b64encode(value).decode()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return next(word for word in numbers.WORDS if str(float(word)) == str(value))
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _spelled(value: Any) -> Any:
+    """Replaces NaN and infinity by their words, which JSON lacks."""
+    if isinstance(value, dict):
+        return {name: _spelled(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_spelled(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return next(word for word in numbers.WORDS if str(float(word)) == str(value))
+    return value

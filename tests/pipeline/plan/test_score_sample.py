@@ -50,15 +50,6 @@ def tables(kind: str) -> Callable[[Path], bytes]:
     return make
 
 
-def avro(path: Path) -> bytes:
-    import fastavro
-
-    schema = {"type": "record", "name": "r", "fields": [{"name": "x", "type": {"type": "array", "items": "double"}}]}
-    with path.open("wb") as file:
-        fastavro.writer(file, schema, [json.loads(line) for line in LINES.splitlines()])
-    return path.read_bytes()
-
-
 def packed(*command: str) -> Callable[[Path], bytes]:
     return lambda _: subprocess.run(command, input=LINES, capture_output=True, check=True).stdout
 
@@ -91,7 +82,6 @@ KINDS = {
     "Parquet by name": ("a.parquet", tables("parquet"), "it is Parquet"),
     "ORC": ("a.jsonl", tables("orc"), "it is ORC"),
     "Arrow": ("a b'.json", tables("arrow"), "it is Arrow"),
-    "Avro": ("a.jsonl", avro, "it is Avro"),
     "UTF-16": ("-a.jsonl", text(LINES.decode().encode("utf-16")), "it is UTF-16"),
     "UTF-16 without mark": ("a.jsonl", text(LINES.decode().encode("utf-16-le")), "it is UTF-16LE"),
     "UTF-16, other end": ("a.jsonl", text(LINES.decode().encode("utf-16-be")), "it is UTF-16BE"),
