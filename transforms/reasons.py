@@ -48,7 +48,7 @@ class Reason(enum.Enum):
         "not_example",
         "not a tf.Example",
         "The record's bytes do not parse as a tf.train.Example.",
-        "Write the records with tf.train.Example.SerializeToString.",
+        "Write the records with tf.train.Example.SerializeToString, or feed them as bytes with --record_field=record.",
     )
     CORRUPT = (
         "corrupt",

@@ -142,6 +142,12 @@ class InputOptions(FieldOptions, ValueOptions):
     """How a run reads rows, and which of their fields feed the model."""
 
     format: str | None = flag(kinds.FORMAT, "format of the input files (default: from their names)", metavar="NAME")
+    record_field: str | None = flag(
+        kinds.TEXT,
+        "name of a field that holds each whole TFRecord record, as bytes, for a model input of strings: images, own "
+        "protos (default: a record is a tf.train.Example, and its features are the fields)",
+        metavar="NAME",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

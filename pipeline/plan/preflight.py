@@ -119,8 +119,16 @@ def find_inputs(options: RunOptions) -> Inputs:
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
-    spec = FormatSpec(name)
+    spec = FormatSpec(name, record_field=_record_field(options, name))
     return Inputs(spec, matched, manifest.settings(options, spec), by_content)
+
+
+def _record_field(options: InputOptions, name: str) -> str:
+    if options.record_field and name != "tfrecord":
+        raise UsageError(
+            f"--record_field={options.record_field} is for TFRecord files, and the input is {name}; leave it out"
+        )
+    return options.record_field or ""
 
 
 @contextlib.contextmanager

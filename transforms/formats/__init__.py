@@ -75,7 +75,7 @@ def binary_kind(data: bytes) -> foreign.Kind | None:
     if _may_be_examples(data):
         with contextlib.suppress(RunError):
             records = load("tfrecord").reader.sample(io.BytesIO(data), len(data))
-            return foreign.EXAMPLES if records.values() else kind
+            return foreign.EXAMPLES if len(records.positions) else kind
     return kind
 
 

@@ -15,6 +15,8 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
         quote: The character around cells of delimited text; empty for the format's own.
         header: What the rows of all planned sources need to be understood, see `Reader.header`. A source with another
             header has it in `Block.header`.
+        record_field: The name of the field that holds a whole record of TFRecord, as bytes. Empty if records are
+            tf.Examples, whose features are the fields. In the parts this field is a feature.
         schema: If the parts have another format than the sources: the types of a row's own fields in the parts, as
             base64 of an Arrow schema message. Otherwise empty.
     """
@@ -24,9 +26,10 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     delimiter: str = ""
     quote: str = ""
     header: str = ""
+    record_field: str = ""
     schema: str = ""
 
     @property
     def of_parts(self) -> "FormatSpec":
         """The format with which parts are read."""
-        return msgspec.structs.replace(self, name=self.output, output="") if self.output else self
+        return msgspec.structs.replace(self, name=self.output or self.name, output="", record_field="")

@@ -111,6 +111,8 @@ def map_inputs(
 
 def _of_paths(tensor: Tensor, paths: Sequence[Path], sample: Sample, *, traits: RowTraits) -> Feature:
     """Makes the feature of an input that the values at some paths feed."""
+    for path in paths if traits.flat_lists else ():
+        _check_flat(tensor, path[0], sample)
     inside = tuple(path[1:] for path in paths) if any(path[1:] for path in paths) else ()
     if inside and len(paths) == 1:
         sample = [{paths[0][0]: row_paths.at(row, paths[0])} for row in sample]
@@ -127,6 +129,17 @@ def _check_no_objects(paths: Mapping[str, Sequence[Path]]) -> None:
         raise UsageError(
             f"--features or --input_map leads {found[0]} into {found[1][0]}, and tf.Examples have no objects; name a "
             "feature"
+        )
+
+
+def _check_flat(tensor: Tensor, field: str, sample: Sample) -> None:
+    """Refuses a field that is a feature list of SequenceExamples, because its values are lists of lists."""
+    lists = [row[field] for row in sample if isinstance(row.get(field), list)]
+    if _most(any(isinstance(value, list) for value in values[:1]) for values in lists):
+        raise UsageError(
+            f"the rows' field {field} is a feature list of tf.train.SequenceExamples, and keyjoin feeds the model's "
+            f"input {tensor.name} only from their context; with --signature, name one that takes serialized "
+            "SequenceExamples"
         )
 
 

@@ -1,4 +1,4 @@
-"""Provides the format TFRecord, for records that are a tf.train.Example: its reader and its writer."""
+"""Provides the format TFRecord: its reader and its writer."""
 
 from transforms.formats.base import Format
 from transforms.formats.spec import FormatSpec
@@ -8,6 +8,6 @@ from transforms.formats.tfrecord.write import TFRecordWriter
 FORMAT = Format(TFRecordReader(), TFRecordWriter())
 
 
-def make(spec: FormatSpec) -> Format:  # noqa: ARG001  files of this format have no options
-    """Returns the format."""
-    return FORMAT
+def make(spec: FormatSpec) -> Format:
+    """Makes the reader and the writer."""
+    return FORMAT._replace(reader=TFRecordReader(spec.record_field)) if spec.record_field else FORMAT

@@ -20,11 +20,12 @@ from transforms.records import BadRow, Layout
 DAMAGED = (Reason.CORRUPT.value, Reason.NOT_EXAMPLE.value)
 
 
-def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
+def records(block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
     """Makes the output record of each bad row, without its frame.
 
     Args:
         block: The rows of a chunk.
+        examples: The same rows as Examples, see `RecordBlock.as_examples`.
         bad: The bad rows, in order.
         layout: The fields of an output row.
 
@@ -32,8 +33,10 @@ def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[i
         Number of a bad row -> its serialized Example, in the order of the numbers.
     """
     heads, errors = [], []
-    for one, raw in zip(bad, block.raw([one.row for one in bad]).to_pylist(), strict=True):
-        picked = None if one.reason in DAMAGED else pick(raw[HEADER:-FOOTER], layout)
+    numbers = [one.row for one in bad]
+    both = zip(bad, block.raw(numbers).to_pylist(), examples.raw(numbers).to_pylist(), strict=True)
+    for one, raw, example in both:
+        picked = None if one.reason in DAMAGED else pick(example[HEADER:-FOOTER], layout)
         head = picked if isinstance(picked, bytes) else None
         hidden = layout.whole_row and head is None
         heads.append(head or b"")
@@ -45,4 +48,4 @@ def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[i
     if layout.key:
         keys = [dead_letters.key(block, one.row).encode() for one in bad]
         pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
-    return dict(zip([one.row for one in bad], columns.join(pieces).to_pylist(), strict=True))
+    return dict(zip(numbers, columns.join(pieces).to_pylist(), strict=True))

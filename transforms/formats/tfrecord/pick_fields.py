@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
+from transforms.formats.tfrecord import sequence
 from transforms.formats.tfrecord.parse import LIST_NAMES, Values, parse
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Positions, Rows, without
@@ -162,18 +163,27 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
     taken = [name for name in layout.added if name in picked]
     if taken:
         return Refusal(Reason.COLLISION, f"the row already has a field {taken[0]}")
-    return record if layout.whole_row else _serialize(picked)
+    if layout.whole_row:
+        return record
+    try:
+        lists = sequence.lists_of(record)
+    except ValueError as error:
+        return Refusal(Reason.NOT_EXAMPLE, str(error))
+    return _serialize(picked, {name: found for name, found in lists.items() if _wanted(name, layout)})
 
 
-def _serialize(features: dict[str, Values | None]) -> bytes:
+def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> bytes:
+    """Serializes features and feature lists. Without feature lists, the message is that of a tf.train.Example."""
     # Imported here, because the import takes seconds, and few jobs write only some features of a row.
-    from tensorflow.core.example.example_pb2 import Example
+    from tensorflow.core.example.example_pb2 import SequenceExample
 
-    example = Example()
+    example = SequenceExample()
     for name, values in features.items():
-        feature = example.features.feature[name]
+        feature = example.context.feature[name]
         if values is not None:
             getattr(feature, LIST_NAMES[values.dtype.kind]).value.extend(values.tolist())
+    for name, found in lists.items():
+        example.feature_lists.feature_list[name].CopyFrom(found)
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 

@@ -1,4 +1,7 @@
-"""Reads TFRecord files whose records are a tf.train.Example. A row is a record with its frame, see `split`."""
+"""Reads TFRecord files. A row is a record with its frame, see `split`.
+
+A record is a tf.train.Example, a tf.train.SequenceExample, or bytes of any kind that are one field, see `whole_record`.
+"""
 
 import contextlib
 import functools
@@ -13,7 +16,7 @@ from transforms.errors import RunError
 from transforms.formats import blocks, slices
 from transforms.formats.base import Cut, RowTraits
 from transforms.formats.slices import Found
-from transforms.formats.tfrecord import decode, parse, split, table
+from transforms.formats.tfrecord import decode, parse, sequence, split, table, whole_record
 from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.reasons import Reason
 from transforms.records import BadRow, Chunk, Feature, Positions, Rows, Unit
@@ -23,8 +26,13 @@ DIFFERS = "the checksum of its data is not the one that was written after it"
 
 
 class RecordBlock(blocks.ByteBlock):
-    """Records with their frames in one buffer, see `transforms.formats.base.Block`."""
+    """Records with their frames in one buffer, see `transforms.formats.base.Block`.
 
+    Attributes:
+        record_field: Name of the field that holds the whole record, see `FormatSpec.record_field`.
+    """
+
+    record_field = ""
     traits = RowTraits(flat_lists=True, raw_feeds=True, float_dtype="float32")
 
     def find(self) -> Rows:
@@ -41,11 +49,29 @@ class RecordBlock(blocks.ByteBlock):
 
         If a record gives a name twice, the last one counts, as everywhere in protobuf.
         """
-        return slices.read(self.data, self.rows, features, lambda part: _read_slice(self.data, part, features))
+
+        def read_slice(part: Rows) -> Found:
+            return _read_slice(self.data, part, features, self.record_field)
+
+        return slices.read(self.data, self.rows, features, read_slice)
+
+    def take(self, rows: Sequence[int]) -> "RecordBlock":
+        """Returns a block of some of the records. It shares the buffer with this block."""
+        some = super().take(rows)
+        some.record_field = self.record_field
+        return some
+
+    def as_examples(self) -> "RecordBlock":
+        """Returns a block of the records as Examples: this block, or one of an Example for each record."""
+        if not self.record_field:
+            return self
+        records = columns.gather(self.data, self.records.starts, self.records.ends)
+        data = split.framed([whole_record.examples(records, self.record_field)]).to_pybytes()
+        return RecordBlock(self.source, data, positions=self.positions)
 
     def schema(self) -> pa.Schema:
         """Returns the features of these records, by name, see `table`."""
-        return table.schema(self.data[start:end] for start, end in self._bounds())
+        return table.schema(self._examples())
 
     def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
         """Converts some records to columns, see `transforms.formats.base.Block`."""
@@ -55,10 +81,11 @@ class RecordBlock(blocks.ByteBlock):
 
         def convert(part: Positions) -> tuple[pa.Table, list[BadRow]]:
             starts, ends = self.records.starts[part], self.records.ends[part]
-            examples = columns.gather(self.data, starts, ends)
-            differing = split.data_checksums(examples) != split.written_checksums(self.data, ends)
+            whole = columns.gather(self.data, starts, ends)
+            differing = split.data_checksums(whole) != split.written_checksums(self.data, ends)
             intact = np.flatnonzero(~differing)
-            found, unfit = table.to_columns(columns.pick(examples, intact).to_pylist(), schema)
+            examples = whole_record.examples(columns.pick(whole, intact), self.record_field)
+            found, unfit = table.to_columns(examples.to_pylist(), schema)
             bad = [BadRow(int(row), "write", Reason.CORRUPT.value, DIFFERS) for row in part[differing]]
             return found, sorted([*bad, *(BadRow(int(part[intact[at]]), "write", *why) for at, why in unfit.items())])
 
@@ -67,16 +94,21 @@ class RecordBlock(blocks.ByteBlock):
         return found, [one for _, bad in made for one in bad]
 
     def values(self) -> list[dict[str, Any]]:
-        """Returns the records that are Examples, each as feature -> list of values, or None for one without a list."""
-        examples = [parse.parse(self.data[start:end]) for start, end in self._bounds()]
+        """Returns the records that are Examples, each as name -> list of values, or None for a feature without a list.
+
+        A feature list of a SequenceExample is a list of lists.
+        """
+        parsed = [(record, example) for record in self._examples() if (example := parse.parse(record)) is not None]
         return [
-            {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
-            for example in examples
-            if example is not None
+            sequence.values_of(record)
+            | {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
+            for record, example in parsed
         ]
 
-    def _bounds(self) -> list[tuple[int, int]]:
-        return list(zip(self.records.starts.tolist(), self.records.ends.tolist(), strict=True))
+    def _examples(self) -> list[bytes]:
+        block = self.as_examples()
+        bounds = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
+        return [block.data[start:end] for start, end in bounds]
 
 
 class TFRecordReader:
@@ -84,8 +116,16 @@ class TFRecordReader:
 
     name = "tfrecord"
     unit: Unit = "byte"
-    traits = RecordBlock.traits
     header = ""
+
+    def __init__(self, record_field: str = "") -> None:
+        """Keeps the name of the field that holds the whole record, see `FormatSpec.record_field`."""
+        self.record_field = record_field
+        self.traits = RecordBlock.traits._replace(raw_feeds=not record_field)
+
+    def _read(self, block: RecordBlock) -> RecordBlock:
+        block.record_field = self.record_field
+        return block
 
     def read_header(self, file: IO[bytes], size: int) -> str:  # noqa: ARG002
         """Returns no header: each row says what it holds."""
@@ -101,7 +141,7 @@ class TFRecordReader:
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> RecordBlock:  # noqa: ARG002
         """Reads the records of a chunk. All of their fields are loaded, whatever `fields` is."""
-        return RecordBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start)
+        return self._read(RecordBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start))
 
     def sample(self, file: IO[bytes], size: int) -> RecordBlock:
         """Reads the first whole records.
@@ -115,7 +155,7 @@ class TFRecordReader:
         with contextlib.suppress(RunError):
             for end in split.record_ends(data, 0, len(data)):  # noqa: B007  the last one counts
                 pass
-        return RecordBlock("", data[:end], 0)
+        return self._read(RecordBlock("", data[:end], 0))
 
     def parse(
         self,
@@ -125,30 +165,34 @@ class TFRecordReader:
         header: str | None = None,  # noqa: ARG002
     ) -> RecordBlock:
         """Makes a block of records, which are given with their frames."""
-        return blocks.parse(RecordBlock, self.name, raws, positions, source)
+        return self._read(blocks.parse(RecordBlock, self.name, raws, positions, source))
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """Returns a lower bound: the bytes of a frame, of the features' names, and one byte for each value."""
+        if self.record_field:
+            return HEADER + FOOTER
         counts = {field: decode.value_count(feature) for feature in features for field in feature.fields}
         return HEADER + FOOTER + sum(len(field.encode()) + count for field, count in counts.items())
 
 
-def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature]) -> Found:
+def _read_slice(data: bytes, rows: Rows, features: Sequence[Feature], record_field: str) -> Found:
     """Reads the rows of a slice.
 
     Args:
         data: The chunk's bytes.
         rows: The places of the slice's rows, which follow each other.
         features: The model's inputs, and the fields that feed them.
+        record_field: Name of the field that holds the whole record; empty if records are Examples.
 
     Returns:
         The inputs of the good rows, and the number and reason of each bad row.
     """
     records = _records(rows)
-    examples = columns.gather(data, records.starts, records.ends)
-    differing = np.flatnonzero(split.data_checksums(examples) != split.written_checksums(data, records.ends))
+    whole = columns.gather(data, records.starts, records.ends)
+    differing = np.flatnonzero(split.data_checksums(whole) != split.written_checksums(data, records.ends))
     intact = np.delete(np.arange(len(rows.starts)), differing)
-    inputs, refused = decode.decode(columns.pick(examples, intact), features)
+    examples = whole_record.examples(columns.pick(whole, intact), record_field)
+    inputs, refused = decode.decode(examples, features)
     bad = dict.fromkeys(differing.tolist(), (Reason.CORRUPT.value, DIFFERS))
     bad.update((int(intact[at]), why) for at, why in refused.items())
     return inputs, sorted(bad.items())

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from transforms import columns
 from transforms.formats.tfrecord.parse import BYTES, FLOATS, INTS, parse
+from transforms.formats.tfrecord.wire import LOW, MORE, VARINT_BITS, WIRE_BITS
 from transforms.records import Positions
 
 # Learning a layout takes 1.5 ms. Fewer records or bytes than these are parsed in that time.
@@ -31,8 +32,7 @@ Span = tuple[int, int]
 FEATURES = FEATURE = NAME = LIST = 1
 VALUE = 2
 KINDS = {1: BYTES, 2: FLOATS, 3: INTS}
-WIRE_BITS = 3  # a tag has the wire type in its lowest bits, and the field number above
-VARINT_MOST, VARINT_BITS, LOW, MORE = 10, 7, 0x7F, 0x80  # of a varint; the bit MORE means that another byte follows
+VARINT_MOST = 10  # bytes of a varint
 ALL = 0xFF
 PROBE = 0x3F  # the most that a random byte in a test of a layout may be: floats of such bytes are never NaN
 

@@ -15,6 +15,7 @@ from transforms import columns
 from transforms.errors import UsageError
 from transforms.formats import schemas
 from transforms.formats.slices import Why
+from transforms.formats.tfrecord import sequence
 from transforms.formats.tfrecord.decode import DECODE_ROWS
 from transforms.formats.tfrecord.encode import encode
 from transforms.formats.tfrecord.parse import BYTES, FLOATS, Values, parse
@@ -79,15 +80,34 @@ def to_columns(records: Sequence[bytes], schema: pa.Schema) -> tuple[pa.Table, R
                 middle = len(some) // 2
                 todo += [(first + middle, some[middle:]), (first, some[:middle])]
             continue
-        found, unfit = _fitted(batch, schema)
+        found, unfit = _fitted(batch, schema, _unheld(some, schema))
         tables.append(found)
         refused.update((first + at, why) for at, why in unfit.items())
     return pa.concat_tables(tables), refused
 
 
-def _fitted(batch: pa.RecordBatch, schema: pa.Schema) -> tuple[pa.Table, Refused]:
-    """Converts decoded records to the types of a schema. Returns those that fit, and why each other one does not."""
+def _unheld(records: Sequence[bytes], schema: pa.Schema) -> Refused:
+    """Finds records with feature lists, which no column holds. Lists that are excluded do not count."""
     ignored, refused = schemas.ignores(schema), dict[int, Why]()
+    for at, record in enumerate(records):
+        for name in sequence.values_of(record):
+            if not (ignored and ignored(name)):
+                message = (
+                    f"field {name}: a feature list of a tf.train.SequenceExample, which another format does not hold"
+                )
+                refused[at] = (Reason.SCHEMA.value, message)
+    return refused
+
+
+def _fitted(batch: pa.RecordBatch, schema: pa.Schema, refused: Refused) -> tuple[pa.Table, Refused]:
+    """Converts decoded records to the types of a schema. Returns those that fit, and why each other one does not.
+
+    Args:
+        batch: The records.
+        schema: The columns.
+        refused: The records that are known not to fit.
+    """
+    ignored = schemas.ignores(schema)
     for name in sorted(set(batch.schema.names) - set(schema.names)):
         if not (ignored and ignored(name)):
             message = f"field {name}: no sampled row has it, so the parts have no such field"

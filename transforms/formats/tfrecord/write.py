@@ -3,6 +3,9 @@
 Protobuf parses concatenated messages as one merged message, so a record keeps its bytes:
 
     features {a: 1}  |  features {prediction: 2}  |  features {key: "…"}
+
+The features of an Example and the context of a SequenceExample have the same field number, so predictions that follow a
+SequenceExample are in its context.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,9 +34,10 @@ class TFRecordWriter:
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their records, see `transforms.formats.base.Writer`."""
-        own = blocks.own(block, RecordBlock)
+        read = blocks.own(block, RecordBlock)
+        own = read.as_examples()
         kept, refused = keep(own.data, own.records, bad, predictions, layout)
-        nulls = null_rows.records(own, sorted([*bad, *refused]), layout) if layout.error else {}
+        nulls = null_rows.records(read, own, sorted([*bad, *refused]), layout) if layout.error else {}
         count = len(own.rows.starts)
         step = slices.row_count(count, own.nbytes + predictions.nbytes)
 
