@@ -71,7 +71,8 @@ def test_records_of_any_bytes_feed_a_model(keyjoin: Callable[..., Result], model
     assert [row["size"] for row in rows] == [[len(image)] for image in IMAGES]
     assert len({row["key"][0] for row in rows}) == len(IMAGES)
     assert done.manifest()["format"] == {"name": "tfrecord", "record_field": "jpeg"}
-    assert keyjoin("verify", str(done.output), "--rescore=30").code == 0
+    verified = keyjoin("verify", f"--run={done.output}", f"--model={model(sizes)}", "--rescore=30")
+    assert (verified.code, verified.err) == (0, "")
     again = keyjoin("run", *flags, "--chunk_bytes=300", "--output_fields=row,key")
     assert [part.read_bytes() for part in again.parts()] == [part.read_bytes() for part in done.parts()]
 
@@ -93,7 +94,7 @@ def test_bad_records_of_any_bytes_are_replayed(
     raw = base64.b64encode(written([IMAGES[9]])).decode()
     fixed = {"key": letter["key"], "row": raw, "row_encoding": "base64"}
     (tmp_path / "fixed.jsonl").write_text(json.dumps(fixed))
-    replayed = keyjoin("replay", str(done.output), f"--rows={tmp_path}/fixed.jsonl")
+    replayed = keyjoin("replay", f"--run={done.output}", f"--rows={tmp_path}/fixed.jsonl")
     assert replayed.code == 0, replayed.err
     expected = [*IMAGES[:3], IMAGES[9], *IMAGES[3:6]]
     assert [(row["jpeg"], row["size"]) for row in found(done)] == [([image], [len(image)]) for image in expected]
