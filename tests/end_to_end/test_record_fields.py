@@ -147,6 +147,15 @@ def test_the_context_of_sequence_examples_feeds_inputs_and_feature_lists_are_ref
     assert "field w is a feature list of tf.train.SequenceExamples" in refused.err
 
 
+def test_records_of_any_bytes_tell_that_their_file_is_tfrecord(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "part-0001").write_bytes(written(IMAGES))
+    done = keyjoin("run", f"--input={tmp_path}/part-0001", f"--model={model(sizes)}", "--record_field=jpeg")
+    assert done.code == 0, done.err
+    assert [row["size"] for row in found(done)] == [[len(image)] for image in IMAGES]
+
+
 def test_a_record_may_be_an_example_that_is_fed_as_bytes(
     keyjoin: Callable[..., Result], model: Any, tmp_path: Path
 ) -> None:

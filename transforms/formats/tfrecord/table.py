@@ -90,12 +90,14 @@ def _unheld(records: Sequence[bytes], schema: pa.Schema) -> Refused:
     """Finds records with feature lists, which no column holds. Lists that are excluded do not count."""
     ignored, refused = schemas.ignores(schema), dict[int, Why]()
     for at, record in enumerate(records):
-        for name in sequence.values_of(record):
-            if not (ignored and ignored(name)):
-                message = (
-                    f"field {name}: a feature list of a tf.train.SequenceExample, which another format does not hold"
-                )
-                refused[at] = (Reason.SCHEMA.value, message)
+        try:
+            held = [name for name in sequence.lists_of(record) if not (ignored and ignored(name))]
+        except ValueError as error:
+            refused[at] = (Reason.NOT_EXAMPLE.value, str(error))
+            continue
+        if held:
+            message = f"field {held[0]}: a feature list of a SequenceExample, which parts of another format do not hold"
+            refused[at] = (Reason.SCHEMA.value, message)
     return refused
 
 
