@@ -22,6 +22,7 @@ from tests.support.examples import (
     written,
 )
 from transforms import formats
+from transforms.formats import schemas
 from transforms.formats.base import Block
 from transforms.formats.spec import FormatSpec
 from transforms.formats.tfrecord import sequence, whole_record, wire
@@ -170,3 +171,20 @@ def test_fields_of_a_message_are_found_behind_fields_of_any_kind(found: bytes, c
     message = others * count + found + delimited(2, b"list")
     assert list(wire.fields(message)) == [*wire.fields(found), (2, b"list")]
     assert sequence.values_of(others + found) == {}
+
+
+def test_conversion_to_another_format_has_the_record_and_refuses_feature_lists() -> None:
+    image = blocks.block_of(WHOLE, written([b"\xff\xd8", b""]))
+    assert image.schema() == pa.schema([("record", pa.binary())])
+    table, bad = image.table([0, 1], image.schema())
+    assert (table.to_pylist(), bad) == ([{"record": b"\xff\xd8"}, {"record": b""}], [])
+    made = tf.train.SequenceExample(context=tf.train.Features(feature={"x": floats(1.0)}))
+    made.feature_lists.feature_list["w"].feature.add().CopyFrom(floats(2.0))
+    rows = [example(x=floats(3.0)), made.SerializeToString(), example(x=floats(4.0)) + delimited(2, b"\xff")]
+    block = blocks.block_of(formats.load("tfrecord"), written(rows))
+    table, bad = block.table([0, 1, 2], block.schema())
+    assert table.to_pylist() == [{"x": 3.0}]
+    assert [(one.row, one.reason) for one in bad] == [(1, "schema"), (2, "not_example")]
+    assert "field w: a feature list" in bad[0].message
+    table, bad = block.table([0, 1], schemas.select(block.schema(), JOINED._replace(exclude=("w",))))
+    assert (table.to_pylist(), bad) == ([{"x": 3.0}, {"x": 1.0}], [])
