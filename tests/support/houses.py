@@ -45,8 +45,7 @@ def _parquet(path: Path) -> None:
 def _avro(path: Path) -> None:
     fields = [{"name": name, "type": "double"} for name in NAMES]
     with path.open("wb") as file:
-        schema = {"type": "record", "name": "house", "fields": fields}
-        fastavro.writer(file, schema, table().to_pylist(), "deflate", sync_interval=2000)
+        fastavro.writer(file, {"type": "record", "name": "house", "fields": fields}, table().to_pylist(), "deflate")
 
 
 def _tfrecord(path: Path) -> None:

@@ -22,6 +22,7 @@ FORMATS = {
     "jsonl": "transforms.formats.jsonl",
     "tfrecord": "transforms.formats.tfrecord",
     "avro": "transforms.formats.avro",
+    "parquet": "transforms.formats.parquet",
 }
 
 
@@ -96,6 +97,8 @@ SUFFIXES = {
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
     ".avro": "avro",
+    ".parquet": "parquet",
+    ".pq": "parquet",
 }
 
 

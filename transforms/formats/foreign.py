@@ -68,7 +68,7 @@ PLAIN = Kind("not compressed", (), "mv {file} {plain}")
 EXAMPLES = Kind("TFRecord", (), "", "tfrecord")
 LINES = Kind("JSON Lines", (), "", "jsonl")
 AVRO = Kind("Avro", (), "", "avro")
-PARQUET = Kind("Parquet", (".parquet",), _dataset("parquet"))
+PARQUET = Kind("Parquet", (), "", "parquet")
 ORC = Kind("ORC", (".orc",), _dataset("orc"))
 ARROW = Kind("Arrow", (".arrow", ".feather"), _dataset("feather"))
 ZIP = _compressed("zip", ".zip", "unzip -p")
@@ -99,7 +99,7 @@ _KINDS = {
 }
 # For text without a byte order mark: the first character is ASCII, so its zero bytes (0) show the encoding.
 _ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
-_NAMED = {suffix: kind for kind in (PARQUET, ORC, ARROW, ZIP, XZ, CSV, TSV) for suffix in kind.suffixes}
+_NAMED = {suffix: kind for kind in (ORC, ARROW, ZIP, XZ, CSV, TSV) for suffix in kind.suffixes}
 
 
 def by_bytes(head: bytes) -> Kind | None:

@@ -36,11 +36,9 @@ def tables(kind: str) -> Callable[[Path], bytes]:
         import pyarrow as pa
         import pyarrow.feather
         import pyarrow.orc
-        import pyarrow.parquet
 
         table = pa.table({"x": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]})
         writers = {
-            "parquet": pyarrow.parquet.write_table,
             "orc": pyarrow.orc.write_table,
             "arrow": pyarrow.feather.write_feather,
         }
@@ -78,8 +76,7 @@ KINDS = {
     "gzip of zstd": ("a.jsonl.gz", text(gzip.compress(ZSTD.compress(LINES))), "it is Zstandard"),
     "bzip2 of ORC": ("a.jsonl.bz2", lambda path: BZIP2.compress(tables("orc")(path)), "it is ORC"),
     "zip": ("a.jsonl", zipped, "it is zip"),
-    "Parquet": ("a.jsonl", tables("parquet"), "it is Parquet"),
-    "Parquet by name": ("a.parquet", tables("parquet"), "it is Parquet"),
+    "ORC by name": ("a.orc", tables("orc"), "it is ORC"),
     "ORC": ("a.jsonl", tables("orc"), "it is ORC"),
     "Arrow": ("a b'.json", tables("arrow"), "it is Arrow"),
     "UTF-16": ("-a.jsonl", text(LINES.decode().encode("utf-16")), "it is UTF-16"),
@@ -131,7 +128,7 @@ def test_a_file_of_another_kind_is_refused_with_a_command_that_converts_it(
     [
         ("a.csv", b"x\n1\n", "it is CSV"),
         ("a.CSV", b"x\n1\n", "it is CSV"),
-        ("a.csv.gz", gzip.compress(b"x,z\n1,2\n"), "it is CSV"),
+        ("a.csv.gz", gzip.compress(b"x,z\n1,2\n", mtime=0), "it is CSV"),
         ("a.tsv", b"x\tz\n1\t2\n", "it is tab-separated text"),
         ("a.txt", b"x,z\n1,2\n", "it is CSV"),
         ("b.txt", b"x;z\n1;2\n", "it is CSV with semicolons"),

@@ -1,0 +1,310 @@
+"""Reads Parquet files: the encoded columns of a chunk, of which it decodes those that are needed."""
+
+import base64
+import functools
+import io
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from typing import IO, Any
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms import columns
+from transforms.errors import RunError
+from transforms.formats import conform, typed_inputs
+from transforms.formats.base import Block, Cut, RowTraits
+from transforms.formats.parquet import footer as footers
+from transforms.formats.parquet import json_rows, split
+from transforms.formats.parquet.footer import Encoded, Footer
+from transforms.records import BadRow, Chunk, Feature, Positions, Unit
+from transforms.threads import in_threads
+
+SAMPLE_ROWS = 100
+SLICE_ROWS = 65_536  # converted at a time, in threads
+
+
+class ParquetBlock:
+    """Rows of a Parquet file, see `transforms.formats.base.Block`.
+
+    A block of a chunk holds encoded columns, and decodes some of them when they are needed. A block of single rows
+    holds decoded columns.
+
+    Attributes:
+        source: Path of the source.
+        positions: Number of each row in its source. int64, (rows,).
+        blank: 0.
+        nbytes: Bytes of the encoded columns.
+        checksum: crc32c of the footer and the numbers of the first and the last row.
+        header: The schema, see `ParquetReader.read_header`.
+        footer: The footer of the file; None if the block has only decoded columns.
+        groups: The row groups that have these rows.
+        first: The number of the first row within the row groups.
+    """
+
+    traits = RowTraits(typed=True)
+    blank = 0
+
+    def __init__(
+        self,
+        source: str,
+        positions: Positions,
+        header: str,
+        footer: Footer | None = None,
+        groups: Sequence[Encoded] = (),
+        first: int = 0,
+        decoded: pa.Table | None = None,
+    ) -> None:
+        """Keeps encoded columns, or the decoded ones."""
+        self.source, self.positions, self.header = source, positions, header
+        self.footer, self.groups, self.first = footer, groups, first
+        self._decoded = decoded
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded columns."""
+        if self._decoded is not None:
+            return int(self._decoded.nbytes)
+        return sum(len(column.data) for group in self.groups for column in group.columns)
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """Crc32c of the footer, and of the numbers of the first and the last row.
+
+        The footer has the place, the size and the statistics of each column. Whether the file was written anew shows
+        in its version, see `transforms.storage.versions`.
+        """
+        ends = self.positions[[0, -1]] if len(self.positions) else self.positions
+        encoded = self.footer.encoded if self.footer else self.header.encode()
+        return int(google_crc32c.extend(google_crc32c.value(encoded), ends.astype("<i8").tobytes()))
+
+    def arrow_schema(self) -> pa.Schema:
+        """Returns names and types of the fields as pyarrow reads them, with the metadata of fields and file."""
+        if self._decoded is not None:
+            return self._decoded.schema
+        return self._file(None).schema_arrow
+
+    def decode(self, fields: Sequence[str]) -> pa.Table:
+        """Decodes the columns of some fields, in their order.
+
+        Raises:
+            RunError: A column is damaged.
+        """
+        if self._decoded is not None:
+            return self._decoded.select(fields)
+        rows = len(self.positions)
+        if not rows or not fields:
+            schema = self.arrow_schema()
+            chosen = pa.schema([schema.field(name) for name in fields], schema.metadata)
+            return chosen.empty_table() if fields else _no_columns(rows)
+        try:
+            return pa.Table.from_batches(self._batches(fields)).select(fields)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            where = f"rows {self.positions[0]} to {self.positions[-1] + 1}"
+            damage = f"{self.source}: {where} cannot be decoded ({_line(error)})"
+            raise RunError(f"{damage}; copy the file again from where it was written") from error
+
+    def _batches(self, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of the block as batches; rows before and after them are decoded and dropped."""
+        left_out, left = self.first, len(self.positions)
+        file = self._file(fields)
+        for batch in file.iter_batches(batch_size=SLICE_ROWS):
+            skipped = min(left_out, batch.num_rows)
+            left_out -= skipped
+            some = batch.slice(skipped, left)
+            left -= some.num_rows
+            if some.num_rows:
+                yield some
+            if not left:
+                return
+
+    def _file(self, fields: Collection[str] | None) -> pq.ParquetFile:
+        """Makes a file in memory of the row groups, with the columns of some fields."""
+        assert self.footer is not None  # noqa: S101  a block without a footer is decoded
+        schema = footers.elements(self.footer.meta)
+        groups = [
+            group._replace(columns=[column for column in group.columns if fields is None or column.field in fields])
+            for group in self.groups
+        ]
+        there = {column.field for group in groups for column in group.columns}
+        if groups:
+            schema = {name: elements for name, elements in schema.items() if name in there}
+        flat = list(itertools.chain.from_iterable(schema.values()))
+        return _open(self.footer, footers.file_of(self.footer, flat, groups, footers.key_values(self.footer)))
+
+    def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Decodes the columns that the model needs, and converts them in threads."""
+        names = {field for feature in features for field in feature.fields}
+        table = self.decode([name for name in self.names if name in names])
+        firsts = range(0, len(self.positions), SLICE_ROWS)
+        found = list(in_threads(lambda at: typed_inputs.to_inputs(table.slice(at, SLICE_ROWS), features), firsts))
+        bad = [
+            BadRow(first + row, "read", *why)
+            for first, (_, refused) in zip(firsts, found, strict=True)
+            for row, why in sorted(refused.items())
+        ]
+        return columns.concatenate([inputs for inputs, _ in found], features), bad
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the fields that were loaded, in order."""
+        if self._decoded is not None:
+            return list(self._decoded.column_names)
+        assert self.footer is not None  # noqa: S101
+        if not self.groups:
+            return list(footers.elements(self.footer.meta))
+        return list(dict.fromkeys(column.field for column in self.groups[0].columns))
+
+    def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
+        """Returns some rows as JSON, see `json_rows`."""
+        table = self.take(rows).decode(self.names)
+        made = [
+            json_rows.to_raw({name: table[name][row] for name in table.column_names}) for row in range(table.num_rows)
+        ]
+        return pa.array(made, pa.large_binary())
+
+    def take(self, rows: Sequence[int]) -> "ParquetBlock":
+        """Returns a block of some of the rows, decoded."""
+        some = np.asarray(rows, np.int64)
+        decoded = self.decode(self.names).take(pa.array(some))
+        return ParquetBlock(self.source, self.positions[some], self.header, self.footer, decoded=decoded)
+
+    def schema(self) -> pa.Schema:
+        """Returns the names and types of the fields."""
+        return _schema(self.header)
+
+    def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
+        """Converts some rows to columns of other types, see `transforms.formats.base.Block`."""
+        fields = [name for name in self.names if name in schema.names]
+        found, unfit = conform.conform(self.take(rows).decode(fields), schema)
+        kept = np.delete(np.arange(found.num_rows), list(unfit))
+        return found.take(pa.array(kept)), [BadRow(int(rows[at]), "write", *why) for at, why in sorted(unfit.items())]
+
+    def values(self) -> list[dict[str, Any]]:
+        """Returns the first `SAMPLE_ROWS` rows, each as field -> value; bytes are base64, decimals are text."""
+        table = self.decode(self.names).slice(0, SAMPLE_ROWS)
+        return [
+            {name: json_rows.to_json(table[name][row]) for name in table.column_names} for row in range(table.num_rows)
+        ]
+
+    def line_numbers(self, rows: Sequence[int]) -> list[int] | None:  # noqa: ARG002
+        """Returns None: rows are not lines."""
+        return None
+
+
+class ParquetReader:
+    """Reads Parquet files, see `transforms.formats.base.Reader`."""
+
+    name = "parquet"
+    unit: Unit = "row"
+    traits = ParquetBlock.traits
+
+    def __init__(self, header: str = "") -> None:
+        """Keeps the schema of the planned sources."""
+        self.header = header
+
+    def read_header(self, file: IO[bytes], size: int) -> str:
+        """Returns the names and types of the fields: an Arrow schema message, as base64."""
+        return _header(footers.read_footer(file, size, ""))
+
+    def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
+        """Splits a file into chunks of whole row groups, or of rows of one row group."""
+        return split.cuts(footers.read_footer(file, size, ""), chunk_bytes, chunk_rows)
+
+    def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> ParquetBlock:
+        """Reads the encoded columns of the row groups that have the rows of a chunk.
+
+        Raises:
+            RunError: The file has fewer rows, or is damaged.
+        """
+        footer = footers.read_footer(file, file.seek(0, io.SEEK_END), chunk.source)
+        if footer.rows < chunk.end:
+            raise RunError(f"{chunk.source} has {footer.rows} rows where {chunk.end} were expected; run again")
+        return _load(file, footer, chunk.source, chunk.start, chunk.end, fields)
+
+    def sample(self, file: IO[bytes], size: int) -> ParquetBlock:  # noqa: ARG002  a row group is decoded whole
+        """Reads the first rows of the first row group."""
+        footer = footers.read_footer(file, file.seek(0, io.SEEK_END), "")
+        group = next((group for group in footer.groups if group.rows), None)
+        if group is None:
+            return _load(file, footer, "", 0, 0, None)
+        return _load(file, footer, "", group.start, min(group.start + group.rows, SAMPLE_ROWS), None)
+
+    def parse(
+        self, raws: Sequence[bytes], positions: Sequence[int], source: str = "", header: str | None = None
+    ) -> ParquetBlock:
+        """Makes a block of rows, which are given as `ParquetBlock.raw` returns them."""
+        header = self.header if header is None else header
+        table = json_rows.from_raw(list(raws), _schema(header))
+        return ParquetBlock(source, np.array(positions, np.int64), header, decoded=table)
+
+    def least_bytes(self, features: Sequence[Feature]) -> int:  # noqa: ARG002
+        """Returns 0: columns are encoded, so that the size of a file says nothing about its number of rows."""
+        return 0
+
+
+def _open(footer: Footer, made: Iterator[Any]) -> pq.ParquetFile:
+    """Opens a file in memory.
+
+    Raises:
+        RunError: pyarrow does not read its footer.
+    """
+    try:
+        return pq.ParquetFile(pa.BufferReader(b"".join(made)), page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise RunError(
+            f"{footer.path or 'the file'}: the Parquet footer is damaged ({_line(error)}); copy the file again from "
+            "where it was written"
+        ) from error
+
+
+def _load(
+    file: IO[bytes], footer: Footer, source: str, start: int, end: int, fields: Collection[str] | None
+) -> ParquetBlock:
+    groups = [group for group in footer.groups if group.start < end and group.start + group.rows > start]
+    if not footers.can_copy(footer, groups):
+        raise RunError(f"{source}: its columns are encrypted or in other files, which keyjoin does not read")
+    names = None if fields is None else set(fields)
+    found = [footers.read_group(file, footer, group, names) for group in groups]
+    first = start - groups[0].start if groups else 0
+    return ParquetBlock(source, np.arange(start, end), _header(footer), footer, found, first)
+
+
+@functools.lru_cache(maxsize=8)
+def _header_of(encoded: bytes) -> str:
+    footer = footers.parse(encoded, "")
+    flat = list(itertools.chain.from_iterable(footers.elements(footer.meta).values()))
+    schema = _open(footer, footers.file_of(footer, flat, [], footers.key_values(footer))).schema_arrow
+    plain = pa.schema([field.remove_metadata() for field in schema])
+    return base64.b64encode(plain.serialize().to_pybytes()).decode()
+
+
+def _header(footer: Footer) -> str:
+    return _header_of(footer.encoded)
+
+
+def _schema(header: str) -> pa.Schema:
+    if not header:
+        return pa.schema([])
+    return pa.ipc.read_schema(pa.BufferReader(base64.b64decode(header)))
+
+
+def _no_columns(rows: int) -> pa.Table:
+    return pa.table({"row": pa.nulls(rows)}).select([])
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def own(block: Block) -> ParquetBlock:
+    """Checks that a block is of this format, and returns it.
+
+    Raises:
+        TypeError: It is of another format.
+    """
+    if not isinstance(block, ParquetBlock):
+        raise TypeError(f"{type(block).__name__} is not a ParquetBlock")
+    return block
