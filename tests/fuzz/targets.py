@@ -4,7 +4,9 @@ The promises: every error is a RunError with a message of one line. Each row is 
 is a row or blank. The output is each row with its prediction.
 """
 
+import functools
 import gzip
+import io
 import json
 import shutil
 import tempfile
@@ -14,14 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import fastavro
 import numpy as np
 import pyarrow as pa
 
-from tests.support.blocks import block_of, cut, raws
-from transforms import split_into_chunks
+from tests.support.blocks import block_of, chunks, cut, joined_bytes, raws
+from transforms import formats, split_into_chunks
 from transforms.errors import RunError
 from transforms.formats import jsonl, tfrecord
-from transforms.formats.base import Format
+from transforms.formats.base import Block, Format
 from transforms.formats.jsonl.split import BOM
 from transforms.formats.tfrecord import same_layout
 from transforms.formats.tfrecord import split as framing
@@ -33,6 +36,8 @@ FEATURES = (
     Feature("n", "int64", (), ("n",)),
     Feature("s", "string", (), ("s",)),
 )
+for _name in formats.FORMATS:
+    formats.load(_name)  # so that libFuzzer sees the code of each format
 Y = ("y", 'a "name" ☃')
 LAYOUTS = (
     Layout(True, (), (), None, None, (Y,)),
@@ -233,4 +238,81 @@ def packed(data: bytes) -> None:
         shutil.rmtree(f"{folder}/spill")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"json_lines": json_lines, "records": records, "packed": packed}
+def _score_file(name: str, data: bytes, chunk_bytes: int, layout: Layout) -> list[Block]:
+    """Reads all chunks of a file of a format and writes their parts, in which a prediction is the row's position.
+
+    Returns:
+        The chunks.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    fmt, found = formats.load(name), []
+    for chunk in chunks(fmt, data, chunk_bytes):
+        block = fmt.reader.load(io.BytesIO(data), chunk)
+        _, unread = block.inputs(FEATURES[1:])
+        good = np.delete(np.arange(len(block.positions)), [bad.row for bad in unread])
+        assert len(good) + len(unread) == len(block.positions), "bad twice"
+        predictions = pa.RecordBatch.from_arrays([pa.array(block.positions[good].astype(np.float64))], ["y"])
+        joined = fmt.writer.write(block, unread, predictions, layout)
+        lost = {bad.row for bad in joined.bad}
+        assert all(bad.reason and bad.message for bad in (*unread, *joined.bad))
+        kept = [int(block.positions[row]) for row in good if row not in lost]
+        part = fmt.writer.read_back(joined_bytes(joined.blocks))
+        assert [float(row["prediction"]) for row in part.values()] == kept[: len(part.values())]
+        assert len(part.positions) == len(kept)
+        found.append(block)
+    return found
+
+
+def _whole_file(name: str, data: bytes) -> bytes | None:
+    """Checks a file of any bytes, or a good one with some changed bytes; returns it if it is read as a whole."""
+    chunk_bytes, layout, data = _settings(data)
+    if chunk_bytes % 8 != 1:  # if the first byte is odd
+        data = _changed(SEEDS[name](), data)
+    # The file may have other fields, and Avro has no names as that of the other targets.
+    layout = layout._replace(include=(), exclude=(), key_field=None, predictions=(("y", "prediction"),))
+    blocks = _or_error(lambda: _score_file(name, data, chunk_bytes, layout))
+    if isinstance(blocks, RunError):
+        return None
+    positions = [int(at) for block in blocks for at in block.positions]
+    assert positions == sorted(set(positions)), "a row is there twice"
+    if formats.load(name).reader.unit == "row":
+        assert positions == list(range(len(positions)))
+    return data
+
+
+def _changed(good: bytes, edits: bytes) -> bytes:
+    """Changes bytes of a file: each edit is a place, in two bytes, and what it is combined with."""
+    made = bytearray(good)
+    for at in range(0, len(edits) - 2, 3):
+        made[int.from_bytes(edits[at : at + 2], "little") % len(made)] ^= edits[at + 2]
+    return bytes(made)
+
+
+ROWS = [{"n": number, "s": f"row {number}"} for number in range(8)]
+
+
+@functools.cache
+def _avro_file() -> bytes:
+    fields = [{"name": "n", "type": ["null", "long"]}, {"name": "s", "type": "string"}]
+    file = io.BytesIO()
+    schema = {"type": "record", "name": "r", "fields": fields}
+    fastavro.writer(file, schema, ROWS, "deflate", sync_interval=20, sync_marker=bytes(range(16)))
+    return file.getvalue()
+
+
+SEEDS: dict[str, Callable[[], bytes]] = {"avro": _avro_file}
+
+
+def avro_file(data: bytes) -> None:
+    """Fuzzes Avro: a file of any bytes, or a good file with changed bytes."""
+    _whole_file("avro", data)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "json_lines": json_lines,
+    "records": records,
+    "packed": packed,
+    "avro": avro_file,
+}

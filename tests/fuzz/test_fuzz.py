@@ -14,7 +14,7 @@ from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
 # This takes seconds on 2 cores. For longer runs set KEYJOIN_FUZZ_RUNS=1000000, or use tests/fuzz/fuzz.py.
-RUNS = {"json_lines": 500, "records": 250, "packed": 250}
+RUNS = {"json_lines": 500, "records": 250, "packed": 250, "avro": 250, "csv": 250, "parquet": 100}
 
 
 @pytest.mark.parametrize("target", TARGETS)
