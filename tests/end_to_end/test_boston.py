@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import BOSTON, Result
+from tests.support import houses
+from tests.support.parts import read, scalar
+from transforms import formats
 
 TEN = [json.loads(line) for line in (BOSTON / "tutorial.jsonl").read_text().splitlines()]
 ROWS = [json.loads(line) for part in ("part-1", "part-2") for line in (BOSTON / f"data/{part}.jsonl").open()]
@@ -58,6 +61,19 @@ def test_a_wrapped_model_gives_the_models_own_predictions(
     assert [row["features"] for row in done.rows()] == [row["features"] for row in ROWS]
     assert np.allclose([row[name] for row in done.rows()], predicted(ROWS), rtol=1e-6)
     assert "comes back as " + ("output key" if style == "function" else "last column") in done.out
+
+
+@pytest.mark.parametrize("fmt", [fmt for fmt in houses.WRITERS if fmt in formats.FORMATS])
+def test_each_format_gives_the_same_predictions(keyjoin: Callable[..., Result], tmp_path: Path, fmt: str) -> None:
+    expected = keyjoin("run", f"--input={BOSTON}/data", f"--model={BOSTON}/model")
+    path = houses.write(tmp_path, fmt)
+    done = keyjoin("run", f"--input={path}", f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=2000")
+    assert (done.code, done.complete(), done.err) == (0, True, "")
+    assert len(done.parts()) > 1
+    joined = [row for part in done.parts() for row in read(part)]
+    found = [np.float32(scalar(row.pop("prediction"))) for row in joined]
+    assert found == [np.float32(row["prediction"][0]) for row in expected.rows()]
+    assert joined == read(path)
 
 
 def test_a_keras_file_is_scored_as_it_is(keyjoin: Callable[..., Result], predicted: Any) -> None:

@@ -27,6 +27,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, features_of, floats, ints, texts
+from tests.support.parts import read, scalar
 from transforms import formats
 
 COUNT = 12
@@ -54,11 +55,6 @@ AVRO = {
         {"name": "note", "type": ["null", "string"]},
     ],
 }
-
-
-def scalar(value: Any) -> float:
-    """Returns the value of a prediction: JSON Lines has it in a list, and CSV as text."""
-    return float(value[0] if isinstance(value, list) else value)
 
 
 # ---- keyjoin scores what others wrote ----
@@ -145,19 +141,6 @@ WRITTEN = {
 WRITTEN = {name: one for name, one in WRITTEN.items() if one.name[2:] in formats.FORMATS}
 
 
-def read(path: Path, dialect: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Reads a file row by row, with the plainest reader of its format. Cells of CSV are text."""
-    if path.suffix == ".jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
-    if path.suffix == ".avro":
-        with path.open("rb") as file:
-            return list(fastavro.reader(file))
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.DictReader(file, **dialect))
-
-
 @pytest.mark.parametrize("chunk_bytes", [1, 1 << 20])
 @pytest.mark.parametrize("name", WRITTEN)
 def test_files_of_other_programs_are_scored(
@@ -169,10 +152,10 @@ def test_files_of_other_programs_are_scored(
     where = (f"--input={path}", f"--model={model(models.keyed)}", f"--chunk_bytes={chunk_bytes}")
     done = keyjoin("run", *where, FEATURES, *written.flags)
     assert (done.code, done.complete(), done.err) == (0, True, "")
-    dialect = {"delimiter": "\t" if path.suffix == ".tsv" else ";" if written.flags else ","}
-    joined = [row for part in done.parts() for row in read(part, dialect)]
+    dialect = {"delimiter": ";"} if written.flags else {}
+    joined = [row for part in done.parts() for row in read(part, **dialect)]
     assert np.allclose([scalar(row.pop("prediction")) for row in joined], PREDICTIONS)
-    assert joined == read(path, dialect)
+    assert joined == read(path, **dialect)
     assert [row["id"] for row in joined] == TABLE["id"].to_pylist()
 
 
@@ -246,8 +229,8 @@ def with_jq(folder: Path) -> Any:
     return rows
 
 
-def with_csv(folder: Path) -> Any:
-    return [row for path in parts(folder) for row in read(Path(path), {})]
+def row_by_row(folder: Path) -> Any:
+    return [row for path in parts(folder) for row in read(Path(path))]
 
 
 def with_sqlite(folder: Path) -> Any:
@@ -281,10 +264,6 @@ def with_records(folder: Path) -> Any:
     return [of_example(record) for record in tf.data.TFRecordDataset(parts(folder)).as_numpy_iterator()]
 
 
-def with_avro(folder: Path) -> Any:
-    return [row for path in parts(folder) for row in read(Path(path), {})]
-
-
 def with_polars(reader: Callable[..., pl.DataFrame]) -> Callable[[Path], Any]:
     return lambda folder: pl.concat(reader(path) for path in parts(folder)).to_dicts()
 
@@ -299,7 +278,7 @@ READERS: Mapping[str, Mapping[str, Callable[[Path], Sequence[Mapping[str, Any]]]
         "jq": with_jq,
     },
     "csv": {
-        "csv": with_csv,
+        "csv": row_by_row,
         "pandas": with_pandas(pd.read_csv),
         "Polars": with_polars(pl.read_csv),
         "DuckDB": with_duckdb,
@@ -314,7 +293,7 @@ READERS: Mapping[str, Mapping[str, Callable[[Path], Sequence[Mapping[str, Any]]]
         "pyarrow": with_dataset("parquet"),
         "fastparquet": with_pandas(lambda path: fastparquet.ParquetFile(path).to_pandas()),
     },
-    "avro": {"fastavro": with_avro, "Polars": with_polars(pl.read_avro)},
+    "avro": {"fastavro": row_by_row, "Polars": with_polars(pl.read_avro)},
     "tfrecord": {"tf.data": with_records},
 }
 # Beam's ReadFromCsv does not run beside pandas 3.

@@ -45,7 +45,8 @@ def _parquet(path: Path) -> None:
 def _avro(path: Path) -> None:
     fields = [{"name": name, "type": "double"} for name in NAMES]
     with path.open("wb") as file:
-        fastavro.writer(file, {"type": "record", "name": "house", "fields": fields}, table().to_pylist(), "deflate")
+        schema = {"type": "record", "name": "house", "fields": fields}
+        fastavro.writer(file, schema, table().to_pylist(), "deflate", sync_interval=2000)
 
 
 def _tfrecord(path: Path) -> None:
