@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -36,4 +37,4 @@ def read(path: Path, **dialect: Any) -> list[dict[str, Any]]:
 
 def scalar(value: Any) -> float:
     """Returns the value of a prediction: JSON Lines and TFRecord have it in a list, and CSV as text."""
-    return float(value[0] if isinstance(value, list) else value)
+    return float(value[0] if isinstance(value, list | np.ndarray) else value)
