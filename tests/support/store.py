@@ -5,6 +5,7 @@ credentials, so no request leaves this machine.
 """
 
 import contextlib
+import gzip
 import http.server
 import io
 import json
@@ -103,12 +104,19 @@ class Store:
             names = [item["name"] for item in self.storage.get_file_list(BUCKET, prefix)[0]]
             return {name.removeprefix(prefix): self.storage.get_file(BUCKET, name) for name in sorted(names)}
 
-    def put(self, name: str, data: bytes) -> str:
-        """Writes an object directly, without a request, and returns its path."""
+    def put(self, name: str, data: bytes, encoding: str | None = None) -> str:
+        """Writes an object directly, without a request, and returns its path.
+
+        Args:
+            name: Name of the object.
+            data: Its bytes, as stored.
+            encoding: Its Content-Encoding.
+        """
         from gcp_storage_emulator.handlers import objects
 
         with self.lock:
             made = objects._make_object_resource(self.address, BUCKET, name, "application/octet-stream", str(len(data)))
+            made["contentEncoding"] = encoding
             self.storage.create_file(BUCKET, name, data, objects._checksums(data, made))
         return f"gs://{BUCKET}/{name}"
 
@@ -213,9 +221,22 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
                         self._send(404, [], b"")
                     else:
                         Router(self).handle(self.command)
-                return self.wfile.getvalue()
+                return self._transcoded(self.wfile.getvalue())
             finally:
                 self.rfile, self.wfile = kept
+
+        def _transcoded(self, answer: bytes) -> bytes:
+            """Sends a gzip object as the service does: https://cloud.google.com/storage/docs/transcoding."""
+            request = request_of(self.command, self.path, self.headers)
+            name = urllib.parse.unquote(self.path.partition("/o/")[2].partition("?")[0])
+            listed = store.storage.get_file_list(BUCKET, name)[0] if request.kind == "read" else []
+            if not any(item["name"] == name and item.get("contentEncoding") == "gzip" for item in listed):
+                return answer
+            head, _, stored = answer.partition(b"\r\n\r\n")
+            if "gzip" in self.headers.get("Accept-Encoding", ""):
+                return head + b"\r\nContent-Encoding: gzip\r\n\r\n" + stored
+            # Without a length, and whatever range was asked for.
+            return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + gzip.decompress(stored)
 
         def _is_stale(self) -> bool:
             """Returns whether the requested generation no longer exists; the emulator itself returns the newest one."""

@@ -251,6 +251,9 @@ def command(kind: Kind, path: str, codec: Codec | None = None) -> str:
         codec: If `kind` is the kind of its decompressed content: the codec with which it is compressed.
     """
     steps, file = [], path
+    if "://" in path and not codec and kind.command.startswith("mv "):
+        # In place: a copy of an object with Content-Encoding may be decompressed on its way.
+        return f"gcloud storage {kind.command.format(file=shlex.quote(path), plain=shlex.quote(plain_name(path)))}"
     if "://" in path:
         file = posixpath.basename(path)
         steps.append(f"gcloud storage cp {shlex.quote(path)} {_quoted(file)}")

@@ -363,3 +363,30 @@ class TestErrors:
             files.write_whole("gs://bucket/x", [b"x"])
         with pytest.raises(RunError, match=r"cannot delete: "):
             files.delete_files("gs://bucket", ["in/a.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a"])
+def test_an_object_with_content_encoding_is_read_as_it_is_stored(
+    store: Store, keyjoin: Callable[..., Result], keyed: str, name: str
+) -> None:
+    """The service says the size of the stored bytes, and decompresses them for clients that do not ask for them."""
+    store.clear()
+    path = store.put(f"in/{name}", gzip.compress(DATA), "gzip")
+    done = keyjoin("run", f"--input={path}", "--max_bad_rows=0.5", OUT, f"--model={keyed}")
+    assert done.code == 0, done.err
+    left = store.objects("out/")
+    assert json.loads(left["_keyjoin/manifest.json"])["totals"]["rows"] == len(ROWS)
+    (part,) = (text for name, text in left.items() if name.endswith(".gz"))
+    assert len(gzip.decompress(part).splitlines()) == len(ROWS) - 2
+
+
+def test_an_object_with_content_encoding_and_the_name_of_its_plain_content_is_refused(
+    store: Store, keyjoin: Callable[..., Result], keyed: str
+) -> None:
+    path = store.put("in/a.jsonl", gzip.compress(DATA), "gzip")
+    done = keyjoin("run", f"--input={path}", OUT, f"--model={keyed}")
+    assert (done.code, store.objects("out/")) == (2, {})
+    assert (
+        f"{path}: it is gzip, and its name does not end in .gz; rename it: gcloud storage mv {path} {path}.gz"
+        in done.err
+    )
