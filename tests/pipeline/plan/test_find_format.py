@@ -50,8 +50,9 @@ def found(tmp_path: Path) -> Callable[..., FoundFormat]:
         ("jsonl", b'{"x": "' + b"long" * 40_000 + b'"}\n' + LINES),
         ("tfrecord", RECORDS),
         ("tfrecord", written([example(s=texts(b"s" * 100_000))])),
+        ("avro", b"Obj\1and so on"),
     ],
-    ids=["lines", "CRLF", "no last newline", "values", "a long line", "records", "a long record"],
+    ids=["lines", "CRLF", "no last newline", "values", "a long line", "records", "a long record", "Avro"],
 )
 @pytest.mark.parametrize("codec", [None, *CODECS], ids=lambda codec: codec and codec.name)
 def test_the_first_bytes_tell_what_the_name_does_not(
