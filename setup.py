@@ -59,6 +59,7 @@ setup(
             "polars>=1.30",
             "pytest>=9.0",
             "pytest-timeout>=2.4",
+            "pytest-xdist>=3.8",
             "ruff>=0.17",
             # Register ops: for tests of --model_libraries.
             "tensorflow-text==2.21.1",

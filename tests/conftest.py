@@ -47,6 +47,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNTS] = Counts(soak=config.getoption("--soak"))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Sends the figures of a worker of pytest-xdist to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = session.config.stash[COUNTS].found
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes the figures of a worker. A worker that died has none; pytest-xdist reports its tests as failed."""
+    node.config.stash[COUNTS].found.update(getattr(node, "workeroutput", {}).get("counts", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = terminalreporter.config.stash[COUNTS].lines()
     if lines:

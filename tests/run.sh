@@ -48,5 +48,6 @@ if [ ${#failed[@]} -gt 0 ]; then
   printf '   %s\n' "${failed[@]}"
 fi
 printf '\n== pytest\n'
-"$bin/pytest" "$@" || exit
+# Two processes, each with whole files, whose fixtures are then made once. A process has TensorFlow and takes 2 GB.
+"$bin/pytest" --numprocesses=2 --dist=loadfile "$@" || exit
 [ ${#failed[@]} -eq 0 ]
