@@ -12,7 +12,7 @@ from transforms import formats
 from transforms.errors import RunError
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
-from transforms.mapping import defaults
+from transforms.mapping import defaults, partitions
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
 from transforms.storage import files, versions
@@ -63,9 +63,9 @@ def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> t
         RunError: The chunk's file cannot be read, ends early, is not the version that was planned, or has another
             format.
     """
-    fields = [field for feature in features for field in feature.fields]
+    fields = [field for feature in partitions.in_rows(features) for field in feature.fields]
     block = load_chunk(chunk, reader, fields if all(feature.fields for feature in features) else None)
-    inputs, bad = block.inputs(features)
+    inputs, bad = partitions.inputs(block, features)
     if bad and chunk.start == 0 and not inputs.num_rows and reader.traits.line_end:
         _check_kind(chunk)
     filled = defaults.pack(inputs, features)

@@ -182,6 +182,8 @@ class Feature(NamedTuple):
         ragged_rank: How many levels of a row's lists may have different lengths, see `transforms.saved_model.model`.
         strict: Whether numbers have to be JSON numbers of the input's own kind, see `transforms.mapping.numbers`.
         pad: The value, as text, that pads rows to the longest row of a call. With None, rows are grouped by shape.
+        in_folder: For each field, whether the folders of the source hold its value and rows do not, see
+            `transforms.mapping.partitions`. It is empty if rows hold all fields.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Feature(NamedTuple):
     missing: tuple[str | None, ...] = ()
     ragged_rank: int = 0
     is_sparse: bool = False
+    in_folder: tuple[bool, ...] = ()
 
     @property
     def varied(self) -> int:

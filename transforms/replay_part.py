@@ -14,7 +14,7 @@ import numpy as np
 from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
-from transforms.mapping import defaults
+from transforms.mapping import defaults, partitions
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Count, Features, Layout, PartReceipt, without
 from transforms.saved_model.model import Model
@@ -218,7 +218,7 @@ def replay_part(
     positions = _positions(again, part, block)
     raws = [repaired.get(letter.key, letter.row) for letter in again]
     tried = fmt.reader.parse(raws, positions, chunk.source, block.header)
-    inputs, unread = tried.inputs(handler.features)
+    inputs, unread = partitions.inputs(tried, handler.features)
     scored: Any = next(iter(handler.run_inference([Features(chunk.key, inputs)], model)))
     joined = join_rows(tried, unread, scored.inference, fmt, layout)
     made = b"".join(bytes(memoryview(some)) for some in joined.blocks)

@@ -13,7 +13,7 @@ from typing import IO
 import apache_beam as beam
 
 from transforms.errors import RunError
-from transforms.formats import foreign
+from transforms.formats import drift, foreign
 from transforms.formats.base import Cut, Reader
 from transforms.records import Chunk, Source
 from transforms.storage import compression, files, versions
@@ -23,7 +23,13 @@ SPILL = "spill"
 
 
 def split_source(
-    source: Source, data: str, size: int, reader: Reader, chunk_bytes: int, chunk_rows: int | None = None
+    source: Source,
+    data: str,
+    size: int,
+    reader: Reader,
+    chunk_bytes: int,
+    chunk_rows: int | None = None,
+    header: str = "",
 ) -> Iterator[Chunk]:
     """Splits one source into chunks that cover all of its rows. An empty source has one empty chunk.
 
@@ -34,15 +40,18 @@ def split_source(
         reader: The reader of its format.
         chunk_bytes: The approximate size of a chunk in bytes; rows are never cut.
         chunk_rows: Most rows of a chunk; None for no limit.
+        header: The header whose columns the source must have; empty if it may have any.
 
     Raises:
-        RunError: The file's framing is damaged, or the file is not the version that was planned.
+        RunError: The file's framing is damaged, it has other columns, or it is not the version that was planned.
     """
     cuts = [Cut(0, 0)]
     version = source.version if data == source.path else ""
     if size:
         try:
             with versions.open_version(data, version) as file:
+                if header:
+                    _check_header(file, size, reader, header)
                 cuts = list(reader.split(file, size, chunk_bytes, chunk_rows)) or cuts  # a file may have no rows
         except RunError as error:
             raise RunError(f"{source.path}: {error}") from error
@@ -54,7 +63,21 @@ def split_source(
         start = cut.end
 
 
-def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int | None, temp: str) -> Iterator[Chunk]:
+def _check_header(file: IO[bytes], size: int, reader: Reader, header: str) -> None:
+    """Refuses a source whose columns differ from the planned ones. The plan reads the headers of the first files only.
+
+    Raises:
+        RunError: The columns differ.
+    """
+    found = drift.between(reader, ("the first file", header), ("it", reader.read_header(file, size)))
+    if found:
+        raise RunError(f"{found[0]}; score it alone, or run again with --schema_drift=union --overwrite")
+    file.seek(0)
+
+
+def chunks_of(
+    source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int | None, temp: str, header: str = ""
+) -> Iterator[Chunk]:
     """Splits one source into chunks. A compressed source is decompressed first.
 
     Args:
@@ -63,15 +86,16 @@ def chunks_of(source: Source, reader: Reader, chunk_bytes: int, chunk_rows: int 
         chunk_bytes: The approximate size of a chunk in bytes; rows are never cut.
         chunk_rows: Most rows of a chunk; None for no limit.
         temp: Folder for files that are deleted after the run.
+        header: The header whose columns the source must have; empty if it may have any.
 
     Raises:
-        RunError: The source cannot be read, is damaged, or is not the version that was planned.
+        RunError: The source cannot be read, is damaged, has other columns, or is not the version that was planned.
     """
     data, size = source.path, source.size
     codec = source.codec
     if codec:
         data, size = spill(source, codec, posixpath.join(temp, SPILL))
-    return split_source(source, data, size, reader, chunk_bytes, chunk_rows)
+    return split_source(source, data, size, reader, chunk_bytes, chunk_rows, header)
 
 
 def most_bytes(sources: Iterable[Source]) -> int:
@@ -169,10 +193,11 @@ class SplitIntoChunks(beam.PTransform[beam.PCollection[Source], beam.PCollection
     chunk_bytes: int
     chunk_rows: int | None
     temp: str
+    header: str = ""
 
     def expand(self, sources: beam.PCollection[Source]) -> beam.PCollection[Chunk]:
         """Wires the step."""
         return sources | "SplitSource" >> beam.FlatMap(self._split).with_output_types(Chunk)
 
     def _split(self, source: Source) -> Iterator[Chunk]:
-        return chunks_of(source, self.reader, self.chunk_bytes, self.chunk_rows, self.temp)
+        return chunks_of(source, self.reader, self.chunk_bytes, self.chunk_rows, self.temp, self.header)

@@ -37,6 +37,7 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
+from transforms.mapping import partitions
 from transforms.storage import files
 from transforms.write_receipts import read_receipts
 
@@ -193,7 +194,7 @@ def _prepared(
 def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
     """Runs the pipelines on this machine. Returns the exceeded error limit if it stops them early, else None."""
     reader = formats.load(plan.job.format).reader
-    least = reader.least_bytes(plan.job.handler.features)
+    least = reader.least_bytes(partitions.in_rows(plan.job.handler.features))
     watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end)
     with reported(plan.job.temp, watch.parts), as_run_error(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

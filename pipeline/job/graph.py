@@ -80,7 +80,9 @@ def build(root: beam.Pipeline, job: Job, run: str) -> beam.PCollection[str]:
         # All sources come from one element. Without this step, one worker would decompress and split all of them.
         | "SpreadSources" >> beam.Reshuffle()
         | "SplitIntoChunks"
-        >> SplitIntoChunks(formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp)
+        >> SplitIntoChunks(
+            formats.load(job.format).reader, job.chunk_bytes, job.chunk_rows, job.temp, job.format.needed_header
+        )
         | "SpreadChunks" >> beam.Reshuffle()
     )
     if job.resume:

@@ -45,7 +45,12 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
     """
     job, reader = plan.job, formats.load(plan.job.format).reader
     cut = functools.partial(
-        chunks_of, reader=reader, chunk_bytes=job.chunk_bytes, chunk_rows=job.chunk_rows, temp=job.temp
+        chunks_of,
+        reader=reader,
+        chunk_bytes=job.chunk_bytes,
+        chunk_rows=job.chunk_rows,
+        temp=job.temp,
+        header=job.format.needed_header,
     )
     chunks = itertools.chain.from_iterable(map(cut, sorted(plan.sources)))
     lists = itertools.count()

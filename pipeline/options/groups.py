@@ -14,6 +14,7 @@ from transforms.mapping import name_lists
 from transforms.model_safety.model_ops import POLICIES
 
 BATCH_DEPENDENCE = REFUSE, WARN, ALLOW = "refuse", "warn", "allow"
+UNION = "union"
 MAX_CHUNK_BYTES = 1 << 30  # one Arrow buffer and one Beam element hold this much without problems
 CONSTANT_HELP = "gives a model input one value for all rows: a number, true, false, text, or a JSON list"
 
@@ -147,6 +148,38 @@ class InputOptions(FieldOptions, ValueOptions):
         "name of a field that holds each whole TFRecord record, as bytes, for a model input of strings: images, own "
         "protos (default: a record is a tf.train.Example, and its features are the fields)",
         metavar="NAME",
+    )
+    columns: tuple[str, ...] = flag(
+        kinds.NAMES,
+        "names of the columns of CSV or TSV files without a header, in order (default: the first record names them)",
+        metavar="A,B,C",
+    )
+    delimiter: str | None = flag(
+        kinds.DELIMITER,
+        "character between the cells of CSV or TSV, or tab (default: a comma, a tab for TSV)",
+        metavar="CHAR",
+    )
+    quote: str | None = flag(
+        kinds.QUOTE,
+        'character around cells of CSV or TSV that hold delimiters or newlines, or none (default: ")',
+        metavar="CHAR",
+    )
+    max_row_bytes: int | None = flag(
+        kinds.whole(MAX_CHUNK_BYTES),
+        "longest record of CSV or TSV; a longer one fails the run, because a stray quote may have opened it (default: "
+        "67108864)",
+        metavar="BYTES",
+    )
+    schema_drift: str = flag(
+        kinds.choice(REFUSE, UNION),
+        "what keyjoin does if files have other columns, other types or another order than the first file: refuse "
+        "them, or union, where each part has the columns of its file (default: %(default)s)",
+        default=REFUSE,
+    )
+    partition_fields: bool = flag(
+        SWITCH,
+        "the folders of a file, such as date=2026-11-27, give its rows fields that may feed the model; parts stay in "
+        "folders of the same names",
     )
 
 

@@ -73,6 +73,34 @@ _FORMATS = tuple(sorted(formats.FORMATS))
 FORMAT = Kind(formats.known, choices=_FORMATS, check="|".join(_FORMATS), parameter="ENUM")
 
 
+# Characters of delimited text. A cell is cut at bytes, so each is one byte of UTF-8.
+
+TAB, NO_QUOTE = "tab", "none"
+_NOT_DELIMITERS = "\n\r\0"
+
+
+def _character(text: str) -> str:
+    if len(text) != 1 or not text.isascii() or text in _NOT_DELIMITERS:
+        raise ValueError(f"{text!r} is not one ASCII character other than a line end")
+    return text
+
+
+def _delimiter(text: str) -> str:
+    return "\t" if text in (TAB, r"\t") else _character(text)
+
+
+def _quote(text: str) -> str:
+    return text if text == NO_QUOTE else _character(text)
+
+
+def _delimiter_texts(character: str) -> list[str]:
+    return [TAB if character == "\t" else character]
+
+
+DELIMITER = Kind(_delimiter, _delimiter_texts, check="tab|.", note="Write a tab as tab.")
+QUOTE = Kind(_quote, check="none|.")
+
+
 # Paths. The Flex template accepts only paths on Cloud Storage: a job on Dataflow reads no other storage.
 
 _SCHEME = re.compile(r"(gs|s3|hdfs|azfs|https?|file):/+(.*)", re.IGNORECASE | re.DOTALL)

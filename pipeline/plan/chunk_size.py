@@ -12,6 +12,7 @@ import numpy as np
 from transforms.columns import OPEN_SIZE, STRING_BYTES
 from transforms.dtypes import STRING
 from transforms.formats.base import Reader
+from transforms.mapping import partitions
 from transforms.records import Feature
 from transforms.saved_model.model import Tensor
 from transforms.scoring.bisect import MULTIPLE
@@ -82,7 +83,7 @@ def choose(chunk_bytes: int | None, row: int, weights: int, reader: Reader, feat
     """
     size = chunk_bytes or CHUNK_BYTES
     rows = most_rows(row, 0 if chunk_bytes else weights)
-    least = reader.least_bytes(features)
+    least = reader.least_bytes(partitions.in_rows(features))
     return ChunkSize(size, rows if not least or rows < size // least else None)
 
 

@@ -22,6 +22,7 @@ from pipeline.plan.check_input import check_not_empty, check_readable, check_ski
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.find_format import find_format
+from pipeline.plan.input_format import NO_HEADERS, Headers, format_of, with_headers
 from pipeline.plan.layout import check_written, make_layout, wanted
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
@@ -34,7 +35,7 @@ from transforms.columns import MAX_BATCH
 from transforms.dtypes import STRING
 from transforms.errors import UnfitOutputError, UsageError
 from transforms.formats.spec import FormatSpec
-from transforms.mapping import feature_mapping, row_paths
+from transforms.mapping import feature_mapping, partitions, row_paths
 from transforms.mapping.name_lists import Path
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
@@ -62,12 +63,14 @@ class Inputs(NamedTuple):
         matched: The input files.
         settings: The other settings that the output depends on, see `manifest.settings`.
         by_content: See `find_format.FoundFormat`.
+        headers: The columns of the input files.
     """
 
     format: FormatSpec
     matched: sources.Matched
     settings: Settings
     by_content: bool = False
+    headers: Headers = NO_HEADERS
 
 
 class Plan(NamedTuple):
@@ -86,6 +89,8 @@ class Plan(NamedTuple):
         memory: The estimated memory of a local run; None for a remote runner, or if the system does not report the
             memory of processes.
         constants: The inputs that no row feeds, each with whether the rows have a field of that name.
+        headers: The columns of the sources.
+        folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
     """
 
     job: Job
@@ -99,6 +104,8 @@ class Plan(NamedTuple):
     model: WorkerModel | None
     memory: memory.Need | None
     constants: Sequence[tuple[Constant, bool]] = ()
+    headers: Headers = NO_HEADERS
+    folders: tuple[str, ...] = ()
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -119,16 +126,8 @@ def find_inputs(options: RunOptions) -> Inputs:
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
-    spec = FormatSpec(name, record_field=_record_field(options, name))
-    return Inputs(spec, matched, manifest.settings(options, spec), by_content)
-
-
-def _record_field(options: InputOptions, name: str) -> str:
-    if options.record_field and name != "tfrecord":
-        raise UsageError(
-            f"--record_field={options.record_field} is for TFRecord files, and the input is {name}; leave it out"
-        )
-    return options.record_field or ""
+    spec, headers = with_headers(format_of(options, name), matched.sources, options.schema_drift)
+    return Inputs(spec, matched, manifest.settings(options, spec), by_content, headers)
 
 
 @contextlib.contextmanager
@@ -169,15 +168,19 @@ def prepare(
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     if check_rows:
         check_kinds(matched.sources, reader)
-    readable, heads = read_sample(matched.sources, reader)
+    paths = [source.path for source in matched.sources]
+    folders = partitions.names(paths) if options.partition_fields else ()
+    readable, heads = read_sample(inputs.headers.widest or matched.sources, reader)
     if readable is None and check_rows:
         check_unreadable(heads, reader, options.max_bad_rows)
     block, sample = (readable.block, readable.rows) if readable else (reader.parse([], []), [])
+    partitions.check_rows(sample, folders)
     with model_folder(options.model, options.custom_objects) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         sizes = [source.size for source in matched.sources]
-        beginning = Sample(reader, block, sample, sum(sizes), max(sizes, default=0), heads if check_rows else ())
+        total, largest = sum(sizes), max(sizes, default=0)
+        beginning = Sample(reader, block, sample, total, largest, heads if check_rows else (), folders, paths)
         model = None if local else worker_copy.find(options.model, options.output, folder)
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
@@ -196,7 +199,10 @@ def prepare(
                 isolation.renew()
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
-            yield Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
+            found, headers = loaded.findings, inputs.headers
+            yield Plan(
+                job, *matched, settings, inputs.by_content, found, expected, model, need, fixed, headers, folders
+            )
 
 
 def _estimate(
@@ -337,7 +343,7 @@ def _map(
     renamed: Mapping[str, str | Path],
     pads: Mapping[str, str],
 ) -> tuple[Feature, ...]:
-    return feature_mapping.map_inputs(
+    features = feature_mapping.map_inputs(
         contract,
         sample.rows,
         stacked,
@@ -346,7 +352,9 @@ def _map(
         strict=options.strict_types,
         missing=options.missing,
         pads=pads,
+        elsewhere=sample.folders,
     )
+    return partitions.marked(features, sample.folders, sample.paths)
 
 
 def _load(options: RunOptions, folder: str, sample: Sample, cores: int) -> tuple[Loading, models.Model]:

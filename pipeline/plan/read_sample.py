@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -67,9 +68,36 @@ def _read_head(source: Source, reader: Reader, size: int) -> Head:
         try:
             block = reader.sample(file, size)
         except RunError as error:
-            kind = foreign.by_bytes(text) or (foreign.LINES if text.lstrip().startswith(b"{") else None)
-            raise (_refused(source, kind) if kind else UsageError(f"{source.path}: {error}")) from error
+            raise _wrong_format(source, text, error) from error
+        block.source = source.path
         return Head(source, text, block, block.values())
+
+
+def read_header(source: Source, reader: Reader) -> str:
+    """Reads the header of a source, see `Reader.header`. Of a compressed source it decompresses no more than needed.
+
+    Args:
+        source: The source.
+        reader: The reader of its format.
+
+    Raises:
+        UsageError: The source cannot be read, has another format, or its header is damaged.
+    """
+    with _opened(source) as file:
+        first = file.read(foreign.FIRST_BYTES)
+        kind = foreign.by_bytes(first)
+        if kind is not None and reader.traits.line_end:
+            raise _refused(source, kind)
+        file.seek(0)
+        try:
+            return reader.read_header(file, source.extent("byte") or sys.maxsize)
+        except RunError as error:
+            raise _wrong_format(source, first, error) from error
+
+
+def _wrong_format(source: Source, first: bytes, error: RunError) -> UsageError:
+    kind = foreign.by_bytes(first) or (foreign.LINES if first.lstrip().startswith(b"{") else None)
+    return _refused(source, kind) if kind else UsageError(f"{source.path}: {error}")
 
 
 def check_kinds(sources: Sequence[Source], reader: Reader) -> None:

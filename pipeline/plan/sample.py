@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pipeline.plan.read_sample import Head, read_heads
 from transforms.columns import MAX_BATCH
 from transforms.formats.base import Block, Instance, Reader
-from transforms.mapping import ragged
+from transforms.mapping import partitions, ragged
 from transforms.records import Feature, Source
 from transforms.saved_model.model import Arrays
 from transforms.scoring.bisect import MULTIPLE
@@ -28,6 +28,8 @@ class Sample(NamedTuple):
         size: Bytes of the whole input, as stored.
         largest: Bytes of the largest source, as stored.
         heads: The first rows of the sources that `check_first_rows` may score before the run.
+        folders: The names of the fields that the folders of the sources hold, see `transforms.mapping.partitions`.
+        paths: Paths of all sources.
     """
 
     reader: Reader
@@ -36,11 +38,13 @@ class Sample(NamedTuple):
     size: int
     largest: int
     heads: Iterable[Head]
+    folders: tuple[str, ...] = ()
+    paths: Sequence[str] = ()
 
     @property
     def fields(self) -> set[str]:
-        """The names of the rows' fields."""
-        return {name for row in self.rows if not isinstance(row, Instance) for name in row}
+        """The names of the rows' fields, and of those that folders hold."""
+        return {name for row in self.rows if not isinstance(row, Instance) for name in row} | set(self.folders)
 
     @property
     def row_bytes(self) -> float:
@@ -90,7 +94,7 @@ class Sample(NamedTuple):
     def group(self, features: Sequence[Feature], count: int) -> Group | None:
         """Does the same as `arrays`, but does not yet pad the rows."""
         first = self.block.take(range(min(count, len(self.block.positions))))
-        inputs, _ = first.inputs(features)
+        inputs, _ = partitions.inputs(first, features)
         return largest(inputs, features) if inputs.num_rows else None
 
     def typical(self, features: Sequence[Feature]) -> tuple[Feature, ...]:

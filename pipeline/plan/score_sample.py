@@ -17,7 +17,7 @@ from pipeline.terminal.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
-from transforms.mapping import ragged
+from transforms.mapping import partitions, ragged
 from transforms.predict import KeyedChunkHandler
 from transforms.reasons import Reason
 from transforms.records import BadRow, Feature, without
@@ -122,7 +122,7 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
     arrays: Arrays = {}
     for head in heads:
         first = head.block.take(range(min(ROWS, len(head.block.positions))))
-        inputs, unread = first.inputs(features)
+        inputs, unread = partitions.inputs(first, features)
         count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
             if count >= FEWEST_ROWS and time.monotonic() > ends:

@@ -63,6 +63,7 @@ class Fed(_Strict, frozen=True, kw_only=True, omit_defaults=True):
     missing: tuple[str | None, ...] = ()
     ragged_rank: Count = 0
     is_sparse: bool = False
+    in_folder: tuple[bool, ...] = ()
 
     @classmethod
     def of(cls, feature: Feature) -> "Fed":

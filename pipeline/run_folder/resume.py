@@ -20,6 +20,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pipeline.options.flag import flags_of
 from pipeline.options.groups import FolderOptions
 from pipeline.options.run_options import RunOptions
@@ -32,6 +34,7 @@ from pipeline.run_folder.records import Job, LoadedSettings, Manifest, Settings
 from pipeline.run_folder.unexpected_files import leftovers
 from transforms import formats
 from transforms.errors import RunError, UsageError
+from transforms.formats import drift
 from transforms.formats.base import Reader
 from transforms.formats.spec import FormatSpec
 from transforms.read_chunk import checksum_now
@@ -232,8 +235,7 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
     for name, flag in sorted(flags_of(RunOptions).items()):
         if not flag.may_change and old[name] != new[name]:
             yield f"--{name} was {_spelled(old[name])}, is now {_spelled(new[name])}"
-    if before.format != now.format:
-        yield f"the format was {_spelled_format(before.format)}, is now {_spelled_format(now.format)}"
+    yield from _changed_format(before.format, now.format)
     then, model = records.to_json(before.model), records.to_json(now.model)
     for name in sorted(model.keys() - {"path", "ops", "batch_dependence"}):
         if then[name] != model[name]:
@@ -243,6 +245,16 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
         old, new = before.versions.get(name), now.versions.get(name)
         if old != new:
             yield f"{name} was {old or 'not recorded'}, is now {new or 'not recorded'}"
+
+
+def _changed_format(before: FormatSpec, now: FormatSpec) -> Iterator[str]:
+    """Yields the differences between two formats. Headers count only as far as they describe other columns."""
+    old, new = (msgspec.structs.replace(spec, header="") for spec in (before, now))
+    if old != new:
+        yield f"the format was {_spelled_format(old)}, is now {_spelled_format(new)}"
+    elif now.needed_header != before.needed_header:
+        columns = ("the earlier run", before.needed_header), ("the input", now.needed_header)
+        yield from drift.between(formats.load(now).reader, *columns)
 
 
 def _spelled_format(spec: FormatSpec) -> str:

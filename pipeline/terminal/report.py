@@ -15,6 +15,7 @@ from pipeline.terminal.messages import at_line, show, show_error, visible
 from transforms import formats
 from transforms.formats.spec import FormatSpec
 from transforms.mapping.feature_mapping import describe
+from transforms.mapping.partitions import FOLDER
 from transforms.reasons import Reason
 from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
@@ -40,6 +41,7 @@ def print_plan(plan: Plan, start: Start) -> None:
     size = sum(source.size for source in sources)
     name = plan.job.format.name + " (by content)" * plan.by_content
     print_line("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}")
+    _print_columns(plan)
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     for said in skipped[:SHOWN_ROWS]:
@@ -60,6 +62,20 @@ def print_plan(plan: Plan, start: Start) -> None:
     for tensor in handler.contract.predictions:
         if tensor.name in predictions:
             print_line("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+
+
+def _print_columns(plan: Plan) -> None:
+    """Prints the columns of the files, how files differ, and the fields that folders give."""
+    spec, headers = plan.job.format, plan.headers
+    if headers.columns is not None:
+        source = "the first record of each file" if spec.has_header else "--columns"
+        print_line("columns", f"{headers.columns}{f', named by {source}' * (spec.name in formats.DELIMITERS)}")
+    for said in headers.drift[:SHOWN_ROWS]:
+        print_line("differs", said)
+    if len(headers.drift) > SHOWN_ROWS:
+        print_line("differs", f"and {len(headers.drift) - SHOWN_ROWS} more such differences")
+    if plan.folders:
+        print_line("folders", f"give the fields {', '.join(plan.folders)}, for the model")
 
 
 def print_memory(need: Need | None) -> None:
@@ -86,7 +102,9 @@ def _key_of(contract: Contract) -> str:
 def _fed_by(feature: Feature) -> str:
     if feature.is_base64:
         return 'the row itself, {"b64": …}'
-    fields = ", ".join(".".join(path) for path in feature.paths) or "the whole row"
+    inside = feature.in_folder or [False] * len(feature.fields)
+    named = [".".join(path) + FOLDER * at for path, at in zip(feature.paths, inside, strict=True)]
+    fields = ", ".join(named) or "the whole row"
     if feature.pad is not None:
         return f"{fields}, rows padded with {feature.pad or 'empty strings'} to the longest of a call"
     return f"{fields}, rows grouped by shape" if feature.is_open else fields

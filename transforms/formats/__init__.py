@@ -26,6 +26,9 @@ FORMATS = {
 }
 
 
+DELIMITERS = {"csv": ",", "tsv": "\t"}  # of the formats of delimited text
+
+
 def known(name: str) -> str:
     """Checks that keyjoin has a format of this name, and returns the name.
 

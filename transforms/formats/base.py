@@ -50,6 +50,11 @@ class RowTraits(NamedTuple):
     float_dtype: str = "float64"
     line_end: bytes = b""
 
+    @property
+    def has_header(self) -> bool:
+        """Whether a file says once what all of its rows hold, see `Reader.header`."""
+        return self.text_cells or self.typed
+
 
 OBJECTS = RowTraits()  # of rows that are dictionaries, from a file or not
 

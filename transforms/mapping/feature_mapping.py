@@ -35,6 +35,7 @@ def map_inputs(
     strict: bool = False,
     missing: Mapping[str, str] | None = None,
     pads: Mapping[str, str] | None = None,
+    elsewhere: Collection[str] = (),
 ) -> tuple[Feature, ...]:
     """Finds the fields that feed each data input of a model.
 
@@ -61,6 +62,8 @@ def map_inputs(
         missing: Field -> the text of the value to use where the field is missing or null. Fields that feed no input
             are not checked here, see `check_missing`.
         pads: Input -> the text of its padding value. Inputs without a feature are ignored.
+        elsewhere: Names of fields that rows have and the sample does not show, see `transforms.mapping.partitions`.
+            They feed the inputs that have their names, or that `stacked` or `renamed` gives them.
 
     Returns:
         One feature for each data input.
@@ -93,11 +96,12 @@ def map_inputs(
     if not paths and not traits.flat_lists and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
-    unfed = [error for name, some in paths.items() for path in some if (error := _absent(name, path, sample, missing))]
+    unseen = {*missing, *elsewhere}
+    unfed = [error for name, some in paths.items() for path in some if (error := _absent(name, path, sample, unseen))]
     for tensor in open_:
         if tensor.name not in paths:
             try:
-                known_names = {*_names(sample), *missing}
+                known_names = {*_names(sample), *unseen}
                 paths[tensor.name] = _field_of(contract, tensor, sample, known_names, traits=traits)
             except UsageError as error:
                 unfed.append(str(error))
@@ -198,12 +202,12 @@ def check_missing(features: Sequence[Feature], missing: Mapping[str, str]) -> No
         )
 
 
-def _absent(name: str, path: Path, sample: Sample, missing: Mapping[str, str]) -> str | None:
+def _absent(name: str, path: Path, sample: Sample, unseen: Collection[str]) -> str | None:
     """Returns an error text if no sampled row has the field that feeds an input.
 
-    Returns None if a row has the field, if the field has a default, or if there are no sampled rows.
+    Returns None if a row has the field, if the field is one of `unseen`, or if there are no sampled rows.
     """
-    if not sample or ".".join(path) in missing or any(row_paths.leads(row, path) for row in sample):
+    if not sample or ".".join(path) in unseen or any(row_paths.leads(row, path) for row in sample):
         return None
     names, field = _names(sample), ".".join(path)
     return (

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from transforms import columns, dead_letters
 from transforms.errors import RunError
 from transforms.formats.base import Block, Format
+from transforms.mapping import partitions
 from transforms.records import Feature, Layout
 from transforms.saved_model.model import Contract, Model
 from transforms.scoring.groups import by_shape
@@ -122,7 +123,7 @@ def _other_row(
 
 
 def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, called: Model) -> Rescored:
-    inputs, bad = alone.inputs(how.features)
+    inputs, bad = partitions.inputs(alone, how.features)
     if not bad:
         arrays = next(by_shape(inputs, how.features)).whole
         scored = score(called, how.contract, arrays, 1, how.batch_size, keep_non_finite=how.keep_non_finite)

@@ -60,6 +60,8 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     kinds.SHA256: st.just("0" * 64),
     kinds.ACCELERATOR: st.just("type:nvidia-l4;count:1"),
     kinds.NAMES: lists,
+    kinds.DELIMITER: st.sampled_from([",", "\t", ";", " ", "'", "="]),
+    kinds.QUOTE: st.sampled_from(["'", '"', "none", "|"]),
     kinds.COLUMNS: columns,
     kinds.MODULES: st.sampled_from([("layers",), ("a.b", "ydf_tf")]),
     kinds.CONSTANTS: st.dictionaries(names.map(lambda name: name.replace("=", "")).filter(bool), texts, max_size=2),

@@ -1,0 +1,148 @@
+"""Decides how the rows of the input are read: the dialect of delimited text, and the columns of the sources."""
+
+import csv
+import io
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipeline.options.groups import UNION, InputOptions
+from pipeline.options.kinds import NO_QUOTE
+from pipeline.plan.read_sample import read_header
+from transforms import formats
+from transforms.errors import UsageError
+from transforms.formats import drift
+from transforms.formats.spec import FormatSpec
+from transforms.records import Source
+from transforms.threads import in_threads
+
+HEADERS = 10_000  # most files whose headers are read before the run; SplitIntoChunks compares those of the others
+SHOWN = 3  # most differences in a message
+
+
+class Headers(NamedTuple):
+    """The columns of the sources.
+
+    Attributes:
+        columns: How many columns the planned header has; None if files of the format have no header.
+        drift: How sources differ from the first one, with `--schema_drift=union`.
+        widest: The sources, those with most columns first, with `--schema_drift=union`. The plan samples them in this
+            order, so that it sees the columns that the first source lacks. Otherwise empty.
+    """
+
+    columns: int | None = None
+    drift: Sequence[str] = ()
+    widest: Sequence[Source] = ()
+
+
+NO_HEADERS = Headers()
+
+
+def format_of(options: InputOptions, name: str) -> FormatSpec:
+    """Returns the format of the input without its header, which `with_headers` adds.
+
+    Args:
+        options: The input options.
+        name: Name of the format.
+
+    Raises:
+        UsageError: A flag is for delimited text, and the format is another one; or two flags contradict each other.
+    """
+    if options.record_field and name != "tfrecord":
+        raise UsageError(
+            f"--record_field={options.record_field} is for TFRecord files, and the input is {name}; leave it out"
+        )
+    given = {
+        "--columns": options.columns,
+        "--delimiter": options.delimiter,
+        "--quote": options.quote,
+        "--max_row_bytes": options.max_row_bytes,
+    }
+    flag = next((flag for flag, value in given.items() if value), None)
+    if flag is None:
+        return FormatSpec(name, record_field=options.record_field or "")
+    if name not in formats.DELIMITERS:
+        raise UsageError(f"{flag} is for {' and '.join(formats.DELIMITERS)}, and the input is {name}; leave it out")
+    delimiter, quote = options.delimiter or formats.DELIMITERS[name], options.quote or '"'
+    if delimiter == quote:
+        raise UsageError(f"--delimiter and --quote are both {delimiter}; name the other character that quotes cells")
+    return FormatSpec(
+        name,
+        delimiter=options.delimiter or "",
+        quote=options.quote or "",
+        has_header=not options.columns,
+        header=_record(options.columns, delimiter, quote),
+        max_row_bytes=options.max_row_bytes or 0,
+    )
+
+
+def _record(names: Sequence[str], delimiter: str, quote: str) -> str:
+    """Writes the names of `--columns` as the header that the files lack.
+
+    Raises:
+        UsageError: A name comes twice, or needs a quote where there is none.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--columns names {twice} twice; give each column a name of its own")
+    text = io.StringIO()
+    quoted: Any = {"quoting": csv.QUOTE_NONE} if quote == NO_QUOTE else {"quotechar": quote}
+    try:
+        csv.writer(text, delimiter=delimiter, lineterminator="", **quoted).writerow(names)
+    except csv.Error as error:
+        raise UsageError(
+            f"--columns has a name with the delimiter in it, and --quote=none leaves no way to write it: {error}"
+        ) from error
+    return text.getvalue()
+
+
+def with_headers(spec: FormatSpec, sources: Sequence[Source], schema_drift: str) -> tuple[FormatSpec, Headers]:
+    """Reads the headers of the sources, and compares them.
+
+    It reads no file if files of the format have no header. Of more than `HEADERS` files it reads the first ones. Later,
+    the workers compare the header of each file with the planned one, see `transforms.split_into_chunks`.
+
+    Args:
+        spec: The format of the input.
+        sources: The input files.
+        schema_drift: What to do with files that have other columns, see `InputOptions`.
+
+    Returns:
+        The format with the header of the first source that has one, and the columns of the sources.
+
+    Raises:
+        UsageError: A header cannot be read, or a source has other columns than the first one.
+    """
+    reader = formats.load(spec).reader
+    if not reader.traits.has_header:
+        return spec, Headers()
+    if not spec.has_header:
+        return spec, Headers(len(drift.columns_of("", spec.header, reader).columns))
+    read = list(itertools.islice((source for source in sources if source.size), HEADERS))
+    headers = dict(in_threads(lambda source: (source, read_header(source, reader)), read))
+    firsts: dict[str, str] = {}  # header -> its first source
+    for source, header in headers.items():
+        if header:
+            firsts.setdefault(header, source.path)
+    if not firsts:
+        return spec, Headers(0)
+    known = {header: drift.columns_of(path, header, reader) for header, path in firsts.items()}
+    planned, *others = known.values()
+    spec = msgspec.structs.replace(spec, header=next(iter(firsts)), any_header=schema_drift == UNION)
+    found = list(itertools.chain.from_iterable(drift.differences(planned, other) for other in others))
+    if not spec.any_header:
+        _refuse(found)
+        return spec, Headers(len(planned.columns))
+    sizes = {source: len(known[header].columns) for source, header in headers.items() if header}
+    return spec, Headers(len(planned.columns), found, sorted(sources, key=lambda source: -sizes.get(source, 0)))
+
+
+def _refuse(differences: Sequence[str]) -> None:
+    if differences:
+        more = f"; and {len(differences) - SHOWN} more differences" * (len(differences) > SHOWN)
+        raise UsageError(
+            f"{'; '.join(differences[:SHOWN])}{more}: score the files one by one, or let each part have the columns of "
+            "its file with --schema_drift=union"
+        )
