@@ -82,11 +82,14 @@ def _record(names: Sequence[str], delimiter: str, quote: str) -> str:
     """Writes the names of `--columns` as the header that the files lack.
 
     Raises:
-        UsageError: A name comes twice, or needs a quote where there is none.
+        UsageError: A name comes twice, has a line end, or needs a quote where there is none.
     """
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"--columns names {twice} twice; give each column a name of its own")
+    broken = next((name for name in names if {"\n", "\r"} & set(name)), None)
+    if broken is not None:
+        raise UsageError(f"--columns has a line end in the name {broken!r}; give the column another name")
     text = io.StringIO()
     quoted: Any = {"quoting": csv.QUOTE_NONE} if quote == NO_QUOTE else {"quotechar": quote}
     try:
