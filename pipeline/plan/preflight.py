@@ -34,6 +34,7 @@ from transforms import columns, formats
 from transforms.columns import MAX_BATCH
 from transforms.dtypes import STRING
 from transforms.errors import UnfitOutputError, UsageError
+from transforms.formats.base import Reader
 from transforms.formats.spec import FormatSpec
 from transforms.mapping import feature_mapping, partitions, row_paths
 from transforms.mapping.name_lists import Path
@@ -166,27 +167,16 @@ def prepare(
     reader = fmt.reader
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
-    if check_rows:
-        check_kinds(matched.sources, reader)
-    paths = [source.path for source in matched.sources]
-    folders = partitions.names(paths) if options.partition_fields else ()
-    readable, heads = read_sample(inputs.headers.widest or matched.sources, reader)
-    if readable is None and check_rows:
-        check_unreadable(heads, reader, options.max_bad_rows)
-    block, sample = (readable.block, readable.rows) if readable else (reader.parse([], []), [])
-    partitions.check_rows(sample, folders)
+    beginning = _read_beginning(options, inputs, reader, check_rows=check_rows)
     with model_folder(options.model, options.custom_objects) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
-        sizes = [source.size for source in matched.sources]
-        total, largest = sum(sizes), max(sizes, default=0)
-        beginning = Sample(reader, block, sample, total, largest, heads if check_rows else (), folders, paths)
         model = None if local else worker_copy.find(options.model, options.output, folder)
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
-        layout = make_layout(options, options.written_error_field, outputs, sample, reader, handler.features)
+        layout = make_layout(options, options.written_error_field, outputs, beginning.rows, reader, handler.features)
         if reader.traits.typed and fmt.is_spliced:
-            check_written(fmt, block, layout)
+            check_written(fmt, beginning.block, layout)
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
@@ -199,10 +189,25 @@ def prepare(
                 isolation.renew()
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
-            found, headers = loaded.findings, inputs.headers
-            yield Plan(
-                job, *matched, settings, inputs.by_content, found, expected, model, need, fixed, headers, folders
-            )
+            plan = Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
+            yield plan._replace(headers=inputs.headers, folders=beginning.folders)
+
+
+def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, check_rows: bool) -> Sample:
+    """Reads the first rows, and checks that they are rows of the format, see `prepare`."""
+    found = inputs.matched.sources
+    if check_rows:
+        check_kinds(found, reader)
+    paths = [source.path for source in found]
+    folders = partitions.names(paths) if options.partition_fields else ()
+    readable, heads = read_sample(inputs.headers.widest or found, reader)
+    if readable is None and check_rows:
+        check_unreadable(heads, reader, options.max_bad_rows)
+    block, rows = (readable.block, readable.rows) if readable else (reader.parse([], []), [])
+    partitions.check_rows(rows, folders)
+    sizes = [source.size for source in found]
+    first = heads if check_rows else ()
+    return Sample(reader, block, rows, sum(sizes), max(sizes, default=0), first, folders, paths)
 
 
 def _estimate(
