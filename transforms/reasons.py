@@ -44,6 +44,18 @@ class Reason(enum.Enum):
         "The line is JSON, but not an object.",
         "Wrap the value in an object whose fields are named.",
     )
+    NOT_CSV = (
+        "not_csv",
+        "not CSV",
+        "Bytes follow the closing quote of a cell, so the record does not say where its cells end.",
+        "Write each quote inside a quoted cell twice (RFC 4180), or name the file's own quote with --quote.",
+    )
+    WRONG_CELLS = (
+        "wrong_cells",
+        "wrong number of cells",
+        "The record does not have one cell for each column.",
+        "Write a cell for each column; quote cells that hold the delimiter, or name the file's own with --delimiter.",
+    )
     NOT_EXAMPLE = (
         "not_example",
         "not a tf.Example",

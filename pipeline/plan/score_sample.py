@@ -139,7 +139,7 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
         bad += [Bad(_place(head, first, one.row), one.reason, one.message) for one in fresh]
         rows += len(unread) + count
-        if fresh and reader.traits.line_end and not advice:
+        if fresh and reader.traits.line_end and not (advice or reader.traits.text_cells):
             document = foreign.is_document(head.text)
             advice = _advice(head) if document or not head.rows else ""
         if len(bad) < rows:

@@ -28,8 +28,10 @@ def whole(fmt: Format, data: bytes) -> Chunk:
 
 
 def block_of(fmt: Format, data: bytes, start: int = 0) -> Block:
-    """Makes a block from bytes. If positions are bytes, they begin at `start`."""
-    chunk, start = whole(fmt, data), start if fmt.reader.unit == "byte" else 0
+    """Makes a block from bytes. Positions begin at `start`, if they are bytes and no header precedes the rows."""
+    chunk = whole(fmt, data)
+    if fmt.reader.unit != "byte" or fmt.reader.read_header(io.BytesIO(data), len(data)):
+        start = 0
     chunk = chunk._replace(start=start, end=start + chunk.end)
     return fmt.reader.load(io.BytesIO(bytes(start) + data), chunk)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "jsonl": "transforms.formats.jsonl",
+    "csv": "transforms.formats.csv",
+    "tsv": "transforms.formats.csv",
     "tfrecord": "transforms.formats.tfrecord",
     "avro": "transforms.formats.avro",
     "parquet": "transforms.formats.parquet",
@@ -97,6 +99,9 @@ SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
     ".tfrecord": "tfrecord",
     ".tfrecords": "tfrecord",
     ".avro": "avro",

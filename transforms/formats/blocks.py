@@ -166,7 +166,17 @@ def merge(kind: type[ByteBlock], parts: Sequence[tuple[bytes, Positions]]) -> li
         if len(rows.starts) != len(numbers):
             raise RunError(f"{len(rows.starts)} rows are written where {len(numbers)} were expected; run again")
         pieces.append(columns.gather(data, rows.starts, rows.ends + end))
-    numbers = np.concatenate([numbers for _, numbers in parts])
-    _, from_last = np.unique(numbers[::-1], return_index=True)
-    order = len(numbers) - 1 - from_last
-    return [columns.contents(pa.concat_arrays(pieces).take(pa.array(order)))]
+    return [in_order(pieces, [numbers for _, numbers in parts])]
+
+
+def in_order(pieces: Sequence[pa.LargeBinaryArray], numbers: Sequence[Positions]) -> pa.Buffer:
+    """Puts the rows of several parts in the order of their numbers, and returns their bytes.
+
+    Args:
+        pieces: The bytes of the rows of each part.
+        numbers: Their numbers. If two parts have the same row, the row of the later part is taken.
+    """
+    whole = np.concatenate(numbers)
+    _, from_last = np.unique(whole[::-1], return_index=True)
+    order = len(whole) - 1 - from_last
+    return columns.contents(pa.concat_arrays(pieces).take(pa.array(order)))

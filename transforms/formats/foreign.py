@@ -32,12 +32,6 @@ def _dataset(name: str) -> str:
     return _python("import json, sys, pyarrow.dataset as d", rows)
 
 
-def _delimited(delimiter: str) -> str:
-    options = f'parse_options=c.ParseOptions(delimiter="{delimiter}")'.replace("\t", "\\t")
-    rows = f"for b in c.open_csv(sys.argv[1], {options}) for r in b.to_pylist()"
-    return _python("import json, sys, pyarrow.csv as c", rows)
-
-
 def _encoded(name: str) -> "Kind":
     return Kind(name, (), f"iconv -f {name} -t UTF-8 {{file}} > {{new}}")
 
@@ -73,9 +67,9 @@ ORC = Kind("ORC", (".orc",), _dataset("orc"))
 ARROW = Kind("Arrow", (".arrow", ".feather"), _dataset("feather"))
 ZIP = _compressed("zip", ".zip", "unzip -p")
 XZ = _compressed("xz", ".xz", "xz -dc")
-CSV = Kind("CSV", (".csv",), _delimited(","))
-TSV = Kind("tab-separated text", (".tsv", ".tab"), _delimited("\t"))
-SEMICOLONS = Kind("CSV with semicolons", (), _delimited(";"))
+CSV = Kind("CSV", (), "", "csv")
+TSV = Kind("tab-separated text", (), "", "tsv")
+SEMICOLONS = Kind("CSV with semicolons", (), "")
 DELIMITED = {",": CSV, "\t": TSV, ";": SEMICOLONS}
 TABLE_CHARACTERS = 1 << 16  # so many characters of a text are enough to see that it is delimited
 ARRAY = Kind(
@@ -99,7 +93,7 @@ _KINDS = {
 }
 # For text without a byte order mark: the first character is ASCII, so its zero bytes (0) show the encoding.
 _ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
-_NAMED = {suffix: kind for kind in (ORC, ARROW, ZIP, XZ, CSV, TSV) for suffix in kind.suffixes}
+_NAMED = {suffix: kind for kind in (ORC, ARROW, ZIP, XZ) for suffix in kind.suffixes}
 
 
 def by_bytes(head: bytes) -> Kind | None:
@@ -227,6 +221,8 @@ def refusal(kind: Kind, path: str, codec: Codec | None = None) -> str:
     """
     if kind.format:
         return f"it is {kind.title}; name that with --format {kind.format}"
+    if kind is SEMICOLONS:
+        return f"it is {kind.title}; name that with --format csv --delimiter ';'"
     if kind is PLAIN or kind in COMPRESSED.values():
         return f"it is {_misnamed(kind, path, codec)}; rename it: {command(kind, path, codec)}"
     return f"it is {kind.title}, which keyjoin does not read; convert it: {command(kind, path, codec)}"

@@ -93,7 +93,8 @@ def map_inputs(
         paths[open_[0].name] = row_paths.find_all(stacked, rows)
     if traits.flat_lists:
         _check_no_objects(paths)
-    if not paths and not traits.flat_lists and _most(takes_whole(contract.inputs, row) for row in sample):
+    objects = not (traits.flat_lists or traits.text_cells)
+    if not paths and objects and _most(takes_whole(contract.inputs, row) for row in sample):
         (tensor,) = contract.inputs
         return (Feature(tensor.name, tensor.dtype, (1,) if tensor.shape else (), (B64,), is_base64=True),)
     unseen = {*missing, *elsewhere}

@@ -5,7 +5,8 @@ All functions are pure except for the model call.
 
 import base64
 import enum
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -134,16 +135,50 @@ def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, ca
     predicted = how.layout.predictions_in(found)
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
-        agreement = agree(array, predicted.get(name), float_dtype=how.format.reader.traits.float_dtype)
+        value = _of_cells(predicted, name, array) if how.format.writer.traits.text_cells else predicted.get(name)
+        agreement = agree(array, value, float_dtype=how.format.reader.traits.float_dtype)
         if agreement is Agreement.OTHER:
             return Rescored(
                 key,
                 agreement,
                 _named(name, array[0].tolist() if array.dtype != object else array[0]),
-                _named(name, predicted.get(name)),
+                _named(name, value),
             )
         close |= agreement is Agreement.CLOSE
     return Rescored(key, Agreement.CLOSE if close else Agreement.EQUAL)
+
+
+def _of_cells(row: Mapping[str, Any], name: str, scored: npt.NDArray[Any]) -> Any:
+    """Returns the values of an output from cells of text: one cell, a cell for each value of a vector, or JSON text.
+
+    Args:
+        row: The cells of the output row, by the names of their columns.
+        name: The name of the output.
+        scored: The output of the row, (1, …).
+
+    >>> _of_cells({"p_0": "1.5", "p_1": "inf"}, "p", np.float32([[1.5, 2]]))
+    [1.5, inf]
+    >>> _of_cells({"p": "[1]"}, "p", np.int32([[1]]))
+    [1]
+    """
+    if name not in row:
+        return [_of_cell(row.get(f"{name}_{at}"), scored) for at in range(scored.size)]
+    text = row[name]
+    if text is None or [text.encode()] == scored.reshape(-1).tolist() or not text.startswith("["):
+        return _of_cell(text, scored)
+    return json.loads(text)
+
+
+def _of_cell(text: str | None, scored: npt.NDArray[Any]) -> Any:
+    """Returns the value that a cell spells; the text itself if it does not spell one."""
+    if text is None or scored.dtype == object:
+        return text
+    try:
+        if scored.dtype.kind == "b":
+            return {"true": True, "false": False}.get(text, text)
+        return int(text) if scored.dtype.kind in "iu" else float(text)
+    except ValueError:
+        return text
 
 
 def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> Agreement:

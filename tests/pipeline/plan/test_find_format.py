@@ -77,8 +77,8 @@ def test_a_name_that_tells_the_format_is_enough(found: Callable[..., FoundFormat
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "the name does not tell the format, and the file is empty; name it with --format (jsonl, tfrecord"),
-        (b"one word\n", "nor do the first bytes; name it with --format (jsonl, tfrecord"),
+        (b"", "the name does not tell the format, and the file is empty; name it with --format (jsonl, "),
+        (b"one word\n", "nor do the first bytes; name it with --format (jsonl, "),
         (b"1\n2\n", "nor do the first bytes"),
         (b'"a"\n"b"\n', "nor do the first bytes"),
         (b"\0\1\2\3" * 50, "nor do the first bytes"),

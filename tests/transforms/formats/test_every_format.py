@@ -48,11 +48,13 @@ class Case(NamedTuple):
         content: From the bytes of a row to the bytes that start its output row.
         same: From a part to what is equal for parts with the same rows: its bytes, or its table where the row groups
             may differ.
+        features: The fields that feed the model's input.
     """
 
     file: Callable[[Sequence[Row]], bytes]
     content: Callable[[bytes], bytes]
     same: Callable[[bytes], Any] = bytes
+    features: tuple[Feature, ...] = X
 
 
 def lines(rows: Sequence[Row]) -> bytes:
@@ -96,8 +98,19 @@ def parquet(rows: Sequence[Row]) -> bytes:
     return file.getvalue()
 
 
+def delimited(delimiter: str) -> Case:
+    def file(rows: Sequence[Row]) -> bytes:
+        made = [("x", "y", "s")]
+        made += [("none" if row.number is None else str(row.number), "0.5", f'"{row.text}\n"') for row in rows]
+        return "\r\n".join(map(delimiter.join, made)).encode()
+
+    return Case(file, lambda raw: raw, features=(X[0]._replace(fields=("x", "y")),))
+
+
 CASES = {
     "jsonl": Case(lines, lambda raw: raw[:-1]),
+    "csv": delimited(","),
+    "tsv": delimited("\t"),
     "tfrecord": Case(records, lambda raw: raw[12:-4]),
     "avro": Case(avro, lambda raw: raw[:-1]),
     "parquet": Case(parquet, lambda raw: raw[:-1], lambda part: pq.read_table(pa.BufferReader(part))),
@@ -108,9 +121,9 @@ good_rows = st.lists(st.builds(Row, st.integers(-9, 9), words), max_size=8)
 any_rows = st.lists(st.builds(Row, st.none() | st.integers(-9, 9), words), max_size=8)
 
 
-def found(block: Block) -> tuple[list[bytes], list[int], list[dict[str, object]], list[BadRow]]:
+def found(name: str, block: Block) -> tuple[list[bytes], list[int], list[dict[str, object]], list[BadRow]]:
     """Returns everything that a block reports about its rows."""
-    inputs, bad = block.inputs(X)
+    inputs, bad = block.inputs(CASES[name].features)
     return raws(block), block.positions.tolist(), inputs.to_pylist(), bad
 
 
@@ -126,9 +139,10 @@ def write(fmt: Format, block: Block, bad: Sequence[int], layout: Layout) -> byte
 
 def test_each_format_has_the_same_files_and_a_case_here() -> None:
     assert CASES.keys() == formats.FORMATS.keys()
-    folder = Path(formats.__file__).parent
-    for name in formats.FORMATS:
-        assert {"__init__.py", "split.py", "read.py", "write.py"} <= {path.name for path in (folder / name).iterdir()}
+    root = Path(formats.__file__).parents[2]
+    for name, module in formats.FORMATS.items():
+        folder = root / module.replace(".", "/")
+        assert {"__init__.py", "split.py", "read.py", "write.py"} <= {path.name for path in folder.iterdir()}
         assert formats.load(name).reader.name == name
 
 
@@ -154,10 +168,10 @@ def test_chunks_together_are_the_source(name: str, rows: list[Row], chunk_bytes:
     everything: tuple[list, ...] = ([], [], [], [])
     for chunk in chunks(fmt, data, chunk_bytes):
         block, before = fmt.reader.load(io.BytesIO(data), chunk), len(everything[0])
-        for kept, more in zip(everything, found(block), strict=True):
+        for kept, more in zip(everything, found(name, block), strict=True):
             kept += [one._replace(row=one.row + before) if isinstance(one, BadRow) else one for one in more]
         assert block.checksum == fmt.reader.load(io.BytesIO(data), chunk, ["x"]).checksum
-    assert everything == found(block_of(fmt, data))
+    assert everything == found(name, block_of(fmt, data))
     assert len(everything[0]) == len(rows)
     assert [row["x"] for row in everything[2]] == [[row.number, 0.5] for row in rows if row.number is not None]
     assert [one.row for one in everything[3]] == [at for at, row in enumerate(rows) if row.number is None]
@@ -167,9 +181,9 @@ def test_chunks_together_are_the_source(name: str, rows: list[Row], chunk_bytes:
 @given(rows=any_rows)
 def test_the_fields_that_are_used_are_enough(name: str, rows: list[Row]) -> None:
     fmt, data = formats.load(name), CASES[name].file(rows)
-    chunk = whole(fmt, data)
-    some, every = (fmt.reader.load(io.BytesIO(data), chunk, fields) for fields in (["x"], None))
-    assert (some.inputs(X), some.positions.tolist()) == (every.inputs(X), every.positions.tolist())
+    features, chunk = CASES[name].features, whole(fmt, data)
+    some, every = (fmt.reader.load(io.BytesIO(data), chunk, fields) for fields in (features[0].fields, None))
+    assert (some.inputs(features), some.positions.tolist()) == (every.inputs(features), every.positions.tolist())
 
 
 @every_format
@@ -177,8 +191,8 @@ def test_the_fields_that_are_used_are_enough(name: str, rows: list[Row]) -> None
 def test_some_rows_are_what_they_were_among_all(name: str, rows: list[Row], data: st.DataObject) -> None:
     block = block_of(formats.load(name), CASES[name].file(rows))
     some = sorted(data.draw(st.sets(st.sampled_from(range(len(rows))))) if rows else [])
-    taken = found(block.take(some))
-    texts_, positions, _, bad = found(block)
+    taken = found(name, block.take(some))
+    texts_, positions, _, bad = found(name, block)
     assert taken[0] == [texts_[row] for row in some]
     assert taken[1] == [positions[row] for row in some]
     assert [some[one.row] for one in taken[3]] == [one.row for one in bad if one.row in some]
@@ -191,7 +205,7 @@ def test_rows_that_come_by_themselves_are_what_they_were(name: str, rows: list[R
     fmt = formats.load(name)
     block = block_of(fmt, CASES[name].file(rows), 100)
     parsed = fmt.reader.parse(raws(block), block.positions.tolist(), "s", block.header)
-    assert found(parsed) == found(block)
+    assert found(name, parsed) == found(name, block)
     assert parsed.values() == block.values()
     assert parsed.source == block.source
 
@@ -221,8 +235,10 @@ def test_a_part_has_each_row_with_its_own_prediction(
     block = block_of(fmt, data)
     part = fmt.writer.read_back(written)
     positions, values = block.positions.tolist(), part.values()
-    flat = fmt.reader.traits.flat_lists
-    assert [row["prediction"] for row in values] == [[at / 4] if flat else at / 4 for at in positions]
+    flat, text = fmt.reader.traits.flat_lists, fmt.reader.traits.text_cells
+    assert [row["prediction"] for row in values] == [
+        [at / 4] if flat else str(at / 4) if text else at / 4 for at in positions
+    ]
     assert [row["key"] for row in values] == [[f"s#{at}".encode()] if flat else f"s#{at}" for at in positions]
     for before, after in zip(raws(block), raws(part), strict=True) if layout.row else ():
         content = CASES[name].content
@@ -259,8 +275,8 @@ def test_a_part_with_other_rows_is_not_merged(name: str) -> None:
 def test_a_sample_has_the_first_rows_whole(name: str, rows: list[Row], size: int) -> None:
     fmt, data = formats.load(name), CASES[name].file(rows)
     sample = fmt.reader.sample(io.BytesIO(data), size)
-    texts_, positions, _, _ = found(sample)
-    everything = found(block_of(fmt, data))
+    texts_, positions, _, _ = found(name, sample)
+    everything = found(name, block_of(fmt, data))
     assert texts_ == everything[0][: len(texts_)]
     assert positions == everything[1][: len(texts_)]
     assert size <= len(data) or texts_ == everything[0]
@@ -279,4 +295,4 @@ def test_rows_have_the_numbers_of_their_lines_if_they_are_lines(name: str, rows:
 @given(rows=good_rows)
 def test_a_good_row_is_no_shorter_than_the_least(name: str, rows: list[Row]) -> None:
     fmt, data = formats.load(name), CASES[name].file(rows)
-    assert len(data) + len(fmt.reader.traits.line_end) >= len(rows) * fmt.reader.least_bytes(X)
+    assert len(data) + len(fmt.reader.traits.line_end) >= len(rows) * fmt.reader.least_bytes(CASES[name].features)

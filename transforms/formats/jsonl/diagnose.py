@@ -265,7 +265,7 @@ def _explain_value(value: Any, shape: Sequence[int | None], feature: Feature) ->
     if not shape:
         if is_list(value):
             return Reason.WRONG_SHAPE, f"{described(value)} where one value is expected"
-        return _explain_leaf(value, feature)
+        return explain_leaf(value, feature)
     if not is_list(value):
         return Reason.WRONG_SHAPE, f"{described(value)} where a list{_of(shape[0])} is expected"
     if shape[0] is not None and len(value) != shape[0]:
@@ -277,7 +277,13 @@ def _of(size: int | None) -> str:
     return "" if size is None else f" of {size}"
 
 
-def _explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:
+def explain_leaf(value: Any, feature: Feature) -> tuple[Reason, str] | None:
+    """Returns what is wrong with a single value for an input; None if nothing is wrong.
+
+    Args:
+        value: The value, as `parse` returns it.
+        feature: The input.
+    """
     dtype = feature.dtype
     if dtype == STRING:
         return None if isinstance(value, str) and not isinstance(value, Number) else _explain_bytes(value)

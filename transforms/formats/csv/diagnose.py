@@ -1,0 +1,72 @@
+"""Explains why a record is bad. It looks at one record at a time, so it is used only for records that are bad."""
+
+from collections.abc import Mapping, Sequence
+
+from transforms.dtypes import STRING
+from transforms.formats.jsonl import diagnose
+from transforms.formats.jsonl.diagnose import SHOWN, Number
+from transforms.formats.slices import Why
+from transforms.mapping import numbers
+from transforms.reasons import Reason
+from transforms.records import Feature
+
+__all__ = ["SHOWN", "count", "explain"]
+
+
+def count(found: int, width: int) -> Why:
+    """Explains a record that does not have a cell for each column.
+
+    Args:
+        found: How many cells it has; 0 if bytes follow the closing quote of a cell.
+        width: How many columns there are.
+    """
+    if not found:
+        return Reason.NOT_CSV.value, "bytes follow the closing quote of a cell"
+    return Reason.WRONG_CELLS.value, f"{found} cell{'s' * (found != 1)}, and there are {width} columns"
+
+
+def explain(record: bytes, values: Mapping[str, bytes | None], features: Sequence[Feature]) -> Why:
+    """Explains a record with all cells.
+
+    Args:
+        record: The record.
+        values: Column -> value, None for an empty cell.
+        features: The model's inputs, and the fields that feed them.
+    """
+    try:
+        record.decode()
+    except UnicodeDecodeError as error:
+        return Reason.NOT_UTF8.value, f"byte {error.start} of the row: {error.reason}"
+    for feature in features:
+        for at, field in enumerate(feature.fields):
+            has_default = bool(feature.missing) and feature.missing[at] is not None
+            found = _explain_cell(values, field, feature, has_default=has_default)
+            if found:
+                return found[0].value, f"column {field}: {found[1]}"
+    raise AssertionError(f"nothing is wrong with {record!r}")
+
+
+def _explain_cell(
+    values: Mapping[str, bytes | None], field: str, feature: Feature, *, has_default: bool
+) -> tuple[Reason, str] | None:
+    if len(feature.fields) == 1 and feature.shape not in ((), (1,)):
+        return Reason.WRONG_SHAPE, f"one value where a list of the shape {list(feature.shape)} is expected"
+    value = values.get(field)
+    if not value and (value is None or feature.dtype != STRING):
+        if has_default:
+            return None
+        return (Reason.NULL, "empty") if field in values else (Reason.MISSING, "not in the file")
+    text = (value or b"").decode()
+    if feature.dtype == STRING:
+        return None
+    if feature.dtype == "bool":
+        return None if text in ("true", "false", "1", "0") else (Reason.WRONG_TYPE, f"{_shown(text)}, not a bool")
+    if "float" in feature.dtype and text in numbers.WORDS:
+        return None
+    if not numbers.spells(text):
+        return Reason.WRONG_TYPE, f"{_shown(text)}, not a number"
+    return diagnose.explain_leaf(Number(text), feature._replace(strict=False))
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
