@@ -41,9 +41,7 @@ def known(name: str) -> str:
         return name
     kind, file = foreign.by_name(f"FILE.{name}"), f"FILE.{name}"
     convert = f": {foreign.command(kind, file)}" if kind else ""
-    raise ValueError(
-        f"keyjoin does not read {name}, it reads {' and '.join(FORMATS)}; convert the files first{convert}"
-    )
+    raise ValueError(f"keyjoin does not read {name}, it reads {', '.join(FORMATS)}; convert the files first{convert}")
 
 
 def load(spec: FormatSpec | str) -> "Format":
