@@ -1,12 +1,13 @@
 """Reads the command line of `keyjoin`, runs the command, and turns its result into an exit code and one line."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.compat import process, startup
 from pipeline.model import model_process
@@ -17,6 +18,9 @@ from pipeline.terminal.messages import flush_output, open_streams, quoted, show,
 from transforms.errors import RunError, UsageError, notes_of
 from transforms.reasons import Reason
 from transforms.storage.remedies import described
+
+if TYPE_CHECKING:
+    from pipeline.options.run_options import RunOptions
 
 
 class Command(NamedTuple):
@@ -41,7 +45,8 @@ def _run(argv: Sequence[str]) -> Exit:
     startup.import_beam(argv)
     from pipeline.commands.run import run
 
-    return run(options, beam_args, started)
+    with _connected(options) as connected:
+        return run(connected, beam_args, started)
 
 
 def _check(argv: Sequence[str]) -> Exit:
@@ -52,7 +57,17 @@ def _check(argv: Sequence[str]) -> Exit:
     startup.import_beam(argv)
     from pipeline.commands.run import check
 
-    return check(options, beam_args)
+    with _connected(options) as connected:
+        return check(connected, beam_args)
+
+
+def _connected(options: "RunOptions") -> contextlib.AbstractContextManager["RunOptions"]:
+    """Connects a run to standard input and output if its paths are `-`."""
+    if "-" not in (*options.input, options.output):
+        return contextlib.nullcontext(options)
+    from pipeline.terminal import pipes
+
+    return pipes.connected(options)
 
 
 def _inspect(argv: Sequence[str]) -> Exit:
@@ -149,6 +164,8 @@ def _call(argv: Sequence[str]) -> Exit:
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     """Returns how much of a run is finished, and the command that resumes it; empty if there is no run to resume."""
+    if "--output=-" in argv or ("--output", "-") in itertools.pairwise(argv):
+        return ""  # the temporary output is gone
     notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""

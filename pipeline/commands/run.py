@@ -37,8 +37,9 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
+from transforms.errors import UsageError
 from transforms.mapping import partitions
-from transforms.storage import files
+from transforms.storage import files, stdin
 from transforms.write_receipts import read_receipts
 
 
@@ -62,6 +63,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     beam_options = pipeline_options(beam_args)
     options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
+    if stdin.is_copied() and not is_local(beam_options):
+        raise UsageError("--input - is read on this machine, and the job runs on others; copy the rows to a bucket")
     inputs = find_inputs(options)
     if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
         options = dataclasses.replace(options, overwrite=False)  # the result just put in place is what it asks for

@@ -81,10 +81,18 @@ class FolderOptions:
     """Which files a run reads, and which folder it writes."""
 
     input: tuple[str, ...] = flag(
-        kinds.INPUTS, "files, globs or folders; may be repeated", required=True, metavar="GLOB", may_change=True
+        kinds.INPUTS,
+        "files, globs or folders; may be repeated; or - for standard input",
+        required=True,
+        metavar="GLOB",
+        may_change=True,
     )
     output: str = flag(
-        kinds.OUTPUT, "folder for the joined rows; new or empty", required=True, metavar="DIR", may_change=True
+        kinds.OUTPUT,
+        "folder for the joined rows; new or empty; or - for standard output",
+        required=True,
+        metavar="DIR",
+        may_change=True,
     )
     overwrite: bool = flag(
         SWITCH, "replace the output of an earlier run, finished or not", in_command=False, may_change=True

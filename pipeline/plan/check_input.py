@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transforms.errors import UsageError
 from transforms.records import Source
-from transforms.storage import files
+from transforms.storage import files, stdin
 from transforms.storage.objects import Stored
 
 
@@ -45,7 +45,7 @@ def check_readable(file: Stored) -> None:
     Raises:
         UsageError: The path is refused.
     """
-    path = file.path
+    path = stdin.place(file.path)
     if not files.is_local(path):
         return
     if not os.access(path, os.R_OK):

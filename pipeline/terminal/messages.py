@@ -96,7 +96,7 @@ def _reader_may_leave() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
 
 
 def show_error(text: str) -> None:
@@ -104,7 +104,7 @@ def show_error(text: str) -> None:
     try:
         print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201
     except (OSError, ValueError):
-        _give_up(sys.stderr)
+        give_up(sys.stderr)
 
 
 def flush_output() -> None:
@@ -117,12 +117,15 @@ def flush_output() -> None:
         with _reader_may_leave():
             sys.stdout.flush()
     except OSError:
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
         raise
 
 
-def _give_up(stream: TextIO) -> None:
-    """Redirects a stream to the null device. Otherwise Python would flush its buffer at exit, and fail again."""
+def give_up(stream: TextIO) -> None:
+    """Redirects a stream to the null device, after writing to it failed.
+
+    Otherwise Python would flush its buffer at exit, and fail again.
+    """
     with contextlib.suppress(OSError, ValueError):  # the stream has no file descriptor, or is closed
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

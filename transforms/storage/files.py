@@ -17,7 +17,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from transforms.errors import RunError
-from transforms.storage import objects, paths
+from transforms.storage import objects, paths, stdin
 from transforms.storage.regular import open_regular
 from transforms.storage.remedies import remedy as remedy
 from transforms.storage.remedies import store_remedy
@@ -44,7 +44,7 @@ def open_raw(path: str) -> IO[bytes]:
     Raises:
         OSError: The file cannot be opened.
     """
-    return open(path, "rb") if is_local(path) else objects.open_object(path)
+    return open(stdin.place(path), "rb") if is_local(path) else objects.open_object(path)
 
 
 def open_own(path: str, mode: str = "rb", buffering: int = -1) -> IO[bytes]:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 
 from transforms.errors import RunError, UsageError
-from transforms.storage import files, globs, objects, versions
+from transforms.storage import files, globs, objects, stdin, versions
 from transforms.storage.objects import Stored
 
 
@@ -25,7 +25,8 @@ def match(pattern: str) -> list[Stored]:
             if not found:  # the bucket may not exist, which `probe` reports
                 files.stored(objects.probe, objects.WILDCARDS.split(pattern)[0])
     elif not globs.is_glob(pattern) or os.path.isfile(pattern):
-        found = [_metadata(pattern)] if os.path.exists(pattern) and not os.path.isdir(pattern) else []
+        place = stdin.place(pattern)
+        found = [_metadata(pattern)] if os.path.exists(place) and not os.path.isdir(place) else []
     else:
         found = [_metadata(path) for path in _expand(pattern)]
     return sorted(found, key=lambda file: file.path)
@@ -67,7 +68,7 @@ def _expand(pattern: str) -> list[str]:
 
 def _metadata(path: str) -> Stored:
     try:
-        found = os.stat(path)
+        found = os.stat(stdin.place(path))
     except FileNotFoundError:
         return Stored(path, 0)  # a dangling link counts as a file, so that reading it fails and is reported
     except OSError as error:

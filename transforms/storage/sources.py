@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import Source
-from transforms.storage import files, globs, lookup, paths
+from transforms.storage import files, globs, lookup, paths, stdin
 from transforms.storage.objects import Stored
 
 HIDDEN = ("_", ".")
@@ -160,7 +160,8 @@ def _is_hidden(path: str, folder: str) -> bool:
 
 def _source(file: Stored, root: str, suffix: str, codec: str) -> Source:
     # Both paths are absolute. A relative path that leaves the current folder would also lead out of the output.
-    stem, own = formats.split_suffix(posixpath.relpath(files.absolute(file.path), root))
+    name = stdin.NAME if stdin.is_source(file.path) else posixpath.relpath(files.absolute(file.path), root)
+    stem, own = formats.split_suffix(name)
     suffix = formats.full_suffix(own or codec, suffix)
     return Source(file.path, file.size_in_bytes, stem, suffix, file.last_updated_in_seconds, file.version)
 

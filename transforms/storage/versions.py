@@ -7,7 +7,7 @@ from typing import IO
 
 from transforms.errors import RunError
 from transforms.records import Chunk
-from transforms.storage import files, objects
+from transforms.storage import files, objects, stdin
 
 
 def version_of(found: os.stat_result) -> str:
@@ -37,7 +37,7 @@ def open_version(path: str, version: str) -> Iterator[IO[bytes]]:
         with files.open_raw(path) as file:
             yield file
     elif files.is_local(path):
-        with open(path, "rb") as file:
+        with open(stdin.place(path), "rb") as file:
             yield file
             if version_of(os.fstat(file.fileno())) != version:
                 raise _changed(path)
