@@ -1,6 +1,5 @@
 """Prints the plan before a run, and its result after it."""
 
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -187,11 +186,13 @@ def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
     for part in parts:
         if not part.bytes or codec_of(part.chunk.part):
             continue
-        data = files.read_range(files.below(output, part.chunk.part), 0, min(part.bytes, SHOWN_BYTES), own=True)
+        path = files.below(output, part.chunk.part)
         if fmt.reader.traits.line_end:
+            data = files.read_range(path, 0, min(part.bytes, SHOWN_BYTES), own=True)
             rows = data.decode("utf-8", "replace").split("\n")[:-1]
         else:
-            block = fmt.reader.sample(io.BytesIO(data), len(data))
+            with files.open_own(path) as file:
+                block = fmt.reader.sample(file, SHOWN_BYTES)
             rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in block.values()[:left]]
         yield from rows[:left]
         left -= len(rows[:left])

@@ -135,7 +135,12 @@ class _Rows(NamedTuple):
         key = {name: fields.pop(name) for name in (self.layout.key_field,) if name}
         texts = self.writer.traits.typed or self.writer.traits.text_cells
         fields |= dict(added_columns(scored, self.layout, keys, errors, texts=texts)) | key
-        return self.writer.encode(pa.table({name: fields[name] for name in self.layout.order or fields}))
+        # A prediction is null only in a left join. So all parts of a run have the same types.
+        sure = () if self.layout.error else self.layout.predicted
+        schema = pa.schema(
+            [pa.field(name, fields[name].type, nullable=name not in sure) for name in self.layout.order or fields]
+        )
+        return self.writer.encode(pa.Table.from_arrays([fields[name] for name in schema.names], schema=schema))
 
     def _errors(self, dead: Mapping[int, BadRow], lost: Collection[int]) -> pa.Array:
         """Makes the error of each row: a struct, or its JSON text where a field cannot be a struct."""

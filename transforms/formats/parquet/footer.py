@@ -28,7 +28,7 @@ FILE_PATH, FILE_OFFSET, META = 1, 2, 3
 INDEXES = (4, 5, 6, 7)  # places of the offset index and the column index, which are not copied
 ENCRYPTED_COLUMN = (8, 9)
 # ColumnMetaData
-PATH, CODEC, CHUNK_COMPRESSED, DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE = 3, 4, 7, 9, 10, 11
+PATH, CODEC, CHUNK_BYTES, CHUNK_COMPRESSED, DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE = 3, 4, 6, 7, 9, 10, 11
 BLOOM_FILTER = (14, 15)  # not copied
 # KeyValue
 KEY, VALUE = 1, 2
@@ -49,6 +49,11 @@ class Group(NamedTuple):
     start: int
     rows: int
     bytes: int
+
+    @property
+    def ends(self) -> int:
+        """The number after its last row in the file."""
+        return self.start + self.rows
 
 
 class Footer(NamedTuple):
@@ -311,7 +316,7 @@ def _moved(chunk: Struct, by: int) -> Struct:
 def _group(group: Encoded, chunks: list[Struct], start: int, size: int, ordinal: int) -> Struct:
     meta = Struct({field: value for field, value in group.meta.items() if field != SORTING or _keeps_order(group)})
     meta.put(COLUMNS, Items(thrift.STRUCT, chunks))
-    meta[BYTES] = Value(thrift.I64, sum(chunk.of(META).of(6, 0) for chunk in chunks))
+    meta[BYTES] = Value(thrift.I64, sum(chunk.of(META).of(CHUNK_BYTES, 0) for chunk in chunks))
     for field, value in ((GROUP_OFFSET, start), (COMPRESSED, size), (ORDINAL, ordinal)):
         if field in meta:
             meta.put(field, value)

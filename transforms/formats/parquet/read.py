@@ -1,6 +1,7 @@
 """Reads Parquet files: the encoded columns of a chunk, of which it decodes those that are needed."""
 
 import base64
+import contextlib
 import functools
 import io
 import itertools
@@ -18,12 +19,14 @@ from transforms.formats import conform, typed_inputs
 from transforms.formats.base import Block, Cut, RowTraits
 from transforms.formats.parquet import footer as footers
 from transforms.formats.parquet import json_rows, split
-from transforms.formats.parquet.footer import Encoded, Footer
+from transforms.formats.parquet.footer import Encoded, Footer, Group
 from transforms.records import BadRow, Chunk, Feature, Positions, Unit
 from transforms.threads import in_threads
 
 SAMPLE_ROWS = 100
 SLICE_ROWS = 65_536  # converted at a time, in threads
+# Of a part of a row group, so many bytes are decoded at a time, and so many encoded bytes of each column are read.
+BATCH_BYTES, BUFFER = 1 << 23, 1 << 20
 
 
 class ParquetBlock:
@@ -40,8 +43,7 @@ class ParquetBlock:
         checksum: crc32c of the footer and the numbers of the first and the last row.
         header: The schema, see `ParquetReader.read_header`.
         footer: The footer of the file; None if the block has only decoded columns.
-        groups: The row groups that have these rows.
-        first: The number of the first row within the row groups.
+        groups: The row groups that have these rows; none if the columns are decoded.
     """
 
     traits = RowTraits(typed=True)
@@ -54,12 +56,11 @@ class ParquetBlock:
         header: str,
         footer: Footer | None = None,
         groups: Sequence[Encoded] = (),
-        first: int = 0,
         decoded: pa.Table | None = None,
     ) -> None:
         """Keeps encoded columns, or the decoded ones."""
         self.source, self.positions, self.header = source, positions, header
-        self.footer, self.groups, self.first = footer, groups, first
+        self.footer, self.groups = footer, groups
         self._decoded = decoded
 
     @property
@@ -99,26 +100,8 @@ class ParquetBlock:
             schema = self.arrow_schema()
             chosen = pa.schema([schema.field(name) for name in fields], schema.metadata)
             return chosen.empty_table() if fields else _no_columns(rows)
-        try:
-            return pa.Table.from_batches(self._batches(fields)).select(fields)
-        except (pa.ArrowException, OSError, KeyError) as error:
-            where = f"rows {self.positions[0]} to {self.positions[-1] + 1}"
-            damage = f"{self.source}: {where} cannot be decoded ({_line(error)})"
-            raise RunError(f"{damage}; copy the file again from where it was written") from error
-
-    def _batches(self, fields: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yields the rows of the block as batches; rows before and after them are decoded and dropped."""
-        left_out, left = self.first, len(self.positions)
-        file = self._file(fields)
-        for batch in file.iter_batches(batch_size=SLICE_ROWS):
-            skipped = min(left_out, batch.num_rows)
-            left_out -= skipped
-            some = batch.slice(skipped, left)
-            left -= some.num_rows
-            if some.num_rows:
-                yield some
-            if not left:
-                return
+        with _decoding(self.source, self.positions[0], self.positions[-1] + 1):
+            return self._file(fields).read().select(fields)
 
     def _file(self, fields: Collection[str] | None) -> pq.ParquetFile:
         """Makes a file in memory of the row groups, with the columns of some fields."""
@@ -137,7 +120,7 @@ class ParquetBlock:
     def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Decodes the columns that the model needs, and converts them in threads."""
         names = {field for feature in features for field in feature.fields}
-        table = self.decode([name for name in self.names if name in names])
+        table = stored_types(self.decode([name for name in self.names if name in names]))
         firsts = range(0, len(self.positions), SLICE_ROWS)
         found = list(in_threads(lambda at: typed_inputs.to_inputs(table.slice(at, SLICE_ROWS), features), firsts))
         bad = [
@@ -159,35 +142,33 @@ class ParquetBlock:
 
     def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
         """Returns some rows as JSON, see `json_rows`."""
-        table = self.take(rows).decode(self.names)
-        made = [
-            json_rows.to_raw({name: table[name][row] for name in table.column_names}) for row in range(table.num_rows)
-        ]
-        return pa.array(made, pa.large_binary())
+        return pa.array(json_rows.to_raws(self.take(rows).rows) if len(rows) else [], pa.large_binary())
+
+    @functools.cached_property
+    def rows(self) -> pa.Table:
+        """The rows with all fields that were loaded, decoded."""
+        return self.decode(self.names)
 
     def take(self, rows: Sequence[int]) -> "ParquetBlock":
         """Returns a block of some of the rows, decoded."""
         some = np.asarray(rows, np.int64)
-        decoded = self.decode(self.names).take(pa.array(some))
+        decoded = self.rows.take(pa.array(some))
         return ParquetBlock(self.source, self.positions[some], self.header, self.footer, decoded=decoded)
 
     def schema(self) -> pa.Schema:
-        """Returns the names and types of the fields."""
-        return _schema(self.header)
+        """Returns the names and types of the fields. Extension types are those in which they are stored."""
+        return stored_types(_schema(self.header).empty_table()).schema
 
     def table(self, rows: Sequence[int], schema: pa.Schema) -> tuple[pa.Table, list[BadRow]]:
         """Converts some rows to columns of other types, see `transforms.formats.base.Block`."""
         fields = [name for name in self.names if name in schema.names]
-        found, unfit = conform.conform(self.take(rows).decode(fields), schema)
+        found, unfit = conform.conform(stored_types(self.take(rows).decode(fields)), schema)
         kept = np.delete(np.arange(found.num_rows), list(unfit))
         return found.take(pa.array(kept)), [BadRow(int(rows[at]), "write", *why) for at, why in sorted(unfit.items())]
 
     def values(self) -> list[dict[str, Any]]:
-        """Returns the first `SAMPLE_ROWS` rows, each as field -> value; bytes are base64, decimals are text."""
-        table = self.decode(self.names).slice(0, SAMPLE_ROWS)
-        return [
-            {name: json_rows.to_json(table[name][row]) for name in table.column_names} for row in range(table.num_rows)
-        ]
+        """Returns the first `SAMPLE_ROWS` rows, each as field -> value, see `typed_inputs.rows_of`."""
+        return typed_inputs.rows_of(stored_types(self.rows.slice(0, SAMPLE_ROWS)))
 
     def line_numbers(self, rows: Sequence[int]) -> list[int] | None:  # noqa: ARG002
         """Returns None: rows are not lines."""
@@ -214,7 +195,7 @@ class ParquetReader:
         return split.cuts(footers.read_footer(file, size, ""), chunk_bytes, chunk_rows)
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> ParquetBlock:
-        """Reads the encoded columns of the row groups that have the rows of a chunk.
+        """Reads the encoded columns of the row groups of a chunk. It decodes the rows of a part of a row group.
 
         Raises:
             RunError: The file has fewer rows, or is damaged.
@@ -224,25 +205,50 @@ class ParquetReader:
             raise RunError(f"{chunk.source} has {footer.rows} rows where {chunk.end} were expected; run again")
         return _load(file, footer, chunk.source, chunk.start, chunk.end, fields)
 
-    def sample(self, file: IO[bytes], size: int) -> ParquetBlock:  # noqa: ARG002  a row group is decoded whole
-        """Reads the first rows of the first row group."""
+    def sample(self, file: IO[bytes], size: int) -> ParquetBlock:
+        """Reads and decodes the first rows, of about `size` bytes."""
         footer = footers.read_footer(file, file.seek(0, io.SEEK_END), "")
-        group = next((group for group in footer.groups if group.rows), None)
-        if group is None:
-            return _load(file, footer, "", 0, 0, None)
-        return _load(file, footer, "", group.start, min(group.start + group.rows, SAMPLE_ROWS), None)
+        end = next((cut.end for cut in split.cuts(footer, size, None)), 0)
+        return _load(file, footer, "", 0, end, None, decoded=True)
 
     def parse(
         self, raws: Sequence[bytes], positions: Sequence[int], source: str = "", header: str | None = None
     ) -> ParquetBlock:
         """Makes a block of rows, which are given as `ParquetBlock.raw` returns them."""
         header = self.header if header is None else header
-        table = json_rows.from_raw(list(raws), _schema(header))
+        table = json_rows.from_raws(raws, _schema(header))
         return ParquetBlock(source, np.array(positions, np.int64), header, decoded=table)
 
     def least_bytes(self, features: Sequence[Feature]) -> int:  # noqa: ARG002
         """Returns 0: columns are encoded, so that the size of a file says nothing about its number of rows."""
         return 0
+
+
+def stored_types(table: pa.Table) -> pa.Table:
+    """Returns columns of extension types, such as UUIDs, in the types in which they are stored."""
+    for at, field in enumerate(table.schema):
+        if isinstance(field.type, pa.BaseExtensionType):
+            chunks = [chunk.storage for chunk in table.column(at).chunks]
+            plain = pa.chunked_array(chunks, field.type.storage_type)
+            table = table.set_column(at, pa.field(field.name, plain.type, field.nullable), plain)
+    return table
+
+
+@contextlib.contextmanager
+def _decoding(source: str, first: int, end: int) -> Iterator[None]:
+    """Turns the errors of pyarrow for damaged columns into one error.
+
+    Raises:
+        OSError: The file cannot be read.
+        RunError: A column is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        damage = f"{source or 'the file'}: rows {first} to {end} cannot be decoded ({_line(error)})"
+        raise RunError(f"{damage}; copy the file again from where it was written") from error
 
 
 def _open(footer: Footer, made: Iterator[Any]) -> pq.ParquetFile:
@@ -261,15 +267,56 @@ def _open(footer: Footer, made: Iterator[Any]) -> pq.ParquetFile:
 
 
 def _load(
-    file: IO[bytes], footer: Footer, source: str, start: int, end: int, fields: Collection[str] | None
+    file: IO[bytes],
+    footer: Footer,
+    source: str,
+    start: int,
+    end: int,
+    fields: Collection[str] | None,
+    *,
+    decoded: bool = False,
 ) -> ParquetBlock:
-    groups = [group for group in footer.groups if group.start < end and group.start + group.rows > start]
+    """Reads the rows from `start` to `end`: encoded columns, or decoded ones for a part of a row group."""
+    groups = [group for group in footer.groups if group.start < end and group.ends > start]
     if not footers.can_copy(footer, groups):
         raise RunError(f"{source}: its columns are encrypted or in other files, which keyjoin does not read")
     names = None if fields is None else set(fields)
+    if groups and (decoded or start != groups[0].start or end != groups[-1].ends):
+        table = _range(file, footer, groups, start, end, names)
+        return ParquetBlock(source, np.arange(start, end), _header(footer), footer, decoded=table)
     found = [footers.read_group(file, footer, group, names) for group in groups]
-    first = start - groups[0].start if groups else 0
-    return ParquetBlock(source, np.arange(start, end), _header(footer), footer, found, first)
+    return ParquetBlock(source, np.arange(start, end), _header(footer), footer, found)
+
+
+def _range(
+    file: IO[bytes], footer: Footer, groups: Sequence[Group], start: int, end: int, fields: Collection[str] | None
+) -> pa.Table:
+    """Decodes a range of rows. It never holds a whole row group.
+
+    Raises:
+        OSError: The file cannot be read.
+        RunError: A column is damaged.
+    """
+    own = footers.elements(footer.meta)
+    names = [name for name in own if fields is None or name in fields]
+    rows, size = sum(group.rows for group in groups), sum(group.bytes for group in groups)
+    step = max(1, min(SLICE_ROWS, BATCH_BYTES * rows // size))
+    numbers = [number for number, group in enumerate(footer.groups) if group.start < end and group.ends > start]
+    left_out, left, found = start - groups[0].start, end - start, []
+    with _decoding(footer.path, start, end):
+        opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
+        schema = opened.schema_arrow
+        if not names:
+            return _no_columns(end - start)
+        for batch in opened.iter_batches(step, numbers, names):
+            skipped = min(left_out, batch.num_rows)
+            left_out -= skipped
+            found.append(batch.slice(skipped, left))
+            left -= found[-1].num_rows
+            if not left:
+                break
+        table = pa.Table.from_batches(found).select(names)
+    return table.replace_schema_metadata(schema.metadata)
 
 
 @functools.lru_cache(maxsize=8)

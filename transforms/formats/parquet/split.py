@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from transforms.formats.base import Cut
 from transforms.formats.parquet.footer import Footer, Group
 
+# Whole row groups are copied to the parts, and ranges are decoded and encoded again. Writers make row groups of 128 MB,
+# or of 1,048,576 rows. So a chunk may be this many times as large as asked for.
+WHOLE = 2
+
 
 def cuts(footer: Footer, chunk_bytes: int, chunk_rows: int | None) -> Iterator[Cut]:
     """Yields the end of each chunk.
 
-    A row group that is larger than a chunk is cut into ranges of as many rows each. Small row groups share a chunk.
+    A row group that is more than `WHOLE` times as large as a chunk is cut into ranges of as many rows each. Small row
+    groups share a chunk.
 
     Args:
         footer: The footer of the file.
@@ -41,4 +46,5 @@ def cuts(footer: Footer, chunk_bytes: int, chunk_rows: int | None) -> Iterator[C
 def _pieces(group: Group, chunk_bytes: int, chunk_rows: int | None) -> int:
     """Returns into how many ranges a row group is cut."""
     by_rows = -(-group.rows // chunk_rows) if chunk_rows else 1
-    return min(group.rows, max(by_rows, -(-group.bytes // max(1, chunk_bytes))))
+    by_bytes = -(-group.bytes // max(1, chunk_bytes))
+    return min(group.rows, max(by_rows, by_bytes if by_bytes > WHOLE else 1))

@@ -19,9 +19,11 @@ from transforms.errors import RunError
 from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
 from transforms.formats.base import Block, Joined
 from transforms.formats.parquet import footer as footers
-from transforms.formats.parquet.footer import Encoded, Footer
+from transforms.formats.parquet.footer import Column, Encoded, Footer
 from transforms.formats.parquet.read import ParquetBlock, ParquetReader, own
+from transforms.formats.typed_inputs import is_list
 from transforms.records import BadRow, Chunk, Layout, Positions, without
+from transforms.threads import in_threads
 
 ARROW = b"ARROW:schema"  # the key under which Arrow keeps its schema in the metadata of a file
 COMPRESSION = "snappy"  # of parts from another format, and where the source has a codec that pyarrow does not write
@@ -54,9 +56,8 @@ class ParquetWriter:
         rows = own(block)
         added = _add(rows, bad, predictions, layout)
         names = _names(rows.names, layout)
-        if _can_copy(rows, added):
-            return Joined(_copied(rows, added.table, names), added.refused)
-        return Joined(_encoded(rows, added, names), added.refused)
+        copied = _copied(rows, added, names) if rows.groups else None
+        return Joined(copied or _encoded(rows, added, names), added.refused)
 
     def read_back(self, part: bytes) -> ParquetBlock:
         """Makes a block of the rows of a part."""
@@ -74,13 +75,13 @@ class ParquetWriter:
         order = len(numbers) - 1 - from_last
         whole = pa.concat_tables([table.cast(tables[0].schema) for table in tables]).take(pa.array(order))
         first = self.read_back(parts[0][0])
-        codec = _codec(first.groups[0]) if first.groups else COMPRESSION
-        return _write([whole], whole.schema, codec, _metadata(_source(first), whole.schema))
+        return _write([whole], whole.schema, _codec(first), _metadata(_source(first), whole.schema))
 
     def encode(self, table: pa.Table) -> Joined:
         """Writes rows that come from another format."""
-        firsts = range(0, table.num_rows, GROUP_ROWS)
-        return Joined(_write((table.slice(at, GROUP_ROWS) for at in firsts), table.schema, COMPRESSION), [])
+        schema = pa.schema([field.with_type(_readable(field.type, nulls=field.nullable)) for field in table.schema])
+        parts = (table.slice(at, GROUP_ROWS) for at in range(0, table.num_rows, GROUP_ROWS))
+        return Joined(_write(parts, schema, COMPRESSION), [])
 
 
 def _add(block: ParquetBlock, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> _Added:
@@ -93,21 +94,29 @@ def _add(block: ParquetBlock, bad: Sequence[BadRow], predictions: pa.RecordBatch
     if layout.error:
         dead = sorted([*bad, *refused])
         predictions, numbers = spread(predictions, numbers, count), np.arange(count)
-        errors = error_column(
-            dead, [None] * len(dead), count
-        )  # the row's own fields are in the part, as they have types
+        errors = error_column(dead, [None] * len(dead), count)  # typed fields are in the part, of bad rows too
     keys = key_column(block.source, block.positions[numbers]) if layout.key else None
-    table = pa.table(dict(added_columns(predictions, layout, keys, errors)))
-    return _Added(numbers, table.cast(_nullable(table.schema)) if layout.error else table, refused)
+    made = dict(added_columns(predictions, layout, keys, errors))
+    schema = pa.schema([(name, _readable(array.type, nulls=bool(layout.error))) for name, array in made.items()])
+    return _Added(numbers, pa.table(made).cast(schema), refused)
 
 
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema with lists in place of fixed-size lists: pyarrow does not read these where one is null."""
-    return pa.schema([(field.name, _nullable_type(field.type)) for field in schema])
+def _readable(kind: pa.DataType, *, nulls: bool) -> pa.DataType:
+    """Returns a type in which every program can read a column.
 
+    The values of a list are called `element`, as the format demands:
+    https://github.com/apache/parquet-format/blob/apache-parquet-format-2.12.0/LogicalTypes.md#lists
 
-def _nullable_type(kind: pa.DataType) -> pa.DataType:
-    return pa.list_(_nullable_type(kind.value_type)) if pa.types.is_fixed_size_list(kind) else kind
+    Args:
+        kind: The type of the column.
+        nulls: Whether values may be null. pyarrow cannot read null lists of a fixed size.
+    """
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_readable(field.type, nulls=nulls)) for field in kind])
+    if not is_list(kind):
+        return kind
+    element = pa.field("element", _readable(kind.value_type, nulls=nulls))
+    return pa.list_(element, kind.list_size if pa.types.is_fixed_size_list(kind) and not nulls else -1)
 
 
 def _names(fields: Sequence[str], layout: Layout) -> tuple[str, ...]:
@@ -124,45 +133,62 @@ def _names(fields: Sequence[str], layout: Layout) -> tuple[str, ...]:
     return layout.order or (*own_fields, *layout.added, *((layout.key_field,) if layout.key_field else ()))
 
 
-def _can_copy(block: ParquetBlock, added: _Added) -> bool:
-    """Returns whether the part has all rows of whole row groups."""
-    rows = sum(group.rows for group in block.groups)
-    return bool(block.groups) and len(added.numbers) == len(block.positions) == rows
-
-
-def _copied(block: ParquetBlock, added: pa.Table, names: Sequence[str]) -> Iterator[Any]:
-    """Yields a part in which the columns of the source are copied.
+def _copied(block: ParquetBlock, added: _Added, names: Sequence[str]) -> Iterator[Any] | None:
+    """Makes a part in which the columns of the source are copied, except those of row groups without some rows.
 
     Args:
         block: The rows of whole row groups.
-        added: The columns to add, with one record for each row.
+        added: The columns to add.
         names: The columns of the part, in order.
+
+    Returns:
+        The bytes of the part. None if pyarrow would encode the columns of a row group in other types than the file has.
     """
-    source, first, groups = _source(block), 0, []
-    schema = footers.elements(source.meta)
-    for group in block.groups:
-        made, encoded = _column_chunks(added.slice(first, group.rows), _codec(group))
-        schema |= footers.elements(made.meta)
-        first += group.rows
-        both = [*group.columns, *encoded.columns]
-        groups.append(Encoded(group.meta, [column for name in names for column in both if column.field == name]))
-    flat = list(itertools.chain.from_iterable(schema[name] for name in names))
-    yield from footers.file_of(source, flat, groups, _metadata(source, _schema(block, added, names)))
+    source, schema = _source(block), _schema(block, added.table, names)
+    bounds = np.searchsorted(added.numbers, np.cumsum([0, *(group.rows for group in block.groups)])).tolist()
+    whole = [end - first == group.rows for (first, end), group in _paired(bounds, block.groups)]
+    codec = _codec(block)
+    again, _ = _column_chunks(schema.empty_table(), codec)
+    elements = footers.elements(again.meta) | footers.elements(source.meta)
+    if not all(whole) and any(footers.elements(again.meta)[name] != elements[name] for name in names):
+        return None
+
+    def join(at: int) -> Encoded:
+        first, end = bounds[at : at + 2]
+        table, group = added.table.slice(first, end - first), block.groups[at]
+        if not whole[at]:
+            own_rows = block.rows.take(pa.array(added.numbers[first:end]))
+            return _column_chunks(_joined(own_rows, table, schema), codec, dictionaries=True)[1]
+        both: dict[str, list[Column]] = {}
+        for column in (*group.columns, *_column_chunks(table, codec)[1].columns):
+            both.setdefault(column.field, []).append(column)
+        return Encoded(group.meta, [column for name in names for column in both[name]])
+
+    groups = list(in_threads(join, [at for at in range(len(whole)) if bounds[at] < bounds[at + 1]]))
+    flat = list(itertools.chain.from_iterable(elements[name] for name in names))
+    return footers.file_of(source, flat, groups, _metadata(source, schema))
+
+
+def _paired(bounds: Sequence[int], groups: Sequence[Encoded]) -> Iterator[tuple[tuple[int, int], Encoded]]:
+    return zip(itertools.pairwise(bounds), groups, strict=True)
+
+
+def _joined(own_rows: pa.Table, added: pa.Table, schema: pa.Schema) -> pa.Table:
+    there = set(added.column_names)
+    return pa.table([(added if name in there else own_rows)[name] for name in schema.names], schema=schema)
 
 
 def _encoded(block: ParquetBlock, added: _Added, names: Sequence[str]) -> Iterator[Any]:
     """Yields a part in which pyarrow encodes all columns, in the row groups of the source."""
     schema = _schema(block, added.table, names)
     own_names = [name for name in names if name in block.names and name not in added.table.column_names]
-    table = block.decode(own_names).take(pa.array(added.numbers))
-    whole = pa.table({name: (table if name in own_names else added.table)[name] for name in names})
-    codec = _codec(block.groups[0]) if block.groups else COMPRESSION
+    table = _joined(block.decode(own_names).take(pa.array(added.numbers)), added.table, schema)
     metadata = _metadata(_source(block), schema) if block.footer else []
-    yield from _write(_by_group(block, added.numbers, whole), schema, codec, metadata)
+    yield from _write(_by_group(block, added.numbers, table), schema, _codec(block), metadata)
 
 
 def _by_group(block: ParquetBlock, numbers: Positions, whole: pa.Table) -> Iterator[pa.Table]:
-    ends = np.cumsum([group.rows for group in block.groups] or [len(block.positions)]) - block.first
+    ends = np.cumsum([group.rows for group in block.groups] or [len(block.positions)])
     bounds = [0, *np.searchsorted(numbers, ends).tolist()]
     for start, end in itertools.pairwise(bounds):
         if end > start:
@@ -175,16 +201,26 @@ def _write(
     """Yields a file that pyarrow encodes, with a row group for each table."""
     sink = pa.BufferOutputStream()
     kept = {key: value for key, value in metadata if key != ARROW}
-    with pq.ParquetWriter(sink, schema.with_metadata(kept), compression=codec) as writer:
+    # The values of lists keep the names that they have in the source.
+    names = {"use_compliant_nested_type": False}
+    with pq.ParquetWriter(sink, schema.with_metadata(kept), compression=codec, **names) as writer:
         for table in tables:
             writer.write_table(table.cast(writer.schema), row_group_size=max(1, table.num_rows))
     yield sink.getvalue()
 
 
-def _column_chunks(table: pa.Table, codec: str) -> tuple[Footer, Encoded]:
-    """Encodes columns as one row group."""
+def _column_chunks(table: pa.Table, codec: str, *, dictionaries: bool = False) -> tuple[Footer, Encoded]:
+    """Encodes columns as one row group. Few predictions and keys are equal, so dictionaries would only cost time."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=max(1, table.num_rows), compression=codec, store_schema=False)
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=max(1, table.num_rows),
+        compression=codec,
+        use_dictionary=dictionaries,
+        use_compliant_nested_type=False,
+        store_schema=False,
+    )
     data = sink.getvalue()
     file = pa.BufferReader(data)
     footer = footers.read_footer(file, data.size, "")
@@ -196,9 +232,14 @@ def _source(block: ParquetBlock) -> Footer:
     return block.footer
 
 
-def _codec(group: Encoded) -> str:
-    """Returns pyarrow's name of the codec of a row group, if pyarrow writes it."""
-    codecs = {footers.CODECS[column.chunk.of(footers.META).of(footers.CODEC)] for column in group.columns}
+def _codec(block: ParquetBlock) -> str:
+    """Returns pyarrow's name of the codec of the rows' file, if it has one codec and pyarrow writes it."""
+    groups = block.footer.groups[:1] if block.footer else []
+    codecs = {
+        footers.CODECS[chunk.of(footers.META).of(footers.CODEC)]
+        for group in groups
+        for chunk in group.meta.items_of(footers.COLUMNS)
+    }
     return codecs.pop() if len(codecs) == 1 and codecs <= WRITES else COMPRESSION
 
 
