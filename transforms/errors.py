@@ -3,8 +3,9 @@
 A `UsageError` is found before the run starts, a `RunError` during the run. A `ModelError` is raised by a model call.
 """
 
+import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from transforms.reasons import Reason
 
@@ -31,6 +32,17 @@ class UnfitOutputError(UsageError):
 
 class RunError(RuntimeError):
     """The run itself failed: a source changed, a file ended early, or the ledger does not add up."""
+
+
+@contextlib.contextmanager
+def about(path: str) -> Iterator[None]:
+    """Puts the path of a source before the message of a `RunError`, unless it begins with the path."""
+    try:
+        yield
+    except RunError as error:
+        if str(error).startswith(path):
+            raise
+        raise RunError(f"{path}: {error}") from error
 
 
 class ModelError(RuntimeError):

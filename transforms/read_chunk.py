@@ -9,7 +9,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import formats
-from transforms.errors import RunError
+from transforms.errors import RunError, about
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
 from transforms.mapping import defaults, partitions
@@ -35,7 +35,7 @@ def load_chunk(chunk: Chunk, reader: Reader, fields: Collection[str] | None = No
     Raises:
         RunError: The chunk's file cannot be read, ends early, or is not the version that was planned.
     """
-    with versions.open_chunk(chunk) as file:
+    with about(chunk.source), versions.open_chunk(chunk) as file:
         return reader.load(file, chunk, fields)
 
 
@@ -65,7 +65,8 @@ def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> t
     """
     fields = [field for feature in partitions.in_rows(features) for field in feature.fields]
     block = load_chunk(chunk, reader, fields if all(feature.fields for feature in features) else None)
-    inputs, bad = partitions.inputs(block, features)
+    with about(chunk.source):  # some blocks decode their rows now
+        inputs, bad = partitions.inputs(block, features)
     if bad and chunk.start == 0 and not inputs.num_rows and reader.traits.line_end:
         _check_kind(chunk)
     filled = defaults.pack(inputs, features)

@@ -12,7 +12,7 @@ from typing import IO
 
 import apache_beam as beam
 
-from transforms.errors import RunError
+from transforms.errors import RunError, about
 from transforms.formats import drift, foreign
 from transforms.formats.base import Cut, Reader
 from transforms.records import Chunk, Source
@@ -48,13 +48,10 @@ def split_source(
     cuts = [Cut(0, 0)]
     version = source.version if data == source.path else ""
     if size:
-        try:
-            with versions.open_version(data, version) as file:
-                if header:
-                    _check_header(file, size, reader, header)
-                cuts = list(reader.split(file, size, chunk_bytes, chunk_rows)) or cuts  # a file may have no rows
-        except RunError as error:
-            raise RunError(f"{source.path}: {error}") from error
+        with about(source.path), versions.open_version(data, version) as file:
+            if header:
+                _check_header(file, size, reader, header)
+            cuts = list(reader.split(file, size, chunk_bytes, chunk_rows)) or cuts  # a file may have no rows
     start = 0
     for number, cut in enumerate(cuts):
         part = f"{source.stem}-{number:05d}-of-{len(cuts):05d}{source.suffix}"

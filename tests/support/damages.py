@@ -2,12 +2,15 @@
 
 import bz2
 import gzip
+import io
 import json
 import random
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import fastavro
 import pyarrow as pa
+import pyarrow.parquet as pq
 from backports import zstd
 
 from tests.conftest import ROOT
@@ -20,7 +23,9 @@ DAMAGED = 5  # the row that a damage hits, if it hits one
 PAGE = ROOT / "docs" / "formats.md"
 HEAD = "| file | damage | result |"
 REFUSED, FAILS = "refused before the run", "the run fails"
+SYNC = bytes(range(16))  # the marker after each block of Avro
 Change = Callable[[bytes], bytes]
+Table = Sequence[dict[str, Any]]
 
 
 class Damage(NamedTuple):
@@ -53,33 +58,50 @@ class Damage(NamedTuple):
         return f"{len(self.reasons)} dead letter{'s' * (len(self.reasons) > 1)}, {one}; the other rows are joined"
 
 
-def rows() -> list[dict[str, object]]:
-    """Returns the rows of a file; each has its number in its text."""
-    return [{"id": f"r{number:02d}", "a": number / 2, "b": 1.0, "c": -2.0} for number in range(COUNT)]
+ROWS: Table = [{"id": f"r{number:02d}", "a": number / 2, "b": 1.0, "c": -2.0} for number in range(COUNT)]
 
 
 def lines() -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows())
+    return b"".join(json.dumps(row).encode() + b"\n" for row in ROWS)
 
 
 def long_lines() -> bytes:
     """Returns rows with text that hardly compresses, so that a damage is beyond the bytes that are read at first."""
     text = random.Random(1)
-    made = [row | {"text": text.randbytes(LONG_BYTES).hex()} for row in rows()]
+    made = [row | {"text": text.randbytes(LONG_BYTES).hex()} for row in ROWS]
     return b"".join(json.dumps(row).encode() + b"\n" for row in made)
 
 
 def records() -> bytes:
-    made = [
-        example(id=texts(str(row["id"]).encode()), **{name: floats(float(str(row[name]))) for name in "abc"})
-        for row in rows()
-    ]
+    made = [example(id=texts(row["id"].encode()), **{name: floats(row[name]) for name in "abc"}) for row in ROWS]
     return framed([pa.array(made, pa.large_binary())]).to_pybytes()
+
+
+def avro(table: Table = ROWS) -> bytes:
+    names = [{"name": name, "type": ["null", "double"]} for name in "abc"]
+    schema = {"type": "record", "name": "row", "fields": [{"name": "id", "type": "string"}, *names]}
+    file = io.BytesIO()
+    fastavro.writer(file, schema, table, "deflate", sync_interval=60, sync_marker=SYNC)
+    return file.getvalue()
+
+
+def parquet(table: Table = ROWS) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(table)), file, row_group_size=4, write_page_checksum=True)
+    return file.getvalue()
+
+
+def null_in(write: Callable[[Table], bytes]) -> Change:
+    """Writes the file again with a null in one of the used fields."""
+    null = ROWS[DAMAGED] | {"a": None}
+    return lambda _: write([*ROWS[:DAMAGED], null, *ROWS[DAMAGED + 1 :]])
 
 
 WRITERS: dict[str, Callable[[], bytes]] = {
     "jsonl": lines,
     "tfrecord": records,
+    "avro": avro,
+    "parquet": parquet,
     "jsonl.gz": lambda: gzip.compress(long_lines(), mtime=0),
     "jsonl.zst": lambda: zstd.compress(long_lines(), options={zstd.CompressionParameter.checksum_flag: 1}),
     "jsonl.bz2": lambda: bz2.compress(long_lines(), 1),
@@ -94,6 +116,11 @@ def put(old: bytes, new: bytes) -> Change:
         return data.replace(old, new)
 
     return change
+
+
+def put_first(old: bytes, new: bytes) -> Change:
+    """Replaces the first of equal bytes."""
+    return lambda data: data.replace(old, new, 1)
 
 
 def flip(at: float) -> Change:
@@ -126,6 +153,25 @@ def flip_in_record(offset: int) -> Change:
     return change
 
 
+def flip_page(data: bytes) -> bytes:
+    """Changes a bit of a data page in the second row group of a Parquet file. The page has a checksum."""
+    column = pq.read_metadata(io.BytesIO(data)).row_group(1).column(1)
+    place = column.dictionary_page_offset + column.total_compressed_size - 1
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def flip_footer(data: bytes) -> bytes:
+    """Changes a bit of the first byte of a Parquet file's footer."""
+    place = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def damage_block(data: bytes, offset: int) -> bytes:
+    """Changes a bit of an Avro file, some bytes after the sync marker that ends its second block."""
+    place = data.index(SYNC, data.index(SYNC, data.index(SYNC) + 1) + 1) + offset
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 BAD_VALUE = put(b'"r05", "a": 2.5', b'"r05", "a": "x"')
 DAMAGES = [
     Damage("jsonl", "a value of another type", BAD_VALUE, ("wrong_type",)),
@@ -142,6 +188,39 @@ DAMAGES = [
         names="not a TFRecord header at byte",
     ),
     Damage("tfrecord", "cut off in the last record", cut(9), ends=FAILS, names="inside the record that starts at byte"),
+    Damage("parquet", "a null in a used column", null_in(parquet), ("null",)),
+    Damage(
+        "parquet",
+        "a changed byte in a page that has a checksum",
+        flip_page,
+        ends=FAILS,
+        names="CRC checksum verification failed",
+    ),
+    Damage("parquet", "a changed byte in the footer", flip_footer, ends=FAILS, names="the Parquet footer is damaged"),
+    Damage("parquet", "cut off", cut(9), ends=FAILS, names="not a whole Parquet file"),
+    Damage("avro", "a null in a used field", null_in(avro), ("null",)),
+    Damage(
+        "avro",
+        "a changed byte, so that a block does not decompress",
+        lambda data: damage_block(data, 28),
+        ends=FAILS,
+        names="the block at byte 355 is damaged",
+    ),
+    Damage(
+        "avro",
+        "a changed byte in a sync marker",
+        lambda data: damage_block(data, 0),
+        ends=FAILS,
+        names="the block at byte 310 is damaged",
+    ),
+    Damage(
+        "avro",
+        "a changed byte in the schema",
+        put_first(b'"double"', b'"dquble"'),
+        ends=FAILS,
+        names="the schema in the header is no Avro schema",
+    ),
+    Damage("avro", "cut off", cut(9), ends=FAILS, names="the block at byte 500 is damaged"),
     *(
         Damage(f"jsonl.{codec}", what, change, ends=FAILS, names=names)
         for codec in ("gz", "zst", "bz2")
