@@ -68,7 +68,7 @@ def _read_head(source: Source, reader: Reader, size: int) -> Head:
         try:
             block = reader.sample(file, size)
         except RunError as error:
-            raise _wrong_format(source, text, error) from error
+            raise _wrong_format(source, reader, text, error) from error
         block.source = source.path
         return Head(source, text, block, block.values())
 
@@ -92,12 +92,14 @@ def read_header(source: Source, reader: Reader) -> str:
         try:
             return reader.read_header(file, source.extent("byte") or sys.maxsize)
         except RunError as error:
-            raise _wrong_format(source, first, error) from error
+            raise _wrong_format(source, reader, first, error) from error
 
 
-def _wrong_format(source: Source, first: bytes, error: RunError) -> UsageError:
+def _wrong_format(source: Source, reader: Reader, first: bytes, error: RunError) -> UsageError:
     kind = foreign.by_bytes(first) or (foreign.LINES if first.lstrip().startswith(b"{") else None)
-    return _refused(source, kind) if kind else UsageError(f"{source.path}: {error}")
+    if kind is None or kind.format == reader.name:  # a damaged file of this format
+        return UsageError(f"{source.path}: {error}")
+    return _refused(source, kind)
 
 
 def check_kinds(sources: Sequence[Source], reader: Reader) -> None:
