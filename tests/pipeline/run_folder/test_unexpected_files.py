@@ -1,6 +1,5 @@
 """Unexpected files and links under names that keyjoin uses: nothing outside of the output folder changes."""
 
-import gzip
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from tests.support import models
 from tests.support.interrupted_run import content
 from tests.support.verified_runs import forge
 from transforms.errors import RunError
+from transforms.storage.compression import codec_of
 
 LIMIT = 60  # seconds; opening a pipe would wait forever
 NAMES = [
@@ -284,14 +284,14 @@ def test_an_output_with_lists_of_another_version_is_overwritten(
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Callable[..., str]:
-    """Writes sources of one row each; those whose names end in .gz are compressed with gzip."""
+    """Writes sources of one row each; those whose names end in .gz, .zst or .bz2 are compressed."""
 
     def make(*names: str) -> str:
         for name in names:
             path = tmp_path / "tree" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             row = b'{"x": [1, 2, 3]}\n'
-            path.write_bytes(gzip.compress(row) if name.endswith(".gz") else row)
+            path.write_bytes(packed(row, name))
         return str(tmp_path / "tree")
 
     return make
@@ -302,6 +302,7 @@ def tree(tmp_path: Path) -> Callable[..., str]:
     [
         ("a.jsonl.gz", "a.jsonl/b.jsonl.gz"),  # a folder with the name of an unpacked copy
         ("a.jsonl.gz", "a.jsonl/deeper/b.jsonl"),
+        ("a.jsonl.zst", "a.jsonl/b.jsonl"),
         ("a.jsonl", "a-00000-of-00001.jsonl/b.jsonl"),  # of a part
         ("a.jsonl.gz", "a-00003-of-00007.jsonl.gz/b.jsonl"),
         ("s/a.jsonl", "s/a-00000-of-00001.jsonl.json/b.jsonl"),  # of a receipt
@@ -331,11 +332,12 @@ def test_names_that_only_look_alike_are_no_clash(
         "b/a.jsonl",
         "a-00000-of-00001/b.jsonl",
         "c.jsonl.gz",
+        "e.jsonl.bz2",
         "c/d.jsonl",
         "b-00000-of-00001.jsonl/a.jsonl",
     )
     done = keyjoin("run", f"--input={tree(*names)}", *run_flags[1:])
-    assert (done.code, len([part for part in done.parts() if part.is_file()])) == (0, 6)
+    assert (done.code, len([part for part in done.parts() if part.is_file()])) == (0, 7)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".json"])
@@ -367,7 +369,8 @@ def test_a_name_is_refused_by_check_or_can_be_written(
 
 
 def packed(rows: bytes, suffix: str) -> bytes:
-    return gzip.compress(rows) if suffix.endswith(".gz") else rows
+    codec = codec_of(suffix)
+    return codec.compress(rows) if codec else rows
 
 
 def test_a_path_that_is_too_long_is_refused(
