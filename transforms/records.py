@@ -317,6 +317,18 @@ class PartReceipt(NamedTuple):
     filled: dict[str, Count] = {}  # noqa: RUF012  never changed
 
 
+class LogNames(NamedTuple):
+    """The names in a PredictionLog that come from the model.
+
+    Attributes:
+        input: The model's input that takes the whole record.
+        signature: The signature.
+    """
+
+    input: str
+    signature: str
+
+
 class Layout(NamedTuple):
     """The fields of an output row, always in this order: the row's own fields, predictions, error, key.
 
@@ -333,6 +345,7 @@ class Layout(NamedTuple):
         scalars: Whether a prediction of one value a row, of the shape (rows, 1), is written as a scalar.
         order: The names of all fields of an output row, in their order: the row's own fields (`include`), predictions,
             the error, the key. Empty for the order above.
+        log: The names in the PredictionLog of an output row; None if output rows are no PredictionLogs.
     """
 
     row: bool
@@ -345,6 +358,7 @@ class Layout(NamedTuple):
     instance: bool = False
     scalars: bool = False
     order: tuple[str, ...] = ()
+    log: LogNames | None = None
 
     @property
     def whole_row(self) -> bool:

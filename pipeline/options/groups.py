@@ -208,6 +208,11 @@ class OutputOptions:
     )
     include_fields: tuple[str, ...] = flag(kinds.NAMES, "write only these fields of the row", metavar="A,B")
     exclude_fields: tuple[str, ...] = flag(kinds.NAMES, "write all fields of the row except these", metavar="A,B")
+    prediction_logs: bool = flag(
+        SWITCH,
+        "for TFRecord: write PredictionLogs as BulkInferrer of TFX does, with the record as the request and the "
+        "predictions as the response (default: tf.train.Examples)",
+    )
     prediction_prefix: str = flag(
         kinds.TEXT,
         "prefix for the names of predictions, for rows that have fields of these names",

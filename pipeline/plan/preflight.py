@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pipeline.compat.startup import collect_garbage, import_tensorflow
 from pipeline.job.graph import Job
 from pipeline.model import check_model, isolation, worker_copy
@@ -40,7 +42,7 @@ from transforms.mapping import feature_mapping, partitions, row_paths
 from transforms.mapping.name_lists import Path
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.records import Feature, Source
+from transforms.records import Feature, LogNames, Source
 from transforms.saved_model import constants, loader
 from transforms.saved_model import model as models
 from transforms.saved_model.compiled import check_accelerator
@@ -128,7 +130,29 @@ def find_inputs(options: RunOptions) -> Inputs:
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
     spec, headers = with_headers(format_of(options, name), matched.sources, options.schema_drift)
+    spec = _with_logs(spec, prediction_logs=options.prediction_logs)
     return Inputs(spec, matched, manifest.settings(options, spec), by_content, headers)
+
+
+def _with_logs(spec: FormatSpec, *, prediction_logs: bool) -> FormatSpec:
+    """Adds to a format whether parts hold PredictionLogs.
+
+    Raises:
+        UsageError: Sources or parts are no TFRecord files.
+    """
+    if prediction_logs and spec.name != "tfrecord":
+        raise UsageError(f"--prediction_logs is for TFRecord files, and the input is {spec.name}; leave it out")
+    if prediction_logs and spec.output:
+        raise UsageError(f"--prediction_logs writes TFRecord files, and the parts are {spec.output}; leave one out")
+    return msgspec.structs.replace(spec, prediction_logs="write") if prediction_logs else spec
+
+
+def _log_names(spec: FormatSpec, handler: KeyedChunkHandler) -> LogNames | None:
+    """Returns the names in PredictionLogs: the input that takes the whole record, else `examples` as TFX names it."""
+    if not spec.prediction_logs:
+        return None
+    whole = [f.name for f in handler.features if f.fields in ((), (spec.record_field,))]
+    return LogNames(whole[0] if whole else "examples", handler.contract.signature)
 
 
 @contextlib.contextmanager
@@ -175,6 +199,7 @@ def prepare(
         handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, beginning.rows, reader, handler.features)
+        layout = layout._replace(log=_log_names(spec, handler))
         if reader.traits.typed and fmt.is_spliced:
             check_written(fmt, beginning.block, layout)
         if reader.traits.flat_lists and not layout.whole_row:

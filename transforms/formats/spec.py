@@ -1,5 +1,7 @@
 """Defines the record of what the plan decided about the format of a run's files."""
 
+from typing import Literal
+
 import msgspec
 
 
@@ -21,6 +23,8 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
         record_field: The name of the field that holds a whole record of TFRecord, as bytes. Empty if records are
             tf.Examples, whose features are the fields. In the parts this field is a feature.
         any_header: Whether sources may have columns other than those of `header`.
+        prediction_logs: In TFRecord: `write` if the parts hold PredictionLogs, `read` if the sources do. Otherwise
+            empty.
         schema: If the parts have another format than the sources: the types of a row's own fields in the parts, as
             base64 of an Arrow schema message. Otherwise empty.
     """
@@ -34,6 +38,7 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     header: str = ""
     record_field: str = ""
     any_header: bool = False
+    prediction_logs: Literal["", "write", "read"] = ""
     schema: str = ""
 
     @property
@@ -44,4 +49,7 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     @property
     def of_parts(self) -> "FormatSpec":
         """The format with which parts are read."""
-        return msgspec.structs.replace(self, name=self.output or self.name, output="", record_field="")
+        parts = msgspec.structs.replace(self, name=self.output or self.name, output="")
+        if self.prediction_logs:
+            return msgspec.structs.replace(parts, prediction_logs="read")
+        return msgspec.structs.replace(parts, record_field="")

@@ -5,7 +5,8 @@ row has no error feature. The error is a bytes list with one text: the JSON obje
 the same as in JSON Lines. If a record is damaged, or has a feature with a name that keyjoin adds, that object holds it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -20,8 +21,24 @@ from transforms.records import BadRow, Layout
 DAMAGED = (Reason.CORRUPT.value, Reason.NOT_EXAMPLE.value)
 
 
-def records(block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
-    """Makes the output record of each bad row, without its frame.
+class NullRow(NamedTuple):
+    """What an output row has of a bad row.
+
+    Attributes:
+        head: The Example of the row's own fields; None if it has none.
+        error: The text of the error, in UTF-8.
+        key: The key, in UTF-8.
+    """
+
+    head: bytes | None
+    error: bytes
+    key: bytes
+
+
+def null_rows(
+    block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout
+) -> Iterator[tuple[int, NullRow]]:
+    """Describes the output row of each bad row.
 
     Args:
         block: The rows of a chunk.
@@ -29,23 +46,29 @@ def records(block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], la
         bad: The bad rows, in order.
         layout: The fields of an output row.
 
-    Returns:
-        Number of a bad row -> its serialized Example, in the order of the numbers.
+    Yields:
+        The number of each bad row, and its output row.
     """
-    heads, errors = [], []
     numbers = [one.row for one in bad]
     both = zip(bad, block.raw(numbers).to_pylist(), examples.raw(numbers).to_pylist(), strict=True)
     for one, raw, example in both:
         picked = None if one.reason in DAMAGED else pick(example[HEADER:-FOOTER], layout)
         head = picked if isinstance(picked, bytes) else None
-        hidden = layout.whole_row and head is None
-        heads.append(head or b"")
-        errors.append(dead_letters.error(one, raw if hidden else None))
+        error = dead_letters.error(one, raw if layout.whole_row and head is None else None)
+        yield one.row, NullRow(head, error, dead_letters.key(block, one.row).encode())
+
+
+def records(block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
+    """Makes the output record of each bad row, without its frame, see `null_rows`.
+
+    Returns:
+        Number of a bad row -> its serialized Example, in the order of the numbers.
+    """
+    made = dict(null_rows(block, examples, bad, layout))
     pieces = [
-        pa.array(heads, pa.large_binary()),
-        encode(layout.error or "", pa.array(errors, pa.binary())),
+        pa.array([row.head or b"" for row in made.values()], pa.large_binary()),
+        encode(layout.error or "", pa.array([row.error for row in made.values()], pa.binary())),
     ]
     if layout.key:
-        keys = [dead_letters.key(block, one.row).encode() for one in bad]
-        pieces.append(encode(layout.key, pa.array(keys, pa.binary())))
-    return dict(zip(numbers, columns.join(pieces).to_pylist(), strict=True))
+        pieces.append(encode(layout.key, pa.array([row.key for row in made.values()], pa.binary())))
+    return dict(zip(made, columns.join(pieces).to_pylist(), strict=True))

@@ -49,7 +49,8 @@ def keep(
     """
     numbers = without(len(records.starts), bad)
     heads, refused = _heads(data, records, numbers, layout)
-    refused = _beyond(predictions, layout) | refused
+    if layout.log is None:
+        refused = _beyond(predictions, layout) | refused
     found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
     if refused:
         kept = np.ones(len(numbers), np.bool_)
@@ -157,7 +158,7 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
     example = parse(record)
     if example is None:
         return Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
-    picked = {name: values for name, values in example.items() if _wanted(name, layout)}
+    picked = {name: values for name, values in example.items() if wanted(name, layout)}
     if layout.key_field and layout.key_field not in picked:
         return Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
     taken = [name for name in layout.added if name in picked]
@@ -169,7 +170,7 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
         lists = sequence.lists_of(record)
     except ValueError as error:
         return Refusal(Reason.NOT_EXAMPLE, str(error))
-    return _serialize(picked, {name: found for name, found in lists.items() if _wanted(name, layout)})
+    return _serialize(picked, {name: found for name, found in lists.items() if wanted(name, layout)})
 
 
 def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> bytes:
@@ -188,7 +189,8 @@ def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> byt
     return serialized
 
 
-def _wanted(name: str, layout: Layout) -> bool:
+def wanted(name: str, layout: Layout) -> bool:
+    """Whether an output row has a field of the row's own."""
     if not layout.row:
         return name == layout.key_field
     return name in layout.include if layout.include else name not in layout.exclude

@@ -98,17 +98,22 @@ class RecordBlock(blocks.ByteBlock):
 
         A feature list of a SequenceExample is a list of lists.
         """
-        parsed = [(record, example) for record in self._examples() if (example := parse.parse(record)) is not None]
-        return [
-            sequence.values_of(record)
-            | {field: None if values is None else values.tolist() for field, values in sorted(example.items())}
-            for record, example in parsed
-        ]
+        found = map(fields_of, self._examples())
+        return [fields for fields in found if fields is not None]
 
     def _examples(self) -> list[bytes]:
         block = self.as_examples()
         bounds = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
         return [block.data[start:end] for start, end in bounds]
+
+
+def fields_of(record: bytes) -> dict[str, Any] | None:
+    """Returns the values of an Example or a SequenceExample by name, see `RecordBlock.values`; None if it is neither."""
+    example = parse.parse(record)
+    if example is None:
+        return None
+    lists: dict[str, Any] = dict(sequence.values_of(record))
+    return lists | {name: None if values is None else values.tolist() for name, values in sorted(example.items())}
 
 
 class TFRecordReader:
@@ -118,9 +123,9 @@ class TFRecordReader:
     unit: Unit = "byte"
     header = ""
 
-    def __init__(self, record_field: str = "") -> None:
-        """Keeps the name of the field that holds the whole record, see `FormatSpec.record_field`."""
-        self.record_field = record_field
+    def __init__(self, record_field: str = "", kind: type[RecordBlock] = RecordBlock) -> None:
+        """Keeps the name of the field that holds the whole record, see `FormatSpec`, and the class of the blocks."""
+        self.record_field, self.kind = record_field, kind
         self.traits = RecordBlock.traits._replace(raw_feeds=not record_field)
 
     def _read(self, block: RecordBlock) -> RecordBlock:
@@ -141,7 +146,7 @@ class TFRecordReader:
 
     def load(self, file: IO[bytes], chunk: Chunk, fields: Collection[str] | None = None) -> RecordBlock:  # noqa: ARG002
         """Reads the records of a chunk. All of their fields are loaded, whatever `fields` is."""
-        return self._read(RecordBlock(chunk.source, blocks.read_bytes(file, chunk), chunk.start))
+        return self._read(self.kind(chunk.source, blocks.read_bytes(file, chunk), chunk.start))
 
     def sample(self, file: IO[bytes], size: int) -> RecordBlock:
         """Reads the first whole records.
@@ -155,7 +160,7 @@ class TFRecordReader:
         with contextlib.suppress(RunError):
             for end in split.record_ends(data, 0, len(data)):  # noqa: B007  the last one counts
                 pass
-        return self._read(RecordBlock("", data[:end], 0))
+        return self._read(self.kind("", data[:end], 0))
 
     def parse(
         self,
@@ -165,7 +170,7 @@ class TFRecordReader:
         header: str | None = None,  # noqa: ARG002
     ) -> RecordBlock:
         """Makes a block of records, which are given with their frames."""
-        return self._read(blocks.parse(RecordBlock, self.name, raws, positions, source))
+        return self._read(blocks.parse(self.kind, self.name, raws, positions, source))
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """Returns a lower bound: the bytes of a frame, of the features' names, and one byte for each value."""
