@@ -3,8 +3,8 @@
     predict_log { request { model_spec  inputs { INPUT: record } }  response { outputs { NAME: value }  model_spec } }
 
 The values have the shape [1, …] and the dtype of the model's outputs. The key and the error are outputs, too. Messages
-and field numbers are those of tensorflow_serving/apis/{prediction_log,predict,model}.proto of TensorFlow Serving, and of
-core/framework/{tensor,tensor_shape,types}.proto of TensorFlow.
+and numbers of fields are those of tensorflow_serving/apis/{prediction_log,predict,model}.proto of TensorFlow Serving,
+and of core/framework/{tensor,tensor_shape,types}.proto of TensorFlow.
 """
 
 from collections.abc import Iterable, Sequence

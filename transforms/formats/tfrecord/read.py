@@ -108,7 +108,7 @@ class RecordBlock(blocks.ByteBlock):
 
 
 def fields_of(record: bytes) -> dict[str, Any] | None:
-    """Returns the values of an Example or a SequenceExample by name, see `RecordBlock.values`; None if it is neither."""
+    """Returns the values of an Example or SequenceExample by name, see `RecordBlock.values`; None if it is neither."""
     example = parse.parse(record)
     if example is None:
         return None

@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from tests.support import blocks
@@ -35,12 +36,13 @@ def outputs(log: PredictionLog) -> dict[str, Any]:
     return {name: tf.make_ndarray(value).tolist() for name, value in log.predict_log.response.outputs.items()}
 
 
-def tensor_protos(column: pa.Array) -> list[tf.compat.v1.TensorProto]:
+def tensor_protos(column: pa.Array) -> list[TensorProto]:
     encoded = columns.join(tensors(column)).to_pylist()
-    return [tf.compat.v1.TensorProto.FromString(text) for text in encoded]
+    return [TensorProto.FromString(text) for text in encoded]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=15)
 @given(data=st.data(), is_open=st.booleans())
 def test_a_tensor_has_the_dtype_shape_and_values_of_the_output(dtype: str, data: st.DataObject, is_open: bool) -> None:
     values = data.draw(arrays(dtype, array_shapes(min_dims=1, max_dims=4, max_side=3)))

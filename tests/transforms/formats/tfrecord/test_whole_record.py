@@ -112,6 +112,7 @@ sequences = st.builds(
 )
 
 
+@settings(max_examples=30)
 @given(made=st.lists(sequences, min_size=1, max_size=4))
 def test_a_prediction_joins_the_context_of_a_sequence_example(made: list[tf.train.SequenceExample]) -> None:
     rows = [one.SerializeToString(deterministic=True) for one in made]
