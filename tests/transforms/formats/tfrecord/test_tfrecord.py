@@ -322,4 +322,6 @@ def test_sample_is_the_records_that_are_whole() -> None:
 
 
 def test_the_format_is_found_by_its_name() -> None:
-    assert load("tfrecord") is FORMAT
+    found = load("tfrecord")
+    assert (type(found.reader), type(found.writer)) == (type(FORMAT.reader), type(FORMAT.writer))
+    assert (found.reader.name, found.writer.name) == ("tfrecord", "tfrecord")
