@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,11 +13,12 @@ from pipeline.plan.read_sample import read_header
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.formats import drift
+from transforms.formats.base import Reader
 from transforms.formats.spec import FormatSpec
 from transforms.records import Source
 from transforms.threads import in_threads
 
-HEADERS = 10_000  # most files whose headers are read before the run; SplitIntoChunks compares those of the others
+HEADERS = 10_000  # most files whose headers are read before the run, unless they may differ
 SHOWN = 3  # most differences in a message
 
 
@@ -28,8 +28,9 @@ class Headers(NamedTuple):
     Attributes:
         columns: How many columns the planned header has; None if files of the format have no header.
         drift: How sources differ from the first one, with `--schema_drift=union`.
-        widest: The sources, those with most columns first, with `--schema_drift=union`. The plan samples them in this
-            order, so that it sees the columns that the first source lacks. Otherwise empty.
+        widest: The sources in the order in which the plan samples them, with `--schema_drift=union`: the first source
+            of each header, those with most columns first, then the others. So the plan sees columns that the first
+            source lacks. Otherwise empty.
     """
 
     columns: int | None = None
@@ -102,10 +103,10 @@ def _record(names: Sequence[str], delimiter: str, quote: str) -> str:
 
 
 def with_headers(spec: FormatSpec, sources: Sequence[Source], schema_drift: str) -> tuple[FormatSpec, Headers]:
-    """Reads the headers of the sources, and compares them.
+    """Reads the headers of the sources, and compares them. It reads no file if files of the format have no header.
 
-    It reads no file if files of the format have no header. Of more than `HEADERS` files it reads the first ones. Later,
-    the workers compare the header of each file with the planned one, see `transforms.split_into_chunks`.
+    If sources must have the same columns, it reads the headers of the first `HEADERS` sources. Later, the workers
+    compare each header with the planned one, see `transforms.split_into_chunks`.
 
     Args:
         spec: The format of the input.
@@ -118,28 +119,31 @@ def with_headers(spec: FormatSpec, sources: Sequence[Source], schema_drift: str)
     Raises:
         UsageError: A header cannot be read, or a source has other columns than the first one.
     """
-    reader = formats.load(spec).reader
-    if not reader.traits.has_header:
-        return spec, Headers()
-    if not spec.has_header:
-        return spec, Headers(len(drift.columns_of("", spec.header, reader).columns))
-    read = list(itertools.islice((source for source in sources if source.size), HEADERS))
-    headers = dict(in_threads(lambda source: (source, read_header(source, reader)), read))
-    firsts: dict[str, str] = {}  # header -> its first source
-    for source, header in headers.items():
+    reader, union = formats.load(spec).reader, schema_drift == UNION
+    if not (reader.traits.has_header and spec.has_header):
+        if union:
+            raise UsageError(f"--schema_drift={UNION} is for files with a header or schema; leave it out")
+        return spec, _of_columns(spec, reader) if spec.header else NO_HEADERS
+    read = [source for source in sources if source.size][: None if union else HEADERS]
+    firsts: dict[str, Source] = {}  # header -> its first source
+    for source, header in in_threads(lambda source: (source, read_header(source, reader)), read):
         if header:
-            firsts.setdefault(header, source.path)
+            firsts.setdefault(header, source)
     if not firsts:
         return spec, Headers(0)
-    known = {header: drift.columns_of(path, header, reader) for header, path in firsts.items()}
-    planned, *others = known.values()
-    spec = msgspec.structs.replace(spec, header=next(iter(firsts)), any_header=schema_drift == UNION)
-    found = list(itertools.chain.from_iterable(drift.differences(planned, other) for other in others))
-    if not spec.any_header:
-        _refuse(found)
-        return spec, Headers(len(planned.columns))
-    sizes = {source: len(known[header].columns) for source, header in headers.items() if header}
-    return spec, Headers(len(planned.columns), found, sorted(sources, key=lambda source: -sizes.get(source, 0)))
+    found = [drift.columns_of(source.path, header, reader) for header, source in firsts.items()]
+    spec = msgspec.structs.replace(spec, header=next(iter(firsts)), any_header=union)
+    differences = [text for other in found[1:] for text in drift.differences(found[0], other)]
+    if not union:
+        _refuse(differences)
+        return spec, Headers(len(found[0].columns))
+    sizes = {columns.source: len(columns.columns) for columns in found}
+    widest = sorted(sources, key=lambda source: -sizes.get(source.path, 0))
+    return spec, Headers(len(found[0].columns), differences, widest)
+
+
+def _of_columns(spec: FormatSpec, reader: Reader) -> Headers:
+    return Headers(len(drift.columns_of("--columns", spec.header, reader).columns))
 
 
 def _refuse(differences: Sequence[str]) -> None:

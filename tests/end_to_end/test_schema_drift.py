@@ -148,3 +148,12 @@ def test_types_differ_but_nullability_and_metadata_do_not(
     refused = keyjoin("check", *flags)
     assert refused.code == 2
     assert "z.parquet has int64 in the column b, and" in refused.err
+
+
+def test_rows_that_name_their_fields_themselves_have_no_drift(
+    keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.plain)}", "--schema_drift=union")
+    refused = keyjoin("check", *flags)
+    assert refused.code == 2
+    assert "--schema_drift=union is for files with a header or schema" in refused.err
