@@ -130,7 +130,7 @@ def _check_sizes(ends: Positions, base: int, dialect: Dialect) -> None:
     if len(long):
         raise RunError(
             f"the record at byte {base + int(starts[long[0]])} is longer than {dialect.row_bytes:,} bytes; look for a "
-            "quote that is missing there"
+            "quote that is missing there, or raise --max_row_bytes"
         )
 
 
