@@ -64,6 +64,16 @@ def test_rows_go_through_a_pipe_as_through_files(
     assert "rows read" in done.err
 
 
+def test_csv_has_one_header(piped: Callable[..., Result]) -> None:
+    flags = ("--format=csv", "--output=-", "--chunk_bytes=3000", houses.FEATURES)
+    done = piped("run", houses.CSV.read_bytes(), *flags)
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    own = houses.CSV.read_text().splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == own
+    assert lines[0] == f"{own[0]},prediction"
+
+
 def test_bad_rows_are_printed_and_kept(piped: Callable[..., Result], temporary: Path) -> None:
     done = piped("run", gzip.compress(BAD + ROWS), "--output=-", "--max_bad_rows=1")
     assert done.code == 0, done.err
