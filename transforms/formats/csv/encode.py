@@ -60,18 +60,18 @@ def _floats(array: pa.Array) -> pa.LargeBinaryArray:
 
 
 def _spelled(array: pa.Array, dialect: Dialect) -> pa.LargeBinaryArray:
-    coded = array.dictionary_encode()  # labels repeat, so each is spelled once
-    cells = [dialect.spell(value.encode() if isinstance(value, str) else value) for value in _texts(coded.dictionary)]
-    return pc.if_else(coded.indices.is_valid(), pa.array(cells, pa.large_binary()).take(coded.indices), b"")
-
-
-def _texts(values: pa.Array) -> Sequence[bytes | str]:
-    kind = values.type
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_string(kind):
-        found: list[bytes | str] = values.to_pylist()
-        return found
-    texts: list[bytes | str] = values.cast(pa.string()).to_pylist()
-    return texts
+    """Spells texts. Only those that need quotes are spelled one by one."""
+    kind = array.type
+    is_text = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_large_string(kind)
+    texts = (array if is_text else array.cast(pa.string())).cast(pa.large_binary())
+    special = "[" + "".join(rf"\x{byte:02x}" for byte in dialect.special) + "]"
+    quoted = pc.fill_null(pc.or_(pc.match_substring_regex(texts, special), pc.equal(pc.binary_length(texts), 0)), False)
+    if pc.any(quoted, min_count=0).as_py():
+        spelled = [dialect.spell(value) for value in texts.filter(quoted).to_pylist()]
+        missing = texts.is_null()
+        texts = pc.replace_with_mask(texts, quoted, pa.array(spelled, pa.large_binary()))
+        return pc.if_else(missing, b"", texts)
+    return pc.fill_null(texts, b"")
 
 
 def records(cells: columns.Fragments, ends: pa.Scalar | pa.Array, dialect: Dialect) -> pa.LargeBinaryArray:
