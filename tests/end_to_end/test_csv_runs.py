@@ -1,0 +1,142 @@
+"""Runs on CSV: every row is written or a dead letter, and replay, verify and resume know its rows."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tests.conftest import Result
+from tests.support import models
+from tests.support.interrupted_run import content
+
+# A record over two lines, one of another number of cells, one with a quote inside of a cell, and a cell of text.
+ROWS = ['1,"a\r\nb",007', "2,x", '3,5" pipe,1e5', "four,y,", '"5",,""', '6,"z" z,0']
+GOOD = {0: "1", 2: "3", 4: "5"}
+BAD = {1: "wrong_cells", 3: "wrong_type", 5: "not_csv"}
+
+
+def cells(part: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(part.read_bytes().decode(), newline="")))
+
+
+def source(folder: Path, rows: list[str] = ROWS, name: str = "a.csv") -> Path:
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    text = "\r\n".join(["x,s,n", *rows, ""]).encode()
+    path.write_bytes(gzip.compress(text, mtime=0) if name.endswith(".gz") else text)
+    return path
+
+
+def flags(path: Path, model: Callable[..., str]) -> list[str]:
+    return [f"--input={path}", f"--model={model(models.echoing, tf.float32)}", "--max_bad_rows=1.0"]
+
+
+def test_rows_are_joined_or_dead_letters_in_any_chunks(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = source(tmp_path / "data")
+    whole = keyjoin("run", *flags(path, model))
+    small = keyjoin("run", *flags(path, model), "--chunk_bytes=1", "--wave_bytes=1")
+    assert (whole.code, small.code) == (0, 0)
+    rows = [row for part in small.parts() for row in cells(part)[1:]]
+    assert rows == cells(whole.parts()[0])[1:]
+    assert {row[0]: row[-1] for row in rows} == {"1": "1.0", "3": "3.0", "5": "5.0"}
+    text = whole.parts()[0].read_bytes()
+    assert text.startswith(b"x,s,n,y\r\n" + f"{ROWS[0]},1.0\r\n".encode())
+    assert [letter["reason"] for letter in whole.dead()] == list(BAD.values())
+    assert [letter["row"] for letter in whole.dead()] == [ROWS[at] for at in BAD]
+    assert [letter["line"] for letter in whole.dead()] == [4, 6, 8]
+    assert [letter["line"] for letter in small.dead()] == [4, 6, 8]
+
+
+def test_a_left_join_has_each_row_in_its_place(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
+    done = keyjoin("run", *flags(source(tmp_path / "data"), model), "--bad_rows=null")
+    header, *rows = cells(done.parts()[0])
+    assert header == ["x", "s", "n", "y", "error"]
+    assert [row[3] for row in rows] == ["1.0", "", "3.0", "", "5.0", ""]
+    errors = {at: json.loads(row[4]) for at, row in enumerate(rows) if row[4]}
+    assert {at: error["reason"] for at, error in errors.items()} == BAD
+    assert [errors[at]["row"] for at in BAD] == [ROWS[1], None, ROWS[5]]
+    assert rows[3][:3] == ["four", "y", ""]
+
+
+def test_repaired_rows_are_written_as_if_they_had_been_good(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    repaired = {1: "2,x,0", 3: "4444,y,", 5: '6,"z z",0'}
+    assert all(len(repaired[at]) >= len(ROWS[at]) - 1 for at in BAD)
+    path = source(Path("data"), name="a.csv.gz").relative_to(".")
+    done = keyjoin("run", *flags(path, model))
+    text = "".join(
+        json.dumps({"key": letter["key"], "row": repaired[at]}) + "\n"
+        for at, letter in zip(BAD, done.dead(), strict=True)
+    )
+    Path("rows.jsonl").write_text(text)
+    replayed = keyjoin(
+        "replay", f"--run={done.output}", f"--model={model(models.echoing, tf.float32)}", "--rows=rows.jsonl"
+    )
+    assert (replayed.code, replayed.err) == (0, "")
+    rows = [repaired.get(at, row) for at, row in enumerate(ROWS)]
+    (part,) = done.parts()
+    values = ["1.0", "2.0", "3.0", "4444.0", "5.0", "6.0"]
+    expected = "".join(f"{row},{value}\r\n" for row, value in zip(rows, values, strict=True))
+    assert gzip.decompress(part.read_bytes()) == b"x,s,n,y\r\n" + expected.encode()
+
+
+def test_verify_scores_rows_again(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
+    done = keyjoin("run", *flags(source(tmp_path / "data"), model))
+    checked = ["verify", f"--run={done.output}", f"--model={model(models.echoing, tf.float32)}", "--rescore=10"]
+    verified = keyjoin(*checked)
+    assert (verified.code, verified.err) == (0, "")
+
+
+def test_a_resumed_run_writes_the_same_files(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from transforms import write_part
+
+    given = [*flags(source(tmp_path / "data"), model), "--chunk_bytes=10", "--wave_bytes=10"]
+    whole = keyjoin("run", *given)
+    written, original = [], write_part.write_part
+
+    def failing(receipt: Any, *rest: Any) -> Any:
+        written.append(receipt.chunk.part)
+        if len(written) == 3:
+            raise OSError("no space")
+        return original(receipt, *rest)
+
+    output = tmp_path / "again"
+    with monkeypatch.context() as patch:
+        patch.setattr(write_part, "write_part", failing)
+        assert keyjoin("run", *given, f"--output={output}").code != 0
+    assert keyjoin("run", *given, f"--output={output}").code == 0
+    assert content(output) == content(whole.output)
+
+
+def test_vectors_of_a_model_are_columns(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
+    path = source(tmp_path / "data", ["1,2,3", "4,5,6"])
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.echoing, tf.float32, 3)}", "--features=x,s,n")
+    assert (done.code, done.err) == (0, "")
+    header, *rows = cells(done.parts()[0])
+    assert header == ["x", "s", "n", "y_0", "y_1", "y_2"]
+    assert np.array(rows, float).tolist() == [[1, 2, 3] * 2, [4, 5, 6] * 2]
+    verified = keyjoin(
+        "verify", f"--run={done.output}", f"--model={model(models.echoing, tf.float32, 3)}", "--rescore=2"
+    )
+    assert verified.code == 0
+
+
+def test_text_that_has_no_border_is_refused_before_the_run(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = source(tmp_path / "data", ["1,a,b", '2,"a,b', "3,a,b"])
+    refused = keyjoin("run", *flags(path, model))
+    assert refused.code == 2
+    assert f"{path}: the quote at byte 16 begins a cell that does not end" in refused.err
