@@ -55,7 +55,7 @@ def writer(options: RunOptions, fmt: Format, source: str) -> Callable[[Chunk], l
     contract = find_contract(model, options.signature, options.key_input)
     features = feature_mapping.map_inputs(contract, sample, options.features, options.input_map)
     outputs = [tensor.name for tensor in contract.predictions]
-    layout = make_layout(options, options.written_error_field, outputs, sample, fmt.reader, features)
+    layout = make_layout(options, options.written_error_field, outputs, sample, fmt, features)
     batch_size = options.batch_size or columns.batch_rows(features)
 
     def write(chunk: Chunk) -> list[Any]:

@@ -35,6 +35,7 @@ class Source(NamedTuple):
         version: Distinguishes the file from an earlier or later one of the same name. On local file systems it is the
             file's times and inode, in Google Cloud Storage its generation. It is empty if the storage reports only
             `updated`.
+        codec_suffix: The suffix of the source's codec, if its parts have another format; None if `suffix` has it.
     """
 
     path: str
@@ -43,11 +44,12 @@ class Source(NamedTuple):
     suffix: str
     updated: float = 0.0
     version: str = ""
+    codec_suffix: str | None = None
 
     @property
     def codec(self) -> Codec | None:
         """How the source is compressed, by its suffix; None if it is not."""
-        return codec_of(self.suffix)
+        return codec_of(self.suffix if self.codec_suffix is None else self.codec_suffix)
 
     def extent(self, unit: Unit) -> int | None:
         """Returns the position after its last row; None if that is known only once the source is read.

@@ -236,7 +236,7 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
     """
     settings = manifest.settings(options, document.format)
     inputs = Inputs(document.format, Matched(list(earlier.sources or ()), []), settings)
-    with prepare(options, inputs, local=True, kept=manifest.kept_of(document.model), check_rows=False) as plan:
+    with prepare(options, inputs, local=True, kept=manifest.kept_of(document), check_rows=False) as plan:
         before, now = document.model.predictions, plan.settings.model.predictions
         if before != now:
             raise UsageError(

@@ -185,7 +185,7 @@ def _prepared(
     kept = None
     if earlier is not None:
         resume.check(earlier, options, inputs)
-        kept = manifest.kept_of(earlier.record.model)
+        kept = manifest.kept_of(earlier.record)
     local = is_local(beam_options)
     with prepare(options, inputs, local=local, place=place, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:

@@ -193,11 +193,15 @@ class InputOptions(FieldOptions, ValueOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Which fields of a row and which predictions a run writes."""
+    """In which format, and with which fields of a row and which predictions, a run writes its parts."""
 
+    output_format: str | None = flag(
+        kinds.FORMAT, "format of the parts (default: that of the input, whose rows are then copied)", metavar="NAME"
+    )
     output_fields: tuple[str, ...] = flag(
         kinds.NAMES,
-        "what to write: row (the whole row and all predictions), key, names of predictions (default: row)",
+        "what to write, in this order: row (the whole row and all predictions), or names of the row's fields, of "
+        "predictions, and key (default: row)",
         default=("row",),
         metavar="NAMES",
     )
@@ -218,6 +222,12 @@ class OutputOptions:
         "prefix for the names of predictions, for rows that have fields of these names",
         default="",
         metavar="TEXT",
+    )
+    rename: Mapping[str, str] = flag(kinds.RENAMES, "gives a prediction another name", metavar="PREDICTION=NAME")
+    scalars: bool = flag(
+        SWITCH,
+        "in JSON Lines, write a prediction of one value a row as 8.06 instead of [8.06]; CSV, Parquet and Avro always "
+        "have it so",
     )
 
 

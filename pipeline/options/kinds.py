@@ -204,6 +204,13 @@ def _constant_texts(found: Mapping[str, str]) -> list[str]:
     return [f"{name}={value}" for name, value in found.items()]
 
 
+def _rename(text: str) -> list[tuple[str, str]]:
+    name, _, new = text.partition("=")
+    if not name or not new:
+        raise ValueError(f"{text!r} is not of the form PREDICTION=NAME")
+    return [(name, new)]
+
+
 def _field_texts(found: Mapping[str, str | name_lists.Path]) -> list[str]:
     return name_lists.pairs_texts(list(found.items()))
 
@@ -219,6 +226,7 @@ def _padding(text: str) -> str:
 
 
 CONSTANTS = Kind(_constant, _constant_texts, dict, _once("model input"), check=_PAIRS, note=f"{SEVERAL}.")
+RENAMES = Kind(_rename, _constant_texts, dict, _once("prediction"), check=_PAIRS, note=f"{SEVERAL}.")
 PADDING = Kind(_padding, list, tuple, tuple, check="[^ ]+=[^ ]*( +[^ ]+=[^ ]*)*", note=f"{SEVERAL}.")
 FIELDS = Kind(
     name_lists.pairs,

@@ -26,6 +26,7 @@ from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, 
 from pipeline.plan.find_format import find_format
 from pipeline.plan.input_format import NO_HEADERS, Headers, format_of, with_headers
 from pipeline.plan.layout import check_written, make_layout, wanted
+from pipeline.plan.output_schema import with_schema
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.plan.score_sample import check_first_rows, check_unreadable
@@ -125,11 +126,13 @@ def find_inputs(options: RunOptions) -> Inputs:
     for file in found.files:
         check_readable(file)
     name, by_content, codecs = find_format(found.files, options.format)
-    matched = sources.name_sources(found, formats.default_suffix(name), codecs)
+    output = options.output_format if options.output_format not in (None, name) else ""
+    matched = sources.name_sources(found, formats.default_suffix(name), codecs, output)
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
-    spec, headers = with_headers(format_of(options, name), matched.sources, options.schema_drift)
+    planned = msgspec.structs.replace(format_of(options, name), output=output)
+    spec, headers = with_headers(planned, matched.sources, options.schema_drift)
     spec = _with_logs(spec, prediction_logs=options.prediction_logs)
     return Inputs(spec, matched, manifest.settings(options, spec), by_content, headers)
 
@@ -196,17 +199,18 @@ def prepare(
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         model = None if local else worker_copy.find(options.model, options.output, folder)
-        handler, (_, chunk), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
+        handler, (_, chunk, _), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
-        layout = make_layout(options, options.written_error_field, outputs, beginning.rows, reader, handler.features)
+        layout = make_layout(options, options.written_error_field, outputs, beginning.rows, fmt, handler.features)
         layout = layout._replace(log=_log_names(spec, handler))
         if reader.traits.typed and fmt.is_spliced:
             check_written(fmt, beginning.block, layout)
+        spec = with_schema(spec, kept, beginning.heads, layout)
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(spec, *chunk, handler, layout, work, final, resume, options.accelerator)
-        settings = manifest.with_contract(inputs.settings, handler, layout, chunk, loaded.findings, dependence)
+        settings = manifest.with_contract(inputs.settings, spec, handler, layout, chunk, loaded.findings, dependence)
         size = RowSize(beginning.row_bytes, predicted)
         need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None
         with memory.bounded(options.max_memory, need, _lower(options, chunk, handler)):
@@ -232,6 +236,8 @@ def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, chec
     partitions.check_rows(rows, folders)
     sizes = [source.size for source in found]
     first = heads if check_rows else ()
+    if inputs.format.output:  # the schema of the parts is planned from all of them
+        first = list(first)
     return Sample(reader, block, rows, sum(sizes), max(sizes, default=0), first, folders, paths)
 
 

@@ -46,15 +46,17 @@ PACKAGES = ("apache-beam", "tensorflow", "pyarrow", "numpy")
 
 
 class Kept(NamedTuple):
-    """The sizes that a run chose, so that a resumed run uses the same ones.
+    """The sizes and types that a run chose, so that a resumed run uses the same ones.
 
     Attributes:
         batch_size: Most rows of one model call.
         chunk: The size of a chunk.
+        schema: If parts have another format than the sources: the types of a row's own fields, see `FormatSpec`.
     """
 
     batch_size: int
     chunk: ChunkSize
+    schema: str = ""
 
 
 def settings(options: RunOptions, spec: FormatSpec) -> Settings:
@@ -97,13 +99,14 @@ def _module_versions(modules: Sequence[str]) -> dict[str, str]:
 
 def with_contract(
     before: Settings,
+    spec: FormatSpec,
     handler: KeyedChunkHandler,
     layout: Layout,
     chunk: ChunkSize,
     findings: Sequence[Finding],
     dependence: Dependence,
 ) -> LoadedSettings:
-    """Adds the facts about the loaded model to the settings."""
+    """Adds the facts about the loaded model to the settings, and the format as it was planned."""
     contract = handler.contract
     model = LoadedModel(
         path=before.model.path,
@@ -120,12 +123,13 @@ def with_contract(
         chunk_bytes=chunk.bytes,
         chunk_rows=chunk.rows,
     )
-    return LoadedSettings(options=before.options, format=before.format, model=model, versions=before.versions)
+    return LoadedSettings(options=before.options, format=spec, model=model, versions=before.versions)
 
 
-def kept_of(model: LoadedModel) -> Kept:
-    """Returns the sizes that a run recorded with its model."""
-    return Kept(model.batch_size, ChunkSize(model.chunk_bytes, model.chunk_rows))
+def kept_of(record: LoadedSettings) -> Kept:
+    """Returns the sizes and types that a run recorded."""
+    model = record.model
+    return Kept(model.batch_size, ChunkSize(model.chunk_bytes, model.chunk_rows), record.format.schema)
 
 
 def planned_path(temp: str, digest: str) -> str:
@@ -277,7 +281,7 @@ def decode_source(line: bytes) -> Source:
     """
     totals = frozenset(ledger.Totals.__struct_fields__)  # also in each line of `_keyjoin/sources.jsonl`
     fields = {name: value for name, value in decode_object(line).items() if name not in totals}
-    made: Source = to_record(Source, fields)
+    made: Source = to_record(Source, {"codec_suffix": None, **fields})
     return made
 
 

@@ -248,8 +248,13 @@ def differences(before: LoadedSettings, now: Settings) -> Iterator[str]:
 
 
 def _changed_format(before: FormatSpec, now: FormatSpec) -> Iterator[str]:
-    """Yields the differences between two formats. Headers count only as far as they describe other columns."""
-    old, new = (msgspec.structs.replace(spec, header="") for spec in (before, now))
+    """Yields the differences between two formats.
+
+    Headers count only as far as they describe other columns. A schema that is not planned yet will be that of before.
+    """
+    schema = now.schema or before.schema
+    old = msgspec.structs.replace(before, header="")
+    new = msgspec.structs.replace(now, header="", schema=schema)
     if old != new:
         yield f"the format was {_spelled_format(old)}, is now {_spelled_format(new)}"
     elif now.needed_header != before.needed_header:

@@ -155,7 +155,7 @@ def _scoring(called: models.Model, document: Manifest) -> Scoring:
     features = tuple(fed.feature(name) for name, fed in said.inputs.items())
     fmt = formats.load(document.format)
     names = [t.name for t in contract.predictions]
-    layout = make_layout(options, options.written_error_field, names, [], fmt.reader, features)
+    layout = make_layout(options, options.written_error_field, names, [], fmt, features)
     keep = options.non_finite == "keep"
     return Scoring(fmt, features, contract, said.batch_size, keep, layout)
 

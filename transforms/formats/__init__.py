@@ -18,6 +18,7 @@ from transforms.storage.compression import plain_name, split_codec
 if TYPE_CHECKING:
     from transforms.formats.base import Format
 
+COMPRESSED = ("parquet", "avro")  # formats that compress their own content
 FORMATS = {
     "jsonl": "transforms.formats.jsonl",
     "csv": "transforms.formats.csv",
@@ -56,7 +57,8 @@ def load(spec: FormatSpec | str) -> "Format":
         return read
     from transforms.formats import schemas
 
-    return read._replace(writer=load(spec.of_parts).writer, schema=schemas.from_text(spec.schema))
+    schema = schemas.from_text(spec.schema) if spec.schema else None
+    return read._replace(writer=load(spec.of_parts).writer, schema=schema)
 
 
 def may_be_binary(first: bytes) -> bool:
@@ -135,6 +137,21 @@ def full_suffix(own: str, default: str) -> str:
     ('.ndjson', '.jsonl', '.tfrecord.gz')
     """
     return own if plain_name(own) else default + own
+
+
+def part_suffix(own: str, output: str) -> str:
+    """Returns the suffix of parts of another format than their source.
+
+    Parts keep the codec of the source, unless their format compresses its own content.
+
+    Args:
+        own: The suffix of the source, with that of its codec.
+        output: Name of the parts' format.
+
+    >>> part_suffix(".tfrecord.gz", "jsonl"), part_suffix(".jsonl", "tfrecord")
+    ('.jsonl.gz', '.tfrecord')
+    """
+    return default_suffix(output) + ("" if output in COMPRESSED else split_codec(own)[1])
 
 
 def by_name(path: str) -> str | None:

@@ -116,9 +116,13 @@ def _places(numbers: Positions, rows: int) -> pa.Int64Array:
 
 
 def _typed(column: pa.Array, *, scalars: bool, texts: bool) -> pa.Array:
-    if scalars and _is_single(column.type):
-        column = pc.list_element(column, 0)
+    column = scalar(column) if scalars else column
     return column.cast(_text(column.type)) if texts else column
+
+
+def scalar(column: pa.Array) -> pa.Array:
+    """Returns scalars in place of lists, if each record is a list of exactly one value that is no list itself."""
+    return pc.list_element(column, 0) if _is_single(column.type) else column
 
 
 def _is_single(kind: pa.DataType) -> bool:

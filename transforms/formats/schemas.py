@@ -94,6 +94,16 @@ def mixed(field: pa.Field) -> list[str] | None:
     return next((found for found in map(mixed, inner) if found), None)
 
 
+def is_empty(kind: pa.DataType) -> bool:
+    """Whether a type is, or holds, an object without fields.
+
+    >>> is_empty(pa.list_(pa.struct([]))), is_empty(pa.struct([("a", pa.int64())]))
+    (True, False)
+    """
+    inner = [kind.field(at).type for at in range(kind.num_fields)]
+    return (pa.types.is_struct(kind) and not inner) or any(map(is_empty, inner))
+
+
 def to_text(schema: pa.Schema) -> str:
     """Writes a schema as base64 of an Arrow schema message."""
     return base64.b64encode(schema.serialize()).decode()

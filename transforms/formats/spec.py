@@ -49,7 +49,8 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     @property
     def of_parts(self) -> "FormatSpec":
         """The format with which parts are read."""
-        parts = msgspec.structs.replace(self, name=self.output or self.name, output="")
+        if self.output:
+            return FormatSpec(self.output)
         if self.prediction_logs:
-            return msgspec.structs.replace(parts, prediction_logs="read")
-        return msgspec.structs.replace(parts, record_field="")
+            return msgspec.structs.replace(self, prediction_logs="read")
+        return msgspec.structs.replace(self, record_field="")

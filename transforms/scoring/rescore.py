@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from transforms import columns, dead_letters
 from transforms.errors import RunError
+from transforms.formats import convert
 from transforms.formats.base import Block, Format
 from transforms.mapping import partitions
 from transforms.records import Feature, Layout
@@ -37,7 +39,7 @@ class Scoring(NamedTuple):
     """How a run scored and wrote its rows.
 
     Attributes:
-        format: The format of the rows.
+        format: The reader of the rows and the writer of the parts.
         features: The features that feed the model's inputs.
         contract: The inputs and outputs of the model's signature.
         batch_size: Most rows of one model call.
@@ -100,7 +102,7 @@ def rescore(
         found = part.take([place]).values() if place < written else []
         if not found:
             made = Rescored(key, Agreement.OTHER, "its row in the part", "there is none")
-        elif other := _other_row(alone.values(), found[0], key, how.layout):
+        elif other := _other_row(_own_values(alone, how), found[0], key, how.layout):
             made = Rescored(key, Agreement.OTHER, *other)
         else:
             made = _rescore_row(key, alone, found[0], how, called)
@@ -108,6 +110,17 @@ def rescore(
             lines = block.line_numbers([number])
             made = made._replace(line=lines[0] if lines else None)
         yield made
+
+
+def _own_values(alone: Block, how: Scoring) -> list[dict[str, Any]]:
+    """Returns the fields of a row as its part has them. If the part has another format, it converts the row again."""
+    if how.format.is_spliced:
+        return alone.values()
+    own, bad = convert.own_fields(alone, np.arange(1), convert.schema_of(how.format), how.layout)
+    if bad or not own:
+        return []
+    made = how.format.writer.encode(pa.table(own)).blocks
+    return how.format.writer.read_back(b"".join(map(bytes, made))).values()
 
 
 def _other_row(
@@ -136,7 +149,7 @@ def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, ca
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
         value = _of_cells(predicted, name, array) if how.format.writer.traits.text_cells else predicted.get(name)
-        agreement = agree(array, value, float_dtype=how.format.reader.traits.float_dtype)
+        agreement = agree(array, value, float_dtype=how.format.writer.traits.float_dtype)
         if agreement is Agreement.OTHER:
             return Rescored(
                 key,

@@ -1,5 +1,6 @@
 """Resolves globs and folders to the input files, each once, and gives each file its name in the output."""
 
+import functools
 import os
 import posixpath
 import types
@@ -10,6 +11,7 @@ from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import Source
 from transforms.storage import files, globs, lookup, paths, stdin
+from transforms.storage.compression import split_codec
 from transforms.storage.objects import Stored
 
 HIDDEN = ("_", ".")
@@ -104,19 +106,23 @@ def _as_now(source: Source, file: Stored) -> Source:
     return source._replace(size=file.size_in_bytes, updated=file.last_updated_in_seconds, version=file.version)
 
 
-def name_sources(found: Found, suffix: str, codecs: Mapping[str, str] = NO_CODECS) -> Matched:
+def name_sources(found: Found, suffix: str, codecs: Mapping[str, str] = NO_CODECS, output: str = "") -> Matched:
     """Gives each file its name in the output. The name keeps the sub-folders below the patterns' common folder.
 
     Args:
         found: The files.
         suffix: The suffix of the parts of a source without a known suffix.
         codecs: The suffix of the codec of each compressed file without a known suffix.
+        output: Name of the parts' format, if the sources have another one.
 
     Raises:
         UsageError: A name is not UTF-8, leads out of the output, or begins with `_` so that readers would skip it; or
             two sources would get parts of the same name.
     """
     sources = sorted(_source(file, found.root, suffix, codecs.get(file.path, "")) for file in found.files)
+    if output:
+        parts = functools.partial(formats.part_suffix, output=output)
+        sources = [s._replace(suffix=parts(s.suffix), codec_suffix=split_codec(s.suffix)[1]) for s in sources]
     _check_names(sources)
     return Matched(sources, found.skipped, found.twins)
 

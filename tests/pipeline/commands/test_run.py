@@ -241,7 +241,7 @@ def test_the_output_fields(keyjoin: Callable[..., Result], lines: Any, model: An
         return done.lines()
 
     assert lines_of("--output_fields=key,prediction", "--key_field=key") == [
-        b'{"prediction": [7.0], "key": 0}\n', b'{"prediction": [7.0], "key": 1.50}\n',
+        b'{"key": 0, "prediction": [7.0]}\n', b'{"key": 1.50, "prediction": [7.0]}\n',
     ]  # fmt: skip
     assert lines_of("--output_fields=prediction") == [b'{"prediction": [7.0]}\n'] * 2
     assert lines_of("--output_fields=prediction,key")[0] == b'{"prediction": [7.0], "key": "%s#28"}\n' % path.encode()

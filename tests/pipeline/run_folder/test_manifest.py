@@ -113,7 +113,7 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
     before = manifest.settings(options, FormatSpec("jsonl"))
     chunk = ChunkSize(1 << 20, 480)
     dependence = Dependence(Verdict.INDEPENDENT, rows=(1, 96))
-    found = manifest.with_contract(before, handler, layout, chunk, [], dependence)
+    found = manifest.with_contract(before, before.format, handler, layout, chunk, [], dependence)
     assert (found.options, found.format, found.versions) == (options, FormatSpec("jsonl"), before.versions)
     assert records.to_json(found.model) == {
         "path": options.model, "sha256": before.model.sha256, "ops": {"verdict": "computes only", "policy": None, "findings": []},
@@ -125,7 +125,7 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
         },
         "chunk_bytes": 1 << 20, "chunk_rows": 480,
     }  # fmt: skip
-    assert manifest.kept_of(found.model) == (96, chunk)
+    assert manifest.kept_of(found) == (96, chunk, "")
 
 
 class TestBegin:

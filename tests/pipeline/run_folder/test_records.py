@@ -65,6 +65,9 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     kinds.COLUMNS: columns,
     kinds.MODULES: st.sampled_from([("layers",), ("a.b", "ydf_tf")]),
     kinds.CONSTANTS: st.dictionaries(names.map(lambda name: name.replace("=", "")).filter(bool), texts, max_size=2),
+    kinds.RENAMES: st.dictionaries(
+        names.map(lambda name: name.replace("=", "")).filter(bool), texts.filter(bool), max_size=2
+    ),
     kinds.PADDING: st.sampled_from([("tokens=0",), ("a=b=", "é=-1,5", "x= ")]),
     kinds.FIELDS: st.dictionaries(inputs, fields_of_rows | st.lists(texts, min_size=1).map(tuple), max_size=2),
     kinds.VALUES: st.dictionaries(texts.filter(bool), texts, max_size=2),

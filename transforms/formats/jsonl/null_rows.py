@@ -8,7 +8,7 @@ of a part is JSON, and keyjoin never makes a name appear twice. The error holds 
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from transforms import dead_letters
 from transforms.formats.jsonl import diagnose, instances, pick_fields
@@ -53,18 +53,19 @@ def _line(block: LinesBlock, bad: BadRow, layout: Layout, *, is_object: bool) ->
     raw = block.data[block.rows.starts[bad.row] : block.rows.ends[bad.row]]
     names = _names(raw) if is_object else None
     stays = layout.whole_row and names is not None and not set(names) & set(layout.added)
-    added = [_member(name, b"null") for name in layout.predicted]
+    added = dict.fromkeys(layout.predicted, b"null")
     row = instances.inner(raw) if layout.instance else raw
-    added.append(_member(layout.error or "", dead_letters.error(bad, None if stays or not layout.whole_row else row)))
+    added[layout.error or ""] = dead_letters.error(bad, None if stays or not layout.whole_row else row)
     if layout.key:
-        added.append(_member(layout.key, json.dumps(dead_letters.key(block, bad.row), ensure_ascii=False).encode()))
+        added[layout.key] = json.dumps(dead_letters.key(block, bad.row), ensure_ascii=False).encode()
     if stays:
         brace = raw.rindex(b"}")
-        return raw[:brace] + (b", " if names else b"") + b", ".join(added) + raw[brace:] + b"\n"
+        return raw[:brace] + (b", " if names else b"") + _joined(added) + raw[brace:] + b"\n"
     picked = {} if layout.whole_row or names is None else pick_fields.members(raw, names, layout)
     if layout.key_field:
-        added.append(_member(layout.key_field, picked.pop(layout.key_field, b"null")))
-    return b"{" + b", ".join([*(_member(*member) for member in picked.items()), *added]) + b"}\n"
+        added[layout.key_field] = picked.pop(layout.key_field, b"null")
+    members = picked | added
+    return b"{" + _joined({name: members[name] for name in layout.order or members if name in members}) + b"}\n"
 
 
 def _names(line: bytes) -> list[str] | None:
@@ -75,5 +76,6 @@ def _names(line: bytes) -> list[str] | None:
         return None
 
 
-def _member(name: str, value: bytes) -> bytes:
-    return b"%b: %b" % (json.dumps(name, ensure_ascii=False).encode(), value)
+def _joined(members: Mapping[str, bytes]) -> bytes:
+    named = (b"%b: %b" % (json.dumps(name, ensure_ascii=False).encode(), value) for name, value in members.items())
+    return b", ".join(named)

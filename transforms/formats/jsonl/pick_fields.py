@@ -26,10 +26,12 @@ class Picked(NamedTuple):
         heads: For each row, `{` and the fields to write, each with a comma after it. None if no fields are written, or
             the whole row is.
         keys: For each row, the member that is its own key. None if the row's own key is not written.
+        own: If the layout has an order: for each field, the member of each row, null if the row does not have it.
     """
 
     heads: pa.Array | None
     keys: pa.Array | None
+    own: dict[str, pa.Array] | None = None
 
 
 def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[Picked, list[BadRow]]:
@@ -50,6 +52,7 @@ def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[P
     if not layout.row and not layout.key_field:
         return Picked(None, None), []
     heads, keys, bad = [], [], []
+    ordered: dict[str, list[bytes | None]] = {name: [] for name in layout.order if name not in layout.added}
     wanted = _wanted(layout)
     for number in numbers:
         line = data[rows.starts[number] : rows.ends[number]]
@@ -58,6 +61,9 @@ def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[P
             bad.append(BadRow(int(number), "write", found[0].value, found[1]))
             continue
         fields = {_name(name): raw for name, raw in RAW.decode(line).items() if wanted(name)}
+        for name, members in ordered.items():
+            raw = fields.get(_name(name))
+            members.append(None if raw is None else b"%b: %b" % (_name(name), raw))
         if layout.key_field:
             keys.append(b"%b: %b" % (_name(layout.key_field), fields[_name(layout.key_field)]))
         if layout.row:
@@ -65,6 +71,7 @@ def pick(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> tuple[P
     return Picked(
         pa.array(heads, pa.large_binary()) if layout.row else None,
         pa.array(keys, pa.large_binary()) if layout.key_field else None,
+        {name: pa.array(members, pa.large_binary()) for name, members in ordered.items()} if layout.order else None,
     ), bad
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms import columns
 from transforms.columns import Fragments
 from transforms.errors import UsageError
 from transforms.formats import blocks, slices
+from transforms.formats.added_columns import scalar
 from transforms.formats.base import Block, Joined
 from transforms.formats.jsonl import encode, null_rows, pick_fields, split
 from transforms.formats.jsonl.encode import text
@@ -82,22 +84,29 @@ def _write(
 
     def write_slice(first: int) -> list[Any]:
         part = slice(*np.searchsorted(numbers, [first, first + step]))
-        members = [_member(name, encode.fragments(predictions[part][output])) for output, name in layout.predictions]
+        some = predictions[part]
+        members = {name: _member(name, _value(some[output], layout)) for output, name in layout.predictions}
         if layout.is_nested:
-            members = [_member(PREDICTION, [text("{"), *_comma_joined(members), text("}")])]
+            members = {PREDICTION: _member(PREDICTION, [text("{"), *_comma_joined(members.values()), text("}")])}
         if layout.error:
-            members.append(_member(layout.error, [text("null")]))
+            members[layout.error] = _member(layout.error, [text("null")])
         if layout.key:
-            members.append(_member(layout.key, _keys(block.source, block.positions[numbers[part]])))
-        if layout.whole_row:
-            made = _splice(data, starts[part], ends[part], _comma_joined(members))
+            members[layout.key] = _member(layout.key, _keys(block.source, block.positions[numbers[part]]))
+        if layout.order:
+            made = _ordered(picked, part, members, layout)
+        elif layout.whole_row:
+            made = _splice(data, starts[part], ends[part], _comma_joined(members.values()))
         else:
-            made = _assemble(picked, part, members)
+            made = _assemble(picked, part, list(members.values()))
         missing = slices.between(nulls, first, first + step)
         return _merged(made, numbers[part], missing) if missing else made
 
     made = in_threads(write_slice, range(0, len(rows.starts), step))
     return Joined(itertools.chain.from_iterable(made), refused)
+
+
+def _value(column: pa.Array, layout: Layout) -> Fragments:
+    return encode.fragments(scalar(column) if layout.scalars else column)
 
 
 def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -> list[Any]:
@@ -123,7 +132,7 @@ def _keys(source: str, positions: Positions) -> Fragments:
     return [text(prefix), pa.array(positions).cast(pa.string()), text('"')]
 
 
-def _comma_joined(members: Sequence[Fragments]) -> Fragments:
+def _comma_joined(members: Iterable[Fragments]) -> Fragments:
     return [fragment for member in members for fragment in (text(", "), *member)][1:]
 
 
@@ -142,6 +151,16 @@ def _splice(data: bytes, starts: Positions, ends: Positions, members: Fragments)
     bounds = np.concatenate([[0], braces])
     pieces = columns.gather(whole, bounds[:-1], bounds[1:])
     return [columns.contents(columns.join([pieces, text(", "), *members])), whole.slice(int(bounds[-1]))]
+
+
+def _ordered(picked: pick_fields.Picked, part: slice, members: Mapping[str, Fragments], layout: Layout) -> list[Any]:
+    """Makes lines whose members have the order of the layout. A field that a row does not have is no member."""
+    made = {name: column[part] for name, column in (picked.own or {}).items()}
+    made |= {name: columns.join(member) for name, member in members.items()}
+    joined = pc.binary_join_element_wise(
+        *(made[name] for name in layout.order), pa.scalar(b", ", pa.large_binary()), null_handling="skip"
+    )
+    return [columns.contents(columns.join([text("{"), joined, text("}\n")]))]
 
 
 def _assemble(picked: pick_fields.Picked, part: slice, members: list[Fragments]) -> list[Any]:
