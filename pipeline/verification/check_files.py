@@ -7,6 +7,7 @@ sources, and it only reads them.
 
 import hashlib
 import heapq
+import io
 import itertools
 import math
 import os
@@ -320,12 +321,22 @@ def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader
             with open_plain(source) as file:
                 for part in receipts:
                     yield from _check_chunk(file, part, reader, repair)
-                # The file ends where the last chunk ends. Reading on checks what a compressed file has at its end.
                 is_last = receipts[-1].chunk.number == receipts[-1].chunk.parts - 1
-                if source.codec and is_last and file.read(1):
+                if source.codec and is_last and _goes_on(file, reader):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)
         except OSError as error:
             yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Repair.SOURCE)
+
+
+def _goes_on(file: IO[bytes], reader: Reader) -> bool:
+    """Reads a compressed source to its end, which checks what it has there. Tells whether it has more rows.
+
+    Only where positions are bytes, the file ends where the last chunk ends. A footer may follow rows.
+    """
+    if reader.unit == "byte":
+        return bool(file.read(1))
+    file.seek(0, io.SEEK_END)
+    return False
 
 
 def _check_chunk(file: IO[bytes], part: PartReceipt, reader: Reader, repair: Repair) -> Iterator[Finding]:

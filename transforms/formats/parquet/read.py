@@ -186,9 +186,9 @@ class ParquetReader:
         """Keeps the schema of the planned sources."""
         self.header = header
 
-    def read_header(self, file: IO[bytes], size: int) -> str:
+    def read_header(self, file: IO[bytes], size: int) -> str:  # noqa: ARG002  a compressed file has another one
         """Returns the names and types of the fields: an Arrow schema message, as base64."""
-        return _header(footers.read_footer(file, size, ""))
+        return _header(footers.read_footer(file, file.seek(0, io.SEEK_END), ""))
 
     def split(self, file: IO[bytes], size: int, chunk_bytes: int, chunk_rows: int | None = None) -> Iterator[Cut]:
         """Splits a file into chunks of whole row groups, or of rows of one row group."""
