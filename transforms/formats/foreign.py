@@ -130,8 +130,8 @@ def by_text(head: bytes) -> Kind | None:
     if text.startswith("["):
         return ARRAY  # the array continues on the next line
     with contextlib.suppress(ValueError, RecursionError):
-        json.JSONDecoder().raw_decode(text)
-        return PRETTY
+        if isinstance(json.JSONDecoder().raw_decode(text)[0], dict | list):  # a record may begin with a number
+            return PRETTY
     return PRETTY if lines[0] == "{" else _delimited_by(lines[:2])
 
 
