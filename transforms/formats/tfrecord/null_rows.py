@@ -14,7 +14,6 @@ from transforms import columns, dead_letters
 from transforms.formats.tfrecord.encode import encode
 from transforms.formats.tfrecord.pick_fields import pick
 from transforms.formats.tfrecord.read import RecordBlock
-from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout
 
@@ -35,14 +34,11 @@ class NullRow(NamedTuple):
     key: bytes
 
 
-def null_rows(
-    block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout
-) -> Iterator[tuple[int, NullRow]]:
+def null_rows(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> Iterator[tuple[int, NullRow]]:
     """Describes the output row of each bad row.
 
     Args:
         block: The rows of a chunk.
-        examples: The same rows as Examples, see `RecordBlock.as_examples`.
         bad: The bad rows, in order.
         layout: The fields of an output row.
 
@@ -50,21 +46,21 @@ def null_rows(
         The number of each bad row, and its output row.
     """
     numbers = [one.row for one in bad]
-    both = zip(bad, block.raw(numbers).to_pylist(), examples.raw(numbers).to_pylist(), strict=True)
+    both = zip(bad, block.raw(numbers).to_pylist(), block.examples(numbers).to_pylist(), strict=True)
     for one, raw, example in both:
-        picked = None if one.reason in DAMAGED else pick(example[HEADER:-FOOTER], layout)
+        picked = None if one.reason in DAMAGED else pick(example, layout)
         head = picked if isinstance(picked, bytes) else None
         error = dead_letters.error(one, raw if layout.whole_row and head is None else None)
         yield one.row, NullRow(head, error, dead_letters.key(block, one.row).encode())
 
 
-def records(block: RecordBlock, examples: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
+def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
     """Makes the output record of each bad row, without its frame, see `null_rows`.
 
     Returns:
         Number of a bad row -> its serialized Example, in the order of the numbers.
     """
-    made = dict(null_rows(block, examples, bad, layout))
+    made = dict(null_rows(block, bad, layout))
     pieces = [
         pa.array([row.head or b"" for row in made.values()], pa.large_binary()),
         encode(layout.error or "", pa.array([row.error for row in made.values()], pa.binary())),

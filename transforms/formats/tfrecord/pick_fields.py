@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from transforms import columns
 from transforms.formats.tfrecord import sequence
 from transforms.formats.tfrecord.parse import LIST_NAMES, Values, parse
+from transforms.formats.tfrecord.read import RecordBlock
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Positions, Rows, without
 
@@ -23,7 +24,7 @@ class Kept(NamedTuple):
     Attributes:
         numbers: Their numbers in the chunk. int64, (rows,).
         heads: For each row, the serialized Example that precedes the predictions; it may be empty. None if that is the
-            whole record.
+            whole record, see `RecordBlock.examples`.
         predictions: One record for each row.
     """
 
@@ -33,13 +34,12 @@ class Kept(NamedTuple):
 
 
 def keep(
-    data: bytes, records: Rows, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
+    block: RecordBlock, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
 ) -> tuple[Kept, list[BadRow]]:
     """Picks the features to write from the good rows, and finds the rows that cannot be written.
 
     Args:
-        data: The chunk's bytes.
-        records: The places of the rows' records, without their frames. A good row's record is an Example.
+        block: The rows of a chunk.
         bad: The rows without a prediction.
         predictions: One record for each other row, in order.
         layout: The fields of an output row.
@@ -47,8 +47,13 @@ def keep(
     Returns:
         The rows that can be written, and those that have a prediction but cannot be written with it.
     """
-    numbers = without(len(records.starts), bad)
-    heads, refused = _heads(data, records, numbers, layout)
+    numbers = without(len(block.rows.starts), bad)
+    heads: list[bytes] | None
+    refused: dict[int, Refusal] = {}
+    if block.record_field:
+        heads = None if has_own_fields(block, layout) else [b""] * len(numbers)
+    else:
+        heads, refused = _heads(block.data, block.records, numbers, layout)
     if layout.log is None:
         refused = _beyond(predictions, layout) | refused
     found = [BadRow(int(numbers[at]), "write", why.reason.value, why.message) for at, why in refused.items()]
@@ -59,6 +64,14 @@ def keep(
         heads = None if heads is None else [head for at, head in enumerate(heads) if at not in refused]
     picked = None if heads is None else pa.array(heads, pa.large_binary())
     return Kept(numbers, picked, predictions), sorted(found)
+
+
+def has_own_fields(block: RecordBlock, layout: Layout) -> bool:
+    """Whether output rows hold fields of the rows themselves."""
+    field = block.record_field
+    if field:
+        return layout.key_field == field or (layout.row and _wanted(field, layout))
+    return layout.row or layout.key_field is not None
 
 
 class Refusal(NamedTuple):
@@ -158,7 +171,7 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
     example = parse(record)
     if example is None:
         return Refusal(Reason.NOT_EXAMPLE, f"its {len(record)} bytes do not parse as a tf.train.Example")
-    picked = {name: values for name, values in example.items() if wanted(name, layout)}
+    picked = {name: values for name, values in example.items() if _wanted(name, layout)}
     if layout.key_field and layout.key_field not in picked:
         return Refusal(Reason.MISSING, f"field {layout.key_field}: not in the row")
     taken = [name for name in layout.added if name in picked]
@@ -170,7 +183,7 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
         lists = sequence.lists_of(record)
     except ValueError as error:
         return Refusal(Reason.NOT_EXAMPLE, str(error))
-    return _serialize(picked, {name: found for name, found in lists.items() if wanted(name, layout)})
+    return _serialize(picked, {name: found for name, found in lists.items() if _wanted(name, layout)})
 
 
 def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> bytes:
@@ -189,8 +202,7 @@ def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> byt
     return serialized
 
 
-def wanted(name: str, layout: Layout) -> bool:
-    """Whether an output row has a field of the row's own."""
+def _wanted(name: str, layout: Layout) -> bool:
     if not layout.row:
         return name == layout.key_field
     return name in layout.include if layout.include else name not in layout.exclude

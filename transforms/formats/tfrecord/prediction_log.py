@@ -18,11 +18,11 @@ from transforms.formats import blocks, slices
 from transforms.formats.base import Block, Joined
 from transforms.formats.tfrecord import split, wire
 from transforms.formats.tfrecord.null_rows import null_rows
-from transforms.formats.tfrecord.pick_fields import Kept, keep, wanted
+from transforms.formats.tfrecord.pick_fields import Kept, has_own_fields, keep
 from transforms.formats.tfrecord.read import RecordBlock, fields_of
 from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.formats.tfrecord.wire import Pieces, delimited, field, repeated
-from transforms.records import BadRow, Layout, LogNames, Positions, without
+from transforms.records import BadRow, Layout, LogNames, Positions
 from transforms.threads import in_threads
 
 # Numbers of fields of PredictionLog, PredictLog, PredictRequest, PredictResponse, ModelSpec, the entry of a map, and
@@ -69,7 +69,7 @@ class PredictionLogWriter:
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their records, see `transforms.formats.base.Writer`."""
         read = blocks.own(block, RecordBlock)
-        kept, refused = _kept(read, bad, predictions, layout)
+        kept, refused = keep(read, bad, predictions, layout)
         nulls = _null_logs(read, sorted([*bad, *refused]), layout) if layout.error else {}
         count = len(read.rows.starts)
         step = slices.row_count(count, read.nbytes + predictions.nbytes)
@@ -103,21 +103,6 @@ class PredictionLogWriter:
         return blocks.merge(RecordBlock, parts)
 
 
-def _has_request(block: RecordBlock, layout: Layout) -> bool:
-    """Whether the request holds the record, or some of its features."""
-    if block.record_field:
-        return layout.key_field == block.record_field or (layout.row and wanted(block.record_field, layout))
-    return layout.row or layout.key_field is not None
-
-
-def _kept(
-    block: RecordBlock, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
-) -> tuple[Kept, list[BadRow]]:
-    if block.record_field:
-        return Kept(without(len(block.positions), bad), None, predictions), []
-    return keep(block.data, block.records, bad, predictions, layout)
-
-
 def _logs(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> Pieces:
     """Makes the PredictionLogs of rows with a prediction.
 
@@ -129,9 +114,9 @@ def _logs(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> Pieces
     """
     numbers, predictions, records = kept.numbers[part], kept.predictions[part], block.records
     requests = None
-    if _has_request(block, layout) and kept.heads is not None:
+    if has_own_fields(block, layout) and kept.heads is not None:
         requests = kept.heads[part]
-    elif _has_request(block, layout):
+    elif has_own_fields(block, layout):
         requests = columns.gather(block.data, records.starts[numbers], records.ends[numbers])
     outputs = [(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
@@ -143,11 +128,11 @@ def _logs(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> Pieces
 def _null_logs(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[int, bytes]:
     """Makes the PredictionLog of each bad row: number of the row -> its bytes, without a frame."""
     found = {}
-    for number, row in null_rows(block, block.as_examples(), bad, layout):
+    for number, row in null_rows(block, bad, layout):
         head = (
             block.raw([number])[0].as_py()[HEADER:-FOOTER] if block.record_field and row.head is not None else row.head
         )
-        requests = pa.array([head], pa.large_binary()) if head is not None and _has_request(block, layout) else None
+        requests = pa.array([head], pa.large_binary()) if head is not None and has_own_fields(block, layout) else None
         outputs = [(str(layout.error), pa.array([row.error], pa.binary()))]
         if layout.key:
             outputs.append((layout.key, pa.array([row.key], pa.binary())))

@@ -61,13 +61,10 @@ class RecordBlock(blocks.ByteBlock):
         some.record_field = self.record_field
         return some
 
-    def as_examples(self) -> "RecordBlock":
-        """Returns a block of the records as Examples: this block, or one of an Example for each record."""
-        if not self.record_field:
-            return self
-        records = columns.gather(self.data, self.records.starts, self.records.ends)
-        data = split.framed([whole_record.examples(records, self.record_field)]).to_pybytes()
-        return RecordBlock(self.source, data, positions=self.positions)
+    def examples(self, rows: Sequence[int] | Positions) -> pa.LargeBinaryArray:
+        """Returns the records of some rows as serialized Examples, without their frames."""
+        records = columns.gather(self.data, self.records.starts[rows], self.records.ends[rows])
+        return whole_record.examples(records, self.record_field)
 
     def schema(self) -> pa.Schema:
         """Returns the features of these records, by name, see `table`."""
@@ -102,9 +99,7 @@ class RecordBlock(blocks.ByteBlock):
         return [fields for fields in found if fields is not None]
 
     def _examples(self) -> list[bytes]:
-        block = self.as_examples()
-        bounds = zip(block.records.starts.tolist(), block.records.ends.tolist(), strict=True)
-        return [block.data[start:end] for start, end in bounds]
+        return self.examples(range(len(self.rows.starts))).to_pylist()
 
 
 def fields_of(record: bytes) -> dict[str, Any] | None:

@@ -34,10 +34,9 @@ class TFRecordWriter:
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their records, see `transforms.formats.base.Writer`."""
-        read = blocks.own(block, RecordBlock)
-        own = read.as_examples()
-        kept, refused = keep(own.data, own.records, bad, predictions, layout)
-        nulls = null_rows.records(read, own, sorted([*bad, *refused]), layout) if layout.error else {}
+        own = blocks.own(block, RecordBlock)
+        kept, refused = keep(own, bad, predictions, layout)
+        nulls = null_rows.records(own, sorted([*bad, *refused]), layout) if layout.error else {}
         count = len(own.rows.starts)
         step = slices.row_count(count, own.nbytes + predictions.nbytes)
 
@@ -48,7 +47,9 @@ class TFRecordWriter:
             known = None
             if missing:
                 made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
-            elif layout.whole_row:  # compared with the data when it was read, so not computed again
+            elif (
+                layout.whole_row and not own.record_field
+            ):  # compared with the data when it was read, so not computed again
                 known = split.written_checksums(own.data, own.records.ends[kept.numbers[part]])
             return split.framed(made, known)
 
@@ -87,11 +88,8 @@ def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[
     Returns:
         For each Example of an output row, an array with one record for each row.
     """
-    numbers, predictions, records = kept.numbers[part], kept.predictions[part], block.records
-    if kept.heads is None:
-        found = [columns.gather(block.data, records.starts[numbers], records.ends[numbers])]
-    else:
-        found = [kept.heads[part]]
+    numbers, predictions = kept.numbers[part], kept.predictions[part]
+    found = [block.examples(numbers) if kept.heads is None else kept.heads[part]]
     found += [encode(name, predictions[output]) for output, name in layout.predictions]
     if layout.key:
         keys = [f"{block.source}#{position}".encode() for position in block.positions[numbers].tolist()]

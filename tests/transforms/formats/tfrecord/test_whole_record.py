@@ -26,6 +26,7 @@ from transforms.formats import schemas
 from transforms.formats.base import Block
 from transforms.formats.spec import FormatSpec
 from transforms.formats.tfrecord import sequence, whole_record, wire
+from transforms.formats.tfrecord.parse import parse
 from transforms.records import BadRow, Feature, Layout, without
 
 WHOLE = formats.load(FormatSpec("tfrecord", record_field="record"))
@@ -164,6 +165,23 @@ def test_damaged_feature_lists_are_a_bad_row_where_fields_are_picked() -> None:
     (bad,) = fmt.writer.write(block, [], scored(block), JOINED._replace(exclude=("b",))).bad
     assert (bad.reason, bad.stage) == ("not_example", "write")
     assert "feature_lists" in bad.message
+
+
+@settings(max_examples=200)
+@given(made=sequences, at=st.floats(0, 1, exclude_max=True), octets=st.binary(max_size=3), data=st.binary(max_size=9))
+def test_feature_lists_of_any_bytes_are_found_or_refused(
+    made: tf.train.SequenceExample, at: float, octets: bytes, data: bytes
+) -> None:
+    record = bytearray(made.SerializeToString())
+    place = int(at * (len(record) + 1))
+    record[place : place + len(octets)] = octets
+    for tried in (bytes(record), data, bytes(record) + data):
+        if parse(tried) is not None:  # else the row is bad before its feature lists are looked at
+            try:
+                lists = sequence.lists_of(tried)
+            except ValueError:
+                continue
+            assert lists == dict(tf.train.SequenceExample.FromString(tried).feature_lists.feature_list)
 
 
 @given(found=examples, count=st.integers(1, 3))
