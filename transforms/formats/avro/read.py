@@ -174,6 +174,7 @@ class AvroReader:
             RunError: The file has fewer records, or a block is damaged.
         """
         header = read_header(file)
+        schema = header.schema
         index = split.index(file, header, chunk)
         last = int(index.ends[-1]) if len(index.ends) else 0
         if last < chunk.end:
@@ -186,7 +187,7 @@ class AvroReader:
                 break
             place = index.places[number]
             piece = Piece(read_block(file, header, place), place.rows, place.start)
-            pieces.append(_cut(piece, header.schema, chunk.start - begin, chunk.end - begin))
+            pieces.append(_cut(piece, schema, chunk.start - begin, chunk.end - begin))
         return AvroBlock(chunk.source, header, pieces, np.arange(chunk.start, chunk.end))
 
     def sample(self, file: IO[bytes], size: int) -> AvroBlock:

@@ -139,7 +139,8 @@ def _added(
         prediction but cannot be written with it.
     """
     numbers, count = without(len(block.positions), bad), len(block.positions)
-    found = {one.row: one for one in (*not_utf8(predictions, layout, numbers), *_beyond(predictions, layout, numbers))}
+    held = (*not_utf8(predictions, layout, numbers), *_beyond(predictions, layout, numbers))
+    found = {one.row: one for one in (*held, *_without_key(block, layout, numbers))}
     refused, errors = sorted(found.values()), None
     if refused:
         kept = ~np.isin(numbers, list(found))
@@ -150,6 +151,14 @@ def _added(
         errors = error_column(dead, [None] * len(dead), count)
     keys = key_column(block.source, block.positions[numbers]) if layout.key else None
     return numbers, added_columns(predictions, layout, keys, errors), refused
+
+
+def _without_key(block: AvroBlock, layout: Layout, numbers: Positions) -> list[BadRow]:
+    """Finds the rows that lack the field to write as their key: none, or all rows of the file."""
+    if not layout.key_field or layout.key_field in block.schema_of_file.fields:
+        return []
+    message = f"field {layout.key_field}: not in the row"
+    return [BadRow(row, "write", Reason.MISSING.value, message) for row in numbers.tolist()]
 
 
 def _beyond(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) -> Iterator[BadRow]:
@@ -176,7 +185,8 @@ def _names(schema: Schema, layout: Layout) -> tuple[str, ...] | None:
         raise UsageError(f"the rows already have a field {twice[0]}; choose another name with --rename")
     if layout.whole_row:
         return None
-    return layout.order or (*own, *layout.added, *((layout.key_field,) if layout.key_field else ()))
+    names = layout.order or (*own, *layout.added, *((layout.key_field,) if layout.key_field else ()))
+    return tuple(name for name in names if name in layout.added or name in schema.fields)  # sources may differ
 
 
 def _unused(name: str, schema: Schema) -> str:

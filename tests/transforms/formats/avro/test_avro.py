@@ -322,3 +322,15 @@ def test_a_row_with_an_integer_that_no_long_holds_is_not_encoded(kind: pa.DataTy
     joined = AVRO.writer.encode(pa.table({"x": pa.array([row(1), None, row(1 << 63), row((1 << 63) - 1)], kind)}))
     assert len(read(joined_bytes(joined.blocks))) == 3
     assert [(one.row, one.reason) for one in joined.bad] == [(2, Reason.OUT_OF_RANGE.value)]
+
+
+def test_a_file_may_lack_fields_that_are_written() -> None:
+    schema = {"type": "record", "name": "r", "fields": [{"name": "a", "type": "long"}]}
+    block = block_of(AVRO, container(schema, [{"a": 1}]))
+    order = ("b", "prediction", "a")
+    layout = Layout(True, ("a", "b"), (), None, None, (("y", "prediction"),), order=order)
+    assert read(part_of(block, layout)) == [{"prediction": 0.0, "a": 1}]
+    keyed = Layout(False, (), (), None, "b", (("y", "prediction"),))
+    predictions = pa.RecordBatch.from_arrays([pa.array([0.5])], ["y"])
+    joined = AVRO.writer.write(block, [], predictions, keyed)
+    assert (read(joined_bytes(joined.blocks)), [one.reason for one in joined.bad]) == ([], [Reason.MISSING.value])
