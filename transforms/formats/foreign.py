@@ -65,6 +65,7 @@ AVRO = Kind("Avro", (), "", "avro")
 PARQUET = Kind("Parquet", (), "", "parquet")
 ORC = Kind("ORC", (".orc",), _dataset("orc"))
 ARROW = Kind("Arrow", (".arrow", ".feather"), _dataset("feather"))
+EXCEL = Kind("Excel", (".xlsx", ".xlsm", ".xls"), "soffice --headless --convert-to csv {file}")
 ZIP = _compressed("zip", ".zip", "unzip -p")
 XZ = _compressed("xz", ".xz", "xz -dc")
 CSV = Kind("CSV", (), "", "csv")
@@ -85,6 +86,8 @@ _KINDS = {
     rb"Obj\x01": AVRO,
     rb"ORC.{0,60}[\x00-\x08]": ORC,
     rb"ARROW1\x00": ARROW,
+    # A workbook is a zip file that begins with one of these members; before 2007 it was a compound file.
+    rb"PK\x03\x04.{26}(\[Content_Types\]\.xml|_rels/|docProps/|xl/)|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": EXCEL,
     rb"PK\x03\x04": ZIP,
     rb"\xfd7zXZ\x00": XZ,
     # UTF-32 comes before UTF-16, because its byte order mark begins with the mark of UTF-16.
@@ -93,7 +96,7 @@ _KINDS = {
 }
 # For text without a byte order mark: the first character is ASCII, so its zero bytes (0) show the encoding.
 _ZEROS = {"1000": "UTF-32LE", "0001": "UTF-32BE", "1010": "UTF-16LE", "0101": "UTF-16BE"}
-_NAMED = {suffix: kind for kind in (ORC, ARROW, ZIP, XZ) for suffix in kind.suffixes}
+_NAMED = {suffix: kind for kind in (ORC, ARROW, EXCEL, ZIP, XZ) for suffix in kind.suffixes}
 
 
 def by_bytes(head: bytes) -> Kind | None:

@@ -1,8 +1,10 @@
 """keyjoin finds the format and the codec of a file by its name, else by its first bytes, and never guesses."""
 
 import gzip
+import io
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,15 @@ from transforms.storage.objects import Stored
 
 LINES = b'{"x": [1, 2, 3]}\n{"x": [4, 5, 6]}\n'
 RECORDS = written([example(x=floats(1, 2, 3))] * 2)
+
+
+def workbook() -> bytes:
+    """Makes the beginning of a workbook."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("[Content_Types].xml", "<Types/>")
+        file.writestr("xl/workbook.xml", "<workbook/>")
+    return made.getvalue()
 
 
 @pytest.fixture
@@ -107,6 +118,7 @@ def test_a_name_that_tells_the_format_is_enough(found: Callable[..., FoundFormat
         (LINES.decode().encode("utf-16"), "it is UTF-16, which keyjoin does not read; convert it: iconv"),
         (b"\xfd7zXZ\x00rest", "it is xz, which keyjoin does not read; convert it: xz"),
         (b"PK\x03\x04rest", "it is zip, which"),
+        (workbook(), "it is Excel, which keyjoin does not read; convert it: soffice --headless --convert-to csv "),
         (gzip.compress(gzip.compress(LINES)), "it is gzip, and its name does not end in .gz; rename it: gzip -dc"),
         (gzip.compress(LINES)[:20], "cannot be read: not a whole gzip file (it ends inside of member 1)"),
     ],
