@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from transforms.records import Source
 from transforms.threads import in_threads
 
 HEADERS = 10_000  # most files whose headers are read before the run, unless they may differ
+OTHER_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}  # each as a shell takes it
 SHOWN = 3  # most differences in a message
 
 
@@ -153,3 +154,29 @@ def _refuse(differences: Sequence[str]) -> None:
             f"{'; '.join(differences[:SHOWN])}{more}: score the files one by one, or let each part have the columns of "
             "its file with --schema_drift=union"
         )
+
+
+def check_delimiter(options: InputOptions, reader: Reader, sample: Sequence[Mapping[str, Any]]) -> None:
+    """Refuses delimited text whose only column seems to hold several.
+
+    Args:
+        options: The input options.
+        reader: The reader of the input.
+        sample: Some rows.
+
+    Raises:
+        UsageError: Another delimiter occurs equally often in the name of the column and in each row, and no flag names
+            the delimiter.
+    """
+    names = {name for row in sample for name in row}
+    if options.delimiter or not reader.traits.text_cells or len(names) != 1:
+        return
+    (name,) = names
+    for mark, spelled in OTHER_DELIMITERS.items():
+        counts = {name.count(mark), *((row[name] or "").count(mark) for row in sample)}
+        if len(counts) == 1 and counts != {0}:
+            own = "tab" if reader.name == "tsv" else "','"
+            raise UsageError(
+                f"the only column is called {name!r}, and each row has as many {mark!r}; give --delimiter {spelled}, "
+                f"or --delimiter {own} if it is one column"
+            )

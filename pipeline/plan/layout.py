@@ -9,7 +9,7 @@ from pipeline.options.groups import OutputOptions
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import Block, Format, RowTraits
 from transforms.records import INSTANCE, PREDICTION, Feature, Layout
-from transforms.saved_model.model import KEY
+from transforms.saved_model.model import KEY, Tensor
 
 ROW = "row"
 
@@ -145,14 +145,27 @@ def _check_own(
         )
 
 
-def check_written(fmt: Format, block: Block, layout: Layout) -> None:
+def check_written(fmt: Format, block: Block, layout: Layout, outputs: Sequence[Tensor]) -> None:
     """Writes a part without rows.
 
+    Args:
+        fmt: The format of the rows and of the parts.
+        block: Some rows.
+        layout: The fields of an output row.
+        outputs: The model's predictions.
+
     Raises:
-        UsageError: The format of the parts has no such name of a field, or the rows already have it.
+        UsageError: The format of the parts has no such name of a field, or two fields would have the same name.
     """
-    none = pa.nulls(0, pa.float32())
-    fmt.writer.write(block.take([]), [], pa.record_batch({output: none for output, _ in layout.predictions}), layout)
+    kinds = {tensor.name: _kind(tensor) if fmt.writer.traits.text_cells else pa.float32() for tensor in outputs}
+    none = pa.record_batch({output: pa.nulls(0, kinds[output]) for output, _ in layout.predictions})
+    fmt.writer.write(block.take([]), [], none, layout)
+
+
+def _kind(tensor: Tensor) -> pa.DataType:
+    """Returns a type of the tensor's shape: text has a column for each value of a vector."""
+    size = tensor.shape[0] if tensor.shape is not None and len(tensor.shape) == 1 else None
+    return pa.list_(pa.float32(), size) if size else pa.float32()
 
 
 def _check_instance(options: OutputOptions) -> None:

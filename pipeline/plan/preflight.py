@@ -24,7 +24,7 @@ from pipeline.plan.check_input import check_not_empty, check_readable, check_ski
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.find_format import find_format
-from pipeline.plan.input_format import NO_HEADERS, Headers, format_of, with_headers
+from pipeline.plan.input_format import NO_HEADERS, Headers, check_delimiter, format_of, with_headers
 from pipeline.plan.layout import check_written, make_layout, wanted
 from pipeline.plan.output_schema import with_schema
 from pipeline.plan.read_sample import check_kinds
@@ -195,6 +195,7 @@ def prepare(
     if options.max_memory and not local:
         raise UsageError(f"--max_memory={options.max_memory} bounds a local run; leave it out, and choose the workers")
     beginning = _read_beginning(options, inputs, reader, check_rows=check_rows)
+    check_delimiter(options, reader, beginning.rows)
     with model_folder(options.model, options.custom_objects) as folder:
         if not files.is_local(options.model):
             _check_copy(options.model, folder, inputs.settings.model.sha256)
@@ -203,8 +204,8 @@ def prepare(
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, beginning.rows, fmt, handler.features)
         layout = layout._replace(log=_log_names(spec, handler))
-        if reader.traits.typed and fmt.is_spliced:
-            check_written(fmt, beginning.block, layout)
+        if reader.traits.has_header and fmt.is_spliced:
+            check_written(fmt, beginning.block, layout, handler.contract.predictions)
         spec = with_schema(spec, kept, beginning.heads, layout)
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.

@@ -140,3 +140,23 @@ def test_text_that_has_no_border_is_refused_before_the_run(
     refused = keyjoin("run", *flags(path, model))
     assert refused.code == 2
     assert f"{path}: the quote at byte 16 begins a cell that does not end" in refused.err
+
+
+def test_a_column_of_a_vector_that_the_rows_have_is_refused_before_the_run(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x,y_1,n\n1,2,3\n")
+    given = [f"--input={path}", f"--model={model(models.echoing, tf.float32, 3)}", "--features=x,y_1,n"]
+    refused = keyjoin("check", *given)
+    assert (refused.code, "two columns would be called y_1; rename" in refused.err) == (2, True)
+    assert keyjoin("check", *given, "--prediction_prefix=p_").code == 0
+
+
+def test_another_delimiter_is_named(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("x;s\n1;a\n2;b\n")
+    refused = keyjoin("check", *flags(path, model))
+    assert refused.code == 2
+    assert "the only column is called 'x;s', and each row has as many ';'; give --delimiter ';'" in refused.err
+    assert keyjoin("check", *flags(path, model), "--delimiter=;").code == 0

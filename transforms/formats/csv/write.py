@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.formats import blocks, slices
 from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
 from transforms.formats.base import Block, Joined
@@ -161,7 +161,7 @@ def _header(plan: _Plan) -> bytes:
     """Makes the header of a part. Names that the source has keep their spelling if whole rows are written.
 
     Raises:
-        RunError: Two columns would have the same name.
+        UsageError: Two columns would have the same name. The plan writes a header, so it is raised before the run.
     """
     added = _added(plan, slice(0, 0))
     own, new, found = list[str](), list[str](), list[str]()
@@ -171,7 +171,7 @@ def _header(plan: _Plan) -> bytes:
         found += group
     twice = next((name for name in found if found.count(name) > 1), None)
     if twice is not None:
-        raise RunError(f"two columns would be called {twice}; rename the predictions with --prediction_prefix=TEXT")
+        raise UsageError(f"two columns would be called {twice}; rename the predictions with --prediction_prefix=TEXT")
     spell, block = plan.dialect.record, plan.block
     if not plan.layout.whole_row:
         return spell(name.encode() for name in found) + block.line_end

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.blocks import block_of, joined_bytes, raws
 from transforms import formats
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 from transforms.formats.base import Block
 from transforms.formats.csv import encode, inputs
 from transforms.formats.csv.dialect import Dialect
@@ -183,7 +183,7 @@ def test_a_left_join_keeps_bad_rows_in_their_place() -> None:
 
 
 def test_names_that_are_taken_are_refused() -> None:
-    with pytest.raises(RunError, match="two columns would be called p; rename the predictions"):
+    with pytest.raises(UsageError, match="two columns would be called p; rename the predictions"):
         write(block_of(CSV, b"a,p\n1,2\n"))
     with pytest.raises(RunError, match="names the column 'a' twice"):
         CSV.reader.read_header(io.BytesIO(b"a,b,a\n"), 6)
