@@ -32,7 +32,8 @@ from transforms import formats, write_part
 from transforms.errors import ModelError
 from transforms.saved_model.model import Model, Tensor
 
-formats.load("jsonl")
+for _name in formats.FORMATS:
+    formats.load(_name)
 importlib.import_module("transforms.formats.jsonl.diagnose")
 startup.collect_garbage()
 

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tests.faults.attempt import Attempt
 from tests.faults.disk import Fault
 from tests.faults.forks import Outcome, attempt
@@ -19,6 +23,9 @@ RUN_ID = re.compile(rb'"id": "[0-9a-f]{12}"')
 LEFT_BEHIND = re.compile(r"^(_keyjoin/(job\.json$|lock$|temp/)|.*\.[0-9a-f]{32}\.tmp$)")  # files that readers ignore
 BAD = {2: '{"x": "bad", "n": 2}', 5: "{}", 11: '{"x": [666, 0, 0]}'}
 ROWS = [BAD.get(n) or json.dumps({"n": n, "x": [n, 0.5, -n]}) for n in range(13)]
+# The same rows for formats with one value a cell.
+CELLS = [{"x0": {2: None, 11: 666.0}.get(n, float(n)), "x1": 0.5, "x2": float(-n), "n": n} for n in range(13)]
+CELL_FLAGS = ("--features=x0,x1,x2", "--max_bad_rows=0.5", "--chunk_bytes=100")
 
 
 class Job(NamedTuple):
@@ -122,6 +129,20 @@ def small(folder: Path, *, stored: bool = False) -> Job:
     data = ("\n".join(ROWS) + "\n").encode()
     content = {"a.jsonl": data, "sub/b.jsonl.gz": gzip.compress(data[:200], mtime=0)}
     return make(folder, content, "--max_bad_rows=0.5", stored=stored)
+
+
+def parquet(folder: Path, *, stored: bool = False) -> Job:
+    """A source of Parquet with several row groups; some rows fail on reading, some in the model."""
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(CELLS), file, row_group_size=5)
+    return make(folder, {"a.parquet": file.getvalue()}, *CELL_FLAGS, stored=stored)
+
+
+def delimited(folder: Path, *, stored: bool = False) -> Job:
+    """A source of CSV, in which some rows fail on reading, some in the model."""
+    cells = [[str(value) for value in row.values()] for row in CELLS]
+    lines = "".join(",".join(row) + "\n" for row in [list(CELLS[0]), *cells])
+    return make(folder, {"a.csv": lines.encode()}, *CELL_FLAGS, stored=stored)
 
 
 def replaying(folder: Path, *, stored: bool = False, chunk_bytes: int = 1 << 20) -> Job:
