@@ -14,7 +14,6 @@ import pytest
 from tests.conftest import BOSTON, Result
 from tests.support import houses
 from tests.support.parts import read, scalar
-from transforms import formats
 
 TEN = [json.loads(line) for line in (BOSTON / "tutorial.jsonl").read_text().splitlines()]
 ROWS = [json.loads(line) for part in ("part-1", "part-2") for line in (BOSTON / f"data/{part}.jsonl").open()]
@@ -63,7 +62,7 @@ def test_a_wrapped_model_gives_the_models_own_predictions(
     assert "comes back as " + ("output key" if style == "function" else "last column") in done.out
 
 
-@pytest.mark.parametrize("fmt", [fmt for fmt in houses.WRITERS if fmt in formats.FORMATS])
+@pytest.mark.parametrize("fmt", houses.WRITERS)
 def test_each_format_gives_the_same_predictions(keyjoin: Callable[..., Result], tmp_path: Path, fmt: str) -> None:
     expected = keyjoin("run", f"--input={BOSTON}/data", f"--model={BOSTON}/model")
     path = houses.write(tmp_path, fmt)

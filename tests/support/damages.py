@@ -54,6 +54,8 @@ class Damage(NamedTuple):
         """The effect, for the table."""
         if self.ends:
             return f"{self.ends}: “{self.names}”"
+        if not self.reasons:
+            return "all rows are joined, and the part has the same bytes"
         one = ", ".join(f"`{reason}`" for reason in dict.fromkeys(self.reasons))
         return f"{len(self.reasons)} dead letter{'s' * (len(self.reasons) > 1)}, {one}; the other rows are joined"
 
@@ -70,6 +72,11 @@ def long_lines() -> bytes:
     text = random.Random(1)
     made = [row | {"text": text.randbytes(LONG_BYTES).hex()} for row in ROWS]
     return b"".join(json.dumps(row).encode() + b"\n" for row in made)
+
+
+def delimited() -> bytes:
+    made = [",".join(map(str, row.values())) for row in ROWS]
+    return "".join(f"{line}\n" for line in ["id,a,b,c", *made]).encode()
 
 
 def records() -> bytes:
@@ -100,6 +107,7 @@ def null_in(write: Callable[[Table], bytes]) -> Change:
 WRITERS: dict[str, Callable[[], bytes]] = {
     "jsonl": lines,
     "tfrecord": records,
+    "csv": delimited,
     "avro": avro,
     "parquet": parquet,
     "jsonl.gz": lambda: gzip.compress(long_lines(), mtime=0),
@@ -179,6 +187,21 @@ DAMAGES = [
     Damage("jsonl", "bytes that are not UTF-8", put(b"r05", b"\xff05"), ("not_utf8",)),
     Damage("jsonl", "two rows on a line", put(b'}\n{"id": "r05"', b'}{"id": "r05"'), ("not_json",), kept=COUNT - 2),
     Damage("jsonl", "cut off in the last line", cut(9), ("not_json",)),
+    Damage("csv", "a cell that is no number", put(b"r05,2.5", b"r05,x"), ("wrong_type",)),
+    Damage("csv", "an empty cell in a used column", put(b"r05,2.5", b"r05,"), ("null",)),
+    Damage("csv", "a record with fewer cells", put(b"r05,2.5", b"r05"), ("wrong_cells",)),
+    Damage("csv", "a record with more cells", put(b"r05,2.5", b"r05,2.5,7"), ("wrong_cells",)),
+    Damage("csv", "bytes that are not UTF-8", put(b"r05", b"\xff05"), ("not_utf8",)),
+    Damage("csv", "a stray quote inside a cell", put(b"r05", b'r"05'), kept=COUNT),
+    Damage(
+        "csv",
+        "a quote that is never closed",
+        put(b"r05", b'"r05'),
+        ends=REFUSED,
+        names="begins a cell that does not end",
+    ),
+    Damage("csv", "cut off in the last record", cut(9), ("wrong_cells",)),
+    Damage("csv", "a column that is missing", put(b"id,a,b,c", b"id,a,b"), ends=REFUSED, names="has no column c"),
     Damage("tfrecord", "a changed byte in a record", flip_in_record(20), ("corrupt",)),
     Damage(
         "tfrecord",

@@ -36,5 +36,5 @@ def read(path: Path, **dialect: Any) -> list[dict[str, Any]]:
 
 
 def scalar(value: Any) -> float:
-    """Returns the value of a prediction: JSON Lines and TFRecord have it in a list, and CSV as text."""
+    """Returns the value of a prediction of the shape (rows, 1): a list in JSON Lines and TFRecord, text in CSV."""
     return float(value[0] if isinstance(value, list | np.ndarray) else value)
