@@ -67,8 +67,11 @@ def _print_columns(plan: Plan) -> None:
     """Prints the columns of the files, how files differ, and the fields that folders give."""
     spec, headers = plan.job.format, plan.headers
     if headers.columns is not None:
-        source = "the first record of each file" if spec.has_header else "--columns"
-        print_line("columns", f"{headers.columns}{f', named by {source}' * (spec.name in formats.DELIMITERS)}")
+        dialect = ""
+        if spec.name in formats.DELIMITERS:
+            source = "the first record of each file" if spec.has_header else "--columns"
+            dialect = f", named by {source}, with {spec.delimiter or formats.DELIMITERS[spec.name]!r} between cells"
+        print_line("columns", f"{headers.columns}{dialect}")
     for said in headers.drift[:SHOWN_ROWS]:
         print_line("differs", said)
     if len(headers.drift) > SHOWN_ROWS:

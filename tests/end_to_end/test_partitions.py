@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.conftest import Result
 from tests.support import models
+from transforms import formats
 
 FOLDERS = {
     "year=2026/sort=1": [1.0, 2.0],
@@ -91,3 +93,32 @@ def test_files_added_to_new_folders_are_scored_incrementally(
     other = keyjoin("run", *flags, f"--output={done.output}")
     assert other.code == 2
     assert "--partition_fields was true, is now false" in other.err
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_folders_feed_the_model_in_every_format(
+    keyjoin: Callable[..., Result], tmp_path: Path, model: Any, name: str
+) -> None:
+    writer, flags = formats.load(name).writer, (f"--model={model(models.plain)}", "--features=a,m,b")
+
+    def write(folder: str, **columns: list[float]) -> str:
+        path = tmp_path / folder / f"x.{name}"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"".join(bytes(memoryview(some)) for some in writer.encode(pa.table(columns)).blocks))
+        return str(path)
+
+    write("lake/m=3", a=[1.5, 2.5], b=[0.5, 1.5])
+    write("lake/m=4", a=[1.5], b=[0.5])
+    done = keyjoin("run", f"--input={tmp_path / 'lake'}", *flags, "--partition_fields")
+    same = keyjoin("run", f"--input={write('flat', a=[1.5, 2.5, 1.5], b=[0.5, 1.5, 0.5], m=[3.0, 3.0, 4.0])}", *flags)
+    assert (done.code, same.code) == (0, 0), done.err + same.err
+    assert predictions(done, writer) == predictions(same, writer)
+    verified = keyjoin("verify", f"--run={done.output}", flags[0], "--rescore=3")
+    assert verified.code == 0, verified.out
+    twice = keyjoin("check", f"--input={write('both/m=3', a=[1.5], b=[2.5], m=[3.0])}", *flags, "--partition_fields")
+    assert twice.code == 2
+    assert "the rows have a field m, and so do the folders" in twice.err
+
+
+def predictions(run: Result, writer: Any) -> list[Any]:
+    return [row["prediction"] for part in run.parts() for row in writer.read_back(part.read_bytes()).values()]

@@ -81,7 +81,8 @@ def test_flags_describe_the_dialect_of_a_file(
     given = fixed if named else (*fixed, "--columns=x,y,z,s")
     done = keyjoin("run", *given, *flags)
     assert done.code == 0, done.err
-    assert f"columns      4, named by {'the first record of each file' if named else '--columns'}" in done.out
+    assert f"columns      4, named by {'the first record of each file' if named else '--columns'}, with " in done.out
+    assert f"with {dialect.get('delimiter', ',')!r} between cells" in done.out
     (part,) = done.parts()
     with gzip.open(part, "rt", newline="") as file:
         read = list(csv.reader(file, **dialect))
