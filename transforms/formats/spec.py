@@ -53,4 +53,4 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
             return FormatSpec(self.output)
         if self.prediction_logs:
             return msgspec.structs.replace(self, prediction_logs="read")
-        return msgspec.structs.replace(self, record_field="")
+        return msgspec.structs.replace(self, record_field="", has_header=True)

@@ -192,12 +192,14 @@ def test_names_that_are_taken_are_refused() -> None:
 
 
 def test_columns_that_the_plan_names_make_the_first_record_a_row() -> None:
-    fmt = formats.load(FormatSpec("csv", has_header=False, header="a;b", delimiter=";", quote="'"))
+    spec = FormatSpec("csv", has_header=False, header="a;b", delimiter=";", quote="'")
+    fmt, of_parts = formats.load(spec), formats.load(spec.of_parts)
     block = block_of(fmt, b"1;'x;y'\n2;z\n")
     assert block.values() == [{"a": "1", "b": "x;y"}, {"a": "2", "b": "z"}]
-    assert joined_bytes(fmt.writer.write(block, [], pa.record_batch({"y": [1, 2]}), ALL).blocks) == (
-        b"a;b;p;key\n1;'x;y';1;s#0\n2;z;2;s#8\n"
-    )
+    part = joined_bytes(fmt.writer.write(block, [], pa.record_batch({"y": [1, 2]}), ALL).blocks)
+    assert part == b"a;b;p;key\n1;'x;y';1;s#0\n2;z;2;s#8\n"
+    for read in (fmt.writer.read_back(part), of_parts.reader.sample(io.BytesIO(part), 99)):
+        assert read.values()[0] == {"a": "1", "b": "x;y", "p": "1", "key": "s#0"}
 
 
 def test_a_record_over_several_lines_with_another_number_of_cells_stops_the_run() -> None:
