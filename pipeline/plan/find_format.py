@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from pipeline.plan.read_sample import CHECKED, SIZES, first_bytes
+from pipeline.plan.read_sample import CHECKED, SIZES, SOURCES, first_bytes
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.formats import foreign
 from transforms.records import Source
 from transforms.storage.compression import codec_of, detect, plain_name, split_codec
+from transforms.storage.files import is_local
 from transforms.storage.objects import Stored
 
 SHOWN = 3  # most files of a format that a message names
@@ -35,9 +36,9 @@ class FoundFormat(NamedTuple):
 def find_format(files: Sequence[Stored], given: str | None) -> FoundFormat:
     """Finds the format of the input files.
 
-    The first bytes tell the format of a file whose name does not, and the codec of a file whose name tells neither. Of
-    more than `CHECKED` such files, it looks at the first ones, which have to be alike, and takes the others to be like
-    them. A worker refuses a file that is not.
+    The first bytes tell the format of a file whose name does not, and the codec of a file whose name tells neither. If
+    there are more than `CHECKED` such files, or `SOURCES` in an object store, it looks at the first ones. These have to
+    be alike, and the others are taken to be like them. A worker refuses a file that is not.
 
     Args:
         files: The files.
@@ -46,14 +47,18 @@ def find_format(files: Sequence[Stored], given: str | None) -> FoundFormat:
     Raises:
         UsageError: The format of a file is not known, keyjoin does not read it, or files have different formats.
     """
-    names = {file.path: given or formats.by_name(file.path) for file in files}
-    unnamed = [file for file in files if formats.by_name(file.path) is None]
-    looked = _look(unnamed[:CHECKED], given)
-    names |= {path: look.name for path, look in looked.items()}
+    names = {file.path: formats.by_name(file.path) for file in files}
+    unnamed = [file for file in files if names[file.path] is None]
+    if given:
+        names = dict.fromkeys(names, given)
+    # Beam's reader gets 16 MiB of an object even for a few bytes.
+    most = CHECKED if all(is_local(file.path) for file in unnamed) else SOURCES
+    looked = _look(unnamed[:most], given)
+    names |= {path: look.name for path, look in looked.items() if look.name}
     codecs = {path: look.codec for path, look in looked.items()}
-    if rest := unnamed[CHECKED:]:
+    if rest := unnamed[most:]:
         like = _alike(looked)
-        names |= {file.path: like.name for file in rest}
+        names |= {file.path: given or like.name for file in rest}
         codecs |= {file.path: like.codec for file in rest if not formats.split_suffix(file.path)[1]}
     found = {name for name in names.values() if name}
     if len(found) > 1:
@@ -90,7 +95,7 @@ def _look_at(file: Stored, given: str | None) -> _Look:
     if kind and not given:
         raise UsageError(f"{file.path}: {foreign.refusal(kind, file.path, codec_of(file.path))}")
     if not file.size_in_bytes:
-        return _Look(given, "")
+        return _Look(None, "")
     source = Source(file.path, file.size_in_bytes, "", own)
     codec = "" if own else _codec(source)
     return _Look(given or _format(source._replace(suffix=own or codec)), codec)
@@ -136,19 +141,22 @@ def _alike(looked: Mapping[str, _Look]) -> _Look:
     Raises:
         UsageError: They are not alike.
     """
-    first, like = next(iter(looked.items()))
-    other = next(((path, look) for path, look in looked.items() if look != like), None)
+    filled = [(path, look) for path, look in looked.items() if look.name]
+    if not filled:
+        return _Look(None, "")
+    first, like = filled[0]
+    other = next(((path, look) for path, look in filled if look != like), None)
     if other is not None:
         raise UsageError(
-            f"more than {CHECKED:,} files whose names do not tell the format or codec, and they are not alike: "
+            f"more than {len(looked):,} files whose names do not tell the format or codec, and they are not alike: "
             f"{first} is {_spelled(like)}, {other[0]} is {_spelled(other[1])}; give the names suffixes such as "
-            f"{formats.default_suffix(other[1].name or 'jsonl')}{other[1].codec}"
+            f"{formats.default_suffix(str(other[1].name))}{other[1].codec}"
         )
     return like
 
 
 def _spelled(look: _Look) -> str:
-    return f"{look.name or 'empty'}{f', {look.codec}' if look.codec else ''}"
+    return f"{look.name}{f', {look.codec}' if look.codec else ''}"
 
 
 def _listed(names: Mapping[str, str | None], found: Sequence[str]) -> str:

@@ -123,9 +123,9 @@ def split_suffix(path: str) -> tuple[str, str]:
     ('A', '.jsonl.gz')
     """
     plain, codec = split_codec(path)
-    codec = codec.lower()
+    lower, codec = plain.lower(), codec.lower()
     for suffix in SUFFIXES:
-        if plain.lower().endswith(suffix):
+        if lower.endswith(suffix):
             return plain[: -len(suffix)], suffix + codec
     return plain, codec
 

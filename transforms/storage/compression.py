@@ -149,7 +149,8 @@ def split_codec(name: str) -> tuple[str, str]:
     >>> split_codec("A.JSONL.GZ"), split_codec("a.jsonl")
     (('A.JSONL', '.GZ'), ('a.jsonl', ''))
     """
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    lower = name.lower()
+    suffix = next((suffix for suffix in SUFFIXES if lower.endswith(suffix)), "")
     return name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
 
 
