@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -183,21 +183,18 @@ def pick(record: bytes, layout: Layout) -> bytes | Refusal:
         lists = sequence.lists_of(record)
     except ValueError as error:
         return Refusal(Reason.NOT_EXAMPLE, str(error))
-    return _serialize(picked, {name: found for name, found in lists.items() if _wanted(name, layout)})
+    return _serialize(picked) + sequence.encode({name: found for name, found in lists.items() if _wanted(name, layout)})
 
 
-def _serialize(features: dict[str, Values | None], lists: dict[str, Any]) -> bytes:
-    """Serializes features and feature lists. Without feature lists, the message is that of a tf.train.Example."""
+def _serialize(features: dict[str, Values | None]) -> bytes:
     # Imported here, because the import takes seconds, and few jobs write only some features of a row.
-    from tensorflow.core.example.example_pb2 import SequenceExample
+    from tensorflow.core.example.example_pb2 import Example
 
-    example = SequenceExample()
+    example = Example()
     for name, values in features.items():
-        feature = example.context.feature[name]
+        feature = example.features.feature[name]
         if values is not None:
             getattr(feature, LIST_NAMES[values.dtype.kind]).value.extend(values.tolist())
-    for name, found in lists.items():
-        example.feature_lists.feature_list[name].CopyFrom(found)
     serialized: bytes = example.SerializeToString(deterministic=True)
     return serialized
 

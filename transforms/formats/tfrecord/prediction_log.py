@@ -35,21 +35,21 @@ SIGNATURE_NAME = 3
 NAME, VALUE = 1, 2
 DTYPE, SHAPE, CONTENT, STRINGS = 1, 2, 4, 8
 DIM = 2  # of TensorShapeProto; its own field 1 is the size
-DTYPES = {
-    pa.float32(): 1,
-    pa.float64(): 2,
-    pa.int32(): 3,
-    pa.uint8(): 4,
-    pa.int16(): 5,
-    pa.int8(): 6,
-    pa.binary(): 7,
-    pa.large_binary(): 7,
-    pa.int64(): 9,
-    pa.bool_(): 10,
-    pa.uint16(): 17,
-    pa.uint32(): 22,
-    pa.uint64(): 23,
+NUMBERS = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    9: "int64",
+    10: "bool",
+    17: "uint16",
+    22: "uint32",
+    23: "uint64",
 }
+DTYPES = {pa.from_numpy_dtype(name): number for number, name in NUMBERS.items()}
+DTYPES |= dict.fromkeys((pa.binary(), pa.large_binary()), 7)
 
 
 class PredictionLogWriter:
@@ -220,23 +220,27 @@ class LogBlock(RecordBlock):
         return [self._row(self.data[start:end]) for start, end in bounds]
 
     def _row(self, log: bytes) -> dict[str, Any]:
-        # Imported here, because the import takes seconds, and few commands read a part.
-        from tensorflow import make_ndarray
-        from tensorflow.core.framework.tensor_pb2 import TensorProto
-
         (predict,) = _all(log, PREDICT_LOG)
         (request,), (response,) = _all(predict, REQUEST), _all(predict, RESPONSE)
         row: dict[str, Any] = {}
         for entry in _all(request, INPUTS):
-            (record,) = TensorProto.FromString(_all(entry, VALUE)[0]).string_val
+            (record,) = _values(_all(entry, VALUE)[0])
             if self.record_field:
                 row[self.record_field] = [record]
             else:
                 row |= fields_of(record) or {}
         for entry in _all(response, OUTPUTS):
-            values = make_ndarray(TensorProto.FromString(_all(entry, VALUE)[0]))
-            row[_all(entry, NAME)[0].decode()] = values.reshape(-1).tolist()
+            row[_all(entry, NAME)[0].decode()] = _values(_all(entry, VALUE)[0])
         return row
+
+
+def _values(tensor: bytes) -> list[Any]:
+    """Returns the values of a TensorProto that `tensors` encoded, as a flat list."""
+    kind = NUMBERS.get(tensor[1])  # the dtype is the first field: a byte for its tag, a byte for its number
+    if kind is None:
+        return _all(tensor, STRINGS)
+    found: list[Any] = np.frombuffer(_all(tensor, CONTENT)[0], kind).tolist()
+    return found
 
 
 def _all(message: bytes, number: int) -> list[bytes]:

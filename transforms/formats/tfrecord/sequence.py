@@ -6,40 +6,72 @@ reads the context's features, and appends predictions to them, as it does for an
 values are lists of lists, and keyjoin keeps them in each output row that has the row's own fields.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from transforms.formats.tfrecord import wire
+from transforms.formats.tfrecord.parse import parse
 
-FEATURE_LISTS = 2  # the field's number in a SequenceExample; an Example has no field of that number
+# Numbers of fields: of SequenceExample (an Example has no field of that number), of FeatureLists, of an entry of its
+# map, and of FeatureList.
+FEATURE_LISTS = 2
+ENTRY = 1
+NAME, VALUE = 1, 2
+FEATURE = 1
 
 
-def lists_of(record: bytes) -> dict[str, Any]:
-    """Returns the feature lists of a record, which is an Example or a SequenceExample: name -> FeatureList.
+def lists_of(record: bytes) -> dict[str, bytes]:
+    """Returns the feature lists of a record, an Example or a SequenceExample: name -> the serialized FeatureList.
+
+    As everywhere in protobuf, messages that come twice are merged, and the last entry of a name counts.
 
     Raises:
         ValueError: The feature lists do not parse.
     """
-    if all(number != FEATURE_LISTS for number, _ in wire.fields(record)):
-        return {}
-    # Imported here, because the import takes seconds, and few jobs have SequenceExamples.
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.example.example_pb2 import SequenceExample
-
+    found = {}
     try:
-        return dict(SequenceExample.FromString(record).feature_lists.feature_list)
-    except DecodeError as error:
-        raise ValueError("its feature_lists do not parse as those of a tf.train.SequenceExample") from error
+        for entry in _all(b"".join(_all(record, FEATURE_LISTS)), ENTRY):
+            name, value = b"".join(_all(entry, NAME)[-1:]), b"".join(_all(entry, VALUE))
+            found[name.decode()] = value
+            _features(value)
+    except ValueError as error:
+        raise ValueError(f"its feature_lists do not parse as those of a tf.train.SequenceExample: {error}") from error
+    return found
+
+
+def encode(lists: Mapping[str, bytes]) -> bytes:
+    """Encodes feature lists as the field of a SequenceExample; without lists there is no such field."""
+    entries = [
+        wire.delimited(ENTRY, wire.delimited(NAME, name.encode()) + wire.delimited(VALUE, lists[name]))
+        for name in sorted(lists)
+    ]
+    return wire.delimited(FEATURE_LISTS, b"".join(entries)) if entries else b""
 
 
 def values_of(record: bytes) -> dict[str, list[list[Any]]]:
     """Returns the feature lists of a record: name -> the values of each of its features. Damaged ones are left out."""
     try:
-        found = lists_of(record)
+        return {name: _features(value) for name, value in sorted(lists_of(record).items())}
     except ValueError:
         return {}
-    return {name: [_values(one) for one in found[name].feature] for name in sorted(found)}
 
 
-def _values(feature: Any) -> list[Any]:
-    kind = feature.WhichOneof("kind")
-    return list(getattr(feature, kind).value) if kind else []
+def _features(feature_list: bytes) -> list[list[Any]]:
+    """Returns the values of each feature of a serialized FeatureList.
+
+    Raises:
+        ValueError: A feature does not parse.
+    """
+    found = []
+    for feature in _all(feature_list, FEATURE):
+        entry = wire.delimited(NAME, b"") + wire.delimited(VALUE, feature)
+        example = parse(wire.delimited(1, wire.delimited(ENTRY, entry)))
+        if example is None:
+            raise ValueError(f"the {len(feature)} bytes of a feature")
+        values = example[""]
+        found.append([] if values is None else values.tolist())
+    return found
+
+
+def _all(message: bytes, number: int) -> list[bytes]:
+    return [content for found, content in wire.fields(message) if found == number]

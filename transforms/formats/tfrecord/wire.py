@@ -11,6 +11,7 @@ from transforms import columns
 
 WIRE_BITS = 3  # a tag has the wire type in its lowest bits, and the number of the field above
 VARINT, FIXED64, DELIMITED, GROUP, GROUP_END, FIXED32 = range(6)  # wire types
+SKIPPED = {FIXED64: 8, FIXED32: 4, GROUP: 0, GROUP_END: 0}  # bytes that follow the tag
 LOW, MORE, VARINT_BITS = 0x7F, 0x80, 7  # of a varint; the bit MORE means that another byte follows
 Pieces = list[pa.LargeBinaryArray]  # each array holds one piece for each record
 
@@ -58,11 +59,11 @@ def repeated(content: bytes, count: int) -> pa.LargeBinaryArray:
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """Finds the delimited fields of a message: those of bytes, text or a message.
 
-    Args:
-        message: A message that a protobuf parser has parsed.
-
     Yields:
         The number of each field, and its content.
+
+    Raises:
+        ValueError: The bytes are no message.
     """
     at = depth = 0  # fields inside of groups belong to the group
     while at < len(message):
@@ -70,22 +71,29 @@ def fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         kind = tag & (1 << WIRE_BITS) - 1
         if kind == DELIMITED:
             size, at = _read_varint(message, at)
+            if at + size > len(message):
+                raise ValueError(f"a field ends beyond the {len(message)} bytes of its message")
             if not depth:
                 yield tag >> WIRE_BITS, message[at : at + size]
             at += size
         elif kind == VARINT:
             _, at = _read_varint(message, at)
-        else:
+        elif kind in SKIPPED:
             depth += (kind == GROUP) - (kind == GROUP_END)
-            at += {FIXED64: 8, FIXED32: 4}.get(kind, 0)
+            at += SKIPPED[kind]
+        else:
+            raise ValueError(f"a field has the unknown wire type {kind}")
+    if at > len(message):
+        raise ValueError(f"a number ends beyond the {len(message)} bytes of its message")
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     """Reads the varint at a position. Returns its value and the position after it."""
     number = bits = 0
-    while True:
+    while at < len(message):
         number |= (message[at] & LOW) << bits
         bits += VARINT_BITS
         at += 1
         if message[at - 1] < MORE:
             return number, at
+    raise ValueError(f"a number ends beyond the {len(message)} bytes of its message")
