@@ -244,7 +244,7 @@ def _decoding(source: str, first: int, end: int) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         damage = f"{source or 'the file'}: rows {first} to {end} cannot be decoded ({_line(error)})"
@@ -260,10 +260,14 @@ def _open(footer: Footer, made: Iterator[Any]) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(pa.BufferReader(b"".join(made)), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise RunError(
-            f"{footer.path or 'the file'}: the Parquet footer is damaged ({_line(error)}); copy the file again from "
-            "where it was written"
-        ) from error
+        raise _damaged(footer, error) from error
+
+
+def _damaged(footer: Footer, error: Exception) -> RunError:
+    return RunError(
+        f"{footer.path or 'the file'}: the Parquet footer is damaged ({_line(error)}); copy the file again from where "
+        "it was written"
+    )
 
 
 def _load(
@@ -322,9 +326,12 @@ def _range(
 @functools.lru_cache(maxsize=8)
 def _header_of(encoded: bytes) -> str:
     footer = footers.parse(encoded, "")
-    flat = list(itertools.chain.from_iterable(footers.elements(footer.meta).values()))
-    schema = _open(footer, footers.file_of(footer, flat, [], footers.key_values(footer))).schema_arrow
-    plain = pa.schema([field.remove_metadata() for field in schema])
+    try:
+        flat = list(itertools.chain.from_iterable(footers.elements(footer.meta).values()))
+        made = _open(footer, footers.file_of(footer, flat, [], footers.key_values(footer)))
+        plain = pa.schema([field.remove_metadata() for field in made.schema_arrow])
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise _damaged(footer, error) from error
     return base64.b64encode(plain.serialize().to_pybytes()).decode()
 
 

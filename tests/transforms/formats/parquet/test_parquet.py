@@ -1,5 +1,6 @@
 """Parquet files of five writers: columns are copied or encoded again, and both give equal tables."""
 
+import contextlib
 import datetime
 import decimal
 import functools
@@ -474,3 +475,13 @@ def test_a_sample_has_about_the_size_asked_for() -> None:
     sample = ParquetReader().sample(io.BytesIO(data), 80_000)
     assert 8_000 < len(sample.positions) < 12_000
     assert sample.nbytes < 100_000
+
+
+@given(at=st.integers(0, 1 << 12), byte=st.integers(0, 255))
+def test_a_damaged_footer_is_one_kind_of_error(at: int, byte: int) -> None:
+    data = bytearray(file_by("pyarrow, no dictionary"))
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[start + at % (len(data) - start)] = byte
+    for read in (lambda: ParquetReader().read_header(io.BytesIO(data), len(data)), lambda: load(bytes(data), 3, 4)):
+        with contextlib.suppress(RunError):
+            assert read()
