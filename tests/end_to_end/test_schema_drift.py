@@ -157,3 +157,12 @@ def test_rows_that_name_their_fields_themselves_have_no_drift(
     refused = keyjoin("check", *flags)
     assert refused.code == 2
     assert "--schema_drift=union is for files with a header or schema" in refused.err
+
+
+def test_parts_of_one_schema_have_no_union(
+    keyjoin: Callable[..., Result], files: Files, flags: tuple[str, ...]
+) -> None:
+    files("x", a=[1.5], b=[2.5], c=[3.5])
+    refused = keyjoin("check", *flags, "--schema_drift=union", "--output_format=jsonl")
+    assert refused.code == 2
+    assert "leave one of them out" in refused.err
