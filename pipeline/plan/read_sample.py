@@ -97,8 +97,7 @@ def read_header(source: Source, reader: Reader) -> str:
 
 def _wrong_format(source: Source, reader: Reader, first: bytes, error: RunError) -> UsageError:
     kind = foreign.by_bytes(first) or (foreign.LINES if first.lstrip().startswith(b"{") else None)
-    unread = kind is foreign.PARQUET and source.codec is not None  # Parquet is read from its end
-    if kind is None or (kind.format == reader.name and not unread):  # a damaged file of this format
+    if kind is None or kind.format == reader.name:  # a damaged file of this format
         return UsageError(f"{source.path}: {error}")
     return _refused(source, kind)
 

@@ -222,9 +222,6 @@ def refusal(kind: Kind, path: str, codec: Codec | None = None) -> str:
         path: The file.
         codec: If `kind` is the kind of its decompressed content: the codec with which it is compressed.
     """
-    if kind is PARQUET and codec:
-        unpack = f"{codec.program} {_quoted(path)} > {_quoted(plain_name(path))}"
-        return f"it is Parquet inside {codec.name}, and Parquet compresses its own columns; decompress it: {unpack}"
     if kind.format:
         return f"it is {kind.title}; name that with --format {kind.format}"
     if kind is SEMICOLONS:
