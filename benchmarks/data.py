@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from benchmarks import rows
+from benchmarks import files, rows
 from benchmarks.programs import MODEL
-from benchmarks.workloads import TFRECORD, Workload
+from benchmarks.workloads import JSONL, Workload
 from pipeline.compat import startup
 
 BLOCK_ROWS = 10_000
@@ -24,9 +24,9 @@ def cached(work: Workload, count: int, seed: int) -> Path:
     bad = f"-bad-{work.bad_every}" * (work.bad_every > 0)
     stem = f"{work.data}-{count}{bad}-seed-{seed}"
     lines = _kept(f"{stem}.jsonl", lambda path: write(path, work, count, seed))
-    if work.suffix == TFRECORD:
-        return _kept(f"{stem}.tfrecord", lambda path: apart(_write_examples, lines, path))
-    return lines
+    if work.suffix == JSONL:
+        return lines
+    return _kept(stem + work.suffix, lambda path: apart(files.write, lines, path, work.suffix))
 
 
 def model(work: Workload) -> Path:
@@ -86,14 +86,6 @@ def _again(made: TextIO, distinct: int) -> Iterator[str]:
         made.seek(0)
         for number, line in enumerate(itertools.islice(made, distinct)):
             yield line.replace(rows.NAME.format(number), rows.NAME.format(first + number))
-
-
-def _write_examples(lines: Path, path: Path) -> None:
-    import tensorflow as tf
-
-    with lines.open() as file, tf.io.TFRecordWriter(str(path)) as writer:
-        for line in file:
-            writer.write(rows.example(line))
 
 
 def _save(name: str, folder: Path) -> None:

@@ -178,8 +178,45 @@ def chunks(size: Size) -> Goal:
     return Goal((START_UP, some, many, *checks), judge)
 
 
+def parquet(size: Size) -> Goal:
+    """Measures Parquet against JSON Lines, a plain loop over pyarrow, and DuckDB or Polars with a script."""
+    return _format("houses_parquet", size(2_000_000), 0.6, {"loop": 1.3, "duckdb": 1, "polars": 1})
+
+
+def csv(size: Size) -> Goal:
+    """Measures CSV against JSON Lines and a plain loop over pyarrow."""
+    return _format("houses_csv", size(2_000_000), 0.75, {"loop": 1.3})
+
+
+def gzip(size: Size) -> Goal:
+    """Measures JSON Lines that are gzip, in and out, against plain ones."""
+    return _format("houses_gzip", size(2_000_000), 1.5, {})
+
+
+def avro(size: Size) -> Goal:
+    """Measures Avro against a plain loop over fastavro."""
+    return _format("houses_avro", size(2_000_000), None, {"loop": 1.5})
+
+
 GOALS: Mapping[str, Callable[[Size], Goal]] = {
-    goal.__name__: goal for goal in (peers, houses, scale, demo, heavy, wide, text, strings, bad, shuffle, chunks)
+    goal.__name__: goal
+    for goal in (
+        peers,
+        houses,
+        scale,
+        demo,
+        heavy,
+        wide,
+        text,
+        strings,
+        bad,
+        shuffle,
+        chunks,
+        parquet,
+        csv,
+        gzip,
+        avro,
+    )
 }
 
 
@@ -189,6 +226,27 @@ def _near_baseline(work: str, rows: int, bound: float = 1.3) -> Goal:
         (ours, baseline),
         lambda took: [Line("time / baseline", took[ours].seconds / took[baseline].seconds, Must(bound))],
     )
+
+
+def _format(work: str, rows: int, bound: float | None, others: Mapping[str, float]) -> Goal:
+    """Measures a format.
+
+    Args:
+        work: The workload of `houses` in this format.
+        rows: The number of rows.
+        bound: The bound of keyjoin's time / its time on the same rows as JSON Lines; None if it is only shown.
+        others: Programs that read the format -> the bound of keyjoin's time / their time.
+    """
+    ours, lines = Case("keyjoin", work, rows), Case("keyjoin", "houses", rows)
+    programs = {name: Case(name, work, rows) for name in others}
+
+    def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
+        must = None if bound is None else Must(bound)
+        yield Line("time / JSON Lines", took[ours].seconds / took[lines].seconds, must)
+        for name, case in programs.items():
+            yield Line(f"time / {name}", took[ours].seconds / took[case].seconds, Must(others[name]))
+
+    return Goal((ours, lines, *programs.values()), judge)
 
 
 def _beyond(took: Mapping[Case, Result], case: Case, start_up: Case) -> float:

@@ -111,8 +111,17 @@ FLOORS: Mapping[str, Program] = {
         exact=False,
     ),
 }
+# Scripts of one's own over a library that reads and writes the format. They run on workloads of that format.
+LIBRARIES: Mapping[str, Program] = {
+    name: Program(summary, ("-m", f"benchmarks.peers.{name}.main", *FLAGS), "part-*", exact=False)
+    for name, summary in {
+        "loop": "a plain loop over the format's own library: pyarrow for CSV and Parquet, fastavro for Avro",
+        "duckdb": "DuckDB reads and writes Parquet, a script calls the model between",
+        "polars": "Polars reads and writes Parquet, a script calls the model between",
+    }.items()
+}
 
 
 def find(name: str) -> Program:
-    """Returns a program of either table."""
-    return PROGRAMS[name] if name in PROGRAMS else FLOORS[name]
+    """Returns a program of any table."""
+    return {**PROGRAMS, **FLOORS, **LIBRARIES}[name]

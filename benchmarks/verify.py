@@ -8,16 +8,16 @@ import base64
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import rows
+from benchmarks import files, rows
 from benchmarks.data import apart
-from benchmarks.workloads import JSONL, TFRECORD, Workload
+from benchmarks.workloads import CSV, JSONL, TFRECORD, Workload
 
 TOLERANCE = 1e-4
 COMPARED_ROWS = 1 << 16
@@ -33,7 +33,7 @@ class Row(msgspec.Struct):
     """The fields of an output row that are verified."""
 
     name: str
-    prediction: list[float]
+    prediction: list[float] | float
 
 
 class DeadLetter(msgspec.Struct):
@@ -53,21 +53,21 @@ def read(parts: Sequence[Path], work: Workload, count: int) -> Predictions:
         ProgramError: A good row is missing, is there twice, or is not readable, or there is an unknown row.
     """
     try:
-        # tf.Examples are read with TensorFlow, in a process of its own.
+        # The libraries of other formats are imported in a process of its own.
         return _read(parts, work, count) if work.suffix == JSONL else apart(_read, parts, work, count)
     except ValueError as error:
         raise ProgramError(str(error)) from error
 
 
 def _read(parts: Sequence[Path], work: Workload, count: int) -> Predictions:
-    parse = msgspec.json.Decoder(Row).decode if work.suffix == JSONL else _parse_example
+    parse = PARSERS.get(work.suffix, msgspec.json.Decoder(Row).decode)
     found = np.full(count, np.nan, np.float32)
     written = 0
-    for record in _records(parts):
+    for record in files.records(parts, work.suffix):
         try:
             row = parse(record)
             number = rows.number(row.name)
-            (prediction,) = row.prediction
+            (prediction,) = row.prediction if isinstance(row.prediction, list) else (row.prediction,)
         except ValueError as error:
             raise ValueError(f"output row {written}: {error}") from error
         if not 0 <= number < count or work.is_bad(number):
@@ -90,6 +90,14 @@ def _parse_example(record: bytes) -> Row:
     return Row(name.decode(), list(found["prediction"].float_list.value))
 
 
+def _parse_cells(record: bytes) -> Row:
+    *_, name, prediction = record.decode().rstrip("\n").split(",")
+    return Row(name.strip('"'), float(prediction))
+
+
+PARSERS: Mapping[str, Callable[[bytes], Row]] = {TFRECORD: _parse_example, CSV: _parse_cells}
+
+
 def digest(parts: Iterable[Path]) -> str:
     """Returns the sha256 of the concatenated parts."""
     made = hashlib.sha256()
@@ -106,10 +114,16 @@ def check_rows(source: Path, parts: Sequence[Path], work: Workload) -> None:
     Raises:
         ProgramError: They do not.
     """
-    written = _records(parts)
-    for number, record in enumerate(_records([source])):
-        # An Example keeps its bytes and gets more after them; a JSON object gets its fields before its closing brace.
-        head = record.removesuffix(b"}\n") + b", " if work.suffix == JSONL else record
+    if work.suffix == JSONL:
+        _check_rows(source, parts, work)
+    else:
+        apart(_check_rows, source, parts, work)
+
+
+def _check_rows(source: Path, parts: Sequence[Path], work: Workload) -> None:
+    written = files.records(parts, work.suffix)
+    for number, record in enumerate(files.records([source], work.suffix)):
+        head = files.beginning(record, work.suffix)
         if not work.is_bad(number) and not next(written, b"").startswith(head):
             raise ProgramError(f"an output row is not input row {number} with fields added")
 
@@ -121,9 +135,9 @@ def check_dead_letters(source: Path, dead_letters: Sequence[Path], work: Workloa
         ProgramError: They do not.
     """
     decoder = msgspec.json.Decoder(DeadLetter)
-    written = map(_raw, map(decoder.decode, _records(dead_letters)))
+    written = map(_raw, map(decoder.decode, files.records(dead_letters, JSONL)))
     sources = [source] if work.bad_every else []
-    bad = (record for number, record in enumerate(_records(sources)) if work.is_bad(number))
+    bad = (record for number, record in enumerate(files.records(sources, work.suffix)) if work.is_bad(number))
     for count, (dead_letter, record) in enumerate(itertools.zip_longest(written, bad)):
         if dead_letter is None or record is None or dead_letter != record.removesuffix(b"\n"):
             raise ProgramError(f"dead letter {count} is not the source's bad row {count}")
@@ -154,15 +168,3 @@ def totals(output: Path) -> dict[str, int]:
     """Returns the sums in keyjoin's manifest; empty if there is no manifest."""
     manifest = output / "_keyjoin/manifest.json"
     return json.loads(manifest.read_text())["totals"] if manifest.exists() else {}
-
-
-def _records(paths: Iterable[Path]) -> Iterator[bytes]:
-    for path in paths:
-        with path.open("rb") as file:
-            if path.suffix != TFRECORD:  # Spark and Ray end the names of JSON Lines files in .json
-                yield from file
-                continue
-            # A TFRecord is the length, its checksum, the data, and their checksum.
-            while head := file.read(12):
-                yield file.read(int.from_bytes(head[:8], "little"))
-                file.seek(4, 1)

@@ -6,7 +6,10 @@ from typing import NamedTuple
 from benchmarks import rows
 from benchmarks.rows import Random
 
-JSONL, TFRECORD = ".jsonl", ".tfrecord"
+JSONL, TFRECORD, GZIP, CSV, PARQUET, AVRO = ".jsonl", ".tfrecord", ".jsonl.gz", ".csv", ".parquet", ".avro"
+# The columns of the 13 numbers of `houses` in formats without lists, and the flag that feeds them to the model.
+COLUMNS = tuple(f"f{number:02d}" for number in range(13))
+FEATURES = ("--features", ",".join(COLUMNS))
 
 
 class Workload(NamedTuple):
@@ -41,6 +44,10 @@ class Workload(NamedTuple):
 
 WORKLOADS: Mapping[str, Workload] = {
     "houses": Workload(rows.houses),
+    "houses_gzip": Workload(rows.houses, suffix=GZIP),
+    "houses_csv": Workload(rows.houses, flags=FEATURES, suffix=CSV),
+    "houses_parquet": Workload(rows.houses, flags=FEATURES, suffix=PARQUET),
+    "houses_avro": Workload(rows.houses, flags=FEATURES, suffix=AVRO),
     "demo": Workload(rows.demo),
     "mixed": Workload(rows.mixed, distinct=200_000),
     "bad": Workload(rows.mixed, flags=("--max_bad_rows", "0.1"), distinct=200_000, bad_every=20),

@@ -1,5 +1,6 @@
 """Tests that goals are judged by measurements of verified rows, and that a wrong output is never timed."""
 
+import gzip
 import io
 import itertools
 import json
@@ -13,16 +14,19 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from benchmarks import cases, compare, data, devices, goals, verify
+from benchmarks import cases, compare, data, devices, files, goals, verify
 from benchmarks.cases import Case, Result
 from benchmarks.goals import GOALS, START_UP
 from benchmarks.measure import Usage
 from benchmarks.programs import PROGRAMS, ROOT
 from benchmarks.verify import ProgramError
-from benchmarks.workloads import TFRECORD, WORKLOADS
+from benchmarks.workloads import AVRO, COLUMNS, CSV, PARQUET, TFRECORD, WORKLOADS, Workload
 
 ROWS = 40
 OWN = ("keyjoin", "baseline", "textbook")
@@ -163,17 +167,52 @@ def lists(work: str) -> tuple[list[Any], list[str]]:
     source = data.cached(made, ROWS, 1)
     if made.suffix == TFRECORD:
         return [*map(_joined_example, tf.data.TFRecordDataset(str(source)), itertools.count())], []
-    lines = list(source.open())
-    good = [
-        line.replace("}\n", f', "prediction": [{at}.0]}}\n') for at, line in enumerate(lines) if not made.is_bad(at)
-    ]
+    end = "" if made.suffix == CSV else "}"
+    lines = [line.decode() for line in files.records([source], made.suffix)]
+    good = [line.replace(f"{end}\n", added(made, at)) for at, line in enumerate(lines) if not made.is_bad(at)]
     return good, [line for at, line in enumerate(lines) if made.is_bad(at)]
+
+
+def added(work: Workload, number: int) -> str:
+    """Returns what an output row has after the input row: the prediction, which is the row's number."""
+    if work.suffix == CSV:
+        return f",{number}.0\n"
+    return f', "prediction": {number}.0}}\n' if work.suffix in (PARQUET, AVRO) else f', "prediction": [{number}.0]}}\n'
 
 
 def _joined_example(record: tf.Tensor, number: int) -> bytes:
     added = tf.train.Example()
     added.features.feature["prediction"].float_list.value.append(number)
     return record.numpy() + added.SerializeToString()
+
+
+def put_examples(good: list[Any], path: Path) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in good:
+            writer.write(record)
+
+
+def put_csv(good: list[Any], path: Path) -> None:
+    path.write_text(",".join((*COLUMNS, "name", "prediction")) + "\n" + "".join(good))
+
+
+def put_parquet(good: list[Any], path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([json.loads(line) for line in good]), path)
+
+
+def put_avro(good: list[Any], path: Path) -> None:
+    fields = [*files.SCHEMA["fields"], {"name": "prediction", "type": "float"}]
+    with path.open("wb") as file:
+        fastavro.writer(file, {**files.SCHEMA, "fields": fields}, map(json.loads, good), sync_marker=bytes(16))
+
+
+PUT: dict[str, Callable[[list[Any], Path], Any]] = {
+    TFRECORD: put_examples,
+    CSV: put_csv,
+    PARQUET: put_parquet,
+    AVRO: put_avro,
+    ".gz": lambda good, path: path.write_bytes(gzip.compress("".join(good).encode(), mtime=0)),
+}
 
 
 def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
@@ -185,12 +224,7 @@ def writes(work: str, change: Change) -> Callable[[Sequence[str], Path], Usage]:
         output = Path(command[command.index("--output") + 1])
         (output / "_keyjoin/dead_letters").mkdir(parents=True)
         part = output / f"x-0-of-1{WORKLOADS[work].suffix}"
-        if part.suffix == TFRECORD:
-            with tf.io.TFRecordWriter(str(part)) as writer:
-                for record in good:
-                    writer.write(record)
-        else:
-            part.write_text("".join(good))
+        PUT.get(part.suffix, lambda rows, path: path.write_text("".join(rows)))(good, part)
         if bad:
             (output / "_keyjoin/dead_letters" / part.name).write_text(dead_letters_text(bad))
         return Usage(0, 1.0, 1.0, 10**9)
@@ -211,8 +245,14 @@ def swapped(good: list[Any], _: list[str]) -> None:
 
 
 def retyped(good: list[Any], _: list[str]) -> None:
-    """Writes a row with the same meaning in other bytes."""
-    good[3] = b"\x0a\x00" + good[3] if isinstance(good[3], bytes) else good[3].replace("{", "{ ", 1)
+    """Writes a row with the same meaning in other bytes, or a nearby value where a format has one spelling."""
+    row = good[3]
+    if isinstance(row, bytes):
+        good[3] = b"\x0a\x00" + row
+    elif "f00" in row:
+        good[3] = row.replace('"f00": ', '"f00": 1')
+    else:
+        good[3] = row.replace("{", "{ ", 1) if row.startswith("{") else " " + row
 
 
 def predicted(good: list[Any], _: list[str]) -> None:
@@ -221,7 +261,8 @@ def predicted(good: list[Any], _: list[str]) -> None:
         tails = [record[-len(_joined_example(tf.constant(b""), 1)) :] for record in good[3:5]]
         good[3:5] = [good[3].removesuffix(tails[0]) + tails[1], good[4].removesuffix(tails[1]) + tails[0]]
     else:
-        good[3:5] = [good[3].replace("[3.0]", "[4.0]"), good[4].replace("[4.0]", "[3.0]")]
+        (head3, _, tail3), (head4, _, tail4) = good[3].rpartition("3.0"), good[4].rpartition("4.0")
+        good[3:5] = [f"{head3}4.0{tail3}", f"{head4}3.0{tail4}"]
 
 
 @pytest.mark.parametrize("work", WORKLOADS)
@@ -304,6 +345,9 @@ def by_rows(times: dict[int, float]) -> Callable[[Case], float]:
         ("houses", lambda case: 1.26 if case.program == "keyjoin" else 1, [("MISSED", 1.26)]),
         ("text", lambda case: 8 if case.program == "keyjoin" else 5, [("MISSED", 1.6)]),
         ("bad", lambda case: 3 if case.work == "bad" else 2, [("yes", 1.5)]),
+        ("csv", lambda case: 2 if case.program == "loop" else 3 if case.work == "houses_csv" else 4, [("yes", 0.75), ("MISSED", 1.5)]),
+        ("gzip", lambda case: 3 if case.work == "houses_gzip" else 2, [("yes", 1.5)]),
+        ("avro", lambda case: 2 if case.program == "loop" else 3, [("", 1), ("yes", 1.5)]),
     ],
 )  # fmt: skip
 def test_judging(goal: str, seconds: Callable[[Case], float], expected: list[tuple[str, float]]) -> None:
