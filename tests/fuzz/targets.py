@@ -19,6 +19,7 @@ from unittest import mock
 import fastavro
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.support.blocks import block_of, chunks, cut, joined_bytes, raws
 from transforms import formats, split_into_chunks
@@ -302,7 +303,18 @@ def _avro_file() -> bytes:
     return file.getvalue()
 
 
-SEEDS: dict[str, Callable[[], bytes]] = {"avro": _avro_file}
+@functools.cache
+def _parquet_file() -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), file, row_group_size=3)
+    return file.getvalue()
+
+
+def _csv_file() -> bytes:
+    return b'n,s\n1,a\n2,"b\n""c"""\r\n3,\n4,"d,e"\n'
+
+
+SEEDS: dict[str, Callable[[], bytes]] = {"avro": _avro_file, "parquet": _parquet_file, "csv": _csv_file}
 
 
 def avro_file(data: bytes) -> None:
@@ -310,9 +322,21 @@ def avro_file(data: bytes) -> None:
     _whole_file("avro", data)
 
 
+def parquet_file(data: bytes) -> None:
+    """Fuzzes Parquet: a file of any bytes, or a good file with changed bytes."""
+    _whole_file("parquet", data)
+
+
+def csv_file(data: bytes) -> None:
+    """Fuzzes CSV: a file of any bytes, or a good file with changed bytes."""
+    _whole_file("csv", data)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "json_lines": json_lines,
     "records": records,
     "packed": packed,
     "avro": avro_file,
+    "parquet": parquet_file,
+    "csv": csv_file,
 }

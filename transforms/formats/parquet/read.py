@@ -304,7 +304,7 @@ def _range(
     own = footers.elements(footer.meta)
     names = [name for name in own if fields is None or name in fields]
     rows, size = sum(group.rows for group in groups), sum(group.bytes for group in groups)
-    step = max(1, min(SLICE_ROWS, BATCH_BYTES * rows // size))
+    step = max(1, min(SLICE_ROWS, BATCH_BYTES * rows // max(1, size)))
     numbers = [number for number, group in enumerate(footer.groups) if group.start < end and group.ends > start]
     left_out, left, found = start - groups[0].start, end - start, []
     with _decoding(footer.path, start, end):
@@ -319,7 +319,11 @@ def _range(
             left -= found[-1].num_rows
             if not left:
                 break
-        table = pa.Table.from_batches(found).select(names)
+    if left:
+        raise RunError(
+            f"{footer.path}: rows {end - left} to {end} are not there; copy the file again from where it was written"
+        )
+    table = pa.Table.from_batches(found).select(names)
     return table.replace_schema_metadata(schema.metadata)
 
 
