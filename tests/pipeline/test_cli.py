@@ -79,7 +79,7 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["--input_map", "x=m"], "the rows have no field m"),
         (["--features=n,z,x"], "the rows have no field z"),
         (["--features=n,x"], "--features gives 2 values a row, and input x is float32 [N, 3]"),
-        (["--output_fields=row,predictoin"], "--output_fields names predictoin, which is neither row, nor key, nor a prediction of ['prediction'] (did you mean prediction?)"),
+        (["--output_fields=row,predictoin"], "--output_fields names predictoin, which is neither row, nor key, nor a prediction of ['prediction'], nor a field of the rows (did you mean prediction?)"),
         (["--output_fields=row,row"], "--output_fields names row twice"),
         (["--include_fields=x", "--exclude_fields=n"], "contradict each other"),
         (["--include_fields=x", "--output_fields=prediction"], "add row to --output_fields"),
