@@ -12,6 +12,7 @@ from pipeline.plan.read_sample import SOURCES
 from tests.conftest import Result
 from tests.support import models
 from tests.support.examples import example, features_of, floats, ints, read_back, texts, written
+from transforms import formats
 
 Run = Callable[..., Result]
 ROWS: list[dict[str, Any]] = [
@@ -191,3 +192,21 @@ def test_names_that_cannot_be_written_are_refused(
     refused = keyjoin("check", plain, lines(tmp_path / "a.jsonl", ROWS), *flags)
     assert refused.code == 2
     assert said in refused.err
+
+
+@pytest.mark.parametrize("bad_rows", ["apart", "null"])
+@pytest.mark.parametrize("output", sorted({*formats.FORMATS} - {"jsonl", "tfrecord"}))
+def test_json_lines_become_each_other_format(
+    keyjoin: Run, plain: str, tmp_path: Path, output: str, bad_rows: str
+) -> None:
+    """`verify --rescore` finds the values and predictions of every row; parts are not compressed twice."""
+    given = [{"id": 7, "name": "é", "a": 1.0, "b": 2.0, "c": 4.0}, {"a": 0.5, "b": 0.0, "c": 2.0}, {"id": 1, "a": 0.1}]
+    source = lines(tmp_path / "a.jsonl.gz", given)
+    flags = (plain, source, "--features=a,b,c", "--output_fields=row,key", f"--bad_rows={bad_rows}", DONE)
+    done = keyjoin("run", *flags, f"--output_format={output}")
+    assert done.code == 0, done.err
+    packed = "" if output in ("parquet", "avro") else ".gz"
+    assert [part.name for part in done.parts()] == [f"a-00000-of-00001.{output}{packed}"]
+    assert [letter["reason"] for letter in done.dead()] == ["missing"]
+    verified = keyjoin("verify", f"--run={done.output}", "--rescore=9", plain)
+    assert (verified.code, verified.err) == (0, "")
