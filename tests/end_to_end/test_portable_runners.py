@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Result
-from tests.support import models
+from tests.conftest import BOSTON, ROOT, Result
+from tests.support import houses, models
 
 
 @pytest.fixture
@@ -54,3 +54,19 @@ def test_a_job_service_gives_the_same_bytes(
     assert "resumes" in done.stdout
     assert [(p.name, p.read_bytes()) for p in there.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]
     assert there.dead() == local.dead()
+
+
+@pytest.mark.skipif("KEYJOIN_PRISM" not in os.environ, reason="tests/run.sh builds Prism and says so where it cannot")
+@pytest.mark.parametrize("fmt", ["csv", "parquet"])
+def test_a_job_service_gives_the_same_bytes_in_other_formats(
+    endpoint: str, keyjoin: Callable[..., Result], tmp_path: Path, fmt: str
+) -> None:
+    flags = (f"--input={houses.write(tmp_path, fmt)}", f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=2000")
+    local = keyjoin("run", *flags)
+    where = ("--runner=PortableRunner", f"--job_endpoint={endpoint}", "--environment_type=LOOPBACK")
+    command = [sys.executable, "-m", "pipeline", "run", *flags, *where, f"--output={tmp_path / 'there'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    there = Result(done.returncode, done.stdout, done.stderr, tmp_path / "there")
+    assert (there.code, there.complete()) == (0, True), done.stderr
+    assert len(there.parts()) > 1
+    assert [(p.name, p.read_bytes()) for p in there.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]

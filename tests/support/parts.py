@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
-import numpy as np
 import pyarrow.parquet as pq
 import tensorflow as tf
 
@@ -37,4 +36,4 @@ def read(path: Path, **dialect: Any) -> list[dict[str, Any]]:
 
 def scalar(value: Any) -> float:
     """Returns the value of a prediction of the shape (rows, 1): a list in JSON Lines and TFRecord, text in CSV."""
-    return float(value[0] if isinstance(value, list | np.ndarray) else value)
+    return float(value[0] if isinstance(value, list) else value)
