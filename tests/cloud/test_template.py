@@ -107,7 +107,7 @@ def test_no_check_refuses_what_keyjoin_takes(name: str, text: str) -> None:
     [
         ("input", "/data/x.jsonl"), ("input", "gs://b/x /data/x"), ("model", "model"), ("output", "gs://b"),
         ("batch_size", "0"), ("batch_size", "many"), ("batch_timeout", "soon"), ("model_sha256", "abc"),
-        ("overwrite", "yes"), ("format", "csv"), ("features", "a,,b"), ("input_map", "a"), ("bad_rows", "none"),
+        ("overwrite", "yes"), ("format", "xml"), ("features", "a,,b"), ("input_map", "a"), ("bad_rows", "none"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_before_anything_is_started(parameter: str, wrong: str) -> None:

@@ -84,7 +84,7 @@ def test_a_keras_file_is_scored_as_it_is(keyjoin: Callable[..., Result], predict
 
 
 def test_the_tutorials_output_lines(keyjoin: Callable[..., Result], predicted: Any) -> None:
-    flags = ("--output_fields=key,prediction", "--key_field=key")
+    flags = ("--output_fields=prediction,key", "--key_field=key")
     done = keyjoin("run", f"--input={BOSTON}/tutorial.jsonl", f"--model={BOSTON}/model", *flags)
     assert done.code == 0, done.err
     values = [row["prediction"][0] for row in done.rows()]

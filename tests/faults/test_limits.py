@@ -18,8 +18,8 @@ from tests.faults.jobs import ROWS, Job, make
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    data = "\n".join(ROWS * 200).encode()
-    return make(tmp_path / "job", {"a.jsonl": data}, "--chunk_bytes=30000", "--max_bad_rows=0.5")
+    data = "\n".join(ROWS * 400).encode()
+    return make(tmp_path / "job", {"a.jsonl": data}, "--chunk_bytes=60000", "--max_bad_rows=0.5")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def fails_then_resumes(job: Job, expected: dict[str, bytes], why: str, **how: An
 
 
 def test_files_that_may_not_be_large(job: Job, expected: dict[str, bytes]) -> None:
-    fails_then_resumes(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 36_000)))
+    fails_then_resumes(job, expected, "File too large", hook=("limited", ("RLIMIT_FSIZE", 72_000)))
 
 
 def test_too_many_open_files(job: Job, expected: dict[str, bytes]) -> None:

@@ -130,7 +130,10 @@ def test_any_byte_of_any_file(made: list[str], data: st.DataObject) -> None:
     before = path.read_bytes()
     try:
         flip(path, data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(1, 255)))
-        assert main(["verify", f"--run={output}", FULL]) == Exit.ALTERED
+        code = main(["verify", f"--run={output}", FULL])
+        # With another digit in its version, the manifest is the record of another version of keyjoin, which is refused.
+        other = path.name == "manifest.json" and b'"schema_version": 7,' not in path.read_bytes()
+        assert code == Exit.ALTERED or (other and code == Exit.USAGE)
     finally:
         path.write_bytes(before)
 

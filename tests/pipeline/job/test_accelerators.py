@@ -14,6 +14,7 @@ from pipeline.plan.chunk_size import Expected
 from pipeline.plan.preflight import Plan
 from tests.conftest import ROOT
 from transforms.errors import UsageError
+from transforms.formats.spec import FormatSpec
 
 KNOWN = [(kind, number) for kind, numbers in MACHINES.items() for number in numbers]
 SHOWN = re.compile(r"--accelerator '([^']*)'")
@@ -21,9 +22,20 @@ SHOWN = re.compile(r"--accelerator '([^']*)'")
 
 def plan(accelerator: str | None, model: int = 0) -> Plan:
     handler = SimpleNamespace(shared=True)
-    job = Job("jsonl", 64 << 20, None, handler, None, "gs://b/out", accelerator=accelerator)  # type: ignore[arg-type]
+    job = Job(FormatSpec("jsonl"), 64 << 20, None, handler, None, "gs://b/out", accelerator=accelerator)  # type: ignore[arg-type]
     expected, settings = Expected(0.0, 64 << 20), SimpleNamespace(run=None)
-    return Plan(job, [], [], (), settings, (), expected, SimpleNamespace(bytes=model), None)  # type: ignore[arg-type]
+    return Plan(
+        job=job,
+        sources=[],
+        skipped=[],
+        twins=(),
+        settings=settings,  # type: ignore[arg-type]
+        by_content=False,
+        findings=(),
+        expected=expected,
+        model=SimpleNamespace(bytes=model),  # type: ignore[arg-type]
+        memory=None,
+    )
 
 
 def settled(accelerator: str | None, *flags: str) -> tuple[str | None, str]:
