@@ -85,6 +85,26 @@ def _kind(leaf: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
     return kind
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Returns whether a type is that of lists, of any size and width of offsets."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Returns whether a type is that of strings."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Returns whether a type is that of bytes."""
+    return (
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
+
+
 def one(column: pa.ChunkedArray) -> pa.Array:
     """Returns a column as one array."""
     array = column.combine_chunks()

@@ -215,6 +215,10 @@ class Feature(NamedTuple):
         """
         return tuple((field, *self.inside[at]) if self.inside else (field,) for at, field in enumerate(self.fields))
 
+    def has_default(self, at: int) -> bool:
+        """Returns whether the field with this index has a default."""
+        return bool(self.missing) and self.missing[at] is not None
+
     @property
     def is_open(self) -> bool:
         """Whether rows may have different sizes."""
@@ -228,9 +232,7 @@ class Feature(NamedTuple):
     @property
     def defaults(self) -> dict[str, int]:
         """Maps each field that has a default to its index in `fields`. `a.b` is a field inside an object."""
-        return {
-            ".".join(path): at for at, path in enumerate(self.paths) if self.missing and self.missing[at] is not None
-        }
+        return {".".join(path): at for at, path in enumerate(self.paths) if self.has_default(at)}
 
 
 class Features(NamedTuple):
@@ -366,6 +368,10 @@ class Layout(NamedTuple):
     def whole_row(self) -> bool:
         """Whether each row is written unchanged, byte for byte, with the new fields spliced in."""
         return self.row and not self.include and not self.exclude and not self.order
+
+    def keeps(self, name: str) -> bool:
+        """Returns whether a row's own field is written, if own fields are written at all (`row`)."""
+        return name in self.include if self.include else name not in self.exclude
 
     @property
     def added(self) -> tuple[str, ...]:

@@ -161,22 +161,26 @@ def own(block: Block, kind: type[Own]) -> Own:
 def merge(kind: type[ByteBlock], parts: Sequence[tuple[bytes, Positions]]) -> list[pa.Buffer]:
     """Merges the rows of several parts into one part, see `transforms.formats.base.Writer.merge`."""
     end, pieces = len(kind.traits.line_end), []
-    for data, numbers in parts:
+    for data, _ in parts:
         rows = kind("", data).rows
-        if len(rows.starts) != len(numbers):
-            raise RunError(f"{len(rows.starts)} rows are written where {len(numbers)} were expected; run again")
         pieces.append(columns.gather(data, rows.starts, rows.ends + end))
-    return [in_order(pieces, [numbers for _, numbers in parts])]
+    order = merged_order([len(piece) for piece in pieces], [numbers for _, numbers in parts])
+    return [columns.contents(pa.concat_arrays(pieces).take(order))]
 
 
-def in_order(pieces: Sequence[pa.LargeBinaryArray], numbers: Sequence[Positions]) -> pa.Buffer:
-    """Puts the rows of several parts in the order of their numbers, and returns their bytes.
+def merged_order(found: Sequence[int], numbers: Sequence[Positions]) -> pa.Int64Array:
+    """Returns the order in which the rows of several parts, one part after the other, stand in the merged part.
 
     Args:
-        pieces: The bytes of the rows of each part.
-        numbers: Their numbers. If two parts have the same row, the row of the later part is taken.
+        found: How many rows each part has.
+        numbers: The numbers of its rows. If two parts have the same row, the row of the later part is taken.
+
+    Raises:
+        RunError: A part does not have as many rows as there are numbers for it.
     """
+    for count, expected in zip(found, map(len, numbers), strict=True):
+        if count != expected:
+            raise RunError(f"{count} rows are written where {expected} were expected; run again")
     whole = np.concatenate(numbers)
     _, from_last = np.unique(whole[::-1], return_index=True)
-    order = len(whole) - 1 - from_last
-    return columns.contents(pa.concat_arrays(pieces).take(pa.array(order)))
+    return pa.array(len(whole) - 1 - from_last)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.columns import B64, READ_AS
+from transforms.columns import B64, READ_AS, is_bytes, is_list, is_text
 from transforms.dtypes import STRING
 from transforms.formats.jsonl import diagnose
 from transforms.formats.slices import Why
@@ -60,7 +60,7 @@ def to_inputs(table: pa.Table, features: Sequence[Feature]) -> tuple[pa.RecordBa
 def _values(table: pa.Table, feature: Feature, at: int, fitting: Mask) -> pa.Array:
     """Returns the values of a field of a feature, and clears the mark of each row that does not fit in `fitting`."""
     raw = _column(table, feature.paths[at])
-    has_default = bool(feature.missing) and feature.missing[at] is not None
+    has_default = feature.has_default(at)
     if feature.is_sparse:
         values, fits = sparse.column(_sparse(raw, feature), feature)
         fitting &= fits
@@ -115,11 +115,6 @@ def _depth(kind: pa.DataType) -> int:
     return 1 + _depth(kind.value_type) if pa.types.is_list(kind) else 0
 
 
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is that of lists, of any kind."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
 def _converted(array: pa.Array, feature: Feature) -> pa.Array:
     """Converts values to the type in which an input of a dtype is read; a value that has none becomes null."""
     if is_list(array.type):
@@ -133,10 +128,10 @@ def _converted(array: pa.Array, feature: Feature) -> pa.Array:
         array = array.cast(array.type.value_type)
     kind, given = READ_AS[feature.dtype], array.type
     if feature.dtype == STRING:
-        return array.cast(pa.binary()) if _is_text(given) or _is_bytes(given) else pa.nulls(len(array), pa.binary())
+        return array.cast(pa.binary()) if is_text(given) or is_bytes(given) else pa.nulls(len(array), pa.binary())
     if feature.dtype == "bool":
         return array if pa.types.is_boolean(given) else pa.nulls(len(array), kind)
-    if _is_text(given) and not feature.strict:
+    if is_text(given) and not feature.strict:
         return numbers.from_text(array.cast(pa.string()), kind)
     if not (pa.types.is_integer(given) or pa.types.is_floating(given) or pa.types.is_decimal(given)):
         return pa.nulls(len(array), kind)
@@ -175,19 +170,6 @@ def _whole(array: pa.Array, kind: pa.DataType) -> pa.Array:
     within = pc.and_(pc.greater_equal(values, float(limits.min)), pc.less(values, float(int(limits.max) + 1)))
     exact = pc.and_(within, pc.equal(pc.floor(values), values))
     return pc.if_else(exact, values, pa.scalar(None, pa.float64())).cast(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
 
 
 def _sparse(raw: pa.Array, feature: Feature) -> pa.Array:
@@ -280,5 +262,5 @@ def _spelled(value: Any) -> Any:
     if isinstance(value, list):
         return [_spelled(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return next(word for word in numbers.WORDS if str(float(word)) == str(value))
+        return numbers.word(value)
     return value

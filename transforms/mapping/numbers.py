@@ -29,6 +29,15 @@ _INTEGER = rf"\A-?(?:0|[1-9][0-9]{{0,{DIGITS - 2}}})\z"
 _ZEROS = r"\A(-?(?:0|[1-9][0-9]*))\.0+\z"
 
 
+def word(value: float) -> str:
+    """Returns the word for NaN or an infinity, which JSON cannot spell as a number. `float` reads it back.
+
+    >>> word(float("-inf")), word(float("nan"))
+    ('-Infinity', 'NaN')
+    """
+    return next(spelled for spelled in WORDS if str(float(spelled)) == str(value))
+
+
 def from_text(texts: pa.Array, kind: pa.DataType) -> pa.Array:
     """Converts texts to numbers; a text that is not a number, or not one that the type holds, becomes null.
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
+from transforms.columns import is_list
 from transforms.errors import UsageError
-from transforms.formats.typed_inputs import is_list
 from transforms.records import Mask, Positions
 
 NULL, FIRST, SECOND = b"\x00", b"\x00", b"\x02"  # the longs 0 and 1: the number of a type in a union, a count of 0

@@ -21,10 +21,10 @@ from transforms.errors import RunError
 from transforms.formats.avro.container import write_long
 from transforms.formats.avro.decode import DAMAGED
 from transforms.formats.avro.schema import KEY, MEMBER, PRIMITIVES, VALUE, members, parse, widest
+from transforms.mapping import numbers
 
 MARKER = b"\xc3\x01"
 SINGLE = 10  # the bytes of the marker and the fingerprint
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _BITS = {"int": 31, "long": 63}
 _FLOATS = {"float": struct.Struct("<f"), "double": struct.Struct("<d")}
 
@@ -111,7 +111,7 @@ def _to_json(kind: Any, value: Any, names: Mapping[str, Any]) -> Any:
     if name == "string":
         return value.decode()
     if name in _FLOATS and not math.isfinite(value):
-        return next(word for word, number in _WORDS.items() if str(number) == str(value))
+        return numbers.word(value)
     return value
 
 
@@ -186,8 +186,8 @@ def _leaf_to_bytes(name: str, value: Any, kind: Any) -> bytes:
         if not -(1 << _BITS[name]) <= value < 1 << _BITS[name]:
             raise ValueError(f"{value} does not fit {name}")
         return write_long(value)
-    if name in _FLOATS and ((isinstance(value, int | float) and not isinstance(value, bool)) or value in _WORDS):
-        return _FLOATS[name].pack(_WORDS.get(value, value) if isinstance(value, str) else value)
+    if name in _FLOATS and ((isinstance(value, int | float) and not isinstance(value, bool)) or value in numbers.WORDS):
+        return _FLOATS[name].pack(float(value))
     if name in ("string", "bytes", "fixed") and isinstance(value, str):
         data = value.encode("utf-8" if name == "string" else "latin-1")
         if name == "fixed" and len(data) == kind["size"]:

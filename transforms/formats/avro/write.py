@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.errors import RunError, UsageError
+from transforms.errors import UsageError
 from transforms.formats import blocks, slices
 from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
 from transforms.formats.avro import decode, encode
@@ -82,15 +82,10 @@ class AvroWriter:
 
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
         """Merges the records of several parts into one part, see `transforms.formats.base.Writer`."""
-        found = [(_read(data), numbers) for data, numbers in parts]
-        for block, numbers in found:
-            if len(block.positions) != len(numbers):
-                raise RunError(f"{len(block.positions)} rows are written where {len(numbers)} were expected; run again")
-        records = [columns.gather(block.data, block.rows.starts, block.rows.ends) for block, _ in found]
-        numbers = np.concatenate([numbers for _, numbers in found])
-        _, from_last = np.unique(numbers[::-1], return_index=True)
-        order = len(numbers) - 1 - from_last
-        return _file(found[0][0].file, [pa.concat_arrays(records).take(pa.array(order))])
+        found = [_read(data) for data, _ in parts]
+        order = blocks.merged_order([len(block.positions) for block in found], [numbers for _, numbers in parts])
+        records = [columns.gather(block.data, block.rows.starts, block.rows.ends) for block in found]
+        return _file(found[0].file, [pa.concat_arrays(records).take(order)])
 
     def encode(self, table: pa.Table) -> Joined:
         """Writes rows that come from another format, see `transforms.formats.base.Writer`."""
@@ -177,10 +172,7 @@ def _names(schema: Schema, layout: Layout) -> tuple[str, ...] | None:
     """
     for name in layout.added:
         check_name(name)
-    chosen = [
-        name for name in schema.fields if (name in layout.include if layout.include else name not in layout.exclude)
-    ]
-    own = chosen if layout.row else []
+    own = [name for name in schema.fields if layout.keeps(name)] if layout.row else []
     if twice := sorted(set(own) & set(layout.added)):
         raise UsageError(f"the rows already have a field {twice[0]}; choose another name with --rename")
     if layout.whole_row:

@@ -39,7 +39,7 @@ def explain(record: bytes, values: Mapping[str, bytes | None], features: Sequenc
         return Reason.NOT_UTF8.value, f"byte {error.start} of the row: {error.reason}"
     for feature in features:
         for at, field in enumerate(feature.fields):
-            has_default = bool(feature.missing) and feature.missing[at] is not None
+            has_default = feature.has_default(at)
             found = _explain_cell(values, field, feature, has_default=has_default)
             if found:
                 return found[0].value, f"column {field}: {found[1]}"

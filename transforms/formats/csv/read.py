@@ -211,5 +211,5 @@ class CsvReader:
 
     def least_bytes(self, features: Sequence[Feature]) -> int:
         """Returns the size of a record that holds only what the model needs, in its shortest spelling."""
-        fields = {field: bool(f.missing and f.missing[at]) for f in features for at, field in enumerate(f.fields)}
+        fields = {field: f.has_default(at) for f in features for at, field in enumerate(f.fields)}
         return max(1, sum(not may_lack for may_lack in fields.values()) + len(fields) - 1) + len("\n")

@@ -133,7 +133,7 @@ def _values(table: pa.Table, feature: Feature, fitting: Mask) -> list[pa.Array]:
         fits = columns.fits(values, dims, feature.dtype, words=not as_read)
         if None in feature.shape:
             fits &= row_shapes(values, feature.shape, feature.varied).regular
-        if feature.missing and feature.missing[at] is not None:
+        if feature.has_default(at):
             fits |= raw.is_null().to_numpy(zero_copy_only=False)
         fitting &= fits
         found.append(values)

@@ -108,7 +108,7 @@ def find(line: bytes, features: Sequence[Feature]) -> tuple[str, str] | None:
         return Reason.NOT_OBJECT.value, f"the line is {described(row)}"
     for feature in features:
         for at, path in enumerate(feature.paths):
-            has_default = bool(feature.missing) and feature.missing[at] is not None
+            has_default = feature.has_default(at)
             found = _explain_field(row, path, feature, has_default=has_default)
             if found:
                 return found[0].value, f"field {'.'.join(path)}: {found[1]}"

@@ -56,7 +56,7 @@ def fragments(column: pa.Array) -> Fragments:
         return [_floats(column.cast(pa.float32()) if kind == pa.float16() else column)]
     if _is_binary(kind):
         return [_strings(column.cast(pa.binary()) if kind != pa.binary() else column)]
-    if _is_string(kind):
+    if columns.is_text(kind):
         return [_texts(column)]
     if _is_quoted(kind):
         return [text('"'), _iso(column), text('"')]
@@ -75,7 +75,7 @@ def can_encode(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind) or _is_list(kind) or pa.types.is_fixed_size_list(kind):
         return all(can_encode(kind.field(at).type) for at in range(kind.num_fields))
     plain = pa.types.is_null(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
-    return plain or pa.types.is_floating(kind) or _is_binary(kind) or _is_string(kind) or _is_quoted(kind)
+    return plain or pa.types.is_floating(kind) or _is_binary(kind) or columns.is_text(kind) or _is_quoted(kind)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -84,10 +84,6 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def _is_quoted(kind: pa.DataType) -> bool:

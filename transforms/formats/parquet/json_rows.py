@@ -20,11 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns
-from transforms.columns import B64
+from transforms.columns import B64, is_bytes, is_list, is_text
 from transforms.errors import RunError
-from transforms.formats.typed_inputs import is_list
+from transforms.mapping import numbers
 
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _CONTEXT = decimal.Context(prec=100)
 
 
@@ -75,7 +74,7 @@ def _values(array: pa.Array) -> list[Any]:
         return found
     if pa.types.is_temporal(kind):
         return _times(array)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if is_text(kind):
         return [_text(value) for value in array.cast(pa.large_binary()).to_pylist()]
     return [_leaf(value) for value in array.to_pylist()]
 
@@ -84,7 +83,7 @@ def _leaf(value: Any) -> Any:
     if isinstance(value, bytes):
         return {B64: base64.b64encode(value).decode()}
     if isinstance(value, float) and not math.isfinite(value):
-        return next(word for word, number in _WORDS.items() if str(number) == str(value))
+        return numbers.word(value)
     if isinstance(value, decimal.Decimal):
         return str(value)
     return value
@@ -103,13 +102,13 @@ def _integers(kind: pa.DataType) -> pa.DataType:
 
 
 def _times(array: pa.Array) -> list[Any]:
-    kind, numbers = array.type, array.view(_integers(array.type)).to_pylist()
+    kind, stored = array.type, array.view(_integers(array.type)).to_pylist()
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        return numbers
+        return stored
     # Without its zone, a timestamp is written as UTC, and no spelling depends on the rules of a zone.
     plain = pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind
     found = []
-    for number in numbers:
+    for number in stored:
         one = pa.array([number], _integers(kind)).view(plain)
         try:
             text = one.cast(pa.string())
@@ -142,7 +141,7 @@ def _arrays(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if check is None:
         raise ValueError(f"no JSON value is of the type {kind}")
     found = [None if value is None else check(value) for value in values]
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if is_text(kind):
         raw = pa.array(found, pa.large_binary() if not pa.types.is_string(kind) else pa.binary())
         return raw.view(pa.string()) if pa.types.is_string(kind) else raw.view(pa.large_string()).cast(kind)
     return pa.array(found, kind)
@@ -189,11 +188,11 @@ def _lists(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 def _from_times(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     plain = pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind
-    numbers = [
+    stored = [
         pa.array([value]).cast(plain).view(_integers(kind))[0].as_py() if isinstance(value, str) else value
         for value in values
     ]
-    return pa.array([None if value is None else _integer(value) for value in numbers], _integers(kind)).view(kind)
+    return pa.array([None if value is None else _integer(value) for value in stored], _integers(kind)).view(kind)
 
 
 def _integer(value: Any) -> int:
@@ -203,8 +202,8 @@ def _integer(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
-    if isinstance(value, str) and value in _WORDS:
-        return _WORDS[value]
+    if isinstance(value, str) and value in numbers.WORDS:
+        return float(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{_shown(value)} is no number")
     return float(value)
@@ -239,26 +238,13 @@ def _null(value: Any) -> None:
     raise ValueError(f"{_shown(value)} is not null")
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
-
-
 _LEAVES: list[tuple[Callable[[pa.DataType], bool], Callable[[Any], Any]]] = [
     (pa.types.is_integer, _integer),
     (pa.types.is_floating, _float),
     (pa.types.is_boolean, _bool),
     (pa.types.is_decimal, _decimal),
-    (_is_text, _string),
-    (_is_bytes, _bytes),
+    (is_text, _string),
+    (is_bytes, _bytes),
     (pa.types.is_null, _null),
 ]
 

@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from transforms.columns import is_list
 from transforms.errors import RunError
+from transforms.formats import blocks
 from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
 from transforms.formats.base import Block, Joined
 from transforms.formats.parquet import footer as footers
 from transforms.formats.parquet.footer import Column, Encoded, Footer
 from transforms.formats.parquet.read import ParquetBlock, ParquetReader, own
-from transforms.formats.typed_inputs import is_list
 from transforms.records import BadRow, Chunk, Layout, Positions, without
 from transforms.threads import in_threads
 
@@ -67,13 +68,8 @@ class ParquetWriter:
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
         """Merges the rows of several parts into one part, see `transforms.formats.base.Writer`."""
         tables = [pq.read_table(pa.BufferReader(data)) for data, _ in parts]
-        for table, (_, numbers) in zip(tables, parts, strict=True):
-            if table.num_rows != len(numbers):
-                raise RunError(f"{table.num_rows} rows are written where {len(numbers)} were expected; run again")
-        numbers = np.concatenate([numbers for _, numbers in parts])
-        _, from_last = np.unique(numbers[::-1], return_index=True)
-        order = len(numbers) - 1 - from_last
-        whole = pa.concat_tables([table.cast(tables[0].schema) for table in tables]).take(pa.array(order))
+        order = blocks.merged_order([table.num_rows for table in tables], [numbers for _, numbers in parts])
+        whole = pa.concat_tables([table.cast(tables[0].schema) for table in tables]).take(order)
         first = self.read_back(parts[0][0])
         return _write([whole], whole.schema, _codec(first), _metadata(_source(first), whole.schema))
 
@@ -125,8 +121,7 @@ def _names(fields: Sequence[str], layout: Layout) -> tuple[str, ...]:
     Raises:
         RunError: The part would have a name twice.
     """
-    chosen = [name for name in fields if (name in layout.include if layout.include else name not in layout.exclude)]
-    own_fields = chosen if layout.row else []
+    own_fields = [name for name in fields if layout.keeps(name)] if layout.row else []
     twice = sorted(set(own_fields) & set(layout.added))
     if twice:
         raise RunError(f"the rows already have a column {twice[0]}; choose another name with --rename")

@@ -202,4 +202,4 @@ def _serialize(features: dict[str, Values | None]) -> bytes:
 def _wanted(name: str, layout: Layout) -> bool:
     if not layout.row:
         return name == layout.key_field
-    return name in layout.include if layout.include else name not in layout.exclude
+    return layout.keeps(name)

@@ -189,7 +189,7 @@ def _flat(name: str, column: pa.Array) -> tuple[pa.Array, pa.DataType]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    if not _is_list(kind):
+    if not columns.is_list(kind):
         sizes = column.is_valid().to_numpy(zero_copy_only=False)
         bounds = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
         column = pa.LargeListArray.from_arrays(bounds, column.drop_null(), mask=pa.array(~sizes))
@@ -215,10 +215,6 @@ _LEAVES = {
     pa.float64(): pa.float64(),
     pa.null(): pa.int64(),  # no record has a value
 }
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _unwritable(lists: pa.Array) -> pa.BooleanArray:
