@@ -4,7 +4,7 @@ Keys are plain `str` of the form `source#position`, such as `"data/a.jsonl#10485
 step changes a record after it is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -372,6 +372,16 @@ class Layout(NamedTuple):
     def keeps(self, name: str) -> bool:
         """Returns whether a row's own field is written, if own fields are written at all (`row`)."""
         return name in self.include if self.include else name not in self.exclude
+
+    def written(self, own: Collection[str]) -> tuple[str, ...]:
+        """Returns the names of the fields of an output row, in order.
+
+        Args:
+            own: The fields that the rows of a file have. Fields that only other files have are left out.
+        """
+        kept = [name for name in own if self.keeps(name)] if self.row else []
+        names = self.order or (*kept, *self.added, *((self.key_field,) if self.key_field else ()))
+        return tuple(name for name in names if name in self.added or name in own)
 
     @property
     def added(self) -> tuple[str, ...]:

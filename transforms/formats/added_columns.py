@@ -1,14 +1,15 @@
 """Makes the columns that keyjoin adds to rows, for formats that give each column a type, and for CSV."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms import columns, dead_letters
+from transforms.formats.base import Block
 from transforms.reasons import Reason
-from transforms.records import PREDICTION, BadRow, Layout, Positions
+from transforms.records import PREDICTION, BadRow, Layout, Positions, without
 
 ERROR = pa.struct([(name, pa.string()) for name in ("stage", "reason", "message", "row", "row_encoding")])
 
@@ -43,6 +44,36 @@ def added_columns(
     if keys is not None:
         added.append((str(layout.key), keys))
     return added
+
+
+def typed_columns(
+    block: Block, bad: Sequence[BadRow], refused: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout
+) -> tuple[Positions, list[tuple[str, pa.Array]]]:
+    """Makes the columns that are added to rows of a typed format.
+
+    In a left join the part has all rows. Their own fields have types, so bad rows keep them, too.
+
+    Args:
+        block: The rows of a chunk.
+        bad: The rows without a prediction, in order.
+        refused: The rows that have a prediction and cannot be written with it, in order.
+        predictions: One record for each row that is not in `bad`, in order.
+        layout: The fields of an output row.
+
+    Returns:
+        The numbers of the rows to write; and name and values of each column, see `added_columns`.
+    """
+    count, errors = len(block.positions), None
+    numbers = without(count, bad)
+    if refused:
+        kept = ~np.isin(numbers, [one.row for one in refused])
+        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+    if layout.error:
+        dead = sorted([*bad, *refused])
+        predictions, numbers = spread(predictions, numbers, count), np.arange(count)
+        errors = error_column(dead, [None] * len(dead), count)
+    keys = key_column(block.source, block.positions[numbers]) if layout.key else None
+    return numbers, added_columns(predictions, layout, keys, errors)
 
 
 def spread(predictions: pa.RecordBatch, numbers: Positions, rows: int) -> pa.RecordBatch:
@@ -84,6 +115,20 @@ def not_utf8(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) ->
                 row = int(numbers[int(np.searchsorted(bounds, at, side="right")) - 1])
                 found.setdefault(row, BadRow(row, "write", Reason.NOT_UTF8.value, message))
     return sorted(found.values())
+
+
+def without_key(fields: Collection[str], layout: Layout, numbers: Positions) -> list[BadRow]:
+    """Finds the rows that lack the field to write as their key: none, or all rows of a file that does not have it.
+
+    Args:
+        fields: The fields of the file.
+        layout: The fields of an output row.
+        numbers: The numbers of the rows that have a prediction, ascending.
+    """
+    if not layout.key_field or layout.key_field in fields:
+        return []
+    message = f"field {layout.key_field}: not in the row"
+    return [BadRow(row, "write", Reason.MISSING.value, message) for row in numbers.tolist()]
 
 
 def key_column(source: str, positions: Positions) -> pa.StringArray:

@@ -262,6 +262,24 @@ def test_a_replayed_part_is_that_of_a_run_in_which_the_rows_were_good(
     assert CASES[name].same(merged) == CASES[name].same(write(fmt, block, [], layout))
 
 
+@pytest.mark.parametrize("name", [name for name in formats.FORMATS if formats.load(name).reader.traits.has_header])
+def test_a_file_without_a_field_that_others_have_is_written_without_it(name: str) -> None:
+    """The key is what a row must have; other fields are those of the file."""
+    fmt = formats.load(name)
+    block = block_of(fmt, CASES[name].file([Row(1, "a"), Row(2, "b")]))
+    predictions = pa.record_batch({"y": pa.array([0.25, 0.5], pa.float32())})
+    keyed = fmt.writer.write(block, [], predictions, JOINED._replace(row=False, key=None, key_field="id"))
+    assert [(one.row, one.stage, one.reason) for one in keyed.bad] == [(0, "write", "missing"), (1, "write", "missing")]
+    assert not len(fmt.writer.read_back(joined_bytes(keyed.blocks)).positions)
+    ordered = JOINED._replace(include=("s", "id"), order=("id", "key", "s", "prediction"))
+    joined = fmt.writer.write(block, [], predictions, ordered)
+    found = fmt.writer.read_back(joined_bytes(joined.blocks)).values()
+    assert not joined.bad
+    assert [(row["key"], row["s"], row.get("id") or None) for row in found] == [
+        (f"s#{at}", row["s"], None) for at, row in zip(block.positions.tolist(), block.values(), strict=True)
+    ]
+
+
 @every_format
 def test_a_part_with_other_rows_is_not_merged(name: str) -> None:
     fmt = formats.load(name)

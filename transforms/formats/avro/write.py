@@ -16,7 +16,7 @@ import pyarrow as pa
 from transforms import columns
 from transforms.errors import UsageError
 from transforms.formats import blocks, slices
-from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
+from transforms.formats.added_columns import not_utf8, typed_columns, without_key
 from transforms.formats.avro import decode, encode
 from transforms.formats.avro.container import (
     SCHEMA,
@@ -133,27 +133,11 @@ def _added(
         The numbers of the rows to write; the columns, with one record for each of them; and the rows that have a
         prediction but cannot be written with it.
     """
-    numbers, count = without(len(block.positions), bad), len(block.positions)
+    numbers = without(len(block.positions), bad)
     held = (*not_utf8(predictions, layout, numbers), *_beyond(predictions, layout, numbers))
-    found = {one.row: one for one in (*held, *_without_key(block, layout, numbers))}
-    refused, errors = sorted(found.values()), None
-    if refused:
-        kept = ~np.isin(numbers, list(found))
-        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
-    if layout.error:
-        dead = sorted([*bad, *refused])
-        predictions, numbers = spread(predictions, numbers, count), np.arange(count)
-        errors = error_column(dead, [None] * len(dead), count)
-    keys = key_column(block.source, block.positions[numbers]) if layout.key else None
-    return numbers, added_columns(predictions, layout, keys, errors), refused
-
-
-def _without_key(block: AvroBlock, layout: Layout, numbers: Positions) -> list[BadRow]:
-    """Finds the rows that lack the field to write as their key: none, or all rows of the file."""
-    if not layout.key_field or layout.key_field in block.schema_of_file.fields:
-        return []
-    message = f"field {layout.key_field}: not in the row"
-    return [BadRow(row, "write", Reason.MISSING.value, message) for row in numbers.tolist()]
+    found = {one.row: one for one in (*held, *without_key(block.schema_of_file.fields, layout, numbers))}
+    refused = sorted(found.values())
+    return *typed_columns(block, bad, refused, predictions, layout), refused
 
 
 def _beyond(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) -> Iterator[BadRow]:
@@ -177,8 +161,7 @@ def _names(schema: Schema, layout: Layout) -> tuple[str, ...] | None:
         raise UsageError(f"the rows already have a field {twice[0]}; choose another name with --rename")
     if layout.whole_row:
         return None
-    names = layout.order or (*own, *layout.added, *((layout.key_field,) if layout.key_field else ()))
-    return tuple(name for name in names if name in layout.added or name in schema.fields)  # sources may differ
+    return layout.written(schema.fields)
 
 
 def _unused(name: str, schema: Schema) -> str:

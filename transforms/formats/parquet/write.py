@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from transforms.columns import is_list
 from transforms.errors import RunError
 from transforms.formats import blocks
-from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
+from transforms.formats.added_columns import not_utf8, typed_columns, without_key
 from transforms.formats.base import Block, Joined
 from transforms.formats.parquet import footer as footers
 from transforms.formats.parquet.footer import Column, Encoded, Footer
@@ -81,18 +81,13 @@ class ParquetWriter:
 
 
 def _add(block: ParquetBlock, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> _Added:
-    count = len(block.positions)
-    numbers = without(count, bad)
-    refused, errors = not_utf8(predictions, layout, numbers), None
-    if refused:
-        kept = ~np.isin(numbers, [one.row for one in refused])
-        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
-    if layout.error:
-        dead = sorted([*bad, *refused])
-        predictions, numbers = spread(predictions, numbers, count), np.arange(count)
-        errors = error_column(dead, [None] * len(dead), count)  # typed fields are in the part, of bad rows too
-    keys = key_column(block.source, block.positions[numbers]) if layout.key else None
-    made = dict(added_columns(predictions, layout, keys, errors))
+    numbers = without(len(block.positions), bad)
+    found = {
+        one.row: one for one in (*not_utf8(predictions, layout, numbers), *without_key(block.names, layout, numbers))
+    }
+    refused = sorted(found.values())
+    numbers, columns = typed_columns(block, bad, refused, predictions, layout)
+    made = dict(columns)
     schema = pa.schema([(name, _readable(array.type, nulls=bool(layout.error))) for name, array in made.items()])
     return _Added(numbers, pa.table(made).cast(schema), refused)
 
@@ -125,7 +120,7 @@ def _names(fields: Sequence[str], layout: Layout) -> tuple[str, ...]:
     twice = sorted(set(own_fields) & set(layout.added))
     if twice:
         raise RunError(f"the rows already have a column {twice[0]}; choose another name with --rename")
-    return layout.order or (*own_fields, *layout.added, *((layout.key_field,) if layout.key_field else ()))
+    return layout.written(fields)
 
 
 def _copied(block: ParquetBlock, added: _Added, names: Sequence[str]) -> Iterator[Any] | None:
