@@ -377,7 +377,7 @@ class Layout(NamedTuple):
         """Returns the names of the fields of an output row, in order.
 
         Args:
-            own: The fields that the rows of a file have. Fields that only other files have are left out.
+            own: The fields that the rows of a file have. The result has no fields that only other files have.
         """
         kept = [name for name in own if self.keeps(name)] if self.row else []
         names = self.order or (*kept, *self.added, *((self.key_field,) if self.key_field else ()))

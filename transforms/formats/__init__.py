@@ -62,12 +62,12 @@ def load(spec: FormatSpec | str) -> "Format":
 
 
 def may_be_binary(first: bytes) -> bool:
-    """Tells whether a file may be binary, by some of its first bytes."""
+    """Returns whether a file may be binary, by some of its first bytes."""
     return foreign.by_bytes(first) is not None or _may_be_examples(first)
 
 
 def _may_be_examples(first: bytes) -> bool:
-    """Tells whether a file may be TFRecord: the upper half of the first length is 0. Other files may have that too."""
+    """Returns whether a file may be TFRecord: the upper half of the first length is 0, as other files may have it."""
     return first[4:8] == bytes(4)
 
 

@@ -164,7 +164,7 @@ def of_rows(head: bytes, *, whole: bool) -> Kind | None:
 
 
 def _is_table(text: str, delimiter: str, whole: bool) -> bool:
-    """Tells whether a text is delimited by this character, and its first record has names, see `of_rows`."""
+    """Returns whether a text is delimited by this character, and its first record has names, see `of_rows`."""
     whole = whole and len(text) < TABLE_CHARACTERS
     records, reader = list[list[str]](), csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -186,7 +186,7 @@ def _is_number(cell: str) -> bool:
 
 
 def is_document(head: bytes) -> bool:
-    r"""Tells whether a text is one JSON value over several lines. By chance, some of these lines may be rows.
+    r"""Returns whether a text is one JSON value over several lines. By chance, some of these lines may be rows.
 
     >>> is_document(b'[\n{"x": 1},\n{"x": 2}\n]\n'), is_document(b'{"x": 1}\n{"x": 2}\n')
     (True, False)
@@ -232,7 +232,7 @@ def refusal(kind: Kind, path: str, codec: Codec | None = None) -> str:
 
 
 def _misnamed(kind: Kind, path: str, codec: Codec | None) -> str:
-    """Says how a file is compressed, and what its name says instead."""
+    """Describes how a file is compressed, and what its name says instead."""
     named = None if codec else codec_of(path)
     if named is None:
         is_ = next(one for one in CODECS if COMPRESSED[one] is kind)

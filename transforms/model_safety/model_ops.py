@@ -189,12 +189,12 @@ def _kind_of(op: str) -> Kind | None:
 
 
 def _is_known(op: str) -> bool:
-    """Tells whether TensorFlow knows an op. It knows the ops of a package only after the package is imported."""
+    """Returns whether TensorFlow knows an op. It knows the ops of a package only after the package is imported."""
     return find_package(op) is None or tensorflow.op_definition(op) is not None
 
 
 def _is_own(op: Op, files: set[str | None], folder: str) -> bool:
-    """Tells whether an op names no file, or only reads the model's own files."""
+    """Returns whether an op names no file, or only reads the model's own files."""
     return all(
         file is not None and (not file or (op.kind is Kind.READS and (_is_no_file(op, file) or _inside(file, folder))))
         for file in files
@@ -206,7 +206,7 @@ def _is_no_file(op: Op, file: str) -> bool:
 
 
 def _inside(file: str, folder: str) -> bool:
-    """Tells whether a file is in a folder, both for the operating system and for TensorFlow.
+    """Returns whether a file is in a folder, both for the operating system and for TensorFlow.
 
     The operating system follows links before it resolves `..`; TensorFlow resolves `..` in the text of the name.
     """

@@ -23,7 +23,7 @@ _PATTERN = re.compile("|".join(map(fnmatch.translate, _READ_ONLY.split())))
 
 
 def changes_state(nodes: Iterable[Any]) -> bool:
-    """Tells whether any node changes the state of a variable, a table, a queue or a random generator.
+    """Returns whether any node changes the state of a variable, a table, a queue or a random generator.
 
     Args:
         nodes: NodeDef protos, with those of called functions.
@@ -33,7 +33,7 @@ def changes_state(nodes: Iterable[Any]) -> bool:
 
 @functools.cache
 def changes(op: str) -> bool:
-    """Tells whether an op may change state.
+    """Returns whether an op may change state.
 
     Ops of TensorFlow 1 that take a reference change state, although TensorFlow does not mark them as stateful. An op
     that TensorFlow does not know may change state.

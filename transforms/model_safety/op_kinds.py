@@ -140,7 +140,7 @@ STRING, RESOURCE = 7, 20  # DT_STRING and DT_RESOURCE in types.proto
 
 
 def may_change_strings(node: Any) -> bool:
-    """Tells whether an op may change strings of a variable or of any tensor in place.
+    """Returns whether an op may change strings of a variable or of any tensor in place.
 
     `AssignVariableOp` does not count, because the strings that it assigns are known from its input.
 
@@ -156,7 +156,7 @@ def may_change_strings(node: Any) -> bool:
 
 
 def _may_be_string(attribute: Any, node: Any) -> bool:
-    """Tells whether an attribute is the type string, or a type that the caller of the function sets."""
+    """Returns whether an attribute is the type string, or a type that the caller of the function sets."""
     if attribute.type not in ("type", "list(type)"):
         return False
     value = node.attr.get(attribute.name, attribute.default_value)
@@ -165,7 +165,7 @@ def _may_be_string(attribute: Any, node: Any) -> bool:
 
 
 def is_harmless(op: str) -> bool:
-    """Tells whether a stateful op has no effect outside of the model.
+    """Returns whether a stateful op has no effect outside of the model.
 
     >>> is_harmless("VarHandleOp"), is_harmless("RandomUniform"), is_harmless("TPUExecute")
     (True, True, False)

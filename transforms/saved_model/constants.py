@@ -45,7 +45,7 @@ class Constant(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Says where its value comes from, for reports."""
+        """Describes where its value comes from, for reports."""
         return "its default in the model" if self.value is None else f"{FLAG} {self.name}={self.value}"
 
     def __str__(self) -> str:

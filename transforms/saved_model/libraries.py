@@ -46,7 +46,7 @@ def is_registered(op: str) -> bool:
 
 
 def remedy_for(ops: Sequence[str]) -> str:
-    """Says what to do about ops that TensorFlow does not know, as the end of a message about the first of them.
+    """Describes what to do about ops that TensorFlow does not know, as the end of a message about the first of them.
 
     Args:
         ops: The names of the ops, at least one.

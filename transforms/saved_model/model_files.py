@@ -90,7 +90,7 @@ BY_TEXT = {
 
 
 def describe(path: str) -> str | None:
-    """Says what a file is, and how to make a SavedModel of it, as a part of a message.
+    """Describes what a file is, and how to make a SavedModel of it, as a part of a message.
 
     Args:
         path: A file on this machine.
@@ -129,7 +129,7 @@ def describe(path: str) -> str | None:
 
 
 def _of_graph(path: str, new: str) -> str | None:
-    """Says whether a protocol buffer is a SavedModel or a frozen graph; None if it is neither.
+    """Returns whether a protocol buffer is a SavedModel or a frozen graph; None if it is neither.
 
     The bytes of one may also parse as the other. So it checks a field that each of them always has.
     """
@@ -182,7 +182,7 @@ def newest_checkpoint(folder: str) -> str | None:
 
 
 def describe_checkpoint(prefix: str) -> str:
-    """Says what kind of checkpoint it is, and how to make a SavedModel of it, as a part of a message.
+    """Describes what kind of checkpoint it is, and how to make a SavedModel of it, as a part of a message.
 
     Args:
         prefix: The name that all files of the checkpoint begin with.

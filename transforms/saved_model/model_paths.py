@@ -85,7 +85,7 @@ def _whole(path: str) -> str | None:
 
 
 def _of_folder(path: str, names: Sequence[str]) -> str:
-    """Says what a folder is that is no SavedModel, and what to give instead."""
+    """Describes what a folder is that is no SavedModel, and what to give instead."""
     if KERAS_FILES.issubset(names):
         return _unpacked(path, names)
     if any(name == "checkpoint" or name.endswith(".index") for name in names):
@@ -112,7 +112,7 @@ def _saved_models(path: str, names: Sequence[str]) -> Iterator[str]:
 
 
 def _unpacked(path: str, names: Sequence[str]) -> str:
-    """Says how to pack the folder of an unpacked .keras file again. A .keras file is a zip archive.
+    """Describes how to pack the folder of an unpacked .keras file again. A .keras file is a zip archive.
 
     Source: https://github.com/keras-team/keras/blob/v3.12.0/keras/src/saving/saving_lib.py
     """

@@ -1,4 +1,4 @@
-"""Says how to add a signature to a SavedModel without signatures: one of its own functions becomes the signature."""
+"""Describes how to add a signature to a SavedModel without signatures: one of its own functions becomes it."""
 
 import json
 import keyword

@@ -90,7 +90,7 @@ def _places(octets: Octets, first: int, values: tuple[int, ...]) -> Positions:
 
 
 def _toggling(octets: Octets, quotes: Positions, first: int, dialect: Dialect) -> tuple[Mask, Positions]:
-    """Tells which quotes begin or end the quoted part of a cell. The quotes of a doubled quote do both, one each.
+    """Finds which quotes begin or end the quoted part of a cell. The quotes of a doubled quote do both, one each.
 
     Args:
         octets: The text.

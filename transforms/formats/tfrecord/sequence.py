@@ -49,7 +49,7 @@ def encode(lists: Mapping[str, bytes]) -> bytes:
 
 
 def values_of(record: bytes) -> dict[str, list[list[Any]]]:
-    """Returns the feature lists of a record: name -> the values of each of its features. Damaged ones are left out."""
+    """Returns the feature lists of a record: name -> the values of each of its features. It skips damaged ones."""
     try:
         return {name: _features(value) for name, value in sorted(lists_of(record).items())}
     except ValueError:
