@@ -75,16 +75,21 @@ def _joined(reader: Iterator[Any], scorer: Scorer) -> Iterator[dict[str, Any]]:
 WRITERS = {".parquet": _write_parquet, ".csv": _write_csv, ".avro": _write_avro}
 
 
-def main() -> None:
-    """Scores one file."""
+def arguments() -> tuple[Path, Path, Scorer]:
+    """Reads the command line and makes the output folder. Returns the input file, that folder, and the model."""
     parser = argparse.ArgumentParser()
     for flag in ("--input", "--model", "--output"):
         parser.add_argument(flag, required=True, type=Path)
     parser.add_argument("--features", required=True)
     given = parser.parse_args()
     given.output.mkdir()
-    path = given.output / f"part-0{given.input.suffix}"
-    WRITERS[given.input.suffix](given.input, path, Scorer(given.model, given.features))
+    return given.input, given.output, Scorer(given.model, given.features)
+
+
+def main() -> None:
+    """Scores one file."""
+    source, output, scorer = arguments()
+    WRITERS[source.suffix](source, output / f"part-0{source.suffix}", scorer)
 
 
 if __name__ == "__main__":
