@@ -292,6 +292,11 @@ def value_bounds(column: pa.Array) -> Positions:
         column = column.flatten()
 
 
+def record_of(bounds: Positions, at: int) -> int:
+    """Returns the record that has a value, from the bounds that `value_bounds` returns and the index of the value."""
+    return int(np.searchsorted(bounds, at, side="right")) - 1
+
+
 def gather(data: bytes | pa.Buffer, starts: Positions, ends: Positions) -> pa.LargeBinaryArray:
     """Puts the pieces data[start:end] side by side in one buffer, in order.
 

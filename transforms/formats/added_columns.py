@@ -65,9 +65,7 @@ def typed_columns(
     """
     count, errors = len(block.positions), None
     numbers = without(count, bad)
-    if refused:
-        kept = ~np.isin(numbers, [one.row for one in refused])
-        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+    numbers, predictions = without_refused(numbers, predictions, refused)
     if layout.error:
         dead = sorted([*bad, *refused])
         predictions, numbers = spread(predictions, numbers, count), np.arange(count)
@@ -112,9 +110,25 @@ def not_utf8(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) ->
         message = f"prediction {name}: its bytes are not UTF-8, so a string column cannot hold them"
         for at, value in enumerate(flat):
             if not _is_utf8(pa.array([value.as_py()], pa.binary())):
-                row = int(numbers[int(np.searchsorted(bounds, at, side="right")) - 1])
+                row = int(numbers[columns.record_of(bounds, at)])
                 found.setdefault(row, BadRow(row, "write", Reason.NOT_UTF8.value, message))
     return sorted(found.values())
+
+
+def without_refused(
+    numbers: Positions, predictions: pa.RecordBatch, refused: Sequence[BadRow]
+) -> tuple[Positions, pa.RecordBatch]:
+    """Drops the rows that have a prediction and cannot be written with it.
+
+    Args:
+        numbers: The numbers of the rows with a prediction, ascending.
+        predictions: One record for each of them.
+        refused: The rows to drop.
+    """
+    if not refused:
+        return numbers, predictions
+    kept = ~np.isin(numbers, [one.row for one in refused])
+    return numbers[kept], predictions.filter(pa.array(kept))
 
 
 def without_key(fields: Collection[str], layout: Layout, numbers: Positions) -> list[BadRow]:

@@ -185,7 +185,7 @@ def _fitting(
         values, bounds = columns.flat_values(predictions[output]), columns.value_bounds(predictions[output])
         held, beyond = _narrowed(values)
         for at in np.flatnonzero(beyond).tolist():
-            row = int(numbers[int(np.searchsorted(bounds, at, side="right")) - 1])
+            row = int(numbers[columns.record_of(bounds, at)])
             message = f"prediction {name}: {values[at]} does not fit {held.type}"
             refused.setdefault(row, BadRow(row, "write", Reason.OUT_OF_RANGE.value, message))
         flat[output] = pa.LargeListArray.from_arrays(pa.array(bounds), held)

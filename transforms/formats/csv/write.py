@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from transforms import columns
 from transforms.errors import RunError, UsageError
 from transforms.formats import blocks, slices
-from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread
+from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread, without_refused
 from transforms.formats.base import Block, Joined
 from transforms.formats.csv import cells, encode, split
 from transforms.formats.csv.dialect import Dialect
@@ -48,9 +48,7 @@ class CsvWriter:
         own = blocks.own(block, CsvBlock)
         numbers = without(len(own.rows.starts), bad)
         refused = _refuse(own, predictions, layout, numbers)
-        if refused:
-            kept = ~np.isin(numbers, [one.row for one in refused])
-            numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+        numbers, predictions = without_refused(numbers, predictions, refused)
         plan = _plan(own, sorted([*bad, *refused]), numbers, predictions, layout)
         step = slices.row_count(len(plan.written), own.nbytes + predictions.nbytes)
         firsts = range(0, len(plan.written), step)

@@ -17,7 +17,7 @@ from transforms import columns
 from transforms.columns import Fragments
 from transforms.errors import UsageError
 from transforms.formats import blocks, slices
-from transforms.formats.added_columns import scalar
+from transforms.formats.added_columns import scalar, without_refused
 from transforms.formats.base import Block, Joined
 from transforms.formats.jsonl import encode, null_rows, pick_fields, split
 from transforms.formats.jsonl.encode import text
@@ -75,9 +75,7 @@ def _write(
         data += b"\n"  # the last line of a source may lack its newline, but every output row has one
     numbers = without(len(rows.starts), bad)
     picked, refused = pick_fields.pick(data, rows, numbers, layout)
-    if refused:
-        kept = ~np.isin(numbers, [b.row for b in refused])
-        numbers, predictions = numbers[kept], predictions.filter(pa.array(kept))
+    numbers, predictions = without_refused(numbers, predictions, refused)
     starts, ends = rows.starts[numbers], rows.ends[numbers]
     nulls = null_rows.lines(block, sorted([*bad, *refused]), unreadable, layout) if layout.error else {}
     step = slices.row_count(len(rows.starts), len(data) + predictions.nbytes)

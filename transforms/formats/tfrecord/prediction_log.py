@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import columns
-from transforms.formats import blocks, slices
+from transforms.formats import blocks
 from transforms.formats.base import Block, Joined
-from transforms.formats.tfrecord import split, wire
+from transforms.formats.tfrecord import wire
 from transforms.formats.tfrecord.null_rows import null_rows
-from transforms.formats.tfrecord.pick_fields import Kept, has_own_fields, keep
+from transforms.formats.tfrecord.pick_fields import Kept, has_own_fields
 from transforms.formats.tfrecord.read import RecordBlock, fields_of
 from transforms.formats.tfrecord.split import FOOTER, HEADER
 from transforms.formats.tfrecord.wire import Pieces, delimited, field, repeated
+from transforms.formats.tfrecord.write import join
 from transforms.records import BadRow, Layout, LogNames, Positions
-from transforms.threads import in_threads
 
 # Numbers of fields of PredictionLog, PredictLog, PredictRequest, PredictResponse, ModelSpec, the entry of a map, and
 # TensorProto.
@@ -68,21 +68,7 @@ class PredictionLogWriter:
 
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their records, see `transforms.formats.base.Writer`."""
-        read = blocks.own(block, RecordBlock)
-        kept, refused = keep(read, bad, predictions, layout)
-        nulls = _null_logs(read, sorted([*bad, *refused]), layout) if layout.error else {}
-        count = len(read.rows.starts)
-        step = slices.row_count(count, read.nbytes + predictions.nbytes)
-
-        def write_slice(first: int) -> pa.Buffer:
-            part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
-            made = _logs(read, kept, part, layout)
-            missing = slices.between(nulls, first, first + step)
-            if missing:
-                made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
-            return split.framed(made)
-
-        return Joined(in_threads(write_slice, range(0, count, step)), refused)
+        return join(blocks.own(block, RecordBlock), bad, predictions, layout, _logs, _null_logs)
 
     def encode(self, table: pa.Table) -> Joined:
         """Refuses rows of another format: a request holds a record of TFRecord.

@@ -8,7 +8,7 @@ The features of an Example and the context of a SequenceExample have the same fi
 SequenceExample are in its context.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from transforms.formats.tfrecord.encode import encode
 from transforms.formats.tfrecord.pick_fields import Kept, keep
 from transforms.formats.tfrecord.read import RecordBlock
 from transforms.formats.tfrecord.table import from_columns
+from transforms.formats.tfrecord.wire import Pieces
 from transforms.records import BadRow, Layout, Positions
 from transforms.threads import in_threads
 
@@ -35,25 +36,8 @@ class TFRecordWriter:
     def write(self, block: Block, bad: Sequence[BadRow], predictions: pa.RecordBatch, layout: Layout) -> Joined:
         """Joins predictions to their records, see `transforms.formats.base.Writer`."""
         own = blocks.own(block, RecordBlock)
-        kept, refused = keep(own, bad, predictions, layout)
-        nulls = null_rows.records(own, sorted([*bad, *refused]), layout) if layout.error else {}
-        count = len(own.rows.starts)
-        step = slices.row_count(count, own.nbytes + predictions.nbytes)
-
-        def write_slice(first: int) -> pa.Buffer:
-            part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
-            made = pieces(own, kept, part, layout)
-            missing = slices.between(nulls, first, first + step)
-            known = None
-            if missing:
-                made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
-            elif (
-                layout.whole_row and not own.record_field
-            ):  # compared with the data when it was read, so not computed again
-                known = split.written_checksums(own.data, own.records.ends[kept.numbers[part]])
-            return split.framed(made, known)
-
-        return Joined(in_threads(write_slice, range(0, count, step)), refused)
+        is_copied = layout.whole_row and not own.record_field
+        return join(own, bad, predictions, layout, pieces, null_rows.records, is_copied=is_copied)
 
     def encode(self, table: pa.Table) -> Joined:
         """Writes one tf.Example for each record, see `transforms.formats.tfrecord.table.from_columns`."""
@@ -71,6 +55,47 @@ class TFRecordWriter:
     def merge(self, parts: Sequence[tuple[bytes, Positions]]) -> Iterable[Any]:
         """Merges the records of several parts into one part, see `transforms.formats.base.Writer`."""
         return blocks.merge(RecordBlock, parts)
+
+
+def join(
+    block: RecordBlock,
+    bad: Sequence[BadRow],
+    predictions: pa.RecordBatch,
+    layout: Layout,
+    make: Callable[[RecordBlock, Kept, slice, Layout], Pieces],
+    make_nulls: Callable[[RecordBlock, Sequence[BadRow], Layout], Mapping[int, bytes]],
+    *,
+    is_copied: bool = False,
+) -> Joined:
+    """Joins predictions to their records slice by slice, in threads, and puts the frames of TFRecord around them.
+
+    Args:
+        block: The rows of a chunk.
+        bad: The rows without a prediction, in order.
+        predictions: One record for each other row, in order.
+        layout: The fields of an output row.
+        make: Makes the output records of a range of kept rows, as pieces to be joined.
+        make_nulls: Makes the output record of each bad row, for a left join: number of the row -> its bytes.
+        is_copied: Whether output records begin with whole records of the source. Their checksums were compared with
+            their data when they were read, so they are not computed again.
+    """
+    kept, refused = keep(block, bad, predictions, layout)
+    nulls = make_nulls(block, sorted([*bad, *refused]), layout) if layout.error else {}
+    count = len(block.rows.starts)
+    step = slices.row_count(count, block.nbytes + predictions.nbytes)
+
+    def write_slice(first: int) -> pa.Buffer:
+        part = slice(*np.searchsorted(kept.numbers, [first, first + step]))
+        made = make(block, kept, part, layout)
+        missing = slices.between(nulls, first, first + step)
+        known = None
+        if missing:
+            made = [slices.merge(columns.join(made), kept.numbers[part], missing)]
+        elif is_copied:
+            known = split.written_checksums(block.data, block.records.ends[kept.numbers[part]])
+        return split.framed(made, known)
+
+    return Joined(in_threads(write_slice, range(0, count, step)), refused)
 
 
 def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[pa.LargeBinaryArray]:
