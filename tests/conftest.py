@@ -47,6 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[COUNTS] = Counts(soak=config.getoption("--soak"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Names a case by its argument if the value is bytes: both processes of pytest-xdist must collect equal names, and
+    the bytes of a compressed file may hold the time when they were made."""
+    return argname if isinstance(val, bytes | bytearray) else None
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Sends the figures of a worker of pytest-xdist to the process that prints them."""
     if hasattr(session.config, "workeroutput"):
