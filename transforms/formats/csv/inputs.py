@@ -19,12 +19,13 @@ from transforms.errors import RunError
 from transforms.formats.csv import cells, diagnose
 from transforms.formats.csv.cells import Cells
 from transforms.formats.csv.dialect import NEWLINE, RETURN, Dialect
+from transforms.formats.csv.scan import STEP
 from transforms.formats.jsonl.convert import to_inputs
 from transforms.formats.slices import Found, Why
 from transforms.records import BadRow, Feature, Mask, Positions, Rows
 
 TRUE, FALSE = ("true", "1"), ("false", "0")
-ZERO, MINUS, POINT, HEX = np.frombuffer(b"0-.x", np.uint8)
+ZERO, MINUS, POINT, HEX, EXPONENT = np.frombuffer(b"0-.xe", np.uint8)
 DIGITS, LOWER = np.uint8(10), 0x20
 OF_FLOATS = np.isin(np.arange(256), list(b"0123456789+-.eE"))
 OF_INTEGERS = np.isin(np.arange(256), list(b"0123456789-"))
@@ -113,16 +114,22 @@ def _plain(found: Cells, kinds: Kinds, numbers: Mapping[str, int], dialect: Dial
     if found.text.find(RETURN) >= 0:
         strange = np.setdiff1d(np.flatnonzero(octets == RETURN), found.ends[:, -1:])
         plain[_records(found, strange)] = False
-    exponents = [letter for letter in (b"e", b"E") if letter in found.text and b"." + letter in found.text]
-    if exponents:
-        points = np.flatnonzero(octets[:-1] == POINT)
-        plain[_records(found, points[np.isin(octets[points + 1], list(b"".join(exponents)))])] = False
+    plain[_records(found, _bare_exponents(octets))] = False
     wanted = [
         at for name, at in numbers.items() if not (pa.types.is_boolean(kinds[name]) or kinds[name] == pa.string())
     ]
     if wanted:
         plain &= _plain_numbers(found, wanted, dialect).all(axis=1)
     return plain
+
+
+def _bare_exponents(octets: cells.Octets) -> Positions:
+    """Finds the points that an exponent follows, as in `1.e5`."""
+    found = [np.zeros(0, np.int64)]
+    for at in range(0, len(octets) - 1, STEP):
+        piece = octets[at : at + STEP + 1]
+        found.append(np.flatnonzero((piece[:-1] == POINT) & (piece[1:] | LOWER == EXPONENT)) + at)
+    return np.concatenate(found)
 
 
 def _records(found: Cells, places: Positions) -> Positions:
@@ -143,14 +150,26 @@ def _plain_numbers(found: Cells, wanted: Sequence[int], dialect: Dialect) -> Mas
     """
     # A cell at the end of the text may be followed by nothing, so its next bytes are padded.
     octets = np.frombuffer(found.text + b"\n\n", np.uint8)
-    starts, ends = found.starts[:, wanted], found.ends[:, wanted]
+    quote = dialect.quote if dialect.quote is not None and dialect.quote in found.text else None
+    which = slice(wanted[0], wanted[-1] + 1) if len(wanted) == wanted[-1] - wanted[0] + 1 else wanted
+    made = np.zeros((len(found.starts), len(wanted)), np.bool_)
+    step = max(1, STEP // (8 * len(wanted)))  # so many rows that their places stay in the cache
+    for at in range(0, len(made), step):
+        part = slice(at, at + step)
+        made[part] = _are_plain(octets, found.starts[part, which], found.ends[part, which], quote)
+    return made
+
+
+def _are_plain(octets: cells.Octets, starts: cells.Matrix, ends: cells.Matrix, quote: int | None) -> Mask:
+    """Marks the cells at these places that are empty, or begin and end like a number. All have two bytes after them."""
     empty = starts == ends
-    if dialect.quote is not None and dialect.quote in found.text:
-        quoted = ~empty & (octets[starts] == dialect.quote)
+    if quote is not None:
+        quoted = ~empty & (octets[starts] == quote)
         starts, ends = starts + quoted, ends - quoted
     first = octets[starts]
-    if MINUS in found.text:
-        starts = starts + (first == MINUS)
+    negative = first == MINUS
+    if negative.any():
+        starts = starts + negative
         first = octets[starts]
     second = octets[starts + 1]
     padded = (first == ZERO) & (starts + 1 < ends) & (_is_digit(second) | (second | LOWER == HEX))
