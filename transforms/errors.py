@@ -34,6 +34,18 @@ class RunError(RuntimeError):
     """The run itself failed: a source changed, a file ended early, or the ledger does not add up."""
 
 
+class PlaceError(RunError):
+    """The run failed at a place of a source.
+
+    Attributes:
+        position: The place, in the unit of the source's positions.
+    """
+
+    def __init__(self, position: int, message: str) -> None:
+        super().__init__(f"byte {position}: {message}")
+        self.position = position
+
+
 @contextlib.contextmanager
 def about(path: str) -> Iterator[None]:
     """Puts the path of a source before the message of a `RunError`, unless it begins with the path."""

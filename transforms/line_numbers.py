@@ -45,6 +45,20 @@ class Lines:
         before = self._before(chunk)
         return [before + line + 1 for line in block.line_numbers(rows) or ()]
 
+    def at(self, chunk: Chunk, position: int) -> int | None:
+        """Finds the line of a position in a chunk; None where `numbers` gives None.
+
+        Args:
+            chunk: The chunk.
+            position: A position of its source, in bytes.
+
+        Raises:
+            RunError: The source cannot be read, or it is not the version that was planned.
+        """
+        if not self._end or chunk.start > MOST_BYTES:
+            return None
+        return self._before(chunk) + self._count(chunk, chunk.start, position) + 1
+
     def _before(self, chunk: Chunk) -> int:
         """Counts the lines before a chunk."""
         blocks = chunk.start // BLOCK_BYTES

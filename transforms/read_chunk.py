@@ -1,5 +1,6 @@
 """Reads each chunk: makes the model's inputs from its good rows, and a receipt that accounts for all of its rows."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Iterator
 from typing import IO, Any, Final, Literal
@@ -9,9 +10,10 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
 from transforms import formats
-from transforms.errors import RunError, about
+from transforms.errors import PlaceError, RunError, about
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
+from transforms.line_numbers import Lines
 from transforms.mapping import defaults, partitions
 from transforms.prefetch import Ahead
 from transforms.records import Chunk, Feature, Features, Receipt, pack_bad
@@ -65,13 +67,23 @@ def read_chunk(chunk: Chunk, reader: Reader, features: tuple[Feature, ...]) -> t
     """
     fields = [field for feature in partitions.in_rows(features) for field in feature.fields]
     block = load_chunk(chunk, reader, fields if all(feature.fields for feature in features) else None)
-    with about(chunk.source):  # some blocks decode their rows now
+    with about(chunk.source), _with_line(chunk, reader):  # some blocks decode their rows now
         inputs, bad = partitions.inputs(block, features)
     if bad and chunk.start == 0 and not inputs.num_rows and reader.traits.line_end:
         _check_kind(chunk)
     filled = defaults.pack(inputs, features)
     receipt = Receipt(chunk, block.checksum, len(block.positions), block.blank, pack_bad(bad), filled)
     return Features(chunk.key, inputs), receipt
+
+
+@contextlib.contextmanager
+def _with_line(chunk: Chunk, reader: Reader) -> Iterator[None]:
+    """Puts the line of the place before the message of a `PlaceError`."""
+    try:
+        yield
+    except PlaceError as error:
+        line = Lines(reader.traits.line_end).at(chunk, error.position)
+        raise RunError(str(error) if line is None else f"line {line:,}, {error}") from error
 
 
 def _check_kind(chunk: Chunk) -> None:

@@ -121,7 +121,7 @@ class Reason(enum.Enum):
         "schema",
         "does not fit the schema",
         "With --output_format: a field has another type than in the sampled rows, none of these has the field, or the "
-        "other format cannot hold the value.",
+        "other format cannot hold the value. With --quote=none: a prediction would need quotes.",
         "Write the value as the sampled rows do, or exclude the field with --exclude_fields.",
     )
     MODEL_ERROR = (

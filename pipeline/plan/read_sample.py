@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 from transforms import formats
-from transforms.errors import RunError, UsageError
+from transforms.errors import PlaceError, RunError, UsageError
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
 from transforms.formats.foreign import Kind
@@ -17,6 +17,7 @@ from transforms.storage import files
 
 SIZES = (1 << 20, 1 << 26)  # bytes to read; the second is for a source whose first row is longer than the first
 SOURCES = 16  # most sources whose first rows are read
+LINE_BYTES = 1 << 16  # so many bytes at the start of a text have a line end, as a rule
 CHECKED = 1_000  # most files whose first bytes are checked, which takes milliseconds
 
 
@@ -61,12 +62,15 @@ def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:
 def _read_head(source: Source, reader: Reader, size: int) -> Head:
     with _opened(source) as file:
         text = file.read(size)
-        kind = formats.binary_kind(text) if reader.traits.line_end else None
+        kind = (formats.binary_kind(text) or foreign.by_line_ends(text)) if reader.traits.line_end else None
         if kind is not None:
             raise _refused(source, kind)
         file.seek(0)
         try:
             block = reader.sample(file, size)
+        except PlaceError as error:
+            line = text.count(reader.traits.line_end, 0, error.position) + 1
+            raise UsageError(f"{source.path}: line {line:,}, {error}") from error
         except RunError as error:
             raise _wrong_format(source, reader, text, error) from error
         block.source = source.path
@@ -84,8 +88,8 @@ def read_header(source: Source, reader: Reader) -> str:
         UsageError: The source cannot be read, has another format, or its header is damaged.
     """
     with _opened(source) as file:
-        first = file.read(foreign.FIRST_BYTES)
-        kind = foreign.by_bytes(first)
+        first = file.read(LINE_BYTES)
+        kind = foreign.by_bytes(first) or foreign.by_line_ends(first)
         if kind is not None and reader.traits.line_end:
             raise _refused(source, kind)
         file.seek(0)

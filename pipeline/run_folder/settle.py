@@ -32,6 +32,18 @@ class IfExceeded(enum.Enum):
     DISCARD = "nothing is written"
 
 
+class OverErrorLimitError(RunError):
+    """A run has more bad rows than an error limit allows.
+
+    Attributes:
+        exceeded: The error limit.
+    """
+
+    def __init__(self, exceeded: ExceededLimit, remedy: str) -> None:
+        super().__init__(f"{exceeded}; {remedy}")
+        self.exceeded = exceeded
+
+
 class Settled(NamedTuple):
     """The outcome of a run.
 
@@ -138,23 +150,26 @@ def _match_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
 
-def over_error_limit(place: Place, exceeded: ExceededLimit) -> RunError:
+def over_error_limit(place: Place, exceeded: ExceededLimit) -> OverErrorLimitError:
     """Makes the error of a run with too many bad rows. It says which error limit is exceeded, and what to do."""
     output, dead = place.output, files.join(place.work, DEAD_LETTERS)
     if place.is_staged:
-        return RunError(
-            f"{exceeded}; see {dead}, then raise the error limit and give the same command again, which resumes the "
-            f"run, or fix model or rows; {output} is still the complete output that it was before"
+        return OverErrorLimitError(
+            exceeded,
+            f"see {dead}, then raise the error limit and give the same command again, which resumes the "
+            f"run, or fix model or rows; {output} is still the complete output that it was before",
         )
     if exceeded.example:
-        return RunError(
-            f"{exceeded}; repair model or rows and start anew with --overwrite, or raise {exceeded.flag} and give the "
-            "command again, which resumes the run; no _SUCCESS was written"
+        return OverErrorLimitError(
+            exceeded,
+            f"repair model or rows and start anew with --overwrite, or raise {exceeded.flag} and give the "
+            "command again, which resumes the run; no _SUCCESS was written",
         )
     replay = quoted(["keyjoin", "replay", f"--run={output}"])
-    return RunError(
-        f"{exceeded}; see {dead}, then raise the error limit and give the run's command again, "
-        f"which resumes the run, or fix model or rows, see {replay} --help; no _SUCCESS was written"
+    return OverErrorLimitError(
+        exceeded,
+        f"see {dead}, then raise the error limit and give the run's command again, "
+        f"which resumes the run, or fix model or rows, see {replay} --help; no _SUCCESS was written",
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.options.run_options import RunOptions
 from pipeline.run_folder import records
 from pipeline.run_folder.names import PARTS, SUCCESS
+from pipeline.run_folder.settle import OverErrorLimitError
 from pipeline.terminal.messages import at_line, give_up, show_error
 from transforms import formats
 from transforms.errors import RunError, UsageError
@@ -49,6 +50,7 @@ def connected(options: RunOptions) -> Iterator[RunOptions]:
 
     Raises:
         UsageError: `-` is not the only input, or standard input is a terminal.
+        RunError: The run exceeds an error limit.
     """
     with contextlib.ExitStack() as stack:
         if PATH in options.input:
@@ -60,7 +62,13 @@ def connected(options: RunOptions) -> Iterator[RunOptions]:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         folder = tempfile.mkdtemp(prefix="keyjoin-output-")
         stack.callback(_remove, folder)
-        yield dataclasses.replace(options, output=folder)
+        try:
+            yield dataclasses.replace(options, output=folder)
+        except OverErrorLimitError as error:
+            raise RunError(
+                f"{error.exceeded}; raise the error limit, or repair model or rows, and give the command again; no row "
+                "was written"
+            ) from error
         if not os.path.exists(os.path.join(folder, SUCCESS)):  # `check` writes nothing
             return
         try:

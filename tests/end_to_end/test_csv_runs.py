@@ -4,11 +4,13 @@ import csv
 import gzip
 import io
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.conftest import Result
@@ -160,3 +162,44 @@ def test_another_delimiter_is_named(keyjoin: Callable[..., Result], model: Any, 
     assert refused.code == 2
     assert "the only column is called 'x;s', and each row has as many ';'; give --delimiter ';'" in refused.err
     assert keyjoin("check", *flags(path, model), "--delimiter=;").code == 0
+
+
+@pytest.mark.parametrize(("before", "code"), [(200, 2), (150_000, 1)])
+def test_a_record_whose_borders_are_in_doubt_stops_the_run_with_its_place(
+    before: int, code: int, keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    rows = ['1,"a\r\nb",0', *["2,x,0"] * before, '3,"x\r\n4,y,0\r\n5,y",z,0', "6,x,0"]
+    path = source(tmp_path / "data", rows)
+    failed = keyjoin("run", *flags(path, model), "--chunk_bytes=900000")
+    place = path.read_bytes().index(b"3,")
+    assert (failed.code, failed.complete()) == (code, False)
+    assert f"{path}: line {before + 4:,}, byte {place}: the record that begins with '3,\"x" in failed.err
+    assert "goes over several lines and has 4 cells, but there are 3 columns" in failed.err
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl"])
+def test_line_ends_that_are_carriage_returns_are_refused_with_the_command_that_converts_them(
+    name: str, keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = b'{"x": 1}\r{"x": 2}\r' if name == "a.jsonl" else b"x,s\r1,a\r2,b\r"
+    Path(name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    columns = [[], ["--columns=x,s"]] if "csv" in name else [[]]
+    for more in columns:
+        refused = keyjoin("run", *flags(Path(name), model), *more)
+        assert (refused.code, f"{name}: it is text whose line ends are CR alone" in refused.err) == (2, True)
+    command = refused.err.partition("convert it: ")[2].strip()
+    assert command.endswith(f"> {name.replace('a.', 'a.converted.').removesuffix('.gz')}")
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    (converted,) = tmp_path.glob("a.converted.*")
+    assert keyjoin("run", *flags(converted.relative_to(tmp_path), model)).code == 0
+
+
+def test_without_a_quote_a_left_join_is_refused_before_the_run(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = source(tmp_path / "data", ["1,a,b", "x,a,b"])
+    given = [*flags(path, model), "--quote=none", "--bad_rows=null"]
+    refused = keyjoin("run", *given)
+    assert (refused.code, "leave --bad_rows=null out, or write another format" in refused.err) == (2, True)
+    assert keyjoin("run", *given, "--output_format=jsonl").code == 0

@@ -47,7 +47,8 @@ class Kind(NamedTuple):
         title: Name of the kind, for messages.
         suffixes: The suffixes of such files.
         command: The shell command that converts such a file. `{python}` stands for this interpreter, `{file}` for
-            the file, `{new}` for the converted file, and `{plain}` for the name without the suffix of its codec.
+            the file, `{new}` for the converted file, `{same}` for a converted file of the same format, and `{plain}`
+            for the name without the suffix of its codec.
         format: The name of the format if keyjoin reads it; otherwise empty.
     """
 
@@ -78,6 +79,7 @@ ARRAY = Kind(
     (),
     _python("import json, sys", 'for r in json.load(open(sys.argv[1], encoding="utf-8-sig"))'),
 )
+OLD_LINES = Kind("text whose line ends are CR alone", (), "tr '\\r' '\\n' < {file} > {same}")
 PRETTY = Kind("JSON over several lines", (), "jq -c . {file} > {new}")
 
 FIRST_BYTES = 128  # so many bytes at the start of a file are enough to recognize it
@@ -197,6 +199,22 @@ def is_document(head: bytes) -> bool:
     return False
 
 
+def by_line_ends(head: bytes) -> Kind | None:
+    r"""Returns the kind of a text whose only line ends are carriage returns; None if it has other ones, or no line end.
+
+    A carriage return inside of quotes is none, nor is one inside of a JSON value.
+
+    >>> by_line_ends(b"a,b\r1,2\r").title, by_line_ends(b'a\n"1\r2"'), by_line_ends(b'"1\r2"\r')
+    ('text whose line ends are CR alone', None, None)
+    """
+    text = head.strip()
+    if b"\n" in head or not any(b"\r" in part for part in text.split(b'"')[::2]):
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        return None if isinstance(json.loads(text), dict | list) else OLD_LINES
+    return OLD_LINES
+
+
 def _text(head: bytes) -> str:
     return head.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip()
 
@@ -263,8 +281,9 @@ def command(kind: Kind, path: str, codec: Codec | None = None) -> str:
     stem = file.removesuffix(".unpacked")
     stem = stem[: -len(posixpath.splitext(stem)[1])] if posixpath.splitext(stem)[1] else stem
     new, plain = _quoted(stem + NEW), _quoted(plain_name(file))
+    same = _quoted(f"{stem}.converted{posixpath.splitext(plain_name(file).removesuffix('.unpacked'))[1]}")
     python = shlex.quote(sys.executable)
-    steps.append(kind.command.format(python=python, file=_quoted(file), new=new, plain=plain))
+    steps.append(kind.command.format(python=python, file=_quoted(file), new=new, same=same, plain=plain))
     return " && ".join(steps)
 
 

@@ -87,7 +87,8 @@ def test_bad_rows_are_printed_and_kept(piped: Callable[..., Result], temporary: 
 def test_a_run_that_fails_writes_no_row(piped: Callable[..., Result]) -> None:
     failed = piped("run", ROWS + BAD, "--output=-", "--max_bad_rows=0")
     assert (failed.code, failed.out) == (1, "")
-    assert "resume with" not in failed.err
+    assert "give the command again; no row was written" in failed.err
+    assert "resume" not in failed.err
     assert f"-#{len(ROWS)}" in failed.err
     refused = piped("run", ROWS, "--output=-", "--features=nothere")
     assert (refused.code, refused.out) == (2, "")

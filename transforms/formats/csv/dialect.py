@@ -8,6 +8,7 @@ from transforms.formats.spec import FormatSpec
 
 NO_QUOTE = "none"  # the quote of text in which no character quotes cells
 NEWLINE, RETURN = b"\n\r"
+FIRST_PRINTABLE = 0x20
 ROW_BYTES = 64 << 20
 
 
@@ -35,6 +36,11 @@ class Dialect(NamedTuple):
     def special(self) -> bytes:
         """The bytes that a cell needs quotes for."""
         return bytes([self.delimiter, NEWLINE, RETURN, *([] if self.quote is None else [self.quote])])
+
+    @property
+    def spells_json(self) -> bool:
+        """Whether any JSON text can be a cell: it has no control characters, and may have all other bytes."""
+        return self.quote is not None or self.delimiter < FIRST_PRINTABLE
 
     def spell(self, value: bytes) -> bytes | None:
         """Spells a value as a cell, in quotes only if it needs them; None if the dialect has no way to spell it.

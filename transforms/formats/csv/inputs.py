@@ -15,7 +15,7 @@ import pyarrow.csv
 
 from transforms import columns
 from transforms.columns import READ_AS
-from transforms.errors import RunError
+from transforms.errors import PlaceError
 from transforms.formats.csv import cells, diagnose
 from transforms.formats.csv.cells import Cells
 from transforms.formats.csv.dialect import NEWLINE, RETURN, Dialect
@@ -32,12 +32,20 @@ OF_INTEGERS = np.isin(np.arange(256), list(b"0123456789-"))
 Kinds = dict[str, pa.DataType]
 
 
-def read_slice(data: bytes, rows: Rows, names: Sequence[str], features: Sequence[Feature], dialect: Dialect) -> Found:
+def read_slice(
+    data: bytes,
+    rows: Rows,
+    positions: Positions,
+    names: Sequence[str],
+    features: Sequence[Feature],
+    dialect: Dialect,
+) -> Found:
     """Reads the rows of a slice.
 
     Args:
         data: The chunk's bytes.
         rows: The places of the slice's rows.
+        positions: Their positions in the source.
         names: The names of the columns.
         features: The model's inputs, and the fields that feed them.
         dialect: The dialect of the text.
@@ -46,10 +54,10 @@ def read_slice(data: bytes, rows: Rows, names: Sequence[str], features: Sequence
         The inputs of the good rows, and the number and reason of each bad row.
 
     Raises:
-        RunError: A record over several lines does not have as many cells as there are columns.
+        PlaceError: A record over several lines does not have as many cells as there are columns.
     """
     found = cells.find(data, rows, len(names), dialect)
-    _check_lines(data, rows, found, len(names))
+    _check_lines(data, rows, positions, found, len(names))
     kinds = {field: READ_AS[feature.dtype] for feature in features for field in feature.fields}
     numbers = {name: at for at, name in enumerate(names) if name in kinds}
     readable = _utf8(found) if all(_is_scalar(f) for f in features) else np.zeros(len(found.starts), np.bool_)
@@ -72,15 +80,16 @@ def _is_scalar(feature: Feature) -> bool:
     return len(feature.fields) > 1 or feature.shape in ((), (1,))
 
 
-def _check_lines(data: bytes, rows: Rows, found: Cells, width: int) -> None:
+def _check_lines(data: bytes, rows: Rows, positions: Positions, found: Cells, width: int) -> None:
     """Refuses records over several lines that have another number of cells: a stray quote may have joined records."""
     for row in np.flatnonzero(~found.whole).tolist():
         start, end = int(rows.starts[row]), int(rows.ends[row])
         if data.find(NEWLINE, start, end) >= 0:
             shown = data[start : start + diagnose.SHOWN].decode("utf-8", "replace")
-            raise RunError(
+            raise PlaceError(
+                int(positions[row]),
                 f"the record that begins with {shown!r} goes over several lines and has {found.counts[row]} cells, but "
-                f"there are {width} columns; a quote may be missing or stray in it: repair the file"
+                f"there are {width} columns; a quote may be missing or stray in it: repair the file",
             )
 
 

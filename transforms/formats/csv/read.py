@@ -76,10 +76,13 @@ class CsvBlock(blocks.ByteBlock):
 
     def inputs(self, features: Sequence[Feature]) -> tuple[pa.RecordBatch, list[BadRow]]:
         """Converts the cells that the model needs."""
-        columns, dialect = self.names, self.dialect
-        return slices.read(
-            self.data, self.rows, features, lambda part: inputs.read_slice(self.data, part, columns, features, dialect)
-        )
+        columns, positions = self.names, self.positions
+
+        def read_slice(part: Rows) -> slices.Found:
+            first = np.searchsorted(self.rows.starts, part.starts[0])
+            return inputs.read_slice(self.data, part, positions[first:], columns, features, self.dialect)
+
+        return slices.read(self.data, self.rows, features, read_slice)
 
     def take(self, rows: Sequence[int]) -> "CsvBlock":
         """Returns a block of some of the rows. It shares the buffer with this block."""
@@ -191,7 +194,9 @@ class CsvReader:
             newlines = scan(data, self.dialect, first=split.bom_size(data), cells=False, whole=False).newlines
             data = data[: int(newlines[-1]) + 1 if len(newlines) else 0]
         file.seek(0)
-        return self._block("", data, self._header(file, len(data)), 0)
+        block = self._block("", data, self._header(file, len(data)), 0)
+        inputs.read_slice(data, block.rows, block.positions, block.names, (), self.dialect)  # raises a PlaceError
+        return block
 
     def _block(self, source: str, data: bytes, header: Header, start: int) -> CsvBlock:
         return CsvBlock(source, data, self.dialect, header.text.decode(), start, line_end=header.line_end)

@@ -19,6 +19,7 @@ from transforms.formats import blocks, slices
 from transforms.formats.added_columns import added_columns, error_column, key_column, not_utf8, spread, without_refused
 from transforms.formats.base import Block, Joined
 from transforms.formats.csv import cells, encode, split
+from transforms.formats.csv.diagnose import SHOWN
 from transforms.formats.csv.dialect import Dialect
 from transforms.formats.csv.read import CsvBlock
 from transforms.reasons import Reason
@@ -117,7 +118,20 @@ def _refuse(block: CsvBlock, predictions: pa.RecordBatch, layout: Layout, number
     if key and key not in block.names:
         message = f"column {key}: not in the file"
         return [BadRow(row, "write", Reason.MISSING.value, message) for row in numbers.tolist()]
-    return not_utf8(predictions, layout, numbers)
+    refused = not_utf8(predictions, layout, numbers)
+    numbers, predictions = without_refused(numbers, predictions, refused)
+    return sorted([*refused, *_unspelled(predictions, layout, numbers, block.dialect)])
+
+
+def _unspelled(predictions: pa.RecordBatch, layout: Layout, numbers: Positions, dialect: Dialect) -> list[BadRow]:
+    """Finds the rows with a prediction that would need quotes, where no character quotes cells."""
+    found: dict[int, BadRow] = {}
+    texts = layout._replace(scalars=True, error=None, key=None)
+    for name, array in encode.flatten(added_columns(predictions, texts, None, None)) if dialect.quote is None else ():
+        for at in np.flatnonzero(encode.encode(array, dialect).is_null()).tolist():
+            message = f"prediction {name}: {str(array[at].as_py())[:SHOWN]!r} would need quotes, and there are none"
+            found.setdefault(at, BadRow(int(numbers[at]), "write", Reason.SCHEMA.value, message))
+    return list(found.values())
 
 
 def _plan(
@@ -158,8 +172,10 @@ def _header(plan: _Plan) -> bytes:
     """Makes the header of a part. Names that the source has keep their spelling if whole rows are written.
 
     Raises:
-        UsageError: Two columns would have the same name. The plan writes a header, so it is raised before the run.
+        UsageError: Two columns would have the same name, or the dialect cannot spell errors or keys. The plan writes a
+            header, so it is raised before the run.
     """
+    _check_spelled(plan)
     added = _added(plan, slice(0, 0))
     own, new, found = list[str](), list[str](), list[str]()
     for name, is_own in plan.fields:
@@ -175,6 +191,25 @@ def _header(plan: _Plan) -> bytes:
     kept = [block.header.encode()] if own else []
     made = [*kept, spell(name.encode() for name in new)] if new else kept
     return plan.dialect.delimiter_text.join(made) + block.line_end
+
+
+def _check_spelled(plan: _Plan) -> None:
+    """Refuses errors and keys that would need quotes, where no character quotes cells.
+
+    Raises:
+        UsageError: They would.
+    """
+    dialect, layout, remedy = plan.dialect, plan.layout, "write another format with --output_format=jsonl"
+    if layout.error and not dialect.spells_json:
+        raise UsageError(
+            f"--bad_rows=null writes errors as JSON text, which needs quotes between {chr(dialect.delimiter)!r}, and "
+            f"--quote=none leaves none; leave --bad_rows=null out, or {remedy}"
+        )
+    if layout.key and dialect.spell(plan.block.source.encode()) is None:
+        raise UsageError(
+            f"the keys of {plan.block.source} would need quotes, and --quote=none leaves none; rename the file, or "
+            f"{remedy}"
+        )
 
 
 def _write_slice(plan: _Plan, part: slice) -> pa.Buffer:

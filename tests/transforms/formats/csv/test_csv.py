@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.blocks import block_of, joined_bytes, raws
 from transforms import formats
-from transforms.errors import RunError, UsageError
+from transforms.errors import PlaceError, RunError, UsageError
 from transforms.formats.base import Block
 from transforms.formats.csv import encode, inputs
 from transforms.formats.csv.dialect import Dialect
@@ -204,8 +204,44 @@ def test_columns_that_the_plan_names_make_the_first_record_a_row() -> None:
 
 def test_a_record_over_several_lines_with_another_number_of_cells_stops_the_run() -> None:
     block = block_of(CSV, b'a,b\n1,"2\n3,4\n5,6",7\n')
-    with pytest.raises(RunError, match="goes over several lines and has 3 cells, but there are 2 columns"):
+    with pytest.raises(
+        PlaceError, match=r"byte 4: .* goes over several lines and has 3 cells, but there are 2 columns"
+    ):
         block.inputs([feature("float32")])
+    with pytest.raises(PlaceError, match=r"byte 4: "):
+        block.take([0]).inputs([feature("float32")])
+
+
+def test_without_a_quote_a_prediction_that_needs_one_is_a_dead_letter() -> None:
+    fmt = formats.load(FormatSpec("csv", quote="none"))
+    block, values = block_of(fmt, b"a\n1\n2\n3\n4\n"), pa.array([b"x", b"y,z", b"\xff", b""])
+    joined = fmt.writer.write(block, [], pa.record_batch({"y": values}), ALL._replace(key=None))
+    assert joined_bytes(joined.blocks) == b"a,p\n1,x\n4,\n"
+    assert [(one.row, one.reason) for one in joined.bad] == [(1, "schema"), (2, "not_utf8")]
+    assert joined.bad[0].message == "prediction p: 'y,z' would need quotes, and there are none"
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "layout", "message"),
+    [
+        (";", ALL._replace(error="error", key=None), "--bad_rows=null writes errors as JSON text"),
+        ("s", ALL, "the keys of s would need quotes"),
+        ("\t", ALL._replace(error="error"), None),
+    ],
+)
+def test_without_a_quote_errors_and_keys_that_need_one_are_refused(
+    delimiter: str, layout: Layout, message: str | None
+) -> None:
+    fmt = formats.load(FormatSpec("csv", quote="none", delimiter=delimiter))
+    block = block_of(fmt, f"a{delimiter}b\n1{delimiter}2\n".encode())
+    bad = [BadRow(0, "read", "wrong_type", 'it is "\t\n"')] if layout.error else []
+    predictions = pa.record_batch({"y": pa.array([1.0][len(bad) :], pa.float32())})
+    if message is None:
+        part = joined_bytes(fmt.writer.write(block, bad, predictions, layout).blocks)
+        assert [line.count(b"\t") for line in part.splitlines()] == [4, 4]
+    else:
+        with pytest.raises(UsageError, match=message):
+            fmt.writer.write(block, bad, predictions, layout)
 
 
 def test_rows_that_come_by_themselves_may_end_with_a_carriage_return() -> None:
