@@ -333,10 +333,10 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay
     read = Matched(list(sources), list(document.skipped))
     is_complete = earlier.stage is Stage.COMPLETE
     if_exceeded = IfExceeded.DISCARD if is_complete else IfExceeded.REPLACE
-    totals, exceeded = settle(place, settings, sources, document.seconds, now=read, if_exceeded=if_exceeded)
-    if exceeded is not None and is_complete:
-        raise RunError(f"{exceeded}; {run} is still the complete output that it was before: fix model or rows")
-    return totals
+    settled = settle(place, settings, sources, document.seconds, now=read, if_exceeded=if_exceeded)
+    if settled.exceeded is not None and is_complete:
+        raise RunError(f"{settled.exceeded}; {run} is still the complete output that it was before: fix model or rows")
+    return settled.totals
 
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:

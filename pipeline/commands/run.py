@@ -36,6 +36,7 @@ from pipeline.terminal import report
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
+from pipeline.verification.audit import audit
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.mapping import partitions
@@ -86,13 +87,21 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
     with locked(options.output) as prove_lock:
         with _begun(options, inputs, beam_options) as (plan, place):
             stopped = _execute(plan, beam_options, options)
-        seconds = time.monotonic() - started
-        if stopped is not None:
-            settled = Settled(ledger.total(read_receipts(plan.job.temp)), stopped)
-        else:
-            settled = settle(place, plan.settings, plan.sources, seconds, prove_lock=prove_lock, keep=False)
-            if place.is_staged and settled.exceeded is None:
-                finish(options.output, prove_lock)
+            seconds = time.monotonic() - started
+            if stopped is not None:
+                settled = Settled(ledger.total(read_receipts(plan.job.temp)), stopped)
+            else:
+                settled = settle(
+                    place,
+                    plan.settings,
+                    plan.sources,
+                    seconds,
+                    prove_lock=prove_lock,
+                    keep=False,
+                    audit=lambda: audit(plan.job, plan.sources, options.audit),
+                )
+        if place.is_staged and stopped is None and settled.exceeded is None:
+            finish(options.output, prove_lock)
         conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume)
 
 

@@ -188,7 +188,8 @@ def _start(
     if plan.settings.run is None:
         raise ValueError("a run on another runner has an id")
     root, run = _pipeline(beam_options), plan.settings.run.id
-    build(root, plan.job, run) | "CommitRun" >> CommitRun(place, run, time.time())
+    audited = plan.job if plan.settings.options.audit else None
+    build(root, plan.job, run) | "CommitRun" >> CommitRun(place, run, time.time(), audited)
     return root.run()
 
 
@@ -267,4 +268,4 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
     document = records.read(output, records.Manifest)
     if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
-    conclude(place, Settled(document.totals, None), document.format, document.seconds, resumed=resumed)
+    conclude(place, Settled(document.totals, None, document.audit), document.format, document.seconds, resumed=resumed)

@@ -256,6 +256,13 @@ class ScoringOptions:
         metavar="SECONDS",
         may_change=True,
     )
+    audit: int | None = flag(
+        kinds.whole(),
+        "after the run, score this many random rows again, each alone, and fail the run if a prediction in a part is "
+        "not the one of its row (default: none)",
+        metavar="ROWS",
+        may_change=True,
+    )
     chunk_bytes: int | None = flag(
         kinds.whole(MAX_CHUNK_BYTES),
         "about how much of a file becomes one part (default: 67108864; less if predictions are large)",

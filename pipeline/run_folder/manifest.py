@@ -21,6 +21,7 @@ from pipeline.plan.chunk_size import ChunkSize
 from pipeline.run_folder import ledger, records
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
 from pipeline.run_folder.records import (
+    Audit,
     BatchDependence,
     Fed,
     Job,
@@ -173,6 +174,7 @@ def commit(
     success: bool,
     mark: str | None,
     keep: bool = False,
+    audit: Audit | None = None,
 ) -> None:
     """Records the result of a run: the lists of parts and of sources, the manifest, then `_SUCCESS`.
 
@@ -190,6 +192,7 @@ def commit(
         success: Whether no error limit is exceeded.
         mark: The name of the file that is written last; None to write no such file.
         keep: Whether to keep the files that a resume needs, see `clear`.
+        audit: The result of `--audit`; None without it.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
     listed = {name: Listed(bytes=made.bytes, crc32c=f"{made.checksum:08x}") for name, made in written.items()}
@@ -200,6 +203,7 @@ def commit(
         files=Lists(parts=listed[PARTS], sources=listed[SOURCES]),
         skipped=tuple(skipped),
         seconds=round(seconds, 3),
+        audit=audit,
     )
     text = records.encode(document)
     files.write_whole(files.join(output, MANIFEST), [text])

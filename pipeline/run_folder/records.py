@@ -34,6 +34,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
 Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Difference = Annotated[float, msgspec.Meta(ge=0)]
 Status = Literal["complete", "over the error limit"]
 OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit allows; there is no `_SUCCESS`
 COMPLETE: Status = "complete"
@@ -168,6 +169,22 @@ class Replay(_Strict, frozen=True, kw_only=True):
     joined: Count
 
 
+class Audit(_Strict, frozen=True, kw_only=True):
+    """The result of `--audit`: random rows that were scored alone after the run.
+
+    Attributes:
+        rows: How many rows were scored.
+        equal: How many have exactly the prediction in their part.
+        close: How many have it but for the last digits, see `transforms.scoring.rescore.agree`.
+        largest_difference: The largest absolute difference between finite floats.
+    """
+
+    rows: Count
+    equal: Count
+    close: Count
+    largest_difference: Difference
+
+
 class Settings(_Strict, frozen=True, kw_only=True):
     """The settings that an output depends on, as far as they are known before the model is loaded.
 
@@ -236,6 +253,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
         files: The lists of parts and of sources.
         skipped: Input files that were skipped because their names mark them as no data.
         seconds: The duration of the run.
+        audit: The result of `--audit`; None without it, and after a replay.
     """
 
     status: Status
@@ -243,6 +261,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
     files: Lists
     skipped: tuple[str, ...]
     seconds: Seconds
+    audit: Audit | None = None
 
 
 Record = TypeVar("Record", Job, Manifest)

@@ -8,7 +8,7 @@ from pipeline.options.error_limits import ExceededLimit
 from pipeline.run_folder import ledger, manifest
 from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
-from pipeline.run_folder.records import LoadedSettings
+from pipeline.run_folder.records import Audit, LoadedSettings
 from pipeline.run_folder.unexpected_files import of_sources
 from pipeline.terminal import report
 from pipeline.terminal.messages import quoted
@@ -50,10 +50,12 @@ class Settled(NamedTuple):
     Attributes:
         totals: The ledger.
         exceeded: The error limit that the run exceeds; None if there is none.
+        audit: The result of `--audit`; None without it.
     """
 
     totals: ledger.Totals
     exceeded: ExceededLimit | None
+    audit: Audit | None = None
 
 
 def settle(
@@ -66,6 +68,7 @@ def settle(
     now: Matched | None = None,
     if_exceeded: IfExceeded = IfExceeded.RECORD,
     keep: bool = True,
+    audit: Callable[[], Audit | None] = lambda: None,
 ) -> Settled:
     """Ends a run whose parts are written.
 
@@ -83,6 +86,7 @@ def settle(
         if_exceeded: What to do with the result if an error limit is exceeded.
         keep: Whether to keep the files that a later attempt needs. A new result within the error limits keeps them in
             any case until it is put in place.
+        audit: Makes the result of `--audit`, or raises a RunError. It is called if the ledger adds up.
 
     Raises:
         RunError: The ledger does not add up, the input cannot be looked up, or a file cannot be written.
@@ -96,9 +100,10 @@ def settle(
     unit = formats.load(settings.format).reader.unit
     unnamed = _check(place, sources, {source.path: source for source in now.sources}, unit)
     report.print_unnamed(unnamed)
+    success = exceeded is None
+    audited = audit() if success else None
     prove_lock()
     files.delete_files(place.work, unnamed)
-    success = exceeded is None
     manifest.commit(
         place.work,
         settings,
@@ -109,8 +114,9 @@ def settle(
         success=success,
         mark=place.mark if success or if_exceeded is IfExceeded.REPLACE else None,
         keep=keep or (place.is_staged and success),
+        audit=audited,
     )
-    return Settled(totals, exceeded)
+    return Settled(totals, exceeded, audited)
 
 
 def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *, resumed: bool | None) -> None:
@@ -126,7 +132,7 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
     Raises:
         RunError: An error limit is exceeded.
     """
-    totals, exceeded = settled
+    totals, exceeded, audit = settled
     if exceeded is not None:
         with errors_as_warnings("no bad rows can be shown"):
             parts = read_receipts(place.temp) if exceeded.early else read_list(files.join(place.work, PARTS))
@@ -134,6 +140,7 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, spec, totals, seconds, resumed=resumed)
+            report.print_audit(audit)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 

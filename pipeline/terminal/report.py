@@ -9,6 +9,7 @@ from pipeline.plan.memory import Need
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS
+from pipeline.run_folder.records import Audit
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, visible
 from transforms import formats
@@ -173,6 +174,14 @@ def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, 
         show()
     for row in shown:
         show(visible(_shortened(row.rstrip("\r"))))
+
+
+def print_audit(audit: Audit | None) -> None:
+    """Prints the result of `--audit`; nothing without it."""
+    if audit is not None:
+        close = f"{audit.close:,} equal but for the last digits, " * bool(audit.close)
+        said = f"{audit.equal:,} equal, {close}largest difference {audit.largest_difference:.3g}"
+        show(f"{'audited':<18}{audit.rows:,} random rows, each scored alone: {said}")
 
 
 def _title(code: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pipeline.compat.startup import import_session
@@ -45,19 +45,27 @@ class Picked(NamedTuple):
     lines: int
 
 
-def pick(parts: Iterator[PartReceipt], joined: int, count: int) -> Iterator[Picked]:
-    """Picks rows to score again, evenly spread over all joined rows; always the same rows.
+def spread(joined: int, count: int) -> Iterator[int]:
+    """Yields the numbers of rows that are evenly spread; always the same ones.
+
+    Args:
+        joined: How many rows there are.
+        count: How many to pick. If there are fewer rows, all are picked.
+    """
+    count = min(count, joined)
+    yield from ((2 * n + 1) * joined // (2 * count) for n in range(count))
+
+
+def pick(parts: Iterable[PartReceipt], numbers: Iterator[int]) -> Iterator[Picked]:
+    """Picks rows to score again.
 
     A part with replayed rows is skipped: some of its rows may come from repaired rows instead of the source, or from
     another model than the run's.
 
     Args:
         parts: Receipts of all parts; the parts of a source are in order.
-        joined: Number of joined rows in the parts without replayed rows.
-        count: How many rows to pick. If there are fewer rows, all are picked.
+        numbers: The numbers of the rows among the joined rows of the parts without replayed rows, ascending, from 0.
     """
-    count = min(count, joined)
-    numbers = ((2 * n + 1) * joined // (2 * count) for n in range(count))
     number, first, lines = next(numbers, None), 0, 0
     for part in parts:
         before = lines if part.chunk.number else 0
@@ -108,7 +116,8 @@ def rescore_rows(
         except (KeyError, UsageError) as error:
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {options.model}: {error!r}") from error
         called = called.only([tensor.name for tensor in how.contract.outputs])
-        for picked in pick(_parts(run), sum(part.joined for part in _parts(run) if not part.replayed), count):
+        joined = sum(part.joined for part in _parts(run) if not part.replayed)
+        for picked in pick(_parts(run), spread(joined, count)):
             for found in _rescore_part(run, picked, sources, how, called, findings):
                 counted[found.agreement] += 1
                 if found.agreement is Agreement.OTHER:
@@ -170,11 +179,26 @@ def _rescore_part(
     if not names & findings.names:
         findings.extend(finding for pair in written for finding in compare(run, *pair))
         findings.extend(check_source(source, [part], how.format.reader))
-    if names & findings.names:
-        return
-    joined = files.read_range(files.below(run, chunk.part), 0, part.bytes, own=True)
+    if not names & findings.names:
+        yield from rescore_picked(run, picked, source, how, called)
+
+
+def rescore_picked(
+    folder: str, picked: Picked, source: Source, how: Scoring, called: models.Model
+) -> Iterator[Rescored]:
+    """Scores rows of a part again, see `rescore`.
+
+    Args:
+        folder: The folder of the part and its dead letters.
+        picked: The part and the rows.
+        source: Its source.
+        how: How the run scored its rows.
+        called: The model.
+    """
+    part = picked.part
+    joined = files.read_range(files.below(folder, part.chunk.part), 0, part.bytes, own=True)
     with open_plain(source) as file:
-        block = how.format.reader.load(file, chunk)
-    dead = [letter.position for letter in read_dead_letters(part, run)]
-    plain = decompressed(chunk.part, joined)
+        block = how.format.reader.load(file, part.chunk)
+    dead = [letter.position for letter in read_dead_letters(part, folder)]
+    plain = decompressed(part.chunk.part, joined)
     yield from rescore(block, how.format.writer.read_back(plain), dead, picked.rows, how, called)

@@ -61,7 +61,8 @@ def test_a_job_service_gives_the_same_bytes(
 def test_a_job_service_gives_the_same_bytes_in_other_formats(
     endpoint: str, keyjoin: Callable[..., Result], tmp_path: Path, fmt: str
 ) -> None:
-    flags = (f"--input={houses.write(tmp_path, fmt)}", f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=2000")
+    source = houses.write(tmp_path, fmt)
+    flags = (f"--input={source}", f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=2000", "--audit=9")
     local = keyjoin("run", *flags)
     where = ("--runner=PortableRunner", f"--job_endpoint={endpoint}", "--environment_type=LOOPBACK")
     command = [sys.executable, "-m", "pipeline", "run", *flags, *where, f"--output={tmp_path / 'there'}"]
@@ -69,4 +70,5 @@ def test_a_job_service_gives_the_same_bytes_in_other_formats(
     there = Result(done.returncode, done.stdout, done.stderr, tmp_path / "there")
     assert (there.code, there.complete()) == (0, True), done.stderr
     assert len(there.parts()) > 1
+    assert there.manifest()["audit"]["rows"] == local.manifest()["audit"]["rows"] == 9
     assert [(p.name, p.read_bytes()) for p in there.parts()] == [(p.name, p.read_bytes()) for p in local.parts()]

@@ -64,6 +64,7 @@ class Rescored(NamedTuple):
         expected: The value that the part should have, if it has another one.
         found: The value that the part has, if it should have another one.
         line: The line of its chunk at which the row begins, from 0, if the values differ and rows are lines.
+        difference: The largest absolute difference between finite floats of both.
     """
 
     key: str
@@ -71,6 +72,7 @@ class Rescored(NamedTuple):
     expected: str = ""
     found: str = ""
     line: int | None = None
+    difference: float = 0.0
 
 
 def rescore(
@@ -144,21 +146,19 @@ def _rescore_row(key: str, alone: Block, found: dict[str, Any], how: Scoring, ca
         bad = scored.bad
     if bad:
         return Rescored(key, Agreement.OTHER, f"a dead letter ({bad[0].reason}: {bad[0].message})", "it is joined")
-    close = False
+    agreements, differences = [Agreement.EQUAL], [0.0]
     predicted = how.layout.predictions_in(found)
     for output, name in how.layout.predictions:
         array = scored.outputs[output][:1]
         value = _of_cells(predicted, name, array) if how.format.writer.traits.text_cells else predicted.get(name)
-        agreement = agree(array, value, float_dtype=how.format.writer.traits.float_dtype)
+        agreement, difference = agree(array, value, float_dtype=how.format.writer.traits.float_dtype)
         if agreement is Agreement.OTHER:
-            return Rescored(
-                key,
-                agreement,
-                _named(name, array[0].tolist() if array.dtype != object else array[0]),
-                _named(name, value),
-            )
-        close |= agreement is Agreement.CLOSE
-    return Rescored(key, Agreement.CLOSE if close else Agreement.EQUAL)
+            expected = _named(name, array[0].tolist() if array.dtype != object else array[0])
+            return Rescored(key, agreement, expected, _named(name, value), difference=difference)
+        agreements.append(agreement)
+        differences.append(difference)
+    worst = Agreement.CLOSE if Agreement.CLOSE in agreements else Agreement.EQUAL
+    return Rescored(key, worst, difference=max(differences))
 
 
 def _of_cells(row: Mapping[str, Any], name: str, scored: npt.NDArray[Any]) -> Any:
@@ -194,7 +194,7 @@ def _of_cell(text: str | None, scored: npt.NDArray[Any]) -> Any:
         return text
 
 
-def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> Agreement:
+def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64") -> tuple[Agreement, float]:
     """Compares a row's prediction with the value in its part.
 
     Results of matrix kernels depend in the last digit on the row's position in the batch (benchmarks/NOTES.md). So
@@ -206,22 +206,27 @@ def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64")
         found: The value that was read from the part, or nested lists of values.
         float_dtype: The widest float dtype that the part can hold.
 
-    >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0]), agree(np.float32([1]), 1.001)
-    (<Agreement.EQUAL: 'equal'>, <Agreement.OTHER: 'differing'>)
+    Returns:
+        The agreement, and the largest absolute difference of finite floats; 0 if other values differ.
+
+    >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0]), agree(np.float32([1]), 1.5)
+    ((<Agreement.EQUAL: 'equal'>, 0.0), (<Agreement.OTHER: 'differing'>, 0.5))
     """
     leaves = _leaves(found)
     if len(leaves) != scored.size:
-        return Agreement.OTHER
+        return Agreement.OTHER, 0.0
     flat = scored.reshape(-1)
     if scored.dtype.kind not in "f" and scored.dtype.name != "bfloat16":
-        return Agreement.EQUAL if flat.tolist() == leaves else Agreement.OTHER
+        return (Agreement.EQUAL if flat.tolist() == leaves else Agreement.OTHER), 0.0
     if not all(leaf is None or type(leaf) in (int, float) for leaf in leaves):
-        return Agreement.OTHER
+        return Agreement.OTHER, 0.0
     values = np.array([np.nan if leaf is None else leaf for leaf in leaves], np.float64)
     return _agree_floats(flat, values, float_dtype)
 
 
-def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], float_dtype: str) -> Agreement:
+def _agree_floats(
+    scored: npt.NDArray[Any], found: npt.NDArray[np.float64], float_dtype: str
+) -> tuple[Agreement, float]:
     resolution = float(ml_dtypes.finfo(scored.dtype).eps)  # type: ignore[no-untyped-call]
     # 16-bit floats are written as 32-bit floats.
     narrow = scored.dtype.itemsize <= np.dtype(np.float32).itemsize
@@ -230,12 +235,12 @@ def _agree_floats(scored: npt.NDArray[Any], found: npt.NDArray[np.float64], floa
         one, other = scored.astype(dtype), found.astype(dtype)
     finite = np.isfinite(one)
     if not (finite == np.isfinite(other)).all():
-        return Agreement.OTHER
+        return Agreement.OTHER, 0.0
     one, other = one[finite], other[finite]
     if (one == other).all():
-        return Agreement.EQUAL
-    largest = np.abs(np.concatenate([one, other])).max()
-    return Agreement.CLOSE if np.abs(one - other).max() <= resolution**0.5 * largest else Agreement.OTHER
+        return Agreement.EQUAL, 0.0
+    largest, difference = np.abs(np.concatenate([one, other])).max(), float(np.abs(one - other).max())
+    return (Agreement.CLOSE if difference <= resolution**0.5 * largest else Agreement.OTHER), difference
 
 
 def _leaves(value: Any) -> list[Any]:
