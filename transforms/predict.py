@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
-from transforms import columns
+from transforms import columns, statistics
 from transforms.errors import StoppedError
-from transforms.records import BadRow, Feature, Features, Predictions, pack_bad
+from transforms.records import BadRow, Feature, Features, Predictions, pack_bad, unpack_bad
 from transforms.saved_model import model as models
 from transforms.saved_model.output_shapes import WidthError, is_open
 from transforms.scoring.groups import by_shape
@@ -180,13 +180,31 @@ class Predict(beam.PTransform[beam.PCollection[Features], beam.PCollection[tuple
             chunks
             | "BatchOfOne" >> beam.Map(_alone).with_output_types(list[Features])
             | "RunInference" >> RunInference(self.handler)
-            | "KeyByChunk" >> beam.Map(_by_key).with_output_types(tuple[str, Predictions | None])
+            | "CountFeatures" >> beam.Map(self._count).with_output_types(tuple[str, Predictions | None])
         )
+
+    def _count(self, result: Any) -> tuple[str, Predictions | None]:
+        chunk: Features = result.example
+        scored: Predictions | None = result.inference
+        return chunk.key, scored and count_features(chunk.inputs, scored, self.handler.features)
 
 
 def _alone(chunk: Features) -> list[Features]:
     return [chunk]
 
 
-def _by_key(result: Any) -> tuple[str, Predictions | None]:
-    return result.example.key, result.inference
+def count_features(
+    inputs: pa.RecordBatch, scored: Predictions, features: Sequence[Feature], counted: Collection[int] = ()
+) -> Predictions:
+    """Adds the counts of the inputs of the scored rows to their predictions.
+
+    Args:
+        inputs: The inputs of all rows that went into the model.
+        scored: The predictions.
+        features: The features that feed the model's inputs.
+        counted: The numbers of the rows among them that were counted before.
+    """
+    left_out = {*counted, *(bad.row for bad in unpack_bad(scored.bad))}
+    if left_out:
+        inputs = inputs.take(pa.array(np.delete(np.arange(inputs.num_rows), sorted(left_out))))
+    return scored._replace(features=statistics.pack(statistics.count_features(inputs, features)))

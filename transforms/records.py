@@ -18,6 +18,7 @@ INSTANCE, PREDICTION = "instance", "prediction"  # fields of the output row of a
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Unit = Literal["byte", "row"]  # of positions
+Packed = bytes  # in a record that has a field `bytes`
 # The values that are valid in a record that was read from a file, see `transforms.write_receipts.decode`.
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]+\Z")]
@@ -278,11 +279,13 @@ class Predictions(NamedTuple):
         columns: An Arrow IPC stream of one RecordBatch, with a column for each output and a record for each scored row.
         rows: How many rows went into the model, scored and bad.
         bad: The rows that were not scored, packed by `pack_bad`. Their `row` counts the rows that went into the model.
+        features: The counts of the inputs of the scored rows, see `transforms.statistics.pack`; empty if none.
     """
 
     columns: bytes
     rows: int
     bad: bytes
+    features: bytes = b""
 
 
 class PartReceipt(NamedTuple):
@@ -304,6 +307,8 @@ class PartReceipt(NamedTuple):
         shuffled: Bytes that crossed the join: receipt and predictions, as Beam pickles them.
         replayed: How many rows with predictions were dead letters until a replay.
         filled: How many joined rows take the default of a field, by field. Fields that no row lacks are absent.
+        statistics: Counts of the inputs of scored rows and of the predictions of joined rows, see
+            `transforms.statistics.pack`. All of them add up.
     """
 
     chunk: Chunk
@@ -319,6 +324,7 @@ class PartReceipt(NamedTuple):
     shuffled: Count
     replayed: Count = 0
     filled: dict[str, Count] = {}  # noqa: RUF012  never changed
+    statistics: tuple[Packed, ...] = ()
 
 
 class LogNames(NamedTuple):

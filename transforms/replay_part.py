@@ -15,12 +15,12 @@ from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
 from transforms.mapping import defaults, partitions
-from transforms.predict import KeyedChunkHandler
+from transforms.predict import KeyedChunkHandler, count_features
 from transforms.records import Count, Features, Layout, PartReceipt, without
 from transforms.saved_model.model import Model
 from transforms.storage import files
 from transforms.storage.compression import decompressed
-from transforms.write_part import count_filled, dead_letters_name, join_rows, write_files
+from transforms.write_part import count_filled, count_part, dead_letters_name, join_rows, write_files
 from transforms.write_receipts import write_receipt
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
@@ -35,12 +35,14 @@ class DeadLetter(NamedTuple):
         position: Where the row begins in its source (in a gzip file, after decompression).
         row: The row's bytes.
         line: The line at which it begins; None if the line is not known.
+        stage: The stage that failed.
     """
 
     key: str
     position: int
     row: bytes
     line: int | None = None
+    stage: str = ""
 
 
 class _Line(msgspec.Struct):
@@ -51,6 +53,7 @@ class _Line(msgspec.Struct):
     position: Count | None = None
     row_encoding: str = "utf-8"
     line: Count | None = None
+    stage: str = ""
 
 
 _DECODE = msgspec.json.Decoder(_Line).decode
@@ -88,7 +91,7 @@ def _dead_letter_text(part: PartReceipt, output: str) -> bytes:
 def _parse_dead_letters(part: PartReceipt, text: bytes) -> list[DeadLetter]:
     try:
         lines = [_DECODE(line) for line in text.split(b"\n") if line]
-        return [DeadLetter(line.key, line.position or 0, _row(line), line.line) for line in lines]
+        return [DeadLetter(line.key, line.position or 0, _row(line), line.line, line.stage) for line in lines]
     except (ValueError, binascii.Error, RecursionError) as error:
         name = dead_letters_name(part.chunk.part)
         raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
@@ -231,6 +234,9 @@ def replay_part(
     old, new = everyone, dead  # in a left join the part has all rows
     if not layout.error:
         old, new = np.delete(everyone, dead), dead[without(len(dead), joined.bad)]
+    # A row that failed when it was written had been scored, so its inputs are counted already.
+    known = [at for at, row in enumerate(without(len(again), unread)) if again[row].stage == "write"]
+    counted = count_features(inputs, scored.inference, handler.features, known)
     merged = fmt.writer.merge([(_part_bytes(part, output), old), (made, new)])
     written, dead_written = write_files(staged, chunk, merged, lines, dead=bool(joined.bad))
     filled = count_filled(defaults.pack(inputs, handler.features), len(again), unread, joined.bad)
@@ -243,6 +249,7 @@ def replay_part(
         dead_checksum=dead_written.checksum,
         replayed=part.replayed + len(again) - len(joined.bad),
         filled=dict(collections.Counter(part.filled) + collections.Counter(filled)),
+        statistics=part.statistics + count_part(counted, len(again), unread, joined.bad, layout),
     )
     write_receipt(temp, receipt)
     return receipt

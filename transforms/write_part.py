@@ -12,6 +12,7 @@ import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindows
 
+from transforms import statistics
 from transforms.dead_letters import dead_letter_lines
 from transforms.errors import RunError
 from transforms.formats import convert
@@ -75,6 +76,7 @@ def write_part(
         *dead_written,
         _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
         filled=count_filled(receipt.filled, receipt.rows, unread, dead),
+        statistics=count_part(predictions, receipt.rows, unread, dead, layout),
     )
     write_receipt(temp, made)
     return made
@@ -93,15 +95,41 @@ def join_rows(block: Block, unread: Sequence[BadRow], predictions: Predictions, 
     Returns:
         The joined rows. `bad` holds all rows that are not joined, in order, from every stage.
     """
-    numbers = without(len(block.positions), unread)
-    unscored = [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
-    bad = sorted([*unread, *unscored])
+    bad = sorted([*unread, *_unscored(predictions, len(block.positions), unread)])
     columns = from_ipc(predictions.columns)
     if fmt.is_spliced:
         joined = fmt.writer.write(block, bad, columns, layout)
     else:
         joined = convert.write(block, bad, columns, layout, fmt)
     return Joined(joined.blocks, sorted([*bad, *joined.bad]))
+
+
+def _unscored(predictions: Predictions, rows: int, unread: Sequence[BadRow]) -> list[BadRow]:
+    numbers = without(rows, unread)
+    return [bad._replace(row=int(numbers[bad.row])) for bad in unpack_bad(predictions.bad)]
+
+
+def count_part(
+    predictions: Predictions, rows: int, unread: Sequence[BadRow], dead: Sequence[BadRow], layout: Layout
+) -> tuple[bytes, ...]:
+    """Counts the predictions of the joined rows.
+
+    Args:
+        predictions: The predictions of the scored rows, with the counts of their inputs.
+        rows: How many rows there are, good and bad.
+        unread: The rows that could not go into the model.
+        dead: The rows that are not joined, `unread` included.
+        layout: The names of the predictions.
+
+    Returns:
+        The counts of the inputs, and those of the predictions, each packed. None of those that count no row.
+    """
+    unscored = [*unread, *_unscored(predictions, rows, unread)]
+    kept = None
+    if len(dead) > len(unscored):
+        kept = ~np.isin(without(rows, sorted(unscored)), [one.row for one in dead])
+    made = statistics.count_predictions(from_ipc(predictions.columns), layout.predictions, kept)
+    return tuple(packed for packed in (predictions.features, statistics.pack(made)) if packed)
 
 
 def count_filled(

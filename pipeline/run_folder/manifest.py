@@ -18,8 +18,8 @@ from pipeline.model import check_model
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.batch_dependence import Dependence
 from pipeline.plan.chunk_size import ChunkSize
-from pipeline.run_folder import ledger, records
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, SUCCESS, TEMP
+from pipeline.run_folder import ledger, records, statistics
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, STATISTICS, SUCCESS, TEMP
 from pipeline.run_folder.records import (
     Audit,
     BatchDependence,
@@ -40,6 +40,7 @@ from transforms.formats.spec import FormatSpec
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
 from transforms.records import Layout, Source
+from transforms.statistics import Merging
 from transforms.storage import files
 from transforms.write_receipts import decode_object, encode, read_lines, read_receipts, to_record
 
@@ -176,7 +177,7 @@ def commit(
     keep: bool = False,
     audit: Audit | None = None,
 ) -> None:
-    """Records the result of a run: the lists of parts and of sources, the manifest, then `_SUCCESS`.
+    """Records the result of a run: the lists of parts and of sources, the statistics, the manifest, then `_SUCCESS`.
 
     `_SUCCESS` holds the manifest's sha256. If the run is killed before `_SUCCESS` is written, it is unfinished, and a
     resumed run finds all parts finished. If it is killed after that, it is complete, even if `_keyjoin/job.json` and
@@ -200,7 +201,7 @@ def commit(
         **_fields(settings),
         status=records.COMPLETE if success else records.OVER_ERROR_LIMIT,
         totals=totals,
-        files=Lists(parts=listed[PARTS], sources=listed[SOURCES]),
+        files=Lists(parts=listed[PARTS], sources=listed[SOURCES], statistics=listed[STATISTICS]),
         skipped=tuple(skipped),
         seconds=round(seconds, 3),
         audit=audit,
@@ -254,18 +255,28 @@ def is_complete(output: str, mark: str = SUCCESS) -> bool:
 
 
 def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, files.Written]:
-    """Writes the lists of parts and of sources, one a line, from the receipts in a run's temporary folder."""
+    """Writes the lists of parts and of sources, one a line, and the statistics.
+
+    All of them are made from the receipts in a run's temporary folder.
+    """
     by_path = {source.path: source for source in planned}
     sources: list[bytes] = []  # as many as the plan already holds in memory; the parts are never all held
+    counts: list[bytes] = []
 
     def parts() -> Iterator[bytes]:
+        merging = Merging()
         for path, receipts in ledger.by_source(read_receipts(temp)):
             totals = ledger.total(receipts)
             sources.append(msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(totals)}))
+            statistics.add(merging, receipts)
             yield from map(encode, receipts)
+        counts.append(statistics.encode(merging.result()))
 
-    lists = {PARTS: parts(), SOURCES: sources}  # in this order: writing the parts fills `sources`
-    return {name: files.write_whole(files.join(output, name), files.in_blocks(made)) for name, made in lists.items()}
+    # In this order: writing the parts fills the others.
+    return {
+        name: files.write_whole(files.join(output, name), files.in_blocks(made))
+        for name, made in {PARTS: parts(), SOURCES: sources, STATISTICS: counts}.items()
+    }
 
 
 def read_sources(path: str) -> Iterator[Source]:

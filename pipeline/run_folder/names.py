@@ -15,6 +15,7 @@ JOB = f"{OWN}/job.json"
 MANIFEST = f"{OWN}/manifest.json"
 PARTS = f"{OWN}/parts.jsonl"
 SOURCES = f"{OWN}/sources.jsonl"
+STATISTICS = f"{OWN}/statistics.json"
 TRACEBACK = f"{OWN}/error.txt"
 
 # Folders in TEMP. PLANNED has the lists of planned sources, each named by its sha256. The modules of receipts and of
@@ -27,7 +28,7 @@ MODEL = "model"  # a copy of the model, for workers that cannot read the given o
 # In TEMP/NEXT: the file that is written last, as SUCCESS is in the output.
 READY = f"{OWN}/ready"
 
-FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, TRACEBACK, READY)
+FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK, READY)
 # Files that mark an output of keyjoin up to version 0.1, which kept its own files beside the parts.
 OLDER = ("_job.json", "_manifest.json")
 PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")

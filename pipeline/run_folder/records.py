@@ -18,7 +18,7 @@ from pipeline.options.groups import MAX_CHUNK_BYTES
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.plan.batch_dependence import Verdict
 from pipeline.run_folder.ledger import Totals
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS
 from transforms.errors import RunError
 from transforms.formats import FORMATS
 from transforms.formats.spec import FormatSpec
@@ -27,7 +27,7 @@ from transforms.records import Count, Feature
 from transforms.storage import files
 from transforms.storage.files import Written
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 VERSION_FIELD = "schema_version"
 
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -232,15 +232,16 @@ class Listed(_Strict, frozen=True, kw_only=True):
     crc32c: Crc32c
 
 
-class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources": SOURCES}):
-    """The lists of parts and of sources beside a manifest."""
+class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources": SOURCES, "statistics": STATISTICS}):
+    """The lists of parts and of sources beside a manifest, and the statistics of all rows."""
 
     parts: Listed
     sources: Listed
+    statistics: Listed
 
     def items(self) -> Iterator[tuple[str, Written]]:
-        """Yields the name of each list, with its size and checksum."""
-        for name, listed in ((PARTS, self.parts), (SOURCES, self.sources)):
+        """Yields the name of each file, with its size and checksum."""
+        for name, listed in ((PARTS, self.parts), (SOURCES, self.sources), (STATISTICS, self.statistics)):
             yield name, Written(listed.bytes, int(listed.crc32c, 16))
 
 

@@ -15,7 +15,18 @@ from collections.abc import Callable
 
 from pipeline.run_folder import manifest, records
 from pipeline.run_folder.lock import locked
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, READY, SOURCES, SUCCESS, TEMP, is_inside, is_unfinished
+from pipeline.run_folder.names import (
+    JOB,
+    MANIFEST,
+    PARTS,
+    READY,
+    SOURCES,
+    STATISTICS,
+    SUCCESS,
+    TEMP,
+    is_inside,
+    is_unfinished,
+)
 from pipeline.run_folder.place import staged
 from pipeline.run_folder.unexpected_files import leftovers
 from pipeline.terminal.report import print_line
@@ -113,7 +124,7 @@ def put(output: str, prove_lock: Callable[[], None] = lambda: None) -> bool:
     prove_lock()
     files.delete_tree(path)
     _put_files(output, work)
-    for name in (PARTS, SOURCES, MANIFEST):
+    for name in (PARTS, SOURCES, STATISTICS, MANIFEST):
         with files.open_own(files.join(work, name)) as file:
             files.write_whole(files.join(output, name), iter(lambda: file.read(files.READ_BYTES), b""))
     prove_lock()

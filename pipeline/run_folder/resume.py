@@ -28,7 +28,19 @@ from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs
 from pipeline.run_folder import manifest, records
 from pipeline.run_folder.lock import locked
-from pipeline.run_folder.names import JOB, LOCK, MANIFEST, NEXT, PARTS, SOURCES, SUCCESS, TEMP, TRACEBACK, is_temporary
+from pipeline.run_folder.names import (
+    JOB,
+    LOCK,
+    MANIFEST,
+    NEXT,
+    PARTS,
+    SOURCES,
+    STATISTICS,
+    SUCCESS,
+    TEMP,
+    TRACEBACK,
+    is_temporary,
+)
 from pipeline.run_folder.place import Place, in_place, own_names, staged
 from pipeline.run_folder.records import Job, LoadedSettings, Manifest, Settings
 from pipeline.run_folder.unexpected_files import leftovers
@@ -413,7 +425,7 @@ def begin(
         # Only the files that `check_folder` has accepted: keyjoin did not write files that appeared since.
         files.delete_files(output, [name for name in there if name not in (LOCK, JOB) and not is_temporary(name)])
         return
-    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, TRACEBACK)]
+    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK)]
     files.delete_files(output, [*stale, *leftovers(there, sources)])
 
 
