@@ -273,10 +273,8 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
         counts.append(statistics.encode(merging.result()))
 
     # In this order: writing the parts fills the others.
-    return {
-        name: files.write_whole(files.join(output, name), files.in_blocks(made))
-        for name, made in {PARTS: parts(), SOURCES: sources, STATISTICS: counts}.items()
-    }
+    lists = {PARTS: files.in_blocks(parts()), SOURCES: files.in_blocks(sources), STATISTICS: counts}
+    return {name: files.write_whole(files.join(output, name), made) for name, made in lists.items()}
 
 
 def read_sources(path: str) -> Iterator[Source]:

@@ -26,10 +26,21 @@ def add(merging: Merging, parts: Iterable[PartReceipt]) -> None:
             merging.add(unpack(packed))
 
 
+def added(parts: Iterable[PartReceipt]) -> bytes:
+    """Returns the text of the file for the given parts.
+
+    Raises:
+        RunError: The statistics of a part are damaged.
+    """
+    merging = Merging()
+    add(merging, parts)
+    return encode(merging.result())
+
+
 def encode(statistics: Statistics) -> bytes:
-    """Encodes statistics as the text of their file, without the last newline: a JSON object with a line a column."""
+    """Encodes statistics as the text of their file: a JSON object, with one line for each column."""
     columns = b",\n".join(map(msgspec.json.encode, statistics.columns))
-    return b'{"left_out":%b,"columns":[\n%b\n]}' % (msgspec.json.encode(statistics.left_out), columns)
+    return b'{"left_out":%b,"columns":[\n%b\n]}\n' % (msgspec.json.encode(statistics.left_out), columns)
 
 
 def read(output: str) -> Statistics | None:

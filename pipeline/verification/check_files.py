@@ -19,8 +19,8 @@ from typing import IO, NamedTuple
 import msgspec
 
 from pipeline.options.run_options import command
-from pipeline.run_folder import ledger, manifest, records
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, SUCCESS, is_inside
+from pipeline.run_folder import ledger, manifest, records, statistics
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS, SUCCESS, is_inside
 from pipeline.run_folder.place import staged
 from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import is_ready
@@ -197,6 +197,8 @@ def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
                 )
     if document.totals != ledger.total(read_list(files.join(run, PARTS))):
         yield Finding(Exit.ALTERED, MANIFEST, "the totals of all parts", "it has others", Repair.SCORE_AGAIN)
+    if statistics.added(read_list(files.join(run, PARTS))) != files.read_small(files.join(run, STATISTICS)):
+        yield Finding(Exit.ALTERED, STATISTICS, "the statistics of all parts", "it has others", Repair.SCORE_AGAIN)
 
 
 def _named_inside(run: str, parts: Iterable[PartReceipt]) -> Iterator[PartReceipt]:

@@ -89,7 +89,7 @@ class TestToTheEnd:
         left = cloud.store.objects("out/")
         assert {p.name: p.read_bytes() for p in local.parts()} == {n: left[n] for n in left if n[0] != "_"}
         assert sorted(n for n in left if n[0] == "_") == [
-            "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"
+            "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"
         ]  # fmt: skip
         totals = [json.loads(left["_keyjoin/manifest.json"])["totals"], local.manifest()["totals"]]
         for each in totals:

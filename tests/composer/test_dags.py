@@ -223,7 +223,7 @@ class TestFigures:
         cloud.finish(**{missing: None})
         self.refused(airflow, f"has no {missing}")
 
-    @pytest.mark.parametrize("name", ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"])
+    @pytest.mark.parametrize("name", ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"])
     def test_a_list_that_is_another(self, airflow: Airflow, cloud: Cloud, name: str) -> None:
         cloud.finish(**{name: b"{}"})
         self.refused(airflow, f"{name} has 2 bytes, {len(cloud.output[name])} were written")

@@ -52,7 +52,13 @@ def test_it_loads_no_model_and_no_tensorflow(out: Path) -> None:
     assert said.splitlines()[-1] == "[] 0 0"
 
 
-OWN = ["_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"]
+OWN = [
+    "_SUCCESS",
+    "_keyjoin/manifest.json",
+    "_keyjoin/parts.jsonl",
+    "_keyjoin/sources.jsonl",
+    "_keyjoin/statistics.json",
+]
 
 
 def link(path: Path) -> None:
@@ -227,6 +233,9 @@ def gap(text: bytes) -> bytes:
         ("_keyjoin/parts.jsonl", lambda t: t[: t.index(b"b.jsonl.gz")].rpartition(b"\n")[0] + b"\n", "_keyjoin/sources.jsonl: expected"),
         ("_keyjoin/parts.jsonl", lambda t: b"[]\n" + t, "_keyjoin/parts.jsonl: expected a receipt a line"),
         ("_keyjoin/parts.jsonl", lambda t: b"[" * 100_000 + t, "_keyjoin/parts.jsonl: expected a receipt a line"),
+        ("_keyjoin/statistics.json", lambda t: t.replace(b'"missing":0', b'"missing":1', 1), "_keyjoin/statistics.json: expected the"),
+        ("_keyjoin/statistics.json", lambda t: b"[" * 100_000 + t, "_keyjoin/statistics.json: expected the"),
+        ("_keyjoin/parts.jsonl", lambda t: t.replace(b'"statistics":["', b'"statistics":["AAAA', 1), "the statistics of a part are damaged"),
         ("_keyjoin/sources.jsonl", lambda t: t.replace(b'"rows":30', b'"rows":31', 1), "_keyjoin/sources.jsonl: expected the totals"),
         ("_keyjoin/sources.jsonl", lambda t: b"{}\n" + t, "_keyjoin/sources.jsonl: expected the sources of the parts"),
         ("_keyjoin/sources.jsonl", lambda t: b"[" * 100_000 + t, "_keyjoin/sources.jsonl: expected the sources of the parts"),

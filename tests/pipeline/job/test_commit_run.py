@@ -76,7 +76,7 @@ def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjo
         lists = root | beam.Create([str(path) for path in output.glob("_keyjoin/temp/lists/*/*")])
         lists | CommitRun(in_place(str(output)), RUN, 0.0)
     assert sorted(name for name in content(output) if name.startswith("_")) == [
-        "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"
+        "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"
     ]  # fmt: skip
     assert keyjoin("verify", f"--run={output}", "--read_data=100%").code == 0
 

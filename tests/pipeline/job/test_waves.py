@@ -49,7 +49,7 @@ def test_many_waves_give_the_bytes_of_one(keyjoin: Callable[..., Result], lines:
     assert [(p.name, p.read_bytes()) for p in many.parts()] == [(p.name, p.read_bytes()) for p in one.parts()]
     assert many.dead() == one.dead()
     assert many.manifest()["totals"] == one.manifest()["totals"]
-    for name in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"):
+    for name in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"):
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 
@@ -156,7 +156,7 @@ def test_waves_that_are_bounded_by_time_give_the_bytes_of_one(
     assert many.complete(), many.err
     assert written.call_count == len(many.parts()) > 10
     assert [(p.name, p.read_bytes()) for p in many.parts()] == [(p.name, p.read_bytes()) for p in one.parts()]
-    for name in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl"):
+    for name in ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"):
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 

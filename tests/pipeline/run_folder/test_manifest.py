@@ -196,12 +196,13 @@ class TestCommit:
         for name in ("write_whole", "delete_tree"):
             monkeypatch.setattr(files, name, seeing(getattr(files, name)))
         commit(options, done, self.TOTALS, 12.34567, success=success)
-        written = ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/manifest.json"] + ["_SUCCESS"] * success
+        lists = ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"]
+        written = [*lists, "_keyjoin/manifest.json"] + ["_SUCCESS"] * success
         assert steps == [*written, "_keyjoin/job.json", "_keyjoin/temp"]
         assert sorted(files.list_below(options.output)) == sorted(written)
         text = Path(options.output, "_keyjoin/manifest.json").read_bytes()
         assert (text.isascii(), text.endswith(b"}\n")) == (True, True)
-        listed = {name: Path(options.output, name).read_bytes() for name in written[:2]}
+        listed = {name: Path(options.output, name).read_bytes() for name in lists}
         assert json.loads(text) == {
             "schema_version": records.SCHEMA_VERSION,
             "status": "complete" if success else "over the error limit",

@@ -29,6 +29,7 @@ NAMES = [
     "_SUCCESS",
     "_keyjoin/parts.jsonl",
     "_keyjoin/sources.jsonl",
+    "_keyjoin/statistics.json",
     "_keyjoin/error.txt",
     "_keyjoin/temp",
     "_keyjoin/temp/sources",
