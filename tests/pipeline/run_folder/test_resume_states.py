@@ -90,7 +90,7 @@ class TestLook:
         assert str(refused.value).endswith("; --overwrite starts anew")
 
     @pytest.mark.parametrize("name", ["_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"])
-    @pytest.mark.parametrize("damage", [lambda text: text + b"\n", lambda text: text.replace(b"jsonl", b"jsonL", 1)])
+    @pytest.mark.parametrize("damage", [lambda text: text + b"\n", lambda text: text.replace(b"o", b"O", 1)])
     def test_lists_are_as_the_manifest_says(self, folder: Folder, name: str, damage: Callable[[bytes], bytes]) -> None:
         finished(folder)
         path = folder.output / name
