@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from pipeline.compat import process, startup
 from pipeline.model import model_process
@@ -21,6 +21,8 @@ from transforms.storage.remedies import described
 
 if TYPE_CHECKING:
     from pipeline.options.run_options import RunOptions
+
+Options = TypeVar("Options", bound="RunOptions")
 
 
 class Command(NamedTuple):
@@ -50,9 +52,9 @@ def _run(argv: Sequence[str]) -> Exit:
 
 
 def _check(argv: Sequence[str]) -> Exit:
-    from pipeline.options.run_options import parse_run
+    from pipeline.options.run_options import check_parser
 
-    options, beam_args = parse_run(argv, "keyjoin check")
+    options, beam_args = check_parser("keyjoin check").read_known(argv)
     model_process.process()
     startup.import_beam(argv)
     from pipeline.commands.run import check
@@ -61,7 +63,7 @@ def _check(argv: Sequence[str]) -> Exit:
         return check(connected, beam_args)
 
 
-def _connected(options: "RunOptions") -> contextlib.AbstractContextManager["RunOptions"]:
+def _connected(options: "Options") -> "contextlib.AbstractContextManager[Options]":
     """Connects a run to standard input and output if its paths are `-`."""
     if "-" not in (*options.input, options.output):
         return contextlib.nullcontext(options)

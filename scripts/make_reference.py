@@ -7,7 +7,7 @@ from pipeline.cli import COMMANDS
 from pipeline.commands import inspect, predict, replay, verify, wrap
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
-from pipeline.options.run_options import run_parser
+from pipeline.options.run_options import check_parser, run_parser
 from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
 
@@ -23,6 +23,7 @@ def page() -> str:
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
     parsers: dict[str, OptionsParser[Any]] = {
         "run": run_parser("keyjoin run"),
+        "check": check_parser("keyjoin check"),
         "replay": replay.parser(),
         "verify": verify.parser(),
         "inspect": inspect.parser(),

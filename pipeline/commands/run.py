@@ -1,13 +1,14 @@
 """Implements `keyjoin run` and `keyjoin check`.
 
 `run` checks the inputs and the model, runs the job or resumes it, and writes `_SUCCESS` only if the ledger adds up.
-`check` makes the same checks and prints the plan, but writes nothing.
+`check` makes the same checks, scores sampled rows and prints the results, but writes nothing.
 """
 
 import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,7 +23,8 @@ from pipeline.job.waves import run_waves
 from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
 from pipeline.options.error_limits import ExceededLimit
-from pipeline.options.run_options import RunOptions
+from pipeline.options.run_options import CheckOptions, RunOptions, command
+from pipeline.plan.check_sample import score_spread
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.run_folder import ledger, manifest, resume
 from pipeline.run_folder.lock import locked
@@ -32,8 +34,10 @@ from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
 from pipeline.run_folder.settle import Settled, conclude, settle
 from pipeline.run_folder.unexpected_files import check_folder
 from pipeline.run_folder.writable import check_writable
-from pipeline.terminal import report
+from pipeline.terminal import check_report, report
+from pipeline.terminal.check_report import CheckResult
 from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import quoted
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
 from pipeline.verification.audit import audit
@@ -123,18 +127,18 @@ def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -
         yield plan, start.place
 
 
-def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
-    """Makes all checks of a run and prints the plan. Writes nothing.
+def check(options: CheckOptions, beam_args: Sequence[str]) -> Exit:
+    """Makes all checks of a run, scores sampled rows, and prints the plan and the results. Writes nothing.
 
     Args:
-        options: The options of the run.
+        options: The options of the run, and how to print the result.
         beam_args: Flags for Beam.
 
     Returns:
         `Exit.COMPLETE`.
 
     Raises:
-        UsageError: The command line, the inputs, the model or the output folder are wrong.
+        UsageError: The command line, the inputs, the model or the output folder are wrong, or all sampled rows fail.
     """
     beam_compat.quiet()
     # Made before the model is looked up: Beam's file systems need these options to access remote storage.
@@ -142,35 +146,91 @@ def check(options: RunOptions, beam_args: Sequence[str]) -> Exit:
     options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
     inputs = find_inputs(options)
+    shown = check_report.print_json if options.json else check_report.print_check
+    complete = None if is_ready(options.output) else _complete(options, inputs)
     if is_ready(options.output):
-        report.print_line("resumes", f"an interrupted command, whose new result run puts in place in {options.output}")
-    elif not _is_complete(options, inputs):
+        line = "resumes", f"an interrupted command, whose new result run puts in place in {options.output}"
+        shown(CheckResult(verdict="ready", plan=(line,)))
+    elif complete is not None and not complete.lost:
+        shown(CheckResult(verdict="complete", plan=tuple(report.complete_lines(options.output, *complete))))
+    else:
+        lost = () if complete is None else tuple(report.complete_lines(options.output, *complete))
         check_writable(options.output)
         with _prepared(options, inputs, beam_options) as (plan, start, _):
-            report.print_plan(plan, start)
-            report.print_memory(plan.memory)
+            result, refusal = _checked(plan, start, [*command(options, options.output), *beam_args])
+        shown(msgspec.structs.replace(result, plan=(*lost, *result.plan)))
+        if refusal is not None:
+            raise UsageError(refusal)
     return Exit.COMPLETE
 
 
-def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
-    """Returns whether an earlier run already wrote the whole result.
+def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[CheckResult, str | None]:
+    """Scores sampled rows.
 
-    If a complete run wrote it, prints that, or prints which parts of it are lost.
+    Args:
+        plan: The plan of the run.
+        start: How the run starts.
+        run: The words of the run's command.
+
+    Returns:
+        The result, and why the run would be useless; None if it would not.
+    """
+    assert plan.loaded is not None  # noqa: S101  `prepare` has loaded it
+    sample = score_spread(plan.sources, plan.job, plan.loaded)
+    exceeded = check_report.exceeded_by(sample, plan.settings.options.max_bad_rows)
+    warned = tuple(check_report.warnings(sample, exceeded))
+    all_fail = exceeded is not None and sum(sample.bad.values()) == sample.rows
+    others = quoted(word for word in run if not word.startswith("--max_bad_rows"))
+    result = CheckResult(
+        verdict="refused" if all_fail else "warned" if warned else "ready",
+        plan=(*report.input_lines(plan, start), *report.scoring_lines(plan)),
+        inputs=tuple(report.fed_inputs(plan)),
+        predictions=tuple(report.written_predictions(plan)),
+        sample=sample,
+        warnings=warned,
+        remedies=tuple(check_report.remedies(sample, exceeded, others)),
+        memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
+    )
+    return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None
+
+
+class _Complete(NamedTuple):
+    """The result of an earlier run that wrote all rows.
+
+    Attributes:
+        totals: The ledger.
+        lost: Names of the files that are missing or altered since the run.
+    """
+
+    totals: ledger.Totals
+    lost: Sequence[str]
+
+
+def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
+    """Returns whether an earlier run already wrote the whole result, and prints that, or which parts of it are lost."""
+    complete = _complete(options, inputs)
+    if complete is None:
+        return False
+    for line in report.complete_lines(options.output, *complete):
+        report.print_line(*line)
+    return not complete.lost
+
+
+def _complete(options: RunOptions, inputs: Inputs) -> _Complete | None:
+    """Returns the result of an earlier run that wrote all rows of these inputs; None if there is none.
 
     Raises:
         UsageError: The earlier run had other options, sources or another model.
     """
     earlier = None if options.overwrite else resume.start(options, inputs).earlier
     if earlier is None or not isinstance(earlier.record, Manifest) or earlier.stage is not resume.Stage.COMPLETE:
-        return False
+        return None
     if resume.check(earlier, options, inputs):
-        return False
+        return None
     totals = earlier.record.totals
     if options.max_bad_rows.exceeded(totals.dead, totals.rows) is not None:
-        return False
-    lost = resume.lost_parts(options.output)
-    report.print_complete(options.output, totals, lost)
-    return not lost
+        return None
+    return _Complete(totals, resume.lost_parts(options.output))
 
 
 @contextlib.contextmanager

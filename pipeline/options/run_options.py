@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from pipeline.options.flag import words
+from pipeline.options.flag import SWITCH, flag, words
 from pipeline.options.groups import (
     BadRowOptions,
     FolderOptions,
@@ -42,12 +42,19 @@ class RunOptions(
             raise UsageError(wrong)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckOptions(RunOptions):
+    """The options of `check`."""
+
+    json: bool = flag(SWITCH, "print the result as one JSON document", in_template=False, in_command=False)
+
+
 def _contradictions(options: RunOptions) -> Iterator[str]:
     """Yields a message for each contradiction between options, and for each empty path."""
     paths = (("--model", options.model), ("--output", options.output), *(("--input", path) for path in options.input))
-    for flag, value in paths:
+    for name, value in paths:
         if not value:
-            yield f"{flag} is empty; give a path"
+            yield f"{name} is empty; give a path"
     yield from _contradicting_fields(options)
     if options.error_field is not None and options.bad_rows != "null":
         yield f"--error_field={options.error_field} names a field of bad rows in parts; add --bad_rows=null"
@@ -72,12 +79,19 @@ def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
 
 
 def run_parser(prog: str) -> OptionsParser[RunOptions]:
-    """Makes the parser of `run` and `check`."""
+    """Makes the parser of `run`."""
     return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.")
 
 
+def check_parser(prog: str) -> OptionsParser[CheckOptions]:
+    """Makes the parser of `check`."""
+    return OptionsParser(
+        CheckOptions, prog, "Makes all checks of a run, scores sampled rows and prints the plan; writes nothing."
+    )
+
+
 def parse_run(argv: Sequence[str], prog: str) -> tuple[RunOptions, list[str]]:
-    """Reads the flags of `run` and `check`.
+    """Reads the flags of `run`.
 
     Returns:
         The options, and the other arguments, which are for Beam.

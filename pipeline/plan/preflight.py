@@ -95,6 +95,7 @@ class Plan(NamedTuple):
         constants: The inputs that no row feeds, each with whether the rows have a field of that name.
         headers: The columns of the sources.
         folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
+        loaded: The model as it is loaded for the checks before the run, with the outputs that the run needs.
     """
 
     job: Job
@@ -110,6 +111,7 @@ class Plan(NamedTuple):
     constants: Sequence[tuple[Constant, bool]] = ()
     headers: Headers = NO_HEADERS
     folders: tuple[str, ...] = ()
+    loaded: models.Model | None = None
 
 
 def find_inputs(options: RunOptions) -> Inputs:
@@ -220,7 +222,7 @@ def prepare(
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
             plan = Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
-            yield plan._replace(headers=inputs.headers, folders=beginning.folders)
+            yield plan._replace(headers=inputs.headers, folders=beginning.folders, loaded=loaded)
 
 
 def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, check_rows: bool) -> Sample:

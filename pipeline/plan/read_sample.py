@@ -52,11 +52,24 @@ def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:
     """
     filled = [source for source in sources if source.size]
     for source in filled[:SOURCES]:
-        for size in SIZES:
-            head = _read_head(source, reader, size)
-            if head.rows or len(head.text) < size:
-                break
-        yield head
+        yield read_head(source, reader)
+
+
+def read_head(source: Source, reader: Reader) -> Head:
+    """Reads the first rows of a source, in the first `SIZES` bytes in which there is a readable one.
+
+    Args:
+        source: The source. It is not empty.
+        reader: The reader of its format.
+
+    Raises:
+        UsageError: The source cannot be read, or has another format.
+    """
+    for size in SIZES:
+        head = _read_head(source, reader, size)
+        if head.rows or len(head.text) < size:
+            break
+    return head
 
 
 def _read_head(source: Source, reader: Reader, size: int) -> Head:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 
@@ -32,11 +32,12 @@ from transforms.storage.compression import decompressed
 from transforms.write_receipts import read_list
 
 PATH = stdin.PATH
+Options = TypeVar("Options", bound=RunOptions)
 SHOWN = 10  # dead letters that are printed
 
 
 @contextlib.contextmanager
-def connected(options: RunOptions) -> Iterator[RunOptions]:
+def connected(options: Options) -> Iterator[Options]:
     """Copies standard input to a source, and gives the run a temporary output folder.
 
     When the block ends without an error, it writes the joined rows to standard output. The folder is kept only if it

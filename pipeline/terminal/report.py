@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from pipeline.plan.memory import Need
+import msgspec
+
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS
@@ -30,61 +31,110 @@ SHOWN_BYTES = 1 << 20
 WIDTH = 110
 
 
+Line = tuple[str, str]  # a label and a text
+
+
+class FedInput(msgspec.Struct, frozen=True, kw_only=True):
+    """A model input, and what feeds it.
+
+    Attributes:
+        name: The name of the input.
+        type: Its dtype and shape, or its value if all rows have the same.
+        source: The fields that feed it.
+    """
+
+    name: str
+    type: str
+    source: str
+
+
+class WrittenPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction, and where it is written.
+
+    Attributes:
+        name: The name of the output.
+        type: Its dtype and shape.
+        field: The field of the output row.
+    """
+
+    name: str
+    type: str
+    field: str
+
+
 def print_plan(plan: Plan, start: Start) -> None:
     """Prints the plan of a run: its input, the fields that feed the model, its output, and an earlier run to resume."""
-    handler, sources = plan.job.handler, plan.sources
+    for line in (*input_lines(plan, start), *_mapping_lines(plan), *scoring_lines(plan)):
+        print_line(*line)
+    for one in written_predictions(plan):
+        print_line("prediction", f"{one.name} ({one.type}) -> {one.field}")
+
+
+def input_lines(plan: Plan, start: Start) -> Iterator[Line]:
+    """Yields lines about an earlier run and about the input."""
+    sources = plan.sources
     if start.earlier is not None:
         stage = start.earlier.stage.value
-        print_line("resumes", f"a run that {stage}: keyjoin checks the finished parts and scores the rest")
+        yield "resumes", f"a run that {stage}: keyjoin checks the finished parts and scores the rest"
     if start.place.is_staged:
-        print_line("replaces", f"{start.place.output}, which stays complete until the new result is")
+        yield "replaces", f"{start.place.output}, which stays complete until the new result is"
     size = sum(source.size for source in sources)
     name = plan.job.format.name + " (by content)" * plan.by_content
-    print_line("input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}")
-    _print_columns(plan)
+    yield "input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}"
+    yield from _column_lines(plan)
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
-    for said in skipped[:SHOWN_ROWS]:
-        print_line("skipped", said)
+    yield from (("skipped", said) for said in skipped[:SHOWN_ROWS])
     if len(skipped) > SHOWN_ROWS:
-        print_line("skipped", f"and {len(skipped) - SHOWN_ROWS} more such files")
-    for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
-        print_line("model input", f"{tensor.name} ({describe(tensor)}) <- {_fed_by(feature)}")
-    for constant, has_field in plan.constants:
-        beside = "; the rows' field of that name does not feed it" * has_field
-        print_line("model input", f"{constant.name} ({constant}) <- {constant.source}, for all rows{beside}")
-    print_line("key", _key_of(handler.contract))
-    fixed = handler.contract.rows
-    print_line("batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call")
-    if plan.job.layout.error:
-        print_line("bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}")
-    predictions = dict(plan.job.layout.predictions)
-    for tensor in handler.contract.predictions:
-        if tensor.name in predictions:
-            print_line("prediction", f"{tensor.name} ({describe(tensor)}) -> {predictions[tensor.name]}")
+        yield "skipped", f"and {len(skipped) - SHOWN_ROWS} more such files"
 
 
-def _print_columns(plan: Plan) -> None:
-    """Prints the columns of the files, how files differ, and the fields that folders give."""
+def _column_lines(plan: Plan) -> Iterator[Line]:
+    """Yields lines about the columns of the files, how files differ, and the fields that folders give."""
     spec, headers = plan.job.format, plan.headers
     if headers.columns is not None:
         dialect = ""
         if spec.name in formats.DELIMITERS:
             source = "the first record of each file" if spec.has_header else "--columns"
             dialect = f", named by {source}, with {spec.delimiter or formats.DELIMITERS[spec.name]!r} between cells"
-        print_line("columns", f"{headers.columns}{dialect}")
-    for said in headers.drift[:SHOWN_ROWS]:
-        print_line("differs", said)
+        yield "columns", f"{headers.columns}{dialect}"
+    yield from (("differs", said) for said in headers.drift[:SHOWN_ROWS])
     if len(headers.drift) > SHOWN_ROWS:
-        print_line("differs", f"and {len(headers.drift) - SHOWN_ROWS} more such differences")
+        yield "differs", f"and {len(headers.drift) - SHOWN_ROWS} more such differences"
     if plan.folders:
-        print_line("folders", f"give the fields {', '.join(plan.folders)}, for the model")
+        yield "folders", f"give the fields {', '.join(plan.folders)}, for the model"
 
 
-def print_memory(need: Need | None) -> None:
-    """Prints how much memory the run needs; nothing if that is unknown."""
-    if need is not None:
-        print_line("memory", f"about {need.total:,} bytes, {need.model:,} of them for the model")
+def _mapping_lines(plan: Plan) -> Iterator[Line]:
+    yield from (("model input", f"{one.name} ({one.type}) <- {one.source}") for one in fed_inputs(plan))
+
+
+def fed_inputs(plan: Plan) -> Iterator[FedInput]:
+    """Yields each model input, also those that no row feeds."""
+    handler = plan.job.handler
+    for tensor, feature in zip(handler.contract.inputs, handler.features, strict=True):
+        yield FedInput(name=tensor.name, type=describe(tensor), source=_fed_by(feature))
+    for constant, has_field in plan.constants:
+        beside = "; the rows' field of that name does not feed it" * has_field
+        yield FedInput(name=constant.name, type=str(constant), source=f"{constant.source}, for all rows{beside}")
+
+
+def scoring_lines(plan: Plan) -> Iterator[Line]:
+    """Yields lines about the key, the calls of the model, and bad rows in the parts."""
+    handler = plan.job.handler
+    yield "key", _key_of(handler.contract)
+    fixed = handler.contract.rows
+    yield "batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call"
+    if plan.job.layout.error:
+        yield "bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}"
+
+
+def written_predictions(plan: Plan) -> Iterator[WrittenPrediction]:
+    """Yields each prediction that is written."""
+    fields = dict(plan.job.layout.predictions)
+    for tensor in plan.job.handler.contract.predictions:
+        if tensor.name in fields:
+            yield WrittenPrediction(name=tensor.name, type=describe(tensor), field=fields[tensor.name])
 
 
 def rows_a_call(rows: int) -> str:
@@ -118,8 +168,8 @@ def print_line(what: str, text: str) -> None:
     show(f"{what:<12} {visible(text)}")
 
 
-def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
-    """Prints that a complete run has nothing left to do, or which of its files are lost.
+def complete_lines(output: str, totals: Totals, lost: Sequence[str]) -> Iterator[Line]:
+    """Yields a line that a complete run has nothing left to do, or lines about its files that are lost.
 
     Args:
         output: Output folder.
@@ -127,12 +177,10 @@ def print_complete(output: str, totals: Totals, lost: Sequence[str]) -> None:
         lost: Names of the files that are missing or altered since the run.
     """
     if not lost:
-        print_line("complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do")
-        return
-    for name in lost[:SHOWN_ROWS]:
-        print_line("lost", f"{name} is missing or altered; keyjoin writes it again")
+        yield "complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do"
+    yield from (("lost", f"{name} is missing or altered; keyjoin writes it again") for name in lost[:SHOWN_ROWS])
     if len(lost) > SHOWN_ROWS:
-        print_line("lost", f"and {len(lost) - SHOWN_ROWS} more such files")
+        yield "lost", f"and {len(lost) - SHOWN_ROWS} more such files"
 
 
 def print_unnamed(names: Sequence[str]) -> None:

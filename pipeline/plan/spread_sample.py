@@ -1,0 +1,140 @@
+"""Reads rows from the beginning, the middle and the end of sources, for `keyjoin check`."""
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+from pipeline.plan.read_sample import read_head
+from transforms.errors import RunError, UsageError, about
+from transforms.formats.base import Block, Reader
+from transforms.records import Chunk, Source
+from transforms.split_into_chunks import open_plain
+
+SOURCES = 100  # most sources that are read; of more, so many are picked at equal distances
+ROWS = 1_000  # about how many rows are read of all sources together
+FEWEST_ROWS = 4  # rows of a place
+PLACES = 3
+WINDOW = 1 << 18  # bytes of a place, which has whole rows
+# Some formats find the ends of rows only from front to back. Of a larger source, the middle and the end are those of
+# its first bytes.
+SCANNED = 1 << 30
+
+
+class Piece(NamedTuple):
+    """Some rows of a source.
+
+    Attributes:
+        source: The source.
+        block: The rows.
+        chunk: Where the block is in the source; None for the beginning of a compressed source.
+    """
+
+    source: Source
+    block: Block
+    chunk: Chunk | None
+
+
+def picked(sources: Sequence[Source]) -> list[Source]:
+    """Returns the sources to read: all that are not empty, or `SOURCES` of them at equal distances.
+
+    The result depends on the list of sources only, so each call reads the same ones.
+
+    Args:
+        sources: The input files.
+    """
+    filled = [source for source in sources if source.size]
+    count = min(SOURCES, len(filled))
+    return [filled[number * len(filled) // count] for number in range(count)]
+
+
+def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
+    """Reads rows of sources, one source after the other.
+
+    Of a compressed source it reads only the beginning, because the rest can be reached only by decompressing all.
+
+    Args:
+        sources: The sources to read, see `picked`.
+        reader: The reader of their format.
+
+    Yields:
+        The rows of each place of each source.
+
+    Raises:
+        UsageError: A source cannot be read, is damaged, or has another format.
+    """
+    rows = max(FEWEST_ROWS, ROWS // (PLACES * max(1, len(sources))))
+    for source in sources:
+        if source.codec:
+            block = read_head(source, reader).block
+            yield Piece(source, block.take(range(min(rows, len(block.positions)))), None)
+            continue
+        try:
+            with about(source.path), open_plain(source, source.version) as file:
+                yield from _places(source, file, reader, rows)
+        except RunError as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"{source.path} cannot be read: {error}; repair the file, or exclude it") from error
+
+
+def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[Piece]:
+    ranges = _row_ranges if reader.unit == "row" else _byte_ranges
+    for start, end in list(ranges(file, source.size, reader, rows)):
+        chunk = Chunk(source.path, source.path, start, end, 0, 1, "", source.version)
+        block = reader.load(file, chunk)
+        found = len(block.positions)
+        is_last = start > 0 and end == source.size
+        first = max(0, found - rows) if is_last else 0
+        yield Piece(source, block.take(range(first, min(first + rows, found))), chunk)
+
+
+def _row_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:
+    """Yields the ranges of the places where positions are numbers of rows."""
+    total, done = max((cut.end for cut in reader.split(file, size, size)), default=0), 0
+    for start in (0, (total - rows) // 2, total - rows):
+        start = max(start, done)
+        done = min(start + rows, total)
+        if start < done:
+            yield start, done
+
+
+def _byte_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:  # noqa: ARG001
+    """Yields the ranges of the places where positions are bytes. Each begins and ends at the border of a row.
+
+    The reader finds the borders from the beginning of the source on. So a newline in a quoted cell is none.
+    """
+    step = (size - WINDOW) // 2 if size <= SCANNED else SCANNED // PLACES
+    cuts = reader.split(file, min(size, SCANNED), max(1, step))
+    done = 0
+    for start in [0, *(cut.end for cut in itertools.islice(cuts, PLACES - 1))]:
+        if done <= start < size:
+            rest = io.BufferedReader(_From(file, start))
+            done = start + next(reader.split(rest, size - start, WINDOW)).end
+            yield start, done
+
+
+class _From(io.RawIOBase):
+    """A file from a position on, which is its position 0."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        self._file, self._start, self._at = file, start, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET:
+            offset += self._at if whence == io.SEEK_CUR else self._file.seek(0, io.SEEK_END) - self._start
+        self._at = offset
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)

@@ -1,0 +1,136 @@
+"""Prints the result of `keyjoin check`: the plan, what feeds the model, and how the sampled rows were scored."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
+from pipeline.plan.check_sample import SECONDS, SampledRows
+from pipeline.terminal.messages import at_line, show, show_json, visible
+from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
+from transforms.reasons import Reason
+
+SCHEMA_VERSION = 1
+LONGEST_CELL = 44  # characters of a cell of a table, so that a table fits into most terminals
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The document of `keyjoin check --json`. Sections that were not reached are absent.
+
+    Attributes:
+        schema_version: The version of these names; a change of their meaning raises it.
+        verdict: `ready`; `warned` if more sampled rows would fail than the error limits allow, or an output is
+            constant; `refused` if all would fail; `complete` if the output already has the whole result.
+        plan: Lines about the input, the key and the calls of the model, as pairs of a label and a text.
+        inputs: The model's inputs.
+        predictions: The predictions that are written.
+        sample: The results of the sampled rows.
+        warnings: What to look at before the run.
+        remedies: Commands and changes that help.
+        memory: The estimated bytes of a local run: `total`, and `model` of them for the model.
+    """
+
+    schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
+    verdict: str
+    plan: tuple[Line, ...] = ()
+    inputs: tuple[FedInput, ...] = ()
+    predictions: tuple[WrittenPrediction, ...] = ()
+    sample: SampledRows | None = None
+    warnings: tuple[str, ...] = ()
+    remedies: tuple[str, ...] = ()
+    memory: dict[str, int] | None = None
+
+
+def exceeded_by(sample: SampledRows, limits: ErrorLimits) -> ExceededLimit | None:
+    """Returns the error limit that the sampled rows exceed; None if they keep all."""
+    return limits.exceeded(sample.bad, sample.rows) if sample.rows else None
+
+
+def warnings(sample: SampledRows, exceeded: ExceededLimit | None) -> Iterator[str]:
+    """Yields what to look at before the run."""
+    if exceeded is not None:
+        yield f"{exceeded.bad:,} of {sample.rows:,} sampled rows would fail, and {exceeded.flag} allows fewer"
+    for name, value in sample.constant.items():
+        yield f"output {name} is {value} for all sampled rows; look at the fields that feed the model"
+
+
+def remedies(sample: SampledRows, exceeded: ExceededLimit | None, command: str) -> Iterator[str]:
+    """Yields how to fix bad rows, and the command that allows them.
+
+    Args:
+        sample: The results of the sampled rows.
+        exceeded: The error limit that they exceed.
+        command: The command of the run, without error limits.
+    """
+    for reason in Reason:
+        if reason.value in sample.bad:
+            yield f"{reason.value}: {reason.remedy}"
+    if exceeded is not None:
+        yield f"or allow them: {command} --max_bad_rows={allowing(sample).text}"
+
+
+def allowing(sample: SampledRows) -> Limit:
+    """Returns a ratio, of two digits after the point, that allows the bad rows of the sample.
+
+    Args:
+        sample: The results of the sampled rows.
+    """
+    return Limit(f"{min(1.0, math.ceil(100 * sum(sample.bad.values()) / sample.rows + 1) / 100):.2f}")
+
+
+def print_json(result: CheckResult) -> None:
+    """Prints the result as one JSON document."""
+    show_json(msgspec.json.format(msgspec.json.encode(result), indent=1).decode())
+
+
+def print_check(result: CheckResult) -> None:
+    """Prints the result for people."""
+    for line in result.plan:
+        print_line(*line)
+    sample = result.sample
+    if sample is not None:
+        show()
+        show(_mapping(result.inputs, sample))
+        show()
+        show(_predictions(result.predictions, sample))
+        show()
+        _print_sample(sample)
+    for text in result.warnings:
+        print_line("warning", text)
+    for text in result.remedies:
+        print_line("remedy", text)
+    if result.memory is not None:
+        total, model = result.memory["total"], result.memory["model"]
+        print_line("memory", f"about {total:,} bytes, {model:,} of them for the model")
+
+
+def _mapping(inputs: Sequence[FedInput], sample: SampledRows) -> str:
+    rows: list[tuple[Any, ...]] = [("model input", "type", "from", "example")]
+    rows += [(one.name, one.type, _cell(one.source), sample.inputs.get(one.name, "")) for one in inputs]
+    return table(rows)
+
+
+def _predictions(predictions: Sequence[WrittenPrediction], sample: SampledRows) -> str:
+    rows: list[tuple[Any, ...]] = [("prediction", "type", "written to", "example")]
+    rows += [(one.name, one.type, one.field, sample.predictions.get(one.name, "")) for one in predictions]
+    return table(rows)
+
+
+def _cell(text: str) -> str:
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL // 2]} … {text[-(LONGEST_CELL // 2 - 3) :]}"
+
+
+def _print_sample(sample: SampledRows) -> None:
+    files = f"{sample.files:,} of {sample.of_files:,} files" if sample.files < sample.of_files else "all files"
+    stopped = "" if sample.is_whole else f"; keyjoin stopped after {SECONDS:.0f} seconds"
+    print_line("sample", f"{sample.rows:,} rows of {files}: {sample.places}{stopped}")
+    failed = sum(sample.bad.values())
+    if not failed:
+        print_line("bad rows", "no sampled row would fail")
+        return
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sample.bad.items())
+    print_line("bad rows", f"{failed:,} of {sample.rows:,} sampled rows would fail: {reasons}")
+    for one in sample.examples:
+        show(f"  {visible(at_line(one.key, one.line))}  {one.reason}: {visible(one.message)}")
