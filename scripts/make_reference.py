@@ -7,7 +7,7 @@ from pipeline.cli import COMMANDS
 from pipeline.commands import inspect, predict, replay, verify, wrap
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
-from pipeline.options.run_options import check_parser, run_parser
+from pipeline.options.run_options import CheckOptions, RunOptions, check_parser, run_parser
 from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
 
@@ -39,7 +39,12 @@ def page() -> str:
 
 def _flags(parser: OptionsParser[Any]) -> list[str]:
     lines = ["| flag | effect |", "|---|---|"]
+    shared = flags_of(RunOptions) if parser.options is CheckOptions else ()
+    if shared:
+        lines = ["It has the flags of `keyjoin run`, and:", "", *lines]
     for name, flag in flags_of(parser.options).items():
+        if name in shared:
+            continue
         lines.append(f"| `--{name}` | {flag.help_text.replace('|', chr(92) + '|')} |")
     return lines
 

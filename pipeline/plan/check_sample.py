@@ -206,7 +206,8 @@ def _texts(flat: pa.Array) -> Iterator[Any]:
     head = flat.slice(0, SHOWN_VALUES)
     if columns.is_bytes(head.type) or pa.types.is_boolean(head.type):
         return iter(head.to_pylist())
-    return iter(head.cast(pa.string()).to_numpy(zero_copy_only=False))
+    texts = head.cast(pa.string()).to_pylist()  # the shortest text that reads back as the same float
+    return (f"{text}.0" if pa.types.is_floating(head.type) and text.lstrip("-").isdigit() else text for text in texts)
 
 
 def _item(item: Any) -> str:

@@ -11,7 +11,7 @@ from transforms import formats
 from transforms.formats.base import Block
 from transforms.mapping import partitions
 from transforms.predict import from_ipc
-from transforms.records import BadRow, Features, Predictions
+from transforms.records import BadRow, Features, Predictions, unpack_bad, without
 from transforms.saved_model.model import Model
 from transforms.write_part import join_rows
 
@@ -22,7 +22,7 @@ class Scored(NamedTuple):
     Attributes:
         rows: How many rows there are, good and bad.
         bad: The rows that a run would write as dead letters, in order.
-        inputs: The model's inputs, one record for each row that went into the model.
+        inputs: The model's inputs, one record for each row that the model scored.
         predictions: The predictions, one record for each row that the model scored.
     """
 
@@ -56,4 +56,5 @@ def score_block(
     if not isinstance(predictions, Predictions):
         return None
     bad = join_rows(block, unread, predictions, formats.load(job.format), job.layout).bad
-    return Scored(len(block.positions), bad, inputs, from_ipc(predictions.columns))
+    good = without(inputs.num_rows, unpack_bad(predictions.bad))
+    return Scored(len(block.positions), bad, inputs.take(pa.array(good)), from_ipc(predictions.columns))

@@ -79,35 +79,51 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
 
 
 def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[Piece]:
-    ranges = _row_ranges if reader.unit == "row" else _byte_ranges
-    for start, end in list(ranges(file, source.size, reader, rows)):
+    by_row, end_of_file = reader.unit == "row", source.extent(reader.unit)
+    found = _row_ranges(file, source.size, reader, rows) if by_row else _byte_ranges(file, source.size, reader)
+    for start, end in list(found):
         chunk = Chunk(source.path, source.path, start, end, 0, 1, "", source.version)
         block = reader.load(file, chunk)
-        found = len(block.positions)
-        is_last = start > 0 and end == source.size
-        first = max(0, found - rows) if is_last else 0
-        yield Piece(source, block.take(range(first, min(first + rows, found))), chunk)
+        count = len(block.positions)
+        if (start, end) == (0, end_of_file):
+            numbers = list(_spread(count, rows))
+        else:
+            numbers = [(max(0, count - rows), count) if end == end_of_file else (0, min(rows, count))]
+        yield from (Piece(source, block.take(range(*some)), chunk) for some in numbers)
 
 
-def _row_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:
-    """Yields the ranges of the places where positions are numbers of rows."""
-    total, done = max((cut.end for cut in reader.split(file, size, size)), default=0), 0
-    for start in (0, (total - rows) // 2, total - rows):
+def _spread(count: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Yields the ranges of the first, the middle and the last ones of numbered rows, without overlaps.
+
+    >>> list(_spread(10, 2)), list(_spread(5, 2)), list(_spread(0, 2))
+    ([(0, 2), (4, 6), (8, 10)], [(0, 2), (2, 4), (4, 5)], [])
+    """
+    done = 0
+    for start in (0, (count - rows) // 2, count - rows):
         start = max(start, done)
-        done = min(start + rows, total)
+        done = min(start + rows, count)
         if start < done:
             yield start, done
 
 
-def _byte_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:  # noqa: ARG001
+def _row_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:
+    """Yields the ranges of the places where positions are numbers of rows."""
+    return _spread(max((cut.end for cut in reader.split(file, size, size)), default=0), rows)
+
+
+def _byte_ranges(file: IO[bytes], size: int, reader: Reader) -> Iterator[tuple[int, int]]:
     """Yields the ranges of the places where positions are bytes. Each begins and ends at the border of a row.
 
-    The reader finds the borders from the beginning of the source on. So a newline in a quoted cell is none.
+    A small source is one range. Otherwise the reader finds the borders from the beginning of the source on, so a
+    newline in a quoted cell is none. The end is missing if a row there is longer than about half a `WINDOW`.
     """
+    if size <= PLACES * WINDOW:
+        yield 0, size
+        return
     step = (size - WINDOW) // 2 if size <= SCANNED else SCANNED // PLACES
-    cuts = reader.split(file, min(size, SCANNED), max(1, step))
+    cuts = itertools.islice(reader.split(file, min(size, SCANNED), step), PLACES - 1)
     done = 0
-    for start in [0, *(cut.end for cut in itertools.islice(cuts, PLACES - 1))]:
+    for start in [0, *(cut.end for cut in cuts)]:
         if done <= start < size:
             rest = io.BufferedReader(_From(file, start))
             done = start + next(reader.split(rest, size - start, WINDOW)).end

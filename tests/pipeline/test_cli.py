@@ -295,7 +295,7 @@ def test_check_finds_the_same_and_writes_nothing(
     assert "no file matches" in refuse("--input=/nowhere", command="check")
     done = keyjoin("check", f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
     assert (done.code, done.output.exists()) == (0, False)
-    assert "x (float32 [N, 3]) <- x" in done.out
+    assert "x            float32 [N, 3]  x     [1.0, 2.0, 3.0]" in done.out
 
 
 def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
