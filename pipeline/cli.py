@@ -110,7 +110,7 @@ def _verify(argv: Sequence[str]) -> Exit:
 
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
-    "check": Command("checks everything and prints the plan, with the flags of run; writes nothing", _check),
+    "check": Command("scores sampled rows and prints the plan, with the flags of run; writes nothing", _check),
     "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
     "verify": Command("checks whether an output is still what its run wrote", _verify),
     "inspect": Command("shows what a model takes and gives", _inspect),
