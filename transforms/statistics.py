@@ -1,0 +1,531 @@
+"""Counts the values of model inputs and predictions, in bins that are the same for all rows, so that counts add up.
+
+A number is counted as a float32, by its upper 16 bits: the sign, the exponent, and 7 bits of the fraction (IEEE 754,
+binary32). So a bin is at most 2^-7 of its values wide, and no range has to be known before. 64-bit floats and integers
+above 2^24 are rounded to float32 first, so close values share a bin. A bool counts as 0 or 1. A text is counted as
+itself, or as its first characters and its hash if it is long.
+
+Texts of many different values are counted approximately, as in Misra and Gries, "Finding repeated elements", Science of
+Computer Programming 2 (1982), and Agarwal et al., "Mergeable summaries", PODS 2012.
+"""
+
+import hashlib
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms import columns as arrow
+from transforms.errors import RunError
+from transforms.records import Count, Feature, Mask
+
+Role = Literal["feature", "prediction"]
+Kind = Literal["number", "text"]
+Array = npt.NDArray[Any]
+MOST: Final[Mapping[Role, int]] = {"feature": 64, "prediction": 32}  # columns that are counted
+BINS: Final[Mapping[Role, int]] = {"feature": 1 << 16, "prediction": 1 << 14}  # bins of all columns together
+ELEMENTS = 16  # of a vector that has a column for each element
+LISTED = 1_000  # different texts of an exact list
+TOP = 100  # texts of an approximate list
+SHOWN = 80  # characters of a text
+BITS = 16  # upper bits of a float32 that make a bin
+PATTERNS = 1 << BITS
+INFINITE, NEGATIVE = 0x7F80, 0x8000  # bins of infinity and of -0.0
+GREATEST = float(np.finfo(np.float32).max)
+UNPACKED = 1 << 26  # most bytes of the counts of a part; 96 columns of 1,000 long texts have 16 MB
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The counts of one model input or prediction, of one element of a short vector, or of all elements of a long one.
+
+    Attributes:
+        name: The field or the model's input, or the field of the output row. An element of a vector is `name[3]`.
+        role: Whether the values went into the model or came from it.
+        kind: Whether the values are numbers or texts.
+        rows: How many values were counted: one a row, or all elements of a long or ragged vector.
+        missing: In how many rows keyjoin filled in the value of `--missing`. These are counted like other values.
+        nan: How many values are NaN.
+        positive_infinity: How many values are infinity.
+        negative_infinity: How many values are minus infinity.
+        bins: Pairs of bin and count, by ascending value. A bin is the upper 16 bits of its float32 values. Only finite
+            values; empty for texts.
+        texts: Pairs of text and count, most frequent first. Empty for numbers.
+        other: Values that are in no pair of `texts`; 0 if the list is exact.
+        error: How many more times a text may come than its count says. A text that is not listed has the count 0.
+        least: The least finite value; None if there is none.
+        greatest: The greatest finite value; None if there is none.
+        bits: How many upper bits make a bin. Less than 16 where there would be too many bins. The lower bits are 0.
+    """
+
+    name: str
+    role: Role
+    kind: Kind
+    rows: Count
+    missing: Count = 0
+    nan: Count = 0
+    positive_infinity: Count = 0
+    negative_infinity: Count = 0
+    bins: tuple[tuple[int, int], ...] = ()
+    texts: tuple[tuple[str, int], ...] = ()
+    other: Count = 0
+    error: Count = 0
+    least: float | None = None
+    greatest: float | None = None
+    bits: int = BITS
+
+    @property
+    def finite(self) -> int:
+        """How many values are finite numbers."""
+        return sum(count for _, count in self.bins)
+
+
+class Statistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The counts of some rows.
+
+    Attributes:
+        columns: The columns that were counted, features first.
+        left_out: How many columns of each role were not counted, because there are more than `MOST`.
+    """
+
+    columns: tuple[Column, ...] = ()
+    left_out: dict[Role, int] = {}  # noqa: RUF012  never changed
+
+
+class _Values(NamedTuple):
+    """The values of a column.
+
+    Attributes:
+        name: The name of the column.
+        values: Numbers as a NumPy array, (values,); texts as an Arrow array of bytes.
+        missing: See `Column`.
+    """
+
+    name: str
+    values: Any
+    missing: int = 0
+
+
+def count_features(inputs: pa.RecordBatch, features: Sequence[Feature]) -> Statistics:
+    """Counts the model inputs of some rows.
+
+    Args:
+        inputs: One column for each feature, see `transforms.records.Features`.
+        features: The features. One that is the bytes of whole rows is not counted.
+
+    Returns:
+        The counts; none if there are no rows.
+    """
+    return _count("feature", _features(inputs, features)) if inputs.num_rows else Statistics()
+
+
+def count_predictions(made: pa.RecordBatch, names: Sequence[tuple[str, str]], kept: Mask | None = None) -> Statistics:
+    """Counts predictions.
+
+    Args:
+        made: One column for each output of the model, see `transforms.records.Predictions`.
+        names: Pairs of output and name of the prediction.
+        kept: Marks the rows that are counted. bool, (rows,). None for all.
+
+    Returns:
+        The counts; none if there are no rows.
+    """
+    if kept is not None:
+        made = made.filter(pa.array(kept, pa.bool_()))
+    if not made.num_rows:
+        return Statistics()
+    return _count("prediction", [one for output, name in names for one in _split(name, made[output])])
+
+
+def _features(inputs: pa.RecordBatch, features: Sequence[Feature]) -> list[_Values]:
+    marks = arrow.default_columns(features)
+    filled = {field: inputs[name].true_count for field, name in marks.items()}
+    names = Counter(".".join(path) for feature in features if len(feature.fields) > 1 for path in feature.paths)
+    found = []
+    for feature in features:
+        fields, column = [".".join(path) for path in feature.paths], inputs[feature.name]
+        if feature.is_sparse:
+            column = column.field(arrow.VALUES)
+        if len(fields) > 1:
+            own = [field if names[field] == 1 else f"{feature.name}.{field}" for field in fields]
+            missing = [filled.get(field, 0) for field in fields]
+            found += _elements(own, column, missing)
+        elif fields or not arrow.is_bytes(column.type):
+            found += _split(feature.name, column, filled.get(fields[0], 0) if fields else 0)
+    return found
+
+
+def _split(name: str, column: pa.Array, missing: int = 0) -> list[_Values]:
+    """Returns a column for each element of a short vector, else one column."""
+    shape, kind = [], column.type
+    while pa.types.is_fixed_size_list(kind):
+        shape.append(kind.list_size)
+        kind = kind.value_type
+    size = math.prod(shape)
+    if arrow.is_list(kind) or size > ELEMENTS:
+        return [_Values(name, _flat(column), missing)]
+    names = [name]
+    if size > 1:
+        names = [name + "".join(f"[{at}]" for at in place) for place in np.ndindex(*shape)]
+    return _elements(names, column, [missing] * size)
+
+
+def _elements(names: Sequence[str], column: pa.Array, missing: Sequence[int]) -> list[_Values]:
+    flat, size = _flat(column), len(names)
+    if isinstance(flat, np.ndarray):
+        values = [flat[at::size] for at in range(size)]
+    else:
+        values = [flat if size == 1 else flat.take(pa.array(np.arange(at, len(flat), size))) for at in range(size)]
+    return [_Values(*made) for made in zip(names, values, missing, strict=True)]
+
+
+def _flat(column: pa.Array) -> Any:
+    flat = arrow.flat_values(column)
+    if arrow.is_bytes(flat.type) or arrow.is_text(flat.type):
+        return flat
+    return flat.to_numpy(zero_copy_only=False)
+
+
+def _count(role: Role, found: Sequence[_Values]) -> Statistics:
+    kept, left_out = found[: MOST[role]], len(found) - MOST[role]
+    most = BINS[role] // max(1, len(kept))
+    made = tuple(
+        _count_numbers(role, one, most) if isinstance(one.values, np.ndarray) else _count_texts(role, one)
+        for one in kept
+    )
+    return Statistics(made, {role: left_out} if left_out > 0 else {})
+
+
+def _count_numbers(role: Role, column: _Values, most: int) -> Column:
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(column.values, "<f4")
+    counts = np.bincount(values.view("<u2")[1::2], minlength=PATTERNS)
+    infinite = counts[[INFINITE, INFINITE | NEGATIVE]]
+    if infinite.any():  # a NaN with a small payload has the same upper bits, and a 64-bit float may be out of range
+        beyond = np.isinf(values) & np.isfinite(column.values)
+        if beyond.any():
+            values = np.where(beyond, np.copysign(np.float32(GREATEST), values), values)
+            counts = np.bincount(values.view("<u2")[1::2], minlength=PATTERNS)
+        infinite = np.array([np.isposinf(values).sum(), np.isneginf(values).sum()])
+    finite = values
+    if counts[INFINITE:NEGATIVE].any() or counts[INFINITE | NEGATIVE :].any():
+        finite = values[np.isfinite(values)]
+        counts[INFINITE:NEGATIVE] = counts[INFINITE | NEGATIVE :] = 0
+    positive, negative = infinite.tolist()
+    bits, bins = _bins(counts, most, BITS)
+    return Column(
+        column.name,
+        role,
+        "number",
+        len(values),
+        column.missing,
+        nan=len(values) - len(finite) - positive - negative,
+        positive_infinity=positive,
+        negative_infinity=negative,
+        bins=bins,
+        least=float(finite.min()) + 0.0 if len(finite) else None,  # + 0.0: -0.0 becomes 0.0
+        greatest=float(finite.max()) + 0.0 if len(finite) else None,
+        bits=bits,
+    )
+
+
+def _bins(counts: Array, most: int, bits: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """Returns the bins that hold values, by ascending value. Neighbours become one bin while there are too many bins.
+
+    The result depends only on all counts: it is the same whether counts are folded before or after they are added.
+
+    Args:
+        counts: The count of each pattern of 16 bits. int64, (65536,).
+        most: The most bins.
+        bits: How many of these bits differ at most.
+    """
+    while np.count_nonzero(counts) > most:
+        bits -= 1
+        counts = _fold(counts, bits)
+    found = np.flatnonzero(counts)
+    found = np.concatenate([found[found >= NEGATIVE][::-1], found[found < NEGATIVE]])
+    return bits, tuple(zip(found.tolist(), counts[found].tolist(), strict=True))
+
+
+def _fold(counts: Array, bits: int) -> Array:
+    step = 1 << (BITS - bits)
+    folded = np.zeros_like(counts)
+    folded[::step] = counts.reshape(-1, step).sum(axis=1)
+    return folded
+
+
+def _count_texts(role: Role, column: _Values) -> Column:
+    counted = pc.value_counts(column.values)
+    counts = counted.field("counts").to_numpy()
+    order = np.argsort(-counts, kind="stable")  # texts of equal counts in the order of the rows
+    error = 0
+    if len(order) > LISTED:
+        error, order = int(counts[order[TOP]]), order[:TOP]
+    texts: Counter[str] = Counter()
+    for text, count in zip(counted.field("values").take(pa.array(order)).to_pylist(), counts[order], strict=True):
+        texts[_shown(text)] += int(count)
+    return _with_texts(Column(column.name, role, "text", len(column.values), column.missing, error=error), texts)
+
+
+def _shown(text: str | bytes) -> str:
+    """Returns a text as it is counted. A long one, or bytes that are no text, end in their hash and stay different.
+
+    >>> _shown(b"Bern"), _shown(b"\\xff")
+    ('Bern', '\\\\xff… sha256:a8100ae6aa1940d0b663bb31cd466142')
+    """
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        shown = data.decode()
+    except UnicodeDecodeError:
+        shown = data.decode(errors="backslashreplace")
+    else:
+        if len(shown) <= SHOWN:
+            return shown
+    return f"{shown[:SHOWN]}… sha256:{hashlib.sha256(data).hexdigest()[:32]}"
+
+
+def _with_texts(column: Column, texts: Mapping[str, int]) -> Column:
+    ordered = sorted(texts.items(), key=lambda pair: (-pair[1], pair[0]))
+    other = column.rows - sum(texts.values())
+    return msgspec.structs.replace(column, texts=tuple(ordered), other=other)
+
+
+class _Sum:
+    """Adds up the counts of one column."""
+
+    def __init__(self) -> None:
+        self.total: Column | None = None
+        self.counts = np.zeros(0, np.int64)
+        self.texts: Counter[str] = Counter()
+
+    def add(self, one: Column) -> None:
+        if self.total is None:
+            self.total = msgspec.structs.replace(one, bins=(), texts=(), other=0)
+        else:
+            self.total = _added(self.total, one)
+        if one.bins:
+            if not len(self.counts):
+                self.counts = np.zeros(PATTERNS, np.int64)
+            pairs = np.array(one.bins, np.int64)
+            self.counts[pairs[:, 0]] += pairs[:, 1]
+        self.texts.update(dict(one.texts))
+        if len(self.texts) > 8 * LISTED:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        """Subtracts the count of the most frequent text that does not fit from all counts (Agarwal et al., 3.1)."""
+        assert self.total is not None
+        cut = sorted(self.texts.values(), reverse=True)[LISTED]
+        self.texts = Counter({text: count - cut for text, count in self.texts.items() if count > cut})
+        self.total = msgspec.structs.replace(self.total, error=self.total.error + cut)
+
+    def result(self, columns: int) -> Column:
+        total = self.total
+        assert total is not None
+        if total.kind == "number":
+            bits, bins = (total.bits, ()) if not len(self.counts) else self._number_bins(columns)
+            return msgspec.structs.replace(total, bins=bins, bits=bits)
+        is_exact = not total.error and len(self.texts) <= LISTED
+        if is_exact or len(self.texts) <= TOP:
+            return _with_texts(total, self.texts)
+        ordered = sorted(self.texts.items(), key=lambda pair: (-pair[1], pair[0]))
+        total = msgspec.structs.replace(total, error=total.error + ordered[TOP][1])
+        return _with_texts(total, dict(ordered[:TOP]))
+
+    def _number_bins(self, columns: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        assert self.total is not None
+        return _bins(_fold(self.counts, self.total.bits), BINS[self.total.role] // columns, self.total.bits)
+
+
+def _added(one: Column, other: Column) -> Column:
+    return msgspec.structs.replace(
+        one,
+        rows=one.rows + other.rows,
+        missing=one.missing + other.missing,
+        nan=one.nan + other.nan,
+        positive_infinity=one.positive_infinity + other.positive_infinity,
+        negative_infinity=one.negative_infinity + other.negative_infinity,
+        error=one.error + other.error,
+        least=min((value for value in (one.least, other.least) if value is not None), default=None),
+        greatest=max((value for value in (one.greatest, other.greatest) if value is not None), default=None),
+        bits=min(one.bits, other.bits),
+    )
+
+
+class Merging:
+    """Adds up the counts of parts, one after the other. It holds the counts of 96 columns at most, about 60 MB."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[Role, str, Kind], _Sum] = {}
+        self._left_out: Counter[Role] = Counter()
+
+    def add(self, some: Statistics) -> None:
+        """Adds the counts of some rows."""
+        for column in some.columns:
+            self._sums.setdefault((column.role, column.name, column.kind), _Sum()).add(column)
+        self._left_out |= Counter(some.left_out)  # all parts leave out the same columns
+
+    def result(self) -> Statistics:
+        """Returns the counts of all rows."""
+        columns = Counter(role for role, _, _ in self._sums)
+        features_first = sorted(self._sums.items(), key=lambda item: item[0][0] != "feature")
+        return Statistics(
+            tuple(made.result(columns[key[0]]) for key, made in features_first), dict(sorted(self._left_out.items()))
+        )
+
+
+def merge(columns: Iterable[Sequence[Column]]) -> list[Column]:
+    """Adds up counts of some rows and of other rows.
+
+    The result does not depend on the order for numbers, and for texts while their lists are exact. An approximate list
+    keeps what `Column.error` promises in any order.
+
+    Args:
+        columns: The columns of some rows, then those of other rows, and so on. Columns of one role, name and kind are
+            added.
+    """
+    merging = Merging()
+    for some in columns:
+        merging.add(Statistics(tuple(some)))
+    return list(merging.result().columns)
+
+
+def pack(some: Statistics) -> bytes:
+    """Packs counts for receipts, as zlib over msgpack. Bins are packed as the steps between them, byte by byte.
+
+    Returns:
+        The bytes; none if nothing was counted.
+    """
+    if not some.columns:
+        return b""
+    bare = [msgspec.structs.replace(column, bins=()) for column in some.columns]
+    plain = [_squeeze(column) for column in some.columns]
+    return zlib.compress(_PACK((bare, plain, some.left_out)), 1)
+
+
+def unpack(packed: bytes) -> Statistics:
+    """Unpacks the counts that `pack` packed.
+
+    Raises:
+        RunError: The bytes are damaged.
+    """
+    try:
+        unzip = zlib.decompressobj()
+        plain = unzip.decompress(packed, UNPACKED)
+        if not unzip.eof or unzip.unused_data:
+            raise ValueError(f"they do not end after {len(packed)} bytes")
+        bare, squeezed, left_out = _UNPACK(plain)
+        made = [_with_bins(*pair) for pair in zip(bare, squeezed, strict=True)]
+    except (zlib.error, ValueError, IndexError) as error:
+        raise RunError(f"the statistics of a part are damaged ({error}); run again with --overwrite") from error
+    return Statistics(tuple(made), left_out)
+
+
+_PACK = msgspec.msgpack.Encoder().encode
+_UNPACK = msgspec.msgpack.Decoder(tuple[list[Column], list[tuple[bytes, bytes]], dict[Role, Count]]).decode
+
+
+def _ranks(patterns: Array) -> Array:
+    """Numbers patterns of 16 bits by the order of their values. The function is its own inverse on 16 bits' halves."""
+    return np.where(patterns >= NEGATIVE, PATTERNS - 1 - patterns, patterns + NEGATIVE)
+
+
+def _squeeze(column: Column) -> tuple[bytes, bytes]:
+    if not column.bins:
+        return b"", b""
+    pairs = np.array(column.bins, np.int64)
+    steps = np.diff(_ranks(pairs[:, 0]), prepend=0)
+    return _planes(steps.astype("<u2")), _planes(pairs[:, 1].astype("<u8"))
+
+
+def _planes(numbers: Array) -> bytes:
+    """Returns the first bytes of all numbers, then the second ones, and so on. Most are 0 and take no room."""
+    return numbers.view(np.uint8).reshape(len(numbers), -1).T.tobytes()
+
+
+def _with_bins(column: Column, squeezed: tuple[bytes, bytes]) -> Column:
+    steps, counts = (
+        np.frombuffer(data, np.uint8).reshape(size, -1).T.copy().view(f"<u{size}").reshape(-1).astype(np.int64)
+        for data, size in zip(squeezed, (2, 8), strict=True)
+    )
+    ranks = np.cumsum(steps)
+    if len(ranks) != len(counts) or (len(ranks) and ranks[-1] >= PATTERNS) or (counts < 0).any():
+        raise ValueError(f"{column.name} has no such bins")
+    patterns = np.where(ranks < NEGATIVE, PATTERNS - 1 - ranks, ranks - NEGATIVE)
+    return msgspec.structs.replace(column, bins=tuple(zip(patterns.tolist(), counts.tolist(), strict=True)))
+
+
+def edges_and_counts(column: Column) -> tuple[Array, Array, Array]:
+    """Returns the bins of a column of numbers, for drawing and for distribution functions.
+
+    Returns:
+        Lower edges, upper edges and counts, by ascending value. float64, float64 and int64, each (bins,). Positive
+        values of a bin include the lower edge and not the upper one, negative values the upper one and not the lower.
+    """
+    pairs = np.array(column.bins, np.int64).reshape(-1, 2)
+    magnitudes = pairs[:, 0] & (NEGATIVE - 1)
+    near, far = _value(magnitudes), _value(magnitudes + (1 << (BITS - column.bits)))
+    is_negative = pairs[:, 0] >= NEGATIVE
+    return np.where(is_negative, -far, near), np.where(is_negative, -near, far), pairs[:, 1]
+
+
+def _value(magnitudes: Array) -> Array:
+    """Returns the least value of each bin of positive values. float64, so that there is one for infinity: 2^128."""
+    values = (magnitudes.astype(np.uint32) << BITS).view(np.float32).astype(np.float64)
+    return np.where(magnitudes == INFINITE, 2.0**128, values)
+
+
+def quantiles(column: Column, qs: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Returns quantiles of a column of numbers, as `numpy.quantile` does, each wrong by a bin's width at most.
+
+    They are exact where values are integers of up to 8 bits. NaN is not counted.
+
+    Args:
+        column: The column.
+        qs: Shares from 0 to 1.
+
+    Returns:
+        float64, (qs,); NaN if the column has no numbers.
+    """
+    lower, upper, counts = edges_and_counts(column)
+    near = np.where(upper <= 0, upper, lower)  # the end of the bin that is closer to 0
+    values = np.clip(near, column.least, column.greatest) if len(near) else near
+    values = np.concatenate([[-np.inf], values, [np.inf]])
+    ends = np.cumsum([column.negative_infinity, *counts.tolist(), column.positive_infinity])
+    if not ends[-1]:
+        return np.full(len(qs), np.nan)
+    at = np.asarray(qs, np.float64) * (ends[-1] - 1)
+    low = values[np.searchsorted(ends, np.floor(at), side="right")]
+    high = values[np.searchsorted(ends, np.ceil(at), side="right")]
+    with np.errstate(invalid="ignore"):
+        between = low + (high - low) * (at - np.floor(at))
+    made: npt.NDArray[np.float64] = np.where(low == high, low, between)
+    return made
+
+
+def minimum(column: Column) -> float | None:
+    """Returns the least number, infinities included; None if there is none."""
+    if column.negative_infinity:
+        return -math.inf
+    return math.inf if column.least is None and column.positive_infinity else column.least
+
+
+def maximum(column: Column) -> float | None:
+    """Returns the greatest number, infinities included; None if there is none."""
+    if column.positive_infinity:
+        return math.inf
+    return -math.inf if column.greatest is None and column.negative_infinity else column.greatest
+
+
+def is_constant(column: Column) -> bool:
+    """Returns whether all values of a column are the same, as float32; False if there are none."""
+    if column.kind == "text":
+        return len(column.texts) == 1 and not column.other
+    kinds = [column.finite, column.nan, column.positive_infinity, column.negative_infinity]
+    return sum(map(bool, kinds)) == 1 and column.least == column.greatest
