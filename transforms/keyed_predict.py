@@ -1,9 +1,10 @@
 """Scores dictionaries with keyjoin's scoring inside your own Beam pipeline."""
 
 import base64
+import decimal
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 import apache_beam as beam
@@ -121,6 +122,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
         texts = _texts(missing or {})
         fed = map_inputs(contract, [], features, input_map, strict=strict_types, missing=texts, pads=pads)
         check_missing(fed, texts)
+        self.needed = frozenset(field for feature in fed for field in feature.fields)
         self.whole = () if features or input_map else contract.inputs  # inputs that may take a row as a whole
         load = functools.partial(loader.load, model, loading)
         self.handler = KeyedChunkHandler(load, contract, fed, min(batch_size, contract.most))
@@ -140,7 +142,7 @@ class KeyedPredict(beam.PTransform[beam.PCollection[dict[str, Any]], Any]):
     def _read(self, rows: list[dict[str, Any]]) -> list[Features]:
         unmapped = [found for number, row in enumerate(rows) if (found := self._unmapped(number, row))]
         mapped = without(len(rows), unmapped)
-        raws = [_raw(named(self.whole, rows[number])) for number in mapped]
+        raws = [_raw(named(self.whole, rows[number]), self.needed) for number in mapped]
         inputs, bad = jsonl.FORMAT.reader.parse(raws, range(len(raws))).inputs(self.handler.features)
         bad = [one._replace(row=int(mapped[one.row])) for one in bad]
         return [Features("", inputs, (rows, sorted([*unmapped, *bad])))]
@@ -185,20 +187,26 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {n: v if isinstance(v, str) else json.dumps(v, default=_plain) for n, v in values.items()}
 
 
-def _raw(row: Mapping[str, Any]) -> bytes:
+def _raw(row: Mapping[str, Any], needed: Collection[str]) -> bytes:
+    """Writes the fields that the model needs as JSON. Other fields may have values that JSON lacks."""
     try:
-        return json.dumps(row, default=_plain).encode()
+        return json.dumps({name: row[name] for name in row if name in needed}, default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
         # A JSON string, which is no object: the reader makes the row a dead letter whose message has this text.
         return json.dumps(f"not to be written as JSON: {error}").encode()
 
 
 def _plain(value: Any) -> Any:
-    """Converts values that JSON lacks: bytes to the form of TensorFlow Serving's REST API, NumPy values to Python's."""
+    """Converts values that JSON lacks: bytes to the form of TensorFlow Serving's REST API, NumPy values to Python's.
+
+    Decimals, which Parquet and Avro have, are numbers. Dates and other values feed no input.
+    """
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
     return {"unsupported": type(value).__name__}
 
 

@@ -3,15 +3,18 @@
 import json
 import urllib.parse
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pytest
 from apache_beam.portability import common_urns
 
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Completed, Place, command, kept, left, ready
 from tests.faults.counts import Counts
-from tests.support.store import LOST, REFUSED, Request
+from tests.support import houses
+from tests.support.store import BUCKET, LOST, REFUSED, Request
 
 pytestmark = ready
 # The steps that write files.
@@ -58,6 +61,24 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     # A prediction has 4 bytes, and a row 36 that must not cross the join. The rest is the cost of a chunk.
     (joined,) = step.inputs.values()
     assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
+
+
+@pytest.mark.parametrize("fmt", ["csv", "parquet"])
+def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves(
+    fmt: str, rehearsal: Rehearsal, place: Place, tmp_path: Path
+) -> None:
+    path = houses.write(tmp_path, fmt)
+    rehearsal.cloud.store.put(f"{place.there}/rows/{path.name}".removeprefix(f"gs://{BUCKET}/"), path.read_bytes())
+    flags = ("--features=CRIM,ZN,INDUS", "--chunk_bytes=8000", "--batch_size=96")
+    local = command("run", f"--input={path}", f"--output={tmp_path}/out", f"--model={place.here}/model", *flags)
+    done = command(
+        "run", f"--input={place.there}/rows/", f"--output={place.there}/out", f"--model={place.there}/model", *flags,
+        *rehearsal.cloud.flags, *CLOUD_FLAGS,
+    )  # fmt: skip
+    assert (local.code, done.code) == (0, 0), done.err
+    parts = {part.name: part.read_bytes() for part in (tmp_path / "out").glob(f"*.{fmt}")}
+    assert len(parts) > 1
+    assert {name: text for name, text in left(rehearsal.cloud, place).items() if name.endswith(f".{fmt}")} == parts
 
 
 def test_a_worker_dies_and_the_same_command_resumes(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -136,6 +137,15 @@ def parquet(folder: Path, *, stored: bool = False) -> Job:
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(CELLS), file, row_group_size=5)
     return make(folder, {"a.parquet": file.getvalue()}, *CELL_FLAGS, stored=stored)
+
+
+def avro(folder: Path, *, stored: bool = False) -> Job:
+    """A source of Avro with several blocks; some rows fail on reading, some in the model."""
+    kinds = {name: ["null", "double"] for name in ("x0", "x1", "x2")} | {"n": "long"}
+    schema = {"type": "record", "name": "r", "fields": [{"name": n, "type": kind} for n, kind in kinds.items()]}
+    file = io.BytesIO()
+    fastavro.writer(file, schema, CELLS, "deflate", sync_interval=60, sync_marker=bytes(16))
+    return make(folder, {"a.avro": file.getvalue()}, *CELL_FLAGS, stored=stored)
 
 
 def delimited(folder: Path, *, stored: bool = False) -> Job:

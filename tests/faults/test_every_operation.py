@@ -13,7 +13,7 @@ import pytest
 from tests.faults.counts import Counts
 from tests.faults.disk import ALWAYS, APPLIED, CHANGES, KILL, ONCE, Fault
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import LEFT_BEHIND, Job, adding, delimited, overwriting, parquet, replaying, small
+from tests.faults.jobs import LEFT_BEHIND, Job, adding, avro, delimited, overwriting, parquet, replaying, small
 
 RANDOM = re.compile(r"[0-9a-f]{32}\.tmp")
 
@@ -96,6 +96,7 @@ STEPS = {
     adding: {ONCE: 60, ALWAYS: 180, APPLIED: 20, KILL: 12},
     delimited: {ONCE: 150, ALWAYS: 450, APPLIED: 60, KILL: 40},
     parquet: {ONCE: 150, ALWAYS: 450, APPLIED: 60, KILL: 40},
+    avro: {ONCE: 300, ALWAYS: 900, APPLIED: 120, KILL: 80},
 }
 WHAT = {
     small: "an operation",
@@ -104,12 +105,13 @@ WHAT = {
     adding: "an operation of a run that adds to another",
     delimited: "an operation of a run on CSV",
     parquet: "an operation of a run on Parquet",
+    avro: "an operation of a run on Avro",
 }
 
 
 @pytest.mark.parametrize("how", [ONCE, ALWAYS, APPLIED, KILL])
 @pytest.mark.parametrize("stored", [False, True], ids=["disk", "store"])
-@pytest.mark.parametrize("make", WHAT, ids=["run", "replay", "overwrite", "incremental", "csv", "parquet"])
+@pytest.mark.parametrize("make", WHAT, ids=["run", "replay", "overwrite", "incremental", "csv", "parquet", "avro"])
 def test_no_operation_can_cost_a_row(
     trial: Callable[[Make, bool], Trial], count: Counts, make: Make, stored: bool, how: str
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,23 @@ import pytest
 from tests.conftest import BOSTON, ROOT
 from tests.faults.counts import Counts
 from tests.faults.forks import side_by_side
-from tests.faults.jobs import LEFT_BEHIND, ROWS, Job, make, overwriting, replaying, without_times
+from tests.faults.jobs import (
+    LEFT_BEHIND,
+    ROWS,
+    Job,
+    avro,
+    delimited,
+    make,
+    overwriting,
+    parquet,
+    replaying,
+    without_times,
+)
 
 RUNS, SOAK_RUNS = 60, 200
 REPLAYS, SOAK_REPLAYS = 40, 200
 OVERWRITES = 20
+FORMATS = 2
 PROCESSES, SOAK_PROCESSES = 3, 100
 
 
@@ -63,6 +76,14 @@ def test_a_kill_of_a_run_that_overwrites_another(tmp_path: Path, count: Counts) 
     count(
         "forked runs that overwrite another killed", killed(job, tmp_path, SOAK_REPLAYS if count.soak else OVERWRITES)
     )
+
+
+@pytest.mark.parametrize("make_job", [delimited, parquet, avro])
+def test_a_kill_of_a_run_on_another_format(make_job: Callable[[Path], Job], tmp_path: Path, count: Counts) -> None:
+    job = make_job(tmp_path / "job")
+    job = job._replace(flags=(*job.flags, "--wave_bytes=150"))
+    kills = SOAK_REPLAYS if count.soak else FORMATS
+    count(f"forked runs on {make_job.__name__} killed", killed(job, tmp_path, kills))
 
 
 @pytest.fixture

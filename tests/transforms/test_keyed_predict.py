@@ -1,10 +1,15 @@
 """KeyedPredict in a custom pipeline: each dictionary comes out once, joined or as a dead letter."""
 
+import datetime
+import decimal
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import fastavro
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from apache_beam.testing.util import assert_that, equal_to
@@ -24,12 +29,17 @@ def test_dictionaries_are_joined_or_dead(model: Any) -> None:
         {"x": [1, 2, float("nan")], "id": 5},
         {"x": [1, 2, 3], "id": 6, "any": "thing"},
         {"x": [1, 2, object()], "id": 7},
-        {"x": [1, 2, 3], "id": 8, "huge": 10**5000},
+        {"x": [1, 2, 3], "id": 8, "any": {1: float("inf"), "huge": 10**5000}},
+        {"x": [1, 2, 10**5000], "id": 9},
     ]
     with beam.Pipeline("FnApiRunner") as root:
         scored = root | beam.Create(rows, reshuffle=False) | KeyedPredict(model(models.keyed), batch_size=3)
         joined = scored.joined | beam.Map(lambda row: (row["id"], row["prediction"], row.get("any")))
-        assert_that(joined, equal_to([(0, [7.0], None), (1, [10.0], None), (6, [7.0], "thing")]), label="Joined")
+        assert_that(
+            joined,
+            equal_to([(0, [7.0], None), (1, [10.0], None), (6, [7.0], "thing"), (8, [7.0], rows[8]["any"])]),
+            label="Joined",
+        )
         dead = scored.dead_letters | beam.Map(lambda d: (d.row["id"], d.stage, d.reason))
         expected = [
             (2, "read", "wrong_shape"),
@@ -37,7 +47,7 @@ def test_dictionaries_are_joined_or_dead(model: Any) -> None:
             (4, "write", "collision"),
             (5, "read", "not_json"),
             (7, "read", "wrong_type"),
-            (8, "read", "not_object"),
+            (9, "read", "not_object"),
         ]
         assert_that(dead, equal_to(expected), label="Dead")
 
@@ -85,3 +95,55 @@ def test_errors_are_reported_when_the_transform_is_made(tmp_path: Path) -> None:
         KeyedPredict("/nowhere")
     with pytest.raises(UsageError, match="leaves its shape open"):
         KeyedPredict(models.save(tmp_path / "model", lambda x: {"y": x}, tf.TensorSpec(None, tf.float32, name="x")))
+
+
+def _parquet(path: Path, table: pa.Table) -> list[dict[str, Any]]:
+    pq.write_table(table, path)
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def _avro(path: Path, table: pa.Table) -> list[dict[str, Any]]:
+    types: dict[str, Any] = {
+        "a": {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2},
+        "b": "long",
+        "day": {"type": "int", "logicalType": "date"},
+        "at": {"type": "long", "logicalType": "timestamp-micros"},
+        "raw": "bytes",
+        "ratio": "double",
+        "nested": {"type": "record", "name": "n", "fields": [{"name": "c", "type": "double"}]},
+    }
+    fields = [{"name": name, "type": kind} for name, kind in types.items()]
+    with path.open("wb") as file:
+        fastavro.writer(file, {"type": "record", "name": "r", "fields": fields}, table.to_pylist())
+    with path.open("rb") as file:
+        return list(fastavro.reader(file))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows_of", [_parquet, _avro])
+def test_rows_of_files_keep_values_that_json_lacks(rows_of: Any, model: Any, tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "a": pa.array([decimal.Decimal("1.50"), decimal.Decimal("2.00")], pa.decimal128(6, 2)),
+            "b": [1, 2],
+            "day": [datetime.date(2013, 1, 1), datetime.date(1969, 1, 1)],
+            "at": pa.array(
+                [datetime.datetime(2013, 1, 1, tzinfo=datetime.timezone.utc)] * 2, pa.timestamp("us", "UTC")
+            ),
+            "raw": [b"\xff", b""],
+            "ratio": [float("nan"), float("inf")],
+            "nested": [{"c": 3.0}, {"c": 4.0}],
+        }
+    )
+    rows = rows_of(tmp_path / "rows", table)
+    given: Any = {"features": ("a", "b", ("nested", "c")), "prediction_prefix": "p_"}
+    with beam.Pipeline("FnApiRunner") as root:
+        made = root | beam.Create(rows, reshuffle=False)
+        scored = made | KeyedPredict(model(models.plain), **given)
+        joined = scored.joined | beam.Map(lambda row: (repr({n: row[n] for n in row if n != "p_prediction"}), row))
+        expected = [(repr(row), [float(row["a"]) / 2 - 1.25 * row["b"] + 3 * row["nested"]["c"]]) for row in rows]
+        found = joined | beam.MapTuple(lambda text, row: (text, row["p_prediction"]))
+        assert_that(found, equal_to(expected), label="Joined")
+        dates = made | "Dates" >> KeyedPredict(model(models.plain), **{**given, "features": ("a", "b", "day")})
+        dead = dates.dead_letters | "Reason" >> beam.Map(lambda d: (d.row["b"], d.reason))
+        assert_that(dead, equal_to([(1, "wrong_type"), (2, "wrong_type")]), label="Dead")

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fastavro
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.model import check_model
 from pipeline.run_folder.names import TEMP
-from tests.conftest import Result
-from tests.support import models
+from tests.conftest import BOSTON, Result
+from tests.support import houses, models
 from tests.support.store import BUCKET, CUT, LOST, REFUSED, SLOW, Request, Store, once, running, turns
 from transforms import write_part
 from transforms.errors import RunError, UsageError
@@ -389,4 +392,42 @@ def test_an_object_with_content_encoding_and_the_name_of_its_plain_content_is_re
     assert (
         f"{path}: it is gzip, and its name does not end in .gz; rename it: gcloud storage mv {path} {path}.gz"
         in done.err
+    )
+
+
+def _narrow_avro(path: Path) -> None:
+    with path.open("wb") as file:
+        fields = [{"name": "CRIM", "type": "double"}]
+        fastavro.writer(file, {"type": "record", "name": "house", "fields": fields}, [{"CRIM": 1.0}])
+
+
+NARROW: dict[str, Callable[[Path], Any]] = {
+    "csv": lambda path: path.write_text("CRIM\n1\n"),
+    "parquet": lambda path: pq.write_table(pa.table({"CRIM": [1.0]}), path),
+    "avro": _narrow_avro,
+}
+
+
+@pytest.mark.parametrize("fmt", NARROW)
+def test_headers_of_objects_are_read_and_compared(
+    fmt: str, store: Store, keyjoin: Callable[..., Result], tmp_path: Path
+) -> None:
+    path = houses.write(tmp_path, fmt)
+    store.put(f"rows/{path.name}", path.read_bytes())
+    flags = (f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=8000")
+    local = keyjoin("run", f"--input={path}", *flags)
+    store.inject(once("503", CUT, kinds=("read",)))
+    done = keyjoin("run", f"--input=gs://{BUCKET}/rows/*", f"--output=gs://{BUCKET}/out-{fmt}", *flags)
+    assert (local.code, done.code) == (0, 0), done.err
+    parts = {part.name: part.read_bytes() for part in local.parts()}
+    assert len(parts) > 1
+    found = {n: text for n, text in store.objects(f"out-{fmt}/").items() if n.endswith(f".{fmt}") and "/" not in n}
+    assert found == parts
+
+    other = tmp_path / f"other.{fmt}"
+    NARROW[fmt](other)
+    store.put(f"rows/{other.name}", other.read_bytes())
+    refused = keyjoin("run", f"--input=gs://{BUCKET}/rows/*", f"--output=gs://{BUCKET}/refused", *flags)
+    assert (refused.code, "rows/other." in refused.err, "has no column ZN" in refused.err) == (2, True, True), (
+        refused.err
     )
