@@ -172,6 +172,11 @@ class InputOptions(FieldOptions, ValueOptions):
         'character around cells of CSV or TSV that hold delimiters or newlines, or none (default: ")',
         metavar="CHAR",
     )
+    null_values: tuple[str, ...] = flag(
+        kinds.NAMES,
+        "cells of CSV or TSV that hold no value, besides empty cells, such as NA,NULL; they stay in the output",
+        metavar="A,B",
+    )
     max_row_bytes: int | None = flag(
         kinds.whole(MAX_CHUNK_BYTES),
         "longest record of CSV or TSV; a longer one fails the run, because a stray quote may have opened it (default: "

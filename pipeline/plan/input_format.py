@@ -60,6 +60,7 @@ def format_of(options: InputOptions, name: str) -> FormatSpec:
         "--columns": options.columns,
         "--delimiter": options.delimiter,
         "--quote": options.quote,
+        "--null_values": options.null_values,
         "--max_row_bytes": options.max_row_bytes,
     }
     flag = next((flag for flag, value in given.items() if value), None)
@@ -76,6 +77,7 @@ def format_of(options: InputOptions, name: str) -> FormatSpec:
         quote=options.quote or "",
         has_header=not options.columns,
         header=_record(options.columns, delimiter, quote),
+        null_values=options.null_values,
         max_row_bytes=options.max_row_bytes or 0,
     )
 

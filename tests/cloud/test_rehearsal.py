@@ -69,7 +69,7 @@ def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves(
 ) -> None:
     path = houses.write(tmp_path, fmt)
     rehearsal.cloud.store.put(f"{place.there}/rows/{path.name}".removeprefix(f"gs://{BUCKET}/"), path.read_bytes())
-    flags = ("--features=CRIM,ZN,INDUS", "--chunk_bytes=8000", "--batch_size=96")
+    flags = ("--features=CRIM,ZN,INDUS", "--chunk_bytes=2000", "--batch_size=96")
     local = command("run", f"--input={path}", f"--output={tmp_path}/out", f"--model={place.here}/model", *flags)
     done = command(
         "run", f"--input={place.there}/rows/", f"--output={place.there}/out", f"--model={place.there}/model", *flags,

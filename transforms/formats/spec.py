@@ -17,6 +17,7 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
         quote: The character around cells of delimited text; empty for the format's own.
         has_header: Whether the first record of a source of delimited text has the names of the columns. Otherwise
             `header` has them.
+        null_values: The cells of delimited text that hold no value, besides empty cells.
         max_row_bytes: The most bytes of a record of delimited text; 0 for the format's own limit.
         header: What the rows of all planned sources need to be understood, see `Reader.header`. A source with another
             header has it in `Block.header`.
@@ -34,6 +35,7 @@ class FormatSpec(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
     delimiter: str = ""
     quote: str = ""
     has_header: bool = True
+    null_values: tuple[str, ...] = ()
     max_row_bytes: int = 0
     header: str = ""
     record_field: str = ""

@@ -414,7 +414,7 @@ def test_headers_of_objects_are_read_and_compared(
 ) -> None:
     path = houses.write(tmp_path, fmt)
     store.put(f"rows/{path.name}", path.read_bytes())
-    flags = (f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=8000")
+    flags = (f"--model={BOSTON}/model", houses.FEATURES, "--chunk_bytes=2000")
     local = keyjoin("run", f"--input={path}", *flags)
     store.inject(once("503", CUT, kinds=("read",)))
     done = keyjoin("run", f"--input=gs://{BUCKET}/rows/*", f"--output=gs://{BUCKET}/out-{fmt}", *flags)

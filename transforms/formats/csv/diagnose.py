@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from transforms.dtypes import STRING
+from transforms.formats.csv.dialect import Dialect
 from transforms.formats.jsonl import diagnose
 from transforms.formats.jsonl.diagnose import SHOWN, Number
 from transforms.formats.slices import Why
@@ -25,13 +26,14 @@ def count(found: int, width: int) -> Why:
     return Reason.WRONG_CELLS.value, f"{found} cell{'s' * (found != 1)}, and there are {width} columns"
 
 
-def explain(record: bytes, values: Mapping[str, bytes | None], features: Sequence[Feature]) -> Why:
+def explain(record: bytes, cells: Mapping[str, bytes], features: Sequence[Feature], dialect: Dialect) -> Why:
     """Explains a record with all cells.
 
     Args:
         record: The record.
-        values: Column -> value, None for an empty cell.
+        cells: Column -> cell, as spelled.
         features: The model's inputs, and the fields that feed them.
+        dialect: The dialect of the text.
     """
     try:
         record.decode()
@@ -40,23 +42,26 @@ def explain(record: bytes, values: Mapping[str, bytes | None], features: Sequenc
     for feature in features:
         for at, field in enumerate(feature.fields):
             has_default = feature.has_default(at)
-            found = _explain_cell(values, field, feature, has_default=has_default)
+            found = _explain_cell(cells.get(field), feature, dialect, has_default=has_default)
             if found:
                 return found[0].value, f"column {field}: {found[1]}"
     raise AssertionError(f"nothing is wrong with {record!r}")
 
 
 def _explain_cell(
-    values: Mapping[str, bytes | None], field: str, feature: Feature, *, has_default: bool
+    cell: bytes | None, feature: Feature, dialect: Dialect, *, has_default: bool
 ) -> tuple[Reason, str] | None:
     if len(feature.fields) == 1 and feature.shape not in ((), (1,)):
         return Reason.WRONG_SHAPE, f"one value where a list of the shape {list(feature.shape)} is expected"
-    value = values.get(field)
-    if not value and (value is None or feature.dtype != STRING):
+    value = None if cell is None else dialect.value(cell)
+    if value is None or (feature.dtype != STRING and value in (b"", *dialect.nulls)):
         if has_default:
             return None
-        return (Reason.NULL, "empty") if field in values else (Reason.MISSING, "not in the file")
-    text = (value or b"").decode()
+        if cell is None:
+            return Reason.MISSING, "not in the file"
+        is_empty = cell == b"" or value == b""
+        return Reason.NULL, "empty" if is_empty else f"{_shown(cell.decode())}, which --null_values names"
+    text = value.decode()
     if feature.dtype == STRING:
         return None
     if feature.dtype == "bool":

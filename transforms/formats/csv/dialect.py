@@ -20,12 +20,14 @@ class Dialect(NamedTuple):
         quote: The byte around a cell that may hold delimiters and line ends; None if no byte quotes.
         has_header: Whether the first record of a source has the names of the columns.
         row_bytes: The most bytes of a record.
+        nulls: The values that are no value, besides an empty cell.
     """
 
     delimiter: int
     quote: int | None
     has_header: bool = True
     row_bytes: int = ROW_BYTES
+    nulls: tuple[bytes, ...] = ()
 
     @property
     def delimiter_text(self) -> bytes:
@@ -45,26 +47,26 @@ class Dialect(NamedTuple):
     def spell(self, value: bytes) -> bytes | None:
         """Spells a value as a cell, in quotes only if it needs them; None if the dialect has no way to spell it.
 
-        An empty value gets quotes, since an empty cell without them holds no value.
+        An empty value gets quotes, since an empty cell without them holds no value. So do the values of `nulls`.
 
         >>> Dialect(ord(","), ord('"')).spell(b'5" pipe'), Dialect(ord(","), None).spell(b"a,b")
         (b'"5"" pipe"', None)
         """
-        plain = len(value.translate(None, self.special)) == len(value)
+        plain = len(value.translate(None, self.special)) == len(value) and value not in self.nulls
         if self.quote is None:
             return value if plain else None
         quote = bytes([self.quote])
         return value if plain and value else quote + value.replace(quote, quote + quote) + quote
 
     def value(self, cell: bytes) -> bytes | None:
-        """Returns the value that a cell spells; None for an empty cell without quotes, which holds no value.
+        """Returns the value that a cell spells; None for an empty cell or one of `nulls` without quotes: no value.
 
         A quote inside a cell that does not begin with one stands for itself.
 
         >>> [Dialect(ord(","), ord('"')).value(cell) for cell in (b'"5"" pipe"', b'5" pipe', b'""', b"")]
         [b'5" pipe', b'5" pipe', b'', None]
         """
-        if not cell:
+        if not cell or cell in self.nulls:
             return None
         if self.quote is None or cell[0] != self.quote:
             return cell
@@ -96,4 +98,5 @@ def dialect_of(spec: FormatSpec, delimiter: str) -> Dialect:
         None if quote == NO_QUOTE else ord(quote),
         spec.has_header,
         spec.max_row_bytes or ROW_BYTES,
+        tuple(text.encode() for text in spec.null_values),
     )

@@ -66,6 +66,8 @@ def _spelled(array: pa.Array, dialect: Dialect) -> pa.LargeBinaryArray:
     texts = (array if is_text else array.cast(pa.string())).cast(pa.large_binary())
     special = "[" + "".join(rf"\x{byte:02x}" for byte in dialect.special) + "]"
     quoted = pc.fill_null(pc.or_(pc.match_substring_regex(texts, special), pc.equal(pc.binary_length(texts), 0)), False)
+    if dialect.nulls:
+        quoted = pc.or_(quoted, pc.is_in(texts, pa.array(dialect.nulls, texts.type)))
     if pc.any(quoted, min_count=0).as_py():
         spelled = [dialect.spell(value) for value in texts.filter(quoted).to_pylist()]
         missing = texts.is_null()

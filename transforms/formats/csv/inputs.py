@@ -165,8 +165,29 @@ def _plain_numbers(found: Cells, wanted: Sequence[int], dialect: Dialect) -> Mas
     step = max(1, STEP // (8 * len(wanted)))  # so many rows that their places stay in the cache
     for at in range(0, len(made), step):
         part = slice(at, at + step)
-        made[part] = _are_plain(octets, found.starts[part, which], found.ends[part, which], quote)
+        starts, ends = found.starts[part, which], found.ends[part, which]
+        made[part] = _are_plain(octets, starts, ends, quote)
+        if dialect.nulls:
+            _mark_nulls(made[part], found.text, starts, ends, octets[starts] == quote, dialect)
     return made
+
+
+def _mark_nulls(
+    plain: Mask, text: bytes, starts: cells.Matrix, ends: cells.Matrix, quoted: Mask, dialect: Dialect
+) -> None:
+    """Marks null cells without quotes as plain, and those in quotes as not plain.
+
+    `pyarrow.csv` may take the quotes for a sign that a cell has a value.
+    """
+    maybe = (quoted & (ends - starts > 1)) | ~plain
+    inner = quoted[maybe]
+    values = columns.gather(text, starts[maybe] + inner, ends[maybe] - inner)
+    null = _mask(_is_null(values, dialect))
+    plain[maybe] = np.where(null, ~inner, plain[maybe])
+
+
+def _is_null(values: pa.Array, dialect: Dialect) -> pa.BooleanArray:
+    return pc.is_in(values, pa.array(dialect.nulls, values.type))
 
 
 def _are_plain(octets: cells.Octets, starts: cells.Matrix, ends: cells.Matrix, quote: int | None) -> Mask:
@@ -244,7 +265,7 @@ def _read_csv(
             pyarrow.csv.ConvertOptions(
                 column_types=needed,
                 include_columns=list(needed),
-                null_values=[""],
+                null_values=["", *(value.decode() for value in dialect.nulls)],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 true_values=TRUE,
@@ -293,7 +314,8 @@ def text(found: Cells, number: int, which: Mask, dialect: Dialect, *, keep_empty
         number: The number of the column.
         which: Marks the records to take.
         dialect: The dialect.
-        keep_empty: Whether an empty cell in quotes is an empty text. Otherwise it is null, like one without quotes.
+        keep_empty: Whether a cell in quotes has a value in any case. Otherwise it is null, like one without quotes, if
+            it is empty or a null.
     """
     starts, ends = found.starts[which, number], found.ends[which, number]
     octets, empty = np.frombuffer(found.text, np.uint8), starts == ends
@@ -306,6 +328,8 @@ def text(found: Cells, number: int, which: Mask, dialect: Dialect, *, keep_empty
         quote = chr(dialect.quote or 0)
         texts = pc.if_else(pa.array(quoted), pc.replace_substring(texts, quote + quote, quote), texts)
     null = empty if keep_empty else starts + quoted == ends - quoted
+    if dialect.nulls:
+        null |= _mask(_is_null(texts, dialect)) & ~(quoted & keep_empty)
     return pc.if_else(pa.array(null), pa.scalar(None, pa.string()), texts)
 
 
@@ -361,4 +385,4 @@ def _explain(
         return diagnose.count(int(found.counts[row]), len(names))
     at = int(found.whole[:row].sum())
     spelled = [found.text[s:e] for s, e in zip(found.starts[at].tolist(), found.ends[at].tolist(), strict=True)]
-    return diagnose.explain(record, dict(zip(names, map(dialect.value, spelled), strict=True)), features)
+    return diagnose.explain(record, dict(zip(names, spelled, strict=True)), features, dialect)

@@ -131,6 +131,7 @@ def names(header: str, dialect: Dialect) -> tuple[str, ...]:
     found = scan(record, dialect, cells=True)
     bounds = [-1, *found.delimiters.tolist(), len(record)]
     spelled = [record[start + 1 : end] for start, end in itertools.pairwise(bounds)]
+    dialect = dialect._replace(nulls=())  # a column may be called NA
     made = tuple((dialect.value(cell) or b"").decode() for cell in spelled)
     twice = next((name for name in made if made.count(name) > 1), None)
     if twice is not None:

@@ -28,20 +28,23 @@ ALL = Layout(True, (), (), "key", None, (("y", "p"),))
 KINDS = ("float32", "float64", "int8", "int64", "uint64", "bool", "string")
 SPELLINGS = """
     1 -1 0 -0 1.0 31.5 1e2 1.e2 1e400 007 +1 .5 5. 0x1f 1_0 300 9007199254740993 18446744073709551615
-    NaN nan inf Infinity -Infinity true false True x "1" "true" "1""2" "" é
+    NaN nan inf Infinity -Infinity true false True x "1" "true" "1""2" "" é NA "NA" "x" "-1"
 """
 spellings = st.sampled_from([*SPELLINGS.split(), " 1", "", "a\rb", '"a\nb"', "\udcff"])
+nulls = st.sampled_from([(), ("NA", "-1", "true", "1", "é"), ("x", "1.0", "NaN", "007")])
 
 
 def feature(dtype: str, *, missing: str | None = None) -> Feature:
     return Feature("x", dtype, (), ("a",), missing=(missing,) if missing is not None else ())
 
 
-def value(cell: bytes, dtype: str) -> Any:
+def value(cell: bytes, dtype: str, nulls: Sequence[str] = ()) -> Any:
     """The value that a cell has by the rules of transforms.mapping.numbers; None if it has none."""
     try:
         text = (COMMAS.value(cell) or b"").decode()
     except UnicodeDecodeError:
+        return None
+    if (cell.decode() if dtype == "string" else text) in nulls:
         return None
     if dtype == "string":
         return None if not cell else text.encode()
@@ -56,25 +59,28 @@ def value(cell: bytes, dtype: str) -> Any:
     return None if whole is None or not np.iinfo(dtype).min <= whole <= np.iinfo(dtype).max else int(whole)
 
 
-@given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS))
-def test_each_cell_feeds_what_it_spells_whatever_its_neighbours_are(cells: list[str], dtype: str) -> None:
+@given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS), nulls=nulls)
+def test_each_cell_feeds_what_it_spells_whatever_its_neighbours_are(
+    cells: list[str], dtype: str, nulls: tuple[str, ...]
+) -> None:
     spelled = [cell.encode("utf-8", "surrogateescape") for cell in cells]
     data = b"a,b\n" + b"".join(cell + b",z\n" for cell in spelled)
-    made, bad = block_of(CSV, data).inputs([feature(dtype)])
-    expected = [value(cell, dtype) for cell in spelled]
+    made, bad = block_of(formats.load(FormatSpec("csv", null_values=nulls)), data).inputs([feature(dtype)])
+    expected = [value(cell, dtype, nulls) for cell in spelled]
     assert repr(made["x"].to_pylist()) == repr(
         [one.item() if isinstance(one, np.generic) else one for one in expected if one is not None]
     )
     assert [one.row for one in bad] == [at for at, one in enumerate(expected) if one is None]
 
 
-@given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS))
-def test_both_ways_to_read_give_the_same_result(cells: list[str], dtype: str) -> None:
+@given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS), nulls=nulls)
+def test_both_ways_to_read_give_the_same_result(cells: list[str], dtype: str, nulls: tuple[str, ...]) -> None:
+    fmt = formats.load(FormatSpec("csv", null_values=nulls))
     data = b"a,b\n" + b"".join(cell.encode("utf-8", "surrogateescape") + b",z\n" for cell in cells)
-    found = block_of(CSV, data).inputs([feature(dtype)])
+    found = block_of(fmt, data).inputs([feature(dtype)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inputs, "_read_csv", lambda *_: None)
-        exact = block_of(CSV, data).inputs([feature(dtype)])
+        exact = block_of(fmt, data).inputs([feature(dtype)])
     assert repr(found[0].to_pylist()) == repr(exact[0].to_pylist())
     assert found[1] == exact[1]
 
@@ -98,6 +104,21 @@ def test_both_ways_to_read_give_the_same_result(cells: list[str], dtype: str) ->
 def test_a_bad_cell_is_named(cell: str, dtype: str, reason: str, says: str) -> None:
     (bad,) = block_of(CSV, f"a,b\n{cell},z\n".encode()).inputs([feature(dtype)])[1]
     assert bad == BadRow(0, "read", reason, says)
+
+
+def test_cells_that_the_plan_names_hold_no_value_and_stay_as_they_are() -> None:
+    fmt = formats.load(FormatSpec("csv", null_values=("NA", "-")))
+    block = block_of(fmt, b'a,NA\nNA,-\n"NA","-"\n1,"x"\n')
+    assert block.names == ("a", "NA")
+    assert block.values() == [{"a": None, "NA": None}, {"a": "NA", "NA": "-"}, {"a": "1", "NA": "x"}]
+    made, bad = block.inputs([feature("float32", missing="7")])
+    assert (made["x"].to_pylist(), bad) == ([7, 7, 1], [])
+    made, bad = block.inputs([feature("string")._replace(fields=("NA",))])
+    assert made["x"].to_pylist() == [b"-", b"x"]
+    assert bad == [BadRow(0, "read", "null", "column NA: '-', which --null_values names")]
+    assert block.table(range(3), block.schema())[0]["a"].to_pylist() == [None, "NA", "1"]
+    part = joined_bytes(fmt.writer.write(block, [], pa.record_batch({"y": pa.array([b"NA", b"-x", b"z"])}), ALL).blocks)
+    assert part.splitlines() == [b"a,NA,p,key", b'NA,-,"NA",s#5', b'"NA","-",-x,s#10', b'1,"x",z,s#19']
 
 
 def test_a_default_is_for_empty_cells_and_columns_that_are_not_there() -> None:
