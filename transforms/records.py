@@ -340,7 +340,7 @@ class LogNames(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The fields of an output row, always in this order: the row's own fields, predictions, error, key.
+    """The fields of an output row, in this order: the row's own fields, predictions, error, key, lineage.
 
     Attributes:
         row: Whether the row's own fields are written.
@@ -356,6 +356,7 @@ class Layout(NamedTuple):
         order: The names of all fields of an output row, in their order: the row's own fields (`include`), predictions,
             the error, the key. Empty for the order above.
         log: The names in the PredictionLog of an output row; None if output rows are no PredictionLogs.
+        lineage: Pairs of (name of a field, text), which are the same in all rows: what the rows were made by.
     """
 
     row: bool
@@ -369,6 +370,7 @@ class Layout(NamedTuple):
     scalars: bool = False
     order: tuple[str, ...] = ()
     log: LogNames | None = None
+    lineage: tuple[tuple[str, str], ...] = ()
 
     @property
     def whole_row(self) -> bool:
@@ -392,7 +394,7 @@ class Layout(NamedTuple):
     @property
     def added(self) -> tuple[str, ...]:
         """The names of the fields that keyjoin adds to a row."""
-        return self.predicted + tuple(name for name in (self.error, self.key) if name)
+        return (*self.predicted, *(name for name in (self.error, self.key) if name), *dict(self.lineage))
 
     @property
     def predicted(self) -> tuple[str, ...]:

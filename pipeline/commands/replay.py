@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> Exit:
             changed, joined = in_the_background(lambda: _stage(run, earlier, plan, repaired.rows))
         prove_lock()
         if changed or earlier.stage is not Stage.COMPLETE:
-            totals = _commit(run, earlier, document, _record(plan, repaired, document, joined))
+            totals = _commit(run, earlier, document, plan, _record(plan, repaired, document, joined))
             finish(run, prove_lock)
         else:
             totals = document.totals
@@ -317,7 +317,7 @@ def _record(plan: Plan, repaired: Repaired, document: Manifest, joined: int) -> 
     )
 
 
-def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay) -> ledger.Totals:
+def _commit(run: str, earlier: Earlier, document: Manifest, plan: Plan, said: records.Replay) -> ledger.Totals:
     """Writes the lists and the manifest of the new result.
 
     Returns:
@@ -328,7 +328,8 @@ def _commit(run: str, earlier: Earlier, document: Manifest, said: records.Replay
             output is then unchanged.
     """
     place, sources = staged(run), earlier.sources or ()
-    settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said))
+    lineage = tuple(dict.fromkeys([*document.lineage, *plan.settings.lineage]))
+    settings = msgspec.structs.replace(document.settings(), replays=(*document.replays, said), lineage=lineage)
     # The input is not looked up again, because sources may be gone by now. The run recorded which ones it read.
     read = Matched(list(sources), list(document.skipped))
     is_complete = earlier.stage is Stage.COMPLETE

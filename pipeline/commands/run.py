@@ -259,7 +259,9 @@ def _prepared(
     with prepare(options, inputs, local=local, place=place, resume=earlier is not None, kept=kept) as plan:
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
-            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, replays=earlier.record.replays))
+            lineage = tuple(dict.fromkeys([*earlier.record.lineage, *plan.settings.lineage]))
+            settings = msgspec.structs.replace(plan.settings, replays=earlier.record.replays, lineage=lineage)
+            plan = plan._replace(settings=settings)
         yield plan, start, there
 
 

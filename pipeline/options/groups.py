@@ -228,6 +228,11 @@ class OutputOptions:
         default="",
         metavar="TEXT",
     )
+    lineage: bool = flag(
+        SWITCH,
+        "add to each output row its key, the id of the run that scored it (keyjoin_run), and the sha256 of the model "
+        "(keyjoin_model)",
+    )
     rename: Mapping[str, str] = flag(kinds.RENAMES, "gives a prediction another name", metavar="PREDICTION=NAME")
     scalars: bool = flag(
         SWITCH,

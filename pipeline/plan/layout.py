@@ -12,6 +12,7 @@ from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 from transforms.saved_model.model import KEY, Tensor
 
 ROW = "row"
+LINEAGE = RUN, MODEL = "keyjoin_run", "keyjoin_model"
 
 
 def wanted(options: OutputOptions, outputs: Collection[str]) -> list[str]:
@@ -43,7 +44,7 @@ def make_layout(
     fmt: Format,
     features: Sequence[Feature],
 ) -> Layout:
-    """Chooses the fields of an output row.
+    """Chooses the fields of an output row. The texts of the lineage are still empty.
 
     Args:
         options: The output options.
@@ -69,7 +70,7 @@ def make_layout(
     if own:
         _check_own(own, options, known, sample)
     written = named or (outputs if ROW in requested else [])
-    own_key = KEY in requested and KEY not in named and options.key_field is None
+    own_key = options.lineage or (KEY in requested and KEY not in named and options.key_field is None)
     layout = Layout(
         ROW in requested or bool(own),
         own or options.include_fields,
@@ -80,6 +81,7 @@ def make_layout(
         error_field,
         instance,
         _scalars(options, fmt.writer.traits),
+        lineage=tuple(dict.fromkeys(LINEAGE if options.lineage else (), "").items()),
     )
     if instance and len(written) == 1:
         layout = layout._replace(predictions=((written[0], PREDICTION),))
@@ -102,7 +104,7 @@ def _order(options: OutputOptions, layout: Layout, known: Mapping[str, str]) -> 
     usual = [*dict(layout.predictions).values(), *(name for name in (layout.key, layout.key_field) if name)]
     if not layout.include and order == usual[: len(order)]:
         return ()
-    return (*dict.fromkeys([*order, *usual]), *((layout.error,) if layout.error else ()))
+    return (*dict.fromkeys([*order, *usual]), *((layout.error,) if layout.error else ()), *dict(layout.lineage))
 
 
 def _scalars(options: OutputOptions, traits: RowTraits) -> bool:

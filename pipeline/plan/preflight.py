@@ -25,7 +25,7 @@ from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.find_format import find_format
 from pipeline.plan.input_format import NO_HEADERS, Headers, check_delimiter, format_of, with_headers
-from pipeline.plan.layout import check_written, make_layout, wanted
+from pipeline.plan.layout import MODEL, RUN, check_written, make_layout, wanted
 from pipeline.plan.output_schema import with_schema
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
@@ -43,7 +43,7 @@ from transforms.mapping import feature_mapping, partitions, row_paths
 from transforms.mapping.name_lists import Path
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.records import Feature, LogNames, Source
+from transforms.records import Feature, Layout, LogNames, Source
 from transforms.saved_model import constants, loader
 from transforms.saved_model import model as models
 from transforms.saved_model.compiled import check_accelerator
@@ -152,6 +152,12 @@ def _with_logs(spec: FormatSpec, *, prediction_logs: bool) -> FormatSpec:
     return msgspec.structs.replace(spec, prediction_logs="write") if prediction_logs else spec
 
 
+def _lineage(layout: Layout, inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    """Returns the fields of a row's lineage with their texts; none without `--lineage`."""
+    found = {RUN: manifest.run_id(inputs.settings, inputs.matched.sources), MODEL: inputs.settings.model.sha256}
+    return tuple((name, found[name]) for name, _ in layout.lineage)
+
+
 def _log_names(spec: FormatSpec, handler: KeyedChunkHandler) -> LogNames | None:
     """Returns the names in PredictionLogs: the input that takes the whole record, else `examples` as TFX names it."""
     if not spec.prediction_logs:
@@ -205,7 +211,7 @@ def prepare(
         handler, (_, chunk, _), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, beginning.rows, fmt, handler.features)
-        layout = layout._replace(log=_log_names(spec, handler))
+        layout = layout._replace(log=_log_names(spec, handler), lineage=_lineage(layout, inputs))
         if reader.traits.has_header and fmt.is_spliced:
             check_written(fmt, beginning.block, layout, handler.contract.predictions)
         spec = with_schema(spec, kept, beginning.heads, layout)

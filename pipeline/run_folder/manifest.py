@@ -15,9 +15,11 @@ import msgspec
 
 from pipeline import VERSION
 from pipeline.model import check_model
+from pipeline.options.flag import flags_of
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.batch_dependence import Dependence
 from pipeline.plan.chunk_size import ChunkSize
+from pipeline.plan.layout import RUN
 from pipeline.run_folder import ledger, records, statistics
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, STATISTICS, SUCCESS, TEMP
 from pipeline.run_folder.records import (
@@ -125,7 +127,25 @@ def with_contract(
         chunk_bytes=chunk.bytes,
         chunk_rows=chunk.rows,
     )
-    return LoadedSettings(options=before.options, format=spec, model=model, versions=before.versions)
+    return LoadedSettings(
+        options=before.options,
+        format=spec,
+        model=model,
+        versions=before.versions,
+        lineage=tuple(value for name, value in layout.lineage if name == RUN),
+    )
+
+
+def run_id(settings: Settings, sources: Sequence[Source]) -> str:
+    """Returns the id of a run that `--lineage` writes into rows: 12 hexadecimal digits of a sha256.
+
+    It is that of the options that may change an output, the model's files and the sources. So the same command on the
+    same files has the same id, and writes the same bytes, on each runner and after a resume.
+    """
+    options = records.to_json(settings.options)
+    kept = {name: options[name] for name, flag in flags_of(RunOptions).items() if not flag.may_change}
+    document = [kept, settings.model.sha256, [(one.path, one.size, *one.written) for one in sorted(sources)]]
+    return hashlib.sha256(records.as_text({"": document})).hexdigest()[:12]
 
 
 def kept_of(record: LoadedSettings) -> Kept:

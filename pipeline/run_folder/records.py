@@ -204,9 +204,15 @@ class Settings(_Strict, frozen=True, kw_only=True):
 
 
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
-    """The settings with the loaded model, the replays so far, and the identity of a run on a remote runner."""
+    """The settings with the loaded model, the replays so far, and the identity of a run on a remote runner.
+
+    Attributes:
+        lineage: The ids of the runs that scored the rows, as `--lineage` writes them: the run's, then those of its
+            additions and replays. Empty without it.
+    """
 
     model: LoadedModel
+    lineage: tuple[RunId, ...] = ()
     run: Run | None = None
     replays: tuple[Replay, ...] = ()
 

@@ -17,7 +17,7 @@ ERROR = pa.struct([(name, pa.string()) for name in ("stage", "reason", "message"
 def added_columns(
     predictions: pa.RecordBatch, layout: Layout, keys: pa.Array | None, errors: pa.Array | None, *, texts: bool = True
 ) -> list[tuple[str, pa.Array]]:
-    """Names and types the columns that are added to rows: the predictions, the error, the key, in this order.
+    """Names and types the columns that are added to rows: the predictions, the error, the key, the lineage.
 
     Numbers and bools keep their dtype. A vector is a fixed-size list, a value of an open size is a list. Strings are
     `pa.string()`. If rows are JSON values and there are several predictions, these are one struct column.
@@ -43,6 +43,8 @@ def added_columns(
         added.append((str(layout.error), errors))
     if keys is not None:
         added.append((str(layout.key), keys))
+    same = np.zeros(predictions.num_rows, np.int64)
+    added += [(name, pa.array([value]).take(same)) for name, value in layout.lineage]
     return added
 
 

@@ -57,7 +57,7 @@ class AvroWriter:
             name: encode.type_of(
                 column.type,
                 _unused(name, own.schema_of_file),
-                nullable=bool(layout.error) and name != layout.key,
+                nullable=bool(layout.error) and name not in (layout.key, *dict(layout.lineage)),
                 items=False,
             )
             for name, column in added

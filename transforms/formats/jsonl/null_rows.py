@@ -58,6 +58,7 @@ def _line(block: LinesBlock, bad: BadRow, layout: Layout, *, is_object: bool) ->
     added[layout.error or ""] = dead_letters.error(bad, None if stays or not layout.whole_row else row)
     if layout.key:
         added[layout.key] = json.dumps(dead_letters.key(block, bad.row), ensure_ascii=False).encode()
+    added |= {name: json.dumps(value, ensure_ascii=False).encode() for name, value in layout.lineage}
     if stays:
         brace = raw.rindex(b"}")
         return raw[:brace] + (b", " if names else b"") + _joined(added) + raw[brace:] + b"\n"

@@ -90,6 +90,7 @@ def _write(
             members[layout.error] = _member(layout.error, [text("null")])
         if layout.key:
             members[layout.key] = _member(layout.key, _keys(block.source, block.positions[numbers[part]]))
+        members |= {name: _member(name, [text(_quoted(value))]) for name, value in layout.lineage}
         if layout.order:
             made = _ordered(picked, part, members, layout)
         elif layout.whole_row:
@@ -122,11 +123,15 @@ def _merged(blocks: list[Any], numbers: Positions, nulls: Mapping[int, bytes]) -
 
 
 def _member(name: str, value: Fragments) -> Fragments:
-    return [text(f"{json.dumps(name, ensure_ascii=False)}: "), *value]
+    return [text(f"{_quoted(name)}: "), *value]
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _keys(source: str, positions: Positions) -> Fragments:
-    prefix = json.dumps(f"{source}#", ensure_ascii=False)[:-1]
+    prefix = _quoted(f"{source}#")[:-1]
     return [text(prefix), pa.array(positions).cast(pa.string()), text('"')]
 
 

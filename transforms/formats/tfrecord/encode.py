@@ -7,6 +7,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from transforms import columns
 from transforms.formats.tfrecord import same_layout
+from transforms.records import Layout
 
 
 def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
@@ -30,6 +31,11 @@ def encode(name: str, column: pa.Array) -> pa.LargeBinaryArray:
         if alike is not None:
             return alike
     return pa.array(_encode(name, lists), pa.large_binary())
+
+
+def lineage_columns(layout: Layout, count: int) -> list[tuple[str, pa.BinaryArray]]:
+    """Returns name and values of the fields with the lineage of some rows."""
+    return [(name, pa.array([value.encode()] * count, pa.binary())) for name, value in layout.lineage]
 
 
 def _encode(name: str, lists: pa.LargeListArray) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from transforms import columns, dead_letters
-from transforms.formats.tfrecord.encode import encode
+from transforms.formats.tfrecord.encode import encode, lineage_columns
 from transforms.formats.tfrecord.pick_fields import pick
 from transforms.formats.tfrecord.read import RecordBlock
 from transforms.reasons import Reason
@@ -67,4 +67,5 @@ def records(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dict[i
     ]
     if layout.key:
         pieces.append(encode(layout.key, pa.array([row.key for row in made.values()], pa.binary())))
+    pieces += [encode(name, values) for name, values in lineage_columns(layout, len(made))]
     return dict(zip(made, columns.join(pieces).to_pylist(), strict=True))

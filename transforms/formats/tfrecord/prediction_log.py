@@ -17,6 +17,7 @@ from transforms import columns
 from transforms.formats import blocks
 from transforms.formats.base import Block, Joined
 from transforms.formats.tfrecord import wire
+from transforms.formats.tfrecord.encode import lineage_columns
 from transforms.formats.tfrecord.null_rows import null_rows
 from transforms.formats.tfrecord.pick_fields import Kept, has_own_fields
 from transforms.formats.tfrecord.read import RecordBlock, fields_of
@@ -108,6 +109,7 @@ def _logs(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> Pieces
     if layout.key:
         keys = [f"{block.source}#{position}".encode() for position in block.positions[numbers].tolist()]
         outputs.append((layout.key, pa.array(keys, pa.binary())))
+    outputs += lineage_columns(layout, len(numbers))
     return encode_logs(requests, outputs, layout.log, len(numbers))
 
 
@@ -122,6 +124,7 @@ def _null_logs(block: RecordBlock, bad: Sequence[BadRow], layout: Layout) -> dic
         outputs = [(str(layout.error), pa.array([row.error], pa.binary()))]
         if layout.key:
             outputs.append((layout.key, pa.array([row.key], pa.binary())))
+        outputs += lineage_columns(layout, 1)
         (found[number],) = columns.join(encode_logs(requests, outputs, layout.log, 1)).to_pylist()
     return found
 

@@ -18,7 +18,7 @@ from transforms import columns
 from transforms.formats import blocks, slices
 from transforms.formats.base import Block, Joined
 from transforms.formats.tfrecord import null_rows, split
-from transforms.formats.tfrecord.encode import encode
+from transforms.formats.tfrecord.encode import encode, lineage_columns
 from transforms.formats.tfrecord.pick_fields import Kept, keep
 from transforms.formats.tfrecord.read import RecordBlock
 from transforms.formats.tfrecord.table import from_columns
@@ -99,7 +99,7 @@ def join(
 
 
 def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[pa.LargeBinaryArray]:
-    """Makes the serialized Examples that are joined to output rows: the row's features, each prediction, and the key.
+    """Makes the serialized Examples that are joined to output rows: the row's features, then each field that is added.
 
     A feature holds a list of 64-bit integers, of byte strings, or of 32-bit floats. So bools become 0 and 1, and
     float64 predictions are rounded to float32. Shapes are flattened, row-major.
@@ -119,4 +119,4 @@ def pieces(block: RecordBlock, kept: Kept, part: slice, layout: Layout) -> list[
     if layout.key:
         keys = [f"{block.source}#{position}".encode() for position in block.positions[numbers].tolist()]
         found.append(encode(layout.key, pa.array(keys, pa.binary())))
-    return found
+    return [*found, *(encode(name, values) for name, values in lineage_columns(layout, len(numbers)))]
