@@ -108,11 +108,19 @@ def _verify(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _compare(argv: Sequence[str]) -> Exit:
+    # The sources may be remote although argv does not name them, so no package is hidden from Beam, see `_verify`.
+    from pipeline.commands.compare import main
+
+    return main(argv)
+
+
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
     "check": Command("scores sampled rows and prints the plan, with the flags of run; writes nothing", _check),
     "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
     "verify": Command("checks whether an output is still what its run wrote", _verify),
+    "compare": Command("compares the predictions of two outputs, or of two models, row by row", _compare),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
     "predict": Command('answers {"instances": […]} with {"predictions": […]}', _predict),

@@ -237,7 +237,7 @@ def replay_part(
     # A row that failed when it was written had been scored, so its inputs are counted already.
     known = [at for at, row in enumerate(without(len(again), unread)) if again[row].stage == "write"]
     counted = count_features(inputs, scored.inference, handler.features, known)
-    merged = fmt.writer.merge([(_part_bytes(part, output), old), (made, new)])
+    merged = fmt.writer.merge([(part_bytes(part, output), old), (made, new)])
     written, dead_written = write_files(staged, chunk, merged, lines, dead=bool(joined.bad))
     filled = count_filled(defaults.pack(inputs, handler.features), len(again), unread, joined.bad)
     receipt = part._replace(
@@ -267,7 +267,16 @@ def _positions(again: Sequence[DeadLetter], part: PartReceipt, block: Block) -> 
     return positions
 
 
-def _part_bytes(part: PartReceipt, output: str) -> bytes:
+def part_bytes(part: PartReceipt, output: str) -> bytes:
+    """Reads a part, decompressed.
+
+    Args:
+        part: The receipt of the part.
+        output: Output folder.
+
+    Raises:
+        RunError: The part is not what the receipt says.
+    """
     text = _as_written(files.below(output, part.chunk.part), part.bytes, part.checksum)
     return decompressed(part.chunk.part, text)
 

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.flag import Kind
 from transforms import formats
+from transforms.comparison.tolerance import Tolerance
 from transforms.errors import nearest
 from transforms.mapping import name_lists
 
@@ -219,6 +220,15 @@ def _value_texts(found: Mapping[str, str]) -> list[str]:
     return [name_lists.values_text(found)]
 
 
+def _tolerance(text: str) -> list[tuple[str, Tolerance]]:
+    name, _, value = text.rpartition("=")
+    return [(name, Tolerance.parse(value))]
+
+
+def _tolerance_texts(found: Mapping[str, Tolerance]) -> list[str]:
+    return [f"{name}={value}" if name else str(value) for name, value in found.items()]
+
+
 def _padding(text: str) -> str:
     if text.find("=", 1) < 0:
         raise ValueError(f"{text!r} is not of the form MODEL_INPUT=VALUE")
@@ -227,6 +237,7 @@ def _padding(text: str) -> str:
 
 CONSTANTS = Kind(_constant, _constant_texts, dict, _once("model input"), check=_PAIRS, note=f"{SEVERAL}.")
 RENAMES = Kind(_rename, _constant_texts, dict, _once("prediction"), check=_PAIRS, note=f"{SEVERAL}.")
+TOLERANCES = Kind(_tolerance, _tolerance_texts, dict, _once("prediction"))
 PADDING = Kind(_padding, list, tuple, tuple, check="[^ ]+=[^ ]*( +[^ ]+=[^ ]*)*", note=f"{SEVERAL}.")
 FIELDS = Kind(
     name_lists.pairs,

@@ -122,6 +122,7 @@ def with_contract(
         inputs={f.name: Fed.of(f) for f in handler.features},
         predictions=dict(layout.predictions),
         output_shapes={t.name: t.shape for t in contract.predictions},
+        output_dtypes={t.name: t.dtype for t in contract.predictions},
         batch_dependence=msgspec.convert(dependence.document(), BatchDependence),
         batch_size=handler.batch_size,
         chunk_bytes=chunk.bytes,

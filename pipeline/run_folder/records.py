@@ -128,6 +128,8 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
         key_input: The input that takes the key, or None.
         key_outputs: Output that returns the key -> whether only its last column is the key.
         predictions: Output -> field of the output row.
+        output_shapes: Output -> its sizes without the batch dimension; None for an unknown rank.
+        output_dtypes: Output -> TensorFlow's name of its dtype.
         batch_size: Most rows of one model call.
     """
 
@@ -137,6 +139,7 @@ class LoadedModel(UsedModel, frozen=True, kw_only=True):
     key_outputs: dict[str, bool]
     predictions: dict[str, str]
     output_shapes: dict[str, tuple[Count | None, ...] | None]
+    output_dtypes: dict[str, str]
     batch_dependence: BatchDependence
     batch_size: BatchSize
     chunk_bytes: ChunkBytes

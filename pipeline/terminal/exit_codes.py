@@ -36,7 +36,7 @@ class Exit(enum.IntEnum):
         1,
         "failed",
         "The run failed, exceeded an error limit (--max_bad_rows), or its ledger does not add up. There is no new "
-        "`_SUCCESS`.",
+        "`_SUCCESS`. `compare`: the predictions differ.",
         "Read the last line, look into `_keyjoin/dead_letters/`, fix the cause, and give the same command, which "
         "resumes the run. If you changed the input, add --overwrite.",
     )

@@ -92,6 +92,7 @@ def loaded(settings: Settings) -> LoadedSettings:
         inputs={"x": Fed(dtype="float32", shape=(2,), fields=("x",))},
         predictions={"y": "p_y"},
         output_shapes={"y": (1,)},
+        output_dtypes={"y": "float32"},
         batch_dependence=BatchDependence(verdict=Verdict.INDEPENDENT, output=None, expected=None, found=None, rows=()),
         batch_size=96,
         chunk_bytes=1 << 20,

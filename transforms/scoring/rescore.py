@@ -133,7 +133,7 @@ def _other_row(
         # Compares the texts of the values, because a NaN in an Example is not equal to itself.
         if name in found and name not in layout.added and repr(found[name]) != repr(value):
             return _named(name, value), _named(name, found[name])
-    if layout.key and _leaves(found.get(layout.key)) != [key.encode()]:
+    if layout.key and leaves(found.get(layout.key)) != [key.encode()]:
         return _named(layout.key, key), _named(layout.key, found.get(layout.key))
     return None
 
@@ -212,15 +212,15 @@ def agree(scored: npt.NDArray[Any], found: Any, *, float_dtype: str = "float64")
     >>> agree(np.float32([[0.1, 2]]), [0.1, 2.0]), agree(np.float32([1]), 1.5)
     ((<Agreement.EQUAL: 'equal'>, 0.0), (<Agreement.OTHER: 'differing'>, 0.5))
     """
-    leaves = _leaves(found)
-    if len(leaves) != scored.size:
+    held = leaves(found)
+    if len(held) != scored.size:
         return Agreement.OTHER, 0.0
     flat = scored.reshape(-1)
     if scored.dtype.kind not in "f" and scored.dtype.name != "bfloat16":
-        return (Agreement.EQUAL if flat.tolist() == leaves else Agreement.OTHER), 0.0
-    if not all(leaf is None or type(leaf) in (int, float) for leaf in leaves):
+        return (Agreement.EQUAL if flat.tolist() == held else Agreement.OTHER), 0.0
+    if not all(leaf is None or type(leaf) in (int, float) for leaf in held):
         return Agreement.OTHER, 0.0
-    values = np.array([np.nan if leaf is None else leaf for leaf in leaves], np.float64)
+    values = np.array([np.nan if leaf is None else leaf for leaf in held], np.float64)
     return _agree_floats(flat, values, float_dtype)
 
 
@@ -243,10 +243,10 @@ def _agree_floats(
     return (Agreement.CLOSE if difference <= resolution**0.5 * largest else Agreement.OTHER), difference
 
 
-def _leaves(value: Any) -> list[Any]:
+def leaves(value: Any) -> list[Any]:
     """Returns the values in nested lists; strings become the bytes that the model gave."""
     if isinstance(value, list):
-        return [leaf for item in value for leaf in _leaves(item)]
+        return [leaf for item in value for leaf in leaves(item)]
     if isinstance(value, dict) and value.keys() == {columns.B64}:
         return [base64.b64decode(value[columns.B64])]
     return [value.encode() if isinstance(value, str) else value]

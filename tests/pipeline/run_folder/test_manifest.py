@@ -120,7 +120,7 @@ def test_the_model_and_its_batch_size_are_kept(options: RunOptions, key: Any, ec
         "signature": "serve", "key_input": said[0], "key_outputs": said[1],
         "inputs": {"x": {"dtype": "float32", "shape": [2], "fields": ["a", "b"]}}, "predictions": {"y": "p_y"},
         "batch_size": 96,
-        "output_shapes": {"y": [1] if "y" in said[1] else [2]}, "batch_dependence": {
+        "output_shapes": {"y": [1] if "y" in said[1] else [2]}, "output_dtypes": {"y": "float32"}, "batch_dependence": {
             "verdict": "independent", "output": None, "expected": None, "found": None, "rows": [1, 96],
         },
         "chunk_bytes": 1 << 20, "chunk_rows": 480,

@@ -1,0 +1,108 @@
+"""Implements `keyjoin compare`, which compares the predictions of two outputs, or of two models, row by row."""
+
+import contextlib
+import dataclasses
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+from pipeline.compat.startup import collect_garbage
+from pipeline.options import kinds
+from pipeline.options.flag import SWITCH, flag
+from pipeline.options.parser import OptionsParser
+from pipeline.options.run_options import command, parse_run
+from pipeline.terminal.comparison import print_json, print_text
+from pipeline.terminal.exit_codes import Exit
+from pipeline.verification.compare_outputs import compare_outputs, open_output
+from transforms.comparison.tolerance import Tolerance
+from transforms.errors import RunError, UsageError
+from transforms.storage import files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """The options of `compare`."""
+
+    tolerance: Mapping[str, Tolerance] = flag(
+        kinds.TOLERANCES,
+        "how far two values may differ and count as the same, for all predictions or for one, which is then named: "
+        "1e-5, score=1e-5; with %% relative to the larger value: score=0.1%% (default: values are equal; NaN equals "
+        "NaN)",
+        metavar="[NAME=]VALUE",
+    )
+    json: bool = flag(SWITCH, "print all figures as one JSON object")
+    model_b: str | None = flag(
+        kinds.MODEL,
+        "another model: scores the rows of --input with --model and with this model, into temporary folders, with the "
+        "flags of run",
+        metavar="DIR",
+    )
+
+
+def parser() -> OptionsParser[CompareOptions]:
+    """Returns the parser of `compare`."""
+    return OptionsParser(
+        CompareOptions,
+        "keyjoin compare",
+        "Compares the predictions of two complete outputs over the same sources, or of two models.",
+        usage="%(prog)s OUT_A OUT_B [flags]\n       %(prog)s --model DIR --model_b DIR --input GLOB [flags of run]",
+    )
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE` if the outputs are the same, within the tolerances; otherwise `Exit.FAILED`.
+
+    Raises:
+        UsageError: The outputs cannot be compared: a flag is wrong, an output is not complete, their sources differ, a
+            file cannot be read, or a run fails. A gate of a release can tell that from a difference by its exit code.
+    """
+    given, rest = parser().read_known(argv)
+    collect_garbage()
+    try:
+        with _outputs(given, rest) as (one, other):
+            found = compare_outputs(open_output(one), open_output(other), given.tolerance)
+            (print_json if given.json else print_text)(found)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    return Exit.COMPLETE if found.is_same else Exit.FAILED
+
+
+@contextlib.contextmanager
+def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields the output folders to compare."""
+    if given.model_b is None:
+        if len(rest) != 2 or any(word.startswith("-") for word in rest):
+            words = f", not {' '.join(rest)}" if rest else ""
+            raise UsageError(f"give two output folders{words}: keyjoin compare OUT_A OUT_B; see keyjoin compare --help")
+        yield kinds.PATH.parse(rest[0]), kinds.PATH.parse(rest[1])
+        return
+    with tempfile.TemporaryDirectory(prefix="keyjoin-compare-") as folder:
+        one, other = files.join(folder, "a"), files.join(folder, "b")
+        options, beam_args = parse_run([*rest, f"--output={one}"], "keyjoin compare")
+        for output, model in ((one, options.model), (other, given.model_b)):
+            _run([*command(dataclasses.replace(options, model=model), output), *beam_args])
+        yield one, other
+
+
+def _run(words: Sequence[str]) -> None:
+    """Runs a command in a process of its own. Its output goes to standard error, since the comparison is the result.
+
+    Raises:
+        UsageError: The command fails.
+    """
+    with subprocess.Popen([sys.executable, "-m", "pipeline", *words[1:]], stdout=2) as process:  # noqa: S603  a command of keyjoin
+        try:
+            code = process.wait()
+        except BaseException:
+            process.send_signal(signal.SIGTERM)  # the process stops its own processes
+            raise
+    if code:
+        raise UsageError(f"the run of {words[2]} ended with exit code {code}; its last line says why")

@@ -1,0 +1,150 @@
+"""Prints how the predictions of two outputs differ, as text or as JSON."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.terminal.messages import show, show_json, visible
+from pipeline.terminal.report import print_line, table
+from pipeline.verification.compare_outputs import Comparison, row_key
+from transforms.comparison.tally import SHARES, Tally
+
+NAMES = ("A", "B")
+WIDTH = 24  # characters of a value
+
+
+def document(found: Comparison) -> dict[str, Any]:
+    """Returns the figures of a comparison as JSON has them. A figure that is not finite, or that none has, is null."""
+    return {
+        "same": found.is_same,
+        "outputs": [side.path for side in found.outputs],
+        "rows": found.rows,
+        "only_in": [{"rows": alone.rows, "keys": keys} for alone, keys in zip(found.alone, _keys(found), strict=True)],
+        "predictions_only_in": list(found.names),
+        "predictions": [_of_tally(found, tally) for tally in found.tallies],
+    }
+
+
+def _keys(found: Comparison) -> list[list[str]]:
+    pairs = zip(found.outputs, found.alone, strict=True)
+    return [[row_key(side, *row) for row in alone.first] for side, alone in pairs]
+
+
+def _of_tally(found: Comparison, tally: Tally) -> dict[str, Any]:
+    figures = ("rows", "equal", "within", "other_shape", "non_finite", "argmax_rows", "argmax_equal")
+    return {
+        "name": tally.name,
+        "tolerance": str(tally.tolerance),
+        **{name: getattr(tally, name) for name in figures},
+        "largest_difference": tally.largest if tally.values else None,
+        "mean_difference": tally.mean,
+        "largest_relative_difference": tally.largest_relative if tally.values else None,
+        "quantiles": {str(share): tally.quantile(share) for share in SHARES},
+        "correlation": tally.correlation,
+        "worst": [
+            {
+                "key": row_key(found.outputs[0], one.part, one.first, one.number),
+                "difference": one.difference if math.isfinite(one.difference) else None,
+                "values": [_plain(values) for values in one.values],
+            }
+            for one in tally.worst
+        ],
+    }
+
+
+def _plain(values: list[Any]) -> Any:
+    """Returns values as JSON has them: one value alone, NaN and infinity as null, bytes as text."""
+    found = [
+        value.decode("utf-8", "backslashreplace")
+        if isinstance(value, bytes)
+        else None
+        if isinstance(value, float) and not math.isfinite(value)
+        else value
+        for value in values
+    ]
+    return found[0] if len(found) == 1 else found
+
+
+def print_json(found: Comparison) -> None:
+    """Prints a comparison as one JSON object."""
+    show_json(json.dumps(document(found), indent=1, ensure_ascii=False))
+
+
+def print_text(found: Comparison) -> None:
+    """Prints a comparison as text. The last line is the verdict."""
+    said = document(found)
+    for name, path in zip(NAMES, said["outputs"], strict=True):
+        print_line(name, path)
+    print_line("rows", f"{found.rows:,} have predictions in A and B")
+    for name, alone in zip(NAMES, said["only_in"], strict=True):
+        if alone["rows"]:
+            print_line(f"only in {name}", f"{alone['rows']:,} rows, such as {alone['keys'][0]}")
+    for name, names in zip(NAMES, said["predictions_only_in"], strict=True):
+        if names:
+            print_line(f"only in {name}", f"the predictions {', '.join(names)}")
+    for one in said["predictions"]:
+        show()
+        _print_prediction(one)
+    show()
+    show(visible(verdict(found)))
+
+
+def _print_prediction(said: dict[str, Any]) -> None:
+    rows = said["rows"]
+    print_line("prediction", said["name"])
+    print_line("equal", _share(said["equal"], rows, "rows"))
+    if said["tolerance"] != "0":
+        print_line("tolerance", f"{_share(said['within'], rows, 'rows')} differ by at most {said['tolerance']}")
+    if said["other_shape"]:
+        print_line("shape", f"{said['other_shape']:,} rows have another number of values")
+    if said["non_finite"]:
+        print_line("not finite", f"{said['non_finite']:,} values are NaN or infinite in A or in B only")
+    if said["largest_difference"]:
+        quantiles = ", ".join(f"{value:.3g} at {float(share):.0%}" for share, value in said["quantiles"].items())
+        print_line("difference", f"mean {said['mean_difference']:.3g}, largest {said['largest_difference']:.3g}")
+        print_line("quantiles", f"of differences: {quantiles}")
+        print_line("relative", f"largest {said['largest_relative_difference']:.3g}, of the larger value")
+    if said["correlation"] is not None:
+        print_line("correlation", f"{said['correlation']:.6g}")
+    if said["argmax_rows"]:
+        print_line("largest at", f"the same place in {_share(said['argmax_equal'], said['argmax_rows'], 'vectors')}")
+    if said["worst"]:
+        show(table([("worst rows", "A", "B", "difference"), *_worst(said["worst"])]))
+
+
+def _worst(worst: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for one in worst:
+        difference = "" if one["difference"] is None else f"{one['difference']:.3g}"
+        yield (one["key"], *(_shortened(value) for value in one["values"]), difference)
+
+
+def _shortened(value: Any) -> str:
+    text = f"{value:.9g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+
+
+def _share(count: int, of: int, what: str) -> str:
+    """Returns a share and its numbers. Less than all is never rounded up to 100 %.
+
+    >>> _share(9999, 10000, "rows"), _share(0, 0, "rows")
+    ('99.9 % (9,999 of 10,000 rows)', '100 % (0 of 0 rows)')
+    """
+    percent = math.floor(1000 * count / of) / 10 if of else 100
+    return f"{percent:g} % ({count:,} of {of:,} {what})"
+
+
+def verdict(found: Comparison) -> str:
+    """Returns one line that says whether the outputs are the same, and else where they differ."""
+    if found.is_same:
+        return f"same: all {found.rows:,} rows"
+    why = [
+        f"{tally.rows - tally.within:,} of {tally.rows:,} rows of {tally.name}"
+        + (f" by more than {tally.tolerance}" if str(tally.tolerance) != "0" else "")
+        for tally in found.tallies
+        if not tally.is_same
+    ]
+    for name, alone, names in zip(NAMES, found.alone, found.names, strict=True):
+        why += [f"{alone.rows:,} rows have predictions only in {name}"] if alone.rows else []
+        why += [f"only {name} has {', '.join(names)}"] if names else []
+    return f"differ: {'; '.join(why)}"

@@ -1,0 +1,1 @@
+"""Compares the predictions of two runs row by row."""
