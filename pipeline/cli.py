@@ -109,7 +109,10 @@ def _verify(argv: Sequence[str]) -> Exit:
 
 
 def _compare(argv: Sequence[str]) -> Exit:
-    # The sources may be remote although argv does not name them, so no package is hidden from Beam, see `_verify`.
+    if any(arg.startswith("--model_b") for arg in argv):
+        model_process.process()
+        startup.import_beam(argv)
+    # Else the sources may be remote although argv does not name them, so nothing is hidden from Beam, see `_verify`.
     from pipeline.commands.compare import main
 
     return main(argv)

@@ -2,17 +2,16 @@
 
 import contextlib
 import dataclasses
-import signal
-import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.compat.startup import collect_garbage
 from pipeline.options import kinds
 from pipeline.options.flag import SWITCH, flag
 from pipeline.options.parser import OptionsParser
-from pipeline.options.run_options import command, parse_run
+from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import print_json, print_text
 from pipeline.terminal.exit_codes import Exit
 from pipeline.verification.compare_outputs import compare_outputs, open_output
@@ -87,22 +86,12 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[str, 
     with tempfile.TemporaryDirectory(prefix="keyjoin-compare-") as folder:
         one, other = files.join(folder, "a"), files.join(folder, "b")
         options, beam_args = parse_run([*rest, f"--output={one}"], "keyjoin compare")
+        if "-" in options.input:
+            raise UsageError("--input - can be read only once, and two models read it; give files")
+        from pipeline.commands.run import run  # imports Beam, which two finished runs do not need
+
         for output, model in ((one, options.model), (other, given.model_b)):
-            _run([*command(dataclasses.replace(options, model=model), output), *beam_args])
+            # The plan and the result of a run go to standard error, since the comparison is the result.
+            with contextlib.redirect_stdout(sys.stderr):
+                run(dataclasses.replace(options, output=output, model=model), beam_args, time.monotonic())
         yield one, other
-
-
-def _run(words: Sequence[str]) -> None:
-    """Runs a command in a process of its own. Its output goes to standard error, since the comparison is the result.
-
-    Raises:
-        UsageError: The command fails.
-    """
-    with subprocess.Popen([sys.executable, "-m", "pipeline", *words[1:]], stdout=2) as process:  # noqa: S603  a command of keyjoin
-        try:
-            code = process.wait()
-        except BaseException:
-            process.send_signal(signal.SIGTERM)  # the process stops its own processes
-            raise
-    if code:
-        raise UsageError(f"the run of {words[2]} ended with exit code {code}; its last line says why")

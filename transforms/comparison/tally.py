@@ -186,7 +186,7 @@ class Tally:
         return float(np.clip(self._products[0, 1] / scale, -1, 1)) if scale else None
 
     def quantile(self, share: float) -> float | None:
-        """Returns a quantile of the differences, to 1 %; None without numbers.
+        """Returns a quantile of the differences, to 1 %; 0 for one below 1e-38; None without numbers.
 
         It is the upper end of the range of differences with the same top 16 bits as float32, or the largest difference.
 
