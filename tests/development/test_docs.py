@@ -45,6 +45,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").symlink_to(BOSTON / "data")
     for name in ("model", "model.keras", "tutorial.jsonl"):
         (tmp_path / name).symlink_to(BOSTON / name)
+    (tmp_path / "new_model").symlink_to(BOSTON / "model")
     (tmp_path / "own_layers.py").write_text("")
     for name in houses.WRITERS:
         houses.write(tmp_path, name)
@@ -59,8 +60,10 @@ def test_every_command_that_a_page_shows_works(
     workplace: Path, capsys: pytest.CaptureFixture[str], page: str, command: str
 ) -> None:
     assert page
-    if "--run out/" in command:
-        assert keyjoin_main(["run", "--input=data", "--model=model", "--output=out"]) == 0
+    for output in [
+        name for name in ("out", "out_a", "out_b") if f" {name}/" in command and f"--output {name}/" not in command
+    ]:
+        assert keyjoin_main(["run", "--input=data", "--model=model", f"--output={output}"]) == 0
     assert keyjoin_main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
     if " run " in command:
         assert (workplace / "out" / "_SUCCESS").exists()
