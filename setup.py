@@ -13,7 +13,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["keyjoin", "pipeline", "pipeline.*", "transforms", "transforms.*"]),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed"], "pipeline.report": ["page.html", "page.css"]},
     entry_points={"console_scripts": ["keyjoin = pipeline.cli:entry"]},
     install_requires=[
         # Exact, because these three must agree with each other and with the worker's image.
@@ -27,6 +27,8 @@ setup(
         "fasteners>=0.14,<1.0",
         # Reads gzip three times as fast as Python's own module.
         "isal>=1.7",
+        # Makes report.html, and escapes what it shows.
+        "jinja2>=3.1.6",
         # Where loading a .keras file was last made safer. 3.13 dropped Python 3.10, for which 3.12 is still fixed.
         "keras>=3.15.1; python_version >= '3.11'",
         "keras>=3.12.4; python_version < '3.11'",

@@ -118,12 +118,22 @@ def _compare(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _report(argv: Sequence[str]) -> Exit:
+    startup.import_beam(argv)
+    from pipeline.commands.report import main
+>>>>>>> 4f674e2 (Each run writes report.html, and keyjoin report makes it again and prints it as text)
+
+    return main(argv)
+
+
 COMMANDS = {
     "run": Command("scores rows and joins each prediction to its row", _run),
     "check": Command("scores sampled rows and prints the plan, with the flags of run; writes nothing", _check),
     "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
     "verify": Command("checks whether an output is still what its run wrote", _verify),
+<<<<<<< HEAD
     "compare": Command("compares the predictions of two outputs, or of two models, row by row", _compare),
+    "report": Command("makes the report of an output again, and prints it as text", _report),
     "inspect": Command("shows what a model takes and gives", _inspect),
     "wrap": Command("adds a key to a trained model", _wrap),
     "predict": Command('answers {"instances": […]} with {"predictions": […]}', _predict),

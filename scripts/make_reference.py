@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import COMMANDS
-from pipeline.commands import compare, inspect, predict, replay, verify, wrap
+from pipeline.commands import compare, inspect, predict, replay, report, verify, wrap
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import CheckOptions, RunOptions, check_parser, run_parser
@@ -27,6 +27,7 @@ def page() -> str:
         "replay": replay.parser(),
         "verify": verify.parser(),
         "compare": compare.parser(),
+        "report": report.parser(),
         "inspect": inspect.parser(),
         "wrap": wrap.parser(),
         "predict": predict.parser(),

@@ -21,6 +21,7 @@ from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TrustOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import RunOptions, command
 from pipeline.plan.preflight import Inputs, Plan, prepare
+from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest, records, resume
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS
@@ -124,6 +125,7 @@ def main(argv: Sequence[str]) -> Exit:
                 manifest.clear(run)
     with errors_as_warnings(f"{run} is written, and could not be shown"):
         _print_result(run, joined, totals)
+    write_report(run)
     exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
     if exceeded is not None:
         raise over_error_limit(in_place(run), exceeded)

@@ -26,9 +26,11 @@ from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan.check_sample import score_spread
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
+from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest, resume
 from pipeline.run_folder.lock import locked
-from pipeline.run_folder.place import Place
+from pipeline.run_folder.names import REPORT
+from pipeline.run_folder.place import Place, own_names
 from pipeline.run_folder.records import Manifest
 from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
 from pipeline.run_folder.settle import Settled, conclude, settle
@@ -76,6 +78,8 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     if _is_complete(options, inputs):
         with errors_as_warnings(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
+            if REPORT not in own_names(options.output):  # no command was there when the job ended
+                write_report(options.output)
         if is_template(beam_options):
             write_nothing(options.output, beam_options)
         return Exit.COMPLETE

@@ -339,6 +339,20 @@ class BadRowOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What the report of a run shows."""
+
+    report_rows: int = flag(
+        kinds.whole(least=0),
+        "joined rows that _keyjoin/report.html shows, at most 50; 0 for private data: the report then shows no value, "
+        "message or text of any row (default: %(default)s)",
+        default=5,
+        metavar="ROWS",
+        may_change=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RemoteOptions:
     """Options that only a run on a remote runner has."""
 

@@ -34,15 +34,15 @@ def choice(*choices: str) -> Kind:
     return Kind(parse, choices=choices, check="|".join(choices), parameter="ENUM")
 
 
-def whole(limit: int | None = None) -> Kind:
-    """Makes the kind of a flag that takes a whole number from 1 to a limit; None for no limit."""
+def whole(limit: int | None = None, least: int = 1) -> Kind:
+    """Makes the kind of a flag that takes a whole number from `least`, 0 or 1, to a limit; None for no limit."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < 1 or (limit and int(text) > limit):
-            raise ValueError(f"{text} is not a whole number from 1{f' to {limit}' if limit else ''}")
+        if not text.isdecimal() or int(text) < least or (limit and int(text) > limit):
+            raise ValueError(f"{text} is not a whole number from {least}{f' to {limit}' if limit else ''}")
         return int(text)
 
-    return Kind(parse, check="0*[1-9][0-9]*", parameter="NUMBER")
+    return Kind(parse, check="0*[1-9][0-9]*" if least else "[0-9]+", parameter="NUMBER")
 
 
 def _seconds(text: str) -> float:

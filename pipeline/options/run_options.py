@@ -12,6 +12,7 @@ from pipeline.options.groups import (
     ModelOptions,
     OutputOptions,
     RemoteOptions,
+    ReportOptions,
     ScoringOptions,
 )
 from pipeline.options.parser import OptionsParser
@@ -27,6 +28,7 @@ class RunOptions(
     ScoringOptions,
     LocalOptions,
     BadRowOptions,
+    ReportOptions,
     RemoteOptions,
 ):
     """The options of `run` and `check`."""

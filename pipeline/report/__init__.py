@@ -1,1 +1,1 @@
-"""Reports what a finished run predicted: its distributions, and how they differ from those of another run."""
+"""Reports on a finished run: its result and distributions, as a page and as text, and its drift from another run."""

@@ -17,6 +17,7 @@ PARTS = f"{OWN}/parts.jsonl"
 SOURCES = f"{OWN}/sources.jsonl"
 STATISTICS = f"{OWN}/statistics.json"
 TRACEBACK = f"{OWN}/error.txt"
+REPORT = f"{OWN}/report.html"  # not a part of the result: a run without it is complete
 
 # Folders in TEMP. PLANNED has the lists of planned sources, each named by its sha256. The modules of receipts and of
 # chunks, `transforms.write_receipts` and `transforms.split_into_chunks`, name their own folders.
@@ -28,7 +29,7 @@ MODEL = "model"  # a copy of the model, for workers that cannot read the given o
 # In TEMP/NEXT: the file that is written last, as SUCCESS is in the output.
 READY = f"{OWN}/ready"
 
-FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK, READY)
+FILES = (SUCCESS, LOCK, JOB, MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK, REPORT, READY)
 # Files that mark an output of keyjoin up to version 0.1, which kept its own files beside the parts.
 OLDER = ("_job.json", "_manifest.json")
 PART = re.compile(r"-\d{5,}-of-\d{5,}((?:\.\w+)+)$")

@@ -20,6 +20,7 @@ from pipeline.run_folder.names import (
     MANIFEST,
     PARTS,
     READY,
+    REPORT,
     SOURCES,
     STATISTICS,
     SUCCESS,
@@ -155,6 +156,8 @@ def _put_files(output: str, work: str) -> None:
 
     listed = (pair for part in read_list(files.join(work, PARTS)) for pair in written_of(part))
     named = set(in_threads(put_one, listed))
+    if REPORT in there:  # of the former result
+        files.delete_files(output, [REPORT])
     if PARTS in there:
         # `is_inside` skips names that no run gives a part: the list was edited.
         parts = (part for part in read_list(files.join(output, PARTS)) if is_inside(part.chunk.part))

@@ -34,6 +34,7 @@ from pipeline.run_folder.names import (
     MANIFEST,
     NEXT,
     PARTS,
+    REPORT,
     SOURCES,
     STATISTICS,
     SUCCESS,
@@ -425,7 +426,7 @@ def begin(
         # Only the files that `check_folder` has accepted: keyjoin did not write files that appeared since.
         files.delete_files(output, [name for name in there if name not in (LOCK, JOB) and not is_temporary(name)])
         return
-    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK)]
+    stale = [name for name in there if name in (MANIFEST, PARTS, SOURCES, STATISTICS, TRACEBACK, REPORT)]
     files.delete_files(output, [*stale, *leftovers(there, sources)])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pipeline.options.error_limits import ExceededLimit
+from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest
 from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
@@ -120,7 +121,7 @@ def settle(
 
 
 def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *, resumed: bool | None) -> None:
-    """Prints the result of a run, after it was settled or stopped early.
+    """Prints the result of a run, after it was settled or stopped early, and writes its report.
 
     Args:
         place: The folders that the run wrote to.
@@ -140,7 +141,12 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, spec, totals, seconds, resumed=resumed)
+<<<<<<< HEAD
             report.print_audit(audit)
+=======
+    if exceeded is None or not place.is_staged:
+        write_report(place.output)
+>>>>>>> 394a68a (Each run writes report.html, and keyjoin report makes it again and prints it as text)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 

@@ -1,0 +1,53 @@
+"""Implements `keyjoin report`, which makes the report of an output folder again and prints it as text."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipeline.options import kinds
+from pipeline.options.flag import flag
+from pipeline.options.parser import OptionsParser
+from pipeline.report import content, facts, page, text
+from pipeline.run_folder.names import REPORT
+from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import show
+from transforms.storage import files
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """The options of `report`."""
+
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
+    report_rows: int | None = flag(
+        kinds.whole(least=0),
+        "joined rows that the report shows, at most 50; 0: no value, message or text of any row (default: as the run "
+        "was given)",
+        metavar="ROWS",
+    )
+
+
+def parser() -> OptionsParser[PageOptions]:
+    """Returns the parser of `report`."""
+    return OptionsParser(PageOptions, "keyjoin report", "Makes the report of an output again, and prints it as text.")
+
+
+def main(argv: Sequence[str]) -> Exit:
+    """Runs the command.
+
+    Args:
+        argv: The arguments after the command's name.
+
+    Returns:
+        `Exit.COMPLETE`, also for a run that is unfinished or over its error limit.
+
+    Raises:
+        UsageError: A flag is wrong, or the folder holds no run.
+        RunError: A file of the run is damaged, or the report cannot be written.
+    """
+    given = parser().read([f"--run={argv[0]}", *argv[1:]] if argv and not argv[0].startswith("-") else argv)
+    found = facts.gather(given.run, given.report_rows)
+    path = files.below(given.run, REPORT)
+    files.write_whole(path, [page.render(found).encode()])
+    show(text.render(content.sections(found, content.Caps())))
+    show(f"\n{path} has this as a page with charts")
+    return Exit.COMPLETE

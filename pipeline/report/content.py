@@ -1,0 +1,262 @@
+"""Decides what a report shows of the facts, and in which order and words."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.options.error_limits import ALL
+from pipeline.options.run_options import command
+from pipeline.report import charts
+from pipeline.report.document import NOT_RECORDED, Block, Command, Figure, Note, Section, Table, count
+from pipeline.report.facts import Facts, Letter, State
+from pipeline.run_folder.records import LoadedModel, Manifest
+from pipeline.terminal.messages import at_line, quoted
+from transforms.reasons import DEAD_LETTERS, Reason
+from transforms.records import Feature
+from transforms.storage import files
+
+MOST_STREAMS = 9  # reasons in the flow picture; the rest are one stream
+MOST_NAMES = 40  # inputs, outputs and packages
+MOST_COMMAND = 3000  # characters of a command: half of one would be another command
+
+
+class Caps(NamedTuple):
+    """How much a report shows at most, so that its size has a limit.
+
+    Attributes:
+        columns: Features and predictions with a figure, each.
+        fields: Fields of a joined row.
+        rows: Joined rows.
+        reasons: Reasons of dead letters, each with its examples.
+        cell: Characters of a value.
+    """
+
+    columns: int = 64
+    fields: int = 16
+    rows: int = 50
+    reasons: int = 30
+    cell: int = 200
+
+
+def sections(facts: Facts, caps: Caps) -> list[Section]:
+    """Returns the sections of a report, in order.
+
+    Args:
+        facts: The facts of a run.
+        caps: How much to show at most.
+    """
+    return [
+        Section("Verdict", list(_verdict(facts))),
+        Section("Rows", list(_ledger(facts, caps))),
+        Section("Time", list(_time(facts))),
+        *([Section("Joined rows", list(_joined(facts, caps)))] if facts.report_rows else []),
+        Section("Dead letters", list(_dead_letters(facts, caps))),
+        Section("Configuration", list(_configuration(facts))),
+    ]
+
+
+def _verdict(facts: Facts) -> Iterator[Block]:
+    totals = facts.totals
+    if facts.state is State.COMPLETE:
+        yield Note(
+            f"The run is complete. Each of the {totals.rows:,} rows is joined to its prediction or is a dead letter.",
+            "good",
+        )
+    elif facts.state is State.UNFINISHED:
+        yield Note("The run is unfinished. The report shows the parts that were written so far.", "bad")
+    else:
+        yield Note(f"The run is {facts.state.value}.", "bad")
+    record = facts.record
+    seconds = record.seconds if isinstance(record, Manifest) else None
+    bad = f"{totals.bad:,} ({charts.number(100 * totals.bad / totals.rows)} %)" if totals.bad else "0"
+    rows = [
+        ("complete", "yes" if facts.state is State.COMPLETE else f"no, {facts.state.value}"),
+        ("rows read", f"{totals.rows:,}"),
+        ("joined", f"{totals.joined:,}"),
+        ("dead letters", bad),
+        *_limits(facts),
+        ("finished", _ended(facts)),
+        ("seconds", NOT_RECORDED if seconds is None else f"{seconds:,.1f}"),
+        ("model sha256", record.model.sha256),
+        ("keyjoin", record.versions.get("keyjoin", NOT_RECORDED)),
+        *(("not checked", text) for text in _not_checked()),
+    ]
+    yield Table("The run in short", ("", "result"), rows)
+
+
+def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
+    dead = facts.totals.dead
+    for name, limit in facts.record.options.max_bad_rows.limits.items():
+        found = facts.totals.bad if name == ALL else dead.get(name, 0)
+        of = "all bad rows" if name == ALL else name
+        result = "kept" if limit.allows(found, facts.totals.rows) else "exceeded"
+        yield f"error limit, {of}", f"{limit.text}: {result}"
+
+
+def _ended(facts: Facts) -> str:
+    if not isinstance(facts.record, Manifest):
+        return "no"
+    return NOT_RECORDED if facts.ended is None else f"{facts.ended:%Y-%m-%d %H:%M} UTC, by the time of the manifest"
+
+
+def _not_checked() -> Iterator[str]:
+    yield "whether the files are still what the run wrote: see the commands below"
+
+
+def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
+    totals = facts.totals
+    by_size = sorted(totals.dead.items(), key=lambda item: (-item[1], item[0]))
+    others = sum(amount for _, amount in by_size[MOST_STREAMS:])
+    streams = [
+        ("joined", "joined", totals.joined),
+        *(("dead", reason, amount) for reason, amount in by_size[:MOST_STREAMS]),
+        *([("dead", "other reasons", others)] if others else []),
+    ]
+    rows = [("rows read", f"{totals.rows:,}", ""), ("joined", f"{totals.joined:,}", "")]
+    rows += [(reason, f"{amount:,}", _title(reason)) for reason, amount in by_size]
+    yield Figure(
+        "Where the rows went",
+        f"{count(totals.rows, 'row')} read: {totals.joined:,} joined, {count(totals.bad, 'dead letter')}. A stream is "
+        "drawn at least two units wide.",
+        charts.flow(("rows read", totals.rows), streams),
+        Table("Rows read, joined, and dead letters by reason", ("", "rows", "meaning"), rows),
+    )
+    more = [("blank lines", totals.blank), ("joined by a replay", totals.replayed)]
+    more += [(f"{field} filled in by --missing", amount) for field, amount in list(totals.filled.items())[: caps.rows]]
+    counted = [(what, f"{amount:,}") for what, amount in more if amount]
+    if counted:
+        yield Table("Other counts", ("", "rows"), counted, _rest(len(totals.filled), caps.rows, "field"))
+    if facts.sources:
+        listed = [(one.path, f"{one.rows:,}", f"{one.joined:,}", f"{one.bad:,}") for one in facts.sources]
+        left_out = count(facts.other_sources, "more source") if facts.other_sources else ""
+        yield Table("Rows of each source", ("source", "rows read", "joined", "dead letters"), listed, left_out)
+
+
+def _rest(there: int, shown: int, what: str) -> str:
+    """Returns how many things a table does not show; empty if it shows all."""
+    return count(there - shown, f"more {what}") if there > shown else ""
+
+
+def _title(reason: str) -> str:
+    return next((one.title for one in Reason if one.value == reason), "")
+
+
+def _time(facts: Facts) -> Iterator[Block]:
+    totals, model = facts.totals, facts.record.model
+    rows = []
+    if isinstance(facts.record, Manifest):
+        rows.append(("seconds", f"{facts.record.seconds:,.1f}"))
+    rows += [
+        ("bytes of the sources", f"{totals.read_bytes:,}"),
+        ("bytes of the parts", f"{totals.written_bytes:,}"),
+        ("parts", f"{totals.parts:,}"),
+        ("most rows of a model call", f"{model.batch_size:,}"),
+    ]
+    yield Table("Time and sizes", ("", "figure"), rows)
+
+
+def _joined(facts: Facts, caps: Caps) -> Iterator[Block]:
+    shown = facts.rows[: caps.rows]
+    if not shown:
+        yield Note("There is no joined row to show.")
+        return
+    predicted = facts.record.model.predictions.values()
+    names = dict.fromkeys(name for row in shown for name in row)
+    ordered = [*(name for name in names if name in predicted), *(name for name in names if name not in predicted)]
+    cells = [[str(at), *(_value(row, name) for name in ordered[: caps.fields])] for at, row in enumerate(shown, 1)]
+    asked = min(facts.report_rows, facts.totals.joined)
+    left_out = [_rest(len(ordered), caps.fields, "field"), _rest(asked, len(shown), "row")]
+    yield Note("Predictions come first, then the other fields. --report_rows 0 makes a report without values of rows.")
+    yield Table(
+        f"The first rows of {facts.part}",
+        ("row", *ordered[: caps.fields]),
+        cells,
+        ", ".join(text for text in left_out if text),
+    )
+
+
+def _value(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        return ""
+    value = row[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+
+
+def _dead_letters(facts: Facts, caps: Caps) -> Iterator[Block]:
+    dead = facts.totals.dead
+    if not dead:
+        yield Note("There are no dead letters.", "good")
+        return
+    yield Note(f"{files.join(facts.output, DEAD_LETTERS)} has all of them, one JSON object a line.")
+    for reason in sorted(dead, key=lambda reason: (-dead[reason], reason))[: caps.reasons]:
+        found = facts.dead_letters.get(reason, ())
+        rows = [_letter(letter, with_values=facts.report_rows > 0) for letter in found]
+        caption = f"{reason}: {count(dead[reason], 'row')}, {_title(reason)}. {_remedy(reason)}"
+        header = ("row", "message", "bytes of the row") if facts.report_rows else ("row",)
+        yield Table(caption, header, rows, _rest(dead[reason], len(found), "dead letter"))
+    if len(dead) > caps.reasons:
+        yield Note(_rest(len(dead), caps.reasons, "reason"))
+    if isinstance(facts.record, Manifest):
+        yield _command("Score the dead letters again, after you fixed the cause", _keyjoin("replay", facts.output))
+
+
+def _keyjoin(name: str, output: str, *more: str) -> list[str]:
+    return ["keyjoin", name, f"--run={output}", *more]
+
+
+def _command(what: str, words: Sequence[str]) -> Command | Note:
+    text = quoted(words)
+    if len(text) > MOST_COMMAND:
+        return Note(f"{what}: the command has {len(text):,} characters, so the report does not show it.")
+    return Command(what, text)
+
+
+def _remedy(reason: str) -> str:
+    return next((one.remedy for one in Reason if one.value == reason), "")
+
+
+def _letter(letter: Letter, *, with_values: bool) -> tuple[str, ...]:
+    where = at_line(letter.key, letter.line)
+    return (where, letter.message, letter.row) if with_values else (where,)
+
+
+def _configuration(facts: Facts) -> Iterator[Block]:
+    record, model = facts.record, facts.record.model
+    what = "The command of the run" if isinstance(record, Manifest) else "Resume the run"
+    yield _command(what, command(record.options, facts.output))
+    if isinstance(record, Manifest):
+        yield _command("Check whether the files are still those of the run", _keyjoin("verify", facts.output))
+    yield Table("Model", ("", "value"), list(_model(model)))
+    fed = [(name, one.dtype, _shape(one.shape), _fields(one.feature(name))) for name, one in model.inputs.items()]
+    yield Table(
+        "Model inputs",
+        ("input", "dtype", "shape of a row", "fields"),
+        fed[:MOST_NAMES],
+        _rest(len(fed), MOST_NAMES, "input"),
+    )
+    shapes = {name: _shape(shape) for name, shape in model.output_shapes.items() if shape is not None}
+    given = [(name, shapes.get(name, "open"), field) for name, field in model.predictions.items()]
+    yield Table(
+        "Predictions",
+        ("output", "shape of a row", "field"),
+        given[:MOST_NAMES],
+        _rest(len(given), MOST_NAMES, "output"),
+    )
+    yield Table("Versions", ("package", "version"), list(record.versions.items())[:MOST_NAMES])
+
+
+def _model(model: LoadedModel) -> Iterator[tuple[str, str]]:
+    yield "path", model.path
+    yield "sha256", model.sha256
+    yield "signature", model.signature
+    yield "key", model.key_input or "none: predictions are matched by position"
+    yield "ops", model.ops.verdict
+    yield "predictions depend on other rows of their batch", model.batch_dependence.verdict.value
+
+
+def _shape(shape: Sequence[int | None]) -> str:
+    return f"[{', '.join('open' if size is None else str(size) for size in shape)}]" if shape else "one value"
+
+
+def _fields(feature: Feature) -> str:
+    return ", ".join(".".join(path) for path in feature.paths) or "the whole row"

@@ -1,0 +1,124 @@
+"""Defines what a report is made of: sections of notes, commands, tables and figures.
+
+`pipeline.report.page` renders them as HTML, `pipeline.report.text` as text. So both show the same.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from pipeline.report.charts import Picture
+from pipeline.terminal.messages import visible
+
+NOT_RECORDED = "not recorded"
+_NUMBER = re.compile(r"-?[\d,.]+(e[+-]\d+)?( %)?|-?infinity|-")
+
+
+class Table(NamedTuple):
+    """A table.
+
+    Attributes:
+        caption: What the table shows.
+        header: The names of the columns. The first column has the names of the rows.
+        rows: The cells, as text.
+        left_out: What the table does not show; empty if it shows all.
+    """
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    left_out: str = ""
+
+    @property
+    def numeric(self) -> frozenset[int]:
+        """The columns that hold only numbers, by their index."""
+        cells = enumerate(zip(*self.rows, strict=True))
+        return frozenset(at for at, column in cells if at and all(_NUMBER.fullmatch(cell) for cell in column))
+
+
+class Note(NamedTuple):
+    """A sentence.
+
+    Attributes:
+        text: The sentence.
+        level: How it is marked.
+    """
+
+    text: str
+    level: Literal["plain", "good", "warning", "bad"] = "plain"
+
+
+class Command(NamedTuple):
+    """A command that the reader can paste into a shell.
+
+    Attributes:
+        what: What the command does.
+        text: The command, quoted for a shell.
+    """
+
+    what: str
+    text: str
+
+
+class Figure(NamedTuple):
+    """A chart with its table.
+
+    Attributes:
+        title: What the chart shows, in a few words.
+        summary: What can be seen in the chart, in a sentence.
+        chart: The shapes of the chart.
+        table: The figures of the chart.
+        marks: Short warnings beside the title.
+    """
+
+    title: str
+    summary: str
+    chart: Picture
+    table: Table
+    marks: Sequence[str] = ()
+
+
+Block = Note | Command | Table | Figure
+
+
+class Section(NamedTuple):
+    """A section of the report.
+
+    Attributes:
+        title: Its heading.
+        blocks: Its content, in order.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+
+
+def shortened(text: str, most: int) -> str:
+    r"""Makes untrusted text visible, and cuts it to a length. The cut states how much it removes.
+
+    Args:
+        text: Any text. Control and format characters become escapes, see `pipeline.terminal.messages.visible`.
+        most: The most characters of the text to keep, escapes included.
+
+    >>> shortened("a\u202eb", 20), shortened("x" * 1200, 5)
+    ('a\\u202eb', 'xxxxx… 1,195 more characters')
+    """
+    if len(text) <= most and text.isprintable():
+        return text
+    pieces, left = [], most
+    for piece in map(visible, text[:most]):
+        left -= len(piece)
+        if left < 0:
+            break
+        pieces.append(piece)
+    rest = len(text) - len(pieces)
+    return "".join(pieces) + (f"… {count(rest, 'more character')}" if rest else "")
+
+
+def count(number: int, what: str) -> str:
+    """Returns a number with its noun.
+
+    >>> count(1, "row"), count(2000, "row")
+    ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -1,0 +1,173 @@
+"""`report.html` is written at the end of every run, and `keyjoin report` makes it again and prints the same."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.report import facts
+from pipeline.run_folder.names import REPORT, SUCCESS
+from tests.conftest import BOSTON, Result
+from tests.support.reports import Page
+
+Run = Callable[..., Result]
+GOOD = {"features": [0.1] * 13}
+HOSTILE = "<script>alert(1)</script>\u202e"
+
+
+def page_of(done: Result) -> str:
+    return Page((done.output / REPORT).read_text()).text
+
+
+@pytest.fixture
+def run(keyjoin: Run, lines: Callable[..., str]) -> Callable[..., Result]:
+    """Scores rows, with Boston's model."""
+
+    def call(*rows: Any, flags: tuple[str, ...] = ()) -> Result:
+        return keyjoin("run", f"--model={BOSTON / 'model'}", f"--input={lines(*rows)}", *flags)
+
+    return call
+
+
+def test_a_run_writes_its_report(run: Callable[..., Result]) -> None:
+    done = run(*[GOOD] * 99, {"features": None})
+    text = page_of(done)
+    assert "The run is complete. Each of the 100 rows is joined to its prediction or is a dead letter." in text
+    assert "null: 1 row, null value." in text
+    assert f"in.jsonl#{99 * (len(json.dumps(GOOD)) + 1)} (line 100)" in text
+    assert f"keyjoin replay --run={done.output}" in text
+
+
+def test_the_command_prints_what_the_page_shows(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(*[GOOD] * 99, {"features": None})
+    before = (done.output / REPORT).read_bytes()
+    (done.output / REPORT).unlink()
+    again = keyjoin("report", str(done.output))
+    assert again.code == 0
+    assert (done.output / REPORT).read_bytes() == before
+    page = page_of(done)
+    for line in again.out.splitlines()[:-1]:
+        for cell in re.split(r" {2,}| \[", line.strip(" =")):
+            assert cell.partition("…")[0].strip().removeprefix("not shown: ") in page
+
+
+def test_verify_accepts_the_report(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(GOOD)
+    assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
+    (done.output / REPORT).unlink()
+    assert keyjoin("verify", f"--run={done.output}", "--read_data=100%").code == 0
+
+
+def test_rows_are_hostile_and_the_page_is_not(run: Callable[..., Result]) -> None:
+    done = run({**GOOD, HOSTILE: HOSTILE}, {"features": HOSTILE}, flags=("--max_bad_rows=1",))
+    made = (done.output / REPORT).read_text()
+    assert "<script" not in made
+    assert "\u202e" not in made
+    assert "<script>alert(1)</script>\\u202e" in Page(made).text
+
+
+def test_no_value_of_a_row_is_shown_with_report_rows_0(run: Callable[..., Result], keyjoin: Run) -> None:
+    rows = ({**GOOD, "name": "SECRET"}, {"features": "SECRET"})
+    done = run(*rows, flags=("--max_bad_rows=1", "--report_rows=0"))
+    again = keyjoin("report", str(done.output))
+    assert "SECRET" not in (done.output / REPORT).read_text() + again.out
+    assert "in.jsonl#" in page_of(done)
+    assert "SECRET" in keyjoin("report", str(done.output), "--report_rows=1").out
+
+
+def test_a_run_over_its_error_limit_has_a_report(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(GOOD, *[{"features": None}] * 2, flags=("--max_bad_rows=1",))
+    assert done.code == 1
+    assert "error limit, all bad rows1: exceeded" in page_of(done)
+    again = keyjoin("report", str(done.output))
+    assert again.code == 0
+    assert "no, over the error limit" in again.out or "no, unfinished" in again.out
+
+
+def test_an_unfinished_run_shows_what_is_known(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(GOOD, GOOD)
+    manifest = json.loads((done.output / "_keyjoin/manifest.json").read_text())
+    job = {name: manifest[name] for name in ("schema_version", "options", "format", "model", "versions")}
+    (done.output / SUCCESS).unlink()
+    (done.output / "_keyjoin/manifest.json").unlink()
+    (done.output / "_keyjoin/job.json").write_text(json.dumps({**job, "sources_sha256": "0" * 64}))
+    receipts = done.output / "_keyjoin/temp/receipts"
+    receipts.mkdir(parents=True)
+    receipt = (done.output / "_keyjoin/parts.jsonl").read_bytes()
+    (receipts / "in-00000-of-00001.jsonl.json").write_bytes(receipt)
+    (receipts / "in-00001-of-00001.jsonl.json").write_bytes(b"{")
+    again = keyjoin("report", str(done.output))
+    assert again.code == 0
+    assert "The run is unfinished. The report shows the parts that were written so far." in again.out
+    assert "rows read" in again.out
+    assert "Resume the run:" in again.out
+
+
+def test_a_replay_writes_the_report_again(run: Callable[..., Result], keyjoin: Run, tmp_path: Path) -> None:
+    done = run(*[GOOD] * 99, {"features": None})
+    fixed = tmp_path / "fixed.jsonl"
+    fixed.write_text(json.dumps({"key": done.dead()[0]["key"], "row": json.dumps(GOOD)}) + "\n")
+    assert "There are no dead letters." not in page_of(done)
+    assert keyjoin("replay", f"--run={done.output}", f"--rows={fixed}").code == 0
+    assert "There are no dead letters." in page_of(done)
+
+
+def test_an_added_file_changes_the_report(keyjoin: Run, lines: Callable[..., str], tmp_path: Path) -> None:
+    folder = Path(lines(GOOD)).parent
+    flags = (f"--model={BOSTON / 'model'}", f"--input={folder}", f"--output={tmp_path / 'out'}")
+    done = keyjoin("run", *flags)
+    lines(GOOD, GOOD, name="more.jsonl")
+    assert keyjoin("run", *flags, "--incremental").code == 0
+    assert "Each of the 3 rows" in page_of(done)
+
+
+def test_a_report_that_cannot_be_made_is_a_warning(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(output: str) -> None:
+        raise ValueError(f"a fault in {output}")
+
+    monkeypatch.setattr(facts, "gather", fail)
+    done = run(GOOD)
+    assert done.code == 0
+    assert done.complete()
+    assert "warning: " in done.err
+    assert f"report.html is not written: a fault in {done.output}; make it with: keyjoin report" in done.err
+
+
+def test_a_complete_run_without_a_report_gets_one(keyjoin: Run, lines: Callable[..., str], tmp_path: Path) -> None:
+    flags = (f"--model={BOSTON / 'model'}", f"--input={lines(GOOD)}", f"--output={tmp_path / 'out'}")
+    done = keyjoin("run", *flags)
+    (done.output / REPORT).unlink()
+    assert keyjoin("run", *flags).code == 0
+    assert "The run is complete." in page_of(done)
+
+
+def test_a_folder_without_a_run_is_refused(keyjoin: Run, tmp_path: Path) -> None:
+    done = keyjoin("report", str(tmp_path))
+    assert done.code == 2
+    assert f"{tmp_path} holds no run of keyjoin; give the folder that was its --output" in done.err
+    assert not (tmp_path / "_keyjoin").exists()
+
+
+def test_a_damaged_dead_letter_is_named(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(*[GOOD] * 99, {"features": None})
+    letters = done.output / "_keyjoin/dead_letters/in-00000-of-00001.jsonl"
+    letters.write_bytes(b"{" + letters.read_bytes())
+    again = keyjoin("report", str(done.output))
+    assert again.code == 1
+    assert f"{letters} is damaged" in again.err
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(
+    run: Callable[..., Result], keyjoin: Run, tmp_path: Path
+) -> None:
+    done = run(GOOD)
+    own, away = done.output / "_keyjoin", tmp_path / "away"
+    shutil.move(own, away)
+    own.symlink_to(away)
+    before = (away / "report.html").stat().st_mtime_ns
+    assert keyjoin("report", str(done.output)).code in (1, 2)
+    assert (away / "report.html").stat().st_mtime_ns == before

@@ -1,0 +1,116 @@
+"""Makes the facts of a run that shows given texts everywhere, and reads the tags of a page."""
+
+from collections import Counter
+from collections.abc import Sequence
+from html.parser import HTMLParser
+
+import msgspec
+
+from pipeline.options.run_options import parse_run
+from pipeline.report.facts import Facts, Letter, SourceTotals, State
+from pipeline.run_folder import records
+from pipeline.run_folder.ledger import Totals
+from pipeline.run_folder.records import Fed, Listed, Lists, Manifest
+from tests.support.output_states import loaded
+from transforms.formats.spec import FormatSpec
+from transforms.reasons import Reason
+
+REASONS = [reason.value for reason in Reason]
+VOID = {"meta"}  # elements without an end tag, see https://html.spec.whatwg.org/#void-elements
+
+
+def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
+    """Facts in which every text that does not come from keyjoin is the given one.
+
+    Args:
+        text: The text. In a path it has no NUL character, as none can.
+        many: How many there are of all that a run may have many of.
+        report_rows: How many rows the report shows.
+    """
+    path = text.replace("\0", "") or "x"
+    names = [f"{path}{at or ''}" for at in range(many)]
+    flags = [f"--input={path}", f"--model={path}", f"--output={path}", f"--constant={path.replace('=', '')}c=1"]
+    options, _ = parse_run([*flags, f"--report_rows={report_rows}"], "keyjoin run")
+    model = records.ModelFiles(path=path, sha256="0" * 64)
+    found = loaded(records.Settings(options=options, format=FormatSpec("jsonl"), model=model, versions={path: path}))
+    made = msgspec.structs.replace(
+        found.model,
+        inputs={name: Fed(dtype="float32", shape=(2, None), fields=(name, name)) for name in names},
+        predictions={name: name for name in names},
+        output_shapes=dict.fromkeys(names, (1,)),
+        signature=path,
+        key_input=path,
+    )
+    dead = dict.fromkeys(REASONS[: max(1, min(many, len(REASONS)))], many)
+    totals = Totals(2 * many, many, dead, many, 10, 20, many, 5, many, dict.fromkeys(names, many))
+    listed = Listed(bytes=1, crc32c="00000000")
+    record = Manifest(
+        options=options,
+        format=found.format,
+        model=made,
+        versions=found.versions,
+        status=records.COMPLETE,
+        totals=totals,
+        files=Lists(parts=listed, sources=listed),
+        skipped=(),
+        seconds=2.5,
+    )
+    return Facts(
+        path,
+        State.COMPLETE,
+        record,
+        totals,
+        None,
+        report_rows,
+        path,
+        [dict.fromkeys((f"{text}{at}" for at in range(many)), text) for _ in range(min(many, report_rows))],
+        {reason: [Letter(path, 1, text, text)] * 3 for reason in dead},
+        [SourceTotals(path, 1, 1, 0)] * min(many, 10),
+        many,
+    )
+
+
+class Page(HTMLParser):
+    """Reads a page, and collects its tags, attributes and text.
+
+    Attributes:
+        tags: How often each tag is there.
+        attributes: The names of all attributes.
+        links: The values of all attributes that name something to load or to go to.
+        text: The text between the tags, except the style sheet.
+        headings: The levels of the headings, in order.
+    """
+
+    def __init__(self, page: str) -> None:
+        """Reads a whole page. Every element must be closed in its place."""
+        super().__init__(convert_charrefs=True)
+        self.tags: Counter[str] = Counter()
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.headings: list[int] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href", "action")]
+        if tag[0] == "h" and tag[1:].isdigit():
+            self.headings.append(int(tag[1:]))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        assert tag == "path"
+        self.tags[tag] += 1
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
