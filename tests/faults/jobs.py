@@ -94,8 +94,9 @@ class Job(NamedTuple):
 def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files without what differs between runs of the same command, or with copies of the sources.
 
-    That is: durations, run ids, versions of sources, and checksums that depend on them.
+    That is: durations, run ids, versions of sources, checksums that depend on them, and the report, which shows some.
     """
+    read = {name: text for name, text in read.items() if name != "_keyjoin/report.html"}
     read = {name: RUN_ID.sub(b"", text) if name.endswith("_keyjoin/job.json") else text for name, text in read.items()}
     if not {"_keyjoin/manifest.json", "_SUCCESS"} <= read.keys():
         return dict(read)

@@ -271,6 +271,7 @@ def test_overwrite_replaces_a_run(keyjoin: Callable[..., Result], lines: Any, mo
         "_SUCCESS",
         "_keyjoin/manifest.json",
         "_keyjoin/parts.jsonl",
+        "_keyjoin/report.html",
         "_keyjoin/sources.jsonl",
         "_keyjoin/statistics.json",
         "new-00000-of-00001.jsonl",

@@ -30,9 +30,13 @@ def flags(data: Path, model: Any, tmp_path: Path) -> list[str]:
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """Returns all files of a folder, except the manifest, which has times, and _SUCCESS, which names the manifest."""
+    """Returns all files of a folder without those with times: the manifest, _SUCCESS, which names it, and the report."""
     found = {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
-    return {name: text for name, text in found.items() if name not in ("_keyjoin/manifest.json", "_SUCCESS")}
+    return {
+        name: text
+        for name, text in found.items()
+        if name not in ("_keyjoin/manifest.json", "_keyjoin/report.html", "_SUCCESS")
+    }
 
 
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
