@@ -1,6 +1,7 @@
 """Writes the report of a run to its output folder, once the result of the run is final."""
 
-from pipeline.run_folder.names import REPORT
+from pipeline.run_folder.names import REPORT, is_unfinished, whole_name
+from pipeline.run_folder.place import own_names
 from pipeline.terminal.messages import quoted
 from pipeline.terminal.warning import warn
 from transforms.storage import files
@@ -8,6 +9,8 @@ from transforms.storage import files
 
 def write_report(output: str) -> None:
     """Writes `_keyjoin/report.html`. If that fails, prints a warning: the result of the run is final by then.
+
+    The caller holds the lock of the folder, or is the only one that follows a job.
 
     Args:
         output: The output folder.
@@ -17,6 +20,8 @@ def write_report(output: str) -> None:
         # Imported here, because only the end of a run needs the library of templates.
         from pipeline.report import facts, page
 
+        stale = [name for name in own_names(output) if is_unfinished(name) and whole_name(name) == REPORT]
+        files.delete_files(output, stale)  # left by a run that was killed while it wrote its report
         files.write_whole(path, [page.render(facts.gather(output)).encode()])
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  no fault of a report may fail a run
         cause = str(error) or type(error).__name__

@@ -35,6 +35,7 @@ from transforms.saved_model.model import Model, Tensor
 for _name in formats.FORMATS:
     formats.load(_name)
 importlib.import_module("transforms.formats.jsonl.diagnose")
+importlib.import_module("pipeline.report.page")
 startup.collect_garbage()
 
 WEIGHTS = np.array([0.5, -1.25, 3.0], np.float32)
