@@ -9,7 +9,7 @@ from pipeline.options.run_options import command
 from pipeline.report import charts
 from pipeline.report.document import NOT_RECORDED, Block, Command, Figure, Note, Section, Table, count
 from pipeline.report.facts import Facts, Letter, State
-from pipeline.run_folder.records import LoadedModel, Manifest
+from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.messages import at_line, quoted
 from transforms.reasons import DEAD_LETTERS, Reason
 from transforms.records import Feature
@@ -79,7 +79,8 @@ def _verdict(facts: Facts) -> Iterator[Block]:
         ("seconds", NOT_RECORDED if seconds is None else f"{seconds:,.1f}"),
         ("model sha256", record.model.sha256),
         ("keyjoin", record.versions.get("keyjoin", NOT_RECORDED)),
-        *(("not checked", text) for text in _not_checked()),
+        *_audit(record),
+        ("not checked", "whether the files are still what the run wrote: see verify below"),
     ]
     yield Table("The run in short", ("", "result"), rows)
 
@@ -99,8 +100,14 @@ def _ended(facts: Facts) -> str:
     return NOT_RECORDED if facts.ended is None else f"{facts.ended:%Y-%m-%d %H:%M} UTC, by the time of the manifest"
 
 
-def _not_checked() -> Iterator[str]:
-    yield "whether the files are still what the run wrote: see the commands below"
+def _audit(record: Manifest | Job) -> Iterator[tuple[str, str]]:
+    audit = record.audit if isinstance(record, Manifest) else None
+    if audit is None:
+        yield "not checked", "whether rows that are scored alone get the same predictions: see --audit"
+        return
+    close = f", {audit.close:,} but for the last digits" if audit.close else ""
+    yield "rows scored alone", f"{audit.rows:,}: {audit.equal:,} get the same prediction{close}"
+    yield "largest difference", charts.number(audit.largest_difference)
 
 
 def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:

@@ -141,12 +141,9 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, spec, totals, seconds, resumed=resumed)
-<<<<<<< HEAD
             report.print_audit(audit)
-=======
     if exceeded is None or not place.is_staged:
         write_report(place.output)
->>>>>>> 394a68a (Each run writes report.html, and keyjoin report makes it again and prints it as text)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 
