@@ -82,7 +82,7 @@ def _verdict(facts: Facts) -> Iterator[Block]:
         *_audit(record),
         ("not checked", "whether the files are still what the run wrote: see verify below"),
     ]
-    yield Table("The run in short", ("", "result"), rows)
+    yield Table("The run in short", ("what", "result"), rows)
 
 
 def _limits(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -126,13 +126,13 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
         f"{count(totals.rows, 'row')} read: {totals.joined:,} joined, {count(totals.bad, 'dead letter')}. A stream is "
         "drawn at least two units wide.",
         charts.flow(("rows read", totals.rows), streams),
-        Table("Rows read, joined, and dead letters by reason", ("", "rows", "meaning"), rows),
+        Table("Rows read, joined, and dead letters by reason", ("what", "rows", "meaning"), rows),
     )
     more = [("blank lines", totals.blank), ("joined by a replay", totals.replayed)]
     more += [(f"{field} filled in by --missing", amount) for field, amount in list(totals.filled.items())[: caps.rows]]
     counted = [(what, f"{amount:,}") for what, amount in more if amount]
     if counted:
-        yield Table("Other counts", ("", "rows"), counted, _rest(len(totals.filled), caps.rows, "field"))
+        yield Table("Other counts", ("what", "rows"), counted, _rest(len(totals.filled), caps.rows, "field"))
     if facts.sources:
         listed = [(one.path, f"{one.rows:,}", f"{one.joined:,}", f"{one.bad:,}") for one in facts.sources]
         left_out = count(facts.other_sources, "more source") if facts.other_sources else ""
@@ -159,7 +159,7 @@ def _time(facts: Facts) -> Iterator[Block]:
         ("parts", f"{totals.parts:,}"),
         ("most rows of a model call", f"{model.batch_size:,}"),
     ]
-    yield Table("Time and sizes", ("", "figure"), rows)
+    yield Table("Time and sizes", ("what", "figure"), rows)
 
 
 def _joined(facts: Facts, caps: Caps) -> Iterator[Block]:
@@ -233,7 +233,7 @@ def _configuration(facts: Facts) -> Iterator[Block]:
     yield _command(what, command(record.options, facts.output))
     if isinstance(record, Manifest):
         yield _command("Check whether the files are still those of the run", _keyjoin("verify", facts.output))
-    yield Table("Model", ("", "value"), list(_model(model)))
+    yield Table("Model", ("what", "value"), list(_model(model)))
     fed = [(name, one.dtype, _shape(one.shape), _fields(one.feature(name))) for name, one in model.inputs.items()]
     yield Table(
         "Model inputs",
