@@ -7,6 +7,7 @@ from pipeline.options import kinds
 from pipeline.options.flag import flag
 from pipeline.options.parser import OptionsParser
 from pipeline.report import content, facts, page, text
+from pipeline.report.document import Caps
 from pipeline.run_folder.names import REPORT
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
@@ -48,6 +49,6 @@ def main(argv: Sequence[str]) -> Exit:
     found = facts.gather(given.run, given.report_rows)
     path = files.below(given.run, REPORT)
     files.write_whole(path, [page.render(found).encode()])
-    show(text.render(content.sections(found, content.Caps())))
+    show(text.render(content.sections(found, Caps())))
     show(f"\n{path} has this as a page with charts")
     return Exit.COMPLETE

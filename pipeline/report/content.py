@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline.options.error_limits import ALL
 from pipeline.options.run_options import command
 from pipeline.report import charts
-from pipeline.report.document import NOT_RECORDED, Block, Command, Figure, Note, Section, Table, count
+from pipeline.report.distributions import distributions
+from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, count, rest
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.messages import at_line, quoted
@@ -20,24 +21,6 @@ MOST_NAMES = 40  # inputs, outputs and packages
 MOST_COMMAND = 3000  # characters of a command: half of one would be another command
 
 
-class Caps(NamedTuple):
-    """How much a report shows at most, so that its size has a limit.
-
-    Attributes:
-        columns: Features and predictions with a figure, each.
-        fields: Fields of a joined row.
-        rows: Joined rows.
-        reasons: Reasons of dead letters, each with its examples.
-        cell: Characters of a value.
-    """
-
-    columns: int = 64
-    fields: int = 16
-    rows: int = 50
-    reasons: int = 30
-    cell: int = 200
-
-
 def sections(facts: Facts, caps: Caps) -> list[Section]:
     """Returns the sections of a report, in order.
 
@@ -48,11 +31,21 @@ def sections(facts: Facts, caps: Caps) -> list[Section]:
     return [
         Section("Verdict", list(_verdict(facts))),
         Section("Rows", list(_ledger(facts, caps))),
+        *_values(facts, caps),
         Section("Time", list(_time(facts))),
         *([Section("Joined rows", list(_joined(facts, caps)))] if facts.report_rows else []),
         Section("Dead letters", list(_dead_letters(facts, caps))),
         Section("Configuration", list(_configuration(facts))),
     ]
+
+
+def _values(facts: Facts, caps: Caps) -> Iterator[Section]:
+    if facts.statistics is None:
+        yield Section("Predictions and features", [Note(f"Their distributions are {NOT_RECORDED}.")])
+        return
+    with_texts = facts.report_rows > 0
+    yield Section("Predictions", list(distributions(facts.statistics, "prediction", caps, with_texts=with_texts)))
+    yield Section("Features", list(distributions(facts.statistics, "feature", caps, with_texts=with_texts)))
 
 
 def _verdict(facts: Facts) -> Iterator[Block]:
@@ -132,16 +125,11 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
     more += [(f"{field} filled in by --missing", amount) for field, amount in list(totals.filled.items())[: caps.rows]]
     counted = [(what, f"{amount:,}") for what, amount in more if amount]
     if counted:
-        yield Table("Other counts", ("what", "rows"), counted, _rest(len(totals.filled), caps.rows, "field"))
+        yield Table("Other counts", ("what", "rows"), counted, rest(len(totals.filled), caps.rows, "field"))
     if facts.sources:
         listed = [(one.path, f"{one.rows:,}", f"{one.joined:,}", f"{one.bad:,}") for one in facts.sources]
         left_out = count(facts.other_sources, "more source") if facts.other_sources else ""
         yield Table("Rows of each source", ("source", "rows read", "joined", "dead letters"), listed, left_out)
-
-
-def _rest(there: int, shown: int, what: str) -> str:
-    """Returns how many things a table does not show; empty if it shows all."""
-    return count(there - shown, f"more {what}") if there > shown else ""
 
 
 def _title(reason: str) -> str:
@@ -172,7 +160,7 @@ def _joined(facts: Facts, caps: Caps) -> Iterator[Block]:
     ordered = [*(name for name in names if name in predicted), *(name for name in names if name not in predicted)]
     cells = [[str(at), *(_value(row, name) for name in ordered[: caps.fields])] for at, row in enumerate(shown, 1)]
     asked = min(facts.report_rows, facts.totals.joined)
-    left_out = [_rest(len(ordered), caps.fields, "field"), _rest(asked, len(shown), "row")]
+    left_out = [rest(len(ordered), caps.fields, "field"), rest(asked, len(shown), "row")]
     yield Note("Predictions come first, then the other fields. --report_rows 0 makes a report without values of rows.")
     yield Table(
         f"The first rows of {facts.part}",
@@ -200,9 +188,9 @@ def _dead_letters(facts: Facts, caps: Caps) -> Iterator[Block]:
         rows = [_letter(letter, with_values=facts.report_rows > 0) for letter in found]
         caption = f"{reason}: {count(dead[reason], 'row')}, {_title(reason)}. {_remedy(reason)}"
         header = ("row", "message", "bytes of the row") if facts.report_rows else ("row",)
-        yield Table(caption, header, rows, _rest(dead[reason], len(found), "dead letter"))
+        yield Table(caption, header, rows, rest(dead[reason], len(found), "dead letter"))
     if len(dead) > caps.reasons:
-        yield Note(_rest(len(dead), caps.reasons, "reason"))
+        yield Note(rest(len(dead), caps.reasons, "reason"))
     if isinstance(facts.record, Manifest):
         yield _command("Score the dead letters again, after you fixed the cause", _keyjoin("replay", facts.output))
 
@@ -239,7 +227,7 @@ def _configuration(facts: Facts) -> Iterator[Block]:
         "Model inputs",
         ("input", "dtype", "shape of a row", "fields"),
         fed[:MOST_NAMES],
-        _rest(len(fed), MOST_NAMES, "input"),
+        rest(len(fed), MOST_NAMES, "input"),
     )
     shapes = {name: _shape(shape) for name, shape in model.output_shapes.items() if shape is not None}
     given = [(name, shapes.get(name, "open"), field) for name, field in model.predictions.items()]
@@ -247,7 +235,7 @@ def _configuration(facts: Facts) -> Iterator[Block]:
         "Predictions",
         ("output", "shape of a row", "field"),
         given[:MOST_NAMES],
-        _rest(len(given), MOST_NAMES, "output"),
+        rest(len(given), MOST_NAMES, "output"),
     )
     yield Table("Versions", ("package", "version"), list(record.versions.items())[:MOST_NAMES])
 

@@ -14,6 +14,24 @@ NOT_RECORDED = "not recorded"
 _NUMBER = re.compile(r"-?[\d,.]+(e[+-]\d+)?( %)?|-?infinity|-")
 
 
+class Caps(NamedTuple):
+    """How much a report shows at most, so that its size has a limit.
+
+    Attributes:
+        columns: Features and predictions with a figure, each.
+        fields: Fields of a joined row.
+        rows: Joined rows.
+        reasons: Reasons of dead letters, each with its examples.
+        cell: Characters of a value.
+    """
+
+    columns: int = 64
+    fields: int = 16
+    rows: int = 50
+    reasons: int = 30
+    cell: int = 200
+
+
 class Table(NamedTuple):
     """A table.
 
@@ -122,3 +140,8 @@ def count(number: int, what: str) -> str:
     ('1 row', '2,000 rows')
     """
     return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def rest(there: int, shown: int, what: str) -> str:
+    """Returns how many things a table does not show; empty if it shows all."""
+    return count(there - shown, f"more {what}") if there > shown else ""

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pipeline.run_folder import ledger, manifest, records
+from pipeline.run_folder import ledger, manifest, records, statistics
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, TEMP
 from pipeline.run_folder.records import Job, Manifest
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats.spec import FormatSpec
 from transforms.records import PartReceipt
+from transforms.statistics import Statistics
 from transforms.storage import files, objects
 from transforms.storage.compression import codec_of, open_plain
 from transforms.write_part import dead_letters_name
@@ -79,6 +80,7 @@ class Facts(NamedTuple):
         dead_letters: Examples of dead letters by reason.
         sources: The ledgers of the first sources.
         other_sources: How many more sources there are.
+        statistics: The counts of the values of features and predictions; None if they are not recorded.
     """
 
     output: str
@@ -92,6 +94,7 @@ class Facts(NamedTuple):
     dead_letters: Mapping[str, Sequence[Letter]]
     sources: Sequence[SourceTotals]
     other_sources: int
+    statistics: Statistics | None
 
 
 def gather(output: str, report_rows: int | None = None) -> Facts:
@@ -123,6 +126,7 @@ def gather(output: str, report_rows: int | None = None) -> Facts:
         _dead_letters(output, receipts(), totals.dead),
         sources,
         others,
+        statistics.read(output) if isinstance(record, Manifest) else None,
     )
 
 

@@ -12,8 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from pipeline.report import content
-from pipeline.report.content import Caps
-from pipeline.report.document import Block, shortened
+from pipeline.report.document import Block, Caps, shortened
 from pipeline.report.facts import Facts
 
 MOST_BYTES = 300_000  # of a page

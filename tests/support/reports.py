@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 
 from pipeline.options.run_options import parse_run
 from pipeline.report.facts import Facts, Letter, SourceTotals, State
@@ -14,6 +16,7 @@ from pipeline.run_folder.records import Fed, Listed, Lists, Manifest
 from tests.support.output_states import loaded
 from transforms.formats.spec import FormatSpec
 from transforms.reasons import Reason
+from transforms.statistics import Statistics, count_predictions
 
 REASONS = [reason.value for reason in Reason]
 VOID = {"meta"}  # elements without an end tag, see https://html.spec.whatwg.org/#void-elements
@@ -51,7 +54,7 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         versions=found.versions,
         status=records.COMPLETE,
         totals=totals,
-        files=Lists(parts=listed, sources=listed),
+        files=Lists(parts=listed, sources=listed, statistics=listed),
         skipped=(),
         seconds=2.5,
     )
@@ -67,7 +70,23 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         {reason: [Letter(path, 1, text, text)] * 3 for reason in dead},
         [SourceTotals(path, 1, 1, 0)] * min(many, 10),
         many,
+        statistics_of(text, many),
     )
+
+
+def statistics_of(text: str, many: int) -> Statistics:
+    """Statistics of as many features and predictions, every third of which is a text."""
+    numbers = np.array([np.nan, np.inf, -1e30, 0.1, 0.2, 5e6], np.float32)
+    made = pa.record_batch(
+        {"number": pa.array(numbers), "text": pa.array([b"a", *[text.encode(errors="replace")] * 5])}
+    )
+    number, texts = count_predictions(made, [("number", "number"), ("text", "text")]).columns
+    columns = [
+        msgspec.structs.replace(texts if at % 3 == 1 else number, name=f"{text}{at}", role=role)
+        for role in ("feature", "prediction")
+        for at in range(many + 1)
+    ]
+    return Statistics(tuple(columns), {"feature": many})
 
 
 class Page(HTMLParser):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.report import page
 from pipeline.report.document import shortened
-from tests.support.reports import Page, facts_of
+from tests.support.reports import Page, facts_of, statistics_of
 
 PAYLOADS = {
     "script": "<script>alert(1)</script>",
@@ -100,7 +100,11 @@ def test_no_value_of_a_row_is_in_a_page_without_rows() -> None:
             for reason, letters in facts.dead_letters.items()
         },
     )
+    counted = secret._replace(statistics=statistics_of("SECRET", 3))
+    names = re.compile(r"SECRET\d")  # names of columns are shown
     assert "SECRET" not in page.render(secret)
+    assert "SECRET" not in names.sub("", page.render(counted))
+    assert "SECRET" in names.sub("", page.render(counted._replace(rows=[], dead_letters={}, report_rows=1)))
     assert "SECRET" in page.render(secret._replace(report_rows=1)), "so the test finds it"
 
 
