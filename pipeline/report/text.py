@@ -28,7 +28,7 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Command):
         yield from ("", f"{block.what}:", f"{INDENT}{block.text}")
     elif isinstance(block, Figure):
-        marks = "".join(f" [{mark}]" for mark in block.marks)
+        marks = "".join(f"  {mark}" for mark in block.marks)
         yield from ("", f"{shortened(block.title, WIDTH)}{marks}", shortened(block.summary, 2 * WIDTH))
         yield from _table(block.table)
     else:
