@@ -121,7 +121,6 @@ def _compare(argv: Sequence[str]) -> Exit:
 def _report(argv: Sequence[str]) -> Exit:
     startup.import_beam(argv)
     from pipeline.commands.report import main
->>>>>>> 4f674e2 (Each run writes report.html, and keyjoin report makes it again and prints it as text)
 
     return main(argv)
 
@@ -131,7 +130,6 @@ COMMANDS = {
     "check": Command("scores sampled rows and prints the plan, with the flags of run; writes nothing", _check),
     "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
     "verify": Command("checks whether an output is still what its run wrote", _verify),
-<<<<<<< HEAD
     "compare": Command("compares the predictions of two outputs, or of two models, row by row", _compare),
     "report": Command("makes the report of an output again, and prints it as text", _report),
     "inspect": Command("shows what a model takes and gives", _inspect),
