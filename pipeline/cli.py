@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from pipeline import VERSION
 from pipeline.compat import process, startup
 from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import flush_output, open_streams, quoted, show, show_error
-from transforms.errors import RunError, UsageError, notes_of
+from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
 from transforms.storage.remedies import described
 
@@ -29,10 +30,12 @@ class Command(NamedTuple):
     """A command of keyjoin.
 
     Attributes:
+        topic: What the command is for, as a heading of `keyjoin --help`.
         summary: What the command does, in one line.
         call: Runs the command with the arguments that follow its name.
     """
 
+    topic: str
     summary: str
     call: Callable[[Sequence[str]], Exit]
 
@@ -125,24 +128,39 @@ def _report(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+BEFORE, SCORE, AFTER = "before a run", "score rows", "after a run"
 COMMANDS = {
-    "run": Command("scores rows and joins each prediction to its row", _run),
-    "check": Command("scores sampled rows and prints the plan, with the flags of run; writes nothing", _check),
-    "replay": Command("scores dead letters again, and writes the rows that now succeed into their parts", _replay),
-    "verify": Command("checks whether an output is still what its run wrote", _verify),
-    "compare": Command("compares the predictions of two outputs, or of two models, row by row", _compare),
-    "report": Command("makes the report of an output again, and prints it as text", _report),
-    "inspect": Command("shows what a model takes and gives", _inspect),
-    "wrap": Command("adds a key to a trained model", _wrap),
-    "predict": Command('answers {"instances": […]} with {"predictions": […]}', _predict),
+    "inspect": Command(BEFORE, "shows what a model takes and gives", _inspect),
+    "wrap": Command(BEFORE, "adds a key to a trained model", _wrap),
+    "check": Command(BEFORE, "scores sampled rows and prints the plan; writes nothing", _check),
+    "run": Command(SCORE, "scores rows and joins each prediction to its row", _run),
+    "predict": Command(SCORE, 'answers {"instances": […]} with {"predictions": […]}', _predict),
+    "verify": Command(AFTER, "checks whether an output is still what its run wrote", _verify),
+    "replay": Command(AFTER, "scores dead letters again", _replay),
+    "compare": Command(AFTER, "compares the predictions of two outputs, or models, by row", _compare),
+    "report": Command(AFTER, "makes the report of an output again, and prints it as text", _report),
 }
+EXAMPLES = """\
+keyjoin inspect --model model/
+keyjoin check --model model/ --input rows.csv --output out/
+keyjoin run --model model/ --input rows.csv --output out/"""
+HELP = ("-h", "--help", "help")
 
 
-def usage() -> str:
-    """Returns the text of `keyjoin --help`."""
-    lines = ["usage: keyjoin COMMAND [flags]", "", "commands (each has its own --help):"]
-    lines += [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
-    lines += ["", "exit codes:", *(f"  {code.value}  {code.title}: {code.sentence}" for code in Exit)]
+def usage(*, everything: bool = False) -> str:
+    """Returns the text of `keyjoin --help`.
+
+    Args:
+        everything: Whether to list the exit codes and the reasons of dead letters, too.
+    """
+    lines = ["usage: keyjoin COMMAND [flags]"]
+    for topic in (BEFORE, SCORE, AFTER):
+        found = ((name, command.summary) for name, command in COMMANDS.items() if command.topic == topic)
+        lines += ["", f"{topic}:", *(f"  {name:<11} {summary}" for name, summary in found)]
+    lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.split("\n")), ""]
+    if not everything:
+        return "\n".join([*lines, "Each command has its own --help. keyjoin --help all lists exit codes, too."])
+    lines += ["exit codes:", *(f"  {code.value:<3} {code.title}: {code.sentence}" for code in Exit)]
     lines += ["", "reasons of dead letters:", *(f"  {r.value:<15} {r.sentence}" for r in Reason)]
     return "\n".join(lines)
 
@@ -173,11 +191,21 @@ def main(argv: Sequence[str]) -> Exit:
 
 
 def _call(argv: Sequence[str]) -> Exit:
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        show(usage())
-        return Exit.COMPLETE if argv else Exit.USAGE
+    if not argv:
+        show(f"keyjoin needs a command, such as:\n{EXAMPLES}\nkeyjoin --help lists all commands")
+        return Exit.USAGE
+    if argv[0] in ("-V", "--version", "version"):
+        show(f"keyjoin {VERSION}")
+        return Exit.COMPLETE
+    if argv[0] in HELP and argv[1:] and argv[1] != "all":
+        return _call([*argv[1:2], "--help", *argv[2:]])  # `keyjoin help run`
+    if argv[0] in HELP:
+        show(usage(everything=bool(argv[1:])))
+        return Exit.COMPLETE
     if argv[0] not in COMMANDS:
-        raise UsageError(f"keyjoin has no command {argv[0]}; it has {', '.join(COMMANDS)}")
+        raise UsageError(
+            f"keyjoin has no command {argv[0]}{nearest(argv[0], list(COMMANDS))}; it has {', '.join(COMMANDS)}"
+        )
     with signals.stopping():
         startup.check_temporary()
         return COMMANDS[argv[0]].call(argv[1:])

@@ -55,7 +55,7 @@ from transforms.write_receipts import LISTED, read_list, receipt_path, write_lis
 class ReplayOptions(TrustOptions, FieldOptions):
     """The options of `replay`."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
     rows: str | None = flag(
         kinds.PATH,
         "fixed rows: lines like those of dead letters; keyjoin reads key and row",

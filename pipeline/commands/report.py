@@ -18,7 +18,7 @@ from transforms.storage import files
 class PageOptions:
     """The options of `report`."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
     report_rows: int | None = flag(
         kinds.whole(least=0),
         "joined rows that the report shows, at most 50; 0: no value, message or text of any row (default: as the run "
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: A flag is wrong, or the folder holds no run.
         RunError: A file of the run is damaged, or the report cannot be written.
     """
-    given = parser().read([f"--run={argv[0]}", *argv[1:]] if argv and not argv[0].startswith("-") else argv)
+    given = parser().read(argv)
     found = facts.gather(given.run, given.report_rows)
     path = files.below(given.run, REPORT)
     files.write_whole(path, [page.render(found).encode()])

@@ -42,7 +42,7 @@ def _share(text: str) -> float:
 class CheckOptions(CodeOptions):
     """The options that select the checks."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR")
+    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
     read_data: float | None = flag(
         Kind(_share),
         "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",

@@ -1,6 +1,5 @@
 """Implements `keyjoin wrap`, which adds a key to a trained model: a `.keras` file or a SavedModel."""
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -58,7 +57,6 @@ def parser() -> OptionsParser[WrapOptions]:
         WrapOptions,
         "keyjoin wrap",
         "Adds a key to a trained model. The other signatures stay as they are.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="styles:\n"
         "  function    a further output `key`; a single other output is called `prediction`\n"
         "  functional  one output `prediction_with_key`, whose last column is the key in float32",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from transforms.reasons import Reason
 
 FLAG = "--max_bad_rows"
 ALL = "all"  # the name of the limit of bad rows of all reasons together
+COUNT = re.compile(r"\d+(?:_\d+)+", re.ASCII)  # digits in groups
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d{1,2})?", re.ASCII)
 
 
@@ -17,7 +19,8 @@ class Limit(NamedTuple):
     """A limit of bad rows: a number of rows, or a ratio to the rows read.
 
     Attributes:
-        text: The text that the user gave: `10` is a number of rows, `0.01` and `1.0` are ratios.
+        text: The text that the user gave: `10` is a number of rows, `0.01` and `1.0` are ratios. For a percentage, the
+            ratio.
     """
 
     text: str
@@ -186,10 +189,24 @@ DEFAULT = Limit("0.01")
 
 
 def _limit(text: str) -> Limit:
-    limit = Limit(text)
-    if not NUMBER.fullmatch(text) or (limit.is_ratio and limit.value > 1):
-        raise UsageError(f"{FLAG}: {text or '(nothing)'} is neither a number of rows nor a ratio from 0.0 to 1.0")
+    """Reads a limit. `5%` becomes the ratio 0.05 and `1_000` becomes 1000, so that a record has one spelling."""
+    number = text.removesuffix("%")
+    limit = Limit(number.replace("_", "") if COUNT.fullmatch(number) else number)
+    if not NUMBER.fullmatch(limit.text):
+        raise _no_limit(text)
+    if text.endswith("%"):
+        sign, digits, exponent = Decimal(limit.text).as_tuple()
+        ratio = f"{Decimal((sign, digits, int(exponent) - 2)):f}"  # exact, unlike a division
+        limit = Limit(ratio if "." in ratio else f"{ratio}.0")
+    if limit.is_ratio and limit.value > 1:
+        raise _no_limit(text)
     return limit
+
+
+def _no_limit(text: str) -> UsageError:
+    return UsageError(
+        f"{FLAG}: {text or '(nothing)'} is neither a number of rows nor a ratio from 0.0 to 1.0, or 0% to 100%"
+    )
 
 
 def _check_effect(name: str, limit: Limit, whole: Limit) -> None:

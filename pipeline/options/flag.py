@@ -61,6 +61,9 @@ class Flag:
         default: The value if the flag is not given.
         required: Whether the user must give the flag.
         metavar: The name of the value in `--help`.
+        brief: The help in a few words. Only flags that have it are in the short `--help`.
+        short: A second spelling, such as `-v`.
+        positional: Whether a word without a flag gives the value, as in `keyjoin verify out/`.
         in_template: Whether the Flex template has the flag as a parameter. It has no flags for runs on this machine,
             and no flags about waiting for a job: a template's launcher never waits.
         in_command: Whether the command that resumes a run repeats the flag.
@@ -73,6 +76,9 @@ class Flag:
     default: Any
     required: bool = False
     metavar: str | None = None
+    brief: str = ""
+    short: str | None = None
+    positional: bool = False
     in_template: bool = True
     in_command: bool = True
     may_change: bool = False
@@ -122,6 +128,25 @@ def flags_of(options: type[Any]) -> Mapping[str, Flag]:
     made: dict[str, Flag] = {field.name: field.metadata[_METADATA] for field in dataclasses.fields(options)}
     order = (name for group in options.__mro__ for name in inspect.get_annotations(group))
     return {name: made[name] for name in order if name in made}
+
+
+def topics_of(options: type[Any]) -> Mapping[str, Mapping[str, Flag]]:
+    """Returns the flags of a class of options by topic, in the order of `--help`.
+
+    The topic of a flag is the attribute `topic` of the class that declares its field.
+
+    Args:
+        options: A dataclass whose fields are made by `flag`.
+    """
+    made: dict[str, dict[str, Flag]] = {}
+    topics = {
+        name: vars(group).get("topic", "Flags")
+        for group in reversed(options.__mro__)
+        for name in inspect.get_annotations(group)
+    }
+    for name, one in flags_of(options).items():
+        made.setdefault(topics[name], {})[name] = one
+    return made
 
 
 def words(options: Any) -> list[str]:

@@ -6,6 +6,7 @@ flag, add a field to one of these classes, see `pipeline.options.flag`.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 from pipeline.options import kinds
 from pipeline.options.error_limits import ErrorLimits
@@ -23,6 +24,7 @@ CONSTANT_HELP = "gives a model input one value for all rows: a number, true, fal
 class CodeOptions:
     """Python modules to import with a model; every command that loads a model has these flags."""
 
+    topic: ClassVar[str] = "Trust in the model"
     model_libraries: tuple[str, ...] = flag(
         kinds.MODULES,
         "Python modules that register the model's own ops, such as tensorflow_text; keyjoin imports them, which runs "
@@ -41,6 +43,7 @@ class CodeOptions:
 class TrustOptions(CodeOptions):
     """How far keyjoin trusts a model; every command that accepts any model has these flags."""
 
+    topic: ClassVar[str] = "Trust in the model"
     model_ops: str | None = flag(
         kinds.choice(*POLICIES),
         "what keyjoin does with a model that does more than compute: deny refuses it, warn warns, allow prints nothing "
@@ -59,9 +62,21 @@ class TrustOptions(CodeOptions):
 class ModelOptions(TrustOptions):
     """Which model and signature to call, and how."""
 
-    model: str = flag(kinds.MODEL, "SavedModel folder, or a .keras file", required=True, metavar="DIR", may_change=True)
+    topic: ClassVar[str] = "Model"
+    model: str = flag(
+        kinds.MODEL,
+        "SavedModel folder, or a .keras file",
+        required=True,
+        metavar="DIR",
+        may_change=True,
+        brief="SavedModel folder, or a .keras file",
+    )
     signature: str = flag(
-        kinds.TEXT, "signature to call (default: %(default)s)", default="serving_default", metavar="NAME"
+        kinds.TEXT,
+        "signature to call (default: %(default)s)",
+        default="serving_default",
+        metavar="NAME",
+        brief="signature to call (default: serving_default)",
     )
     key_input: str | None = flag(
         kinds.TEXT,
@@ -69,7 +84,9 @@ class ModelOptions(TrustOptions):
         "changes with it)",
         metavar="NAME",
     )
-    constant: Mapping[str, str] = flag(kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE")
+    constant: Mapping[str, str] = flag(
+        kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE", brief="one value of a model input for all rows"
+    )
     tf32: bool = flag(
         SWITCH,
         "let a GPU round the factors of float32 products to 10 bits, as TensorFlow does by default: faster, less exact",
@@ -80,12 +97,14 @@ class ModelOptions(TrustOptions):
 class FolderOptions:
     """Which files a run reads, and which folder it writes."""
 
+    topic: ClassVar[str] = "Input and output"
     input: tuple[str, ...] = flag(
         kinds.INPUTS,
         "files, globs or folders; may be repeated; or - for standard input",
         required=True,
         metavar="GLOB",
         may_change=True,
+        brief="files, globs or folders; - is standard input",
     )
     output: str = flag(
         kinds.OUTPUT,
@@ -93,15 +112,21 @@ class FolderOptions:
         required=True,
         metavar="DIR",
         may_change=True,
+        brief="new or empty folder; - is standard output",
     )
     overwrite: bool = flag(
-        SWITCH, "replace the output of an earlier run, finished or not", in_command=False, may_change=True
+        SWITCH,
+        "replace the output of an earlier run, finished or not",
+        in_command=False,
+        may_change=True,
+        brief="replace the output of an earlier run",
     )
     incremental: bool = flag(
         SWITCH,
         "score only files that are new since the earlier run, and add their parts",
         in_command=False,
         may_change=True,
+        brief="score only files that are new",
     )
 
 
@@ -109,23 +134,27 @@ class FolderOptions:
 class FieldOptions:
     """Which fields of a row feed the model's inputs."""
 
+    topic: ClassVar[str] = "From rows to the model"
     features: tuple[str | name_lists.Path, ...] = flag(
         kinds.COLUMNS,
         "scalar fields of the row that make up one matrix input, a.b.c inside of objects too; or a JSON array, "
         '["A", ["a", "b.c"]]',
         metavar="A,B,C",
+        brief="fields that make up one matrix input",
     )
     input_map: Mapping[str, str | name_lists.Path] = flag(
         kinds.FIELDS,
         "feeds a model input from a field of another name, or from a.b.c inside objects; or a JSON object, "
         '{"INPUT": "FIELD", "OTHER": ["a", "b.c"]}',
         metavar="INPUT=FIELD",
+        brief="feed a model input from a field",
     )
     missing: Mapping[str, str] = flag(
         kinds.VALUES,
         "gives a value, such as 0 or nan, to a field that is missing or null; or a JSON object of such values "
         "(default: such a row is a dead letter)",
         metavar="FIELD=VALUE",
+        brief="value for a field that is missing or null",
     )
 
 
@@ -133,6 +162,7 @@ class FieldOptions:
 class ValueOptions:
     """How keyjoin converts values of rows to the types and shapes of the model's inputs."""
 
+    topic: ClassVar[str] = "From rows to the model"
     pad: tuple[str, ...] = flag(
         kinds.PADDING,
         "pads a model input of open size to the longest row of each call, with this value (default: calls have rows "
@@ -150,7 +180,13 @@ class ValueOptions:
 class InputOptions(FieldOptions, ValueOptions):
     """How a run reads rows, and which of their fields feed the model."""
 
-    format: str | None = flag(kinds.FORMAT, "format of the input files (default: from their names)", metavar="NAME")
+    topic: ClassVar[str] = "Format of the input"
+    format: str | None = flag(
+        kinds.FORMAT,
+        "format of the input files (default: from their names)",
+        metavar="NAME",
+        brief="format of the input (default: from the names)",
+    )
     record_field: str | None = flag(
         kinds.TEXT,
         "name of a field that holds each whole TFRecord record, as bytes, for a model input of strings: images, own "
@@ -178,10 +214,10 @@ class InputOptions(FieldOptions, ValueOptions):
         metavar="A,B",
     )
     max_row_bytes: int | None = flag(
-        kinds.whole(MAX_CHUNK_BYTES),
+        kinds.size(MAX_CHUNK_BYTES),
         "longest record of CSV or TSV; a longer one fails the run, because a stray quote may have opened it (default: "
         "67108864)",
-        metavar="BYTES",
+        metavar="SIZE",
     )
     schema_drift: str = flag(
         kinds.choice(REFUSE, UNION),
@@ -200,8 +236,12 @@ class InputOptions(FieldOptions, ValueOptions):
 class OutputOptions:
     """In which format, and with which fields of a row and which predictions, a run writes its parts."""
 
+    topic: ClassVar[str] = "Format of the output"
     output_format: str | None = flag(
-        kinds.FORMAT, "format of the parts (default: that of the input, whose rows are then copied)", metavar="NAME"
+        kinds.FORMAT,
+        "format of the parts (default: that of the input, whose rows are then copied)",
+        metavar="NAME",
+        brief="format of the parts (default: as the input)",
     )
     output_fields: tuple[str, ...] = flag(
         kinds.NAMES,
@@ -209,14 +249,19 @@ class OutputOptions:
         "predictions, and key (default: row)",
         default=("row",),
         metavar="NAMES",
+        brief="what to write: row, key, names of fields",
     )
     key_field: str | None = flag(
         kinds.TEXT,
         "field of the row to write as key, with key in --output_fields (default: keyjoin's key)",
         metavar="FIELD",
     )
-    include_fields: tuple[str, ...] = flag(kinds.NAMES, "write only these fields of the row", metavar="A,B")
-    exclude_fields: tuple[str, ...] = flag(kinds.NAMES, "write all fields of the row except these", metavar="A,B")
+    include_fields: tuple[str, ...] = flag(
+        kinds.NAMES, "write only these fields of the row", metavar="A,B", brief="write only these fields of the row"
+    )
+    exclude_fields: tuple[str, ...] = flag(
+        kinds.NAMES, "write all fields of the row except these", metavar="A,B", brief="write all fields except these"
+    )
     prediction_logs: bool = flag(
         SWITCH,
         "for TFRecord: write PredictionLogs as BulkInferrer of TFX does, with the record as the request and the "
@@ -233,7 +278,12 @@ class OutputOptions:
         "add to each output row its key, the id of the run that scored it (keyjoin_run), and the sha256 of the model "
         "(keyjoin_model)",
     )
-    rename: Mapping[str, str] = flag(kinds.RENAMES, "gives a prediction another name", metavar="PREDICTION=NAME")
+    rename: Mapping[str, str] = flag(
+        kinds.RENAMES,
+        "gives a prediction another name",
+        metavar="PREDICTION=NAME",
+        brief="give a prediction another name",
+    )
     scalars: bool = flag(
         SWITCH,
         "in JSON Lines, write a prediction of one value a row as 8.06 instead of [8.06]; CSV, Parquet and Avro always "
@@ -245,8 +295,12 @@ class OutputOptions:
 class ScoringOptions:
     """How a run calls the model, and how large a chunk of a file is."""
 
+    topic: ClassVar[str] = "Model calls"
     batch_size: int | None = flag(
-        kinds.whole(1 << 24), "most rows of a model call (default: from the size of a row)", metavar="ROWS"
+        kinds.whole(1 << 24),
+        "most rows of a model call (default: from the size of a row)",
+        metavar="ROWS",
+        brief="most rows of a model call",
     )
     batch_dependence: str = flag(
         kinds.choice(*BATCH_DEPENDENCE),
@@ -259,6 +313,7 @@ class ScoringOptions:
         SWITCH,
         "restart the model's process after a crash; rows that crash it become dead letters",
         may_change=True,
+        brief="restart the model's process after a crash",
     )
     batch_timeout: float | None = flag(
         kinds.SECONDS,
@@ -274,9 +329,9 @@ class ScoringOptions:
         may_change=True,
     )
     chunk_bytes: int | None = flag(
-        kinds.whole(MAX_CHUNK_BYTES),
+        kinds.size(MAX_CHUNK_BYTES),
         "about how much of a file becomes one part (default: 67108864; less if predictions are large)",
-        metavar="BYTES",
+        metavar="SIZE",
     )
 
 
@@ -284,22 +339,24 @@ class ScoringOptions:
 class LocalOptions:
     """How much memory a run on this machine may use."""
 
+    topic: ClassVar[str] = "Memory on this machine"
     wave_bytes: int = flag(
-        kinds.whole(),
+        kinds.size(),
         "about how many bytes of input and predictions a local run scores before it writes, which limits its memory; "
         "an input of less than twice as much is scored at once (default: %(default)s)",
         default=1 << 28,
-        metavar="BYTES",
+        metavar="SIZE",
         in_template=False,
         may_change=True,
     )
     max_memory: int | None = flag(
-        kinds.whole(),
+        kinds.size(),
         "memory limit of a local run, both processes together; keyjoin refuses a run that needs more (default: no "
         "limit)",
-        metavar="BYTES",
+        metavar="SIZE",
         in_template=False,
         may_change=True,
+        brief="refuse a run that needs more, such as 4GB",
     )
 
 
@@ -307,18 +364,21 @@ class LocalOptions:
 class BadRowOptions:
     """How many rows may be bad, which predictions make a row bad, and where bad rows are written."""
 
+    topic: ClassVar[str] = "Bad rows"
     max_bad_rows: ErrorLimits = flag(
         kinds.ERROR_LIMITS,
         "error limits: bad rows that a complete run may have, a number, or a ratio with a point (default: 0.01), and "
         "those of a reason, `0.01,model_error=0`; may be repeated",
         metavar="LIMITS",
         may_change=True,
+        brief="most bad rows: 10, 0.01, 5% (default: 0.01)",
     )
     bad_rows: str = flag(
         kinds.choice("apart", "null"),
         "where bad rows are written: apart, in _keyjoin/dead_letters/; null: also in the parts, in their place, with "
         "null predictions and an error (default: %(default)s)",
         default="apart",
+        brief="where bad rows are written (default: apart)",
     )
     error_field: str | None = flag(
         kinds.TEXT,
@@ -330,6 +390,7 @@ class BadRowOptions:
         "what keyjoin does with NaN and infinite predictions: reject makes the row a dead letter, keep writes null in "
         "JSON (default: %(default)s)",
         default="reject",
+        brief="NaN and infinite predictions (default: reject)",
     )
 
     @property
@@ -356,10 +417,12 @@ class ReportOptions:
 class RemoteOptions:
     """Options that only a run on a remote runner has."""
 
+    topic: ClassVar[str] = "Remote runners"
     accelerator: str | None = flag(
         kinds.ACCELERATOR,
         "accelerator of the workers that predict, and no others: type:nvidia-l4;count:1 (default: none)",
         metavar="HINT",
+        brief="such as type:nvidia-l4;count:1",
     )
     detach: bool = flag(
         SWITCH,
@@ -367,4 +430,5 @@ class RemoteOptions:
         "follows it",
         in_template=False,
         may_change=True,
+        brief="on Dataflow: do not wait for the job",
     )

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from pipeline.options.error_limits import ErrorLimits
@@ -20,6 +21,9 @@ from transforms.mapping import name_lists
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 SEVERAL = "Several have spaces between them"
+SIZES = "64M and 64MiB are 64 x 2^20 bytes, 64MB are 64 x 10^6."
+_WHOLE = re.compile(r"\d+(?:_\d+)*", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)([kmgt]?(?:i?b)?)", re.ASCII)
 TEXT = Kind()
 
 
@@ -38,11 +42,34 @@ def whole(limit: int | None = None, least: int = 1) -> Kind:
     """Makes the kind of a flag that takes a whole number from `least`, 0 or 1, to a limit; None for no limit."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < least or (limit and int(text) > limit):
+        if not _WHOLE.fullmatch(text) or int(text) < least or (limit and int(text) > limit):
             raise ValueError(f"{text} is not a whole number from {least}{f' to {limit}' if limit else ''}")
         return int(text)
 
-    return Kind(parse, check="0*[1-9][0-9]*" if least else "[0-9]+", parameter="NUMBER")
+    return Kind(parse, check="[0_]*[1-9][0-9_]*" if least else "[0-9][0-9_]*", parameter="NUMBER")
+
+
+def size(limit: int | None = None) -> Kind:
+    """Makes the kind of a flag that takes a number of bytes from 1 to a limit, also with a unit; None for no limit.
+
+    The units are those of GNU programs (https://www.gnu.org/software/coreutils/manual/html_node/Block-size.html):
+    `64M` and `64MiB` are 64 * 2^20 bytes, `64MB` are 64 * 10^6. Upper and lower case are alike.
+    """
+
+    def parse(text: str) -> int:
+        found = _SIZE.fullmatch(text.lower())
+        number = Fraction(found[1].replace("_", "")) * _factor(found[2] or "") if found else Fraction(0)
+        if number < 1 or number.denominator != 1 or (limit and number > limit):
+            raise ValueError(f"{text} is not a size from 1{f' to {limit}' if limit else ''} bytes, such as 64M or 4GB")
+        return int(number)
+
+    return Kind(parse, check="[0-9_.]*[1-9][0-9_.]*([kKmMgGtT]?([iI]?[bB])?)", note=SIZES)
+
+
+def _factor(unit: str) -> int:
+    """Returns the bytes of a unit in lower case; an empty text is one byte."""
+    power = "kmgt".find(unit[:1]) + 1 if unit[:1] not in ("", "b") else 0
+    return int((1000 if unit.endswith("b") and not unit.endswith("ib") else 1024) ** power)
 
 
 def _seconds(text: str) -> float:

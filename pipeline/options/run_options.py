@@ -80,15 +80,21 @@ def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
             yield f"--output_fields names {name} twice; name it once"
 
 
+_EPILOG = "Flags of Beam, such as --runner and --project, are passed on to it."
+
+
 def run_parser(prog: str) -> OptionsParser[RunOptions]:
     """Makes the parser of `run`."""
-    return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.")
+    return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.", _EPILOG)
 
 
 def check_parser(prog: str) -> OptionsParser[CheckOptions]:
     """Makes the parser of `check`."""
     return OptionsParser(
-        CheckOptions, prog, "Makes all checks of a run, scores sampled rows and prints the plan; writes nothing."
+        CheckOptions,
+        prog,
+        "Makes all checks of a run, scores sampled rows and prints the plan; writes nothing.",
+        _EPILOG,
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
+from pipeline import VERSION
 from pipeline.cli import COMMANDS, main, usage
-from pipeline.options.flag import flags_of
-from pipeline.options.run_options import RunOptions, parse_run
+from pipeline.options.flag import flags_of, words
+from pipeline.options.run_options import RunOptions, parse_run, run_parser
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support import models
@@ -59,7 +61,7 @@ def refuse(keyjoin: Callable[..., Result], lines: Any, model: Any) -> Callable[.
         (["stray"], "neither keyjoin nor Beam knows stray"),
         (["--batch_size=0"], "argument --batch_size: 0 is not a whole number from 1"),
         (["--batch_size=x"], "argument --batch_size: x is not"),
-        (["--chunk_bytes=2000000000"], "argument --chunk_bytes: 2000000000 is not a whole number from 1 to"),
+        (["--chunk_bytes=2000000000"], "argument --chunk_bytes: 2000000000 is not a size from 1 to"),
         (["--max_bad_rows=-1"], "-1 is neither a number of rows nor a ratio"),
         (["--max_bad_rows=1.5"], "1.5 is neither"),
         (["--max_bad_rows=few"], "few is neither"),
@@ -301,17 +303,69 @@ def test_check_finds_the_same_and_writes_nothing(
 
 def test_help_names_every_command_exit_code_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
+    assert capsys.readouterr().out.strip() == usage()
+    assert main(["help", "all"]) == 0
     said = capsys.readouterr().out
-    assert said.strip() == usage()
     for word in [*COMMANDS, *(e.title for e in Exit), *(r.value for r in Reason)]:
         assert word in said
-    assert main(["runn"]) == 2
-    assert "keyjoin has no command runn; it has run" in capsys.readouterr().err
-    assert main([]) == 2
     for name in COMMANDS:
-        with pytest.raises(SystemExit, match="0"):
-            main([name, "--help"])
-        assert f"keyjoin {name}" in capsys.readouterr().out
+        for argv in ([name, "--help"], ["help", name], [name, "--help", "all"]):
+            with pytest.raises(SystemExit, match="0"):
+                main(argv)
+            assert f"keyjoin {name}" in capsys.readouterr().out
+
+
+def test_the_short_help_has_one_line_a_flag_and_fits_80_columns() -> None:
+    assert max(map(len, usage().splitlines())) <= 80
+    parser = run_parser("keyjoin run")
+    short, whole = parser.help_text(everything=False), parser.help_text(everything=True)
+    assert max(map(len, [*short.splitlines(), *whole.splitlines()])) <= 80
+    flags = flags_of(RunOptions)
+    for name, flag in flags.items():
+        assert f"--{name}" in whole
+        lines = [line for line in short.splitlines() if line.endswith(f"  {flag.brief}")]
+        assert len(lines) == bool(flag.brief), name
+        assert len(textwrap.wrap(flag.brief, 80 - 28)) <= 1, name
+    assert f"--help all describes all {len(flags)} flags" in short
+    for name, flag in flags.items():
+        assert not flag.required or flag.brief, name
+
+
+def test_without_a_command_it_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if " --model " in line] == ["inspect", "check", "run"]
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"keyjoin {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["runn"], "keyjoin has no command runn (did you mean run?); it has "),
+        (["help", "veriyf"], "keyjoin has no command veriyf (did you mean verify?)"),
+        (["verify", "out", "--raed_data", "5%"], "there is no flag --raed_data (did you mean --read_data?)"),
+        (["verify", "out", "--raed-data=5%"], "there is no flag --raed-data (did you mean --read_data?)"),
+        (["verify"], "no DIR is given: the --output of the run; see keyjoin verify --help"),
+        (["verify", "a", "b"], "several of DIR are given: a, b; give one"),
+        (["replay", "a", "--run=b"], "several of DIR are given: b, a; give one"),
+        (["replay", "https://x.org/a"], "https://x.org/a is a web address"),
+        (["inspect", "--model=m", "more"], "'more' belongs to no flag"),
+    ],
+)
+def test_a_wrong_word_is_refused(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_hyphens_and_underscores_are_alike_in_flags_of_keyjoin_alone() -> None:
+    given = ["--input", "a-b", "--max-bad-rows=5%", "--error-field", "k-1", "--bad-rows=null", "--chunk-bytes=1_0k"]
+    given += ["--model=m", "--output=o", "--temp-location=x-y", "--max_memory=4GB", "--wave-bytes=1.5MiB"]
+    options, beam = parse_run(given, "keyjoin run")
+    assert (options.input, options.error_field, options.chunk_bytes) == (("a-b",), "k-1", 10240)
+    assert (options.max_memory, options.wave_bytes, beam) == (4 * 10**9, 3 << 19, ["--temp-location=x-y"])
+    spelled = {"--chunk_bytes=10240", "--wave_bytes=1572864", "--max_memory=4000000000", "--max_bad_rows=0.05"}
+    assert spelled <= set(words(options))
 
 
 def test_every_flag_is_documented() -> None:

@@ -60,7 +60,7 @@ def test_without_a_limit_for_all_it_is_one_in_a_hundred() -> None:
     [
         (["-1"], "-1 is neither a number of rows nor a ratio from 0.0 to 1.0"),
         (["1.5"], "1.5 is neither"), (["few"], "few is neither"), (["nan"], "nan is neither"), (["1/2"], "1/2 is"),
-        (["1e-999999999"], "1e-999999999 is neither"), (["1_0"], "1_0 is neither"), ([""], "(nothing) is neither"),
+        (["1e-999999999"], "1e-999999999 is neither"), (["1__0"], "1__0 is neither"), ([""], "(nothing) is neither"),
         (["0.1,"], "(nothing) is neither"), (["null="], "(nothing) is neither"), (["null=-1"], "-1 is neither"), (["٣"], "٣ is neither"),
         (["modle_error=0"], "there is no reason modle_error (did you mean model_error?); there are not_utf8, not_json"),
         (["=1"], "there is no reason (empty)"), (["all=1"], "there is no reason all"), (["a=b=1"], "no reason a=b"),

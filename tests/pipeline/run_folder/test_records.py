@@ -81,7 +81,11 @@ def values_of(flag: Flag) -> st.SearchStrategy[Any]:
     if flag.kind.choices:
         found: st.SearchStrategy[Any] = st.sampled_from(flag.kind.choices)
     else:
-        found = st.integers(1, 1 << 24) if flag.kind.parameter == "NUMBER" else VALUES[flag.kind]
+        found = (
+            st.integers(1, 1 << 24)
+            if flag.kind.parameter == "NUMBER" or flag.kind.note == kinds.SIZES
+            else VALUES[flag.kind]
+        )
     return found if flag.required else st.just(flag.default) | found
 
 
