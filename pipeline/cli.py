@@ -15,7 +15,7 @@ from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import flush_output, open_streams, quoted, show, show_error
+from pipeline.terminal.messages import flush_output, open_streams, show, show_failure, typed
 from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
 from transforms.storage.remedies import described
@@ -42,16 +42,20 @@ class Command(NamedTuple):
 
 def _run(argv: Sequence[str]) -> Exit:
     started = time.monotonic()  # before the imports: the user waits for them too
+    from pipeline.job.progress import Progress
     from pipeline.options.run_options import parse_run
+    from pipeline.terminal.progress import shown
 
     options, beam_args = parse_run(argv, "keyjoin run")
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts in that process while Beam starts in this one
-    startup.import_beam(argv)
-    from pipeline.commands.run import run
+    progress = Progress(started)
+    with shown(options.progress, progress):
+        startup.import_beam(argv)
+        from pipeline.commands.run import run
 
-    with _connected(options) as connected:
-        return run(connected, beam_args, started)
+        with _connected(options) as connected:
+            return run(connected, beam_args, progress)
 
 
 def _check(argv: Sequence[str]) -> Exit:
@@ -174,20 +178,30 @@ def main(argv: Sequence[str]) -> Exit:
     Returns:
         The exit code.
     """
-    try:
-        code = _call(argv)
-        flush_output()
+    with _events(argv):
+        try:
+            code = _call(argv)
+            flush_output()
+        except (UsageError, RunError, OSError) as error:
+            # OSError comes from the operating system: the disk is full, too many files are open, or a folder is
+            # missing. Its text names the file.
+            text = described(error) if isinstance(error, OSError) else error
+            code = Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
+            show_failure(f"keyjoin: error: {text}{_how_to_resume(argv, error)}", code)
+        except KeyboardInterrupt as stopped:
+            is_terminated = getattr(stopped, "signal", signal.SIGINT) == signal.SIGTERM
+            code = Exit.TERMINATED if is_terminated else Exit.INTERRUPTED
+            show_failure(f"keyjoin: stopped{_how_to_resume(argv, stopped)}", code)
         return code
-    except (UsageError, RunError, OSError) as error:
-        # OSError comes from the operating system: the disk is full, too many files are open, or a folder is missing.
-        # Its text names the file.
-        text = described(error) if isinstance(error, OSError) else error
-        show_error(f"keyjoin: error: {text}{_how_to_resume(argv, error)}")
-        return Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
-    except KeyboardInterrupt as stopped:
-        show_error(f"keyjoin: stopped{_how_to_resume(argv, stopped)}")
-        number = getattr(stopped, "signal", signal.SIGINT)
-        return Exit.TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED
+
+
+def _events(argv: Sequence[str]) -> contextlib.AbstractContextManager[None]:
+    """Prints errors as events if the command line asks for them, also if it has another flag that is wrong."""
+    if "--progress=json" in argv or ("--progress", "json") in itertools.pairwise(argv):
+        from pipeline.terminal.progress import as_events
+
+        return as_events()
+    return contextlib.nullcontext()
 
 
 def _call(argv: Sequence[str]) -> Exit:
@@ -218,7 +232,7 @@ def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""
-    return "".join(f"; {text}" for text in (*notes, f"resume with: {quoted(['keyjoin', *argv])}"))
+    return "".join(f"; {text}" for text in (*notes, f"resume with: {typed(['keyjoin', *argv])}"))
 
 
 def entry() -> None:

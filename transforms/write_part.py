@@ -28,6 +28,8 @@ from transforms.storage import files
 from transforms.storage.compression import codec_of, compressed, plain_name
 from transforms.write_receipts import write_receipt
 
+# Counters of Beam's metrics: a namespace, names, and the begin of the names with the reason of dead letters.
+LEDGER, ROWS_JOINED, BYTES_JOINED, DEAD_PREFIX = "ledger", "rows_joined", "bytes_joined", "dead_letters_"
 AT_ONCE = 2  # parts at once: while one waits for the disk, the next one is made
 
 
@@ -215,8 +217,9 @@ class WritePart(beam.PTransform[beam.PCollection[tuple[Receipt, Predictions]], b
 class _Write(beam.DoFn):
     def __init__(self, fmt: Format, layout: Layout, output: str, temp: str) -> None:
         self.format, self.layout, self.output, self.temp = fmt, layout, output, temp
-        self.joined = Metrics.counter("ledger", "rows_joined")
-        self.dead = Metrics.counter("ledger", "rows_dead_lettered")
+        self.joined = Metrics.counter(LEDGER, ROWS_JOINED)
+        self.dead = Metrics.counter(LEDGER, "rows_dead_lettered")
+        self.bytes = Metrics.counter(LEDGER, BYTES_JOINED)
 
     def setup(self) -> None:
         self.lines = Lines(self.format.reader.traits.line_end)
@@ -237,4 +240,7 @@ class _Write(beam.DoFn):
     def _counted(self, part: PartReceipt) -> PartReceipt:
         self.joined.inc(part.joined)
         self.dead.inc(sum(part.dead.values()))
+        self.bytes.inc(part.chunk.nbytes)
+        for reason, rows in part.dead.items():
+            Metrics.counter(LEDGER, f"{DEAD_PREFIX}{reason}").inc(rows)
         return part

@@ -33,7 +33,7 @@ from pipeline.run_folder.settle import IfExceeded, over_error_limit, settle
 from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import quoted, show, visible
+from pipeline.terminal.messages import show, typed, visible
 from pipeline.terminal.report import print_line
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
@@ -146,11 +146,11 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
         earlier = _find_run(run)
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
-        again = quoted(command(ended.options, run))
+        again = typed(command(ended.options, run))
         raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; finish it first: {again}")
     new, begun = staged(run).work, resume.unfinished(run)
     if begun is not None and earlier.stage is Stage.COMPLETE:
-        again = quoted([*command(begun.record.options, run), *_replacing(begun)])
+        again = typed([*command(begun.record.options, run), *_replacing(begun)])
         raise UsageError(
             f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
         )
@@ -188,7 +188,7 @@ def _check_parts(run: str, document: Manifest) -> None:
     whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
     damaged = next((name for name, is_whole in whole if not is_whole), None)
     if damaged is not None:
-        again = quoted(command(document.options, run))
+        again = typed(command(document.options, run))
         raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
 
 
@@ -336,7 +336,9 @@ def _commit(run: str, earlier: Earlier, document: Manifest, plan: Plan, said: re
     read = Matched(list(sources), list(document.skipped))
     is_complete = earlier.stage is Stage.COMPLETE
     if_exceeded = IfExceeded.DISCARD if is_complete else IfExceeded.REPLACE
-    settled = settle(place, settings, sources, document.seconds, now=read, if_exceeded=if_exceeded)
+    settled = settle(
+        place, settings, sources, document.seconds, now=read, if_exceeded=if_exceeded, measured=document.measured
+    )
     if settled.exceeded is not None and is_complete:
         raise RunError(f"{settled.exceeded}; {run} is still the complete output that it was before: fix model or rows")
     return settled.totals

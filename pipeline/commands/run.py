@@ -6,7 +6,7 @@
 
 import contextlib
 import dataclasses
-import time
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,15 +15,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.compat import beam as beam_compat
 from pipeline.job.dataflow import is_template
-from pipeline.job.progress import reported
+from pipeline.job.progress import Phase, Progress, Result
 from pipeline.job.remote import check_place, new_run, run_remote, write_nothing
 from pipeline.job.root_cause import as_run_error
 from pipeline.job.stop_early import Watch
 from pipeline.job.waves import run_waves
+from pipeline.job.written_parts import reported
+from pipeline.model import model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import CheckOptions, RunOptions, command
+from pipeline.plan import memory
 from pipeline.plan.check_sample import score_spread
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.report.write import write_report
@@ -31,7 +34,7 @@ from pipeline.run_folder import ledger, manifest, resume
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import REPORT
 from pipeline.run_folder.place import Place, own_names
-from pipeline.run_folder.records import Manifest
+from pipeline.run_folder.records import Manifest, Measured
 from pipeline.run_folder.replace import finish, finish_if_ready, is_ready
 from pipeline.run_folder.settle import Settled, conclude, settle
 from pipeline.run_folder.unexpected_files import check_folder
@@ -50,13 +53,13 @@ from transforms.storage import files, stdin
 from transforms.write_receipts import read_receipts
 
 
-def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
+def run(options: RunOptions, beam_args: Sequence[str], progress: Progress) -> Exit:
     """Runs the job and prints its result.
 
     Args:
         options: The options of the run.
         beam_args: Flags for Beam.
-        started: When the command was started, in seconds of `time.monotonic`.
+        progress: Counts what the run has done. It takes the result, too.
 
     Returns:
         `Exit.COMPLETE`.
@@ -72,10 +75,13 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
     check_place(options, beam_options)
     if stdin.is_copied() and not is_local(beam_options):
         raise UsageError("--input - is read on this machine, and the job runs on others; copy the rows to a bucket")
+    progress.enter(Phase.PLANNING)
     inputs = find_inputs(options)
     if finish_if_ready(options.output, overwrite=options.overwrite) and resume.is_same(options, inputs):
         options = dataclasses.replace(options, overwrite=False)  # the result just put in place is what it asks for
-    if _is_complete(options, inputs):
+    complete = _find_complete(options, inputs)
+    if complete is not None:
+        progress.result = Result(options.output, complete)
         with errors_as_warnings(f"{options.output} is complete, and could not be cleaned up"):
             resume.clean(options.output)
             if REPORT not in own_names(options.output):  # no command was there when the job ended
@@ -85,17 +91,18 @@ def run(options: RunOptions, beam_args: Sequence[str], started: float) -> Exit:
         return Exit.COMPLETE
     check_writable(options.output)
     if is_local(beam_options):
-        _run_here(options, beam_options, inputs, started)
+        _run_here(options, beam_options, inputs, progress)
     else:
-        run_remote(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options))
+        run_remote(options, beam_options, inputs, lambda: _begun(options, inputs, beam_options, progress), progress)
     return Exit.COMPLETE
 
 
-def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, started: float) -> None:
+def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs, progress: Progress) -> None:
     with locked(options.output) as prove_lock:
-        with _begun(options, inputs, beam_options) as (plan, place):
-            stopped = _execute(plan, beam_options, options)
-            seconds = time.monotonic() - started
+        with _begun(options, inputs, beam_options, progress) as (plan, place):
+            stopped = _execute(plan, beam_options, options, progress)
+            progress.enter(Phase.FINISHING)
+            seconds, rate, measured = progress.seconds(), progress.rate(), _measured(progress)
             if stopped is not None:
                 settled = Settled(ledger.total(read_receipts(plan.job.temp)), stopped)
             else:
@@ -107,20 +114,37 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
                     prove_lock=prove_lock,
                     keep=False,
                     audit=lambda: audit(plan.job, plan.sources, options.audit),
+                    measured=measured,
                 )
         if place.is_staged and stopped is None and settled.exceeded is None:
             finish(options.output, prove_lock)
-        conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume)
+        conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume, measured_rate=rate)
+        progress.result = Result(options.output, settled.totals, rate)
+
+
+def _measured(progress: Progress) -> Measured:
+    """Records what this attempt measured."""
+    pids = os.getpid(), model_process.process().pid
+    own, of_model = map(memory.peak_bytes, pids)
+    return Measured(
+        startup_seconds=round(progress.startup_seconds(), 3),
+        timeline=tuple((round(seconds, 3), rows, size) for seconds, rows, size in progress.timeline()),
+        peak_memory=None if own is None or of_model is None else own + of_model,
+    )
 
 
 @contextlib.contextmanager
-def _begun(options: RunOptions, inputs: Inputs, beam_options: PipelineOptions) -> Iterator[tuple[Plan, Place]]:
+def _begun(
+    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions, progress: Progress
+) -> Iterator[tuple[Plan, Place]]:
     """Makes and prints a plan, and records it in the output folder.
 
     From here on the files of the folder show that a run has begun.
     """
+    progress.enter(Phase.LOADING)
     with _prepared(options, inputs, beam_options) as (plan, start, there):
         report.print_plan(plan, start)
+        progress.plan(options.output, plan.sources)
         # A remote job needs the id to recognize its folder. In a run that replaces an output, the id distinguishes the
         # new record from the former one. Without the id both may be equal.
         if start.place.is_staged or not is_local(beam_options):
@@ -210,14 +234,17 @@ class _Complete(NamedTuple):
     lost: Sequence[str]
 
 
-def _is_complete(options: RunOptions, inputs: Inputs) -> bool:
-    """Returns whether an earlier run already wrote the whole result, and prints that, or which parts of it are lost."""
+def _find_complete(options: RunOptions, inputs: Inputs) -> ledger.Totals | None:
+    """Returns the ledger of an earlier run that already wrote the whole result; None if there is none.
+
+    Prints that the result is complete, or which parts of it are lost.
+    """
     complete = _complete(options, inputs)
     if complete is None:
-        return False
+        return None
     for line in report.complete_lines(options.output, *complete):
         report.print_line(*line)
-    return not complete.lost
+    return None if complete.lost else complete.totals
 
 
 def _complete(options: RunOptions, inputs: Inputs) -> _Complete | None:
@@ -269,10 +296,14 @@ def _prepared(
         yield plan, start, there
 
 
-def _execute(plan: Plan, beam_options: PipelineOptions, options: RunOptions) -> ExceededLimit | None:
+def _execute(
+    plan: Plan, beam_options: PipelineOptions, options: RunOptions, progress: Progress
+) -> ExceededLimit | None:
     """Runs the pipelines on this machine. Returns the exceeded error limit if it stops them early, else None."""
     reader = formats.load(plan.job.format).reader
     least = reader.least_bytes(partitions.in_rows(plan.job.handler.features))
-    watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end)
-    with reported(plan.job.temp, watch.parts), as_run_error(plan.job.output):
+    watch = Watch(options.max_bad_rows, plan.sources, least, reader.traits.line_end, progress=progress)
+    progress.model_seconds = model_process.process().processor_seconds
+    progress.enter(Phase.SCORING)
+    with reported(plan.job.temp, progress.parts), as_run_error(plan.job.output):
         return in_the_background(lambda: run_waves(plan, beam_options, options.wave_bytes, watch))

@@ -18,7 +18,7 @@ from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import quoted, show, visible
+from pipeline.terminal.messages import show, typed, visible
 from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verification.check_rows import rescore_rows
 from pipeline.verification.findings import Findings
@@ -180,4 +180,4 @@ def _counted(count: int, what: str) -> str:
 def _discard_command(given: VerifyOptions) -> str:
     """Returns the `verify` command that makes the same file checks and deletes `_SUCCESS` if they find differences."""
     share = [] if given.read_data is None else [f"--read_data={given.read_data * 100:g}%"]
-    return quoted(["keyjoin", "verify", f"--run={given.run}", *share, "--discard"])
+    return typed(["keyjoin", "verify", f"--run={given.run}", *share, "--discard"])

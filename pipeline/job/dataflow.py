@@ -9,7 +9,8 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import (
@@ -26,6 +27,7 @@ from pipeline import VERSION
 from pipeline.compat.beam import dataflow_jobs
 from pipeline.job import accelerators
 from pipeline.job.accelerators import Hint, Machine
+from pipeline.job.progress import Phase, Progress
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.records import Run
@@ -33,6 +35,7 @@ from pipeline.terminal.report import print_line
 from pipeline.terminal.warning import warn
 from transforms.errors import RunError, UsageError
 from transforms.storage import files
+from transforms.write_part import BYTES_JOINED, DEAD_PREFIX, LEDGER, ROWS_JOINED
 
 RUN_LABEL = "keyjoin-run"
 RUNNER = "DataflowRunner"
@@ -329,28 +332,27 @@ class Service:
         """Returns the URL of a job in the Google Cloud console."""
         return f"{CONSOLE}/{self._cloud.region}/{job_id}?project={self._cloud.project}"
 
-    def follow(self, job_id: str) -> None:
-        """Prints the states, warnings and counters of a job until it ends.
+    def follow(self, job_id: str, progress: Progress) -> None:
+        """Prints the states and warnings of a job until it ends, and counts its progress.
 
         Args:
             job_id: The id that Dataflow gave the job.
+            progress: Counts what the job has done.
 
         Raises:
             JobError: The job failed.
             RunError: The job was cancelled, or the service cannot be reached.
         """
-        state, shown, errors, patience = "", "", _Messages(), ERROR_SECONDS
+        progress.enter(Phase.RUNNING)
+        state, errors, patience = "", _Messages(), ERROR_SECONDS
         while True:
             with _api_errors():
                 job = self._client.get_job(job_id)
                 errors.print_new(self._client, job_id)
-                counted = self._counters(job_id)
+                self._count(job_id, progress)
             if job.current_state.name != state:
                 state = job.current_state.name
                 print_line("state", state.removeprefix("JOB_STATE_").lower().replace("_", " "))
-            if counted and counted != shown:
-                shown = counted
-                print_line("so far", shown)
             ended = _state(job)
             if ended == PipelineState.FAILED and errors.last is None and patience > 0:
                 patience -= 1
@@ -364,17 +366,17 @@ class Service:
         if ended != PipelineState.DONE:
             raise RunError(f"the job was {ended.lower()}; give the same command again, which resumes it")
 
-    def _counters(self, job_id: str) -> str:
-        """Returns the row counts so far, in one line. Only committed bundles are counted."""
+    def _count(self, job_id: str, progress: Progress) -> None:
+        """Counts the rows so far. Only committed bundles are counted."""
         from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
 
-        found: Mapping[str, Any] = {
-            metric.key.metric.name: metric.committed
-            for metric in DataflowMetrics(self._client).all_metrics(job_id)
-            if metric.key.metric.namespace == "ledger" and metric.committed is not None
-        }
-        names = {"rows_read": "rows read", "rows_joined": "joined", "rows_dead_lettered": "dead letters"}
-        return ", ".join(f"{text} {found[name]:,}" for name, text in names.items() if name in found)
+        found: Counter[str] = Counter()
+        for metric in DataflowMetrics(self._client).all_metrics(job_id):
+            if metric.key.metric.namespace == LEDGER and metric.committed is not None:
+                found[metric.key.metric.name] += metric.committed
+        dead = Counter({name[len(DEAD_PREFIX) :]: n for name, n in found.items() if name.startswith(DEAD_PREFIX)})
+        if found:
+            progress.counted(found[ROWS_JOINED] + dead.total(), found[BYTES_JOINED], dead)
 
 
 class _Messages:

@@ -20,8 +20,9 @@ from pipeline.compat import beam as beam_compat
 from pipeline.job import dataflow
 from pipeline.job.commit_run import CommitRun, check_complete
 from pipeline.job.graph import build
-from pipeline.job.progress import reported
+from pipeline.job.progress import Progress, Result
 from pipeline.job.root_cause import as_run_error
+from pipeline.job.written_parts import reported
 from pipeline.options.beam_flags import is_local
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs, Plan
@@ -60,6 +61,7 @@ def run_remote(
     beam_options: PipelineOptions,
     inputs: Inputs,
     begun: Callable[[], AbstractContextManager[tuple[Plan, Place]]],
+    progress: Progress,
 ) -> None:
     """Submits the job, or finds the job that an earlier command submitted, and waits until it ends.
 
@@ -70,6 +72,7 @@ def run_remote(
         beam_options: Beam's options, which name the runner.
         inputs: The input files and the settings.
         begun: Makes the plan and prepares the output folder.
+        progress: Counts what the job has done, and takes the result.
 
     Raises:
         UsageError: The options do not fit, or the folder is being written by another job. No job was submitted.
@@ -77,7 +80,7 @@ def run_remote(
     """
     if not dataflow.is_dataflow(beam_options):
         with locked(options.output), begun() as (plan, place):
-            _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), resumed=plan.job.resume)
+            _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), progress, resumed=plan.job.resume)
         return
     service = dataflow.Service(beam_options, options.output)
     resumed: bool | None = None
@@ -105,7 +108,8 @@ def run_remote(
     if options.detach:
         print_line("detached", "the job commits by itself; the same command follows it, or tells what came of it")
         return
-    _judge(options, place, lambda: _follow(service, job_id), resumed=resumed)
+    progress.plan(options.output, inputs.matched.sources)
+    _judge(options, place, lambda: _follow(service, job_id, progress), progress, resumed=resumed)
 
 
 def new_run(beam_options: PipelineOptions) -> records.Run:
@@ -229,22 +233,25 @@ def _wait(running: Any) -> None:
         raise
 
 
-def _follow(service: dataflow.Service, job_id: str) -> None:
+def _follow(service: dataflow.Service, job_id: str, progress: Progress) -> None:
     try:
-        in_the_background(lambda: service.follow(job_id))
+        in_the_background(lambda: service.follow(job_id, progress))
     except KeyboardInterrupt as stopped:
         print_line("continues", f"the job; the same command follows it again, {service.link(job_id)} can cancel it")
         add_note(stopped, "the job continues, and the same command follows it")
         raise
 
 
-def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resumed: bool | None) -> None:
+def _judge(
+    options: RunOptions, place: Place, ended: Callable[[], None], progress: Progress, *, resumed: bool | None
+) -> None:
     """Waits until the job ends, verifies its output, and prints the result.
 
     Args:
         options: The options of the run.
         place: The folders that the job writes to.
         ended: Waits until the job ends.
+        progress: Takes the result.
         resumed: Whether earlier attempts had finished a part of the run; None if that is not known.
 
     Raises:
@@ -269,3 +276,4 @@ def _judge(options: RunOptions, place: Place, ended: Callable[[], None], *, resu
     if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
     conclude(place, Settled(document.totals, None, document.audit), document.format, document.seconds, resumed=resumed)
+    progress.result = Result(output, document.totals)

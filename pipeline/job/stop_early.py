@@ -8,9 +8,10 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from pipeline.job.progress import Progress
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit
 from transforms.errors import StoppedError
 from transforms.records import BadRow, Chunk, PartReceipt, Predictions, Receipt, Source, unpack_bad
@@ -70,6 +71,9 @@ class Watch:
       cannot be written, because the runner writes parts after it has scored all chunks.
 
     Several threads may report rows that fail alone at the same time.
+
+    Attributes:
+        progress: Counts what is done, for the display.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Watch:
         least: int,
         line_end: bytes = b"",
         clock: Callable[[], float] = time.monotonic,
+        progress: Progress | None = None,
     ) -> None:
         """Starts with all counts at zero.
 
@@ -89,7 +94,9 @@ class Watch:
                 unread bytes can hold at most. It is 0 if they can hold any number.
             line_end: The bytes that end each line; empty if rows are not lines.
             clock: Returns the time in seconds.
+            progress: Counts what is done, for the display; None for a new one.
         """
+        self.progress = progress or Progress()
         self._limits, self._least, self._clock = limits, least, clock
         # One byte more for each source, because its last line may lack the newline that `least` includes.
         self._bytes = most_bytes(sources) + len(sources)
@@ -104,7 +111,6 @@ class Watch:
         self._example = ""  # the message of a bad row of the stopped chunk, which will have no dead letter file
         self._changing = threading.RLock()
         self._stopped = False
-        self._parts_of = dict[str, int]()
         self._begun = 0  # bytes of the chunks that started in this pipeline
         self._wave_began = clock()
         self._bytes_a_second = math.inf  # the speed of the last pipeline; infinite if it is not known
@@ -131,19 +137,8 @@ class Watch:
             return False
         self._lengths[chunk.key] = chunk.nbytes
         self._begun += chunk.nbytes
+        self.progress.begin()
         return True
-
-    def cut(self, chunks: Iterable[Chunk]) -> None:
-        """Records chunks, so that the number of parts becomes known.
-
-        Args:
-            chunks: Chunks that sources were split into.
-        """
-        self._parts_of.update((chunk.source, chunk.parts) for chunk in chunks)
-
-    def parts(self) -> int | None:
-        """Returns how many parts the run will write; None until chunks of every source are recorded."""
-        return sum(self._parts_of.values()) if len(self._parts_of) == len(self._sources) else None
 
     def may_continue(self) -> bool:
         """Returns whether the run continues. Once an error limit must be exceeded, the answer stays False."""
@@ -206,6 +201,7 @@ class Watch:
             The same element.
         """
         key, self._read[key] = element
+        self.progress.read()
         self._count(key)
         return element
 
@@ -232,6 +228,7 @@ class Watch:
                 self._failing.pop(key, None)
                 self._lengths.pop(key, None)
                 self._scored.add(receipt.chunk, receipt.rows, dead)
+            self.progress.scored(receipt.chunk, receipt.rows, dead)
 
     def wrote(self, part: PartReceipt) -> PartReceipt:
         """Records a part that was written.
@@ -242,6 +239,22 @@ class Watch:
         Returns:
             The same receipt.
         """
+        self.progress.wrote(part)
+        return self._take(part)
+
+    def found(self, part: PartReceipt) -> PartReceipt:
+        """Records a part that an earlier attempt wrote.
+
+        Args:
+            part: The receipt of the part.
+
+        Returns:
+            The same receipt.
+        """
+        self.progress.found(part)
+        return self._take(part)
+
+    def _take(self, part: PartReceipt) -> PartReceipt:
         self._written.add(part.chunk, part.rows, part.dead)
         self._parts.append(part)
         return part

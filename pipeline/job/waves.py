@@ -55,10 +55,10 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
     chunks = itertools.chain.from_iterable(map(cut, sorted(plan.sources)))
     lists = itertools.count()
     for wave in waves(chunks, wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)):
-        watch.cut(wave)
+        watch.progress.cut(wave)
         if not watch.may_continue():
             break
-        finished = {part.chunk.part for part in map(watch.wrote, _find_finished(wave, job))}
+        finished = {part.chunk.part for part in map(watch.found, _find_finished(wave, job))}
         unfinished = [chunk for chunk in wave if chunk.part not in finished]
         while True:
             if unfinished:

@@ -89,6 +89,15 @@ class ModelProcess:
         """The process id; it changes with each start."""
         return self._process.pid
 
+    def processor_seconds(self) -> float | None:
+        """Returns the processor time that the process has used, in seconds; None if the system does not tell."""
+        try:
+            # proc_pid_stat(5): the name is in parentheses and may hold any character; utime and stime are fields 14, 15
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def limit(self, size: int | None) -> None:
         """Limits the private, writable memory of the process, on Linux. A restarted process has the same limit.
 

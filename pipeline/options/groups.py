@@ -361,6 +361,21 @@ class LocalOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TerminalOptions:
+    """What a run prints."""
+
+    progress: str = flag(
+        kinds.choice("auto", "bar", "lines", "json", "off"),
+        "how standard error shows the progress: bar, for a terminal; lines of key=value from time to time; json, one "
+        "event a line; or off (default: auto, which is bar on a terminal, and lines otherwise or with CI set)",
+        default="auto",
+        metavar="HOW",
+        in_template=False,
+        may_change=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BadRowOptions:
     """How many rows may be bad, which predictions make a row bad, and where bad rows are written."""
 

@@ -14,6 +14,7 @@ from pipeline.options.groups import (
     RemoteOptions,
     ReportOptions,
     ScoringOptions,
+    TerminalOptions,
 )
 from pipeline.options.parser import OptionsParser
 from transforms.errors import UsageError
@@ -30,6 +31,7 @@ class RunOptions(
     BadRowOptions,
     ReportOptions,
     RemoteOptions,
+    TerminalOptions,
 ):
     """The options of `run` and `check`."""
 

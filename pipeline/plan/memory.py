@@ -126,11 +126,21 @@ def private_bytes(pid: int | str) -> int:
 
     A sampled row can end the model process. The run then reports which row it was.
     """
+    return _status(pid, "VmData") or 0
+
+
+def peak_bytes(pid: int) -> int | None:
+    """Returns the most bytes of a process that were resident at a time; None if it has ended, or not on Linux."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int | str, field: str) -> int | None:
+    """Returns a size in bytes from a process's status, see proc_pid_status(5); None if there is none."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:")), 0)
+        return None
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(f"{field}:")), None)
 
 
 @contextlib.contextmanager

@@ -197,6 +197,7 @@ def commit(
     mark: str | None,
     keep: bool = False,
     audit: Audit | None = None,
+    measured: records.Measured | None = None,
 ) -> None:
     """Records the result of a run: the lists of parts and of sources, the statistics, the manifest, then `_SUCCESS`.
 
@@ -215,6 +216,7 @@ def commit(
         mark: The name of the file that is written last; None to write no such file.
         keep: Whether to keep the files that a resume needs, see `clear`.
         audit: The result of `--audit`; None without it.
+        measured: What was measured, if the run was on this machine.
     """
     written = write_lists(output, files.join(output, TEMP), sources)
     listed = {name: Listed(bytes=made.bytes, crc32c=f"{made.checksum:08x}") for name, made in written.items()}
@@ -226,6 +228,7 @@ def commit(
         skipped=tuple(skipped),
         seconds=round(seconds, 3),
         audit=audit,
+        measured=measured,
     )
     text = records.encode(document)
     files.write_whole(files.join(output, MANIFEST), [text])

@@ -254,6 +254,25 @@ class Lists(_Strict, frozen=True, kw_only=True, rename={"parts": PARTS, "sources
             yield name, Written(listed.bytes, int(listed.crc32c, 16))
 
 
+Point = tuple[Seconds, Count, Count]
+
+
+class Measured(_Strict, frozen=True, kw_only=True):
+    """What the attempt that completed a run measured on this machine. Earlier attempts are not included.
+
+    Attributes:
+        startup_seconds: Seconds from the start of the command until the first chunk could start.
+        timeline: At most 120 points: seconds since the start of the command, rows scored until then, and their bytes
+            in the sources.
+        peak_memory: The most bytes that keyjoin's process and the model's process had resident, added; None if the
+            system does not tell.
+    """
+
+    startup_seconds: Seconds
+    timeline: Annotated[tuple[Point, ...], msgspec.Meta(max_length=120)]
+    peak_memory: Count | None
+
+
 class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
     """`_keyjoin/manifest.json`, the record of a run that has ended.
 
@@ -264,6 +283,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
         skipped: Input files that were skipped because their names mark them as no data.
         seconds: The duration of the run.
         audit: The result of `--audit`; None without it, and after a replay.
+        measured: What was measured; None for a run on a remote runner.
     """
 
     status: Status
@@ -272,6 +292,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
     skipped: tuple[str, ...]
     seconds: Seconds
     audit: Audit | None = None
+    measured: Measured | None = None
 
 
 Record = TypeVar("Record", Job, Manifest)

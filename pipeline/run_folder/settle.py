@@ -9,10 +9,10 @@ from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest
 from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
-from pipeline.run_folder.records import Audit, LoadedSettings
+from pipeline.run_folder.records import Audit, LoadedSettings, Measured
 from pipeline.run_folder.unexpected_files import of_sources
 from pipeline.terminal import report
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import typed
 from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
 from transforms.errors import RunError, UsageError
@@ -70,6 +70,7 @@ def settle(
     if_exceeded: IfExceeded = IfExceeded.RECORD,
     keep: bool = True,
     audit: Callable[[], Audit | None] = lambda: None,
+    measured: Measured | None = None,
 ) -> Settled:
     """Ends a run whose parts are written.
 
@@ -88,6 +89,7 @@ def settle(
         keep: Whether to keep the files that a later attempt needs. A new result within the error limits keeps them in
             any case until it is put in place.
         audit: Makes the result of `--audit`, or raises a RunError. It is called if the ledger adds up.
+        measured: What was measured, if the run was on this machine.
 
     Raises:
         RunError: The ledger does not add up, the input cannot be looked up, or a file cannot be written.
@@ -116,11 +118,20 @@ def settle(
         mark=place.mark if success or if_exceeded is IfExceeded.REPLACE else None,
         keep=keep or (place.is_staged and success),
         audit=audited,
+        measured=measured,
     )
     return Settled(totals, exceeded, audited)
 
 
-def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *, resumed: bool | None) -> None:
+def conclude(
+    place: Place,
+    settled: Settled,
+    spec: FormatSpec,
+    seconds: float,
+    *,
+    resumed: bool | None,
+    measured_rate: float | None = None,
+) -> None:
     """Prints the result of a run, after it was settled or stopped early, and writes its report.
 
     Args:
@@ -129,6 +140,7 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
         spec: The format of its input and of its parts.
         seconds: The duration of the run.
         resumed: Whether earlier attempts had finished a part of the run; None if that is not known.
+        measured_rate: Rows a second of this attempt, without the start-up; None if it was not measured.
 
     Raises:
         RunError: An error limit is exceeded.
@@ -140,10 +152,12 @@ def conclude(place: Place, settled: Settled, spec: FormatSpec, seconds: float, *
             report.print_samples(place.work, parts, exceeded.reason)
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
-            report.print_result(place.output, spec, totals, seconds, resumed=resumed)
+            report.print_result(place.output, spec, totals, seconds, resumed=resumed, measured_rate=measured_rate)
             report.print_audit(audit)
     if exceeded is None or not place.is_staged:
         write_report(place.output)
+    if exceeded is None:
+        report.print_next(place.output, totals)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 
@@ -175,7 +189,7 @@ def over_error_limit(place: Place, exceeded: ExceededLimit) -> OverErrorLimitErr
             f"repair model or rows and start anew with --overwrite, or raise {exceeded.flag} and give the "
             "command again, which resumes the run; no _SUCCESS was written",
         )
-    replay = quoted(["keyjoin", "replay", f"--run={output}"])
+    replay = typed(["keyjoin", "replay", f"--run={output}"])
     return OverErrorLimitError(
         exceeded,
         f"see {dead}, then raise the error limit and give the run's command again, "

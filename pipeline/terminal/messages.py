@@ -16,6 +16,49 @@ from typing import TextIO
 
 _OTHER = re.compile(r"[^\n\t\x20-\x7e]")
 _NEWLINES = re.compile(r"\s*[\r\n]+\s*")
+PROGRAM = "KEYJOIN_PROGRAM"  # a variable with the name under which a script was called that starts keyjoin
+
+
+class Display:
+    """Decides how messages reach standard error: this class prints each as a line.
+
+    The displays of `pipeline.terminal.progress` also show the progress of a run.
+    """
+
+    @contextlib.contextmanager
+    def hidden(self, *, ends_line: bool) -> Iterator[None]:  # noqa: ARG002  for `Bar`
+        """Makes room for text that the block prints to the terminal.
+
+        Args:
+            ends_line: Whether the text ends with a newline.
+        """
+        yield
+
+    def message(self, text: str) -> None:
+        """Prints a message, which is one line."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def failed(self, text: str, code: int) -> None:  # noqa: ARG002  for `Events`
+        """Prints why the command ends without success.
+
+        Args:
+            text: The message, one line.
+            code: The exit code of the command.
+        """
+        self.message(text)
+
+
+_displays = [Display()]  # the last one is used
+
+
+@contextlib.contextmanager
+def displayed(display: Display) -> Iterator[None]:
+    """Uses a display in the block."""
+    _displays.append(display)
+    try:
+        yield
+    finally:
+        _displays.remove(display)
 
 
 def visible(text: str) -> str:
@@ -53,6 +96,16 @@ def _octal(character: str) -> str:
     # Python decodes a byte that is not UTF-8 into a surrogate. surrogateescape encodes it into the same byte again.
     errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
     return "".join(f"\\{byte:03o}" for byte in character.encode("utf-8", errors))
+
+
+def typed(words: Iterable[str]) -> str:
+    """Quotes a command of keyjoin, so that the user can paste it: it begins with the program that the user typed.
+
+    Args:
+        words: The words of the command, from `keyjoin` on.
+    """
+    program, *rest = words
+    return quoted([os.environ.get(PROGRAM) or program, *rest])
 
 
 def at_line(key: str, line: int | None) -> str:
@@ -101,8 +154,26 @@ def _reader_may_leave() -> Iterator[None]:
 
 def show_error(text: str) -> None:
     """Prints a message to standard error, in one line. If standard error cannot be written, discards the message."""
+    with error_may_be_lost():
+        _displays[-1].message(one_line(text))
+
+
+def show_failure(text: str, code: int) -> None:
+    """Prints why a command ends without success, as `show_error` does.
+
+    Args:
+        text: The message.
+        code: The exit code of the command.
+    """
+    with error_may_be_lost():
+        _displays[-1].failed(one_line(text), code)
+
+
+@contextlib.contextmanager
+def error_may_be_lost() -> Iterator[None]:
+    """Discards further output to standard error once it cannot be written."""
     try:
-        print(one_line(text), file=sys.stderr, flush=True)  # noqa: T201
+        yield
     except (OSError, ValueError):
         give_up(sys.stderr)
 
@@ -136,7 +207,8 @@ class _Visible(io.TextIOWrapper):
     """A text stream that escapes control characters in all that is written, library logs and tracebacks too."""
 
     def write(self, text: str) -> int:
-        return super().write(text if text.isprintable() else _OTHER.sub(self._visible, text))
+        with _displays[-1].hidden(ends_line=text.endswith("\n")):
+            return super().write(text if text.isprintable() else _OTHER.sub(self._visible, text))
 
     @staticmethod
     def _visible(found: "re.Match[str]") -> str:

@@ -12,20 +12,21 @@ from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS
 from pipeline.run_folder.records import Audit
 from pipeline.run_folder.resume import Start
-from pipeline.terminal.messages import at_line, show, show_error, visible
+from pipeline.terminal.messages import at_line, show, show_error, typed, visible
 from transforms import formats
 from transforms.formats.spec import FormatSpec
 from transforms.mapping.feature_mapping import describe
 from transforms.mapping.partitions import FOLDER
-from transforms.reasons import Reason
+from transforms.reasons import DEAD_LETTERS, Reason
 from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
 from transforms.storage import files
 from transforms.storage.compression import codec_of
 from transforms.write_part import dead_letters_name
-from transforms.write_receipts import decode
+from transforms.write_receipts import decode, read_list
 
 SHOWN_ROWS = 3
+SHOWN_REASONS = 5  # with an example
 SHOWN_PARTS = 100
 SHOWN_BYTES = 1 << 20
 WIDTH = 110
@@ -191,8 +192,16 @@ def print_unnamed(names: Sequence[str]) -> None:
         print_line("deleted", f"and {len(names) - SHOWN_ROWS} more such files")
 
 
-def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, *, resumed: bool | None) -> None:
-    """Prints the output folder, the counts and time of a run, and a few joined rows.
+def print_result(
+    output: str,
+    spec: FormatSpec,
+    totals: Totals,
+    seconds: float,
+    *,
+    resumed: bool | None,
+    measured_rate: float | None = None,
+) -> None:
+    """Prints the output folder, the counts and time of a run, examples of dead letters, a few rows, and next commands.
 
     Args:
         output: Output folder.
@@ -200,6 +209,7 @@ def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, 
         totals: The ledger.
         seconds: Duration of this attempt, in seconds.
         resumed: Whether earlier attempts finished some of the rows; None if that is unknown.
+        measured_rate: Rows a second of this attempt, without the start-up; None if it was not measured.
     """
     show()
     print_line("output", output)
@@ -208,15 +218,13 @@ def print_result(output: str, spec: FormatSpec, totals: Totals, seconds: float, 
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
         *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
-        ("dead letters", f"{totals.bad:,}"),
-        *((f"  {code}", f"{count:,}  {_title(code)}") for code, count in totals.dead.items()),
+        *_dead_rows(output, totals),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
-        # After a resume there is no rate: the time that earlier attempts took for their rows is not recorded.
-        *([("rows/s", f"{totals.rows / seconds:,.0f}")] if resumed is False and seconds else []),
+        *_rate_rows(totals, seconds, resumed=resumed, measured=measured_rate),
     ]
     for name, value in rows:
-        show(f"{name:<18}{value}")
+        show(f"{name:<18}{value}".rstrip())
     shown = list(_first_rows(output, spec))
     if shown:
         show()
@@ -230,6 +238,59 @@ def print_audit(audit: Audit | None) -> None:
         close = f"{audit.close:,} equal but for the last digits, " * bool(audit.close)
         said = f"{audit.equal:,} equal, {close}largest difference {audit.largest_difference:.3g}"
         show(f"{'audited':<18}{audit.rows:,} random rows, each scored alone: {said}")
+
+
+def print_next(output: str, totals: Totals) -> None:
+    """Prints the commands that a user may want to type next.
+
+    Args:
+        output: Output folder.
+        totals: The ledger.
+    """
+    show()
+    print_line("verify", typed(["keyjoin", "verify", f"--run={output}"]))
+    if totals.bad:
+        print_line("repair", typed(["keyjoin", "replay", f"--run={output}"]))
+
+
+def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
+    """Yields lines about the dead letters: how many there are of each reason, an example, and where all of them are."""
+    yield "dead letters", f"{totals.bad:,}"
+    if not totals.dead:
+        return
+    examples, names = _examples(output, list(totals.dead))
+    for number, (code, count) in enumerate(totals.dead.items()):
+        yield f"  {code}", f"{count:,}  {_title(code)}"
+        if number < SHOWN_REASONS and code in examples:
+            letter = examples[code]
+            yield "", visible(f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'])}")
+    yield "  all of them", visible(files.join(output, names[0] if len(names) == 1 else DEAD_LETTERS))
+
+
+def _examples(output: str, reasons: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns the first dead letter of each reason, and the names of the first dead letter files, two at most."""
+    examples: dict[str, dict[str, Any]] = {}
+    names: list[str] = []
+    for part in read_list(files.join(output, PARTS)):
+        if not part.dead:
+            continue
+        name = dead_letters_name(part.chunk.part)
+        names = [*names, name][:2]
+        for reason in part.dead.keys() - examples.keys():
+            examples[reason] = next(_dead_letters(output, [part], reason))
+        if len(names) == 2 and len(examples) == len(reasons):
+            break
+    return examples, names
+
+
+def _rate_rows(
+    totals: Totals, seconds: float, *, resumed: bool | None, measured: float | None
+) -> Iterator[tuple[str, str]]:
+    if measured is not None:
+        yield "rows/s", f"{measured:,.0f}, without the start-up"
+    elif resumed is False and totals.rows and seconds:
+        # After a resume there is no such rate: the time that earlier attempts took for their rows is not recorded.
+        yield "rows/s", f"{totals.rows / seconds:,.0f}"
 
 
 def _title(code: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.run_folder.names import MANIFEST, SUCCESS
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import quoted, show, visible
+from pipeline.terminal.messages import show, typed, visible
 
 SHOWN = 20
 
@@ -119,7 +119,7 @@ class Findings:
             command: The words of the `keyjoin run` command that wrote the output; None if they are not proven.
             discard: The command to type before that one to rebuild files; empty if it is not needed.
         """
-        words = "the same keyjoin run command" if command is None else quoted(command)
+        words = "the same keyjoin run command" if command is None else typed(command)
         # From the strongest repair to the weakest: the first one that is needed also does what later ones do.
         stronger = (Repair.MOVE_AWAY, Repair.SCORE_AGAIN, Repair.MISREAD, Repair.REBUILD, Repair.READ_BACK)
         output = next((repair for repair in stronger if self.repairs[repair]), None)
