@@ -8,6 +8,7 @@ from pipeline.commands import compare, inspect, predict, replay, report, verify,
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import CheckOptions, RunOptions, check_parser, run_parser
+from pipeline.terminal.events import EVENTS
 from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
 
@@ -21,6 +22,7 @@ def page() -> str:
     lines += [f"| `{r.value}` | {r.sentence} | {r.remedy} |" for r in Reason]
     lines += ["", "## Exit codes", "", "| code | name | when | what to do |", "|---|---|---|---|"]
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
+    lines += ["", "## Events of `--progress json`", "", *_events()]
     parsers: dict[str, OptionsParser[Any]] = {
         "run": run_parser("keyjoin run"),
         "check": check_parser("keyjoin check"),
@@ -37,6 +39,19 @@ def page() -> str:
         if name in parsers:
             lines += ["", *_flags(parsers[name])]
     return "\n".join(lines) + "\n"
+
+
+def _events() -> list[str]:
+    lines = ["| event | field | meaning |", "|---|---|---|"]
+    for event in EVENTS:
+        title, _, attributes = (event.__doc__ or "").partition("\n\n    Attributes:\n")
+        lines.append(f"| `{event.__struct_config__.tag}` | | {title} |")
+        # A description may go on in further lines, which are indented deeper.
+        fields = (
+            line.partition(": ") for line in attributes.replace("\n            ", " ").split("\n") if line.strip()
+        )
+        lines += [f"| | `{name.strip()}` | {text} |" for name, _, text in fields]
+    return lines
 
 
 def _flags(parser: OptionsParser[Any]) -> list[str]:

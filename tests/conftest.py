@@ -93,6 +93,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process print no progress: how many lines of it there are depends on how busy the machine is."""
+    monkeypatch.setattr("pipeline.terminal.progress.TICK_SECONDS", 1e6)
+
+
 class Result(NamedTuple):
     """What a command printed and wrote: its exit code, its output and its output folder."""
 

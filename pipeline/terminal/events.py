@@ -1,6 +1,6 @@
 """Defines the events of `--progress=json`, one JSON object a line on standard error.
 
-The table in docs/run.md is checked against these classes. An event that loses a field, or gives one another meaning,
+docs/reference.md has a table of these classes. An event that loses a field, or gives one another meaning,
 needs a new `SCHEMA`; a new field does not.
 """
 

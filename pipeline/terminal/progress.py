@@ -29,6 +29,8 @@ LEAST_BAR, MOST_BAR = 8, 40  # columns
 WRITTEN, SCORED, LEFT = "█▓░"  # told apart without colours, too
 ASCII_BAR = str.maketrans({WRITTEN: "#", SCORED: "=", LEFT: ".", "…": "~"})
 ERASE_TO_END, ERASE_BELOW = "\x1b[K", "\x1b[J"  # ECMA-48: EL, ED
+# The cursor goes one column to the right first: tmux copies the screen into its history if all of it is erased.
+ERASE = f"\r{ERASE_TO_END}\x1b[C{ERASE_BELOW}\r"
 
 
 class Shown(Display):
@@ -273,7 +275,7 @@ class Bar(Shown):
 
     def _erase(self) -> None:
         if self._is_drawn:
-            _write(f"\r{ERASE_BELOW}")
+            _write(ERASE)
             self._is_drawn = False
 
     def _rendered(self, lines: "Sequence[Text]", columns: int) -> list[str]:
@@ -307,7 +309,7 @@ def _size(terminal: int, environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def bar_lines(figures: Figures, width: int) -> "list[Text]":
-    """Writes figures as one to three lines, none of them wider than a width.
+    """Writes figures as one to four lines, none of them wider than a width.
 
     Args:
         figures: The figures.
@@ -323,9 +325,10 @@ def bar_lines(figures: Figures, width: int) -> "list[Text]":
     pieces = _pieces(figures)
     if pieces:
         fitting = itertools.accumulate(pieces, lambda line, piece: f"{line}, {piece}")
-        lines.append(Text(([line for line in fitting if len(line) <= width] or pieces)[-1]))
+        lines.append(Text(([line for line in fitting if len(line) <= width] or pieces[:1])[-1]))
     if figures.waits_for is not None:
-        lines.append(Text(stall(figures), "yellow"))
+        text = stall(figures)
+        lines += [Text(each, "yellow") for each in ([text] if len(text) <= width else text.split("; "))]
     for line in lines:
         line.truncate(max(width, 1), overflow="ellipsis")
     return lines

@@ -383,6 +383,7 @@ def test_the_program_is_quiet_and_needs_no_tensorflow_to_refuse(tmp_path: Path) 
     assert " tensorflow" not in refused.stderr
     assert " apache_beam" not in refused.stderr
     command = [sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model"]
+    command += ["--progress=off"]
     done = subprocess.run(
         [*command, f"--output={tmp_path}/o"], capture_output=True, text=True, env=environment, check=False
     )

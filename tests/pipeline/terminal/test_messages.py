@@ -212,8 +212,8 @@ def test_a_reader_that_leaves_changes_no_exit_code_and_no_result(
     commands = [
         ["--help"],
         ["check", *flags, f"--output={output}"],
-        ["run", *flags, f"--output={output}"],
-        ["run", *flags, f"--output={output}"],
+        ["run", *flags, f"--output={output}", "--progress=off"],
+        ["run", *flags, f"--output={output}", "--progress=off"],
         ["replay", f"--run={output}"],
         ["verify", f"--run={output}"],
         ["inspect", f"--model={folder}"],
