@@ -4,16 +4,17 @@ import contextlib
 import dataclasses
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.compat.startup import collect_garbage
+from pipeline.job.progress import Progress
 from pipeline.options import kinds
 from pipeline.options.flag import SWITCH, flag
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import print_json, print_text
 from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.progress import shown
 from pipeline.verification.compare_outputs import compare_outputs, open_output
 from transforms.comparison.tolerance import Tolerance
 from transforms.errors import RunError, UsageError
@@ -92,6 +93,7 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[str, 
 
         for output, model in ((one, options.model), (other, given.model_b)):
             # The plan and the result of a run go to standard error, since the comparison is the result.
-            with contextlib.redirect_stdout(sys.stderr):
-                run(dataclasses.replace(options, output=output, model=model), beam_args, time.monotonic())
+            progress = Progress()
+            with contextlib.redirect_stdout(sys.stderr), shown(options.progress, progress):
+                run(dataclasses.replace(options, output=output, model=model), beam_args, progress)
         yield one, other

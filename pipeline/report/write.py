@@ -2,7 +2,7 @@
 
 from pipeline.run_folder.names import REPORT, is_unfinished, whole_name
 from pipeline.run_folder.place import own_names
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import typed
 from pipeline.terminal.warning import warn
 from transforms.storage import files
 
@@ -25,4 +25,4 @@ def write_report(output: str) -> None:
         files.write_whole(path, [page.render(facts.gather(output)).encode()])
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  no fault of a report may fail a run
         cause = str(error) or type(error).__name__
-        warn(f"{path} is not written: {cause}; make it with: {quoted(['keyjoin', 'report', output])}")
+        warn(f"{path} is not written: {cause}; make it with: {typed(['keyjoin', 'report', output])}")

@@ -9,7 +9,8 @@ import msgspec
 
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
-from pipeline.run_folder.names import PARTS
+from pipeline.run_folder.names import PARTS, REPORT
+from pipeline.run_folder.place import own_names
 from pipeline.run_folder.records import Audit
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, typed, visible
@@ -248,6 +249,8 @@ def print_next(output: str, totals: Totals) -> None:
         totals: The ledger.
     """
     show()
+    if REPORT in own_names(output):
+        print_line("report", files.join(output, REPORT))
     print_line("verify", typed(["keyjoin", "verify", f"--run={output}"]))
     if totals.bad:
         print_line("repair", typed(["keyjoin", "replay", f"--run={output}"]))
