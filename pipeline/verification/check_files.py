@@ -26,7 +26,7 @@ from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import is_ready
 from pipeline.run_folder.unexpected_files import check_layout, of_sources
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import typed
 from pipeline.verification.findings import Finding, Repair
 from transforms import formats
 from transforms.errors import RunError, UsageError
@@ -72,7 +72,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
     if success is None and is_ready(run):
         new = records.read(staged(run).work, Manifest)
-        again = quoted(command(new.options, run)) if new is not None else "give its keyjoin run command again"
+        again = typed(command(new.options, run)) if new is not None else "give its keyjoin run command again"
         raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
     if success is None and job is not None:
         raise RunError(f"{run} holds an unfinished run; wait for it, or resume it: {_resuming(run, job)}")
@@ -98,7 +98,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
 
 def _resuming(run: str, job: bytes) -> str:
     try:
-        return quoted(command(records.decode(job, Job).options, run))
+        return typed(command(records.decode(job, Job).options, run))
     except ValueError:
         return f"give its keyjoin run command again ({JOB} is damaged)"
 

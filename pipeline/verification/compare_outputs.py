@@ -10,7 +10,7 @@ from pipeline.plan.layout import make_layout
 from pipeline.run_folder import ledger, manifest
 from pipeline.run_folder.names import PARTS, SOURCES
 from pipeline.run_folder.records import Manifest
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import typed
 from pipeline.verification.check_files import check_lists, check_names, read_record
 from transforms import formats
 from transforms.comparison.match_rows import Matched, Piece, match_rows
@@ -101,7 +101,7 @@ def open_output(path: str) -> Output:
         found = list(check_lists(path, record.manifest)) or list(check_names(path))
     if record is None or found:
         raise UsageError(
-            f"{path} is not what its run wrote: {found[0]}; see {quoted(['keyjoin', 'verify', '--run', path])}"
+            f"{path} is not what its run wrote: {found[0]}; see {typed(['keyjoin', 'verify', '--run', path])}"
         )
     document = record.manifest
     fmt, model, options = formats.load(document.format), document.model, document.options
