@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transforms import statistics
 from transforms.errors import RunError
 from transforms.records import Feature
-from transforms.statistics import Column, Statistics, count_features, count_predictions, merge, pack, unpack
+from transforms.statistics import Column, Counts, Tally, count_features, count_predictions, merge, pack, unpack
 
 LEAST, GREATEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127
 floats = st.floats(width=32) | st.sampled_from([0.0, -0.0, LEAST, -LEAST, GREATEST, math.inf, -math.inf, math.nan])
@@ -65,8 +65,8 @@ def test_counts_of_many_bins_add_up_too(groups: list[list[int]]) -> None:
     def column(values: list[int]) -> Column:
         counts = np.bincount(np.array(values, np.int64) + (1 << 15), minlength=statistics.PATTERNS)
         counts[statistics.INFINITE : statistics.NEGATIVE] = counts[-0x80:] = 0
-        bits, bins = statistics._bins(counts[: statistics.PATTERNS], 512, statistics.BITS)
-        return Column("y", "prediction", "number", int(counts.sum()), bins=bins, bits=bits)
+        bits, *bins = statistics._bins(counts[: statistics.PATTERNS], 512, statistics.BITS)
+        return Tally(Column("y", "prediction", "number", int(counts.sum()), bits=bits), *bins).whole()
 
     # 32 columns share the bins
     others = [Column(f"{n}", "prediction", "number", 1) for n in range(31)]
@@ -156,7 +156,7 @@ def test_the_texts_that_are_held_at_once_are_bounded() -> None:
     often = [b"often"] * 300
     for number in range(30):
         some = [counted([*often, *(f"{number} {n}".encode() for n in range(900))], pa.binary())]
-        merging.add(Statistics(tuple(some)))
+        merging.add(Counts(tuple(map(Tally.of, some))))
     (column,) = merging.result().columns
     assert column.texts[0][0] == "often"
     assert column.texts[0][1] <= 9_000 <= column.texts[0][1] + column.error
@@ -200,8 +200,8 @@ def test_inputs_of_each_kind() -> None:
     assert [column.rows for column in found.values()] == [2, 2, 2, 2, 2, 2, 4, 1, 34, 2, 2]
     assert (found["A"].missing, found["B.c"].missing) == (1, 0)
     assert (found["w[0]"].texts, found["w[1]"].texts) == ((("a", 2),), (("b", 1), ("c", 1)))
-    assert unpack(pack(made)) == made
-    assert count_features(inputs.slice(0, 0), [VECTOR]) == Statistics()
+    assert (unpack(pack(made)).columns, unpack(pack(made)).left_out) == (made.columns, {})
+    assert count_features(inputs.slice(0, 0), [VECTOR]) == Counts()
 
 
 def test_two_inputs_of_the_same_fields_have_columns_of_their_own() -> None:
@@ -228,7 +228,7 @@ def test_only_the_joined_rows_are_counted() -> None:
     batch = pa.record_batch({"y": pa.array([1.0, 2.0, 3.0])})
     made = count_predictions(batch, [("y", "p")], np.array([True, False, True]))
     assert [statistics.quantiles(made.columns[0], [0, 1]).tolist(), made.columns[0].rows] == [[1, 3], 2]
-    assert count_predictions(batch, [("y", "p")], np.zeros(3, np.bool_)) == Statistics()
+    assert count_predictions(batch, [("y", "p")], np.zeros(3, np.bool_)) == Counts()
 
 
 def test_a_part_has_few_bytes() -> None:
@@ -241,13 +241,13 @@ def test_a_part_has_few_bytes() -> None:
 
 @given(st.binary(max_size=40))
 def test_damaged_bytes_are_refused(data: bytes) -> None:
-    packed = pack(Statistics((counted([1.0, 2.0]),)))
+    packed = pack(Counts((Tally.of(counted([1.0, 2.0])),)))
     for damaged in (packed[: len(packed) // 2], packed[:-1], packed + b"x"):
         with pytest.raises(RunError, match="the statistics of a part are damaged"):
             unpack(damaged)
     for any_bytes in (data, zlib.compress(data), packed[: len(packed) // 2] + data):
         with contextlib.suppress(RunError):
-            assert isinstance(unpack(any_bytes), Statistics)
+            assert isinstance(unpack(any_bytes), Counts)
 
 
 def test_the_bins_of_all_columns_are_bounded() -> None:
