@@ -19,7 +19,6 @@ from transforms.records import Source
 from transforms.threads import in_threads
 
 HEADERS = 10_000  # most files whose headers are read before the run, unless they may differ
-OTHER_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}  # each as a shell takes it
 SHOWN = 3  # most differences in a message
 
 
@@ -158,27 +157,36 @@ def _refuse(differences: Sequence[str]) -> None:
         )
 
 
-def check_delimiter(options: InputOptions, reader: Reader, sample: Sequence[Mapping[str, Any]]) -> None:
+def check_delimiter(
+    options: InputOptions, reader: Reader, sample: Sequence[Mapping[str, Any]], columns: int | None = None
+) -> None:
     """Refuses delimited text whose only column seems to hold several.
+
+    A value in quotes may hold further delimiters, so each row needs at least as many as the name of the column has. If
+    no row has one cell only, the name alone decides.
 
     Args:
         options: The input options.
         reader: The reader of the input.
         sample: Some rows.
+        columns: How many columns the header has, see `Headers`.
 
     Raises:
-        UsageError: Another delimiter occurs equally often in the name of the column and in each row, and no flag names
-            the delimiter.
+        UsageError: Another delimiter occurs in the name of the column, and as often or more often in each row, and no
+            flag names the delimiter.
     """
     names = {name for row in sample for name in row}
+    if not sample and columns == 1:
+        names = {reader.header}
     if options.delimiter or not reader.traits.text_cells or len(names) != 1:
         return
     (name,) = names
-    for mark, spelled in OTHER_DELIMITERS.items():
-        counts = {name.count(mark), *((row[name] or "").count(mark) for row in sample)}
-        if len(counts) == 1 and counts != {0}:
+    for mark, spelled in formats.OTHER_DELIMITERS.items():
+        marks = name.count(mark)
+        if marks and all((row[name] or "").count(mark) >= marks for row in sample):
             own = "tab" if reader.name == "tsv" else "','"
+            rows = f"each row has {mark!r}, too" if sample else "no row has one cell"
             raise UsageError(
-                f"the only column is called {name!r}, and each row has as many {mark!r}; give --delimiter {spelled}, "
+                f"the only column is called {name!r}, and {rows}; give --delimiter {spelled}, "
                 f"or --delimiter {own} if it is one column"
             )

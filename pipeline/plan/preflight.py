@@ -240,6 +240,7 @@ def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, chec
     folders = partitions.names(paths) if options.partition_fields else ()
     readable, heads = read_sample(inputs.headers.widest or found, reader)
     if readable is None and check_rows:
+        check_delimiter(options, reader, (), inputs.headers.columns)
         check_unreadable(heads, reader, options.max_bad_rows)
     block, rows = (readable.block, readable.rows) if readable else (reader.parse([], []), [])
     partitions.check_rows(rows, folders)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.conftest import Result
+from tests.conftest import ROOT, Result
 from tests.support import models
 from tests.support.interrupted_run import content
+from tests.support.parts import read
 
 # A record over two lines, one of another number of cells, one with a quote inside of a cell, and a cell of text.
 ROWS = ['1,"a\r\nb",007', "2,x", '3,5" pipe,1e5', "four,y,", '"5",,""', '6,"z" z,0']
@@ -157,10 +159,10 @@ def test_a_column_of_a_vector_that_the_rows_have_is_refused_before_the_run(
 
 def test_another_delimiter_is_named(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("x;s\n1;a\n2;b\n")
+    path.write_text('x;s\n1;a\n2;"b;c"\n')
     refused = keyjoin("check", *flags(path, model))
     assert refused.code == 2
-    assert "the only column is called 'x;s', and each row has as many ';'; give --delimiter ';'" in refused.err
+    assert "the only column is called 'x;s', and each row has ';', too; give --delimiter ';'" in refused.err
     assert keyjoin("check", *flags(path, model), "--delimiter=;").code == 0
 
 
@@ -203,3 +205,62 @@ def test_without_a_quote_a_left_join_is_refused_before_the_run(
     refused = keyjoin("run", *given)
     assert (refused.code, "leave --bad_rows=null out, or write another format" in refused.err) == (2, True)
     assert keyjoin("run", *given, "--output_format=jsonl").code == 0
+
+
+# Texts that programs write with quotes or escapes.
+TEXTS = ["plain", 'say "hi"', "a,b", "two\nlines", "back\\slash", 'both \\" q', "", None, "end\\", "semi;colon"]
+NUMBERS = [number + 0.5 for number in range(len(TEXTS))]
+
+
+def excel() -> str:
+    """As Excel writes it where the comma is the decimal point, with all texts in quotes."""
+    texts = ("" if text is None else '"' + text.replace('"', '""') + '"' for text in TEXTS)
+    cells = (f"{number:.1f};{text}\r\n".replace(".", ",", 1) for number, text in zip(NUMBERS, texts, strict=True))
+    return '\ufeffx;"s"\r\n' + "".join(cells)
+
+
+def mysql() -> str:
+    """As `SELECT … INTO OUTFILE … FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '"'` writes it."""
+    escaped = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\\n"})
+    texts = ("\\N" if text is None else f'"{text.translate(escaped)}"' for text in TEXTS)
+    return '"x","s"\n' + "".join(f"{number},{text}\n" for number, text in zip(NUMBERS, texts, strict=True))
+
+
+def test_a_file_of_excel_with_semicolons_and_decimal_commas_is_refused_with_each_remedy(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("".join(excel().splitlines(keepends=True)[:3]), newline="")
+    refused = keyjoin("check", *flags(path, model))
+    assert (refused.code, "only column is called 'x;\"s\"', and no row has one cell; give" in refused.err) == (2, True)
+    path.write_text(excel(), newline="")
+    commas = keyjoin("check", f"--input={path}", *flags(path, model)[1:2], "--delimiter=;")
+    assert commas.code == 2
+    assert "column x: '0,5', not a number; write a point in place of the decimal comma" in commas.err
+    path.write_text(excel().replace('x;"s"', '"x";"s"'), newline="")
+    quoted = keyjoin("check", *flags(path, model))
+    assert (
+        quoted.code,
+        "has ';' after a quoted name, and the delimiter is ','; give --delimiter ';'" in quoted.err,
+    ) == (
+        2,
+        True,
+    )
+
+
+def test_a_file_of_mysql_is_converted_by_the_command_of_the_docs(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text(mysql())
+    given = ["--input=a.csv", *flags(Path("a.csv"), model)[1:]]
+    dead = keyjoin("run", *given).dead()
+    assert {letter["reason"] for letter in dead} == {"not_csv"}
+    hint = 'bytes follow the closing quote of a cell; a backslash before " is text in CSV, see docs/formats.md'
+    assert {letter["message"] for letter in dead} == {hint}
+    (command,) = re.findall(r"^(sed -E .*)$", (ROOT / "docs/formats.md").read_text(), re.MULTILINE)
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    done = keyjoin("run", "--input=a.rfc.csv", *given[1:])
+    assert (done.code, done.dead()) == (0, [])
+    rows = [(float(row["x"]), row["s"], float(row["y"])) for part in done.parts() for row in read(part)]
+    assert rows == [(x, text or "", x) for x, text in zip(NUMBERS, TEXTS, strict=True)]

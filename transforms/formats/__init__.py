@@ -30,6 +30,7 @@ FORMATS = {
 
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}  # of the formats of delimited text
+OTHER_DELIMITERS = {";": "';'", "\t": "tab", "|": "'|'", ",": "','"}  # each as a shell takes it
 
 
 def known(name: str) -> str:

@@ -1,5 +1,6 @@
 """Explains why a record is bad. It looks at one record at a time, so it is used only for records that are bad."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
 from transforms.dtypes import STRING
@@ -12,18 +13,26 @@ from transforms.reasons import Reason
 from transforms.records import Feature
 
 __all__ = ["SHOWN", "count", "explain"]
+NULLS = ("na", "n/a", "#n/a", "nan", "null", "none", "nil", "\\n", "-", ".", "?")  # in small letters
 
 
-def count(found: int, width: int) -> Why:
+def count(record: bytes, found: int, width: int, dialect: Dialect) -> Why:
     """Explains a record that does not have a cell for each column.
 
     Args:
+        record: The record.
         found: How many cells it has; 0 if bytes follow the closing quote of a cell.
         width: How many columns there are.
+        dialect: The dialect of the text.
     """
+    escaped = [mark for mark in (dialect.quote, dialect.delimiter) if mark and b"\\" + bytes([mark]) in record]
+    hint = f"; a backslash before {chr(escaped[0])} is text in CSV, see docs/formats.md" if escaped else ""
     if not found:
-        return Reason.NOT_CSV.value, "bytes follow the closing quote of a cell"
-    return Reason.WRONG_CELLS.value, f"{found} cell{'s' * (found != 1)}, and there are {width} columns"
+        return Reason.NOT_CSV.value, f"bytes follow the closing quote of a cell{hint}"
+    return (
+        Reason.WRONG_CELLS.value,
+        f"{_counted(found, 'cell')}, and there {'is' if width == 1 else 'are'} {_counted(width, 'column')}{hint}",
+    )
 
 
 def explain(record: bytes, cells: Mapping[str, bytes], features: Sequence[Feature], dialect: Dialect) -> Why:
@@ -69,8 +78,21 @@ def _explain_cell(
     if "float" in feature.dtype and text in numbers.WORDS:
         return None
     if not numbers.spells(text):
-        return Reason.WRONG_TYPE, f"{_shown(text)}, not a number"
+        return Reason.WRONG_TYPE, f"{_shown(text)}, not a number{_hint(text)}"
     return diagnose.explain_leaf(Number(text), feature._replace(strict=False))
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _hint(text: str) -> str:
+    """Returns the remedy for a text that many programs write where they mean a number or no value."""
+    if text.lower() in NULLS:
+        return f"; if it means no value, give --null_values={shlex.quote(text)}"
+    if text.count(",") == 1 and numbers.spells(text.replace(",", ".")):
+        return "; write a point in place of the decimal comma"
+    return ""
 
 
 def _shown(text: str) -> str:

@@ -382,7 +382,7 @@ def _explain(
 ) -> Why:
     record = data[rows.starts[row] : rows.ends[row]]
     if not found.whole[row]:
-        return diagnose.count(int(found.counts[row]), len(names))
+        return diagnose.count(record, int(found.counts[row]), len(names), dialect)
     at = int(found.whole[:row].sum())
     spelled = [found.text[s:e] for s, e in zip(found.starts[at].tolist(), found.ends[at].tolist(), strict=True)]
     return diagnose.explain(record, dict(zip(names, spelled, strict=True)), features, dialect)

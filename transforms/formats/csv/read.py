@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.errors import RunError
-from transforms.formats import blocks, slices
+from transforms.formats import OTHER_DELIMITERS, blocks, slices
 from transforms.formats.base import Cut, RowTraits
 from transforms.formats.csv import cells, inputs, split
 from transforms.formats.csv.dialect import Dialect
@@ -138,6 +138,12 @@ def names(header: str, dialect: Dialect) -> tuple[str, ...]:
         raise RunError(
             f"the header names the column {twice!r} twice; give each column a name of its own, or skip the header's "
             "line and name the columns with --columns"
+        )
+    after = [record[quote + 1 : quote + 2].decode() for quote in found.malformed.tolist()]
+    if after and after[0] in OTHER_DELIMITERS:
+        raise RunError(
+            f"the header has {after[0]!r} after a quoted name, and the delimiter is {chr(dialect.delimiter)!r}; give "
+            f"--delimiter {OTHER_DELIMITERS[after[0]]}"
         )
     if len(found.newlines) or len(found.malformed) or b"\r" in record:
         raise RunError(f"the header is not one record of {len(made)} names: {header[:SAMPLE_ROWS]!r}; repair its line")
