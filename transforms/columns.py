@@ -111,6 +111,25 @@ def one(column: pa.ChunkedArray) -> pa.Array:
     return array if isinstance(array, pa.Array) else array.chunk(0)
 
 
+def not_utf8(values: pa.Array) -> Positions:
+    r"""Finds the byte strings that are not UTF-8.
+
+    >>> not_utf8(pa.array([b"a", b"\xff", None])).tolist()
+    [1]
+    """
+    if _is_utf8(values):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero([not _is_utf8(values.slice(at, 1)) for at in range(len(values))])
+
+
+def _is_utf8(values: pa.Array) -> bool:
+    try:
+        values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def unbase64(text: str) -> bytes:
     r"""Decodes base64 as TensorFlow Serving does: it skips white space and accepts missing padding.
 

@@ -42,21 +42,22 @@ def with_schema(spec: FormatSpec, kept: manifest.Kept | None, heads: Iterable[He
     merged = schemas.merge(convert.instances(block, layout).schema() for block in blocks)
     schema = schemas.select(merged, layout)
     for field in schema:
-        _check_field(field, spec.output)
+        _check_field(field, spec.output, layout)
     spec = msgspec.structs.replace(spec, schema=schemas.to_text(schema))
     _check_rows(spec, blocks, layout)
     return spec
 
 
-def _check_field(field: pa.Field, output: str) -> None:
+def _check_field(field: pa.Field, output: str, layout: Layout) -> None:
     kinds = schemas.mixed(field)
     problem = f"values of several types in the first rows, {' and '.join(kinds)}" if kinds else None
     if schemas.is_empty(field.type):
         problem = "only objects without fields in the first rows"
     if problem:
+        left_out = "" if layout.instance else f"leave it out with --exclude_fields={field.name}, or "
         raise UsageError(
-            f"field {field.name} has {problem}, and a field of {output} parts has one type; leave it out with "
-            f"--exclude_fields={field.name}, or write the format of the input"
+            f"field {field.name} has {problem}, and a field of {output} parts has one type; {left_out}write the format "
+            "of the input"
         )
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.plan.read_sample import SOURCES
 from tests.conftest import Result
-from tests.support import models
+from tests.support import houses, models
 from tests.support.examples import example, features_of, floats, ints, read_back, texts, written
+from tests.support.parts import read, scalar
 from transforms import formats
 
 Run = Callable[..., Result]
@@ -210,3 +211,43 @@ def test_json_lines_become_each_other_format(
     assert [letter["reason"] for letter in done.dead()] == ["missing"]
     verified = keyjoin("verify", f"--run={done.output}", "--rescore=9", plain)
     assert (verified.code, verified.err) == (0, "")
+
+
+@pytest.mark.parametrize("bad_rows", ["apart", "null"])
+@pytest.mark.parametrize("output", sorted({*formats.FORMATS} - {"jsonl"}))
+def test_values_without_fields_become_a_column(
+    keyjoin: Run, plain: str, tmp_path: Path, output: str, bad_rows: str
+) -> None:
+    """They are the field `instance`."""
+    path = tmp_path / "a.jsonl"
+    path.write_text("[1.0, 2.0, 4.0]\n[0.5, 0, 2]\n[1, 2]\n[8, 8, 1]\n")
+    flags = (f"--input={path}", plain, f"--output_format={output}", f"--bad_rows={bad_rows}", DONE)
+    done = keyjoin("run", *flags, "--output_fields=row,key")
+    assert done.code == 0, done.err
+    rows = [row for part in done.parts() for row in read(part) if row.get("prediction") not in (None, "")]
+    assert [scalar(row["prediction"]) for row in rows] == PREDICTED
+    instances = [json.loads(row["instance"]) if output in ("csv", "tsv") else row["instance"] for row in rows]
+    assert instances == [[1, 2, 4], [0.5, 0, 2], [8, 8, 1]]
+    assert [letter["reason"] for letter in done.dead()] == ["wrong_shape"]
+    assert keyjoin("verify", f"--run={done.output}", "--read_data=100%", "--rescore=9", plain).code == 0
+    path.write_text('[1.0, 2.0, 4.0]\n"x"\n')
+    refused = keyjoin("run", *flags)
+    assert (refused.code, "one type; write the format of the input" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("bad_rows", ["apart", "null"])
+@pytest.mark.parametrize("fmt", ["csv", "tsv", "parquet", "avro"])
+def test_fields_have_the_order_given_in_each_format(
+    keyjoin: Run, plain: str, tmp_path: Path, fmt: str, bad_rows: str
+) -> None:
+    """Predictions and key stand between fields of the row, which keep their values."""
+    path = houses.write(tmp_path, fmt)
+    flags = ("--features=CRIM,ZN,INDUS", "--output_fields=AGE,prediction,key,CRIM", f"--bad_rows={bad_rows}")
+    done = keyjoin("run", f"--input={path}", plain, *flags)
+    assert done.code == 0, done.err
+    rows = [row for part in done.parts() for row in read(part)]
+    error = ["error"] if bad_rows == "null" else []
+    assert {tuple(row) for row in rows} == {("AGE", "prediction", "key", "CRIM", *error)}
+    assert [(row["AGE"], row["CRIM"]) for row in rows] == [(row["AGE"], row["CRIM"]) for row in read(path)]
+    assert all(row["key"].startswith(f"{path}#") for row in rows)
+    assert keyjoin("verify", f"--run={done.output}", "--rescore=99", plain).code == 0

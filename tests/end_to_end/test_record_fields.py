@@ -12,6 +12,7 @@ import tensorflow as tf
 from tests.conftest import Result, raw_of
 from tests.support import models
 from tests.support.examples import example, features_of, floats, read_back, texts, written
+from tests.support.parts import read
 
 IMAGES = [b"\xff\xd8 image %d" % number + b"." * number for number in range(30)]
 
@@ -164,3 +165,47 @@ def test_a_record_may_be_an_example_that_is_fed_as_bytes(
     done = keyjoin("run", f"--input={tmp_path}/in.tfrecord", f"--model={model(sizes)}", "--record_field=r")
     assert done.code == 0, done.err
     assert [(row["r"], row["size"]) for row in found(done)] == [([record], [len(record)]) for record in records]
+
+
+@pytest.mark.parametrize("bad_rows", ["apart", "null"])
+@pytest.mark.parametrize("output", ["jsonl", "csv", "parquet", "avro"])
+def test_records_of_any_bytes_become_a_field_of_another_format(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path, output: str, bad_rows: str
+) -> None:
+    records = [b"plain", 'é, "ü"\n'.encode(), b"", *([IMAGES[0]] if output != "csv" else [])]
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(written(records))
+    flags = (f"--input={path}", f"--model={model(sizes)}", "--record_field=image_bytes", "--max_bad_rows=5")
+    done = keyjoin("run", *flags, f"--output_format={output}", f"--bad_rows={bad_rows}")
+    assert done.code == 0, done.err
+    rows = [row for part in done.parts() for row in read(part)]
+    kept = [record for record in records if record or bad_rows == "null"]
+    assert [_bytes(row["image_bytes"]) for row in rows] == kept
+    assert [int(row["size"] or 0) for row in rows] == [len(record) for record in kept]
+    assert [letter["reason"] for letter in done.dead()] == ["model_error"]
+    verified = keyjoin("verify", f"--run={done.output}", "--read_data=100%", "--rescore=9", flags[1])
+    assert verified.code == 0, verified.err
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def test_bytes_that_csv_cannot_hold_are_dead_letters(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.tfrecord"
+    path.write_bytes(written([b"a", b"b", IMAGES[0]]))
+    flags = (f"--input={path}", f"--model={model(sizes)}", "--record_field=image_bytes", "--output_format=csv")
+    done = keyjoin("run", *flags, "--max_bad_rows=1")
+    assert done.code == 0, done.err
+    assert [part.read_text() for part in done.parts()] == ["image_bytes,size\na,1\nb,1\n"]
+    message = "field image_bytes: its bytes are not UTF-8, so delimited text cannot hold them"
+    assert [(letter["reason"], letter["message"]) for letter in done.dead()] == [("schema", message)]
+    left = keyjoin("run", *flags, "--max_bad_rows=1", "--bad_rows=null")
+    assert [row["size"] for part in left.parts() for row in read(part)] == ["1", "1", ""]
+    path.write_bytes(written(IMAGES))
+    refused = keyjoin("run", *flags)
+    assert (refused.code, "30 of the first 30 rows cannot be written as csv" in refused.err) == (2, True)

@@ -106,14 +106,13 @@ def not_utf8(predictions: pa.RecordBatch, layout: Layout, numbers: Positions) ->
     found: dict[int, BadRow] = {}
     for output, name in layout.predictions:
         flat = columns.flat_values(predictions[output])
-        if not pa.types.is_binary(flat.type) or _is_utf8(flat):
+        if not pa.types.is_binary(flat.type):
             continue
         bounds = columns.value_bounds(predictions[output])
         message = f"prediction {name}: its bytes are not UTF-8, so a string column cannot hold them"
-        for at, value in enumerate(flat):
-            if not _is_utf8(pa.array([value.as_py()], pa.binary())):
-                row = int(numbers[columns.record_of(bounds, at)])
-                found.setdefault(row, BadRow(row, "write", Reason.NOT_UTF8.value, message))
+        for at in columns.not_utf8(flat).tolist():
+            row = int(numbers[columns.record_of(bounds, at)])
+            found.setdefault(row, BadRow(row, "write", Reason.NOT_UTF8.value, message))
     return sorted(found.values())
 
 
@@ -198,11 +197,3 @@ def _text(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_list(kind):
         return pa.list_(_text(kind.value_type))
     return pa.string() if pa.types.is_binary(kind) else kind
-
-
-def _is_utf8(values: pa.Array) -> bool:
-    try:
-        values.cast(pa.string())
-    except pa.ArrowInvalid:
-        return False
-    return True

@@ -82,10 +82,25 @@ class CsvWriter:
 
     def encode(self, table: pa.Table) -> Joined:
         """Writes rows that come from another format, see `transforms.formats.base.Writer`."""
+        if bad := _not_text(table):
+            table = table.take(pa.array(without(table.num_rows, bad)))
         found = encode.flatten([(name, columns.one(table[name])) for name in table.column_names])
         head = self.dialect.record(name.encode() for name, _ in found) + LINE_END
         made = [encode.encode(array, self.dialect) for _, array in found]
-        return Joined([head, columns.contents(encode.records(made, _scalar(LINE_END), self.dialect))], [])
+        return Joined([head, columns.contents(encode.records(made, _scalar(LINE_END), self.dialect))], bad)
+
+
+def _not_text(table: pa.Table) -> list[BadRow]:
+    """Finds the records with bytes that are not UTF-8 in a column of bytes."""
+    found: dict[int, BadRow] = {}
+    for field in table.schema:
+        if not columns.is_bytes(field.type):
+            continue
+        values = columns.one(table[field.name])
+        message = f"field {field.name}: its bytes are not UTF-8, so delimited text cannot hold them"
+        for at in columns.not_utf8(values).tolist():
+            found.setdefault(at, BadRow(at, "write", Reason.SCHEMA.value, message))
+    return sorted(found.values())
 
 
 class _Plan(NamedTuple):
