@@ -116,7 +116,7 @@ def _verify(argv: Sequence[str]) -> Exit:
 
 
 def _compare(argv: Sequence[str]) -> Exit:
-    if any(arg.startswith("--model_b") for arg in argv):
+    if any(arg.startswith(("--model_b", "--model-b")) for arg in argv):
         model_process.process()
         startup.import_beam(argv)
     # Else the sources may be remote although argv does not name them, so nothing is hidden from Beam, see `_verify`.

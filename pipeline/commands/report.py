@@ -25,6 +25,12 @@ class PageOptions:
         "was given)",
         metavar="ROWS",
     )
+    baseline: str | None = flag(
+        kinds.PATH,
+        "the --output of another finished run: shows how far features and predictions moved from it (default: the "
+        "--baseline of the run)",
+        metavar="DIR",
+    )
 
 
 def parser() -> OptionsParser[PageOptions]:
@@ -46,7 +52,7 @@ def main(argv: Sequence[str]) -> Exit:
         RunError: A file of the run is damaged, or the report cannot be written.
     """
     given = parser().read(argv)
-    found = facts.gather(given.run, given.report_rows)
+    found = facts.gather(given.run, given.report_rows, given.baseline)
     path = files.below(given.run, REPORT)
     files.write_whole(path, [page.render(found).encode()])
     show(text.render(content.sections(found, Caps())))

@@ -93,6 +93,8 @@ def check_options(options: RunOptions, beam_options: PipelineOptions) -> None:
         raise UsageError(f"{' and '.join(missing)} must be given on Dataflow; ./run_dataflow.sh does so")
     here = [("--output", options.output), *(("--input", path) for path in options.input)]
     here += [(f"--{name}", getattr(cloud, name)) for name in ("temp_location", "staging_location")]
+    if options.baseline:
+        here.append(("--baseline", options.baseline))
     if options.accelerator:
         accelerators.check(options.accelerator, beam_options.view_as(WorkerOptions).machine_type)
     for flag, path in here:

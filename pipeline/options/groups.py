@@ -416,8 +416,15 @@ class BadRowOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What the report of a run shows."""
+    """How the result of a run is described, and which earlier run it is compared with."""
 
+    baseline: str | None = flag(
+        kinds.PATH,
+        "the --output of a finished run: measures how far the distributions of features and predictions moved from "
+        "that run, prints and records it (default: none)",
+        metavar="DIR",
+        may_change=True,
+    )
     report_rows: int = flag(
         kinds.whole(least=0),
         "joined rows that _keyjoin/report.html shows, at most 50; 0 for private data: the report then shows no value, "

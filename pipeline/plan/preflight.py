@@ -33,6 +33,7 @@ from pipeline.plan.score_sample import check_first_rows, check_unreadable
 from pipeline.run_folder import manifest
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings, Settings
+from pipeline.run_folder.statistics import check_baseline
 from transforms import columns, formats
 from transforms.columns import MAX_BATCH
 from transforms.dtypes import STRING
@@ -133,6 +134,7 @@ def find_inputs(options: RunOptions) -> Inputs:
     check_not_empty(matched.sources)
     check_skipped(matched.skipped)
     check_output(options, matched.sources)
+    check_baseline(options.baseline)
     planned = msgspec.structs.replace(format_of(options, name), output=output)
     spec, headers = with_headers(planned, matched.sources, options.schema_drift)
     spec = _with_logs(spec, prediction_logs=options.prediction_logs)

@@ -7,12 +7,14 @@ PSI over B bins is (B - 1)(1/n + 1/m). This is the noise floor. There is no verd
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from transforms.statistics import BITS, Column
+from transforms.records import Count
+from transforms.statistics import BITS, Column, Role
 
 BINS = 10
 THRESHOLD = 0.2  # of the PSI; above it, scorecards are rebuilt by convention (Yurdakul 2018, section 1)
@@ -22,11 +24,12 @@ Counts = npt.NDArray[np.int64]
 _SIGN, _CODES = 1 << (BITS - 1), 1 << BITS  # of the upper bits of a float32
 
 
-class Drift(NamedTuple):
-    """How far a feature or prediction moved.
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a feature or prediction moved. The manifest records it.
 
     Attributes:
         name: The name of the column.
+        role: Whether its values went into the model or came from it.
         n: The values of the run, one for each row; of a long or ragged vector, all of its elements.
         m: The values of the baseline.
         psi: The population stability index.
@@ -38,8 +41,9 @@ class Drift(NamedTuple):
     """
 
     name: str
-    n: int
-    m: int
+    role: Role
+    n: Count
+    m: Count
     psi: float
     floor: float
     cdf_distance: float
@@ -62,10 +66,13 @@ def drifts(now: Iterable[Column], base: Iterable[Column]) -> list[Drift]:
     for column in now:
         other = before.pop((column.role, column.kind, column.name), None)
         if other is None:
-            found.append(Drift(column.name, column.rows, 0, 0.0, 0.0, 0.0, "only in the run"))
+            found.append(Drift(column.name, column.role, column.rows, 0, 0.0, 0.0, 0.0, "only in the run"))
         else:
             found.append(drift(column, other))
-    lost = (Drift(column.name, 0, column.rows, 0.0, 0.0, 0.0, "only in the baseline") for column in before.values())
+    lost = (
+        Drift(column.name, column.role, 0, column.rows, 0.0, 0.0, 0.0, "only in the baseline")
+        for column in before.values()
+    )
     return [*found, *lost]
 
 
@@ -83,7 +90,7 @@ def drift(now: Column, base: Column, bins: int = BINS) -> Drift:
     """
     counts = _texts(now, base) if base.kind == "text" else _numbers(now, base)
     if not (now.rows and base.rows and counts.sum(axis=1).all()):
-        return Drift(now.name, now.rows, base.rows, 0.0, 0.0, 0.0, "too few rows")
+        return Drift(now.name, now.role, now.rows, base.rows, 0.0, 0.0, 0.0, "too few rows")
     shares = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
     binned = np.add.reduceat(counts, cuts(counts[1], bins), axis=1)
     binned = binned[:, binned.any(axis=0)]
@@ -92,7 +99,7 @@ def drift(now: Column, base: Column, bins: int = BINS) -> Drift:
     found = psi(binned[0], binned[1])
     verdict: Verdict = "too few rows" if floor > THRESHOLD / 2 else "moved" if found > THRESHOLD else "same"
     distance = float(np.abs(shares[0] - shares[1]).max())
-    return Drift(now.name, now.rows, base.rows, found, floor, distance, verdict)
+    return Drift(now.name, now.role, now.rows, base.rows, found, floor, distance, verdict)
 
 
 def psi(now: Counts, base: Counts) -> float:

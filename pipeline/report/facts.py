@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from pipeline.report.drift import Drift, drifts
 from pipeline.run_folder import ledger, manifest, records, statistics
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, TEMP
 from pipeline.run_folder.records import Job, Manifest
@@ -81,6 +82,8 @@ class Facts(NamedTuple):
         sources: The ledgers of the first sources.
         other_sources: How many more sources there are.
         statistics: The counts of the values of features and predictions; None if they are not recorded.
+        baseline: The output that the run is compared with; None if there is none.
+        drift: How far features and predictions moved from the baseline; None if it is not known.
     """
 
     output: str
@@ -95,17 +98,20 @@ class Facts(NamedTuple):
     sources: Sequence[SourceTotals]
     other_sources: int
     statistics: Statistics | None
+    baseline: str | None = None
+    drift: Sequence[Drift] | None = None
 
 
-def gather(output: str, report_rows: int | None = None) -> Facts:
+def gather(output: str, report_rows: int | None = None, baseline: str | None = None) -> Facts:
     """Gathers the facts of a run from its output folder.
 
     Args:
         output: The output folder.
         report_rows: How many joined rows to show; None for the number that the run was given.
+        baseline: The output of another run to compare with; None for the one that the run was given.
 
     Raises:
-        UsageError: The folder holds no run.
+        UsageError: A folder holds no run.
         RunError: A file of the run is damaged or cannot be read.
     """
     state, record = _read_record(output)
@@ -113,6 +119,11 @@ def gather(output: str, report_rows: int | None = None) -> Facts:
     receipts = _receipts(output, ended=isinstance(record, Manifest))
     totals = record.totals if isinstance(record, Manifest) else ledger.total(receipts())
     part, rows = _first_rows(output, receipts(), record.format, shown) if shown else ("", [])
+    statistics.check_baseline(baseline)
+    counted = statistics.read(output) if isinstance(record, Manifest) else None
+    drift = record.drift if isinstance(record, Manifest) else None
+    if baseline is not None and counted is not None:
+        drift = tuple(drifts(counted.columns, statistics.read_statistics(baseline) or ()))
     sources, others = _sources(output) if isinstance(record, Manifest) else ([], 0)
     return Facts(
         output,
@@ -126,7 +137,9 @@ def gather(output: str, report_rows: int | None = None) -> Facts:
         _dead_letters(output, receipts(), totals.dead),
         sources,
         others,
-        statistics.read(output) if isinstance(record, Manifest) else None,
+        counted,
+        baseline or record.options.baseline,
+        drift,
     )
 
 

@@ -20,6 +20,7 @@ from pipeline.options.run_options import RunOptions
 from pipeline.plan.batch_dependence import Dependence
 from pipeline.plan.chunk_size import ChunkSize
 from pipeline.plan.layout import RUN
+from pipeline.report.drift import Drift, drifts
 from pipeline.run_folder import ledger, records, statistics
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, PLANNED, SOURCES, STATISTICS, SUCCESS, TEMP
 from pipeline.run_folder.records import (
@@ -229,6 +230,7 @@ def commit(
         seconds=round(seconds, 3),
         audit=audit,
         measured=measured,
+        drift=_drift(output, settings.options.baseline),
     )
     text = records.encode(document)
     files.write_whole(files.join(output, MANIFEST), [text])
@@ -239,6 +241,19 @@ def commit(
     # The result is already recorded, so a failure to remove these files is only a warning.
     with errors_as_warnings(f"{output} keeps {JOB} or {TEMP}, which the same command removes"):
         clear(output)
+
+
+def _drift(output: str, baseline: str | None) -> tuple[Drift, ...] | None:
+    """Compares the statistics of an output with those of `--baseline`. Prints a warning if that cannot be read."""
+    if baseline is None:
+        return None
+    found = None
+    with errors_as_warnings(f"drift from {baseline} is not measured"):
+        base = statistics.read_statistics(baseline)
+        if base is None:
+            raise RunError(f"{baseline} has no {STATISTICS}")
+        found = tuple(drifts(statistics.read_statistics(output) or (), base))
+    return found
 
 
 def write_mark(path: str, text: bytes) -> None:

@@ -17,6 +17,7 @@ from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.groups import MAX_CHUNK_BYTES
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.plan.batch_dependence import Verdict
+from pipeline.report.drift import Drift
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS
 from transforms.errors import RunError
@@ -284,6 +285,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
         seconds: The duration of the run.
         audit: The result of `--audit`; None without it, and after a replay.
         measured: What was measured; None for a run on a remote runner.
+        drift: How far features and predictions moved from `--baseline`; None without it, and if it cannot be read.
     """
 
     status: Status
@@ -293,6 +295,7 @@ class Manifest(LoadedSettings, frozen=True, kw_only=True, omit_defaults=True):
     seconds: Seconds
     audit: Audit | None = None
     measured: Measured | None = None
+    drift: tuple[Drift, ...] | None = None
 
 
 Record = TypeVar("Record", Job, Manifest)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.report.write import write_report
-from pipeline.run_folder import ledger, manifest
+from pipeline.run_folder import ledger, manifest, records
 from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import Audit, LoadedSettings, Measured
@@ -154,6 +154,7 @@ def conclude(
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, spec, totals, seconds, resumed=resumed, measured_rate=measured_rate)
             report.print_audit(audit)
+            report.print_drift(records.read(place.output, records.Manifest))
     if exceeded is None or not place.is_staged:
         write_report(place.output)
     if exceeded is None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from pipeline.run_folder.names import STATISTICS
-from transforms.errors import RunError
+from pipeline.run_folder.names import STATISTICS, SUCCESS
+from transforms.errors import RunError, UsageError
 from transforms.records import PartReceipt
 from transforms.statistics import Column, Merging, Statistics, unpack
 from transforms.storage import files
@@ -55,6 +55,16 @@ def read(output: str) -> Statistics | None:
         return None if text is None else msgspec.json.decode(text, type=Statistics)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); run again with --overwrite") from error
+
+
+def check_baseline(path: str | None) -> None:
+    """Checks that `--baseline` is the output of a finished run.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if path is not None and not (files.read_small(files.join(path, SUCCESS)) and read_statistics(path)):
+        raise UsageError(f"--baseline {path} holds no finished run with {STATISTICS}; give the --output of such a run")
 
 
 def read_statistics(output: str) -> list[Column] | None:

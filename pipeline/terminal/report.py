@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
 from pipeline.run_folder.place import own_names
-from pipeline.run_folder.records import Audit
+from pipeline.run_folder.records import Audit, Manifest
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, typed, visible
 from transforms import formats
@@ -231,6 +232,19 @@ def print_result(
         show()
     for row in shown:
         show(visible(_shortened(row.rstrip("\r"))))
+
+
+def print_drift(document: Manifest | None) -> None:
+    """Prints how many columns moved from `--baseline`, and which; nothing without it."""
+    if document is None or document.drift is None:
+        return
+    drift, base = document.drift, document.options.baseline
+    counts = Counter(one.verdict for one in drift)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    show(f"{'drift':<18}{visible(f'{len(drift)} columns against {base}: {said}')}")
+    for one in sorted((one for one in drift if one.verdict == "moved"), key=lambda one: -one.psi)[:SHOWN_ROWS]:
+        noise = f"PSI {one.psi:.2f}, {one.floor:.2g} by chance; largest CDF distance {one.cdf_distance:.2f}"
+        show(f"  {visible(one.name):<16}{noise}")
 
 
 def print_audit(audit: Audit | None) -> None:

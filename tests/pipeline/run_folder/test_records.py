@@ -54,6 +54,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     SWITCH: st.booleans(),
     kinds.TEXT: texts,
     kinds.MODEL: texts,
+    kinds.PATH: texts,
     kinds.OUTPUT: texts,
     kinds.INPUTS: st.lists(texts, min_size=1, max_size=2).map(tuple),
     kinds.SECONDS: st.floats(0.01, 1e6),
