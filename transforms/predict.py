@@ -15,6 +15,7 @@ from transforms.errors import StoppedError
 from transforms.records import BadRow, Feature, Features, Predictions, pack_bad, unpack_bad
 from transforms.saved_model import model as models
 from transforms.saved_model.output_shapes import WidthError, is_open
+from transforms.scoring import distinct
 from transforms.scoring.groups import by_shape
 from transforms.scoring.score import Piece, nothing, score, score_groups
 
@@ -32,6 +33,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
         weights: Bytes of the model's variables that take part in each row.
         shared: Whether the processes of a worker share one model. They share large models and models on an
             accelerator.
+        dedup: Whether rows of a chunk with equal inputs are scored once.
         refused: Called for each row that fails alone, with the chunk's key, the number of its rows, and the bad row.
             It may raise `StoppedError`.
     """
@@ -43,6 +45,7 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     keep_non_finite: bool = False
     weights: int = 0
     shared: bool = False
+    dedup: bool = False
     refused: Callable[[str, int, BadRow], None] | None = None
     _shared_model: "_SharedModel | None" = dataclasses.field(default=None, init=False, repr=False)
 
@@ -97,6 +100,18 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
     def _score(self, chunk: Features, model: models.Model) -> Predictions:
         inputs, rows = chunk.inputs, chunk.inputs.num_rows
         refused = functools.partial(self.refused, chunk.key, rows) if self.refused else _nothing
+        found = distinct.find(inputs, self.features) if self.dedup else None
+        if found is None:
+            batch, bad = self._score_rows(inputs, model, refused)
+            return Predictions(to_ipc(batch), rows, pack_bad(bad))
+        scored, bad = self._score_rows(inputs.take(pa.array(found.first)), model, refused)
+        batch, bad = distinct.fan_out(scored, bad, found)
+        return Predictions(to_ipc(batch), rows, pack_bad(bad), saved=rows - len(found.first))
+
+    def _score_rows(
+        self, inputs: pa.RecordBatch, model: models.Model, refused: Callable[[BadRow], None]
+    ) -> tuple[pa.RecordBatch, list[BadRow]]:
+        """Returns the predictions of some rows, one record for each row that has one, and the other rows."""
         keep = self.keep_non_finite
         if any(feature.is_grouped for feature in self.features):
             groups = by_shape(inputs, self.features)
@@ -104,10 +119,10 @@ class KeyedChunkHandler(ModelHandler[Features, PredictionResult, models.Model]):
             made, bad = in_order(list(pieces), self.contract)
         else:
             arrays = {f.name: columns.to_array(inputs[f.name], f) for f in self.features}
+            rows = inputs.num_rows
             scored = score(model, self.contract, arrays, rows, self.batch_size, keep_non_finite=keep, refused=refused)
             made, bad = {name: columns.from_array(array) for name, array in scored.outputs.items()}, scored.bad
-        batch = pa.RecordBatch.from_arrays(list(made.values()), list(made))
-        return Predictions(to_ipc(batch), rows, pack_bad(bad))
+        return pa.RecordBatch.from_arrays(list(made.values()), list(made)), bad
 
 
 def in_order(pieces: Sequence[Piece], contract: models.Contract) -> tuple[dict[str, pa.Array], list[BadRow]]:

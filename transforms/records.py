@@ -280,12 +280,14 @@ class Predictions(NamedTuple):
         rows: How many rows went into the model, scored and bad.
         bad: The rows that were not scored, packed by `pack_bad`. Their `row` counts the rows that went into the model.
         features: The counts of the inputs of the scored rows, see `transforms.statistics.pack`; empty if none.
+        saved: How many rows were not scored, because another row has equal inputs.
     """
 
     columns: bytes
     rows: int
     bad: bytes
     features: bytes = b""
+    saved: int = 0
 
 
 class PartReceipt(NamedTuple):
@@ -309,6 +311,7 @@ class PartReceipt(NamedTuple):
         filled: How many joined rows take the default of a field, by field. Fields that no row lacks are absent.
         statistics: Counts of the inputs of scored rows and of the predictions of joined rows, see
             `transforms.statistics.pack`. All of them add up.
+        saved: How many rows took the prediction of a row with equal inputs, or its error.
     """
 
     chunk: Chunk
@@ -325,6 +328,7 @@ class PartReceipt(NamedTuple):
     replayed: Count = 0
     filled: dict[str, Count] = {}  # noqa: RUF012  never changed
     statistics: tuple[Packed, ...] = ()
+    saved: Count = 0
 
 
 class LogNames(NamedTuple):

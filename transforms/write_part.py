@@ -79,6 +79,7 @@ def write_part(
         _pickled_bytes((receipt._replace(chunk=chunk._replace(version="")), predictions)),
         filled=count_filled(receipt.filled, receipt.rows, unread, dead),
         statistics=count_part(predictions, receipt.rows, unread, dead, layout),
+        saved=predictions.saved,
     )
     write_receipt(temp, made)
     return made

@@ -309,6 +309,11 @@ class ScoringOptions:
         default=WARN,
         may_change=True,
     )
+    dedup: bool = flag(
+        SWITCH,
+        "score rows of a chunk that have equal inputs once, and give all of them the prediction; for rows that repeat "
+        "and slow models",
+    )
     isolate: bool = flag(
         SWITCH,
         "restart the model's process after a crash; rows that crash it become dead letters",

@@ -304,6 +304,7 @@ def _handler(
         kept.batch_size,
         options.non_finite == "keep",
         loaded.weights,
+        dedup=options.dedup,
     )
     if sample.rows:
         with _hinting(contract):
@@ -467,6 +468,11 @@ def _choose_sizes(
         size = sample.call_rows(batch_size, options.chunk_bytes or CHUNK_BYTES, multiple)
         contract, dependence = batch_dependence.measure(loaded, contract, batch_dependence.pick(rows), size)
         batch_dependence.judge(dependence, options.batch_dependence)
+        if options.dedup and dependence.verdict not in (Verdict.UNKNOWN, Verdict.INDEPENDENT):
+            raise UsageError(
+                f"--dedup gives rows of equal inputs one prediction, and the model {dependence.verdict.value}: leave "
+                "--dedup out"
+            )
     return contract, dependence
 
 

@@ -27,6 +27,7 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         shuffled_bytes: Bytes of receipts and predictions that passed through the join.
         replayed: Rows in parts that were dead letters before a replay.
         filled: Joined rows in which a field has its default, by field.
+        saved: Rows that took the prediction of a row with equal inputs, with `--dedup`.
     """
 
     rows: Count
@@ -39,6 +40,7 @@ class Totals(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shuffled_bytes: Count
     replayed: Count
     filled: dict[str, Count]
+    saved: Count = 0
 
     @property
     def bad(self) -> int:
@@ -50,7 +52,7 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
     """Adds up receipts into totals."""
     dead: Counter[str] = Counter()
     filled: Counter[str] = Counter()
-    rows = joined = blank = read = written = count = shuffled = replayed = 0
+    rows = joined = blank = read = written = count = shuffled = replayed = saved = 0
     for part in parts:
         if part.dead:
             dead.update(part.dead)
@@ -64,8 +66,9 @@ def total(parts: Iterable[PartReceipt]) -> Totals:
         count += 1
         shuffled += part.shuffled
         replayed += part.replayed
+        saved += part.saved
     by_reason, by_field = dict(sorted(dead.items())), dict(sorted(filled.items()))
-    return Totals(rows, joined, by_reason, blank, read, written, count, shuffled, replayed, by_field)
+    return Totals(rows, joined, by_reason, blank, read, written, count, shuffled, replayed, by_field, saved)
 
 
 def by_source(parts: Iterable[PartReceipt]) -> Iterator[tuple[str, list[PartReceipt]]]:

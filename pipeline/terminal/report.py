@@ -220,6 +220,7 @@ def print_result(
         ("rows read", f"{totals.rows:,}"),
         ("joined", f"{totals.joined:,}"),
         *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
+        *([("equal inputs", f"{totals.saved:,}  rows that another row was scored for")] if totals.saved else []),
         *_dead_rows(output, totals),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
