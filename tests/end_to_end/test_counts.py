@@ -128,7 +128,7 @@ def test_the_gate_sees_calls_objects_and_memory() -> None:
 # Bytes that cross the join
 
 JOIN_BYTES = 10  # bytes a row, for a model with one float output
-RECEIPT_BYTES = 1_000  # bytes a chunk; 600 today, with the long paths that pytest makes
+RECEIPT_BYTES = 8_000  # bytes a chunk: 600 of them the receipt, with the long paths that pytest makes; the rest counts
 
 
 def test_ten_bytes_a_row_cross_the_join(keyjoin: Callable[..., Result], model: Any, tmp_path: Path) -> None:
