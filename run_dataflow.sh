@@ -22,6 +22,7 @@ if [ "${1:-}" = check ]; then
   shift
 fi
 "$root/scripts/setup_env.sh" requirements.txt
+export KEYJOIN_PROGRAM=$root/run_local.sh # keyjoin prints commands with this name, so that they can be pasted
 place=gs://${BUCKET#gs://}
 place=${place%/}/keyjoin
 exec "$root/.venv/bin/keyjoin" "$command" --runner=DataflowRunner --project="$PROJECT" --region="$REGION" \

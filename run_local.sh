@@ -8,9 +8,19 @@ set -euo pipefail
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 "$root/scripts/setup_env.sh" requirements.txt
 
+# keyjoin prints commands with this name, so that they can be pasted.
+case $0 in
+  */*) export KEYJOIN_PROGRAM=$0 ;;
+  *) export KEYJOIN_PROGRAM=./$0 ;; # bash run_local.sh
+esac
 if [ $# -eq 0 ]; then
+  output=out/boston
+  if [ "$(pwd -P)" != "$(cd -- "$root" && pwd -P)" ]; then
+    export KEYJOIN_PROGRAM=$root/run_local.sh
+    output=$root/$output
+  fi
   cd -- "$root"
-  set -- run --input 'examples/boston/data/*.jsonl' --model examples/boston/model --output out/boston --overwrite
+  set -- run --input 'examples/boston/data/*.jsonl' --model examples/boston/model --output "$output" --overwrite
 elif [[ $1 == -* ]]; then
   set -- run "$@"
 fi

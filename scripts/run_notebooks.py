@@ -19,8 +19,8 @@ LOG = re.compile(
     r"^(?:WARNING: All log messages before absl|[IWE]\d{4} \d\d:|Matplotlib is building the font cache).*\n?",
     re.MULTILINE,
 )
-# Lines in which keyjoin reports the duration and speed of a run.
-TIMES = re.compile(r"^(?:seconds|rows/s) .*\n", re.MULTILINE)
+# Lines in which keyjoin reports the duration, speed and progress of a run.
+TIMES = re.compile(r"^(?:seconds|rows/s|keyjoin: progress) .*\n", re.MULTILINE)
 
 
 def run(notebook: Path, folder: Path) -> nbformat.NotebookNode:

@@ -13,6 +13,27 @@ die() {
   exit 1
 }
 
+# Names a step and runs its command. A terminal shows the command's own progress; elsewhere a line follows every ten
+# seconds, so that a log shows that the set-up goes on.
+step() {
+  local text=$1 begun=$SECONDS ticker='' status=0
+  shift
+  printf 'keyjoin: %s\n' "$text" >&2
+  if [ ! -t 2 ]; then
+    # Apart from standard error it has nothing open that another process may wait for, and it ends with this script.
+    (while sleep 10 2>/dev/null && kill -0 "$$" 2>/dev/null; do
+      printf 'keyjoin: %s, %s s\n' "$text" "$((SECONDS - begun))" >&2
+    done) </dev/null >/dev/null 9<&- &
+    ticker=$!
+  fi
+  "$@" || status=$?
+  if [ -n "$ticker" ]; then
+    kill "$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+  fi
+  return "$status"
+}
+
 # All that the environment depends on. requirements-test.txt holds all of requirements.txt, so that a set-up for the
 # tests serves a run too; the folder counts because the commands in .venv/bin know it by its full path.
 inputs() {
@@ -56,11 +77,11 @@ make_venv() {
   # Until the end of the set-up, so that one that was cut short begins anew: half a package looks like a whole one.
   echo unfinished >"$stamp"
   if [ -n "$uv" ]; then
-    "$uv" venv --quiet --allow-existing --python "$python" .venv || die "uv could not make .venv: see above"
+    step "making .venv" "$uv" venv --quiet --allow-existing --python "$python" .venv || die "uv could not make .venv: see above"
   else
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
       die "$python cannot make environments: install its venv module (Debian: apt-get install python3-venv) or uv, and call again"
-    "$python" -m venv .venv || die "$python could not make .venv: see above"
+    step "making .venv" "$python" -m venv .venv || die "$python could not make .venv: see above"
   fi
 }
 
@@ -78,16 +99,16 @@ set_up() {
   echo unfinished >"$stamp"
 
   if [ -z "$uv" ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
+    step "installing uv" .venv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION" ||
       die "uv could not be installed: check that the package index can be reached (network, proxy), and call again"
     uv=.venv/bin/uv
   fi
 
   local quiet=--quiet
   if [ -t 2 ]; then quiet=; fi
-  "$uv" pip install ${quiet:+"$quiet"} --compile-bytecode --python .venv/bin/python --require-hashes --no-deps -r "$requirements" ||
+  step "installing packages" "$uv" pip install ${quiet:+"$quiet"} --compile-bytecode --python .venv/bin/python --require-hashes --no-deps -r "$requirements" ||
     die "$requirements could not be installed: check that the package index can be reached (network, proxy), and call again"
-  "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
+  step "installing keyjoin" "$uv" pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . ||
     die "keyjoin itself could not be installed: see above"
 
   inputs >"$stamp.new"
@@ -97,5 +118,5 @@ set_up() {
 is_ready && exit
 # Two first calls at once: the second waits, and finds it ready. macOS has no flock: there they must not overlap.
 exec 9<setup.py
-if command -v flock >/dev/null; then flock 9 || true; fi
+if command -v flock >/dev/null; then flock -n 9 || step "waiting for another set-up" flock 9 || true; fi
 is_ready || set_up

@@ -91,7 +91,8 @@ def test_the_first_commands_are_those_of_the_checkout(tmp_path: Path) -> None:
     shown = next(text for language, text in BLOCK.findall(PAGES[0].read_text()) if not language)
     for line in shown.splitlines():
         # The last digits of a prediction may differ from one kind of processor to another.
-        assert line.partition("prediction")[0] in demo.stdout
+        assert line.partition("prediction")[0] in demo.stdout.replace(f"{ROOT}/", "")
+    assert f"{ROOT}/run_local.sh verify --run={ROOT}/out/boston\n" in demo.stdout
 
 
 @pytest.mark.parametrize("code", [c for page in PAGES for c in PYTHON.findall(page.read_text())])

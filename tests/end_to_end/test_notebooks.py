@@ -64,6 +64,6 @@ def test_committed_files_are_small_and_name_no_machine(name: str) -> None:
 
 
 def test_no_time_and_no_log_is_kept() -> None:
-    text = "rows read         102\nseconds           1.2\nrows/s            87\nI0000 00:00:17 7 port.cc:153] oneDNN\nend\n"
+    text = "rows read         102\nseconds           1.2\nrows/s            87\nkeyjoin: progress seconds=1\nI0000 00:00:17 7 port.cc:153] oneDNN\nend\n"
     output = nbformat.v4.new_output("stream", name="stdout", text=text)
     assert run_notebooks.without_times(output).text == "rows read         102\nend\n"

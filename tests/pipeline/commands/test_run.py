@@ -346,7 +346,13 @@ def test_the_ledger_equals_the_runners_counters(lines: Any, model: Any, tmp_path
         for c in result.metrics().query()["counters"]
         if c.key.metric.namespace == "ledger"
     }
-    assert counted == {"rows_read": totals.rows, "rows_joined": totals.joined, "rows_dead_lettered": totals.bad}
+    assert counted == {
+        "rows_read": totals.rows,
+        "rows_joined": totals.joined,
+        "bytes_joined": Path(path).stat().st_size,
+        "rows_dead_lettered": totals.bad,
+        **{f"dead_letters_{reason}": rows for reason, rows in totals.dead.items()},
+    }
     assert (totals.rows, totals.joined, totals.bad) == (7, 6, 1)
 
 
