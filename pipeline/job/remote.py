@@ -20,7 +20,7 @@ from pipeline.compat import beam as beam_compat
 from pipeline.job import dataflow
 from pipeline.job.commit_run import CommitRun, check_complete
 from pipeline.job.graph import build
-from pipeline.job.progress import Progress, Result
+from pipeline.job.progress import Phase, Progress, Result
 from pipeline.job.root_cause import as_run_error
 from pipeline.job.written_parts import reported
 from pipeline.options.beam_flags import is_local
@@ -80,6 +80,7 @@ def run_remote(
     """
     if not dataflow.is_dataflow(beam_options):
         with locked(options.output), begun() as (plan, place):
+            progress.enter(Phase.RUNNING)
             _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), progress, resumed=plan.job.resume)
         return
     service = dataflow.Service(beam_options, options.output)

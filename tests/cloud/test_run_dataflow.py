@@ -84,12 +84,13 @@ class TestToTheEnd:
     ) -> None:
         local = keyjoin("run", f"--input={lines(*map(str.encode, ROWS), name='a.jsonl')}", "--chunk_bytes=300",
                         f"--model={model(models.keyed)}")  # fmt: skip
-        done = run()
+        done = run("--progress=json")
         assert done.code == 0, done.err
         left = cloud.store.objects("out/")
         assert {p.name: p.read_bytes() for p in local.parts()} == {n: left[n] for n in left if n[0] != "_"}
         assert sorted(n for n in left if n[0] == "_") == [
-            "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"
+            "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/report.html", "_keyjoin/sources.jsonl",
+            "_keyjoin/statistics.json",
         ]  # fmt: skip
         totals = [json.loads(left["_keyjoin/manifest.json"])["totals"], local.manifest()["totals"]]
         for each in totals:
@@ -98,7 +99,10 @@ class TestToTheEnd:
         job = only(cloud)
         assert f"https://console.cloud.google.com/dataflow/jobs/{REGION}/{job.id}?project={PROJECT}" in done.out
         assert "state        done" in done.out
-        assert "so far       rows read 20, joined 20, dead letters 0" in done.out
+        # The display takes the figures of the job's counters. A last event has them, whatever the time.
+        *_, progress, last = map(json.loads, done.err.splitlines())
+        assert (progress["rows_written"], progress["written"], progress["phase"]) == (20, 1.0, "scoring")
+        assert (last["event"], last["exit_code"], last["rows"], last["joined"]) == ("complete", 0, 20, 20)
         assert "rows read         20" in done.out
         again = run()
         assert (again.code, "nothing to do" in again.out, len(cloud.api.jobs)) == (0, True, 1)
