@@ -35,6 +35,8 @@ setup(
         "msgspec>=0.20",
         "numpy>=2.2",
         "pyarrow>=20",
+        # As apache-beam has it, too.
+        "PyYAML>=6.0",
     ],
     extras_require={
         "test": [

@@ -43,9 +43,11 @@ class Command(NamedTuple):
 def _run(argv: Sequence[str]) -> Exit:
     started = time.monotonic()  # before the imports: the user waits for them too
     from pipeline.job.progress import Progress
+    from pipeline.options.config import expanded
     from pipeline.options.run_options import parse_run
     from pipeline.terminal.progress import shown
 
+    argv = expanded(argv, "keyjoin run")
     options, beam_args = parse_run(argv, "keyjoin run")
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts in that process while Beam starts in this one
@@ -59,8 +61,10 @@ def _run(argv: Sequence[str]) -> Exit:
 
 
 def _check(argv: Sequence[str]) -> Exit:
+    from pipeline.options.config import expanded
     from pipeline.options.run_options import check_parser
 
+    argv = expanded(argv, "keyjoin check")
     options, beam_args = check_parser("keyjoin check").read_known(argv)
     model_process.process()
     startup.import_beam(argv)
@@ -68,6 +72,12 @@ def _check(argv: Sequence[str]) -> Exit:
 
     with _connected(options) as connected:
         return check(connected, beam_args)
+
+
+def _config(argv: Sequence[str]) -> Exit:
+    from pipeline.commands.config import main
+
+    return main(argv)
 
 
 def _connected(options: "Options") -> "contextlib.AbstractContextManager[Options]":
@@ -137,6 +147,7 @@ COMMANDS = {
     "inspect": Command(BEFORE, "shows what a model takes and gives", _inspect),
     "wrap": Command(BEFORE, "adds a key to a trained model", _wrap),
     "check": Command(BEFORE, "scores sampled rows and prints the plan; writes nothing", _check),
+    "config": Command(BEFORE, "prints a job file with the flags of a run", _config),
     "run": Command(SCORE, "scores rows and joins each prediction to its row", _run),
     "predict": Command(SCORE, 'answers {"instances": […]} with {"predictions": […]}', _predict),
     "verify": Command(AFTER, "checks whether an output is still what its run wrote", _verify),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.options.flag import Flag, flags_of
+from pipeline.options.groups import ConfigOptions
 from pipeline.options.run_options import RunOptions
 
 METADATA = Path(__file__).parents[1] / "dataflow" / "metadata.json"
@@ -21,7 +22,8 @@ DESCRIPTION = "Scores rows in bulk with a TensorFlow model and joins each predic
 
 def metadata() -> dict[str, Any]:
     """Returns the name, the description and the parameters of the template."""
-    flags = [(name, flag) for name, flag in flags_of(RunOptions).items() if flag.in_template]
+    groups = (RunOptions, ConfigOptions)
+    flags = [(name, flag) for group in groups for name, flag in flags_of(group).items() if flag.in_template]
     flags.sort(key=lambda pair: not pair[1].required)
     parameters = [_parameter(name, flag) for name, flag in flags]
     return {"name": NAME, "description": DESCRIPTION, "parameters": parameters}

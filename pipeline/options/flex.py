@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 
 from pipeline.options.flag import SWITCH, flags_of
+from pipeline.options.groups import ConfigOptions
 from pipeline.options.run_options import RunOptions
 
 
@@ -25,7 +26,7 @@ def command_line(parameters: Sequence[str]) -> list[str]:
     >>> command_line(["--input=gs://b/1.jsonl gs://b/2*", "--overwrite=true", "--isolate=false", "--format="])
     ['run', '--runner=DataflowRunner', '--input=gs://b/1.jsonl', '--input=gs://b/2*', '--overwrite']
     """
-    kinds = {f"--{name}": flag.kind for name, flag in flags_of(RunOptions).items()}
+    kinds = {f"--{name}": flag.kind for group in (RunOptions, ConfigOptions) for name, flag in flags_of(group).items()}
     words = ["run", "--runner=DataflowRunner"]
     for word in parameters:
         name, _, value = word.partition("=")

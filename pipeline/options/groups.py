@@ -459,3 +459,17 @@ class RemoteOptions:
         may_change=True,
         brief="on Dataflow: do not wait for the job",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfigOptions:
+    """A file that has the other flags. keyjoin reads it before it reads the other flags."""
+
+    topic: ClassVar[str] = "Job file"
+
+    config: str | None = flag(
+        kinds.CONFIG,
+        "file with flags, .yaml or .toml, or the output folder of a run to repeat; a flag of the command line beats it",
+        metavar="FILE",
+        brief="file with flags, or output of a run to repeat",
+    )

@@ -1,7 +1,7 @@
 """Formats the help of a command: its flags by topic, in lines of at most 80 columns."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.options.flag import SWITCH, Flag, flags_of, topics_of
@@ -22,21 +22,21 @@ def usage(prog: str, options: type[Any]) -> str:
     return " ".join(["usage:", prog, *words, "[flags]"])
 
 
-def help_text(prog: str, description: str, options: type[Any], epilog: str = "", *, everything: bool) -> str:
+def help_text(prog: str, description: str, options: Sequence[type[Any]], epilog: str = "", *, everything: bool) -> str:
     """Returns the help of a command, without its usage.
 
     Args:
         prog: The name of the command.
         description: What the command does.
-        options: The class of the command's options.
+        options: The classes of the command's options.
         epilog: Lines that follow the flags.
         everything: Whether to describe all flags in full. Otherwise the help has one line for each flag that has a
             `brief` text, or all flags if none has one.
     """
-    flags = flags_of(options).values()
+    flags = [flag for group in options for flag in flags_of(group).values()]
     is_short = not everything and any(one.brief for one in flags)
     lines = [description]
-    for topic, found in topics_of(options).items():
+    for topic, found in (pair for group in options for pair in topics_of(group).items()):
         shown = {name: one for name, one in found.items() if one.brief or not is_short}
         if shown:
             lines += ["", f"{topic}:", *(line for name, one in shown.items() for line in _lines(name, one, is_short))]

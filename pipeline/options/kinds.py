@@ -166,6 +166,7 @@ def _suggestion(text: str) -> str:
 
 
 PATH = Kind(_path)
+CONFIG = Kind(_path, check="gs://[^/]+/.+")
 MODEL = Kind(_path, check="gs://[^/]+/.+")
 OUTPUT = Kind(_path, check="gs://[^/]+/.+", parameter="GCS_WRITE_FOLDER")
 INPUTS = Kind(

@@ -45,7 +45,15 @@ class OptionsParser(Parser, Generic[Options]):
     """
 
     def __init__(
-        self, options: type[Options], prog: str, description: str, epilog: str = "", *, usage: str | None = None
+        self,
+        options: type[Options],
+        prog: str,
+        description: str,
+        epilog: str = "",
+        *,
+        usage: str | None = None,
+        also: Sequence[type[Any]] = (),
+        has_help: bool = True,
     ) -> None:
         """Makes the parser of a class of options.
 
@@ -55,19 +63,24 @@ class OptionsParser(Parser, Generic[Options]):
             description: What the command does, for `--help`.
             epilog: Lines that follow the flags in `--help`.
             usage: How to call the command, if its required flags do not show it.
+            also: Classes of flags that other parsers read before this one; `--help` shows them.
+            has_help: Whether the parser has `--help`.
         """
         super().__init__(
             prog=prog, allow_abbrev=False, description=description, add_help=False, epilog=epilog, usage=usage
         )
         self.options = options
-        self.add_argument("-h", "--help", action=_Help, nargs="?", choices=[ALL], default=argparse.SUPPRESS)
+        self.also = also
+        if has_help:
+            self.add_argument("-h", "--help", action=_Help, nargs="?", choices=[ALL], default=argparse.SUPPRESS)
         for name, flag in flags_of(options).items():
             self.add_argument(*filter(None, [flag.short]), f"--{name}", **_argument(flag))
 
     def help_text(self, *, everything: bool) -> str:
         """Returns the help: of the flags that most people need, or of all flags."""
         said = f"usage: {self.usage % {'prog': self.prog}}" if self.usage else usage(self.prog, self.options)
-        text = help_text(self.prog, self.description or "", self.options, self.epilog or "", everything=everything)
+        groups = (self.options, *self.also)
+        text = help_text(self.prog, self.description or "", groups, self.epilog or "", everything=everything)
         return f"{said}\n\n{text}"
 
     def read(self, argv: Sequence[str]) -> Options:

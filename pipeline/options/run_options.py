@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.options.flag import SWITCH, flag, words
 from pipeline.options.groups import (
     BadRowOptions,
+    ConfigOptions,
     FolderOptions,
     InputOptions,
     LocalOptions,
@@ -87,7 +88,9 @@ _EPILOG = "Flags of Beam, such as --runner and --project, are passed on to it."
 
 def run_parser(prog: str) -> OptionsParser[RunOptions]:
     """Makes the parser of `run`."""
-    return OptionsParser(RunOptions, prog, "Scores rows and joins each prediction to its row.", _EPILOG)
+    return OptionsParser(
+        RunOptions, prog, "Scores rows and joins each prediction to its row.", _EPILOG, also=[ConfigOptions]
+    )
 
 
 def check_parser(prog: str) -> OptionsParser[CheckOptions]:
@@ -97,6 +100,7 @@ def check_parser(prog: str) -> OptionsParser[CheckOptions]:
         prog,
         "Makes all checks of a run, scores sampled rows and prints the plan; writes nothing.",
         _EPILOG,
+        also=[ConfigOptions],
     )
 
 
