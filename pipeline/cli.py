@@ -116,7 +116,7 @@ def _replay(argv: Sequence[str]) -> Exit:
 
 
 def _verify(argv: Sequence[str]) -> Exit:
-    if not any(arg.startswith(("--read_data", "--rescore")) for arg in argv):
+    if not any(arg.startswith(("--read_data", "--read-data", "--rescore")) for arg in argv):
         # `import_beam` hides packages that remote paths need, unless argv names such a path. With these two flags
         # `verify` reads sources, which may be remote although argv does not name them. Without the flags it reads none.
         startup.import_beam(argv)
