@@ -369,6 +369,8 @@ class LocalOptions:
 class TerminalOptions:
     """What a run prints."""
 
+    topic: ClassVar[str] = "Terminal"
+
     progress: str = flag(
         kinds.choice("auto", "bar", "lines", "json", "off"),
         "how standard error shows the progress: bar, for a terminal; lines of key=value from time to time; json, one "
@@ -377,6 +379,7 @@ class TerminalOptions:
         metavar="HOW",
         in_template=False,
         may_change=True,
+        brief="auto, bar, lines, json or off (default: auto)",
     )
 
 
@@ -423,12 +426,15 @@ class BadRowOptions:
 class ReportOptions:
     """How the result of a run is described, and which earlier run it is compared with."""
 
+    topic: ClassVar[str] = "Report"
+
     baseline: str | None = flag(
         kinds.PATH,
         "the --output of a finished run: measures how far the distributions of features and predictions moved from "
         "that run, prints and records it (default: none)",
         metavar="DIR",
         may_change=True,
+        brief="earlier output to compare distributions with",
     )
     report_rows: int = flag(
         kinds.whole(least=0),
