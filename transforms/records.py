@@ -37,6 +37,7 @@ class Source(NamedTuple):
             file's times and inode, in Google Cloud Storage its generation. It is empty if the storage reports only
             `updated`.
         codec_suffix: The suffix of the source's codec, if its parts have another format; None if `suffix` has it.
+        end: The position after the last row to read, in the unit of its reader; None to read all rows.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Source(NamedTuple):
     updated: float = 0.0
     version: str = ""
     codec_suffix: str | None = None
+    end: Count | None = None
 
     @property
     def codec(self) -> Codec | None:
@@ -53,11 +55,13 @@ class Source(NamedTuple):
         return codec_of(self.suffix if self.codec_suffix is None else self.codec_suffix)
 
     def extent(self, unit: Unit) -> int | None:
-        """Returns the position after its last row; None if that is known only once the source is read.
+        """Returns the position after the last row to read; None if that is known only once the source is read.
 
         Args:
             unit: The unit of positions in the source.
         """
+        if self.end is not None:
+            return self.end
         return self.size if unit == "byte" and self.codec is None else None
 
     @property

@@ -31,7 +31,7 @@ def split_source(
     chunk_rows: int | None = None,
     header: str = "",
 ) -> Iterator[Chunk]:
-    """Splits one source into chunks that cover all of its rows. An empty source has one empty chunk.
+    """Splits one source into chunks that cover all rows to read. An empty source has one empty chunk.
 
     Args:
         source: The source.
@@ -51,12 +51,33 @@ def split_source(
         with about(source.path), versions.open_version(data, version) as file:
             if header:
                 _check_header(file, size, reader, header)
-            cuts = list(reader.split(file, size, chunk_bytes, chunk_rows)) or cuts  # a file may have no rows
+            found = reader.split(file, size, chunk_bytes, chunk_rows)
+            cuts = list(up_to(source.end, found)) or cuts  # a file may have no rows
     start = 0
     for number, cut in enumerate(cuts):
         part = f"{source.stem}-{number:05d}-of-{len(cuts):05d}{source.suffix}"
         nbytes = None if reader.unit == "byte" else cut.bytes
         yield Chunk(source.path, data, start, cut.end, number, len(cuts), part, version, nbytes)
+        start = cut.end
+
+
+def up_to(end: int | None, cuts: Iterable[Cut]) -> Iterator[Cut]:
+    """Yields the cuts of a source up to a position. The cut at or after this position moves there, and is the last one.
+
+    Args:
+        end: The position, at the end of a row; None for all cuts.
+        cuts: The cuts. No cut after the last one is asked for.
+
+    >>> [cut.end for cut in up_to(15, [Cut(10, 10), Cut(20, 10), Cut(30, 10)])]
+    [10, 15]
+    """
+    start = 0
+    for cut in cuts:
+        if end is not None and cut.end >= end:
+            # Where positions are rows, the bytes of a part of them are estimated.
+            yield Cut(end, cut.bytes * (end - start) // (cut.end - start))
+            return
+        yield cut
         start = cut.end
 
 
@@ -91,7 +112,10 @@ def chunks_of(
     data, size = source.path, source.size
     codec = source.codec
     if codec:
-        data, size = spill(source, codec, posixpath.join(temp, SPILL))
+        most = source.end if reader.unit == "byte" else None
+        data, size = spill(source, codec, posixpath.join(temp, SPILL), most)
+    if reader.unit == "byte" and source.end is not None:
+        size = source.end  # what follows the rows to read is not looked at
     return split_source(source, data, size, reader, chunk_bytes, chunk_rows, header)
 
 
@@ -100,13 +124,14 @@ def most_bytes(sources: Iterable[Source]) -> int:
     return sum(source.size * (source.codec.ratio if source.codec else 1) for source in sources)
 
 
-def spill(source: Source, codec: Codec, folder: str) -> tuple[str, int]:
+def spill(source: Source, codec: Codec, folder: str, most: int | None = None) -> tuple[str, int]:
     """Decompresses all members of a compressed source to a file that can be read by position.
 
     Args:
         source: The source.
         codec: Its codec.
         folder: The folder of the new file.
+        most: How many bytes to decompress; None for all.
 
     Returns:
         The path of the file and its size in bytes.
@@ -120,9 +145,20 @@ def spill(source: Source, codec: Codec, folder: str) -> tuple[str, int]:
     path = files.join(folder, *f"{name}.{uuid.uuid4().hex[:16]}".split("/"))
     try:
         with versions.open_version(source.path, source.version) as stored:
-            return path, files.write_whole(path, _plain_blocks(source, codec, stored)).bytes
+            return path, files.write_whole(path, _first_bytes(_plain_blocks(source, codec, stored), most)).bytes
     except OSError as error:
         raise _unreadable(source, error) from error
+
+
+def _first_bytes(blocks: Iterator[bytes], most: int | None) -> Iterator[bytes]:
+    if most is None:
+        yield from blocks
+        return
+    for block in blocks:
+        yield block[:most]
+        most -= len(block)
+        if most <= 0:
+            return
 
 
 def _plain_blocks(source: Source, codec: Codec, stored: IO[bytes]) -> Iterator[bytes]:

@@ -118,7 +118,7 @@ def _run_here(options: RunOptions, beam_options: PipelineOptions, inputs: Inputs
                 )
         if place.is_staged and stopped is None and settled.exceeded is None:
             finish(options.output, prove_lock)
-        conclude(place, settled, plan.job.format, seconds, resumed=plan.job.resume, measured_rate=rate)
+        conclude(place, settled, plan.settings, seconds, resumed=plan.job.resume, measured_rate=rate)
         progress.result = Result(options.output, settled.totals, rate)
 
 

@@ -270,11 +270,11 @@ def _judge(
     if over is not None and over.status == records.OVER_ERROR_LIMIT:
         exceeded = options.max_bad_rows.exceeded(over.totals.dead, over.totals.rows)
         if exceeded is not None:  # `conclude` then raises
-            conclude(place, Settled(over.totals, exceeded), over.format, over.seconds, resumed=resumed)
+            conclude(place, Settled(over.totals, exceeded), over, over.seconds, resumed=resumed)
     if failed is not None:
         raise failed
     document = records.read(output, records.Manifest)
     if document is None or not manifest.is_complete(output):
         raise RunError(f"the job has ended, but {output} has no _SUCCESS; give the same command again")
-    conclude(place, Settled(document.totals, None, document.audit), document.format, document.seconds, resumed=resumed)
+    conclude(place, Settled(document.totals, None, document.audit), document, document.seconds, resumed=resumed)
     progress.result = Result(output, document.totals)

@@ -114,6 +114,12 @@ class FolderOptions:
         may_change=True,
         brief="new or empty folder; - is standard output",
     )
+    limit: int | None = flag(
+        kinds.whole(),
+        "score only the first N rows of the input, in a run of their own (default: all rows)",
+        metavar="N",
+        brief="score only the first N rows",
+    )
     overwrite: bool = flag(
         SWITCH,
         "replace the output of an earlier run, finished or not",

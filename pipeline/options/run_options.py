@@ -65,6 +65,8 @@ def _contradictions(options: RunOptions) -> Iterator[str]:
         yield f"--error_field={options.error_field} names a field of bad rows in parts; add --bad_rows=null"
     if options.batch_timeout and not options.isolate:
         yield f"--batch_timeout={options.batch_timeout:g} ends the process of the model, which needs --isolate; add it"
+    if options.limit is not None and options.incremental:
+        yield f"--limit={options.limit} scores the first rows only, and --incremental adds files; leave one out"
     if options.overwrite and options.incremental:
         yield "--overwrite starts anew and --incremental resumes; give one of them"
 

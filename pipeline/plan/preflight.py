@@ -24,6 +24,7 @@ from pipeline.plan.check_input import check_not_empty, check_readable, check_ski
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
 from pipeline.plan.find_format import find_format
+from pipeline.plan.first_rows import limited
 from pipeline.plan.input_format import NO_HEADERS, Headers, check_delimiter, format_of, with_headers
 from pipeline.plan.layout import MODEL, RUN, check_written, make_layout, wanted
 from pipeline.plan.output_schema import with_schema
@@ -138,6 +139,8 @@ def find_inputs(options: RunOptions) -> Inputs:
     planned = msgspec.structs.replace(format_of(options, name), output=output)
     spec, headers = with_headers(planned, matched.sources, options.schema_drift)
     spec = _with_logs(spec, prediction_logs=options.prediction_logs)
+    if options.limit is not None:
+        matched = matched._replace(sources=limited(matched.sources, formats.load(spec).reader, options.limit))
     return Inputs(spec, matched, manifest.settings(options, spec), by_content, headers)
 
 

@@ -55,17 +55,18 @@ def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:
         yield read_head(source, reader)
 
 
-def read_head(source: Source, reader: Reader) -> Head:
-    """Reads the first rows of a source, in the first `SIZES` bytes in which there is a readable one.
+def read_head(source: Source, reader: Reader, sizes: Sequence[int] = SIZES) -> Head:
+    """Reads the first rows of a source.
 
     Args:
         source: The source. It is not empty.
         reader: The reader of its format.
+        sizes: How many bytes to read; each but the first only if there is no readable row in fewer.
 
     Raises:
         UsageError: The source cannot be read, or has another format.
     """
-    for size in SIZES:
+    for size in sizes:
         head = _read_head(source, reader, size)
         if head.rows or len(head.text) < size:
             break
@@ -73,7 +74,7 @@ def read_head(source: Source, reader: Reader) -> Head:
 
 
 def _read_head(source: Source, reader: Reader, size: int) -> Head:
-    with _opened(source) as file:
+    with opened(source) as file:
         text = file.read(size)
         kind = (formats.binary_kind(text) or foreign.by_line_ends(text)) if reader.traits.line_end else None
         if kind is not None:
@@ -100,7 +101,7 @@ def read_header(source: Source, reader: Reader) -> str:
     Raises:
         UsageError: The source cannot be read, has another format, or its header is damaged.
     """
-    with _opened(source) as file:
+    with opened(source) as file:
         first = file.read(LINE_BYTES)
         kind = foreign.by_bytes(first) or foreign.by_line_ends(first)
         if kind is not None and reader.traits.line_end:
@@ -145,7 +146,7 @@ def _refused(source: Source, kind: Kind) -> UsageError:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[IO[bytes]]:
+def opened(source: Source) -> Iterator[IO[bytes]]:
     """Opens a source, and decompresses it.
 
     Raises:
@@ -167,5 +168,5 @@ def first_bytes(source: Source, size: int) -> bytes:
     Raises:
         UsageError: The source cannot be read.
     """
-    with _opened(source) as file:
+    with opened(source) as file:
         return file.read(size)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
@@ -9,7 +10,7 @@ from pipeline.plan.read_sample import read_head
 from transforms.errors import RunError, UsageError, about
 from transforms.formats.base import Block, Reader
 from transforms.records import Chunk, Source
-from transforms.split_into_chunks import open_plain
+from transforms.split_into_chunks import open_plain, up_to
 
 SOURCES = 100  # most sources that are read; of more, so many are picked at equal distances
 ROWS = 1_000  # about how many rows are read of all sources together
@@ -67,7 +68,8 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
     for source in sources:
         if source.codec:
             block = read_head(source, reader).block
-            yield Piece(source, block.take(range(min(rows, len(block.positions)))), None)
+            count = int((block.positions < (sys.maxsize if source.end is None else source.end)).sum())
+            yield Piece(source, block.take(range(min(rows, count))), None)
             continue
         try:
             with about(source.path), open_plain(source, source.version) as file:
@@ -80,7 +82,7 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
 
 def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[Piece]:
     by_row, end_of_file = reader.unit == "row", source.extent(reader.unit)
-    found = _row_ranges(file, source.size, reader, rows) if by_row else _byte_ranges(file, source.size, reader)
+    found = _row_ranges(file, source, reader, rows) if by_row else _byte_ranges(file, end_of_file or 0, reader)
     for start, end in list(found):
         chunk = Chunk(source.path, source.path, start, end, 0, 1, "", source.version)
         block = reader.load(file, chunk)
@@ -106,9 +108,10 @@ def _spread(count: int, rows: int) -> Iterator[tuple[int, int]]:
             yield start, done
 
 
-def _row_ranges(file: IO[bytes], size: int, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:
+def _row_ranges(file: IO[bytes], source: Source, reader: Reader, rows: int) -> Iterator[tuple[int, int]]:
     """Yields the ranges of the places where positions are numbers of rows."""
-    return _spread(max((cut.end for cut in reader.split(file, size, size)), default=0), rows)
+    cuts = up_to(source.end, reader.split(file, source.size, source.size))
+    return _spread(max((cut.end for cut in cuts), default=0), rows)
 
 
 def _byte_ranges(file: IO[bytes], size: int, reader: Reader) -> Iterator[tuple[int, int]]:

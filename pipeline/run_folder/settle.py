@@ -16,7 +16,6 @@ from pipeline.terminal.messages import typed
 from pipeline.terminal.warning import errors_as_warnings
 from transforms import formats
 from transforms.errors import RunError, UsageError
-from transforms.formats.spec import FormatSpec
 from transforms.reasons import DEAD_LETTERS
 from transforms.records import Source, Unit
 from transforms.storage import files
@@ -126,7 +125,7 @@ def settle(
 def conclude(
     place: Place,
     settled: Settled,
-    spec: FormatSpec,
+    settings: LoadedSettings,
     seconds: float,
     *,
     resumed: bool | None,
@@ -137,7 +136,7 @@ def conclude(
     Args:
         place: The folders that the run wrote to.
         settled: The outcome of the run.
-        spec: The format of its input and of its parts.
+        settings: Its settings.
         seconds: The duration of the run.
         resumed: Whether earlier attempts had finished a part of the run; None if that is not known.
         measured_rate: Rows a second of this attempt, without the start-up; None if it was not measured.
@@ -152,7 +151,7 @@ def conclude(
             report.print_samples(place.work, parts, exceeded.reason)
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
-            report.print_result(place.output, spec, totals, seconds, resumed=resumed, measured_rate=measured_rate)
+            report.print_result(place.output, settings, totals, seconds, resumed=resumed, measured_rate=measured_rate)
             report.print_audit(audit)
             report.print_drift(records.read(place.output, records.Manifest))
     if exceeded is None or not place.is_staged:

@@ -12,7 +12,7 @@ from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
 from pipeline.run_folder.place import own_names
-from pipeline.run_folder.records import Audit, Manifest
+from pipeline.run_folder.records import Audit, LoadedSettings, Manifest
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, typed, visible
 from transforms import formats
@@ -84,12 +84,21 @@ def input_lines(plan: Plan, start: Start) -> Iterator[Line]:
     size = sum(source.size for source in sources)
     name = plan.job.format.name + " (by content)" * plan.by_content
     yield "input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}"
+    if plan.settings.options.limit is not None:
+        yield "limit", _limit_of(plan)
     yield from _column_lines(plan)
     skipped = [f"{path} (its name begins with _ or .)" for path in plan.skipped]
     skipped += [f"{path} (the same file as {source})" for path, source in plan.twins]
     yield from (("skipped", said) for said in skipped[:SHOWN_ROWS])
     if len(skipped) > SHOWN_ROWS:
         yield "skipped", f"and {len(skipped) - SHOWN_ROWS} more such files"
+
+
+def _limit_of(plan: Plan) -> str:
+    """Says up to where the input is read."""
+    last, unit = plan.sources[-1], formats.load(plan.job.format).reader.unit
+    where = "all files" if last.end is None else f"up to {unit} {last.end:,} of {last.path}"
+    return f"the first {plan.settings.options.limit:,} rows, {where}"
 
 
 def _column_lines(plan: Plan) -> Iterator[Line]:
@@ -196,7 +205,7 @@ def print_unnamed(names: Sequence[str]) -> None:
 
 def print_result(
     output: str,
-    spec: FormatSpec,
+    settings: LoadedSettings,
     totals: Totals,
     seconds: float,
     *,
@@ -207,17 +216,19 @@ def print_result(
 
     Args:
         output: Output folder.
-        spec: The format of the parts.
+        settings: The settings of the run.
         totals: The ledger.
         seconds: Duration of this attempt, in seconds.
         resumed: Whether earlier attempts finished some of the rows; None if that is unknown.
         measured_rate: Rows a second of this attempt, without the start-up; None if it was not measured.
     """
+    limit = settings.options.limit
+    limited = "" if limit is None else f"  limited to the first {limit:,} rows of the input"
     show()
     print_line("output", output)
     show()
     rows: list[tuple[str, str]] = [
-        ("rows read", f"{totals.rows:,}"),
+        ("rows read", f"{totals.rows:,}{limited}"),
         ("joined", f"{totals.joined:,}"),
         *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
         *([("equal inputs", f"{totals.saved:,}  rows that another row was scored for")] if totals.saved else []),
@@ -228,7 +239,7 @@ def print_result(
     ]
     for name, value in rows:
         show(f"{name:<18}{value}".rstrip())
-    shown = list(_first_rows(output, spec))
+    shown = list(_first_rows(output, settings.format))
     if shown:
         show()
     for row in shown:

@@ -324,7 +324,7 @@ def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader
                 for part in receipts:
                     yield from _check_chunk(file, part, reader, repair)
                 is_last = receipts[-1].chunk.number == receipts[-1].chunk.parts - 1
-                if source.codec and is_last and _goes_on(file, reader):
+                if source.codec and source.end is None and is_last and _goes_on(file, reader):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)
         except OSError as error:
             yield Finding(Exit.ALTERED, source.path, "a readable file", f"{error}", Repair.SOURCE)
