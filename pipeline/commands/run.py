@@ -21,12 +21,13 @@ from pipeline.job.root_cause import as_run_error
 from pipeline.job.stop_early import Watch
 from pipeline.job.waves import run_waves
 from pipeline.job.written_parts import reported
-from pipeline.model import model_process
+from pipeline.model import isolation, model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
 from pipeline.options.error_limits import ExceededLimit
 from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan import memory
+from pipeline.plan.canary import score_canary
 from pipeline.plan.check_sample import score_spread
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.report.write import write_report
@@ -144,6 +145,12 @@ def _begun(
     progress.enter(Phase.LOADING)
     with _prepared(options, inputs, beam_options) as (plan, start, there):
         report.print_plan(plan, start)
+        if options.canary is not None and start.earlier is None:
+            report.print_line(
+                "canary", score_canary(plan, min(options.canary, options.limit or options.canary), options.max_bad_rows)
+            )
+            if plan.loaded is not None and plan.loaded.stateful:  # these calls may have changed its state
+                isolation.renew()
         progress.plan(options.output, plan.sources)
         # A remote job needs the id to recognize its folder. In a run that replaces an output, the id distinguishes the
         # new record from the former one. Without the id both may be equal.

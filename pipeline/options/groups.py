@@ -414,6 +414,13 @@ class BadRowOptions:
         "with --bad_rows=null: name of the field with the error of a row (default: error)",
         metavar="NAME",
     )
+    canary: int | None = flag(
+        kinds.whole(),
+        "score the first N rows before the run, and end with exit code 1 if they exceed the error limits or an output "
+        "is the same for all of them (default: no such rows)",
+        metavar="N",
+        may_change=True,
+    )
     non_finite: str = flag(
         kinds.choice("reject", "keep"),
         "what keyjoin does with NaN and infinite predictions: reject makes the row a dead letter, keep writes null in "

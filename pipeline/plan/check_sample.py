@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -15,8 +15,9 @@ from pipeline.plan.score_rows import Scored, score_block
 from pipeline.plan.spread_sample import SCANNED, Piece, picked, read_pieces
 from transforms import columns, formats
 from transforms.errors import RunError, StoppedError, UsageError
+from transforms.formats.base import Block
 from transforms.line_numbers import Lines
-from transforms.records import BadRow, Source
+from transforms.records import BadRow, Chunk, Source
 from transforms.saved_model.model import Model
 from transforms.scoring.constant import Constants
 
@@ -84,7 +85,7 @@ def score_spread(sources: Sequence[Source], job: Job, model: Model) -> SampledRo
         UsageError: A source cannot be read, or the model fails in a way that would end the run.
     """
     some, reader = picked(sources), formats.load(job.format).reader
-    counted = _Counted(Lines(reader.traits.line_end))
+    counted = Counted(Lines(reader.traits.line_end))
     try:
         is_whole = _score_in_time(read_pieces(some, reader), job, model, counted)
     except RunError as error:
@@ -113,10 +114,43 @@ def _places(sources: Sequence[Source]) -> str:
     return "; ".join([said, *notes])
 
 
-class _Counted:
-    """The results of the rows that were scored so far."""
+class Rows(Protocol):
+    """Rows of a source.
+
+    Attributes:
+        source: The source.
+        block: The rows.
+        chunk: Where the rows are in the source; None for the beginning of a compressed source.
+    """
+
+    @property
+    def source(self) -> Source: ...  # noqa: D102  see the class
+
+    @property
+    def block(self) -> Block: ...  # noqa: D102
+
+    @property
+    def chunk(self) -> Chunk | None: ...  # noqa: D102
+
+
+class Counted:
+    """The results of the rows that were scored so far.
+
+    Attributes:
+        rows: How many rows there are, bad rows included.
+        files: The paths of their sources.
+        bad: How many rows would be dead letters, by reason code.
+        inputs: Model input -> the value of a good row, as text.
+        predictions: Output -> the prediction of that row, as text.
+        constants: Finds outputs that have the same prediction for all rows.
+    """
 
     def __init__(self, lines: Lines) -> None:
+        """Starts without rows.
+
+        Args:
+            lines: Counts the lines of sources, for examples.
+        """
         self.rows, self.files = 0, set[str]()
         self.bad: Counter[str] = Counter()
         self.inputs: dict[str, str] = {}
@@ -126,34 +160,41 @@ class _Counted:
         self._firsts: dict[str, BadRowExample] = {}
         self._others: list[BadRowExample] = []
 
-    def add(self, piece: Piece, scored: Scored) -> None:
+    def add(self, rows: Rows, scored: Scored) -> None:
+        """Adds rows.
+
+        Args:
+            rows: The rows.
+            scored: Their results.
+        """
         self.rows += scored.rows
-        self.files.add(piece.source.path)
+        self.files.add(rows.source.path)
         self.bad.update(one.reason for one in scored.bad)
         self.constants.add(scored.inputs, scored.predictions)
         for one in scored.bad:
             if one.reason not in self._firsts:
-                self._firsts[one.reason] = self._example(piece, one)
+                self._firsts[one.reason] = self._example(rows, one)
             elif len(self._others) < EXAMPLES:
-                self._others.append(self._example(piece, one))
-        if not self.predictions and not scored.bad and scored.rows:
+                self._others.append(self._example(rows, one))
+        if not self.predictions and scored.predictions.num_rows:
             self.inputs = _first_values(scored.inputs)
             self.predictions = _first_values(scored.predictions)
 
-    def _example(self, piece: Piece, bad: BadRow) -> BadRowExample:
-        block, path = piece.block, piece.source.path
-        if piece.chunk is None:
+    def _example(self, rows: Rows, bad: BadRow) -> BadRowExample:
+        block, path = rows.block, rows.source.path
+        if rows.chunk is None:
             lines: Sequence[int | None] = [line + 1 for line in block.line_numbers([bad.row]) or ()] or [None]
         else:
-            lines = self._lines.numbers(piece.chunk, block, [bad.row])
+            lines = self._lines.numbers(rows.chunk, block, [bad.row])
         key = f"{path}#{block.positions[bad.row]}"
         return BadRowExample(key=key, file=path, line=lines[0], reason=bad.reason, message=bad.message)
 
     def examples(self) -> tuple[BadRowExample, ...]:
+        """Returns a few bad rows, one of each reason first."""
         return tuple([*self._firsts.values(), *self._others][:EXAMPLES])
 
 
-def _score_in_time(pieces: Iterable[Piece], job: Job, model: Model, counted: _Counted) -> bool:
+def _score_in_time(pieces: Iterable[Piece], job: Job, model: Model, counted: Counted) -> bool:
     """Scores rows in calls that grow as long as they are fast. Returns whether all rows were scored in time."""
     ends, step = time.monotonic() + SECONDS, 1
 
