@@ -149,7 +149,7 @@ def _begun(
             report.print_line(
                 "canary", score_canary(plan, min(options.canary, options.limit or options.canary), options.max_bad_rows)
             )
-            if plan.loaded is not None and plan.loaded.stateful:  # these calls may have changed its state
+            if plan.model_here().stateful:  # these calls may have changed its state
                 isolation.renew()
         progress.plan(options.output, plan.sources)
         # A remote job needs the id to recognize its folder. In a run that replaces an output, the id distinguishes the
@@ -210,8 +210,7 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
     Returns:
         The result, and why the run would be useless; None if it would not.
     """
-    assert plan.loaded is not None  # noqa: S101  `prepare` has loaded it
-    sample = score_spread(plan.sources, plan.job, plan.loaded)
+    sample = score_spread(plan.sources, plan.job, plan.model_here())
     exceeded = check_report.exceeded_by(sample, plan.settings.options.max_bad_rows)
     warned = tuple(check_report.warnings(sample, exceeded))
     all_fail = exceeded is not None and sum(sample.bad.values()) == sample.rows

@@ -34,12 +34,11 @@ def score_canary(plan: Plan, count: int, limits: ErrorLimits) -> str:
         UsageError: A source cannot be read.
         RunError: The rows exceed an error limit, or an output has the same prediction for all of them.
     """
-    assert plan.loaded is not None  # noqa: S101  `prepare` has loaded it
     job = plan.job._replace(handler=dataclasses.replace(plan.job.handler, keep_non_finite=False))
-    reader = formats.load(job.format).reader
+    model, reader = plan.model_here(), formats.load(job.format).reader
     counted = Counted(Lines(reader.traits.line_end))
     for some in _steps(first_rows(plan.sources, reader, count)):
-        scored = score_block(some.block, job, plan.loaded)
+        scored = score_block(some.block, job, model)
         assert scored is not None  # noqa: S101  nothing stops the scoring of a block
         counted.add(some, scored)
         _judge(counted, limits, count - counted.rows)

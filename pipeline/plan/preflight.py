@@ -97,7 +97,7 @@ class Plan(NamedTuple):
         constants: The inputs that no row feeds, each with whether the rows have a field of that name.
         headers: The columns of the sources.
         folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
-        loaded: The model as it is loaded for the checks before the run, with the outputs that the run needs.
+        loaded: The model as it was loaded for the checks, with the outputs that the run needs; see `model_here`.
     """
 
     job: Job
@@ -114,6 +114,15 @@ class Plan(NamedTuple):
     headers: Headers = NO_HEADERS
     folders: tuple[str, ...] = ()
     loaded: models.Model | None = None
+
+    def model_here(self) -> models.Model:
+        """Returns the model, loaded on this machine, to score rows before the run.
+
+        A model with a state may have been dropped since the checks, so that the run finds it as it was saved.
+        """
+        if self.model is None or self.loaded is None:
+            return self.job.handler.load_model()
+        return self.loaded
 
 
 def find_inputs(options: RunOptions) -> Inputs:
