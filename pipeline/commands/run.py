@@ -43,7 +43,7 @@ from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import check_report, report
 from pipeline.terminal.check_report import CheckResult
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import typed
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
 from pipeline.verification.audit import audit
@@ -214,7 +214,7 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
     exceeded = check_report.exceeded_by(sample, plan.settings.options.max_bad_rows)
     warned = tuple(check_report.warnings(sample, exceeded))
     all_fail = exceeded is not None and sum(sample.bad.values()) == sample.rows
-    others = quoted(word for word in run if not word.startswith("--max_bad_rows"))
+    others = typed(word for word in run if not word.startswith("--max_bad_rows"))
     result = CheckResult(
         verdict="refused" if all_fail else "warned" if warned else "ready",
         plan=(*report.input_lines(plan, start), *report.scoring_lines(plan)),

@@ -420,6 +420,7 @@ class BadRowOptions:
         "is the same for all of them (default: no such rows)",
         metavar="N",
         may_change=True,
+        brief="score N rows first, and stop if they fail",
     )
     non_finite: str = flag(
         kinds.choice("reject", "keep"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from pipeline.options.flag import SWITCH, flag, words
 from pipeline.options.groups import (
@@ -51,7 +52,14 @@ class RunOptions(
 class CheckOptions(RunOptions):
     """The options of `check`."""
 
-    json: bool = flag(SWITCH, "print the result as one JSON document", in_template=False, in_command=False)
+    topic: ClassVar[str] = "Result"
+    json: bool = flag(
+        SWITCH,
+        "print the result as one JSON document",
+        in_template=False,
+        in_command=False,
+        brief="print one JSON document",
+    )
 
 
 def _contradictions(options: RunOptions) -> Iterator[str]:
