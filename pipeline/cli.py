@@ -238,7 +238,7 @@ def _call(argv: Sequence[str]) -> Exit:
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     """Returns how much of a run is finished, and the command that resumes it; empty if there is no run to resume."""
-    if "--output=-" in argv or ("--output", "-") in itertools.pairwise(argv):
+    if argv[:1] == ["compare"] or "--output=-" in argv or ("--output", "-") in itertools.pairwise(argv):
         return ""  # the temporary output is gone
     notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):

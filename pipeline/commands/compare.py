@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import sys
+import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -14,11 +14,13 @@ from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import print_json, print_text
 from pipeline.terminal.exit_codes import Exit
+from pipeline.terminal.messages import show_error
 from pipeline.terminal.progress import shown
-from pipeline.verification.compare_outputs import compare_outputs, open_output
+from pipeline.verification.compare_outputs import Output, compare_outputs, open_output
 from transforms.comparison.tolerance import Tolerance
 from transforms.errors import RunError, UsageError
 from transforms.storage import files
+from transforms.storage.remedies import described
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,32 +70,35 @@ def main(argv: Sequence[str]) -> Exit:
     collect_garbage()
     try:
         with _outputs(given, rest) as (one, other):
-            found = compare_outputs(open_output(one), open_output(other), given.tolerance)
+            found = compare_outputs(one, other, given.tolerance)
             (print_json if given.json else print_text)(found)
-    except RunError as error:
-        raise UsageError(str(error)) from error
+    except (RunError, ValueError, OSError) as error:  # a ValueError says why a word is no path
+        raise UsageError(described(error) if isinstance(error, OSError) else str(error)) from error
     return Exit.COMPLETE if found.is_same else Exit.FAILED
 
 
 @contextlib.contextmanager
-def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields the output folders to compare."""
+def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Output, Output]]:
+    """Yields the outputs to compare. Those of two models are deleted afterwards."""
     if given.model_b is None:
         if len(rest) != 2 or any(word.startswith("-") for word in rest):
             words = f", not {' '.join(rest)}" if rest else ""
             raise UsageError(f"give two output folders{words}: keyjoin compare OUT_A OUT_B; see keyjoin compare --help")
-        yield kinds.PATH.parse(rest[0]), kinds.PATH.parse(rest[1])
+        one, other = (open_output(kinds.PATH.parse(word)) for word in rest)
+        yield one, other
         return
     with tempfile.TemporaryDirectory(prefix="keyjoin-compare-") as folder:
-        one, other = files.join(folder, "a"), files.join(folder, "b")
-        options, beam_args = parse_run([*rest, f"--output={one}"], "keyjoin compare")
+        options, beam_args = parse_run([*rest, f"--output={files.join(folder, 'a')}"], "keyjoin compare")
         if "-" in options.input:
             raise UsageError("--input - can be read only once, and two models read it; give files")
         from pipeline.commands.run import run  # imports Beam, which two finished runs do not need
 
-        for output, model in ((one, options.model), (other, given.model_b)):
-            # The plan and the result of a run go to standard error, since the comparison is the result.
-            progress = Progress()
-            with contextlib.redirect_stdout(sys.stderr), shown(options.progress, progress):
+        found = []
+        for name, model in (("a", options.model), ("b", given.model_b)):
+            show_error(f"keyjoin: scores the rows with {model}")
+            output, progress = files.join(folder, name), Progress()
+            # Discards what the run prints to standard output: rows, and the command to verify a folder that is deleted.
+            with contextlib.redirect_stdout(io.StringIO()), shown(options.progress, progress):
                 run(dataclasses.replace(options, output=output, model=model), beam_args, progress)
-        yield one, other
+            found.append(open_output(output)._replace(label=model))
+        yield found[0], found[1]

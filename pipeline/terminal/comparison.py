@@ -18,7 +18,7 @@ def document(found: Comparison) -> dict[str, Any]:
     """Returns the figures of a comparison as JSON has them. A figure that is not finite, or that none has, is null."""
     return {
         "same": found.is_same,
-        "outputs": [side.path for side in found.outputs],
+        "outputs": [side.label for side in found.outputs],
         "rows": found.rows,
         "only_in": [{"rows": alone.rows, "keys": keys} for alone, keys in zip(found.alone, _keys(found), strict=True)],
         "predictions_only_in": list(found.names),

@@ -34,6 +34,7 @@ class Output(NamedTuple):
 
     Attributes:
         path: The output folder.
+        label: What the comparison calls it: the folder, or the model that was scored for the comparison.
         document: Its manifest.
         reader: The reader of its sources.
         outputs: Where the predictions are in its parts.
@@ -41,6 +42,7 @@ class Output(NamedTuple):
     """
 
     path: str
+    label: str
     document: Manifest
     reader: Reader
     outputs: Outputs
@@ -109,7 +111,7 @@ def open_output(path: str) -> Output:
     layout = make_layout(options, options.written_error_field, list(model.predictions), [], fmt, features)
     outputs = find_outputs(fmt.writer, layout, model.output_shapes, model.output_dtypes)
     sources = tuple(manifest.read_sources(files.join(path, SOURCES)))
-    return Output(path, document, fmt.reader, outputs, sources)
+    return Output(path, path, document, fmt.reader, outputs, sources)
 
 
 def compare_outputs(one: Output, other: Output, tolerances: Mapping[str, Tolerance]) -> Comparison:
@@ -150,7 +152,7 @@ def _shared_names(one: Output, other: Output, tolerances: Mapping[str, Tolerance
     names = [name for name in one.outputs.names if name in other.outputs.names]
     if not names:
         raise UsageError(
-            f"{one.path} has the predictions {one.outputs.names} and {other.path} has {other.outputs.names}; write "
+            f"{one.label} has the predictions {one.outputs.names} and {other.label} has {other.outputs.names}; write "
             "them with the same names, see --rename"
         )
     unknown = next((name for name in tolerances if name and name not in names), None)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -235,12 +236,22 @@ def test_two_models_are_compared_on_the_same_rows(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     done = keyjoin("compare", "--json", f"--model_b={model(outputs, 1.001)}", *made[0])
     assert done.code == 1, done.err
-    assert json.loads(done.out)["rows"] == SCORED
-    assert "rows read" in done.err
+    said = json.loads(done.out)
+    assert said["rows"] == SCORED
+    assert said["outputs"] == [made[0][0].partition("=")[2], model(outputs, 1.001)]
     refused = keyjoin("compare", "--model_b=/nowhere", *made[0])
     assert (refused.code, "/nowhere" in refused.err) == (2, True)
     assert keyjoin("compare", f"--model_b={made[1]}", made[0][0], "--input=-").code == 2
     assert list(tmp_path.glob("keyjoin-compare-*")) == []
+
+
+def test_it_is_a_gate_in_a_shell(made: Any, shifted: str) -> None:
+    """The next command runs only if the outputs are the same. An error is no difference."""
+    words = [sys.executable, "-m", "pipeline", "compare", made[1]]
+    for other, expected in ((made[1], "released 0"), (shifted, "1"), (f"{shifted}/none", "2")):
+        gate = f"{shlex.join([*words, other])} > {shlex.quote(made[1])}-log && printf 'released '; echo $?"
+        done = subprocess.run(["/bin/sh", "-c", gate], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
 
 
 def test_finished_runs_need_no_tensorflow(made: Any) -> None:
