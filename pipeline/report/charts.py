@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
 LEAST = 2.0  # the least size of a shape, so that one row of a million can be seen
-WIDTH, HEIGHT = 300, 96  # of a bar or line chart, without its labels
+WIDTH, HEIGHT = 300, 96  # of bars, without their labels
+WIDE = 440  # the width of a line chart and of a flow
 LINE = 18  # the height of a line of text
 
 
@@ -121,7 +122,7 @@ def line(times: Numbers, values: Numbers) -> Picture:
         times: The start of each step, and the end of the last one, in seconds. float64, (steps + 1,).
         values: The value of each step. float64, (steps,).
     """
-    width = 2 * WIDTH
+    width = WIDE
     xs = (times - times[0]) / max(float(times[-1] - times[0]), 1e-9) * width
     ys = HEIGHT - values / max(float(values.max()), 1e-9) * HEIGHT + LINE
     steps = "".join(f"H{left:.1f}V{y:.1f}" for left, y in zip(xs[:-1], ys, strict=True))
@@ -145,9 +146,9 @@ def flow(total: tuple[str, int], streams: Sequence[tuple[str, str, int]]) -> Pic
         total: The name and the count of the stream.
         streams: The kind, the name and the count of each stream that it splits into.
     """
-    width, height, bar = 2 * WIDTH, 2 * HEIGHT, 10
+    width, height, bar = WIDE, 2 * HEIGHT, 10
     sizes = [max(count / max(total[1], 1) * height, LEAST) if count else 0.0 for *_, count in streams]
-    start, end, middle = bar, width // 2, (bar + width // 2) / 2
+    start, end, middle = bar, WIDE * 2 // 5, (bar + WIDE * 2 // 5) / 2
     shapes, labels = [], []
     left = top = 0.0
     for (kind, name, amount), size in zip(streams, sizes, strict=True):

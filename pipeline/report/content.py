@@ -7,9 +7,8 @@ from typing import Any
 from pipeline.options.error_limits import ALL
 from pipeline.options.run_options import command
 from pipeline.report import charts
-from pipeline.report.distributions import distributions
+from pipeline.report.distributions import distributions, moved
 from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, count, rest
-from pipeline.report.drift import THRESHOLD, Drift
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.messages import at_line, quoted
@@ -48,27 +47,7 @@ def _values(facts: Facts, caps: Caps) -> Iterator[Section]:
     yield Section("Predictions", list(distributions(facts.statistics, "prediction", caps, with_texts=with_texts)))
     yield Section("Features", list(distributions(facts.statistics, "feature", caps, with_texts=with_texts)))
     if facts.drift is not None:
-        yield Section("Drift", list(_drift(facts.drift, str(facts.baseline))))
-
-
-def _drift(drift: Sequence[Drift], baseline: str) -> Iterator[Block]:
-    moved = [one.name for one in drift if one.verdict == "moved"]
-    said = f"{count(len(moved), 'column')} moved: {', '.join(moved)}." if moved else "No column moved."
-    yield Note(f"Compared with {baseline}. {said}", "warning" if moved else "good")
-    rows = [
-        (
-            one.name,
-            one.role,
-            one.verdict,
-            *(f"{one.psi:.3f}", f"{one.floor:.3f}", f"{one.cdf_distance:.3f}", f"{one.n:,}", f"{one.m:,}"),
-        )
-        for one in drift
-    ]
-    yield Table(
-        f"Drift from the baseline. A column moved if its PSI is above {THRESHOLD}; chance gives the noise on average",
-        ("name", "role", "verdict", "PSI", "noise", "largest CDF distance", "values", "values of the baseline"),
-        rows,
-    )
+        yield Section("Drift", list(moved(facts.drift, str(facts.baseline), caps)))
 
 
 def _verdict(facts: Facts) -> Iterator[Block]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.report import charts
-from pipeline.report.document import Block, Caps, Figure, Note, Table, count
+from pipeline.report.document import Block, Caps, Figure, Note, Table, count, rest
+from pipeline.report.drift import THRESHOLD, Drift
 from transforms.statistics import Column, Role, Statistics, edges_and_counts, is_constant, maximum, minimum, quantiles
 
 BARS = 30  # of a histogram
@@ -35,6 +36,37 @@ def distributions(found: Statistics, role: Role, caps: Caps, *, with_texts: bool
     left_out = max(0, len(columns) - caps.columns) + found.left_out.get(role, 0)
     if left_out:
         yield Note(f"Not shown: {count(left_out, role)}.")
+
+
+def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
+    """Yields how far features and predictions moved from those of a baseline, as sizes of the effect.
+
+    Args:
+        found: The drift of each column.
+        baseline: The output folder of the baseline.
+        caps: How much to show at most.
+    """
+    names = [one.name for one in found if one.verdict == "moved"]
+    few = sum(one.verdict == "too few rows" for one in found)
+    if names:
+        yield Note(f"{count(len(names), 'column')} moved from {baseline}: {', '.join(names)}.", "warning")
+    elif few < len(found):
+        yield Note(f"No column with enough rows moved from {baseline}.", "good")
+    if few:
+        yield Note(f"{count(few, 'column')} without a verdict: too few rows, so chance alone moves the PSI that far.")
+    ordered = sorted(found, key=lambda one: (one.verdict != "moved", -one.psi))[: 2 * caps.columns]
+    yield Table(
+        f"Drift, the largest first. A column moved if its PSI is above {THRESHOLD}. Noise is the PSI that two equal "
+        "distributions have on average for these numbers of rows",
+        ("name", "role", "verdict", "PSI", "noise", "largest CDF distance", "values", "values of the baseline"),
+        [*map(_drift_row, ordered)],
+        rest(len(found), len(ordered), "column"),
+    )
+
+
+def _drift_row(one: Drift) -> tuple[str, ...]:
+    sizes = (f"{size:.3f}" for size in (one.psi, one.floor, one.cdf_distance))
+    return (one.name, one.role, one.verdict, *sizes, f"{one.n:,}", f"{one.m:,}")
 
 
 def _warnings(columns: Sequence[Column], role: Role) -> Iterator[Note]:
@@ -85,6 +117,7 @@ def _numbers(column: Column) -> Figure:
     median = charts.number(float(quantiles(column, [0.5])[0]))
     least, greatest = column.least or 0.0, column.greatest or 0.0
     names = [f"{charts.number(low)} to {charts.number(high)}" for low, high in zip(lows, highs, strict=True)]
+    is_cut = least < lows[0] or greatest > highs[-1]
     if least < lows[0]:
         names[0] = f"below {charts.number(highs[0])}"
     if greatest > highs[-1]:
@@ -92,6 +125,7 @@ def _numbers(column: Column) -> Figure:
     rows = [(name, f"{amount:,}") for name, amount in zip(names, counts.tolist(), strict=True) if amount]
     most = f"{int(counts.max()):,}"
     summary = f"{count(column.finite, 'finite value')}, median {median}. The highest bar has {most}."
+    summary += " Values beyond the axis are in the first and last bar." if is_cut else ""
     table = Table(f"Values of {column.name}", ("from, to", "values"), rows)
     return Figure(column.name, summary, charts.bars(lows, highs, counts), table, _marks(column))
 
