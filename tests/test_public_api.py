@@ -12,11 +12,12 @@ from tests.conftest import ROOT
 
 USER = """\
 import apache_beam as beam
-from keyjoin import DeadRow, KeyedPredict, Reason, RunError, UsageError, __version__
+from keyjoin import DeadRow, KeyedPredict, Reason, Report, RunError, UsageError, __version__, report
 
 step = KeyedPredict("model/", input_map={"x": "features"}, batch_size=96)
 name: str = DeadRow({"x": 1}, "read", Reason.NULL.value, "message").reason
 version: str = __version__
+made: Report = report("out/", report_rows=0)
 errors: tuple[type[Exception], ...] = (RunError, UsageError)
 """
 

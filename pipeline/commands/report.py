@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pipeline.options import kinds
 from pipeline.options.flag import flag
 from pipeline.options.parser import OptionsParser
-from pipeline.report import content, facts, page, text
-from pipeline.report.document import Caps
+from pipeline.report.notebook import report
 from pipeline.run_folder.names import REPORT
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
@@ -52,9 +51,9 @@ def main(argv: Sequence[str]) -> Exit:
         RunError: A file of the run is damaged, or the report cannot be written.
     """
     given = parser().read(argv)
-    found = facts.gather(given.run, given.report_rows, given.baseline)
+    made = report(given.run, report_rows=given.report_rows, baseline=given.baseline)
     path = files.below(given.run, REPORT)
-    files.write_whole(path, [page.render(found).encode()])
-    show(text.render(content.sections(found, Caps())))
+    files.write_whole(path, [made.page.encode()])
+    show(made.text)
     show(f"\n{path} has this as a page with charts")
     return Exit.COMPLETE

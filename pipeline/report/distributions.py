@@ -8,7 +8,7 @@ from pipeline.report.drift import THRESHOLD, Drift
 from transforms.statistics import Column, Role, Statistics, edges_and_counts, is_constant, maximum, minimum, quantiles
 
 BARS = 30  # of a histogram
-NAMED = 10  # texts of a chart
+NAMED = 10  # texts of a chart, and columns of a warning
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 NAMES = ("1 %", "25 %", "median", "75 %", "99 %")
 
@@ -49,7 +49,7 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     names = [one.name for one in found if one.verdict == "moved"]
     few = sum(one.verdict == "too few rows" for one in found)
     if names:
-        yield Note(f"{count(len(names), 'column')} moved from {baseline}: {', '.join(names)}.", "warning")
+        yield Note(f"{count(len(names), 'column')} moved from {baseline}: {_listed(names)}.", "warning")
     elif few < len(found):
         yield Note(f"No column with enough rows moved from {baseline}.", "good")
     if few:
@@ -73,9 +73,13 @@ def _warnings(columns: Sequence[Column], role: Role) -> Iterator[Note]:
     constant = [column.name for column in columns if column.rows > 1 and is_constant(column)]
     broken = [column.name for column in columns if _not_finite(column)]
     if constant:
-        yield Note(f"{count(len(constant), role)} with the same value in all rows: {', '.join(constant)}.", "warning")
+        yield Note(f"{count(len(constant), role)} with the same value in all rows: {_listed(constant)}.", "warning")
     if broken:
-        yield Note(f"{count(len(broken), role)} with NaN or infinite values: {', '.join(broken)}.", "warning")
+        yield Note(f"{count(len(broken), role)} with NaN or infinite values: {_listed(broken)}.", "warning")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
 def _not_finite(column: Column) -> int:

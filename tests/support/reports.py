@@ -18,6 +18,26 @@ from transforms.formats.spec import FormatSpec
 from transforms.reasons import Reason
 from transforms.statistics import Statistics, count_predictions
 
+PAYLOADS = {
+    "script": "<script>alert(1)</script>",
+    "image": '"><img src=x onerror=alert(1)>',
+    "attribute": '" onmouseover="alert(1)" x=\'',
+    "single quote": "' autofocus onfocus='alert(1)",
+    "svg": "</text></svg><svg onload=alert(1)>",
+    "style": "</style><style>*{display:none}</style>",
+    "title": "</title><script>alert(1)</script>",
+    "comment": "<!-- --!> <![CDATA[ ]]>",
+    "link": "javascript:alert(1)",
+    "template": "{{7*7}}{% raw %}{# x #}${7*7}#{7*7}",
+    "entities": "&lt;script&gt;&#x3c;&amp;&",
+    "bidi": "a\u202eb\u2066c\u2069\u200fd",
+    "invisible": "\u200b\ufeff\u00ad\U000e0041",
+    "control": "\x00\x1b]0;x\x07\x1b[2J\r\n\x85\u2028",
+    "surrogate": "\udcff\ud800",
+    "combining": "Z" + "\u0300" * 500,
+    "long": "x" * 1_048_576,
+    "long and hostile": "<\"'&\u202e" * 200_000,
+}
 REASONS = [reason.value for reason in Reason]
 VOID = {"meta"}  # elements without an end tag, see https://html.spec.whatwg.org/#void-elements
 

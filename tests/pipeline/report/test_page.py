@@ -9,28 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.report import page
 from pipeline.report.document import shortened
-from tests.support.reports import Page, facts_of, statistics_of
-
-PAYLOADS = {
-    "script": "<script>alert(1)</script>",
-    "image": '"><img src=x onerror=alert(1)>',
-    "attribute": '" onmouseover="alert(1)" x=\'',
-    "single quote": "' autofocus onfocus='alert(1)",
-    "svg": "</text></svg><svg onload=alert(1)>",
-    "style": "</style><style>*{display:none}</style>",
-    "title": "</title><script>alert(1)</script>",
-    "comment": "<!-- --!> <![CDATA[ ]]>",
-    "link": "javascript:alert(1)",
-    "template": "{{7*7}}{% raw %}{# x #}${7*7}#{7*7}",
-    "entities": "&lt;script&gt;&#x3c;&amp;&",
-    "bidi": "a\u202eb\u2066c\u2069\u200fd",
-    "invisible": "\u200b\ufeff\u00ad\U000e0041",
-    "control": "\x00\x1b]0;x\x07\x1b[2J\r\n\x85\u2028",
-    "surrogate": "\udcff\ud800",
-    "combining": "Z" + "\u0300" * 500,
-    "long": "x" * 1_048_576,
-    "long and hostile": "<\"'&\u202e" * 200_000,
-}
+from tests.support.reports import PAYLOADS, Page, facts_of, statistics_of
 
 
 @pytest.fixture(scope="module")
