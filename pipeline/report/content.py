@@ -11,7 +11,7 @@ from pipeline.report.distributions import distributions, moved
 from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, count, rest
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
-from pipeline.terminal.messages import at_line, quoted
+from pipeline.terminal.messages import at_line, typed
 from transforms.reasons import DEAD_LETTERS, Reason
 from transforms.records import Feature
 from transforms.storage import files
@@ -149,7 +149,26 @@ def _time(facts: Facts) -> Iterator[Block]:
         ("parts", f"{totals.parts:,}"),
         ("most rows of a model call", f"{model.batch_size:,}"),
     ]
+    measured = facts.record.measured if isinstance(facts.record, Manifest) else None
+    if measured is None:
+        yield Note(f"The rate over time, and what start-up and memory took, are {NOT_RECORDED}.")
+    else:
+        rows.append(("seconds until the first rows could be scored", f"{measured.startup_seconds:,.1f}"))
+        peak = measured.peak_memory
+        rows.append(("most memory, in bytes", NOT_RECORDED if peak is None else f"{peak:,}"))
+        yield from _rates(measured.timeline)
     yield Table("Time and sizes", ("what", "figure"), rows)
+
+
+def _rates(timeline: Sequence[tuple[float, int, int]]) -> Iterator[Figure]:
+    times, rates = charts.rates(timeline)
+    if not len(rates):
+        return
+    steps = zip(times[:-1], times[1:], rates, strict=True)
+    rows = [(f"{start:.1f} to {end:.1f}", f"{rate:,.0f}") for start, end, rate in steps]
+    summary = f"At most {rates.max():,.0f} rows a second, over {count(len(rates), 'step')}."
+    table = Table("Rows a second", ("seconds from, to", "rows a second"), rows)
+    yield Figure("Rows a second over time", summary, charts.line(times, rates), table)
 
 
 def _joined(facts: Facts, caps: Caps) -> Iterator[Block]:
@@ -202,7 +221,7 @@ def _keyjoin(name: str, output: str, *more: str) -> list[str]:
 
 
 def _command(what: str, words: Sequence[str]) -> Command | Note:
-    text = quoted(words)
+    text = typed(words)
     if len(text) > MOST_COMMAND:
         return Note(f"{what}: the command has {len(text):,} characters, so the report does not show it.")
     return Command(what, text)
