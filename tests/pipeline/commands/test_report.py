@@ -163,7 +163,7 @@ def test_a_run_is_compared_with_a_baseline(run: Callable[..., Result], keyjoin: 
     assert "too few rows" in keyjoin("report", str(few.output), f"--baseline={base.output}").out
     refused = keyjoin("report", str(base.output), f"--baseline={base.output.parent}")
     assert refused.code == 2
-    assert f"{base.output.parent} holds no finished run with statistics" in refused.err
+    assert f"--baseline {base.output.parent} holds no finished run with" in refused.err
 
 
 def test_constant_and_non_finite_predictions_are_flagged(run: Callable[..., Result]) -> None:
