@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.report import charts
-from pipeline.report.document import Block, Caps, Figure, Note, Table, count, rest
+from pipeline.report.document import Block, Caps, Figure, Level, Note, Table, count, rest
 from pipeline.report.drift import THRESHOLD, Drift
 from transforms.statistics import Column, Role, Statistics, edges_and_counts, is_constant, maximum, minimum, quantiles
 
@@ -48,10 +48,9 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     """
     names = [one.name for one in found if one.verdict == "moved"]
     few = sum(one.verdict == "too few rows" for one in found)
-    if names:
-        yield Note(f"{count(len(names), 'column')} moved from {baseline}: {_listed(names)}.", "warning")
-    elif few < len(found):
-        yield Note(f"No column with enough rows moved from {baseline}.", "good")
+    said = f"{count(len(names), 'column')} moved: {_listed(names)}" if names else "No column moved"
+    level: Level = "warning" if names else "good" if few < len(found) else "plain"
+    yield Note(f"Compared with {baseline}. {said}.", level)
     if few:
         yield Note(f"{count(few, 'column')} without a verdict: too few rows, so chance alone moves the PSI that far.")
     ordered = sorted(found, key=lambda one: (one.verdict != "moved", -one.psi))[: 2 * caps.columns]

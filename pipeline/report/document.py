@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from pipeline.report.charts import Picture
 from pipeline.terminal.messages import visible
 
+Level = Literal["plain", "good", "warning", "bad"]
 NOT_RECORDED = "not recorded"
 _NUMBER = re.compile(r"-?[\d,.]+(e[+-]\d+)?( %)?|-?infinity|-")
 
@@ -63,7 +64,7 @@ class Note(NamedTuple):
     """
 
     text: str
-    level: Literal["plain", "good", "warning", "bad"] = "plain"
+    level: Level = "plain"
 
 
 class Command(NamedTuple):

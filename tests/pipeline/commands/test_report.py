@@ -155,10 +155,10 @@ def test_a_run_is_compared_with_a_baseline(run: Callable[..., Result], keyjoin: 
     moved = run(*[{"features": [30.0 + 0.1 * at] * 13} for at in range(200)])
     again = keyjoin("report", str(moved.output), f"--baseline={base.output}")
     assert again.code == 0
-    assert f"moved from {base.output}: features[0], features[1]" in again.out
-    assert "moved from" in page_of(moved)
+    assert f"Compared with {base.output}. 14 columns moved: features[0], features[1]" in again.out
+    assert f"Compared with {base.output}. 14 columns moved: features[0], features[1]" in page_of(moved)
     same = keyjoin("report", str(base.output), f"--baseline={base.output}")
-    assert f"No column with enough rows moved from {base.output}." in same.out
+    assert f"Compared with {base.output}. No column moved." in same.out
     few = run({"features": [1.0] * 13})
     assert "too few rows" in keyjoin("report", str(few.output), f"--baseline={base.output}").out
     refused = keyjoin("report", str(base.output), f"--baseline={base.output.parent}")
