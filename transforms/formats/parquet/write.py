@@ -27,6 +27,16 @@ from transforms.records import BadRow, Chunk, Layout, Positions, without
 from transforms.threads import in_threads
 
 ARROW = b"ARROW:schema"  # the key under which Arrow keeps its schema in the metadata of a file
+# The keys under which other programs keep their own schema of the columns. Such a program reads no other column, so it
+# would not read the predictions. Without the key it reads the schema of the file.
+OTHER_SCHEMAS = (
+    b"org.apache.spark.sql.parquet.row.metadata",
+    b"parquet.avro.schema",
+    b"avro.schema",
+    b"parquet.proto.descriptor",
+    b"thrift.descriptor",
+    b"iceberg.schema",
+)
 COMPRESSION = "snappy"  # of parts from another format, and where the source has a codec that pyarrow does not write
 GROUP_ROWS = 1 << 20  # rows of a row group, where the source gives none
 WRITES = {"none", "snappy", "gzip", "brotli", "lz4", "zstd"}
@@ -242,6 +252,6 @@ def _schema(block: ParquetBlock, added: pa.Table, names: Sequence[str]) -> pa.Sc
 
 
 def _metadata(footer: Footer, schema: pa.Schema) -> list[tuple[bytes, bytes]]:
-    """Returns the metadata of the source, with the Arrow schema of the part."""
-    kept = [pair for pair in footers.key_values(footer) if pair[0] != ARROW]
+    """Returns the metadata of the source, with the Arrow schema of the part and without other schemas."""
+    kept = [pair for pair in footers.key_values(footer) if pair[0] not in (ARROW, *OTHER_SCHEMAS)]
     return [*kept, (ARROW, base64.b64encode(schema.with_metadata(dict(kept)).serialize().to_pybytes()))]

@@ -29,6 +29,7 @@ from transforms.formats.parquet import footer as footers
 from transforms.formats.parquet import json_rows, thrift
 from transforms.formats.parquet.read import ParquetBlock, ParquetReader
 from transforms.formats.parquet.thrift import Items, Struct, Value
+from transforms.formats.parquet.write import OTHER_SCHEMAS
 from transforms.records import BadRow, Chunk, Feature, Layout, without
 
 FORMAT = formats.load("parquet")
@@ -212,6 +213,14 @@ def test_a_range_of_rows_is_that_of_the_whole(data: bytes) -> None:
         assert part.decode(part.names).equals(whole.decode(whole.names).slice(start, end - start))
         assert part.positions.tolist() == list(range(start, end))
         assert table_of(write(part))["key"].to_pylist() == [f"s#{row}" for row in range(start, end)]
+
+
+def test_schemas_of_other_programs_are_left_out_since_they_hide_the_predictions() -> None:
+    hidden = dict.fromkeys(OTHER_SCHEMAS, b"{}")
+    data = file_of(pa.table({"a": range(ROWS)}).replace_schema_metadata({**hidden, "owner": "me"}))
+    for part in (write(load(data)), write(load(data), [3]), write(load(data, 0, 1))):
+        metadata = pq.read_metadata(io.BytesIO(part)).metadata
+        assert (metadata[b"owner"], metadata.keys() & hidden.keys()) == (b"me", set())
 
 
 def test_metadata_of_file_and_fields_is_kept(tmp_path: Path) -> None:
