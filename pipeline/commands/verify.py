@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> Exit:
     if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
         lines = list(_check_rest(given, record, findings))
     findings.print_more()
-    for line in (_result(given.run, record, findings), *lines):
+    for line in (_result(given, record, findings), *lines):
         show(visible(line))
     discarded = given.discard and findings.in_output
     if discarded:
@@ -137,7 +137,7 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
     findings.extend(check_names(run))
     parts = document.totals.parts
     if given.read_data is None:
-        yield "contents were not read; --read_data=100% does"
+        yield "--read_data=100% reads the contents, too"
     else:
         reader = formats.load(document.format).reader
         findings.extend(check_content(run, sample(run, given.read_data), findings.names, reader))
@@ -160,12 +160,20 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"
 
 
-def _result(run: str, record: Record | None, findings: Findings) -> str:
+def _result(given: VerifyOptions, record: Record | None, findings: Findings) -> str:
+    """Returns the verdict, with what it rests on."""
     if findings.kinds or record is None:
-        return f"{run} is not what was written: {findings.counted()}"
+        return f"{given.run} is not what was written: {findings.counted()}"
     totals = record.manifest.totals
     counts = {"part": totals.parts, "row": totals.joined, "dead letter": totals.bad}
-    return f"{run} is what was written: {', '.join(_counted(count, what) for what, count in counts.items())}"
+    share = given.read_data
+    checked = (
+        "sizes only, contents not read"
+        if share is None
+        else f"sizes, and the contents of {share * 100:g}% of the parts"
+    )
+    listed = ", ".join(_counted(count, what) for what, count in counts.items())
+    return f"{given.run} is what was written ({checked}): {listed}"
 
 
 def _counted(count: int, what: str) -> str:

@@ -18,6 +18,7 @@ from transforms import formats
 from transforms.comparison.tolerance import Tolerance
 from transforms.errors import nearest
 from transforms.mapping import name_lists
+from transforms.storage.remedies import install_command
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
 SEVERAL = "Several have spaces between them"
@@ -153,6 +154,8 @@ def _path(text: str) -> str:
         raise ValueError(f"{text} is a web address, which keyjoin neither reads nor writes; {_suggestion(text)}")
     if not text.startswith(f"{name}://") or (name != "hdfs" and not rest):
         raise ValueError(f"{text} names no bucket; write {name}://{rest or 'BUCKET/FOLDER'}")
+    if install := install_command(name):
+        raise ValueError(f"{text} is in a store that this installation cannot read; {install}")
     return text
 
 

@@ -59,6 +59,11 @@ def check_folder(options: FolderOptions, there: Iterable[str], sources: Sequence
     if names == [JOB]:  # if this file is not whole, its run had not begun
         return
     if names and not is_resumed and not options.overwrite:
+        unknown = [name for name in names if not is_ours(name)]
+        if unknown:  # --overwrite would refuse the folder, too
+            raise UsageError(
+                f"--output {options.output} holds {unknown[0]}, which keyjoin did not write; choose another folder"
+            )
         raise UsageError(
             f"--output {options.output} is not empty; choose another folder, or replace it with --overwrite"
         )

@@ -202,9 +202,9 @@ def test_output_folders_that_cannot_be_used(refuse: Callable[..., str], lines: A
     other = tmp_path / "other"
     other.mkdir()
     (other / "precious.txt").write_text("keep me")
-    assert f"--output {other} is not empty; choose another folder, or replace it with --overwrite" in refuse(
-        f"--output={other}"
-    )
+    refused = refuse(f"--output={other}")
+    assert f"--output {other} holds precious.txt, which keyjoin did not write; choose another folder" in refused
+    assert "--overwrite" not in refused
     assert "holds precious.txt, which keyjoin did not write" in refuse(f"--output={other}", "--overwrite")
     assert (other / "precious.txt").read_text() == "keep me"
     file = tmp_path / "file"

@@ -1,6 +1,7 @@
 """Suggests remedies for errors of the operating system and of storage."""
 
 import errno
+import importlib.metadata
 import importlib.util
 import os
 
@@ -52,7 +53,13 @@ def store_remedy(path: str) -> str:
         return "check the path, that its bucket exists, and your permissions: gcloud auth application-default login"
     if scheme not in EXTRAS:
         return f"Beam has no file system for {scheme}://; copy it to this machine, or to Cloud Storage (gs://)"
-    module, extra = EXTRAS[scheme]
-    if importlib.util.find_spec(module) is None:
-        return f"install what Beam reads {scheme}:// with: pip install 'apache-beam[{extra}]'"
-    return f"check the path, your permissions, and Beam's flags for {scheme}://"
+    return install_command(scheme) or f"check the path, your permissions, and Beam's flags for {scheme}://"
+
+
+def install_command(scheme: str) -> str:
+    """Returns how to install what Beam needs for the paths of a scheme; empty if it is there, or nothing is needed."""
+    module, extra = EXTRAS.get(scheme, ("", ""))
+    if not module or importlib.util.find_spec(module) is not None:
+        return ""
+    version = importlib.metadata.version("apache-beam")
+    return f"install what Beam reads {scheme}:// with: pip install 'apache-beam[{extra}]=={version}'"

@@ -29,8 +29,10 @@ def test_what_was_written_is_what_is_there(verify: Callable[..., Result], out: P
     done = verify(out)
     assert (done.code, done.err) == (0, "")
     parts = len(list(out.glob("*-of-*")))
-    expected = f"{out} is what was written: {parts} parts, 48 rows, 12 dead letters"
-    assert done.out.splitlines() == [expected, "contents were not read; --read_data=100% does"]
+    counted = f"{parts} parts, 48 rows, 12 dead letters"
+    expected = f"{out} is what was written (sizes only, contents not read): {counted}"
+    assert done.out.splitlines() == [expected, "--read_data=100% reads the contents, too"]
+    expected = f"{out} is what was written (sizes, and the contents of 100% of the parts): {counted}"
     read = verify(out, FULL, "--rescore=7", model_of(made))
     assert read.out.splitlines() == [
         expected,

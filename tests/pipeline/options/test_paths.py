@@ -1,5 +1,6 @@
 """Every command refuses paths that no file system understands as intended, when it reads the command line."""
 
+import importlib.metadata
 import os
 import shlex
 from collections.abc import Callable
@@ -72,12 +73,26 @@ def test_what_is_to_be_written_in_place_of_a_tilde_is_taken(rest: str) -> None:
     assert (kinds.PATH.parse(whole), kinds.PATH.parse(plain)) == (os.path.expanduser(f"~/{rest}"), f"./~/{rest}")
 
 
+@pytest.mark.parametrize("name", ["model", "input", "output"])
+@pytest.mark.parametrize(
+    ("path", "extra"), [("s3://bucket/x", "aws"), ("hdfs://host/x", "hadoop"), ("azfs://account/box/x", "azure")]
+)
+def test_a_store_without_its_package_is_refused_with_the_command_that_installs_it(
+    keyjoin: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, path: str, extra: str, name: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    given = {"model": "m", "input": "i", "output": "o"} | {name: path}
+    done = keyjoin("run", *(f"--{flag}={value}" for flag, value in given.items()))
+    version = importlib.metadata.version("apache-beam")
+    assert (done.code, f"pip install 'apache-beam[{extra}]=={version}'" in done.err) == (2, True)
+    assert f"argument --{name}: {path} is in a store that this installation cannot read" in done.err
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    assert kinds.PATH.parse(path) == path
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("s3://bucket/x", "pip install 'apache-beam[aws]'"),
-        ("hdfs://host/x", "pip install 'apache-beam[hadoop]'"),
-        ("azfs://account/container/x", "pip install 'apache-beam[azure]'"),
         ("abc://x/y", "Beam has no file system for abc://; copy it to this machine, or to Cloud Storage"),
     ],
 )
