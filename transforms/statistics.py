@@ -336,12 +336,13 @@ def _shown(text: str | bytes) -> str:
     ('Bern', '\\xff… sha256:a8100ae6aa1940d0b663bb31cd466142')
     """
     data = text.encode() if isinstance(text, str) else text
+    start = data[: 4 * SHOWN]  # UTF-8 has at most 4 bytes a character; an image is not decoded as a whole
     try:
-        shown = data.decode()
+        shown = start.decode()
     except UnicodeDecodeError:
-        shown = data.decode(errors="backslashreplace")
+        shown = start.decode(errors="backslashreplace")
     else:
-        if len(shown) <= SHOWN:
+        if len(data) == len(start) and len(shown) <= SHOWN:
             return shown
     return f"{shown[:SHOWN]}… sha256:{hashlib.sha256(data).hexdigest()[:32]}"
 
