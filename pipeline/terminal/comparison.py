@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.terminal.messages import show, show_json, visible
 from pipeline.terminal.report import print_line, table
-from pipeline.verification.compare_outputs import Comparison, row_key
+from pipeline.verification.compare_outputs import Comparison, RowKeys
 from transforms.comparison.tally import SHARES, Tally
 
 NAMES = ("A", "B")
@@ -16,22 +16,22 @@ WIDTH = 24  # characters of a value
 
 def document(found: Comparison) -> dict[str, Any]:
     """Returns the figures of a comparison as JSON has them. A figure that is not finite, or that none has, is null."""
+    keys = [RowKeys(side) for side in found.outputs]
+    alone = [
+        {"rows": alone.rows, "keys": [side.key(*row) for row in alone.first]}
+        for side, alone in zip(keys, found.alone, strict=True)
+    ]
     return {
         "same": found.is_same,
         "outputs": [side.label for side in found.outputs],
         "rows": found.rows,
-        "only_in": [{"rows": alone.rows, "keys": keys} for alone, keys in zip(found.alone, _keys(found), strict=True)],
+        "only_in": alone,
         "predictions_only_in": list(found.names),
-        "predictions": [_of_tally(found, tally) for tally in found.tallies],
+        "predictions": [_of_tally(tally, keys[0]) for tally in found.tallies],
     }
 
 
-def _keys(found: Comparison) -> list[list[str]]:
-    pairs = zip(found.outputs, found.alone, strict=True)
-    return [[row_key(side, *row) for row in alone.first] for side, alone in pairs]
-
-
-def _of_tally(found: Comparison, tally: Tally) -> dict[str, Any]:
+def _of_tally(tally: Tally, keys: RowKeys) -> dict[str, Any]:
     figures = ("rows", "equal", "within", "other_shape", "non_finite", "argmax_rows", "argmax_equal")
     return {
         "name": tally.name,
@@ -44,7 +44,7 @@ def _of_tally(found: Comparison, tally: Tally) -> dict[str, Any]:
         "correlation": tally.correlation,
         "worst": [
             {
-                "key": row_key(found.outputs[0], one.part, one.first, one.number),
+                "key": keys.key(one.part, one.first, one.number),
                 "difference": one.difference if math.isfinite(one.difference) else None,
                 "values": [_plain(values) for values in one.values],
             }

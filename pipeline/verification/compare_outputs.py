@@ -263,21 +263,37 @@ def _dead_rows(side: Output, part: PartReceipt, opened: _Opened) -> Positions:
     return np.searchsorted(block.positions, positions).astype(np.int64)
 
 
-def row_key(side: Output, part: PartReceipt, first: int, number: int) -> str:
-    """Returns the key of a row. If its source is not what it was, returns the source and the number of the row.
+class RowKeys:
+    """Finds the keys of rows of an output. It reads the rows of a chunk at most once."""
 
-    Args:
-        side: The output.
-        part: The part that has the row.
-        first: The number of the first row of the part in its source, from 0.
-        number: The number of the row in its source, from 0.
-    """
-    path = part.chunk.source
-    if side.reader.unit == "row":
-        return f"{path}#{part.chunk.start + number - first}"
-    source = next(source for source in side.sources if source.path == path)
-    try:
-        with open_plain(source) as file:
-            return f"{path}#{load_scored(file, part, side.reader).positions[number - first]}"
-    except (OSError, RunError):
-        return f"{path}, row {number + 1:,}"
+    def __init__(self, side: Output) -> None:
+        """Keeps the output."""
+        self._side, self._positions = side, dict[str, Positions | None]()
+
+    def key(self, part: PartReceipt, first: int, number: int) -> str:
+        """Returns the key of a row. If its source is not what it was, returns the source and the number of the row.
+
+        Args:
+            part: The part that has the row.
+            first: The number of the first row of the part in its source, from 0.
+            number: The number of the row in its source, from 0.
+        """
+        chunk = part.chunk
+        if self._side.reader.unit == "row":
+            return f"{chunk.source}#{chunk.start + number - first}"
+        if chunk.part not in self._positions:
+            self._positions[chunk.part] = self._read(part)
+        positions = self._positions[chunk.part]
+        return (
+            f"{chunk.source}, row {number + 1:,}"
+            if positions is None
+            else f"{chunk.source}#{positions[number - first]}"
+        )
+
+    def _read(self, part: PartReceipt) -> Positions | None:
+        source = next(source for source in self._side.sources if source.path == part.chunk.source)
+        try:
+            with open_plain(source) as file:
+                return load_scored(file, part, self._side.reader).positions
+        except (OSError, RunError):
+            return None

@@ -18,6 +18,8 @@ import tensorflow as tf
 from pipeline.cli import main
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import ROOT, Result
+from tests.support import models
+from tests.support.examples import example, floats, written
 from tests.support.models import save, spec
 from tests.support.verified_runs import forge
 from transforms.storage import files
@@ -109,6 +111,29 @@ def test_every_format_and_any_chunks_have_the_same_predictions(
     names = ["score", "one", "vector", "matrix", "half", "wide", "label", "count", "flag"]
     assert found == {name: (SCORED, SCORED, SCORED * (name == "vector")) for name in names}
     assert compare(other.output, one).out.splitlines()[-1] == f"same: all {SCORED} rows"
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv", "parquet"])
+def test_predictions_in_one_object(keyjoin: Run, compare: Run, model: Run, lines: Run, name: str) -> None:
+    """Rows that are JSON values have all predictions in the field `prediction`."""
+    flags = (f"--model={model(models.twice)}", f"--input={lines([1, 2, 3], [0.5, 0, 1], [4, 4, 4])}")
+    one, other = keyjoin("run", *flags), keyjoin("run", *flags, f"--output_format={name}", "--output_fields=row")
+    assert (one.code, other.code) == (0, 0), other.err
+    done = compare(one.output, other.output, "--json")
+    assert done.code == 0, done.out
+    assert [(p["name"], p["rows"], p["equal"]) for p in json.loads(done.out)["predictions"]] == [
+        ("once", 3, 3), ("twice", 3, 3)
+    ]  # fmt: skip
+
+
+def test_prediction_logs(keyjoin: Run, compare: Run, model: Run, tmp_path: Path) -> None:
+    records = [example(x=floats(n, 0.5, 2.0)) for n in (1, 2, 3)]
+    (tmp_path / "a.tfrecord").write_bytes(written([records[0], example(x=floats(1.0)), *records[1:]]))
+    flags = (f"--model={model(outputs)}", f"--input={tmp_path}/a.tfrecord", *KEPT)
+    one, other = keyjoin("run", *flags), keyjoin("run", *flags, "--prediction_logs")
+    assert (one.code, other.code) == (0, 0), other.err
+    done = compare(one.output, other.output)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "same: all 3 rows"), done.out
 
 
 def test_another_model_differs_by_what_is_printed(compare: Run, made: Any, shifted: str) -> None:
