@@ -61,6 +61,7 @@ def _run(argv: Sequence[str]) -> Exit:
 
 
 def _check(argv: Sequence[str]) -> Exit:
+    started = time.monotonic()
     from pipeline.options.config import expanded
     from pipeline.options.run_options import check_parser
 
@@ -71,7 +72,7 @@ def _check(argv: Sequence[str]) -> Exit:
     from pipeline.commands.run import check
 
     with _connected(options) as connected:
-        return check(connected, beam_args)
+        return check(connected, beam_args, started)
 
 
 def _config(argv: Sequence[str]) -> Exit:

@@ -29,6 +29,8 @@ from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan import memory
 from pipeline.plan.canary import score_canary
 from pipeline.plan.check_sample import score_spread
+from pipeline.plan.estimate import Estimate, estimate_of
+from pipeline.plan.memory import wave_size
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest, resume
@@ -50,6 +52,7 @@ from pipeline.verification.audit import audit
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.mapping import partitions
+from transforms.split_into_chunks import most_bytes
 from transforms.storage import files, stdin
 from transforms.write_receipts import read_receipts
 
@@ -143,7 +146,7 @@ def _begun(
     From here on the files of the folder show that a run has begun.
     """
     progress.enter(Phase.LOADING)
-    with _prepared(options, inputs, beam_options) as (plan, start, there):
+    with _prepared(options, inputs, beam_options, progress.started) as (plan, start, there):
         report.print_plan(plan, start)
         if options.canary is not None and start.earlier is None:
             report.print_line(
@@ -162,12 +165,13 @@ def _begun(
         yield plan, start.place
 
 
-def check(options: CheckOptions, beam_args: Sequence[str]) -> Exit:
+def check(options: CheckOptions, beam_args: Sequence[str], started: float) -> Exit:
     """Makes all checks of a run, scores sampled rows, and prints the plan and the results. Writes nothing.
 
     Args:
         options: The options of the run, and how to print the result.
         beam_args: Flags for Beam.
+        started: When the command was started, in seconds of `time.monotonic`.
 
     Returns:
         `Exit.COMPLETE`.
@@ -191,7 +195,7 @@ def check(options: CheckOptions, beam_args: Sequence[str]) -> Exit:
     else:
         lost = () if complete is None else tuple(report.complete_lines(options.output, *complete))
         check_writable(options.output)
-        with _prepared(options, inputs, beam_options) as (plan, start, _):
+        with _prepared(options, inputs, beam_options, started) as (plan, start, _):
             result, refusal = _checked(plan, start, [*command(options, options.output), *beam_args])
         shown(msgspec.structs.replace(result, plan=(*lost, *result.plan)))
         if refusal is not None:
@@ -224,6 +228,7 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
         warnings=warned,
         remedies=tuple(check_report.remedies(sample, exceeded, others)),
         memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
+        estimate=plan.settings.estimate,
     )
     return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None
 
@@ -272,7 +277,7 @@ def _complete(options: RunOptions, inputs: Inputs) -> _Complete | None:
 
 @contextlib.contextmanager
 def _prepared(
-    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions
+    options: RunOptions, inputs: Inputs, beam_options: PipelineOptions, started: float
 ) -> Iterator[tuple[Plan, resume.Start, Mapping[str, int]]]:
     """Makes a plan.
 
@@ -299,7 +304,16 @@ def _prepared(
             lineage = tuple(dict.fromkeys([*earlier.record.lineage, *plan.settings.lineage]))
             settings = msgspec.structs.replace(plan.settings, replays=earlier.record.replays, lineage=lineage)
             plan = plan._replace(settings=settings)
-        yield plan, start, there
+        found = _estimate(plan, options, beam_options, started) if earlier is None else earlier.record.estimate
+        yield plan._replace(settings=msgspec.structs.replace(plan.settings, estimate=found)), start, there
+
+
+def _estimate(plan: Plan, options: RunOptions, beam_options: PipelineOptions, started: float) -> Estimate | None:
+    """Estimates a new run. A resumed run keeps the estimate of the whole."""
+    if not is_local(beam_options):
+        return None
+    wave = wave_size(most_bytes(plan.sources), options.wave_bytes, plan.expected.predictions)
+    return estimate_of(plan, wave, time.monotonic() - started)
 
 
 def _execute(

@@ -19,6 +19,7 @@ HELD = 4.0  # bytes of --wave_bytes for each byte of predictions: these wait in 
 # The most bytes that a run holds (measured: benchmarks/NOTES.md) ...
 CHUNK_BYTE = 4.0  # ... for each byte of a chunk and of its features, which may be Python objects
 PREDICTION_BYTE = 16.0  # ... for each byte of a wave's predictions, which Beam encodes and the run turns into text
+RESIDENT = 0.5  # the share of these bytes that are in memory at the same time
 PROCESS = 96 << 20  # ... for each process: the Beam graph, threads, calls of the model
 
 
@@ -42,10 +43,13 @@ class Need(NamedTuple):
     Attributes:
         own: Bytes of keyjoin's process.
         model: Bytes of the model process.
+        resident: Bytes of both processes that are in memory at the peak of the run. The others count what the system
+            limits, and much of that is never used.
     """
 
     own: int
     model: int
+    resident: int
 
     @property
     def total(self) -> int:
@@ -71,7 +75,9 @@ def estimate(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> Need | N
     # A wave has at least one chunk, and may exceed its size by half a chunk.
     wave = min(wave_size(size, wave_bytes, row.predictions / row.text) + largest, size)
     held = CHUNK_BYTE * largest * (1 + row.features / row.text) + PREDICTION_BYTE * wave * row.predictions / row.text
-    return Need(private_bytes("self") + PROCESS + round(held), private_bytes(str(process().pid)) + PROCESS)
+    own, model = "self", str(process().pid)
+    resident = resident_bytes(own) + resident_bytes(model) + round(RESIDENT * held)
+    return Need(private_bytes(own) + PROCESS + round(held), private_bytes(model) + PROCESS, resident)
 
 
 @contextlib.contextmanager
@@ -127,6 +133,11 @@ def private_bytes(pid: int | str) -> int:
     A sampled row can end the model process. The run then reports which row it was.
     """
     return _status(pid, "VmData") or 0
+
+
+def resident_bytes(pid: int | str) -> int:
+    """Returns the bytes of a process that are in memory now; 0 if the process has ended."""
+    return _status(pid, "VmRSS") or 0
 
 
 def peak_bytes(pid: int) -> int | None:

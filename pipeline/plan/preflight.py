@@ -31,6 +31,7 @@ from pipeline.plan.output_schema import with_schema
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
 from pipeline.plan.score_sample import check_first_rows, check_unreadable
+from pipeline.plan.trial import Trial, measure
 from pipeline.run_folder import manifest
 from pipeline.run_folder.place import Place
 from pipeline.run_folder.records import LoadedSettings, Settings
@@ -98,6 +99,7 @@ class Plan(NamedTuple):
         headers: The columns of the sources.
         folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
         loaded: The model as it was loaded for the checks, with the outputs that the run needs; see `model_here`.
+        trial: What the first rows took; None if they could not be measured.
     """
 
     job: Job
@@ -114,6 +116,7 @@ class Plan(NamedTuple):
     headers: Headers = NO_HEADERS
     folders: tuple[str, ...] = ()
     loaded: models.Model | None = None
+    trial: Trial | None = None
 
     def model_here(self) -> models.Model:
         """Returns the model, loaded on this machine, to score rows before the run.
@@ -234,6 +237,8 @@ def prepare(
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)
         job = Job(spec, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, spec, handler, layout, chunk, loaded.findings, dependence)
+        written = formats.load(spec)
+        trial = measure(beginning, handler, loaded, written, layout, chunk.bytes) if check_rows else None
         size = RowSize(beginning.row_bytes, predicted)
         need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None
         with memory.bounded(options.max_memory, need, _lower(options, chunk, handler)):
@@ -242,7 +247,7 @@ def prepare(
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
             plan = Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
-            yield plan._replace(headers=inputs.headers, folders=beginning.folders, loaded=loaded)
+            yield plan._replace(headers=inputs.headers, folders=beginning.folders, loaded=loaded, trial=trial)
 
 
 def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, check_rows: bool) -> Sample:
@@ -262,7 +267,7 @@ def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, chec
     first = heads if check_rows else ()
     if inputs.format.output:  # the schema of the parts is planned from all of them
         first = list(first)
-    return Sample(reader, block, rows, sum(sizes), max(sizes, default=0), first, folders, paths)
+    return Sample(reader, block, rows, sum(sizes), max(sizes, default=0), first, folders, paths, readable)
 
 
 def _estimate(

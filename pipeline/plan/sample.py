@@ -30,6 +30,7 @@ class Sample(NamedTuple):
         heads: The first rows of the sources that `check_first_rows` may score before the run.
         folders: The names of the fields that the folders of the sources hold, see `transforms.mapping.partitions`.
         paths: Paths of all sources.
+        head: The source that the block is of, and its first bytes; None if no source has readable rows.
     """
 
     reader: Reader
@@ -40,6 +41,7 @@ class Sample(NamedTuple):
     heads: Iterable[Head]
     folders: tuple[str, ...] = ()
     paths: Sequence[str] = ()
+    head: Head | None = None
 
     @property
     def fields(self) -> set[str]:

@@ -17,6 +17,7 @@ from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.groups import MAX_CHUNK_BYTES
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.plan.batch_dependence import Verdict
+from pipeline.plan.estimate import Estimate
 from pipeline.report.drift import Drift
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS
@@ -208,15 +209,20 @@ class Settings(_Strict, frozen=True, kw_only=True):
 
 
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
-    """The settings with the loaded model, the replays so far, and the identity of a run on a remote runner.
+    """The settings with the loaded model, and what else a run knows at its start.
 
     Attributes:
+        model: The loaded model.
         lineage: The ids of the runs that scored the rows, as `--lineage` writes them: the run's, then those of its
             additions and replays. Empty without it.
+        estimate: What the run was expected to take; None if its first rows could not be measured.
+        run: The identity of a run on a remote runner, or of one that replaces an output.
+        replays: The replays so far.
     """
 
     model: LoadedModel
     lineage: tuple[RunId, ...] = ()
+    estimate: Estimate | None = None
     run: Run | None = None
     replays: tuple[Replay, ...] = ()
 

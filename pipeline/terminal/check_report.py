@@ -8,6 +8,8 @@ import msgspec
 
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
+from pipeline.plan.estimate import Estimate
+from pipeline.terminal import amounts
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
 from transforms.reasons import Reason
@@ -29,7 +31,9 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         sample: The results of the sampled rows.
         warnings: What to look at before the run.
         remedies: Commands and changes that help.
-        memory: The estimated bytes of a local run: `total`, and `model` of them for the model.
+        memory: The memory that a local run needs, as the system limits it: `total` bytes, and `model` of them for the
+            model.
+        estimate: What the run takes; absent if the first rows could not be measured.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
@@ -41,6 +45,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     warnings: tuple[str, ...] = ()
     remedies: tuple[str, ...] = ()
     memory: dict[str, int] | None = None
+    estimate: Estimate | None = None
 
 
 def exceeded_by(sample: SampledRows, limits: ErrorLimits) -> ExceededLimit | None:
@@ -104,6 +109,13 @@ def print_check(result: CheckResult) -> None:
     if result.memory is not None:
         total, model = result.memory["total"], result.memory["model"]
         print_line("memory", f"about {total:,} bytes, {model:,} of them for the model")
+    if result.estimate is not None:
+        print_line("estimate", _estimated(result.estimate))
+
+
+def _estimated(estimate: Estimate) -> str:
+    memory = f", {amounts.size(estimate.memory)} of memory" if estimate.memory else ""
+    return f"about {amounts.duration(estimate.seconds)}{memory}, {amounts.size(estimate.output_bytes)} of output"
 
 
 def _mapping(inputs: Sequence[FedInput], sample: SampledRows) -> str:

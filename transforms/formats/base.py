@@ -81,6 +81,8 @@ class Block(Protocol):
         positions: Position of each row in its source, in the reader's unit. int64, (rows,).
         blank: How many blank lines there are. They are not rows.
         nbytes: How many bytes were loaded.
+        stored: About how many bytes of the decompressed source hold the rows of a sample. It is not `nbytes` where the
+            format compresses its own content.
         checksum: crc32c of the loaded bytes (RFC 3720, appendix B.4).
         header: What these rows need to be understood, see `Reader.header`.
     """
@@ -96,6 +98,9 @@ class Block(Protocol):
 
     @property
     def nbytes(self) -> int: ...  # noqa: D102
+
+    @property
+    def stored(self) -> int: ...  # noqa: D102
 
     @property
     def checksum(self) -> int: ...  # noqa: D102

@@ -88,6 +88,11 @@ class ByteBlock(abc.ABC):
         return len(self.data)
 
     @functools.cached_property
+    def stored(self) -> int:
+        """The bytes of the source that hold a sample's rows."""
+        return len(self.data)
+
+    @functools.cached_property
     def checksum(self) -> int:
         """The crc32c of the buffer."""
         return int(google_crc32c.value(self.data))

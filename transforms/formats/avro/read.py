@@ -192,13 +192,16 @@ class AvroReader:
 
     def sample(self, file: IO[bytes], size: int) -> AvroBlock:
         """Reads the records of the first blocks, as many as lie in the first `size` bytes."""
-        header, pieces = read_header(file), []
+        header, pieces, stored = read_header(file), [], 0
         parse(header.schema)
         for place in places(file, header):
             if place.end + SYNC > size:
                 break
             pieces.append(Piece(read_block(file, header, place), place.rows, place.start))
-        return AvroBlock("", header, pieces, np.arange(sum(piece.rows for piece in pieces)))
+            stored += place.end + SYNC - place.start
+        made = AvroBlock("", header, pieces, np.arange(sum(piece.rows for piece in pieces)))
+        made.stored = stored
+        return made
 
     def parse(
         self, raws: Sequence[bytes], positions: Sequence[int], source: str = "", header: str | None = None

@@ -71,6 +71,11 @@ class ParquetBlock:
         return sum(len(column.data) for group in self.groups for column in group.columns)
 
     @functools.cached_property
+    def stored(self) -> int:
+        """The bytes of the source that hold a sample's rows."""
+        return self.nbytes
+
+    @functools.cached_property
     def checksum(self) -> int:
         """Crc32c of the footer, and of the numbers of the first and the last row.
 
@@ -207,9 +212,12 @@ class ParquetReader:
 
     def sample(self, file: IO[bytes], size: int) -> ParquetBlock:
         """Reads and decodes the first rows, of about `size` bytes."""
-        footer = footers.read_footer(file, file.seek(0, io.SEEK_END), "")
+        file_size = file.seek(0, io.SEEK_END)
+        footer = footers.read_footer(file, file_size, "")
         end = next((cut.end for cut in split.cuts(footer, size, None)), 0)
-        return _load(file, footer, "", 0, end, None, decoded=True)
+        made = _load(file, footer, "", 0, end, None, decoded=True)
+        made.stored = file_size * end // max(footer.rows, 1)
+        return made
 
     def parse(
         self, raws: Sequence[bytes], positions: Sequence[int], source: str = "", header: str | None = None

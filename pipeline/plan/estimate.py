@@ -1,0 +1,131 @@
+"""Estimates the time, memory and output of a local run from what its first rows took, see `pipeline.plan.trial`.
+
+Seconds of a run on this machine:
+
+    seconds = begun + GRAPH_SECONDS x waves + PART_SECONDS x parts
+              + bytes x (BUSY x processor / cores + model)
+
+`begun` is the time until the estimate is made: imports, loading the model, reading the first rows. `bytes` is the
+decompressed input. `processor` is the time of one thread to read a byte of it and to write its share of the parts, and
+`model` the time in which the model scores its rows, with as many calls at a time as there are cores.
+The output is as large as the parts of the first rows would be: bytes x written bytes / read bytes.
+"""
+
+import math
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import msgspec
+
+from transforms.records import Count
+from transforms.threads import THREADS
+
+if TYPE_CHECKING:  # the records of a run import this module, and a plan has such records
+    from pipeline.plan.preflight import Plan
+    from pipeline.plan.trial import Trial
+
+# Measured: benchmarks/NOTES.md.
+GRAPH_SECONDS = 0.25  # to build and start Beam's graph for a wave
+PART_SECONDS = 0.006  # of a part beside its rows: files, checksums, receipts
+BUSY = 1.7  # times the processor time of the first rows: a run reads each row twice, and threads share caches and disk
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The estimate that a run makes at its start, beside which the manifest has what the run took.
+
+    Attributes:
+        seconds: The duration of the run.
+        memory: Bytes of memory of a local run; None for a remote runner, or if it is not known.
+        output_bytes: The size of all parts.
+    """
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    memory: Count | None
+    output_bytes: Count
+
+
+class Cost(NamedTuple):
+    """What a byte of decompressed input takes.
+
+    Attributes:
+        processor: Seconds of one thread that reads and writes it.
+        model: Seconds in which the model scores it, with one call on each core.
+        written: Bytes of a part.
+    """
+
+    processor: float
+    model: float
+    written: float
+
+    @classmethod
+    def of(cls, trial: "Trial") -> "Cost":
+        """Returns the cost of a byte of the rows that were measured."""
+        return cls(
+            (trial.read_seconds + trial.write_seconds) / trial.bytes,
+            trial.rows / trial.bytes / trial.rows_a_second,
+            trial.written / trial.bytes,
+        )
+
+
+class Work(NamedTuple):
+    """The size of a local run.
+
+    Attributes:
+        bytes: Bytes of decompressed input.
+        parts: The number of parts.
+        waves: The number of waves.
+    """
+
+    bytes: float
+    parts: int
+    waves: int
+
+
+def seconds_of(work: Work, cost: Cost, cores: int) -> float:
+    """Returns the seconds of a local run after its start, see the module.
+
+    Args:
+        work: The size of the run.
+        cost: The cost of a byte.
+        cores: The processors that the run may use.
+
+    >>> seconds_of(Work(1e9, 15, 4), Cost(13e-9, 2e-9, 1.1), 2)
+    11.54
+    """
+    rows = work.bytes * (BUSY * cost.processor / cores + cost.model)
+    return GRAPH_SECONDS * work.waves + PART_SECONDS * work.parts + rows
+
+
+def work_of(plan: "Plan", trial: "Trial", wave: int) -> Work:
+    """Returns the size of a local run.
+
+    Args:
+        plan: The plan of the run.
+        trial: What the first rows took.
+        wave: Bytes of input of a wave, see `pipeline.plan.memory.wave_size`.
+    """
+    chunk = max(plan.expected.chunk_bytes, 1)
+    parts = sum(max(1, math.ceil(trial.plain_bytes([source]) / chunk)) for source in plan.sources)
+    plain = trial.plain_bytes(plan.sources)
+    return Work(plain, parts, min(parts, math.ceil(plain / max(wave, 1))))
+
+
+def estimate_of(plan: "Plan", wave: int, begun: float) -> Estimate | None:
+    """Estimates a run on this machine.
+
+    Args:
+        plan: The plan of the run.
+        wave: Bytes of input of a wave, see `pipeline.plan.memory.wave_size`.
+        begun: Seconds since the command was started.
+
+    Returns:
+        The estimate; None if the first rows could not be measured.
+    """
+    trial = plan.trial
+    if trial is None:
+        return None
+    work, cost = work_of(plan, trial, wave), Cost.of(trial)
+    return Estimate(
+        seconds=round(begun + seconds_of(work, cost, THREADS), 3),
+        memory=plan.memory.resident if plan.memory else None,
+        output_bytes=round(work.bytes * cost.written),
+    )

@@ -1,0 +1,44 @@
+"""Formats durations, sizes and sums of money for people: two digits, in the unit that reads best."""
+
+import math
+
+
+def duration(seconds: float) -> str:
+    """Formats a duration.
+
+    >>> [duration(seconds) for seconds in (0.42, 38.1, 119, 431, 20_000, 400_000)]
+    ['0.4 s', '38 s', '2 min', '7.2 min', '5.6 h', '110 h']
+    """
+    for unit, length in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 1.5 * length:
+            return f"{_rounded(seconds / length)} {unit}"
+    return f"{_rounded(seconds)} s"
+
+
+def size(count: float) -> str:
+    """Formats a number of bytes.
+
+    >>> [size(count) for count in (0, 512, 2_345, 310_400_000, 1_240_000_000, 5.6e12)]
+    ['0 bytes', '512 bytes', '2.3 kB', '310 MB', '1.2 GB', '5.6 TB']
+    """
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= length:
+            return f"{_rounded(count / length)} {unit}"
+    return f"{round(count)} bytes"
+
+
+def between(low: str, high: str) -> str:
+    """Formats a range of two texts; one of them if both are equal.
+
+    >>> between("2 h", "3 h"), between("2 h", "2 h")
+    ('2 h to 3 h', '2 h')
+    """
+    return low if low == high else f"{low} to {high}"
+
+
+def _rounded(value: float) -> str:
+    if value < 0.95:
+        return f"{value:.1f}"
+    digits = max(0, 1 - math.floor(math.log10(value)))
+    rounded = round(value, 1 - math.floor(math.log10(value)))
+    return f"{rounded:,.{digits}f}".removesuffix(".0")

@@ -1,0 +1,121 @@
+"""The estimate of a run: its formula, and what `check` prints and the manifest keeps."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.plan import trial as trials
+from pipeline.plan.estimate import Cost, Work, seconds_of
+from pipeline.plan.probe import ProbeError
+from pipeline.plan.trial import Calls, Trial
+from tests.conftest import Result
+from tests.support.models import plain
+from transforms.records import Source
+
+costs = st.builds(Cost, st.floats(0, 1e-3), st.floats(0, 1e-3), st.floats(0, 10))
+works = st.builds(Work, st.floats(0, 1e15), st.integers(0, 10**6), st.integers(0, 10**6))
+cores = st.integers(1, 128)
+
+
+def sum_of(one: Work, other: Work) -> Work:
+    return Work(*(a + b for a, b in zip(one, other, strict=True)))
+
+
+@given(works, works, costs, cores)
+def test_two_runs_take_as_long_as_one_of_both(one: Work, other: Work, cost: Cost, count: int) -> None:
+    parts = seconds_of(one, cost, count) + seconds_of(other, cost, count)
+    assert math.isclose(seconds_of(sum_of(one, other), cost, count), parts, rel_tol=1e-9, abs_tol=1e-9)
+
+
+@given(works, works, costs, cores)
+def test_more_work_never_takes_less_and_more_cores_never_take_longer(
+    work: Work, more: Work, cost: Cost, count: int
+) -> None:
+    assert seconds_of(sum_of(work, more), cost, count) >= seconds_of(work, cost, count)
+    assert seconds_of(work, cost, count + 1) <= seconds_of(work, cost, count)
+
+
+@given(st.integers(1, 10**9), st.floats(1, 1e9), st.floats(1e-6, 1e3), st.floats(1e-6, 1e3), st.floats(1, 1e9))
+def test_the_cost_of_all_sampled_bytes_is_what_they_took(
+    rows: int, size: float, read: float, write: float, speed: float
+) -> None:
+    cost = Cost.of(Trial(rows, size, read, write, 2 * rows, (Calls(8, speed, None),), 1.0))
+    assert math.isclose(size * cost.processor, read + write)
+    assert math.isclose(size * cost.model, rows / speed)
+    assert math.isclose(size * cost.written, 2 * rows)
+
+
+def test_compressed_sources_count_with_their_ratio() -> None:
+    plain, packed = Source("a.jsonl", 100, "a", ".jsonl"), Source("b.jsonl.gz", 100, "b", ".jsonl.gz")
+    assert Trial(1, 1, 1, 1, 1, (), 4.0).plain_bytes([plain, packed]) == 500
+
+
+LINE = '{"x": [%d.5, 2.25, 1], "name": "row %d"}\n'
+
+
+@pytest.fixture
+def flags(tmp_path: Path, model: Callable[..., str]) -> list[str]:
+    (tmp_path / "rows.jsonl").write_text("".join(LINE % (n, n) for n in range(3_000)))
+    return [f"--input={tmp_path}/rows.jsonl", f"--model={model(plain)}"]
+
+
+def test_check_prints_it_and_the_manifest_keeps_it(keyjoin: Callable[..., Result], flags: list[str]) -> None:
+    checked = keyjoin("check", *flags, f"--output={flags[0][8:]}.out")
+    assert "estimate     about " in checked.out
+    assert json.loads(keyjoin("check", *flags, f"--output={flags[0][8:]}.out", "--json").out)["estimate"]["seconds"] > 0
+    done = keyjoin("run", *flags)
+    found = done.manifest()["estimate"]
+    size = sum(part.stat().st_size for part in done.parts())
+    assert found["output_bytes"] == pytest.approx(size, rel=0.02)
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".avro", ".jsonl.gz"])
+def test_the_size_of_the_output_is_that_of_each_format(
+    keyjoin: Callable[..., Result], tmp_path: Path, model: Callable[..., str], suffix: str
+) -> None:
+    rows = [{"a": n + 0.5, "b": n / 7, "c": 1.0, "name": f"row {n % 997}"} for n in range(3_000)]
+    path = tmp_path / f"rows{suffix}"
+    write(path, rows)
+    done = keyjoin("run", f"--input={path}", f"--model={model(plain)}", "--features=a,b,c")
+    assert done.complete(), done.err
+    size = sum(part.stat().st_size for part in done.parts())
+    assert done.manifest()["estimate"]["output_bytes"] == pytest.approx(size, rel=0.1)
+
+
+def test_a_run_of_bad_rows_or_of_a_model_that_fails_has_none(
+    keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ProbeError
+
+    monkeypatch.setattr(trials, "score", fail)
+    done = keyjoin("run", *flags)
+    assert done.complete()
+    assert "estimate" not in done.manifest()
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> None:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".avro":
+        import fastavro
+
+        fields = [{"name": name, "type": "string" if name == "name" else "double"} for name in rows[0]]
+        with path.open("wb") as file:
+            fastavro.writer(file, {"type": "record", "name": "row", "fields": fields}, rows, "deflate")
+    elif path.suffix == ".gz":
+        import gzip
+
+        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    else:
+        lines = [rows[0].keys(), *(map(str, row.values()) for row in rows)]
+        path.write_text("".join(",".join(line) + "\n" for line in lines))
