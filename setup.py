@@ -13,7 +13,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["keyjoin", "pipeline", "pipeline.*", "transforms", "transforms.*"]),
-    package_data={"": ["py.typed"], "pipeline.report": ["page.html", "page.css"]},
+    package_data={"": ["py.typed"], "pipeline.plan": ["prices.json"], "pipeline.report": ["page.html", "page.css"]},
     entry_points={"console_scripts": ["keyjoin = pipeline.cli:entry"]},
     install_requires=[
         # Exact, because these three must agree with each other and with the worker's image.

@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.compat import beam as beam_compat
 from pipeline.job.dataflow import is_template
+from pipeline.job.estimates import estimated
 from pipeline.job.progress import Phase, Progress, Result
 from pipeline.job.remote import check_place, new_run, run_remote, write_nothing
 from pipeline.job.root_cause import as_run_error
@@ -29,8 +30,6 @@ from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan import memory
 from pipeline.plan.canary import score_canary
 from pipeline.plan.check_sample import score_spread
-from pipeline.plan.estimate import Estimate, estimate_of
-from pipeline.plan.memory import wave_size
 from pipeline.plan.preflight import Inputs, Plan, find_inputs, prepare
 from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest, resume
@@ -52,7 +51,6 @@ from pipeline.verification.audit import audit
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.mapping import partitions
-from transforms.split_into_chunks import most_bytes
 from transforms.storage import files, stdin
 from transforms.write_receipts import read_receipts
 
@@ -229,6 +227,7 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
         remedies=tuple(check_report.remedies(sample, exceeded, others)),
         memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
         estimate=plan.settings.estimate,
+        cost=plan.cost,
     )
     return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None
 
@@ -302,18 +301,11 @@ def _prepared(
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
             lineage = tuple(dict.fromkeys([*earlier.record.lineage, *plan.settings.lineage]))
-            settings = msgspec.structs.replace(plan.settings, replays=earlier.record.replays, lineage=lineage)
-            plan = plan._replace(settings=settings)
-        found = _estimate(plan, options, beam_options, started) if earlier is None else earlier.record.estimate
-        yield plan._replace(settings=msgspec.structs.replace(plan.settings, estimate=found)), start, there
-
-
-def _estimate(plan: Plan, options: RunOptions, beam_options: PipelineOptions, started: float) -> Estimate | None:
-    """Estimates a new run. A resumed run keeps the estimate of the whole."""
-    if not is_local(beam_options):
-        return None
-    wave = wave_size(most_bytes(plan.sources), options.wave_bytes, plan.expected.predictions)
-    return estimate_of(plan, wave, time.monotonic() - started)
+            kept_fields = {"replays": earlier.record.replays, "lineage": lineage, "estimate": earlier.record.estimate}
+            plan = plan._replace(settings=msgspec.structs.replace(plan.settings, **kept_fields))
+        else:
+            plan = estimated(plan, options, beam_options, started)
+        yield plan, start, there
 
 
 def _execute(

@@ -390,6 +390,33 @@ class TerminalOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CostOptions:
+    """How long a run may take, and what it may cost."""
+
+    max_hours: float | None = flag(
+        kinds.AMOUNT,
+        "longest time of a run on this machine or on Dataflow; keyjoin refuses a run that it estimates to take longer "
+        "(default: no limit)",
+        metavar="HOURS",
+        may_change=True,
+    )
+    max_cost: float | None = flag(
+        kinds.AMOUNT,
+        "highest price of a job on Dataflow, in the currency of the prices; keyjoin refuses a job that it estimates to "
+        "cost more (default: no limit)",
+        metavar="AMOUNT",
+        may_change=True,
+    )
+    prices: str | None = flag(
+        kinds.PATH,
+        "JSON file with your prices of Dataflow, as keyjoin check shows them (default: list prices, with their date)",
+        metavar="FILE",
+        in_template=False,
+        may_change=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BadRowOptions:
     """How many rows may be bad, which predictions make a row bad, and where bad rows are written."""
 

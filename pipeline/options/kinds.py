@@ -21,6 +21,7 @@ from transforms.mapping import name_lists
 from transforms.storage.remedies import install_command
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 1_000_000
+SMALLEST_AMOUNT, LARGEST_AMOUNT = 0.0001, 1_000_000_000
 SEVERAL = "Several have spaces between them"
 SIZES = "64M and 64MiB are 64 x 2^20 bytes, 64MB are 64 x 10^6."
 _WHOLE = re.compile(r"\d+(?:_\d+)*", re.ASCII)
@@ -83,6 +84,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not SMALLEST_AMOUNT <= value <= LARGEST_AMOUNT:
+        raise ValueError(f"{text} is not a number from {SMALLEST_AMOUNT} to {LARGEST_AMOUNT}")
+    return value
+
+
 def _sha256(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise ValueError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
@@ -96,6 +107,7 @@ def _accelerator(text: str) -> str:
 
 
 SECONDS = Kind(_seconds, check="[0-9.eE+_-]+")
+AMOUNT = Kind(_amount, check="[0-9.eE+_-]+")
 SHA256 = Kind(_sha256, check="[0-9a-fA-F]{64}")
 ACCELERATOR = Kind(_accelerator, check="type:[A-Za-z0-9_-]+;count:[1-9][0-9]*(;[A-Za-z0-9_:.-]+)*")
 _FORMATS = tuple(sorted(formats.FORMATS))

@@ -8,6 +8,7 @@ from pipeline.options.flag import SWITCH, flag, words
 from pipeline.options.groups import (
     BadRowOptions,
     ConfigOptions,
+    CostOptions,
     FolderOptions,
     InputOptions,
     LocalOptions,
@@ -30,6 +31,7 @@ class RunOptions(
     OutputOptions,
     ScoringOptions,
     LocalOptions,
+    CostOptions,
     BadRowOptions,
     ReportOptions,
     RemoteOptions,

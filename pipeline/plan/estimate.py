@@ -28,6 +28,8 @@ GRAPH_SECONDS = 0.25  # to build and start Beam's graph for a wave
 PART_SECONDS = 0.006  # of a part beside its rows: files, checksums, receipts
 BUSY = 1.7  # times the processor time of the first rows: a run reads each row twice, and threads share caches and disk
 
+Range = tuple[float, float]  # the least and the most that is expected
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The estimate that a run makes at its start, beside which the manifest has what the run took.
@@ -41,6 +43,30 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
     memory: Count | None
     output_bytes: Count
+
+
+class JobCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job on Dataflow takes. A range is the least and the most that is expected.
+
+    Attributes:
+        workers: The number of workers.
+        machine_type: Their machine type.
+        hours: The duration of the job.
+        vcpu_hours: The vCPUs of all workers, for the duration of the job.
+        price: The price of all; None if the price of an item is unknown.
+        currency: The currency of the price.
+        unknown: The items without a price.
+        prices: Where the prices are from, with their date.
+    """
+
+    workers: int
+    machine_type: str
+    hours: Range
+    vcpu_hours: Range
+    price: Range | None
+    currency: str
+    unknown: tuple[str, ...]
+    prices: str
 
 
 class Cost(NamedTuple):
@@ -109,6 +135,16 @@ def work_of(plan: "Plan", trial: "Trial", wave: int) -> Work:
     return Work(plain, parts, min(parts, math.ceil(plain / max(wave, 1))))
 
 
+def output_bytes(plan: "Plan", trial: "Trial") -> int:
+    """Returns the size of all parts, as estimated.
+
+    Args:
+        plan: The plan of the run.
+        trial: What the first rows took.
+    """
+    return round(trial.plain_bytes(plan.sources) * Cost.of(trial).written)
+
+
 def estimate_of(plan: "Plan", wave: int, begun: float) -> Estimate | None:
     """Estimates a run on this machine.
 
@@ -127,5 +163,5 @@ def estimate_of(plan: "Plan", wave: int, begun: float) -> Estimate | None:
     return Estimate(
         seconds=round(begun + seconds_of(work, cost, THREADS), 3),
         memory=plan.memory.resident if plan.memory else None,
-        output_bytes=round(work.bytes * cost.written),
+        output_bytes=output_bytes(plan, trial),
     )

@@ -23,6 +23,7 @@ from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.check_input import check_not_empty, check_readable, check_skipped
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
+from pipeline.plan.estimate import JobCost
 from pipeline.plan.find_format import find_format
 from pipeline.plan.first_rows import limited
 from pipeline.plan.input_format import NO_HEADERS, Headers, check_delimiter, format_of, with_headers
@@ -100,6 +101,7 @@ class Plan(NamedTuple):
         folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
         loaded: The model as it was loaded for the checks, with the outputs that the run needs; see `model_here`.
         trial: What the first rows took; None if they could not be measured.
+        cost: What a job on Dataflow takes; None for other runs, and if it is not known.
     """
 
     job: Job
@@ -117,6 +119,7 @@ class Plan(NamedTuple):
     folders: tuple[str, ...] = ()
     loaded: models.Model | None = None
     trial: Trial | None = None
+    cost: JobCost | None = None
 
     def model_here(self) -> models.Model:
         """Returns the model, loaded on this machine, to score rows before the run.

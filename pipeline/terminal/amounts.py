@@ -27,6 +27,15 @@ def size(count: float) -> str:
     return f"{round(count)} bytes"
 
 
+def money(amount: float, currency: str) -> str:
+    """Formats a sum of money.
+
+    >>> money(0.004, "USD"), money(1234.5, "EUR")
+    ('0.01 USD', '1,234.50 EUR')
+    """
+    return f"{max(amount, 0.01):,.2f} {currency}"
+
+
 def between(low: str, high: str) -> str:
     """Formats a range of two texts; one of them if both are equal.
 

@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
-from pipeline.plan.estimate import Estimate
+from pipeline.plan.estimate import Estimate, JobCost
 from pipeline.terminal import amounts
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
@@ -34,6 +34,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         memory: The memory that a local run needs, as the system limits it: `total` bytes, and `model` of them for the
             model.
         estimate: What the run takes; absent if the first rows could not be measured.
+        cost: What a job on Dataflow takes.
     """
 
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
@@ -46,6 +47,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     remedies: tuple[str, ...] = ()
     memory: dict[str, int] | None = None
     estimate: Estimate | None = None
+    cost: JobCost | None = None
 
 
 def exceeded_by(sample: SampledRows, limits: ErrorLimits) -> ExceededLimit | None:
@@ -111,6 +113,20 @@ def print_check(result: CheckResult) -> None:
         print_line("memory", f"about {total:,} bytes, {model:,} of them for the model")
     if result.estimate is not None:
         print_line("estimate", _estimated(result.estimate))
+    if result.cost is not None:
+        for line in _cost_lines(result.cost):
+            print_line(*line)
+
+
+def _cost_lines(cost: JobCost) -> Iterator[Line]:
+    hours = amounts.between(*(amounts.duration(3600 * hours) for hours in cost.hours))
+    vcpu_hours = amounts.between(*(f"{hours:,.1f}" for hours in cost.vcpu_hours))
+    yield "Dataflow", f"{hours} with {cost.workers:,} workers of {cost.machine_type}, {vcpu_hours} vCPU-hours"
+    if cost.price is None:
+        yield "price", f"unknown: no price of {', '.join(cost.unknown)} ({cost.prices}); give --prices=FILE"
+    else:
+        price = amounts.between(*(amounts.money(amount, cost.currency) for amount in cost.price))
+        yield "price", f"{price}, by {cost.prices}"
 
 
 def _estimated(estimate: Estimate) -> str:

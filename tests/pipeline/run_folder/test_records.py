@@ -58,6 +58,8 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     kinds.OUTPUT: texts,
     kinds.INPUTS: st.lists(texts, min_size=1, max_size=2).map(tuple),
     kinds.SECONDS: st.floats(0.01, 1e6),
+    kinds.AMOUNT: st.floats(0.0001, 1e9),
+    kinds.PATH: texts,
     kinds.SHA256: st.just("0" * 64),
     kinds.ACCELERATOR: st.just("type:nvidia-l4;count:1"),
     kinds.NAMES: lists,
