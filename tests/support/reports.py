@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.options.run_options import parse_run
+from pipeline.report.drift import Drift
 from pipeline.report.facts import Facts, Letter, SourceTotals, State
 from pipeline.run_folder import records
 from pipeline.run_folder.ledger import Totals
-from pipeline.run_folder.records import Fed, Listed, Lists, Manifest
+from pipeline.run_folder.records import Fed, Listed, Lists, Manifest, Measured
 from tests.support.output_states import loaded
 from transforms.formats.spec import FormatSpec
 from transforms.reasons import Reason
@@ -39,6 +40,7 @@ PAYLOADS = {
     "long and hostile": "<\"'&\u202e" * 200_000,
 }
 REASONS = [reason.value for reason in Reason]
+TIMELINE = tuple((float(at), at * at, at) for at in range(120))
 VOID = {"meta"}  # elements without an end tag, see https://html.spec.whatwg.org/#void-elements
 
 
@@ -77,6 +79,7 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         files=Lists(parts=listed, sources=listed, statistics=listed),
         skipped=(),
         seconds=2.5,
+        measured=Measured(startup_seconds=1.0, timeline=TIMELINE, peak_memory=1),
     )
     return Facts(
         path,
@@ -91,6 +94,8 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         [SourceTotals(path, 1, 1, 0)] * min(many, 10),
         many,
         statistics_of(text, many),
+        path,
+        [Drift(name, "feature", many, many, 0.5, 0.01, 0.2, "moved") for name in (*names, text)],
     )
 
 
