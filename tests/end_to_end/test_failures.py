@@ -108,7 +108,9 @@ def test_a_failed_run_prints_one_line_and_no_traceback(tmp_path: Path) -> None:
     packed = tmp_path / "in.jsonl.gz"
     packed.write_bytes(gzip.compress("\n".join(rows).encode())[:-5])
     command = [sys.executable, "-m", "pipeline", "run", f"--input={packed}", f"--model={BOSTON}/model"]
-    done = subprocess.run([*command, f"--output={tmp_path}/o"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, f"--output={tmp_path}/o", "--progress=off"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith(f"keyjoin: error: {packed}: not a whole gzip file")

@@ -47,7 +47,9 @@ def run(*commands: list[str], **environment: str) -> list[Said]:
 
 def _call(words: list[str]) -> tuple[int, str, str]:
     from pipeline.cli import main
+    from pipeline.terminal import progress
 
+    progress.TICK_SECONDS = 1e6  # as in tests/conftest.py
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code: Any = main(words)
