@@ -12,7 +12,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import spread_sample
+from pipeline.plan import check_sample, spread_sample
 from pipeline.plan.spread_sample import SOURCES, picked, read_pieces
 from tests.conftest import Result
 from tests.support import models
@@ -180,3 +180,19 @@ def test_a_document_is_printed_for_a_complete_output(keyjoin: Callable[..., Resu
     output = keyjoin("run", *given).output
     found = json.loads(keyjoin("check", *given, f"--output={output}", "--json").out)
     assert found["verdict"] == "complete"
+
+
+def test_check_stops_to_score_rows_after_some_time(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_sample, "SECONDS", -1.0)
+    path = lines(*[GOOD] * 50)
+    found = document(keyjoin, path, model(models.raising))["sample"]
+    assert (found["rows"], found["is_whole"]) == (1, False)
+    assert "; keyjoin stopped after " in keyjoin("check", *flags(path, model)).out
+
+
+def test_a_row_that_cannot_be_written_counts(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    path = lines(*[GOOD] * 50, {**GOOD, "prediction": 7})
+    found = document(keyjoin, path, model(models.raising), "--max_bad_rows=1")["sample"]
+    assert found["bad"] == {"collision": 1}
