@@ -106,12 +106,12 @@ def score_spread(sources: Sequence[Source], job: Job, model: Model) -> SampledRo
 
 def _places(sources: Sequence[Source]) -> str:
     packed, large = sum(1 for s in sources if s.codec), sum(1 for s in sources if not s.codec and s.size > SCANNED)
-    if packed == len(sources):
-        return "their beginning, since they are compressed"
-    said = "their beginning, middle and end"
+    whose, are = ("its", "it is") if len(sources) == 1 else ("their", "they are")
+    if sources and packed == len(sources):
+        return f"{whose} beginning, since {are} compressed"
     notes = [f"only the beginning of {packed} compressed ones"] * bool(packed)
     notes += [f"in {large} large ones those of the first {SCANNED >> 30} GiB, unless rows have numbers"] * bool(large)
-    return "; ".join([said, *notes])
+    return "; ".join([f"{whose} beginning, middle and end", *notes])
 
 
 class Rows(Protocol):

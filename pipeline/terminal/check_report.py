@@ -151,7 +151,8 @@ def _cell(text: str) -> str:
 
 
 def _print_sample(sample: SampledRows) -> None:
-    files = f"{sample.files:,} of {sample.of_files:,} files" if sample.files < sample.of_files else "all files"
+    every = "the file" if sample.of_files == 1 else "all files"
+    files = f"{sample.files:,} of {sample.of_files:,} files" if sample.files < sample.of_files else every
     stopped = "" if sample.is_whole else f"; keyjoin stopped after {SECONDS:.0f} seconds"
     print_line("sample", f"{sample.rows:,} rows of {files}: {sample.places}{stopped}")
     failed = sum(sample.bad.values())

@@ -142,7 +142,7 @@ def test_each_format_is_sampled_to_its_last_row(
     packed.write_bytes(gzip.compress(path.read_bytes()))
     found = document(keyjoin, packed, model(models.echoing, tf.float32, 2), *FEATURES.get(name, []))
     assert (found["verdict"], found["sample"]["bad"]) == ("ready", {})
-    assert found["sample"]["places"] == "their beginning, since they are compressed"
+    assert found["sample"]["places"] == "its beginning, since it is compressed"
 
 
 def document(keyjoin: Callable[..., Result], path: Path | str, model: str, *others: str) -> dict[str, Any]:
