@@ -333,7 +333,7 @@ def decode_source(line: bytes) -> Source:
     """
     totals = frozenset(ledger.Totals.__struct_fields__)  # also in each line of `_keyjoin/sources.jsonl`
     fields = {name: value for name, value in decode_object(line).items() if name not in totals}
-    made: Source = to_record(Source, {"codec_suffix": None, **fields})
+    made: Source = to_record(Source, {"codec_suffix": None, "end": None, **fields})
     return made
 
 
