@@ -15,7 +15,7 @@ from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import flush_output, open_streams, show, show_failure, typed
+from pipeline.terminal.messages import flush_output, is_quiet, open_streams, set_quiet, show, show_failure, typed
 from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
 from transforms.storage.remedies import described
@@ -52,7 +52,7 @@ def _run(argv: Sequence[str]) -> Exit:
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts in that process while Beam starts in this one
     progress = Progress(started)
-    with shown(options.progress, progress):
+    with shown("off" if is_quiet() else options.progress, progress):
         startup.import_beam(argv)
         from pipeline.commands.run import run
 
@@ -234,7 +234,21 @@ def _call(argv: Sequence[str]) -> Exit:
         )
     with signals.stopping():
         startup.check_temporary()
-        return COMMANDS[argv[0]].call(argv[1:])
+        return COMMANDS[argv[0]].call(_with_verbosity(*argv))
+
+
+def _with_verbosity(command: str, *argv: str) -> list[str]:
+    """Sets how much is printed. Returns the arguments without --quiet and --verbose."""
+    from pipeline.options.groups import VerbosityOptions
+    from pipeline.options.parser import OptionsParser
+
+    given, rest = OptionsParser(VerbosityOptions, f"keyjoin {command}", "", has_help=False).read_known(argv)
+    if given.quiet and given.verbose:
+        raise UsageError("--quiet and --verbose contradict each other; give one of them")
+    set_quiet(given.quiet)
+    if given.verbose:
+        startup.print_logs()
+    return rest
 
 
 def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:

@@ -6,7 +6,6 @@ from typing import Any
 from pipeline.cli import COMMANDS
 from pipeline.commands import compare, inspect, predict, replay, report, verify, wrap
 from pipeline.options.flag import flags_of
-from pipeline.options.groups import ConfigOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import CheckOptions, RunOptions, check_parser, run_parser
 from pipeline.terminal.events import EVENTS
@@ -57,7 +56,9 @@ def _events() -> list[str]:
 
 def _flags(parser: OptionsParser[Any]) -> list[str]:
     lines = ["| flag | effect |", "|---|---|"]
-    shared = {**flags_of(RunOptions), **flags_of(ConfigOptions)} if parser.options is CheckOptions else ()
+    shared: set[str] = set()
+    if parser.options is CheckOptions:
+        shared = {name for group in (RunOptions, *parser.also) for name in flags_of(group)}
     if shared:
         lines = ["It has the flags of `keyjoin run`, and:", "", *lines]
     flags = [pair for group in (parser.options, *parser.also) for pair in flags_of(group).items()]

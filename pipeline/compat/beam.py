@@ -135,8 +135,11 @@ def dataflow_jobs(client: Any, options: GoogleCloudOptions) -> Any:
 
 
 def quiet() -> None:
-    """Hides messages of Beam that no user can act on, and tracebacks of errors that keyjoin reports itself."""
-    if not compat.is_on():
+    """Hides messages of Beam that no user can act on, and tracebacks of errors that keyjoin reports itself.
+
+    With --verbose, the root logger prints messages of the level INFO, and nothing is hidden.
+    """
+    if not compat.is_on() or logging.getLogger().isEnabledFor(logging.INFO):
         return
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
     # Beam logs a warning and a traceback for each attempt to find credentials. Another message reports that there are

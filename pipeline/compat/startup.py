@@ -62,6 +62,12 @@ def begin() -> None:
     _keep_memory()
 
 
+def print_logs() -> None:
+    """Makes TensorFlow and Beam print their messages, for --verbose; must run before they are imported."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    logging.basicConfig(level=logging.INFO)
+
+
 def _keep_memory() -> None:
     """Makes the process keep the memory of large buffers, and reuse it for the next chunk.
 
@@ -134,7 +140,8 @@ def import_beam(argv: Sequence[str]) -> None:
         argv: The command's arguments.
     """
     is_remote = any("://" in arg or arg.startswith("--runner") for arg in argv)
-    if is_remote or not compat.is_on():
+    is_verbose = logging.getLogger().isEnabledFor(logging.INFO)  # Beam would report the packages that are hidden
+    if is_remote or is_verbose or not compat.is_on():
         import apache_beam
 
         return

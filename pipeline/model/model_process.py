@@ -9,6 +9,7 @@ the model process is `pipeline.model.model_server`.
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import pickle
 import queue
@@ -77,7 +78,7 @@ class ModelProcess:
                 [sys.executable, "-c", SERVER, str(number), self._folder.name, str(root)],
                 stdin=subprocess.PIPE,
                 stdout=log,
-                stderr=log,
+                stderr=None if logging.getLogger().isEnabledFor(logging.INFO) else log,  # None: shown, for --verbose
                 pass_fds=[number],
             )
         self._socket.close()

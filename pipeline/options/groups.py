@@ -520,3 +520,25 @@ class ConfigOptions:
         metavar="FILE",
         brief="file with flags, or output of a run to repeat",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerbosityOptions:
+    """How much every command prints. keyjoin reads these flags before it reads those of the command."""
+
+    topic: ClassVar[str] = "Messages"
+
+    quiet: bool = flag(
+        SWITCH,
+        "print only warnings and errors, also no progress; rows, predictions and JSON are still written",
+        short="-q",
+        in_template=False,
+        brief="print only warnings and errors",
+    )
+    verbose: bool = flag(
+        SWITCH,
+        "also print the messages of Beam and TensorFlow that keyjoin hides otherwise",
+        short="-v",
+        in_template=False,
+        brief="also print messages of Beam and TensorFlow",
+    )

@@ -18,6 +18,7 @@ from pipeline.options.groups import (
     ReportOptions,
     ScoringOptions,
     TerminalOptions,
+    VerbosityOptions,
 )
 from pipeline.options.parser import OptionsParser
 from transforms.errors import UsageError
@@ -95,13 +96,18 @@ def _contradicting_fields(options: OutputOptions) -> Iterator[str]:
             yield f"--output_fields names {name} twice; name it once"
 
 
+_ALSO = (ConfigOptions, VerbosityOptions)
 _EPILOG = "Flags of Beam, such as --runner and --project, are passed on to it."
 
 
 def run_parser(prog: str) -> OptionsParser[RunOptions]:
     """Makes the parser of `run`."""
     return OptionsParser(
-        RunOptions, prog, "Scores rows and joins each prediction to its row.", _EPILOG, also=[ConfigOptions]
+        RunOptions,
+        prog,
+        "Scores rows and joins each prediction to its row.",
+        _EPILOG,
+        also=_ALSO,
     )
 
 
@@ -112,7 +118,7 @@ def check_parser(prog: str) -> OptionsParser[CheckOptions]:
         prog,
         "Makes all checks of a run, scores sampled rows and prints the plan; writes nothing.",
         _EPILOG,
-        also=[ConfigOptions],
+        also=_ALSO,
     )
 
 

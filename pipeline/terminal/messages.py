@@ -117,14 +117,30 @@ def at_line(key: str, line: int | None) -> str:
     return key if line is None else f"{key} (line {line:,})"
 
 
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Sets whether `show` prints nothing, for --quiet."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Returns whether only warnings and errors are printed."""
+    return _quiet
+
+
 def show(text: str = "") -> None:
-    """Prints text to standard output and flushes it.
+    """Prints text to standard output and flushes it; with --quiet, prints nothing.
 
     If the reader has closed the pipe (`| head -1`), the text is discarded without an error.
 
     Raises:
         OSError: Standard output cannot be written for another reason.
     """
+    if _quiet:
+        return
     with _reader_may_leave():
         print("\n".join(map(visible, text.split("\n"))), flush=True)  # noqa: T201
 

@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -320,7 +321,7 @@ def test_the_short_help_has_one_line_a_flag_and_fits_80_columns() -> None:
     parser = run_parser("keyjoin run")
     short, whole = parser.help_text(everything=False), parser.help_text(everything=True)
     assert max(map(len, [*short.splitlines(), *whole.splitlines()])) <= 80
-    flags = flags_of(RunOptions)
+    flags = {name: flag for group in (RunOptions, *parser.also) for name, flag in flags_of(group).items()}
     for name, flag in flags.items():
         assert f"--{name}" in whole
         lines = [line for line in short.splitlines() if line.endswith(f"  {flag.brief}")]
@@ -432,3 +433,30 @@ def test_a_file_that_may_not_be_looked_up_is_a_wrong_command_line(
     monkeypatch.setattr(os, "stat", refusing(stat))
     for given in (path, f"{Path(path).parent}/*.jsonl", str(Path(path).parent)):
         assert keyjoin("check", f"--input={given}", f"--model={model(models.keyed)}").code == 2
+
+
+def test_quiet_prints_warnings_and_errors_only(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    flags = (f"--input={lines(ROW)}", f"--model={model(models.keyed)}")
+    for flag in ("--quiet", "-q"):
+        done = keyjoin("run", *flags, flag, "--progress=lines")
+        assert (done.code, done.out, done.err, len(done.rows())) == (0, "", "", 1)
+    refused = keyjoin("run", *flags, "--input=none.jsonl", "-q")
+    assert (refused.code, refused.out, "no file matches none.jsonl" in refused.err) == (2, "", True)
+    assert "joined" in keyjoin("run", *flags).out
+    both = keyjoin("run", *flags, "-q", "--verbose")
+    assert (both.code, "--quiet and --verbose contradict each other" in both.err) == (2, True)
+
+
+def test_verbose_prints_what_is_hidden_otherwise(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    command = [sys.executable, "-m", "pipeline", "run", f"--input={BOSTON}/data", f"--model={BOSTON}/model"]
+    for flags, expected in (([], False), (["-v"], True)):
+        done = subprocess.run(
+            [*command, f"--output={tmp_path}/{expected}", "--progress=off", *flags],
+            capture_output=True, text=True, env=environment, check=True,
+        )  # fmt: skip
+        assert ("INFO:apache_beam" in done.stderr, bool(re.search(r"^I\d{4} .*\.cc:", done.stderr, re.M))) == (
+            expected,
+            expected,
+        ), done.stderr
