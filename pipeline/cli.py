@@ -136,6 +136,13 @@ def _compare(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
+def _completion(argv: Sequence[str]) -> Exit:
+    startup.import_beam(argv)  # the commands whose flags it lists import Beam
+    from pipeline.commands.completion import main
+
+    return main(argv)
+
+
 def _report(argv: Sequence[str]) -> Exit:
     startup.import_beam(argv)
     from pipeline.commands.report import main
@@ -143,7 +150,7 @@ def _report(argv: Sequence[str]) -> Exit:
     return main(argv)
 
 
-BEFORE, SCORE, AFTER = "before a run", "score rows", "after a run"
+BEFORE, SCORE, AFTER, SETUP = "before a run", "score rows", "after a run", "set up"
 COMMANDS = {
     "inspect": Command(BEFORE, "shows what a model takes and gives", _inspect),
     "wrap": Command(BEFORE, "adds a key to a trained model", _wrap),
@@ -155,6 +162,7 @@ COMMANDS = {
     "replay": Command(AFTER, "scores dead letters again", _replay),
     "compare": Command(AFTER, "compares the predictions of two outputs, or models, by row", _compare),
     "report": Command(AFTER, "makes the report of an output again, and prints it as text", _report),
+    "completion": Command(SETUP, "prints a script that completes flags in bash, zsh or fish", _completion),
 }
 EXAMPLES = """\
 keyjoin inspect --model model/
@@ -170,7 +178,7 @@ def usage(*, everything: bool = False) -> str:
         everything: Whether to list the exit codes and the reasons of dead letters, too.
     """
     lines = ["usage: keyjoin COMMAND [flags]"]
-    for topic in (BEFORE, SCORE, AFTER):
+    for topic in (BEFORE, SCORE, AFTER, SETUP):
         found = ((name, command.summary) for name, command in COMMANDS.items() if command.topic == topic)
         lines += ["", f"{topic}:", *(f"  {name:<11} {summary}" for name, summary in found)]
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.split("\n")), ""]

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import COMMANDS
-from pipeline.commands import compare, inspect, predict, replay, report, verify, wrap
+from pipeline.commands.completion import parsers
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
-from pipeline.options.run_options import CheckOptions, RunOptions, check_parser, run_parser
+from pipeline.options.run_options import CheckOptions, RunOptions
 from pipeline.terminal.events import EVENTS
 from pipeline.terminal.exit_codes import Exit
 from transforms.reasons import Reason
@@ -23,21 +23,12 @@ def page() -> str:
     lines += ["", "## Exit codes", "", "| code | name | when | what to do |", "|---|---|---|---|"]
     lines += [f"| {e.value} | {e.title} | {e.sentence} | {e.remedy} |" for e in Exit]
     lines += ["", "## Events of `--progress json`", "", *_events()]
-    parsers: dict[str, OptionsParser[Any]] = {
-        "run": run_parser("keyjoin run"),
-        "check": check_parser("keyjoin check"),
-        "replay": replay.parser(),
-        "verify": verify.parser(),
-        "compare": compare.parser(),
-        "report": report.parser(),
-        "inspect": inspect.parser(),
-        "wrap": wrap.parser(),
-        "predict": predict.parser(),
-    }
+    # config has the flags of run.
+    found = {name: made for name, made in parsers().items() if name != "config"}
     for name, command in COMMANDS.items():
         lines += ["", f"## `keyjoin {name}`", "", f"{command.summary[0].upper()}{command.summary[1:]}."]
-        if name in parsers:
-            lines += ["", *_flags(parsers[name])]
+        if name in found:
+            lines += ["", *_flags(found[name])]
     return "\n".join(lines) + "\n"
 
 
