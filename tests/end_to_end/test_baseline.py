@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.job import dataflow
+from pipeline.options.run_options import parse_run
 from tests.conftest import Result
 from tests.support import models
+from transforms.errors import UsageError
 
 Run = Callable[..., Result]
 
@@ -98,3 +102,12 @@ def test_a_baseline_that_disappears_costs_only_the_drift(
     done = keyjoin("run", base[0], source(tmp_path / "rows.jsonl", shift=0), f"--baseline={base[1]}")
     assert (done.code, f"drift from {base[1]} is not measured" in done.err) == (0, True)
     assert "drift" not in done.manifest()
+
+
+def test_workers_must_reach_the_baseline(tmp_path: Path) -> None:
+    """The last step of a job on Dataflow reads it."""
+    argv = ["--model=m", "--input=gs://b/in", "--output=gs://b/out", f"--baseline={tmp_path}"]
+    beam = ["--runner=DataflowRunner", "--project=p", "--region=r", "--temp_location=gs://b/temp"]
+    options, _ = parse_run(argv, "keyjoin run")
+    with pytest.raises(UsageError, match=f"--baseline {tmp_path} is on this machine"):
+        dataflow.check_options(options, PipelineOptions(beam))
