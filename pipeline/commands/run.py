@@ -227,6 +227,7 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
         remedies=tuple(check_report.remedies(sample, exceeded, others)),
         memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
         estimate=plan.settings.estimate,
+        calls=plan.trial.calls if plan.trial else (),
         cost=plan.cost,
     )
     return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None

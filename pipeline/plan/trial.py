@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,7 +17,7 @@ from pipeline.model.model_process import process
 from pipeline.plan.memory import peak_bytes
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.plan.read_sample import Head
-from pipeline.plan.sample import SMALL_SAMPLE, Sample
+from pipeline.plan.sample import Sample
 from transforms import columns
 from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
@@ -38,13 +39,12 @@ GROUP_BYTES = {"parquet": 1 << 24}
 SHORT_SECONDS = 0.02  # a shorter step is repeated, since the first call of a library takes longer
 MOST_SECONDS = 1.0  # no call is made that would take longer, if its time grows as its rows do
 STEP = 8  # times the rows of the call before
-TIMES = (0.125, 0.5, 1, 4)  # batch sizes that `keyjoin check` compares, as multiples of the chosen one
 PREFIX = 1 << 20  # first bytes of a compressed file, from which its ratio follows
 
 Out = TypeVar("Out")
 
 
-class Calls(NamedTuple):
+class Calls(msgspec.Struct, frozen=True):
     """Calls of the model with one number of rows, one call on each core at a time, as in a local run.
 
     Attributes:
@@ -126,26 +126,6 @@ def measure(
         calls = tuple(calls for calls, _ in made)
         return Trial(count, stored, read_seconds, write_seconds, written, calls, _expansion(head.source))
     return None
-
-
-def compare_sizes(sample: Sample, handler: KeyedChunkHandler, model: Model) -> tuple[Calls, ...]:
-    """Measures calls of several sizes around the size of the run, ascending. It skips sizes that would take too long.
-
-    Args:
-        sample: The first rows.
-        handler: The handler that would call the model in a run.
-        model: The model.
-    """
-    contract, size = handler.contract, handler.batch_size
-    sizes = {size}
-    if not (contract.rows or contract.constant_rows):
-        sizes |= {max(1, min(round(size * times), contract.most)) for times in TIMES}
-    found = list[Calls]()
-    with contextlib.suppress(ProbeError, RunError):
-        if group := sample.group(handler.features, SMALL_SAMPLE):
-            for most in sorted(sizes):
-                found += [calls for calls, _ in _calls(model, handler, group, most) if calls.rows == most]
-    return tuple(found)
 
 
 def _filled_up_to(handler: KeyedChunkHandler, group: Group) -> int:

@@ -9,6 +9,7 @@ import msgspec
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
 from pipeline.plan.estimate import Estimate, JobCost
+from pipeline.plan.trial import Calls
 from pipeline.terminal import amounts
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
@@ -34,6 +35,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         memory: The memory that a local run needs, as the system limits it: `total` bytes, and `model` of them for the
             model.
         estimate: What the run takes; absent if the first rows could not be measured.
+        calls: How fast the model is in calls of some numbers of rows. The last one has the rows of the run's calls,
+            unless that would have taken long.
         cost: What a job on Dataflow takes.
     """
 
@@ -47,6 +50,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     remedies: tuple[str, ...] = ()
     memory: dict[str, int] | None = None
     estimate: Estimate | None = None
+    calls: tuple[Calls, ...] = ()
     cost: JobCost | None = None
 
 
@@ -113,9 +117,20 @@ def print_check(result: CheckResult) -> None:
         print_line("memory", f"about {total:,} bytes, {model:,} of them for the model")
     if result.estimate is not None:
         print_line("estimate", _estimated(result.estimate))
+    if result.calls:
+        show()
+        show(_call_table(result.calls))
     if result.cost is not None:
         for line in _cost_lines(result.cost):
             print_line(*line)
+
+
+def _call_table(calls: Sequence[Calls]) -> str:
+    rows: list[tuple[Any, ...]] = [("rows a call", "rows/s of all cores", "memory of the model process")]
+    for one in calls:
+        memory = "" if one.peak_bytes is None else amounts.size(one.peak_bytes)
+        rows.append((f"{one.rows:,}", f"{one.rows_a_second:,.0f}", memory))
+    return table(rows)
 
 
 def _cost_lines(cost: JobCost) -> Iterator[Line]:

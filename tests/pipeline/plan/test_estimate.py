@@ -67,7 +67,10 @@ def flags(tmp_path: Path, model: Callable[..., str]) -> list[str]:
 def test_check_prints_it_and_the_manifest_keeps_it(keyjoin: Callable[..., Result], flags: list[str]) -> None:
     checked = keyjoin("check", *flags, f"--output={flags[0][8:]}.out")
     assert "estimate     about " in checked.out
-    assert json.loads(keyjoin("check", *flags, f"--output={flags[0][8:]}.out", "--json").out)["estimate"]["seconds"] > 0
+    assert "rows a call  rows/s of all cores" in checked.out
+    document = json.loads(keyjoin("check", *flags, f"--output={flags[0][8:]}.out", "--json").out)
+    assert document["estimate"]["seconds"] > 0
+    assert document["calls"][-1]["rows_a_second"] > 0
     done = keyjoin("run", *flags)
     found = done.manifest()["estimate"]
     size = sum(part.stat().st_size for part in done.parts())
