@@ -158,6 +158,22 @@ def _time(facts: Facts) -> Iterator[Block]:
         rows.append(("most memory, in bytes", NOT_RECORDED if peak is None else f"{peak:,}"))
         yield from _rates(measured.timeline)
     yield Table("Time and sizes", ("what", "figure"), rows)
+    yield from _estimate(facts)
+
+
+def _estimate(facts: Facts) -> Iterator[Block]:
+    record = facts.record
+    if record.estimate is None or not isinstance(record, Manifest):
+        yield Note(f"An estimate to compare with is {NOT_RECORDED}.")
+        return
+    estimate, measured = record.estimate, record.measured
+    memory, peak = estimate.memory, None if measured is None else measured.peak_memory
+    rows = [
+        ("seconds", f"{estimate.seconds:,.1f}", f"{record.seconds:,.1f}"),
+        ("bytes of memory", *(NOT_RECORDED if size is None else f"{size:,}" for size in (memory, peak))),
+        ("bytes of the parts", f"{estimate.output_bytes:,}", f"{facts.totals.written_bytes:,}"),
+    ]
+    yield Table("Estimated before the run, and what it took", ("what", "estimate", "actual"), rows)
 
 
 def _rates(timeline: Sequence[tuple[float, int, int]]) -> Iterator[Figure]:

@@ -99,9 +99,13 @@ class _Stub:
 
     def __init__(self, shuffle: int | None) -> None:
         self._model = stub(shuffle)
+        self.pid = os.getpid()  # the model is a function in this process
 
     def ensure(self) -> None:
         """Does nothing: there is no process to start."""
+
+    def processor_seconds(self) -> None:
+        """Returns nothing: there is no process that uses a processor."""
 
     def load(self, *_: object) -> Model:
         return self._model
