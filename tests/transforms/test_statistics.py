@@ -151,6 +151,15 @@ def test_many_texts_keep_what_the_error_promises(groups: list[list[int]]) -> Non
         assert column.error <= column.rows / statistics.TOP + column.rows / statistics.LISTED
 
 
+@pytest.mark.parametrize("start", [b"x" * 400, "価".encode() * 200, b"\xff" * 400], ids=["ascii", "wide", "bytes"])
+def test_long_texts_that_differ_at_their_end_stay_different(start: bytes) -> None:
+    found = counted([start + b"1", start + b"2", start + b"1"], pa.binary())
+    assert [count for _, count in found.texts] == [2, 1]
+    (one, _), (other, _) = found.texts
+    assert one[:80] == other[:80] == start.decode(errors="backslashreplace")[:80]
+    assert len(one) == len(other) == 80 + len("… sha256:") + 32
+
+
 def test_the_texts_that_are_held_at_once_are_bounded() -> None:
     merging = statistics.Merging()
     often = [b"often"] * 300
