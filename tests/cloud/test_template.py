@@ -57,7 +57,7 @@ def test_the_form_is_current() -> None:
 def test_every_flag_is_in_the_form_or_is_left_out_for_a_reason() -> None:
     shown = [parameter["name"] for parameter in metadata()["parameters"]]
     assert len(shown) == len(set(shown))
-    assert flags_of(RunOptions).keys() - set(shown) == {"wave_bytes", "max_memory", "detach", "progress"}
+    assert flags_of(RunOptions).keys() - set(shown) == {"wave_bytes", "max_memory", "detach", "progress", "prices"}
     required = {p["name"] for p in metadata()["parameters"] if not p["isOptional"]}
     assert required == {"input", "model", "output"}
 
