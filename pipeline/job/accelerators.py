@@ -52,6 +52,17 @@ MACHINES: Mapping[str, Mapping[int, tuple[Machine, ...]]] = {
     "nvidia-a100-80gb": {count: (Machine(f"a2-ultragpu-{count}g", 12 * count, 170 * count),) for count in (1, 2, 4, 8)},
     "nvidia-h100-80gb": {count: (Machine(f"a3-highgpu-{count}g", 26 * count, 234 * count),) for count in (1, 2, 4, 8)},
 }
+# The most float32 operations in a second, without tensor cores, by NVIDIA's data sheets: https://www.nvidia.com/en-us/data-center/.
+PEAKS: Mapping[str, float] = {
+    "nvidia-l4": 30.3e12,
+    "nvidia-tesla-t4": 8.1e12,
+    "nvidia-tesla-p4": 5.5e12,
+    "nvidia-tesla-v100": 15.7e12,
+    "nvidia-tesla-p100": 9.3e12,
+    "nvidia-tesla-a100": 19.5e12,
+    "nvidia-a100-80gb": 19.5e12,
+    "nvidia-h100-80gb": 67e12,
+}
 N1 = re.compile(r"(n1-(standard|highmem|highcpu)-|custom-|n1-custom-)\d+")
 
 

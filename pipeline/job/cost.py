@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
 
 from pipeline.job import accelerators, dataflow
@@ -29,6 +30,7 @@ from transforms.threads import THREADS
 SPEEDS = (1.0, 0.5)  # of a vCPU, as a share of a core of this machine: at best, and at worst
 START_HOURS = (2 / 60, 5 / 60)
 DISK_GB = 25  # of a worker of a batch job that uses Dataflow Shuffle: https://cloud.google.com/dataflow/docs/shuffle-for-batch
+WEIGHT_BYTES = 4  # of a float32
 SHUFFLED = 2  # bytes are charged when they are written and when they are read
 GB_A_CPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
 N1_GB_A_CPU = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
@@ -135,7 +137,33 @@ def estimate(plan: Plan, beam_options: PipelineOptions, path: str | None) -> Job
     model = plain * cost.model * THREADS
     rest = plain * BUSY * cost.processor
     work = (rest + (0.0 if plan.job.accelerator else model), rest + model)
-    return cost_of(work, fleet, plain * plan.expected.predictions, found)
+    made = cost_of(work, fleet, plain * plan.expected.predictions, found)
+    return msgspec.structs.replace(made, fed_share=fed_share(plan, fleet))
+
+
+def fed_share(plan: Plan, fleet: Fleet) -> float | None:
+    """Returns the share of its accelerators' peak that a worker can feed with rows.
+
+        share = rows a second that one core reads here x vCPUs x operations a row / (operations a second x accelerators)
+
+    A row takes two operations, a product and a sum, for each float32 weight of the model. A model that uses a weight
+    several times, such as a convolution, takes more, and its share is larger.
+
+    Args:
+        plan: The plan of the run.
+        fleet: The workers.
+
+    Returns:
+        The share, 1 at most; None without an accelerator, and if its peak, the model's weights or the rate are unknown.
+    """
+    if fleet.accelerator is None or plan.trial is None or not plan.job.handler.weights:
+        return None
+    kind, count = fleet.accelerator
+    if kind not in accelerators.PEAKS:
+        return None
+    read = plan.trial.rows / plan.trial.read_seconds * fleet.machine.cpus * SPEEDS[0]
+    operations = 2 * plan.job.handler.weights / WEIGHT_BYTES
+    return min(1.0, read * operations / (accelerators.PEAKS[kind] * count))
 
 
 def fleet_of(plan: Plan, beam_options: PipelineOptions) -> Fleet | None:

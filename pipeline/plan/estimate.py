@@ -57,6 +57,8 @@ class JobCost(msgspec.Struct, frozen=True, kw_only=True):
         currency: The currency of the price.
         unknown: The items without a price.
         prices: Where the prices are from, with their date.
+        fed_share: The share of the accelerators' peak that the rows can feed, see `pipeline.job.cost.fed_share`; None
+            without an accelerator, and if it is unknown.
     """
 
     workers: int
@@ -67,6 +69,7 @@ class JobCost(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     unknown: tuple[str, ...]
     prices: str
+    fed_share: float | None = None
 
 
 class Cost(NamedTuple):

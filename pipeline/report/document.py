@@ -13,6 +13,7 @@ from pipeline.terminal.messages import visible
 Level = Literal["plain", "good", "warning", "bad"]
 NOT_RECORDED = "not recorded"
 _NUMBER = re.compile(r"-?[\d,.]+(e[+-]\d+)?( %)?|-?infinity|-")
+SLACK = len("… 10 more characters")
 
 
 class Caps(NamedTuple):
@@ -117,12 +118,13 @@ def shortened(text: str, most: int) -> str:
 
     Args:
         text: Any text. Control and format characters become escapes, see `pipeline.terminal.messages.visible`.
-        most: The most characters of the text to keep, escapes included.
+        most: The most characters of the text to keep, escapes included. A few more are kept if the cut would not make
+            the text shorter.
 
     >>> shortened("a\u202eb", 20), shortened("x" * 1200, 5)
     ('a\\u202eb', 'xxxxx… 1,195 more characters')
     """
-    if len(text) <= most and text.isprintable():
+    if len(text) <= most + SLACK and text.isprintable():
         return text
     pieces, left = [], most
     for piece in map(visible, text[:most]):

@@ -142,6 +142,9 @@ def _cost_lines(cost: JobCost) -> Iterator[Line]:
     else:
         price = amounts.between(*(amounts.money(amount, cost.currency) for amount in cost.price))
         yield "price", f"{price}, by {cost.prices}"
+    if cost.fed_share is not None:
+        share = f"{100 * cost.fed_share:.2g} %"
+        yield "accelerator", f"reading the rows feeds about {share} of its peak, with 2 operations for each weight"
 
 
 def _estimated(estimate: Estimate) -> str:

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.job.accelerators import Machine
-from pipeline.job.cost import Fleet, cost_of, hours_of, items_of
+from pipeline.job.cost import Fleet, cost_of, fed_share, hours_of, items_of
 from pipeline.job.estimates import estimated
 from pipeline.options.run_options import parse_run
 from pipeline.plan import estimate, prices
 from pipeline.plan.preflight import Plan, find_inputs, prepare
 from pipeline.plan.prices import Prices
-from tests.conftest import Result
+from tests.conftest import BOSTON, Result
 from tests.support.models import plain
 from transforms.errors import UsageError
 
@@ -133,6 +133,22 @@ def test_an_accelerator_without_a_price_makes_it_unknown(flags: list[str]) -> No
     cost = on_dataflow(flags, "--accelerator=type:nvidia-l4;count:1").cost
     assert cost is not None
     assert (cost.unknown, cost.machine_type) == (("nvidia-l4",), "g2-standard-4")
+
+
+def test_the_share_of_an_accelerator_that_rows_can_feed(tmp_path: Path) -> None:
+    flags = [f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model", f"--output={tmp_path}/out"]
+    plan = on_dataflow(flags, "--accelerator=type:nvidia-l4;count:1")
+    assert plan.cost is not None
+    one, two = (fed_share(plan, Fleet(1, MACHINE, 25, ("nvidia-l4", count))) for count in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert plan.cost.fed_share == one
+    assert one == 2 * two > 0
+    assert plan.trial is not None
+    slow = plan._replace(trial=plan.trial._replace(read_seconds=10 * plan.trial.read_seconds))
+    assert math.isclose(fed_share(slow, Fleet(1, MACHINE, 25, ("nvidia-l4", 1))) or 0, one / 10)
+    assert fed_share(plan, Fleet(1, MACHINE, 25, ("tpu-v9", 1))) is None
+    assert fed_share(plan, Fleet(1, MACHINE)) is None
 
 
 def test_a_run_here_beyond_its_hours_is_refused_before_it_writes(
