@@ -14,7 +14,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +36,9 @@ LISTED = 1_000  # different texts of an exact list
 TOP = 100  # texts of an approximate list
 SHOWN = 80  # characters of a text
 BITS = 16  # upper bits of a float32 that make a bin
+# The values that are valid in a column that was read from a file.
+Bin = Annotated[int, msgspec.Meta(ge=0, lt=1 << BITS)]
+Bits = Annotated[int, msgspec.Meta(ge=1, le=BITS)]
 PATTERNS = 1 << BITS
 INFINITE, NEGATIVE = 0x7F80, 0x8000  # bins of infinity and of -0.0
 GREATEST = float(np.finfo(np.float32).max)
@@ -72,13 +75,13 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nan: Count = 0
     positive_infinity: Count = 0
     negative_infinity: Count = 0
-    bins: tuple[tuple[int, int], ...] = ()
-    texts: tuple[tuple[str, int], ...] = ()
+    bins: tuple[tuple[Bin, Count], ...] = ()
+    texts: tuple[tuple[str, Count], ...] = ()
     other: Count = 0
     error: Count = 0
     least: float | None = None
     greatest: float | None = None
-    bits: int = BITS
+    bits: Bits = BITS
 
     @property
     def finite(self) -> int:

@@ -52,9 +52,24 @@ def read(output: str) -> Statistics | None:
     path = files.join(output, STATISTICS)
     text = files.read_small(path)
     try:
-        return None if text is None else msgspec.json.decode(text, type=Statistics)
+        found = None if text is None else msgspec.json.decode(text, type=Statistics)
+        for column in () if found is None else found.columns:
+            _check(column)
+        return found
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}); run again with --overwrite") from error
+
+
+def _check(column: Column) -> None:
+    """Checks that a column counts each value at most once: charts and quantiles need counts that add up.
+
+    Raises:
+        ValueError: It counts more.
+    """
+    listed = sum(count for _, count in column.texts) + column.other
+    counted = column.finite + column.nan + column.positive_infinity + column.negative_infinity + listed
+    if counted > column.rows:
+        raise ValueError(f"{column.name} has {column.rows:,} values, and counts {counted:,}")
 
 
 def check_baseline(path: str | None) -> None:

@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 from pipeline.report import facts
-from pipeline.run_folder.names import REPORT, SUCCESS
+from pipeline.run_folder.names import REPORT, STATISTICS, SUCCESS
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support.reports import Page
 
@@ -203,6 +203,22 @@ def test_a_damaged_dead_letter_is_named(run: Callable[..., Result], keyjoin: Run
     again = keyjoin("report", str(done.output))
     assert again.code == 1
     assert f"{letters} is damaged" in again.err
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [{"bins": [[16256, -3]]}, {"bins": [[16256, 10**30]]}, {"bins": [[1 << 16, 1]]}, {"bits": 17}, {"rows": 0}],
+    ids=["negative", "huge", "no_bin", "bits", "more_than_rows"],
+)
+def test_damaged_statistics_are_named(run: Callable[..., Result], keyjoin: Run, altered: dict[str, Any]) -> None:
+    done = run(GOOD)
+    counted = done.output / STATISTICS
+    found = json.loads(counted.read_text())
+    found["columns"][0] |= altered
+    counted.write_text(json.dumps(found))
+    again = keyjoin("report", str(done.output))
+    assert again.code == 1
+    assert f"{counted} is damaged" in again.err
 
 
 def test_a_link_in_place_of_the_folder_is_not_followed(
