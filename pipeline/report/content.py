@@ -57,6 +57,8 @@ def _verdict(facts: Facts) -> Iterator[Block]:
             f"The run is complete. Each of the {totals.rows:,} rows is joined to its prediction or is a dead letter.",
             "good",
         )
+        if not totals.joined:
+            yield Note("No row is joined.", "warning")
     elif facts.state is State.UNFINISHED:
         yield Note("The run is unfinished. The report shows the parts that were written so far.", "bad")
     else:

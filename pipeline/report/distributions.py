@@ -1,5 +1,6 @@
 """Shows the distributions of a run's predictions and features, and how far they moved from a baseline."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pipeline.report import charts
@@ -49,10 +50,13 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     names = [one.name for one in found if one.verdict == "moved"]
     few = sum(one.verdict == "too few rows" for one in found)
     said = f"{count(len(names), 'column')} moved: {_listed(names)}" if names else "No column moved"
-    level: Level = "warning" if names else "good" if few < len(found) else "plain"
+    alone = Counter(one.verdict for one in found if one.verdict.startswith("only"))
+    level: Level = "warning" if names or alone else "good" if few < len(found) else "plain"
     yield Note(f"Compared with {baseline}. {said}.", level)
     if few:
         yield Note(f"{count(few, 'column')} without a verdict: too few rows, so chance alone moves the PSI that far.")
+    for verdict, amount in sorted(alone.items()):
+        yield Note(f"Not compared: {count(amount, 'column')} {verdict}.")
     ordered = sorted(found, key=lambda one: (one.verdict != "moved", -one.psi))[: 2 * caps.columns]
     yield Table(
         f"Drift, the largest first. A column moved if its PSI is above {THRESHOLD}. Noise is the PSI that two equal "

@@ -13,7 +13,7 @@ import msgspec
 
 from pipeline.report.drift import Drift, drifts
 from pipeline.run_folder import ledger, manifest, records, statistics
-from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, TEMP
+from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS, TEMP
 from pipeline.run_folder.records import Job, Manifest
 from transforms import formats
 from transforms.errors import RunError, UsageError
@@ -122,7 +122,12 @@ def gather(output: str, report_rows: int | None = None, baseline: str | None = N
     statistics.check_baseline(baseline)
     counted = statistics.read(output) if isinstance(record, Manifest) else None
     drift = record.drift if isinstance(record, Manifest) else None
-    if baseline is not None and counted is not None:
+    if baseline is not None:
+        if counted is None:
+            raise UsageError(
+                f"{output} has no {STATISTICS} to compare with --baseline: the run is unfinished, or the file is gone; "
+                "give the report without --baseline"
+            )
         drift = tuple(drifts(counted.columns, statistics.read_statistics(baseline) or ()))
     sources, others = _sources(output) if isinstance(record, Manifest) else ([], 0)
     return Facts(

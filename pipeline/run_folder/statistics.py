@@ -78,7 +78,7 @@ def check_baseline(path: str | None) -> None:
     Raises:
         UsageError: It is not.
     """
-    if path is not None and not (files.read_small(files.join(path, SUCCESS)) and read_statistics(path)):
+    if path is not None and not (files.read_small(files.join(path, SUCCESS)) and read_statistics(path) is not None):
         raise UsageError(f"--baseline {path} holds no finished run with {STATISTICS}; give the --output of such a run")
 
 

@@ -14,6 +14,9 @@ from nbclient import NotebookClient
 from traitlets.config import Config
 
 from pipeline.report import facts
+from pipeline.report.distributions import moved
+from pipeline.report.document import Caps, Note
+from pipeline.report.drift import Drift
 from pipeline.run_folder.names import REPORT, STATISTICS, SUCCESS
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support.reports import Page
@@ -164,6 +167,35 @@ def test_a_run_is_compared_with_a_baseline(run: Callable[..., Result], keyjoin: 
     refused = keyjoin("report", str(base.output), f"--baseline={base.output.parent}")
     assert refused.code == 2
     assert f"--baseline {base.output.parent} holds no finished run with" in refused.err
+
+
+def test_a_run_without_joined_rows_says_so_and_can_be_a_baseline(run: Callable[..., Result], keyjoin: Run) -> None:
+    bad = run({"features": None}, flags=("--max_bad_rows=100%",))
+    assert bad.code == 0
+    assert "No row is joined." in page_of(bad)
+    good = run(GOOD)
+    assert "No row is joined." not in page_of(good)
+    again = keyjoin("report", str(good.output), f"--baseline={bad.output}")
+    assert (again.code, again.err) == (0, "")
+    assert "Not compared: 14 columns only in the run." in again.out
+
+
+def test_columns_that_only_the_baseline_has_are_a_warning() -> None:
+    lost = Drift("x", "feature", 0, 9, 0.0, 0.0, 0.0, "only in the baseline")
+    same = Drift("y", "feature", 9, 9, 0.0, 0.0, 0.0, "same")
+    first, second, _ = moved([lost, same], "base", Caps())
+    assert isinstance(first, Note)
+    assert isinstance(second, Note)
+    assert first.level == "warning"
+    assert second.text == "Not compared: 1 column only in the baseline."
+
+
+def test_a_run_without_statistics_is_not_compared(run: Callable[..., Result], keyjoin: Run) -> None:
+    base, done = run(GOOD), run(GOOD)
+    (done.output / STATISTICS).unlink()
+    again = keyjoin("report", str(done.output), f"--baseline={base.output}")
+    assert again.code == 2
+    assert f"{done.output} has no {STATISTICS} to compare with --baseline" in again.err
 
 
 def test_constant_and_non_finite_predictions_are_flagged(run: Callable[..., Result]) -> None:
