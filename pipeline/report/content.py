@@ -65,7 +65,7 @@ def _verdict(facts: Facts) -> Iterator[Block]:
         yield Note(f"The run is {facts.state.value}.", "bad")
     record = facts.record
     seconds = record.seconds if isinstance(record, Manifest) else None
-    bad = f"{totals.bad:,} ({charts.number(100 * totals.bad / totals.rows)} %)" if totals.bad else "0"
+    bad = f"{totals.bad:,} ({charts.number(100 * totals.bad / max(totals.rows, 1))} %)" if totals.bad else "0"
     rows = [
         ("complete", "yes" if facts.state is State.COMPLETE else f"no, {facts.state.value}"),
         ("rows read", f"{totals.rows:,}"),
@@ -192,7 +192,10 @@ def _rates(timeline: Sequence[tuple[float, int, int]]) -> Iterator[Figure]:
 def _joined(facts: Facts, caps: Caps) -> Iterator[Block]:
     shown = facts.rows[: caps.rows]
     if not shown:
-        yield Note("There is no joined row to show.")
+        if facts.totals.joined:
+            yield Note("No joined row can be read from the parts: verify reports whether they are gone.", "warning")
+        else:
+            yield Note("There is no joined row to show.")
         return
     predicted = facts.record.model.predictions.values()
     names = dict.fromkeys(name for row in shown for name in row)

@@ -228,6 +228,25 @@ def test_a_folder_without_a_run_is_refused(keyjoin: Run, tmp_path: Path) -> None
     assert not (tmp_path / "_keyjoin").exists()
 
 
+def test_a_part_that_is_gone_is_said(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(GOOD)
+    for part in done.output.glob("in*.jsonl"):
+        part.unlink()
+    again = keyjoin("report", str(done.output))
+    assert again.code == 0
+    assert "No joined row can be read from the parts" in again.out
+    assert "There is no joined row to show." not in again.out
+
+
+def test_a_manifest_with_dead_letters_of_no_rows_has_a_report(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(GOOD, {"features": None}, flags=("--max_bad_rows=1",))
+    manifest = done.output / "_keyjoin/manifest.json"
+    found = json.loads(manifest.read_text())
+    found["totals"]["rows"] = 0
+    manifest.write_text(json.dumps(found))
+    assert "no _SUCCESS that fits the manifest" in keyjoin("report", str(done.output)).out
+
+
 def test_a_damaged_dead_letter_is_named(run: Callable[..., Result], keyjoin: Run) -> None:
     done = run(*[GOOD] * 99, {"features": None})
     letters = done.output / "_keyjoin/dead_letters/in-00000-of-00001.jsonl"
