@@ -6,6 +6,8 @@ from markupsafe import escape
 
 from pipeline.report import content, facts, page, text
 from pipeline.report.document import Caps
+from pipeline.terminal.messages import typed
+from transforms.errors import RunError
 
 
 class Report(NamedTuple):
@@ -46,5 +48,9 @@ def report(output: str, *, report_rows: int | None = None, baseline: str | None 
         UsageError: The folder holds no run, or one of the two runs has no statistics to compare.
         RunError: A file of the run is damaged or cannot be read.
     """
-    found = facts.gather(output, report_rows, baseline)
+    try:
+        found = facts.gather(output, report_rows, baseline)
+    except FileNotFoundError as error:
+        lists = typed(["keyjoin", "verify", f"--run={output}"])
+        raise RunError(f"{error.filename or output} is gone; this lists what is missing: {lists}") from error
     return Report(output, page.render(found), text.render(content.sections(found, Caps())))

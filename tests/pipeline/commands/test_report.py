@@ -228,6 +228,15 @@ def test_a_folder_without_a_run_is_refused(keyjoin: Run, tmp_path: Path) -> None
     assert not (tmp_path / "_keyjoin").exists()
 
 
+@pytest.mark.parametrize("name", ["parts.jsonl", "sources.jsonl"])
+def test_a_list_that_is_gone_is_named(run: Callable[..., Result], keyjoin: Run, name: str) -> None:
+    done = run(GOOD)
+    (done.output / "_keyjoin" / name).unlink()
+    again = keyjoin("report", str(done.output))
+    assert again.code == 1
+    assert f"_keyjoin/{name} is gone; this lists what is missing: keyjoin verify --run=" in again.err
+
+
 def test_a_part_that_is_gone_is_said(run: Callable[..., Result], keyjoin: Run) -> None:
     done = run(GOOD)
     for part in done.output.glob("in*.jsonl"):
