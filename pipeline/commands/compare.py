@@ -92,6 +92,7 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Outpu
         if "-" in options.input:
             raise UsageError("--input - can be read only once, and two models read it; give files")
         from pipeline.commands.run import run  # imports Beam, which two finished runs do not need
+        from pipeline.run_folder.settle import OverErrorLimitError
 
         found = []
         for name, model in (("a", options.model), ("b", given.model_b)):
@@ -99,6 +100,12 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Outpu
             output, progress = files.join(folder, name), Progress()
             # Discards what the run prints to standard output: rows, and the command to verify a folder that is deleted.
             with contextlib.redirect_stdout(io.StringIO()), shown(options.progress, progress):
-                run(dataclasses.replace(options, output=output, model=model), beam_args, progress)
+                try:
+                    run(dataclasses.replace(options, output=output, model=model), beam_args, progress)
+                except OverErrorLimitError as error:  # its own remedy names the folder, which is deleted
+                    raise UsageError(
+                        f"{model}: {error.exceeded}; fix model or rows, or raise {error.exceeded.flag} and give the "
+                        "command again"
+                    ) from error
             found.append(open_output(output)._replace(label=model))
         yield found[0], found[1]

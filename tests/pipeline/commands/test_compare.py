@@ -270,6 +270,17 @@ def test_two_models_are_compared_on_the_same_rows(
     assert list(tmp_path.glob("keyjoin-compare-*")) == []
 
 
+def test_a_model_over_the_error_limit_names_no_folder_that_is_deleted(keyjoin: Run, made: Any, tmp_path: Path) -> None:
+    source = tmp_path / "own.jsonl"
+    source.write_text('{"x": [1, 2, 3]}\n' * 150 + '{"x": [1]}\n' * 3)
+    flags = (made[0][0], f"--input={source}", *KEPT[1:], "--max_bad_rows=2")
+    done = keyjoin("compare", f"--model_b={made[0][0].partition('=')[2]}", *flags)
+    assert done.code == 2
+    assert "3 of 153 rows are bad, more than --max_bad_rows=2 allows" in done.err
+    assert "raise --max_bad_rows" in done.err
+    assert "keyjoin-compare-" not in done.err
+
+
 def test_it_is_a_gate_in_a_shell(made: Any, shifted: str) -> None:
     """The next command runs only if the outputs are the same. An error is no difference."""
     words = [sys.executable, "-m", "pipeline", "compare", made[1]]
