@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from pipeline.cli import main
 from pipeline.compat.startup import import_tensorflow
@@ -26,7 +26,9 @@ pytest_plugins = (
 import_tensorflow()
 
 # The machines are shared, so a slow example says nothing about the code.
-settings.register_profile("keyjoin", deadline=None, max_examples=60, derandomize=True)
+settings.register_profile(
+    "keyjoin", deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("keyjoin")
 
 ROOT = Path(__file__).parents[1]

@@ -154,10 +154,9 @@ def conclude(
             report.print_result(place.output, settings, totals, seconds, resumed=resumed, measured_rate=measured_rate)
             report.print_audit(audit)
             report.print_drift(records.read(place.output, records.Manifest))
-    if exceeded is None or not place.is_staged:
-        write_report(place.output)
+    has_report = (exceeded is None or not place.is_staged) and write_report(place.output)
     if exceeded is None:
-        report.print_next(place.output, totals)
+        report.print_next(place.output, totals, has_report=has_report)
     if exceeded is not None:
         raise over_error_limit(place, exceeded)
 

@@ -11,7 +11,6 @@ import msgspec
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
-from pipeline.run_folder.place import own_names
 from pipeline.run_folder.records import Audit, LoadedSettings, Manifest
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.messages import at_line, show, show_error, typed, visible
@@ -267,15 +266,16 @@ def print_audit(audit: Audit | None) -> None:
         show(f"{'audited':<18}{audit.rows:,} random rows, each scored alone: {said}")
 
 
-def print_next(output: str, totals: Totals) -> None:
+def print_next(output: str, totals: Totals, *, has_report: bool) -> None:
     """Prints the commands that a user may want to type next.
 
     Args:
         output: Output folder.
         totals: The ledger.
+        has_report: Whether the report of the run is written.
     """
     show()
-    if REPORT in own_names(output):
+    if has_report:
         print_line("report", files.join(output, REPORT))
     print_line("verify", typed(["keyjoin", "verify", f"--run={output}"]))
     if totals.bad:

@@ -41,7 +41,7 @@ chunks = st.builds(
 REASONS = [reason.value for reason in Reason]
 receipts = st.builds(
     PartReceipt, chunks, *[numbers] * 4, st.dictionaries(st.sampled_from(REASONS), numbers, max_size=3), *[numbers] * 6,
-    st.dictionaries(names, numbers, max_size=3),
+    st.dictionaries(names, numbers, max_size=3), saved=numbers,
 )  # fmt: skip
 PART = PartReceipt(Chunk("a", "", 0, 9, 0, 1, "a-0"), 1, 2, 0, 2, {}, 50, 3, 0, 0, 8)
 
