@@ -31,6 +31,7 @@ DOCKERFILE = FOLDER / "Dockerfile"
 IGNORED = FOLDER / "Dockerfile.dockerignore"
 LOCK, GPU_LOCK = FOLDER / "requirements.txt", FOLDER / "requirements-gpu.txt"
 EXCLUDES = FOLDER / "excludes.txt"
+DATA = ("/prices.json", "/page.html", "/page.css")  # files of packages that are no modules
 # The Python and platform of the image, for environment markers.
 LINUX = {"sys_platform": "linux", "platform_machine": "x86_64", "platform_system": "Linux"}
 PYTHON = {**LINUX, "python_version": make_sbom.PYTHON, "python_full_version": f"{make_sbom.PYTHON}.0", "extra": ""}
@@ -119,7 +120,7 @@ def test_what_is_copied_is_there_and_is_sent_to_the_builder() -> None:
     assert folders == {"keyjoin", "pipeline", "transforms"}
     assert (set(sent[2:-1]), sent[-1]) == ({f"!{name}" for name in copied}, "**/__pycache__")
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(name.endswith((".py", "/py.typed")) for name in tracked.stdout.splitlines())
+    assert all(name.endswith((".py", "/py.typed", *DATA)) for name in tracked.stdout.splitlines())
     assert len(tracked.stdout.splitlines()) > 50
 
 

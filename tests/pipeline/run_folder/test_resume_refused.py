@@ -89,7 +89,7 @@ class TestWhatChanged:
 
     def test_only_what_cannot_change_the_output_may_differ(self, folder: Folder) -> None:
         before = loaded(folder.inputs.settings)
-        for name in RunOptions.__dataclass_fields__:
+        for name in [field.name for field in dataclasses.fields(RunOptions)]:
             other: Any = copy.copy(before.options)
             object.__setattr__(other, name, "now")
             said = [text.split(" ")[0] for text in resume.differences(before, replace(before, options=other))]
