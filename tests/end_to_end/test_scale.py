@@ -116,7 +116,7 @@ def test_a_run_looks_up_its_input_twice_and_its_output_twice(
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--chunk_bytes=1")
     assert done.code == 0, done.err
     assert len(done.parts()) == 2
-    assert '"prediction"' in done.out.splitlines()[-1]
+    assert '"prediction"' in done.out
     assert (seen["input"], seen[done.output.name]) == (2, 2)
 
 

@@ -23,7 +23,8 @@ from transforms.records import Source
 # Options that change neither the bytes of the output nor the scored rows, and options whose files are compared instead.
 MAY_CHANGE = {
     "input", "model", "output", "overwrite", "incremental", "wave_bytes", "max_bad_rows", "model_ops", "model_sha256",
-    "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach",
+    "batch_dependence", "isolate", "batch_timeout", "max_memory", "detach", "audit", "max_hours", "max_cost", "prices",
+    "canary", "baseline", "report_rows", "progress",
 }  # fmt: skip
 
 
