@@ -169,6 +169,7 @@ keyjoin inspect --model model/
 keyjoin check --model model/ --input rows.csv --output out/
 keyjoin run --model model/ --input rows.csv --output out/"""
 HELP = ("-h", "--help", "help")
+ALL_HELP = "keyjoin --help all lists the exit codes and the reasons of dead letters, too."
 
 
 def usage(*, everything: bool = False) -> str:
@@ -183,7 +184,7 @@ def usage(*, everything: bool = False) -> str:
         lines += ["", f"{topic}:", *(f"  {name:<11} {summary}" for name, summary in found)]
     lines += ["", "examples:", *(f"  {line}" for line in EXAMPLES.split("\n")), ""]
     if not everything:
-        return "\n".join([*lines, "Each command has its own --help. keyjoin --help all lists exit codes, too."])
+        return "\n".join([*lines, "Each command has its own --help, and takes --quiet and --verbose.", ALL_HELP])
     lines += ["exit codes:", *(f"  {code.value:<3} {code.title}: {code.sentence}" for code in Exit)]
     lines += ["", "reasons of dead letters:", *(f"  {r.value:<15} {r.sentence}" for r in Reason)]
     return "\n".join(lines)
@@ -231,10 +232,10 @@ def _call(argv: Sequence[str]) -> Exit:
     if argv[0] in ("-V", "--version", "version"):
         show(f"keyjoin {VERSION}")
         return Exit.COMPLETE
-    if argv[0] in HELP and argv[1:] and argv[1] != "all":
+    if argv[0] in HELP and argv[1:] and argv[1] not in ("all", *HELP):
         return _call([*argv[1:2], "--help", *argv[2:]])  # `keyjoin help run`
     if argv[0] in HELP:
-        show(usage(everything=bool(argv[1:])))
+        show(usage(everything="all" in argv[1:2]))
         return Exit.COMPLETE
     if argv[0] not in COMMANDS:
         raise UsageError(

@@ -25,7 +25,7 @@ from transforms.saved_model.contract import find_contract, unfit
 class JsonOptions:
     """The options for the form of the output."""
 
-    json: bool = flag(SWITCH, "print JSON instead of a table")
+    json: bool = flag(SWITCH, "print JSON instead of a table", brief="print JSON instead of a table")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,13 @@ EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 class RequestOptions:
     """The option for the file of the request."""
 
-    instances: str = flag(kinds.PATH, "the request; - is standard input (default)", default="-", metavar="FILE")
+    instances: str = flag(
+        kinds.PATH,
+        "the request; - is standard input (default)",
+        default="-",
+        metavar="FILE",
+        brief="the request; - is standard input (default)",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,16 +55,29 @@ from transforms.write_receipts import LISTED, read_list, receipt_path, write_lis
 class ReplayOptions(TrustOptions, FieldOptions):
     """The options of `replay`."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
+    run: str = flag(
+        kinds.PATH,
+        "the --output of the run",
+        required=True,
+        metavar="DIR",
+        positional=True,
+        brief="the --output of the run",
+    )
     rows: str | None = flag(
         kinds.PATH,
         "fixed rows: lines like those of dead letters; keyjoin reads key and row",
         metavar="FILE",
+        brief="fixed rows: lines like those of dead letters",
     )
     model: str | None = flag(
-        kinds.MODEL, "another model with the same predictions (default: the run's own, unchanged)", metavar="DIR"
+        kinds.MODEL,
+        "another model with the same predictions (default: the run's own, unchanged)",
+        metavar="DIR",
+        brief="another model (default: the run's own, unchanged)",
     )
-    constant: Mapping[str, str] = flag(kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE")
+    constant: Mapping[str, str] = flag(
+        kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE", brief="one value of a model input for all rows"
+    )
 
 
 def parser() -> OptionsParser[ReplayOptions]:

@@ -58,8 +58,9 @@ def parser() -> OptionsParser[WrapOptions]:
         "keyjoin wrap",
         "Adds a key to a trained model. The other signatures stay as they are.",
         epilog="styles:\n"
-        "  function    a further output `key`; a single other output is called `prediction`\n"
-        "  functional  one output `prediction_with_key`, whose last column is the key in float32",
+        "  function    another output `key`; a single other output is called `prediction`\n"
+        "  functional  one output `prediction_with_key`; its last column is the key, in\n"
+        "              float32",
     )
 
 

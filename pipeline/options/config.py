@@ -15,7 +15,7 @@ import yaml
 from pipeline.options import kinds
 from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.flag import SWITCH, Flag, flags_of
-from pipeline.options.groups import ConfigOptions, TrustOptions
+from pipeline.options.groups import ConfigOptions, TrustOptions, VerbosityOptions
 from pipeline.options.parser import OptionsParser, collected
 from pipeline.options.run_options import RunOptions
 from pipeline.run_folder.names import JOB, MANIFEST
@@ -24,8 +24,10 @@ from transforms.errors import UsageError, nearest
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value]"
 BEAM = "beam"  # the key of Beam's flags
-YAML, TOML = (".yaml", ".yml", ".json"), ".toml"  # JSON is YAML, too
+YAML, JSON, TOML = (".yaml", ".yml"), ".json", ".toml"
+DEEPEST = 20  # levels of lists and mappings in a file; no flag needs more than four
 TRUE, FALSE = "true", "false"
+ONLY_TYPED = {name for group in (ConfigOptions, VerbosityOptions) for name in flags_of(group)}
 
 
 class Config(NamedTuple):
@@ -57,6 +59,8 @@ def expanded(argv: Sequence[str], prog: str) -> list[str]:
     path = given.config
     if path.endswith(YAML):
         config = Config(path, _checked(path, _from_yaml(path, _read(path))))
+    elif path.endswith(JSON):
+        config = Config(path, _checked(path, _from_json(path, _read(path))))
     elif path.endswith(TOML):
         config = Config(path, _checked(path, _from_toml(path, _read(path))))
     else:
@@ -126,6 +130,8 @@ def _words(config: Config, names: set[str]) -> Iterator[str]:
     for name, value in config.values.items():
         if name == BEAM:
             yield from _beam_words(config.path, value, names)
+        elif name in ONLY_TYPED:
+            raise UsageError(f"{config.path}: a file cannot have {name}; give --{name} on the command line")
         elif name not in flags:
             known = [*flags, BEAM]
             raise UsageError(
@@ -194,6 +200,14 @@ def _beam_words(path: str, value: Value, names: set[str]) -> Iterator[str]:
 
 # Files
 
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
 
 def _read(path: str) -> str:
     """Reads a file on this machine or in an object store."""
@@ -229,11 +243,16 @@ def _checked(path: str, document: Value) -> dict[str, Value]:
 
 def _from_yaml(path: str, text: str) -> Value:
     try:
-        if any(isinstance(token, (yaml.AliasToken, yaml.TagToken)) for token in yaml.scan(text)):
-            raise UsageError(f"{path} has an alias (*) or a tag (!); write the value itself, or put it in quotes")
+        depth = 0
+        for token in yaml.scan(text):
+            if isinstance(token, (yaml.AliasToken, yaml.TagToken)):
+                raise UsageError(f"{path} has an alias (*) or a tag (!); write the value itself, or put it in quotes")
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > DEEPEST:  # PyYAML takes minutes for a file of many levels
+                raise UsageError(f"{path}, line {token.start_mark.line + 1}: more than {DEEPEST} levels of values")
         node = yaml.compose(text, Loader=yaml.BaseLoader)
         return {} if node is None else _from_node(path, node)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise UsageError(f"{path} is not YAML: {error}") from error
 
 
@@ -246,13 +265,33 @@ def _from_node(path: str, node: yaml.Node) -> Value:
         for key, value in node.value:
             name = _from_node(path, key)
             if not isinstance(name, str) or name in found:
-                raise UsageError(f"{where}: {name!r} is given twice, or is not a name; give it once")
+                line = key.start_mark.line + 1
+                raise UsageError(f"{path}, line {line}: {name!r} is given twice, or is not a name; give it once")
             found[name] = _from_node(path, value)
         return found
     text: str = node.value
     if not text and not node.style:
         raise UsageError(f"{where}: a value is missing; write one, or '' for an empty text, or remove the key")
     return text
+
+
+def _from_json(path: str, text: str) -> Value:
+    def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"{name!r} is given twice; give it once")
+            found[name] = value
+        return found
+
+    try:
+        return _plain(
+            json.loads(text, parse_float=str, parse_int=str, parse_constant=str, object_pairs_hook=once)
+            if text.strip()
+            else {}
+        )
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not a job file in JSON: {error}") from error
 
 
 def _from_toml(path: str, text: str) -> Value:
@@ -262,7 +301,7 @@ def _from_toml(path: str, text: str) -> Value:
         raise UsageError(f"{path}: TOML needs Python 3.11; write the file as YAML, and call it job.yaml") from error
     try:
         return _plain(toml.loads(text, parse_float=str))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}; see https://toml.io") from error
 
 
@@ -276,6 +315,7 @@ def _plain(value: Any) -> Value:
         return TRUE if value else FALSE
     if isinstance(value, (str, int)):
         return str(value)
+    value = "null" if value is None else value
     raise ValueError(f"{value} is neither text, a number, true or false; put it in quotes")
 
 
@@ -307,7 +347,9 @@ def _from_run(path: str, names: set[str]) -> Config:
     """
     record = next((found for name in (MANIFEST, JOB) if (found := _record(f"{path.rstrip('/')}/{name}"))), None)
     if record is None:
-        raise UsageError(f"--config {path} is neither a file {', '.join((*YAML, TOML))} nor the output folder of a run")
+        raise UsageError(
+            f"--config {path} is neither a file {', '.join((*YAML, JSON, TOML))} nor the output folder of a run"
+        )
     flags = flags_of(RunOptions)
     kept = {name: value for name, value in record.items() if name not in flags or _is_set(flags[name], value)}
     if "output" not in names:

@@ -218,6 +218,7 @@ class InputOptions(FieldOptions, ValueOptions):
         kinds.NAMES,
         "cells of CSV or TSV that hold no value, besides empty cells, such as NA,NULL; they stay in the output",
         metavar="A,B",
+        brief="cells of CSV or TSV without a value: NA,NULL",
     )
     max_row_bytes: int | None = flag(
         kinds.size(MAX_CHUNK_BYTES),
@@ -338,6 +339,7 @@ class ScoringOptions:
         "not the one of its row (default: none)",
         metavar="ROWS",
         may_change=True,
+        brief="after the run, check so many rows, each alone",
     )
     chunk_bytes: int | None = flag(
         kinds.size(MAX_CHUNK_BYTES),
@@ -393,12 +395,14 @@ class TerminalOptions:
 class CostOptions:
     """How long a run may take, and what it may cost."""
 
+    topic: ClassVar[str] = "Time and cost"
     max_hours: float | None = flag(
         kinds.AMOUNT,
         "longest time of a run on this machine or on Dataflow; keyjoin refuses a run that it estimates to take longer "
         "(default: no limit)",
         metavar="HOURS",
         may_change=True,
+        brief="refuse a run that takes longer, as estimated",
     )
     max_cost: float | None = flag(
         kinds.AMOUNT,
@@ -406,6 +410,7 @@ class CostOptions:
         "cost more (default: no limit)",
         metavar="AMOUNT",
         may_change=True,
+        brief="refuse a job on Dataflow that costs more",
     )
     prices: str | None = flag(
         kinds.PATH,

@@ -35,7 +35,7 @@ def help_text(prog: str, description: str, options: Sequence[type[Any]], epilog:
     """
     flags = [flag for group in options for flag in flags_of(group).values()]
     is_short = not everything and any(one.brief for one in flags)
-    lines = [description]
+    lines = textwrap.wrap(description, WIDTH)
     for topic, found in (pair for group in options for pair in topics_of(group).items()):
         shown = {name: one for name, one in found.items() if one.brief or not is_short}
         if shown:

@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import inspect
 import json
 import os
 import re
@@ -19,8 +20,9 @@ import tensorflow as tf
 
 from pipeline import VERSION
 from pipeline.cli import COMMANDS, main, usage
-from pipeline.options.flag import flags_of, words
-from pipeline.options.run_options import RunOptions, parse_run, run_parser
+from pipeline.commands import completion
+from pipeline.options.flag import flags_of, topics_of, words
+from pipeline.options.run_options import CheckOptions, RunOptions, parse_run, run_parser
 from pipeline.terminal.exit_codes import Exit
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support import models
@@ -330,6 +332,30 @@ def test_the_short_help_has_one_line_a_flag_and_fits_80_columns() -> None:
     assert f"--help all describes all {len(flags)} flags" in short
     for name, flag in flags.items():
         assert not flag.required or flag.brief, name
+
+
+@pytest.mark.parametrize("name", sorted(completion.parsers()))
+def test_the_help_of_each_command_fits_80_columns_and_shows_its_own_flags(name: str) -> None:
+    parser = completion.parsers()[name]
+    groups = [group for group in parser.options.__mro__ if group.__module__.startswith("pipeline.commands")]
+    own = [flag for group in groups for flag in inspect.get_annotations(group)]
+    for everything in (False, True):
+        text = parser.help_text(everything=everything)
+        assert max(map(len, text.splitlines())) <= 80
+        assert [flag for flag in own if f"--{flag} " not in text] == []
+
+
+def test_each_flag_of_a_run_has_a_topic() -> None:
+    assert "Flags" not in topics_of(CheckOptions)
+    short = run_parser("keyjoin run").help_text(everything=False)
+    for name in ("audit", "limit", "canary", "baseline", "max_hours", "max_cost", "null_values"):
+        assert f"--{name} " in short
+
+
+@pytest.mark.parametrize("argv", [["help", "help"], ["help", "--help"], ["--help", "-h"]])
+def test_help_about_help_is_the_help(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 0
+    assert capsys.readouterr().out.strip() == usage()
 
 
 def test_without_a_command_it_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

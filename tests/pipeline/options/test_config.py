@@ -106,14 +106,16 @@ def test_a_flag_of_the_command_line_beats_the_file(tmp_path: Path) -> None:
         ("constant: {a=b: 1}", "job.yaml: constant: {'a=b': '1'} cannot be written so"),
         ("constant: {a: [1]}", "job.yaml: constant: ['1'] is not one text"),
         ("constant: [a=1, a=2]", "job.yaml: constant: --constant names the model input a twice"),
-        ("model: m\nmodel: n", "line 1: 'model' is given twice"),
+        ("model: m\nmodel: n", "line 2: 'model' is given twice"),
         ("key-field: a\nkey_field: b", "job.yaml: key_field is given twice"),
         ("model:", "job.yaml, line 1: a value is missing"),
         ("model: &a m\noutput: *a", "has an alias (*) or a tag (!)"),
         ("model: !!python/name:os.system m", "has an alias (*) or a tag (!)"),
         ("- model", "is not a mapping of flags to values"),
         ("model: [", "is not YAML"),
-        ("[" * 5000, "is not YAML"),
+        ("[" * 5000, "job.yaml, line 1: more than 20 levels of values"),
+        ("model: " + "[" * 50_000 + "]" * 50_000, "job.yaml, line 1: more than 20 levels of values"),
+        ("quiet: true", "job.yaml: a file cannot have quiet; give --quiet on the command line"),
         ("beam: x", "beam: 'x' is not a mapping of flags of Beam"),
         ("beam: {a: {b: c}}", "beam: a: {'b': 'c'} is neither a text nor a list of texts"),
         (b"\xff", "cannot be read"),
@@ -125,6 +127,43 @@ def test_a_wrong_file_is_refused_by_file_and_key(tmp_path: Path, text: Any, mess
     with pytest.raises(UsageError) as caught:
         read(path)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("job.json", '{"model": null}', "job.json is not a job file in JSON: null is neither text"),
+        ("job.json", '{"beam": {"a": "1", "a": "2"}}', "'a' is given twice"),
+        ("job.json", '{"model": ' + "[" * 9999 + "]" * 9999 + "}", "job.json is not a job file in JSON: "),
+        ("job.json", "model: m", "job.json is not a job file in JSON: "),
+        ("job.toml", "model = " + "[" * 9999 + "]" * 9999, "job.toml: "),
+    ],
+    ids=["null", "twice", "deep", "yaml", "toml"],
+)
+def test_a_wrong_file_of_json_or_toml_is_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
+    if name == "job.toml" and sys.version_info < (3, 11):
+        pytest.skip("TOML needs Python 3.11")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        read(tmp_path / name)
+    assert message in str(caught.value)
+
+
+@given(values_of(flags_of(RunOptions)["features"]), st.sampled_from(["\t", None, 2]))
+def test_json_may_have_tabs_and_escapes(
+    tmp_path_factory: pytest.TempPathFactory, features: tuple[Any, ...], indent: Any
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "job.json"
+    job = {
+        "model": "\U0001f600",
+        "input": ["a"],
+        "output": "o",
+        "batch_size": 7,
+        **({"features": features} if features else {}),
+    }
+    path.write_text(json.dumps(job, indent=indent), encoding="utf-8")
+    options, _ = read(path)
+    assert (options.model, options.batch_size, options.features) == ("\U0001f600", 7, features)
 
 
 def test_a_file_runs_a_job_and_a_run_is_repeated_by_its_folder(

@@ -118,6 +118,6 @@ def test_an_error_of_the_system_has_file_cause_and_remedy(
     def fails(_: Any) -> Any:
         raise OSError(number, os.strerror(number), "out/_keyjoin/lock")
 
-    monkeypatch.setitem(cli.COMMANDS, "verify", cli.Command("", fails))
+    monkeypatch.setitem(cli.COMMANDS, "verify", cli.COMMANDS["verify"]._replace(call=fails))
     assert cli.main(["verify"]) == 1
     assert capsys.readouterr().err == f"keyjoin: error: {words}\n"
