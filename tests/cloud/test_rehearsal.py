@@ -38,6 +38,7 @@ def check_complete(done: Completed, rehearsal: Rehearsal, place: Place, expected
     assert kept(there) == expected
     assert set(there) - set(expected) == {
         "_keyjoin/manifest.json",
+        "_keyjoin/report.html",
         "_SUCCESS",
     }  # so `_keyjoin/temp`, `_keyjoin/lock` and `_keyjoin/job.json` are gone
 

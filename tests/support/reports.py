@@ -103,7 +103,7 @@ def statistics_of(text: str, many: int) -> Statistics:
     """Statistics of as many features and predictions, every third of which is a text."""
     numbers = np.array([np.nan, np.inf, -1e30, 0.1, 0.2, 5e6], np.float32)
     made = pa.record_batch(
-        {"number": pa.array(numbers), "text": pa.array([b"a", *[text.encode(errors="replace")] * 5])}
+        {"number": pa.array(numbers), "text": pa.array([b"another text", *[text.encode(errors="replace")] * 5])}
     )
     number, texts = count_predictions(made, [("number", "number"), ("text", "text")]).columns
     columns = [
