@@ -57,6 +57,8 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
         "rows_read": totals["rows"],
         "rows_joined": totals["joined"],
         "rows_dead_lettered": sum(totals["dead"].values()),
+        "bytes_joined": totals["read_bytes"],
+        **{f"dead_letters_{reason}": count for reason, count in totals["dead"].items()},
     }
     assert totals["parts"] == PARTS
     # A prediction has 4 bytes, and a row 36 that must not cross the join. The rest is the cost of a chunk.
