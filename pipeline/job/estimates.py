@@ -53,6 +53,8 @@ def estimated(plan: Plan, options: RunOptions, beam_options: PipelineOptions, st
 def _check_here(options: CostOptions, found: Estimate | None) -> None:
     if options.max_cost is not None:
         raise UsageError(f"--max_cost={options.max_cost:g} is for Dataflow; leave it out, or give --max_hours")
+    if options.prices is not None:
+        raise UsageError(f"--prices={options.prices} is for Dataflow; leave it out")
     if options.max_hours is None:
         return
     if found is None:

@@ -162,5 +162,6 @@ def test_a_run_here_beyond_its_hours_is_refused_before_it_writes(
             assert "--max_hours=1 is less than the 2 h" in done.err
             assert not (tmp_path / "out").exists()
     assert "--max_cost=1 is for Dataflow" in keyjoin("check", *flags, "--max_cost=1").err
+    assert "--prices=x.json is for Dataflow; leave it out" in keyjoin("check", *flags, "--prices=x.json").err
     assert "not PrismRunner" in keyjoin("check", *flags, "--max_hours=1", "--runner=PrismRunner").err
     assert keyjoin("run", *flags, "--max_hours=1").complete()
