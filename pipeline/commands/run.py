@@ -46,7 +46,7 @@ from pipeline.terminal.check_report import CheckResult
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import typed
 from pipeline.terminal.signals import in_the_background
-from pipeline.terminal.warning import errors_as_warnings
+from pipeline.terminal.warning import errors_as_warnings, warn
 from pipeline.verification.audit import audit
 from transforms import formats
 from transforms.errors import UsageError
@@ -88,6 +88,10 @@ def run(options: RunOptions, beam_args: Sequence[str], progress: Progress) -> Ex
             resume.clean(options.output)
             if REPORT not in own_names(options.output):  # no command was there when the job ended
                 write_report(options.output)
+        if options.audit:
+            again = [f"--run={options.output}", f"--rescore={options.audit}", f"--model={options.model}"]
+            verify = typed(["keyjoin", "verify", *again])
+            warn(f"--audit scores rows at the end of a run, and this one is complete; score some again: {verify}")
         if is_template(beam_options):
             write_nothing(options.output, beam_options)
         return Exit.COMPLETE

@@ -121,7 +121,7 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
     rows, bad, advice, document = 0, list[Bad](), "", False
     arrays: Arrays = {}
     for head in heads:
-        first = head.block.take(range(min(ROWS, len(head.block.positions))))
+        first = head.block.take(range(min(ROWS, _planned(head))))
         inputs, unread = partitions.inputs(first, features)
         count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
@@ -145,6 +145,12 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
         if len(bad) < rows:
             return FirstRows(rows, bad, advice, document, {})
     return FirstRows(rows, bad, advice, document, arrays)
+
+
+def _planned(head: Head) -> int:
+    """Returns how many of the first rows belong to the run: with `--limit` not all of them do."""
+    positions = head.block.positions
+    return len(positions) if head.source.end is None else int(np.searchsorted(positions, head.source.end))
 
 
 def _place(head: Head, block: Block, row: int) -> str:

@@ -41,6 +41,17 @@ def test_all_rows_are_scored_if_there_are_fewer_and_none_without_it(
     assert (all_bad.code, all_bad.manifest()["audit"]["rows"]) == (0, 0), all_bad.err
 
 
+def test_on_a_complete_run_it_names_the_command_that_scores_rows_again(
+    keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    path = lines(*ROWS)
+    done = keyjoin("run", *flags(path, model))
+    again = keyjoin("run", *flags(path, model), f"--output={done.output}", "--audit=5")
+    assert again.code == 0
+    command = re.findall(r"--audit .* complete; score some again: keyjoin (verify .*)", again.err)[0]
+    assert "scored again: 5 equal" in keyjoin(*command.split()).out
+
+
 @pytest.mark.parametrize("fmt", ["csv", "parquet"])
 def test_rows_of_other_formats(keyjoin: Callable[..., Result], model: Any, tmp_path: Path, fmt: str) -> None:
     path = tmp_path / f"a.{fmt}"

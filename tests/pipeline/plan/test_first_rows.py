@@ -132,3 +132,15 @@ def test_a_limit_above_the_rows_is_the_whole_input(keyjoin: Callable[..., Result
     given = [f"--input={lines(*ROWS, end=b'')}", f"--model={model(models.plain)}"]
     found = keyjoin("run", *given, "--limit=1000")
     assert (found.code, found.lines()) == (0, keyjoin("run", *given).lines())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_rows_after_the_limit_are_not_judged(keyjoin: Callable[..., Result], lines: Any, model: Any, name: str) -> None:
+    path = Path(lines(*({"x": [n, 1, 2]} for n in range(5)), *[b"bad"] * 40))
+    path.with_name(name).write_bytes(
+        gzip.compress(path.read_bytes(), mtime=0) if name[-1] == "z" else path.read_bytes()
+    )
+    done = keyjoin("run", f"--input={path.with_name(name)}", f"--model={model(models.keyed)}", "--limit=5")
+    assert (done.code, done.err, done.manifest()["totals"]["joined"]) == (0, "", 5)
+    refused = keyjoin("run", f"--input={path.with_name(name)}", f"--model={model(models.keyed)}", "--limit=6")
+    assert (refused.code, "1 of the first 6 rows are bad" in refused.err) == (1, True), refused.err
