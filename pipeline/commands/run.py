@@ -188,8 +188,9 @@ def check(options: CheckOptions, beam_args: Sequence[str], started: float) -> Ex
     check_place(options, beam_options)
     inputs = find_inputs(options)
     shown = check_report.print_json if options.json else check_report.print_check
-    complete = None if is_ready(options.output) else _complete(options, inputs)
-    if is_ready(options.output):
+    ready = is_ready(options.output)
+    complete = None if ready else _complete(options, inputs)
+    if ready:
         line = "resumes", f"an interrupted command, whose new result run puts in place in {options.output}"
         shown(CheckResult(verdict="ready", plan=(line,)))
     elif complete is not None and not complete.lost:

@@ -174,6 +174,8 @@ def _with_logs(spec: FormatSpec, *, prediction_logs: bool) -> FormatSpec:
 
 def _lineage(layout: Layout, inputs: Inputs) -> tuple[tuple[str, str], ...]:
     """Returns the fields of a row's lineage with their texts; none without `--lineage`."""
+    if not layout.lineage:
+        return ()  # the id is made from all sources, and there may be millions
     found = {RUN: manifest.run_id(inputs.settings, inputs.matched.sources), MODEL: inputs.settings.model.sha256}
     return tuple((name, found[name]) for name, _ in layout.lineage)
 

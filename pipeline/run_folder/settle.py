@@ -153,7 +153,8 @@ def conclude(
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, settings, totals, seconds, resumed=resumed, measured_rate=measured_rate)
             report.print_audit(audit)
-            report.print_drift(records.read(place.output, records.Manifest))
+            if settings.options.baseline is not None:
+                report.print_drift(records.read(place.output, records.Manifest))
     has_report = (exceeded is None or not place.is_staged) and write_report(place.output)
     if exceeded is None:
         report.print_next(place.output, totals, has_report=has_report)
