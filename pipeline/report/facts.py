@@ -264,7 +264,10 @@ def _dead_letters(output: str, parts: Iterable[PartReceipt], counts: Mapping[str
     wanted = {reason: min(count, EXAMPLES) for reason, count in counts.items()}
     left = READ_BYTES
     for part in parts:
-        if not any(len(found[reason]) < wanted.get(reason, 0) for reason in part.dead):
+        missing = {reason for reason, most in wanted.items() if len(found[reason]) < most}
+        if not missing:
+            break
+        if not missing & part.dead.keys():
             continue
         path = files.below(output, dead_letters_name(part.chunk.part))
         try:

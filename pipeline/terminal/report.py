@@ -287,7 +287,7 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
     yield "dead letters", f"{totals.bad:,}"
     if not totals.dead:
         return
-    examples, names = _examples(output, list(totals.dead))
+    examples, names = _examples(output, totals)
     for number, (code, count) in enumerate(totals.dead.items()):
         yield f"  {code}", f"{count:,}  {_title(code)}"
         if number < SHOWN_REASONS and code in examples:
@@ -296,18 +296,21 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
     yield "  all of them", visible(files.join(output, names[0] if len(names) == 1 else DEAD_LETTERS))
 
 
-def _examples(output: str, reasons: Sequence[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+def _examples(output: str, totals: Totals) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Returns the first dead letter of each reason, and the names of the first dead letter files, two at most."""
     examples: dict[str, dict[str, Any]] = {}
-    names: list[str] = []
+    names, left = list[str](), totals.bad
     for part in read_list(files.join(output, PARTS)):
+        if not left:
+            break  # no later part has any
         if not part.dead:
             continue
+        left -= sum(part.dead.values())
         name = dead_letters_name(part.chunk.part)
         names = [*names, name][:2]
         for reason in part.dead.keys() - examples.keys():
             examples[reason] = next(_dead_letters(output, [part], reason))
-        if len(names) == 2 and len(examples) == len(reasons):
+        if len(names) == 2 and len(examples) == len(totals.dead):
             break
     return examples, names
 
