@@ -32,6 +32,7 @@ from pipeline.run_folder.resume import Earlier, Stage
 from pipeline.run_folder.settle import IfExceeded, over_error_limit, settle
 from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show, typed, visible
 from pipeline.terminal.report import print_line
@@ -359,6 +360,6 @@ def _commit(run: str, earlier: Earlier, document: Manifest, plan: Plan, said: re
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:
     bad = ", ".join(f"{code} {count:,}" for code, count in totals.dead.items())
-    print_line("joined now", f"{joined:,} row{'s' * (joined != 1)}")
-    print_line("still bad", f"{totals.bad:,} row{'s' * (totals.bad != 1)}{f' ({bad})' if bad else ''}")
+    print_line("joined now", with_noun(joined, "row"))
+    print_line("still bad", f"{with_noun(totals.bad, 'row')}{f' ({bad})' if bad else ''}")
     print_line("output", run)

@@ -17,6 +17,7 @@ from pipeline.options.run_options import command
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
 from pipeline.run_folder.writable import check_changeable
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show, typed, visible
 from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
@@ -142,7 +143,7 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
         reader = formats.load(document.format).reader
         findings.extend(check_content(run, sample(run, given.read_data), findings.names, reader))
         count = math.ceil(given.read_data * parts)
-        yield f"read: {count:,} of {_counted(parts, 'part')}, with their dead letters and their bytes of the sources"
+        yield f"read: {count:,} of {with_noun(parts, 'part')}, with their dead letters and their bytes of the sources"
     if given.rescore is None or given.model is None:  # one is never given without the other
         return
     if not record.proven:
@@ -172,17 +173,8 @@ def _result(given: VerifyOptions, record: Record | None, findings: Findings) -> 
         if share is None
         else f"sizes, and the contents of {share * 100:g}% of the parts"
     )
-    listed = ", ".join(_counted(count, what) for what, count in counts.items())
+    listed = ", ".join(with_noun(count, what) for what, count in counts.items())
     return f"{given.run} is what was written ({checked}): {listed}"
-
-
-def _counted(count: int, what: str) -> str:
-    """Returns a count with its noun.
-
-    >>> _counted(1, "part"), _counted(2000, "row")
-    ('1 part', '2,000 rows')
-    """
-    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _discard_command(given: VerifyOptions) -> str:

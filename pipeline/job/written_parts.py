@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from pipeline.terminal.amounts import with_noun
 from transforms.errors import RunError, add_note, notes_of
 from transforms.storage import files
 from transforms.write_receipts import RECEIPTS
@@ -39,5 +40,5 @@ def sentence(done: int, total: int | None) -> str:
     """
     if not done:
         return "no part was finished yet"
-    of = f"{done:,} of {total:,} parts" if total else f"{done:,} part{'s' * (done != 1)}"
+    of = f"{done:,} of {total:,} parts" if total else with_noun(done, "part")
     return f"{of} {'is written and stays' if done == 1 else 'are written and stay'}"

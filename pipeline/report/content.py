@@ -8,9 +8,10 @@ from pipeline.options.error_limits import ALL
 from pipeline.options.run_options import command
 from pipeline.report import charts
 from pipeline.report.distributions import distributions, moved
-from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, count, rest
+from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, rest
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import at_line, typed
 from transforms.reasons import DEAD_LETTERS, Reason
 from transforms.records import Feature
@@ -120,8 +121,8 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
     rows += [(reason, f"{amount:,}", _title(reason)) for reason, amount in by_size]
     yield Figure(
         "Where the rows went",
-        f"{count(totals.rows, 'row')} read: {totals.joined:,} joined, {count(totals.bad, 'dead letter')}. A stream is "
-        "drawn at least two units wide.",
+        f"{with_noun(totals.rows, 'row')} read: {totals.joined:,} joined, {with_noun(totals.bad, 'dead letter')}. "
+        "A stream is drawn at least two units wide.",
         charts.flow(("rows read", totals.rows), streams),
         Table("Rows read, joined, and dead letters by reason", ("what", "rows", "meaning"), rows),
     )
@@ -132,7 +133,7 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
         yield Table("Other counts", ("what", "rows"), counted, rest(len(totals.filled), caps.rows, "field"))
     if facts.sources:
         listed = [(one.path, f"{one.rows:,}", f"{one.joined:,}", f"{one.bad:,}") for one in facts.sources]
-        left_out = count(facts.other_sources, "more source") if facts.other_sources else ""
+        left_out = with_noun(facts.other_sources, "more source") if facts.other_sources else ""
         yield Table("Rows of each source", ("source", "rows read", "joined", "dead letters"), listed, left_out)
 
 
@@ -184,7 +185,7 @@ def _rates(timeline: Sequence[tuple[float, int, int]]) -> Iterator[Figure]:
         return
     steps = zip(times[:-1], times[1:], rates, strict=True)
     rows = [(f"{start:.1f} to {end:.1f}", f"{rate:,.0f}") for start, end, rate in steps]
-    summary = f"At most {rates.max():,.0f} rows a second, over {count(len(rates), 'step')}."
+    summary = f"At most {rates.max():,.0f} rows a second, over {with_noun(len(rates), 'step')}."
     table = Table("Rows a second", ("seconds from, to", "rows a second"), rows)
     yield Figure("Rows a second over time", summary, charts.line(times, rates), table)
 
@@ -228,7 +229,7 @@ def _dead_letters(facts: Facts, caps: Caps) -> Iterator[Block]:
     for reason in sorted(dead, key=lambda reason: (-dead[reason], reason))[: caps.reasons]:
         found = facts.dead_letters.get(reason, ())
         rows = [_letter(letter, with_values=facts.report_rows > 0) for letter in found]
-        caption = f"{reason}: {count(dead[reason], 'row')}, {_title(reason)}. {_remedy(reason)}"
+        caption = f"{reason}: {with_noun(dead[reason], 'row')}, {_title(reason)}. {_remedy(reason)}"
         header = ("row", "message", "bytes of the row") if facts.report_rows else ("row",)
         yield Table(caption, header, rows, rest(dead[reason], len(found), "dead letter"))
     if len(dead) > caps.reasons:

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pipeline.report import charts
-from pipeline.report.document import Block, Caps, Figure, Level, Note, Table, count, rest
+from pipeline.report.document import Block, Caps, Figure, Level, Note, Table, rest
 from pipeline.report.drift import THRESHOLD, Drift
+from pipeline.terminal.amounts import with_noun
 from transforms.statistics import Column, Role, Statistics, edges_and_counts, is_constant, maximum, minimum, quantiles
 
 BARS = 30  # of a histogram
@@ -36,7 +37,7 @@ def distributions(found: Statistics, role: Role, caps: Caps, *, with_texts: bool
             yield _texts(column)
     left_out = max(0, len(columns) - caps.columns) + found.left_out.get(role, 0)
     if left_out:
-        yield Note(f"Not shown: {count(left_out, role)}.")
+        yield Note(f"Not shown: {with_noun(left_out, role)}.")
 
 
 def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
@@ -49,14 +50,16 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     """
     names = [one.name for one in found if one.verdict == "moved"]
     few = sum(one.verdict == "too few rows" for one in found)
-    said = f"{count(len(names), 'column')} moved: {_listed(names)}" if names else "No column moved"
+    said = f"{with_noun(len(names), 'column')} moved: {_listed(names)}" if names else "No column moved"
     alone = Counter(one.verdict for one in found if one.verdict.startswith("only"))
     level: Level = "warning" if names or alone else "good" if few < len(found) else "plain"
     yield Note(f"Compared with {baseline}. {said}.", level)
     if few:
-        yield Note(f"{count(few, 'column')} without a verdict: too few rows, so chance alone moves the PSI that far.")
+        yield Note(
+            f"{with_noun(few, 'column')} without a verdict: too few rows, so chance alone moves the PSI that far."
+        )
     for verdict, amount in sorted(alone.items()):
-        yield Note(f"Not compared: {count(amount, 'column')} {verdict}.")
+        yield Note(f"Not compared: {with_noun(amount, 'column')} {verdict}.")
     ordered = sorted(found, key=lambda one: (one.verdict != "moved", -one.psi))[: 2 * caps.columns]
     yield Table(
         f"Drift, the largest first. A column moved if its PSI is above {THRESHOLD}. Noise is the PSI that two equal "
@@ -76,9 +79,9 @@ def _warnings(columns: Sequence[Column], role: Role) -> Iterator[Note]:
     constant = [column.name for column in columns if column.rows > 1 and is_constant(column)]
     broken = [column.name for column in columns if _not_finite(column)]
     if constant:
-        yield Note(f"{count(len(constant), role)} with the same value in all rows: {_listed(constant)}.", "warning")
+        yield Note(f"{with_noun(len(constant), role)} with the same value in all rows: {_listed(constant)}.", "warning")
     if broken:
-        yield Note(f"{count(len(broken), role)} with NaN or infinite values: {_listed(broken)}.", "warning")
+        yield Note(f"{with_noun(len(broken), role)} with NaN or infinite values: {_listed(broken)}.", "warning")
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -131,7 +134,7 @@ def _numbers(column: Column) -> Figure:
         names[-1] = f"from {charts.number(lows[-1])}"
     rows = [(name, f"{amount:,}") for name, amount in zip(names, counts.tolist(), strict=True) if amount]
     most = f"{int(counts.max()):,}"
-    summary = f"{count(column.finite, 'finite value')}, median {median}. The highest bar has {most}."
+    summary = f"{with_noun(column.finite, 'finite value')}, median {median}. The highest bar has {most}."
     summary += " Values beyond the axis are in the first and last bar." if is_cut else ""
     table = Table(f"Values of {column.name}", ("from, to", "values"), rows)
     return Figure(column.name, summary, charts.bars(lows, highs, counts), table, _marks(column))
@@ -142,7 +145,7 @@ def _texts(column: Column) -> Figure:
     others = column.rows - sum(amount for _, amount in shown)
     bars = [*shown, *([("all others", others)] if others else [])]
     exact = f"Each count may be {column.error:,} too low." if column.error else "The counts are exact."
-    summary = f"{count(column.rows, 'text')}, {_different(column)} different. {exact}"
+    summary = f"{with_noun(column.rows, 'text')}, {_different(column)} different. {exact}"
     rows = [(text, f"{amount:,}") for text, amount in bars]
     table = Table(f"Most frequent texts of {column.name}", ("text", "rows"), rows)
     return Figure(column.name, summary, charts.named_bars(bars), table, _marks(column))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from pipeline.report.charts import Picture
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import visible
 
 Level = Literal["plain", "good", "warning", "bad"]
@@ -133,18 +134,9 @@ def shortened(text: str, most: int) -> str:
             break
         pieces.append(piece)
     rest = len(text) - len(pieces)
-    return "".join(pieces) + (f"… {count(rest, 'more character')}" if rest else "")
-
-
-def count(number: int, what: str) -> str:
-    """Returns a number with its noun.
-
-    >>> count(1, "row"), count(2000, "row")
-    ('1 row', '2,000 rows')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
+    return "".join(pieces) + (f"… {with_noun(rest, 'more character')}" if rest else "")
 
 
 def rest(there: int, shown: int, what: str) -> str:
     """Returns how many things a table does not show; empty if it shows all."""
-    return count(there - shown, f"more {what}") if there > shown else ""
+    return with_noun(there - shown, f"more {what}") if there > shown else ""

@@ -1,10 +1,19 @@
-"""Formats durations, sizes and sums of money for people: two digits, in the unit that reads best."""
+"""Formats counts, durations, sizes and sums of money for people."""
 
 import math
 
 
+def with_noun(number: int, what: str) -> str:
+    """Returns a number with its noun.
+
+    >>> with_noun(1, "part"), with_noun(2000, "row")
+    ('1 part', '2,000 rows')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def duration(seconds: float) -> str:
-    """Formats a duration.
+    """Formats a duration with two digits, in the unit that reads best.
 
     >>> [duration(seconds) for seconds in (0.42, 38.1, 119, 431, 20_000, 400_000)]
     ['0.4 s', '38 s', '2 min', '7.2 min', '5.6 h', '110 h']
@@ -16,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Formats a number of bytes.
+    """Formats a number of bytes with two digits, in the unit that reads best.
 
     >>> [size(count) for count in (0, 512, 2_345, 310_400_000, 1_240_000_000, 5.6e12)]
     ['0 bytes', '512 bytes', '2.3 kB', '310 MB', '1.2 GB', '5.6 TB']

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.job.progress import Figures, Phase, Progress
 from pipeline.terminal import events
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import Display, displayed, error_may_be_lost
 
 if TYPE_CHECKING:
@@ -361,7 +362,7 @@ def _pieces(figures: Figures) -> list[str]:
         pieces.append(f"{figures.parts:,}{of} parts written")
     if figures.dead:
         total = sum(figures.dead.values())
-        pieces.append(f"{total:,} bad row{'s' * (total != 1)}")
+        pieces.append(with_noun(total, "bad row"))
     if figures.rate is not None:
         pieces.append(f"{figures.rate:,.0f} rows/s")
     if figures.rows:

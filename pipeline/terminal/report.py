@@ -13,6 +13,7 @@ from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
 from pipeline.run_folder.records import Audit, LoadedSettings, Manifest
 from pipeline.run_folder.resume import Start
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import at_line, show, show_error, typed, visible
 from transforms import formats
 from transforms.formats.spec import FormatSpec
@@ -82,7 +83,7 @@ def input_lines(plan: Plan, start: Start) -> Iterator[Line]:
         yield "replaces", f"{start.place.output}, which stays complete until the new result is"
     size = sum(source.size for source in sources)
     name = plan.job.format.name + " (by content)" * plan.by_content
-    yield "input", f"{len(sources)} file{'s' * (len(sources) != 1)}, {size:,} bytes, {name}"
+    yield "input", f"{with_noun(len(sources), 'file')}, {size:,} bytes, {name}"
     if plan.settings.options.limit is not None:
         yield "limit", _limit_of(plan)
     yield from _column_lines(plan)

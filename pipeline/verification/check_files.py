@@ -25,6 +25,7 @@ from pipeline.run_folder.place import staged
 from pipeline.run_folder.records import Job, Manifest
 from pipeline.run_folder.replace import is_ready
 from pipeline.run_folder.unexpected_files import check_layout, of_sources
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import typed
 from pipeline.verification.findings import Finding, Repair
@@ -166,7 +167,7 @@ def compare(run: str, name: str, written: files.Written, repair: Repair = Repair
 
 
 def _bytes(count: int) -> str:
-    return f"{count:,} byte{'s' * (count != 1)}"
+    return with_noun(count, "byte")
 
 
 def _check_ledger(run: str, document: Manifest) -> Iterator[Finding]:
