@@ -172,3 +172,20 @@ class Reason(enum.Enum):
         "The prediction is NaN or infinite, which JSON cannot write.",
         "Look at the row's values, or accept null with --non_finite=keep.",
     )
+
+
+def title_of(code: str) -> str:
+    """Returns the title of a reason code; empty for a code that is unknown, as a damaged list may have it.
+
+    >>> title_of("not_json"), title_of("x")
+    ('not JSON', '')
+    """
+    return _BY_CODE[code].title if code in _BY_CODE else ""
+
+
+def remedy_of(code: str) -> str:
+    """Returns the remedy of a reason code; empty for a code that is unknown."""
+    return _BY_CODE[code].remedy if code in _BY_CODE else ""
+
+
+_BY_CODE = {reason.value: reason for reason in Reason}

@@ -13,7 +13,7 @@ from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import at_line, typed
-from transforms.reasons import DEAD_LETTERS, Reason
+from transforms.reasons import DEAD_LETTERS, remedy_of, title_of
 from transforms.records import Feature
 from transforms.storage import files
 
@@ -118,7 +118,7 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
         *([("dead", "other reasons", others)] if others else []),
     ]
     rows = [("rows read", f"{totals.rows:,}", ""), ("joined", f"{totals.joined:,}", "")]
-    rows += [(reason, f"{amount:,}", _title(reason)) for reason, amount in by_size]
+    rows += [(reason, f"{amount:,}", title_of(reason)) for reason, amount in by_size]
     yield Figure(
         "Where the rows went",
         f"{with_noun(totals.rows, 'row')} read: {totals.joined:,} joined, {with_noun(totals.bad, 'dead letter')}. "
@@ -135,10 +135,6 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
         listed = [(one.path, f"{one.rows:,}", f"{one.joined:,}", f"{one.bad:,}") for one in facts.sources]
         left_out = with_noun(facts.other_sources, "more source") if facts.other_sources else ""
         yield Table("Rows of each source", ("source", "rows read", "joined", "dead letters"), listed, left_out)
-
-
-def _title(reason: str) -> str:
-    return next((one.title for one in Reason if one.value == reason), "")
 
 
 def _time(facts: Facts) -> Iterator[Block]:
@@ -229,7 +225,7 @@ def _dead_letters(facts: Facts, caps: Caps) -> Iterator[Block]:
     for reason in sorted(dead, key=lambda reason: (-dead[reason], reason))[: caps.reasons]:
         found = facts.dead_letters.get(reason, ())
         rows = [_letter(letter, with_values=facts.report_rows > 0) for letter in found]
-        caption = f"{reason}: {with_noun(dead[reason], 'row')}, {_title(reason)}. {_remedy(reason)}"
+        caption = f"{reason}: {with_noun(dead[reason], 'row')}, {title_of(reason)}. {remedy_of(reason)}"
         header = ("row", "message", "bytes of the row") if facts.report_rows else ("row",)
         yield Table(caption, header, rows, rest(dead[reason], len(found), "dead letter"))
     if len(dead) > caps.reasons:
@@ -247,10 +243,6 @@ def _command(what: str, words: Sequence[str]) -> Command | Note:
     if len(text) > MOST_COMMAND:
         return Note(f"{what}: the command has {len(text):,} characters, so the report does not show it.")
     return Command(what, text)
-
-
-def _remedy(reason: str) -> str:
-    return next((one.remedy for one in Reason if one.value == reason), "")
 
 
 def _letter(letter: Letter, *, with_values: bool) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from transforms import formats
 from transforms.formats.spec import FormatSpec
 from transforms.mapping.feature_mapping import describe
 from transforms.mapping.partitions import FOLDER
-from transforms.reasons import DEAD_LETTERS, Reason
+from transforms.reasons import DEAD_LETTERS, title_of
 from transforms.records import Feature, PartReceipt
 from transforms.saved_model.model import Contract
 from transforms.storage import files
@@ -290,7 +290,7 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
         return
     examples, names = _examples(output, totals)
     for number, (code, count) in enumerate(totals.dead.items()):
-        yield f"  {code}", f"{count:,}  {_title(code)}"
+        yield f"  {code}", f"{count:,}  {title_of(code)}"
         if number < SHOWN_REASONS and code in examples:
             letter = examples[code]
             yield "", visible(f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'])}")
@@ -324,10 +324,6 @@ def _rate_rows(
     elif resumed is False and totals.rows and seconds:
         # After a resume there is no such rate: the time that earlier attempts took for their rows is not recorded.
         yield "rows/s", f"{totals.rows / seconds:,.0f}"
-
-
-def _title(code: str) -> str:
-    return next((reason.title for reason in Reason if reason.value == code), "")
 
 
 def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
