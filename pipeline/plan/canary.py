@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.options.error_limits import ErrorLimits
 from pipeline.plan.check_sample import Counted, value_text
-from pipeline.plan.first_rows import SomeRows, first_rows
+from pipeline.plan.first_rows import first_rows
 from pipeline.plan.preflight import Plan
+from pipeline.plan.read_sample import SomeRows
 from pipeline.plan.score_rows import score_block
 from pipeline.terminal.messages import at_line
 from transforms import formats

@@ -5,19 +5,19 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from pipeline.job.graph import Job
+from pipeline.plan.read_sample import SomeRows
 from pipeline.plan.score_rows import Scored, score_block
-from pipeline.plan.spread_sample import SCANNED, Piece, picked, read_pieces
+from pipeline.plan.spread_sample import SCANNED, picked, read_pieces
 from transforms import columns, formats
 from transforms.errors import RunError, StoppedError, UsageError
-from transforms.formats.base import Block
 from transforms.line_numbers import Lines
-from transforms.records import BadRow, Chunk, Source
+from transforms.records import BadRow, Source
 from transforms.saved_model.model import Model
 from transforms.scoring.constant import Constants
 
@@ -114,25 +114,6 @@ def _places(sources: Sequence[Source]) -> str:
     return "; ".join([f"{whose} beginning, middle and end", *notes])
 
 
-class Rows(Protocol):
-    """Rows of a source.
-
-    Attributes:
-        source: The source.
-        block: The rows.
-        chunk: Where the rows are in the source; None for the beginning of a compressed source.
-    """
-
-    @property
-    def source(self) -> Source: ...  # noqa: D102  see the class
-
-    @property
-    def block(self) -> Block: ...  # noqa: D102
-
-    @property
-    def chunk(self) -> Chunk | None: ...  # noqa: D102
-
-
 class Counted:
     """The results of the rows that were scored so far.
 
@@ -160,7 +141,7 @@ class Counted:
         self._firsts: dict[str, BadRowExample] = {}
         self._others: list[BadRowExample] = []
 
-    def add(self, rows: Rows, scored: Scored) -> None:
+    def add(self, rows: SomeRows, scored: Scored) -> None:
         """Adds rows.
 
         Args:
@@ -180,7 +161,7 @@ class Counted:
             self.inputs = _first_values(scored.inputs)
             self.predictions = _first_values(scored.predictions)
 
-    def _example(self, rows: Rows, bad: BadRow) -> BadRowExample:
+    def _example(self, rows: SomeRows, bad: BadRow) -> BadRowExample:
         block, path = rows.block, rows.source.path
         if rows.chunk is None:
             lines: Sequence[int | None] = [line + 1 for line in block.line_numbers([bad.row]) or ()] or [None]
@@ -194,7 +175,7 @@ class Counted:
         return tuple([*self._firsts.values(), *self._others][:EXAMPLES])
 
 
-def _score_in_time(pieces: Iterable[Piece], job: Job, model: Model, counted: Counted) -> bool:
+def _score_in_time(pieces: Iterable[SomeRows], job: Job, model: Model, counted: Counted) -> bool:
     """Scores rows in calls that grow as long as they are fast. Returns whether all rows were scored in time."""
     ends, step = time.monotonic() + SECONDS, 1
 

@@ -3,33 +3,15 @@
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
-from pipeline.plan.read_sample import SIZES, opened, read_head
+from pipeline.plan.read_sample import SIZES, SomeRows, opened, read_head
 from transforms.errors import RunError, UsageError, about
-from transforms.formats.base import Block, Reader
+from transforms.formats.base import Reader
 from transforms.records import Chunk, Source
 
 BLOCK_BYTES = 1 << 22
 # The end of a row is found by reading all rows before it. Of a compressed source these are read at once.
 MOST_PACKED = 1 << 30
-
-
-class SomeRows(NamedTuple):
-    """Rows of a source that follow each other.
-
-    Attributes:
-        source: The source.
-        block: The rows.
-        chunk: Where the block is in the source; None for the beginning of a compressed source.
-        end: The position after the rows, if they are the last ones that were asked for and the source may have more;
-            else None.
-    """
-
-    source: Source
-    block: Block
-    chunk: Chunk | None
-    end: int | None
 
 
 def limited(sources: Sequence[Source], reader: Reader, count: int) -> list[Source]:
@@ -105,7 +87,7 @@ def _beginning(source: Source, reader: Reader, count: int) -> SomeRows:
     while True:
         head = read_head(source, reader, [size])
         if len(head.block.positions) > count or len(head.text) < size:
-            return SomeRows(source, head.block, None, None)
+            return SomeRows(source, head.block, None)
         if size >= MOST_PACKED:
             raise UsageError(
                 f"{source.path}: its first {count:,} rows have more than {MOST_PACKED:,} bytes, too many to look for "

@@ -11,7 +11,7 @@ from transforms.errors import PlaceError, RunError, UsageError
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
 from transforms.formats.foreign import Kind
-from transforms.records import Source
+from transforms.records import Chunk, Source
 from transforms.split_into_chunks import open_plain, other_kind
 from transforms.storage import files
 
@@ -35,6 +35,23 @@ class Head(NamedTuple):
     text: bytes
     block: Block
     rows: list[dict[str, Any]]
+
+
+class SomeRows(NamedTuple):
+    """Rows of a source that follow each other, which are read before the run.
+
+    Attributes:
+        source: The source.
+        block: The rows.
+        chunk: Where the block is in the source; None for the beginning of a compressed source.
+        end: The position after the rows, if they are the last ones that were asked for and the source may have more;
+            else None.
+    """
+
+    source: Source
+    block: Block
+    chunk: Chunk | None
+    end: int | None = None
 
 
 def read_heads(sources: Sequence[Source], reader: Reader) -> Iterator[Head]:

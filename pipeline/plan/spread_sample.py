@@ -4,11 +4,11 @@ import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from pipeline.plan.read_sample import read_head
+from pipeline.plan.read_sample import SomeRows, read_head
 from transforms.errors import RunError, UsageError, about
-from transforms.formats.base import Block, Reader
+from transforms.formats.base import Reader
 from transforms.records import Chunk, Source
 from transforms.split_into_chunks import open_plain, up_to
 
@@ -20,20 +20,6 @@ WINDOW = 1 << 18  # bytes of a place, which has whole rows
 # Some formats find the ends of rows only from front to back. Of a larger source, the middle and the end are those of
 # its first bytes.
 SCANNED = 1 << 30
-
-
-class Piece(NamedTuple):
-    """Some rows of a source.
-
-    Attributes:
-        source: The source.
-        block: The rows.
-        chunk: Where the block is in the source; None for the beginning of a compressed source.
-    """
-
-    source: Source
-    block: Block
-    chunk: Chunk | None
 
 
 def picked(sources: Sequence[Source]) -> list[Source]:
@@ -49,7 +35,7 @@ def picked(sources: Sequence[Source]) -> list[Source]:
     return [filled[number * len(filled) // count] for number in range(count)]
 
 
-def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
+def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[SomeRows]:
     """Reads rows of sources, one source after the other.
 
     Of a compressed source it reads only the beginning, because the rest can be reached only by decompressing all.
@@ -69,7 +55,7 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
         if source.codec:
             block = read_head(source, reader).block
             count = int((block.positions < (sys.maxsize if source.end is None else source.end)).sum())
-            yield Piece(source, block.take(range(min(rows, count))), None)
+            yield SomeRows(source, block.take(range(min(rows, count))), None)
             continue
         try:
             with about(source.path), open_plain(source, source.version) as file:
@@ -80,7 +66,7 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[Piece]:
             raise UsageError(f"{source.path} cannot be read: {error}; repair the file, or exclude it") from error
 
 
-def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[Piece]:
+def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[SomeRows]:
     by_row, end_of_file = reader.unit == "row", source.extent(reader.unit)
     found = _row_ranges(file, source, reader, rows) if by_row else _byte_ranges(file, end_of_file or 0, reader)
     for start, end in list(found):
@@ -91,7 +77,7 @@ def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Itera
             numbers = list(_spread(count, rows))
         else:
             numbers = [(max(0, count - rows), count) if end == end_of_file else (0, min(rows, count))]
-        yield from (Piece(source, block.take(range(*some)), chunk) for some in numbers)
+        yield from (SomeRows(source, block.take(range(*some)), chunk) for some in numbers)
 
 
 def _spread(count: int, rows: int) -> Iterator[tuple[int, int]]:
