@@ -20,13 +20,12 @@ from pipeline.verification.findings import Finding, Findings, Repair
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.records import PartReceipt, Source
-from transforms.replay_part import read_dead_letters
+from transforms.replay_part import load_scored, part_bytes, read_dead_letters
 from transforms.saved_model import constants, loader
 from transforms.saved_model import model as models
 from transforms.scoring.rescore import Agreement, Rescored, Scoring, rescore
 from transforms.split_into_chunks import open_plain
 from transforms.storage import files
-from transforms.storage.compression import decompressed
 from transforms.write_part import written_of
 from transforms.write_receipts import read_list
 
@@ -194,11 +193,13 @@ def rescore_picked(
         source: Its source.
         how: How the run scored its rows.
         called: The model.
+
+    Raises:
+        RunError: The part, its dead letters, or the rows of the source are not what the receipt says.
     """
     part = picked.part
-    joined = files.read_range(files.below(folder, part.chunk.part), 0, part.bytes, own=True)
     with open_plain(source) as file:
-        block = how.format.reader.load(file, part.chunk)
+        block = load_scored(file, part, how.format.reader)
     dead = [letter.position for letter in read_dead_letters(part, folder)]
-    plain = decompressed(part.chunk.part, joined)
-    yield from rescore(block, how.format.writer.read_back(plain), dead, picked.rows, how, called)
+    joined = how.format.writer.read_back(part_bytes(part, folder))
+    yield from rescore(block, joined, dead, picked.rows, how, called)
