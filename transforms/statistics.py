@@ -459,7 +459,7 @@ def pack(some: Counts) -> bytes:
     if not some.tallies:
         return b""
     squeezed = [
-        (_planes(np.diff(_ranks(tally.patterns), prepend=0).astype("<u2")), _planes(tally.counts.astype("<u8")))
+        (_planes(np.diff(ranks(tally.patterns), prepend=0).astype("<u2")), _planes(tally.counts.astype("<u8")))
         for tally in some.tallies
     ]
     return zlib.compress(_PACK(([tally.column for tally in some.tallies], squeezed, some.left_out)), 1)
@@ -487,8 +487,12 @@ _PACK = msgspec.msgpack.Encoder().encode
 _UNPACK = msgspec.msgpack.Decoder(tuple[list[Column], list[tuple[bytes, bytes]], dict[Role, Count]]).decode
 
 
-def _ranks(patterns: Array) -> Array:
-    """Numbers patterns of 16 bits by the order of their values."""
+def ranks(patterns: Array) -> Array:
+    """Numbers patterns of 16 bits by the order of their values: -0.0 is just below 0.0.
+
+    >>> ranks(np.array([0x8001, 0x8000, 0, 1])).tolist()
+    [32766, 32767, 32768, 32769]
+    """
     return np.where(patterns >= NEGATIVE, PATTERNS - 1 - patterns, patterns + NEGATIVE)
 
 
@@ -505,10 +509,10 @@ def _numbers(planes: bytes, size: int) -> Array:
 
 def _tally(column: Column, squeezed: tuple[bytes, bytes]) -> Tally:
     steps, counts = _numbers(squeezed[0], 2), _numbers(squeezed[1], 8)
-    ranks = np.cumsum(steps)
-    if len(ranks) != len(counts) or (len(ranks) and ranks[-1] >= PATTERNS) or (counts < 0).any():
+    places = np.cumsum(steps)
+    if len(places) != len(counts) or (len(places) and places[-1] >= PATTERNS) or (counts < 0).any():
         raise ValueError(f"{column.name} has no such bins")
-    return Tally(column, np.where(ranks < NEGATIVE, PATTERNS - 1 - ranks, ranks - NEGATIVE), counts)
+    return Tally(column, np.where(places < NEGATIVE, PATTERNS - 1 - places, places - NEGATIVE), counts)
 
 
 def edges_and_counts(column: Column) -> tuple[Array, Array, Array]:

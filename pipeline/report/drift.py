@@ -14,14 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.records import Count
-from transforms.statistics import BITS, Column, Role
+from transforms.statistics import BITS, NEGATIVE, PATTERNS, Column, Role, ranks
 
 BINS = 10
 THRESHOLD = 0.2  # of the PSI; above it, scorecards are rebuilt by convention (Yurdakul 2018, section 1)
 Verdict = Literal["same", "moved", "too few rows", "only in the run", "only in the baseline"]
 Counts = npt.NDArray[np.int64]
-
-_SIGN, _CODES = 1 << (BITS - 1), 1 << BITS  # of the upper bits of a float32
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,9 +152,8 @@ def _by_place(column: Column, bits: int) -> tuple[Counts, Counts]:
     """
     codes, counts = np.array(column.bins, np.int64).reshape(-1, 2).T
     codes &= -1 << (BITS - bits)
-    codes = np.where(codes == _SIGN, 0, codes)  # -0.0 is 0.0
-    places = np.where(codes < _SIGN, codes + _SIGN, _CODES - 1 - codes)
-    others = {-1: column.negative_infinity, _CODES: column.positive_infinity, _CODES + 1: column.nan}
+    places = ranks(np.where(codes == NEGATIVE, 0, codes))  # -0.0 is 0.0
+    others = {-1: column.negative_infinity, PATTERNS: column.positive_infinity, PATTERNS + 1: column.nan}
     more = np.array([(place, count) for place, count in others.items() if count], np.int64).reshape(-1, 2).T
     return np.concatenate([places, more[0]]), np.concatenate([counts, more[1]])
 
