@@ -103,17 +103,10 @@ def test_predictions_on_other_rows_fail_the_run(
     assert (again.code, again.complete()) == (0, True), again.err
 
 
-def test_a_model_that_depends_on_the_batch_is_found(keyjoin: Callable[..., Result], lines: Any, tmp_path: Path) -> None:
-    class Softmax(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "v")])
-        def score(self, v: Any) -> Any:
-            return {"y": tf.nn.softmax(v, 0)}
-
-    made = Softmax()
-    tf.saved_model.save(made, str(tmp_path / "m"), signatures={"serving_default": made.score})
+def test_a_model_that_depends_on_the_batch_is_found(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
     rows = [{"v": float(n % 3)} for n in range(40)]
     done = keyjoin(
-        "run", f"--input={lines(*rows)}", f"--model={tmp_path / 'm'}", "--batch_dependence=allow", "--audit=3"
+        "run", f"--input={lines(*rows)}", f"--model={model(models.softmax)}", "--batch_dependence=allow", "--audit=3"
     )
     assert (done.code, done.complete()) == (1, False)
     assert "start anew with --overwrite --batch_size=1" in done.err

@@ -32,6 +32,11 @@ def plain(folder: Path) -> str:
     return save(folder, lambda x: {"prediction": _linear(x)}, spec("x", 3))
 
 
+def softmax(folder: Path) -> str:
+    """A number v -> its softmax over the batch, so that a prediction depends on the other rows."""
+    return save(folder, lambda v: {"y": tf.nn.softmax(v, 0)}, spec("v"))
+
+
 def keyed(folder: Path, dtype: tf.DType = tf.int32, echo: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> str:
     """The same with a key, which the model returns through `echo`."""
 

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,15 +104,8 @@ def test_the_output_is_the_same_and_the_saved_work_is_counted(
 
 
 def test_it_is_refused_for_a_model_that_depends_on_the_batch(
-    keyjoin: Callable[..., Result], lines: Any, tmp_path: Any
+    keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
-    class Softmax(tf.Module):
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "v")])
-        def score(self, v: Any) -> Any:
-            return {"y": tf.nn.softmax(v, 0)}
-
-    made = Softmax()
-    tf.saved_model.save(made, str(tmp_path / "m"), signatures={"serving_default": made.score})
     path = lines(*({"v": float(n)} for n in range(9)))
-    done = keyjoin("run", f"--input={path}", f"--model={tmp_path / 'm'}", "--dedup")
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.softmax)}", "--dedup")
     assert (done.code, "the model depends on the batch: leave --dedup out" in done.err) == (2, True), done.err
