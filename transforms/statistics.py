@@ -13,7 +13,7 @@ import hashlib
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -136,11 +136,6 @@ class Counts(NamedTuple):
 
     tallies: tuple[Tally, ...] = ()
     left_out: Mapping[Role, int] = {}
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns with their bins."""
-        return tuple(tally.whole() for tally in self.tallies)
 
 
 class _Values(NamedTuple):
@@ -412,7 +407,11 @@ def _added(one: Column, other: Column) -> Column:
 
 
 class Merging:
-    """Adds up the counts of parts, one after the other. It holds the counts of 96 columns at most, about 60 MB."""
+    """Adds up the counts of parts, one after the other. It holds the counts of 96 columns at most, about 60 MB.
+
+    The result does not depend on the order for numbers, and for texts while their lists are exact. An approximate list
+    keeps what `Column.error` promises in any order. Columns of one role, name and kind are added.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[tuple[Role, str, Kind], _Sum] = {}
@@ -432,22 +431,6 @@ class Merging:
         return Statistics(
             tuple(made.result(columns[key[0]]) for key, made in features_first), dict(sorted(self._left_out.items()))
         )
-
-
-def merge(columns: Iterable[Sequence[Column]]) -> list[Column]:
-    """Adds up counts of some rows and of other rows.
-
-    The result does not depend on the order for numbers, and for texts while their lists are exact. An approximate list
-    keeps what `Column.error` promises in any order.
-
-    Args:
-        columns: The columns of some rows, then those of other rows, and so on. Columns of one role, name and kind are
-            added.
-    """
-    merging = Merging()
-    for some in columns:
-        merging.add(Counts(tuple(map(Tally.of, some))))
-    return list(merging.result().columns)
 
 
 def pack(some: Counts) -> bytes:

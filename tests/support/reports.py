@@ -14,6 +14,7 @@ from pipeline.report.facts import Facts, Letter, SourceTotals, State
 from pipeline.run_folder import records
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.records import Fed, Listed, Lists, Manifest, Measured
+from tests.support.counts import columns_of
 from tests.support.output_states import loaded
 from transforms.formats.spec import FormatSpec
 from transforms.reasons import Reason
@@ -105,7 +106,7 @@ def statistics_of(text: str, many: int) -> Statistics:
     made = pa.record_batch(
         {"number": pa.array(numbers), "text": pa.array([b"another text", *[text.encode(errors="replace")] * 5])}
     )
-    number, texts = count_predictions(made, [("number", "number"), ("text", "text")]).columns
+    number, texts = columns_of(count_predictions(made, [("number", "number"), ("text", "text")]))
     columns = [
         msgspec.structs.replace(texts if at % 3 == 1 else number, name=f"{text}{at}", role=role)
         for role in ("feature", "prediction")

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.counts import columns_of, merged
 from transforms import statistics
 from transforms.errors import RunError
 from transforms.records import Feature
-from transforms.statistics import Column, Counts, Tally, count_features, count_predictions, merge, pack, unpack
+from transforms.statistics import Column, Counts, Tally, count_features, count_predictions, pack, unpack
 
 LEAST, GREATEST = 2.0**-149, (2 - 2.0**-23) * 2.0**127
 floats = st.floats(width=32) | st.sampled_from([0.0, -0.0, LEAST, -LEAST, GREATEST, math.inf, -math.inf, math.nan])
@@ -26,7 +27,7 @@ rows = st.lists(floats, max_size=40)
 def counted(values: Any, kind: pa.DataType | None = None) -> Column:
     """The column of a scalar prediction."""
     made = count_predictions(pa.record_batch({"y": pa.array(values, kind or pa.float32())}), [("y", "p")])
-    return made.columns[0] if made.columns else Column("p", "prediction", "number", 0)
+    return columns_of(made)[0] if columns_of(made) else Column("p", "prediction", "number", 0)
 
 
 def upper(value: float) -> int:
@@ -52,7 +53,7 @@ def test_counts_add_up_in_any_order(groups: list[list[float]], random: Any) -> N
     whole = counted([value for group in groups for value in group])
     parts = [[counted(group)] for group in groups]
     random.shuffle(parts)
-    made = merge([merge(parts[:2]), *parts[2:]])
+    made = merged([merged(parts[:2]), *parts[2:]])
     assert made in ([whole], [])
     assert bool(made) == bool(groups)
 
@@ -70,7 +71,7 @@ def test_counts_of_many_bins_add_up_too(groups: list[list[int]]) -> None:
 
     # 32 columns share the bins
     others = [Column(f"{n}", "prediction", "number", 1) for n in range(31)]
-    made = merge([[column(group), *others] for group in groups])
+    made = merged([[column(group), *others] for group in groups])
     assert made[:1] == [column(whole)][: len(groups)]
 
 
@@ -126,7 +127,7 @@ texts = st.lists(st.binary(max_size=3) | st.text(max_size=3).map(str.encode) | s
 def test_texts_are_counted_exactly_while_they_are_few(groups: list[list[bytes]], random: Any) -> None:
     parts = [[counted(group, pa.binary())] for group in groups if group]
     random.shuffle(parts)
-    made = merge(parts)
+    made = merged(parts)
     whole = [text for group in groups for text in group]
     assert bool(made) == bool(whole)
     for column in made:
@@ -141,7 +142,7 @@ def test_texts_are_counted_exactly_while_they_are_few(groups: list[list[bytes]],
 def test_many_texts_keep_what_the_error_promises(groups: list[list[int]]) -> None:
     many = [*range(1_500)] * 2
     parts = [[f"{n}".encode() for n in [*group * 60, *many]] for group in groups]
-    made = merge([[counted(part, pa.binary())] for part in parts])
+    made = merged([[counted(part, pa.binary())] for part in parts])
     true = Counter(text.decode() for part in parts for text in part)
     for column in made:
         said = dict(column.texts)
@@ -203,13 +204,13 @@ def test_inputs_of_each_kind() -> None:
         }
     )  # fmt: skip
     made = count_features(inputs, [VECTOR, STACKED, OPEN, SPARSE, LONG, WORDS, WHOLE])
-    found = {column.name: column for column in made.columns}
+    found = {column.name: column for column in columns_of(made)}
     assert list(found) == ["v[0][0]", "v[0][1]", "v[1][0]", "v[1][1]", "A", "B.c", "o", "q", "l", "w[0]", "w[1]"]
     assert [statistics.maximum(found[name]) for name in list(found)[:9]] == [5, 6, 7, 8, 2, 3, 4, 7, 1]
     assert [column.rows for column in found.values()] == [2, 2, 2, 2, 2, 2, 4, 1, 34, 2, 2]
     assert (found["A"].missing, found["B.c"].missing) == (1, 0)
     assert (found["w[0]"].texts, found["w[1]"].texts) == ((("a", 2),), (("b", 1), ("c", 1)))
-    assert (unpack(pack(made)).columns, unpack(pack(made)).left_out) == (made.columns, {})
+    assert (columns_of(unpack(pack(made))), unpack(pack(made)).left_out) == (columns_of(made), {})
     assert count_features(inputs.slice(0, 0), [VECTOR]) == Counts()
 
 
@@ -219,14 +220,14 @@ def test_two_inputs_of_the_same_fields_have_columns_of_their_own() -> None:
     made = count_features(
         inputs, [Feature("a", "float32", (2,), ("x", "y")), Feature("b", "float32", (2,), ("x", "z"))]
     )
-    assert [column.name for column in made.columns] == ["a.x", "y", "b.x", "z"]
+    assert [column.name for column in columns_of(made)] == ["a.x", "y", "b.x", "z"]
 
 
 def test_too_many_columns_are_left_out_and_numbered() -> None:
     some = [Feature(f"f{n}", "float32", (16,), (f"f{n}",)) for n in range(5)]
     column = column_of([[*range(16)]], pa.list_(pa.float32(), 16))
     made = count_features(pa.record_batch({one.name: column for one in some}), some)
-    assert (len(made.columns), made.left_out) == (64, {"feature": 16})
+    assert (len(columns_of(made)), made.left_out) == (64, {"feature": 16})
     merging = statistics.Merging()
     for _ in range(2):
         merging.add(unpack(pack(made)))
@@ -236,7 +237,7 @@ def test_too_many_columns_are_left_out_and_numbered() -> None:
 def test_only_the_joined_rows_are_counted() -> None:
     batch = pa.record_batch({"y": pa.array([1.0, 2.0, 3.0])})
     made = count_predictions(batch, [("y", "p")], np.array([True, False, True]))
-    assert [statistics.quantiles(made.columns[0], [0, 1]).tolist(), made.columns[0].rows] == [[1, 3], 2]
+    assert [statistics.quantiles(columns_of(made)[0], [0, 1]).tolist(), columns_of(made)[0].rows] == [[1, 3], 2]
     assert count_predictions(batch, [("y", "p")], np.zeros(3, np.bool_)) == Counts()
 
 
@@ -263,7 +264,7 @@ def test_the_bins_of_all_columns_are_bounded() -> None:
     values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
     scalars = [Feature(f"f{n}", "float32", (), (f"f{n}",)) for n in range(64)]
     made = count_features(pa.record_batch({one.name: pa.array(values) for one in scalars}), scalars)
-    assert sum(len(column.bins) for column in made.columns) <= 1 << 16
-    assert {column.bits for column in made.columns} == {10}
-    assert sum(column.finite for column in made.columns) == 64 * (2 * statistics.INFINITE)
-    assert merge([made.columns, made.columns])[0].finite == 4 * statistics.INFINITE
+    assert sum(len(column.bins) for column in columns_of(made)) <= 1 << 16
+    assert {column.bits for column in columns_of(made)} == {10}
+    assert sum(column.finite for column in columns_of(made)) == 64 * (2 * statistics.INFINITE)
+    assert merged([columns_of(made), columns_of(made)])[0].finite == 4 * statistics.INFINITE
