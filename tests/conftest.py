@@ -96,9 +96,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
 
 
 @pytest.fixture(autouse=True)
-def no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands in this process print no progress: how many lines of it there are depends on how busy the machine is."""
+def same_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process print no progress, and score as many rows before a run as on a fast machine."""
     monkeypatch.setattr("pipeline.terminal.progress.TICK_SECONDS", 1e6)
+    monkeypatch.setattr("pipeline.plan.score_sample.SECONDS", 1e6)
+    monkeypatch.setattr("pipeline.plan.check_sample.SECONDS", 1e6)
 
 
 class Result(NamedTuple):

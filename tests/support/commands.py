@@ -47,9 +47,10 @@ def run(*commands: list[str], **environment: str) -> list[Said]:
 
 def _call(words: list[str]) -> tuple[int, str, str]:
     from pipeline.cli import main
+    from pipeline.plan import check_sample, score_sample
     from pipeline.terminal import progress
 
-    progress.TICK_SECONDS = 1e6  # as in tests/conftest.py
+    progress.TICK_SECONDS = score_sample.SECONDS = check_sample.SECONDS = 1e6  # as in tests/conftest.py
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code: Any = main(words)
