@@ -8,15 +8,17 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from pipeline.job import cost
 from pipeline.job.dataflow import is_dataflow
 from pipeline.options.beam_flags import is_local
-from pipeline.options.groups import CostOptions
+from pipeline.options.groups import CostOptions, LocalOptions
 from pipeline.options.run_options import RunOptions
-from pipeline.plan.estimate import Estimate, JobCost, estimate_of, output_bytes
+from pipeline.plan.estimate import Cost, JobCost, output_bytes, seconds_of, work_of
 from pipeline.plan.memory import wave_size
 from pipeline.plan.preflight import Plan
 from pipeline.plan.prices import EXAMPLE
+from pipeline.run_folder.records import Estimate
 from pipeline.terminal import amounts
 from transforms.errors import UsageError
 from transforms.split_into_chunks import most_bytes
+from transforms.threads import THREADS
 
 UNKNOWN = "cannot be estimated, since no first row could be scored; leave it out, or begin with a file of good rows"
 
@@ -35,19 +37,41 @@ def estimated(plan: Plan, options: RunOptions, beam_options: PipelineOptions, st
     """
     found, job = None, None
     if is_local(beam_options):
-        wave = wave_size(most_bytes(plan.sources), options.wave_bytes, plan.expected.predictions)
-        found = estimate_of(plan, wave, time.monotonic() - started)
+        found = _estimate_here(plan, options, time.monotonic() - started)
         _check_here(options, found)
     elif is_dataflow(beam_options):
         job = cost.estimate(plan, beam_options, options.prices)
         if job is not None and plan.trial is not None:
             seconds = round(sum(job.hours) / 2 * 3600, 3)
-            found = Estimate(seconds=seconds, memory=None, output_bytes=output_bytes(plan, plan.trial))
+            found = Estimate(seconds=seconds, memory=None, output_bytes=output_bytes(plan.sources, plan.trial))
         _check_job(options, job)
     elif options.max_hours or options.max_cost:
         runner = beam_options.view_as(StandardOptions).runner
         raise UsageError(f"--max_hours and --max_cost are for this machine and Dataflow, not {runner}; leave them out")
     return plan._replace(settings=msgspec.structs.replace(plan.settings, estimate=found), cost=job)
+
+
+def _estimate_here(plan: Plan, options: LocalOptions, begun: float) -> Estimate | None:
+    """Estimates a run on this machine.
+
+    Args:
+        plan: The plan of the run.
+        options: The options of a local run.
+        begun: Seconds since the command was started.
+
+    Returns:
+        The estimate; None if the first rows could not be measured.
+    """
+    trial = plan.trial
+    if trial is None:
+        return None
+    wave = wave_size(most_bytes(plan.sources), options.wave_bytes, plan.expected.predictions)
+    work = work_of(plan.sources, plan.expected.chunk_bytes, trial, wave)
+    return Estimate(
+        seconds=round(begun + seconds_of(work, Cost.of(trial), THREADS), 3),
+        memory=plan.memory.resident if plan.memory else None,
+        output_bytes=output_bytes(plan.sources, trial),
+    )
 
 
 def _check_here(options: CostOptions, found: Estimate | None) -> None:

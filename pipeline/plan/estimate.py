@@ -12,16 +12,13 @@ The output is as large as the parts of the first rows would be: bytes x written 
 """
 
 import math
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
-from transforms.records import Count
-from transforms.threads import THREADS
-
-if TYPE_CHECKING:  # the records of a run import this module, and a plan has such records
-    from pipeline.plan.preflight import Plan
-    from pipeline.plan.trial import Trial
+from pipeline.plan.trial import Trial
+from transforms.records import Source
 
 # Measured: benchmarks/NOTES.md.
 GRAPH_SECONDS = 0.25  # to build and start Beam's graph for a wave
@@ -29,20 +26,6 @@ PART_SECONDS = 0.006  # of a part beside its rows: files, checksums, receipts
 BUSY = 1.7  # times the processor time of the first rows: a run reads each row twice, and threads share caches and disk
 
 Range = tuple[float, float]  # the least and the most that is expected
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The estimate that a run makes at its start, beside which the manifest has what the run took.
-
-    Attributes:
-        seconds: The duration of the run.
-        memory: Bytes of memory of a local run; None for a remote runner, or if it is not known.
-        output_bytes: The size of all parts.
-    """
-
-    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-    memory: Count | None
-    output_bytes: Count
 
 
 class JobCost(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +69,7 @@ class Cost(NamedTuple):
     written: float
 
     @classmethod
-    def of(cls, trial: "Trial") -> "Cost":
+    def of(cls, trial: Trial) -> "Cost":
         """Returns the cost of a byte of the rows that were measured."""
         return cls(
             (trial.read_seconds + trial.write_seconds) / trial.bytes,
@@ -124,47 +107,26 @@ def seconds_of(work: Work, cost: Cost, cores: int) -> float:
     return GRAPH_SECONDS * work.waves + PART_SECONDS * work.parts + rows
 
 
-def work_of(plan: "Plan", trial: "Trial", wave: int) -> Work:
+def work_of(sources: Sequence[Source], chunk_bytes: float, trial: Trial, wave: int) -> Work:
     """Returns the size of a local run.
 
     Args:
-        plan: The plan of the run.
+        sources: All sources.
+        chunk_bytes: Bytes of decompressed input of a chunk.
         trial: What the first rows took.
         wave: Bytes of input of a wave, see `pipeline.plan.memory.wave_size`.
     """
-    chunk = max(plan.expected.chunk_bytes, 1)
-    parts = sum(max(1, math.ceil(trial.plain_bytes([source]) / chunk)) for source in plan.sources)
-    plain = trial.plain_bytes(plan.sources)
+    chunk = max(chunk_bytes, 1)
+    parts = sum(max(1, math.ceil(trial.plain_bytes([source]) / chunk)) for source in sources)
+    plain = trial.plain_bytes(sources)
     return Work(plain, parts, min(parts, math.ceil(plain / max(wave, 1))))
 
 
-def output_bytes(plan: "Plan", trial: "Trial") -> int:
+def output_bytes(sources: Sequence[Source], trial: Trial) -> int:
     """Returns the size of all parts, as estimated.
 
     Args:
-        plan: The plan of the run.
+        sources: All sources.
         trial: What the first rows took.
     """
-    return round(trial.plain_bytes(plan.sources) * Cost.of(trial).written)
-
-
-def estimate_of(plan: "Plan", wave: int, begun: float) -> Estimate | None:
-    """Estimates a run on this machine.
-
-    Args:
-        plan: The plan of the run.
-        wave: Bytes of input of a wave, see `pipeline.plan.memory.wave_size`.
-        begun: Seconds since the command was started.
-
-    Returns:
-        The estimate; None if the first rows could not be measured.
-    """
-    trial = plan.trial
-    if trial is None:
-        return None
-    work, cost = work_of(plan, trial, wave), Cost.of(trial)
-    return Estimate(
-        seconds=round(begun + seconds_of(work, cost, THREADS), 3),
-        memory=plan.memory.resident if plan.memory else None,
-        output_bytes=output_bytes(plan, trial),
-    )
+    return round(trial.plain_bytes(sources) * Cost.of(trial).written)

@@ -17,7 +17,6 @@ from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.groups import MAX_CHUNK_BYTES
 from pipeline.options.run_options import RunOptions, command, parse_run
 from pipeline.plan.batch_dependence import Verdict
-from pipeline.plan.estimate import Estimate
 from pipeline.report.drift import Drift
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS
@@ -206,6 +205,20 @@ class Settings(_Strict, frozen=True, kw_only=True):
     format: FormatSpec
     model: ModelFiles
     versions: dict[str, str]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The estimate that a run makes at its start, beside which the manifest has what the run took.
+
+    Attributes:
+        seconds: The duration of the run.
+        memory: Bytes of memory of a local run; None for a remote runner, or if it is not known.
+        output_bytes: The size of all parts.
+    """
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    memory: Count | None
+    output_bytes: Count
 
 
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):

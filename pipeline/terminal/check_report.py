@@ -8,8 +8,9 @@ import msgspec
 
 from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
-from pipeline.plan.estimate import Estimate, JobCost
+from pipeline.plan.estimate import JobCost
 from pipeline.plan.trial import Calls
+from pipeline.run_folder.records import Estimate
 from pipeline.terminal import amounts
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
