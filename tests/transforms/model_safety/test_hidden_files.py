@@ -174,7 +174,7 @@ def loop(target: str) -> tf.Tensor:
 
 
 def called(target: str) -> tf.Tensor:
-    return tf.function(lambda: tf.strings.lower(tf.constant(target)) + "", autograph=False)()
+    return tf.function(lambda: tf.strings.strip(tf.constant(target)) + "", autograph=False)()
 
 
 def switched(target: str) -> tf.Tensor:
