@@ -17,6 +17,7 @@ from pipeline.options.run_options import RunOptions
 
 METADATA = Path(__file__).parents[1] / "dataflow" / "metadata.json"
 NAME = "keyjoin"
+IN_A_FILE = ("model", "input")  # required flags that the file of `config` may have; each run has its own output
 DESCRIPTION = "Scores rows in bulk with a TensorFlow model and joins each prediction to its row."
 
 
@@ -31,11 +32,13 @@ def metadata() -> dict[str, Any]:
 
 def _parameter(name: str, flag: Flag) -> dict[str, Any]:
     kind, text = flag.kind, flag.help_text.removesuffix("; may be repeated")
+    if name in IN_A_FILE:
+        text = f"{text}; required, unless the file of config has it"
     found: dict[str, Any] = {
         "name": name,
         "label": name.replace("_", " ").capitalize(),
         "helpText": f"{text[0].upper()}{text[1:]}. {kind.note}".strip(),
-        "isOptional": not flag.required,
+        "isOptional": not flag.required or name in IN_A_FILE,
         "paramType": kind.parameter,
     }
     if flag.default and isinstance(flag.default, (str, int)):

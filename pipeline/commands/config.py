@@ -20,8 +20,12 @@ def main(argv: Sequence[str]) -> Exit:
         `Exit.COMPLETE`.
 
     Raises:
-        UsageError: A flag, or a file that `--config` names, is wrong.
+        UsageError: A flag is wrong or unknown, or a file that `--config` names is wrong.
     """
     options, beam_args = parse_run(expanded(argv, PROG), PROG)
+    if beam_args:
+        from pipeline.options.beam_flags import check_known  # imports Beam, which keyjoin's own flags do not need
+
+        check_known(beam_args)
     show(as_yaml(options, beam_args).rstrip("\n"))
     return Exit.COMPLETE

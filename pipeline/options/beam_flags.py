@@ -34,7 +34,7 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
         UsageError: Neither keyjoin nor Beam knows a flag, Beam does not accept a value, the runner is unknown or
             cannot be used here, or a flag loses data on the local runner.
     """
-    _check_known(args)
+    check_known(args)
     try:
         options = OptionsWithViews(list(args))
         runner = options.view_as(StandardOptions).runner
@@ -72,7 +72,15 @@ def is_local(options: PipelineOptions) -> bool:
     return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
-def _check_known(args: Sequence[str]) -> None:
+def check_known(args: Sequence[str]) -> None:
+    """Checks the names of Beam's flags, and no values.
+
+    Args:
+        args: The words of the command line that are not keyjoin's flags.
+
+    Raises:
+        UsageError: Neither keyjoin nor Beam knows a flag.
+    """
     parser = _beam_parser()
     unknown = [arg for arg in parser.parse_known_args(list(args))[1] if arg]
     if unknown:

@@ -12,6 +12,7 @@ from google.cloud import dataflow as client
 
 from pipeline import VERSION
 from pipeline.job import dataflow
+from pipeline.options import flex
 from tests.cloud.dataflow_api import SEVERITIES, Request
 from tests.cloud.in_process import runs, staged
 from tests.cloud.stand_ins import PROJECT, REGION, Cloud, running_cloud
@@ -79,6 +80,27 @@ def when_asked_for_the_job(cloud: Cloud, act: Callable[[client.Job], None]) -> N
 
 
 class TestToTheEnd:
+    def test_the_template_takes_its_flags_from_a_file_in_storage(
+        self, cloud: Cloud, run: Callable[..., Result], keyjoin: Callable[..., Result]
+    ) -> None:
+        bucket = f"gs://{BUCKET}"
+        job = {"model": f"{bucket}/model", "input": [f"{bucket}/in/"], "chunk_bytes": "1000", "prediction_prefix": "p_"}
+        cloud.store.put("job.json", json.dumps(job).encode())
+        form = [
+            f"--config={bucket}/job.json",
+            f"--output={bucket}/from-file",
+            "--model=",
+            "--input=",
+            "--chunk_bytes=300",
+        ]
+        command, *words = flex.command_line(form)
+        assert keyjoin(command, *words, *cloud.flags[1:]).code == 0
+        assert run("--prediction_prefix=p_").code == 0
+        found, expected = (cloud.store.objects(folder) for folder in ("from-file/", "out/"))
+        parts = [name for name in expected if name.endswith(".jsonl") and not name.startswith("_")]
+        assert len(parts) > 1
+        assert {name: found[name] for name in parts} == {name: expected[name] for name in parts}
+
     def test_a_job_gives_the_bytes_of_a_run_on_this_machine(
         self, cloud: Cloud, run: Callable[..., Result], keyjoin: Callable[..., Result], lines: Any, model: Any
     ) -> None:

@@ -187,6 +187,15 @@ def test_a_file_runs_a_job_and_a_run_is_repeated_by_its_folder(
     assert f"name its output with --output, another folder than {first.output}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["--max_bad_row=5", "--chunk-byte=7", "--numworkers=3", "-x"])
+def test_a_misspelt_flag_is_not_taken_for_one_of_beam(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli import main
+
+    assert main(["config", "--model=m", "--input=a", "--output=o", "--runner=DataflowRunner", word]) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.startswith(f"keyjoin: error: neither keyjoin nor Beam knows {word}")) == ("", True), error
+
+
 def test_trust_is_not_read_from_a_folder(tmp_path: Path) -> None:
     record = {"options": {"model": "m", "input": ["a"], "output": "o", "model_libraries": ["os"], "overwrite": True}}
     (tmp_path / "_keyjoin").mkdir()
