@@ -62,17 +62,21 @@ def _run(argv: Sequence[str]) -> Exit:
 
 def _check(argv: Sequence[str]) -> Exit:
     started = time.monotonic()
+    from pipeline.job.progress import Progress
     from pipeline.options.config import expanded
     from pipeline.options.run_options import check_parser
+    from pipeline.terminal.progress import shown
 
     argv = expanded(argv, "keyjoin check")
     options, beam_args = check_parser("keyjoin check").read_known(argv)
     model_process.process()
-    startup.import_beam(argv)
-    from pipeline.commands.run import check
+    progress = Progress(started)
+    with shown("off" if is_quiet() else options.progress, progress, is_run=False):
+        startup.import_beam(argv)
+        from pipeline.commands.run import check
 
-    with _connected(options) as connected:
-        return check(connected, beam_args, started)
+        with _connected(options) as connected:
+            return check(connected, beam_args, progress)
 
 
 def _config(argv: Sequence[str]) -> Exit:

@@ -25,7 +25,7 @@ from pipeline.job.written_parts import reported
 from pipeline.model import isolation, model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
-from pipeline.options.error_limits import ExceededLimit
+from pipeline.options.error_limits import FLAG, ExceededLimit
 from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan import memory
 from pipeline.plan.canary import score_canary
@@ -42,7 +42,7 @@ from pipeline.run_folder.settle import Settled, conclude, settle
 from pipeline.run_folder.unexpected_files import check_folder
 from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import check_report, report
-from pipeline.terminal.check_report import CheckResult
+from pipeline.terminal.check_report import CheckResult, InputFile
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import typed
 from pipeline.terminal.signals import in_the_background
@@ -149,6 +149,8 @@ def _begun(
     """
     progress.enter(Phase.LOADING)
     with _prepared(options, inputs, beam_options, progress.started) as (plan, start, there):
+        if plan.first_rows is not None and (warning := plan.first_rows.warning(options.max_bad_rows)):
+            warn(warning)
         report.print_plan(plan, start)
         if options.canary is not None and start.earlier is None:
             report.print_line(
@@ -167,13 +169,13 @@ def _begun(
         yield plan, start.place
 
 
-def check(options: CheckOptions, beam_args: Sequence[str], started: float) -> Exit:
+def check(options: CheckOptions, beam_args: Sequence[str], progress: Progress) -> Exit:
     """Makes all checks of a run, scores sampled rows, and prints the plan and the results. Writes nothing.
 
     Args:
         options: The options of the run, and how to print the result.
         beam_args: Flags for Beam.
-        started: When the command was started, in seconds of `time.monotonic`.
+        progress: Shows what the command does.
 
     Returns:
         `Exit.COMPLETE`.
@@ -186,6 +188,7 @@ def check(options: CheckOptions, beam_args: Sequence[str], started: float) -> Ex
     beam_options = pipeline_options(beam_args)
     options = dataclasses.replace(options, model=newest_version(options.model))
     check_place(options, beam_options)
+    progress.enter(Phase.PLANNING)
     inputs = find_inputs(options)
     shown = check_report.print_json if options.json else check_report.print_check
     ready = is_ready(options.output)
@@ -198,21 +201,31 @@ def check(options: CheckOptions, beam_args: Sequence[str], started: float) -> Ex
     else:
         lost = () if complete is None else tuple(report.complete_lines(options.output, *complete))
         check_writable(options.output)
-        with _prepared(options, inputs, beam_options, started) as (plan, start, _):
-            result, refusal = _checked(plan, start, [*command(options, options.output), *beam_args])
+        progress.enter(Phase.LOADING)
+        with _prepared(options, inputs, beam_options, progress.started) as (plan, start, _):
+            progress.enter(Phase.SAMPLING)
+            result, refusal = _checked(plan, start, _without_limits(options, beam_args))
         shown(msgspec.structs.replace(result, plan=(*lost, *result.plan)))
         if refusal is not None:
             raise UsageError(refusal)
     return Exit.COMPLETE
 
 
-def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[CheckResult, str | None]:
+def _without_limits(options: CheckOptions, beam_args: Sequence[str]) -> str | None:
+    """Returns the command of the run without error limits; None if it is too long for people."""
+    if not options.json and len(options.input) > check_report.SHOWN_SOURCES:
+        return None
+    words = [*command(options, options.output), *beam_args]
+    return typed(word for word in words if not word.startswith(FLAG))
+
+
+def _checked(plan: Plan, start: resume.Start, run: str | None) -> tuple[CheckResult, str | None]:
     """Scores sampled rows.
 
     Args:
         plan: The plan of the run.
         start: How the run starts.
-        run: The words of the run's command.
+        run: The command of the run, without error limits; None if it is too long to print.
 
     Returns:
         The result, and why the run would be useless; None if it would not.
@@ -221,15 +234,18 @@ def _checked(plan: Plan, start: resume.Start, run: Sequence[str]) -> tuple[Check
     exceeded = check_report.exceeded_by(sample, plan.settings.options.max_bad_rows)
     warned = tuple(check_report.warnings(sample, exceeded))
     all_fail = exceeded is not None and sum(sample.bad.values()) == sample.rows
-    others = typed(word for word in run if not word.startswith("--max_bad_rows"))
+    remedies = [*check_report.remedies(sample, exceeded, run)]
+    if plan.first_rows is not None and plan.first_rows.advice:
+        remedies.insert(0, plan.first_rows.advice)
     result = CheckResult(
         verdict="refused" if all_fail else "warned" if warned else "ready",
         plan=(*report.input_lines(plan, start), *report.scoring_lines(plan)),
+        sources=tuple(InputFile(path=source.path, bytes=source.size) for source in plan.sources),
         inputs=tuple(report.fed_inputs(plan)),
         predictions=tuple(report.written_predictions(plan)),
         sample=sample,
         warnings=warned,
-        remedies=tuple(check_report.remedies(sample, exceeded, others)),
+        remedies=tuple(remedies),
         memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
         estimate=plan.settings.estimate,
         calls=plan.trial.calls if plan.trial else (),

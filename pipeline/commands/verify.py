@@ -40,7 +40,7 @@ def _share(text: str) -> float:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckOptions(CodeOptions):
+class VerificationOptions(CodeOptions):
     """The options that select the checks."""
 
     run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
@@ -65,7 +65,7 @@ class DiscardOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyOptions(CheckOptions, DiscardOptions):
+class VerifyOptions(VerificationOptions, DiscardOptions):
     """The options of `verify`."""
 
     def __post_init__(self) -> None:

@@ -23,11 +23,12 @@ MOST_POINTS = 120  # of a timeline
 
 
 class Phase(str, enum.Enum):
-    """What a run does."""
+    """What a run or a check does."""
 
     STARTING = "starting"
     PLANNING = "planning"
     LOADING = "loading the model"
+    SAMPLING = "scoring sampled rows"
     SCORING = "scoring"
     RUNNING = "the job is running"
     FINISHING = "checking the ledger"

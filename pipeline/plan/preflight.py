@@ -31,7 +31,7 @@ from pipeline.plan.layout import MODEL, RUN, check_written, make_layout, wanted
 from pipeline.plan.output_schema import with_schema
 from pipeline.plan.read_sample import check_kinds
 from pipeline.plan.sample import SMALL_SAMPLE, Sample, read_sample
-from pipeline.plan.score_sample import check_first_rows, check_unreadable
+from pipeline.plan.score_sample import FirstRows, check_first_rows, check_unreadable
 from pipeline.plan.trial import Trial, measure
 from pipeline.run_folder import manifest
 from pipeline.run_folder.place import Place
@@ -102,6 +102,7 @@ class Plan(NamedTuple):
         loaded: The model as it was loaded for the checks, with the outputs that the run needs; see `model_here`.
         trial: What the first rows took; None if they could not be measured.
         cost: What a job on Dataflow takes; None for other runs, and if it is not known.
+        first_rows: The results of the first rows; None if there are none.
     """
 
     job: Job
@@ -120,6 +121,7 @@ class Plan(NamedTuple):
     loaded: models.Model | None = None
     trial: Trial | None = None
     cost: JobCost | None = None
+    first_rows: FirstRows | None = None
 
     def model_here(self) -> models.Model:
         """Returns the model, loaded on this machine, to score rows before the run.
@@ -231,6 +233,7 @@ def prepare(
             _check_copy(options.model, folder, inputs.settings.model.sha256)
         model = None if local else worker_copy.find(options.model, options.output, folder)
         handler, (_, chunk, _), loaded, dependence, predicted = _handler(options, folder, beginning, kept, model)
+        first_rows = _check_rows(options, handler, loaded, beginning)
         outputs = [t.name for t in handler.contract.predictions]
         layout = make_layout(options, options.written_error_field, outputs, beginning.rows, fmt, handler.features)
         layout = layout._replace(log=_log_names(spec, handler), lineage=_lineage(layout, inputs))
@@ -252,7 +255,8 @@ def prepare(
             expected = expect(chunk, size, beginning.largest)
             fixed = [(constant, constant.name in beginning.fields) for constant in loaded.constants]
             plan = Plan(job, *matched, settings, inputs.by_content, loaded.findings, expected, model, need, fixed)
-            yield plan._replace(headers=inputs.headers, folders=beginning.folders, loaded=loaded, trial=trial)
+            plan = plan._replace(headers=inputs.headers, folders=beginning.folders, loaded=loaded, trial=trial)
+            yield plan._replace(first_rows=first_rows)
 
 
 def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, check_rows: bool) -> Sample:
@@ -328,10 +332,6 @@ def _handler(
         loaded.weights,
         dedup=options.dedup,
     )
-    if sample.rows:
-        with _hinting(contract):
-            check_first_rows(sample.heads, sample.reader, options.max_bad_rows, loaded, handler)
-    _check_shapes(contract, features, sample)
     if model is not None:
         if not options.isolate:  # a worker calls the model in its own process, and needs no model process
             load = functools.partial(loader.load, loading=loading._replace(cores=loader.ONE_CORE))
@@ -339,6 +339,18 @@ def _handler(
         # A model on an accelerator takes all of the accelerator's memory, so processes must share one model.
         handler.shared = options.accelerator is not None or model.bytes >= SHARED_BYTES
     return handler, kept, loaded, dependence, row
+
+
+def _check_rows(
+    options: RunOptions, handler: KeyedChunkHandler, loaded: models.Model, sample: Sample
+) -> FirstRows | None:
+    """Scores the first rows, and checks the shapes of the outputs. Returns the results of the rows, if any."""
+    first_rows = None
+    if sample.rows:
+        with _hinting(handler.contract):
+            first_rows = check_first_rows(sample.heads, sample.reader, options.max_bad_rows, loaded, handler)
+    _check_shapes(handler.contract, handler.features, sample)
+    return first_rows
 
 
 def _rows_a_call(

@@ -1,4 +1,4 @@
-"""Scores the first rows before the run. Refuses the input or the model if all of these rows fail, warns if many do."""
+"""Scores the first rows before the run. Refuses the input or the model if all of these rows fail."""
 
 import contextlib
 import functools
@@ -13,7 +13,6 @@ from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.plan.read_sample import Head
 from pipeline.terminal.messages import at_line, visible
-from pipeline.terminal.warning import warn
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import foreign
 from transforms.formats.base import Block, Reader
@@ -78,6 +77,31 @@ class FirstRows(NamedTuple):
         """Returns the error limit that these rows would exceed if the input had no other rows; None if they keep it."""
         return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
+    def warning(self, limits: ErrorLimits) -> str:
+        """Says that all of these rows are bad, or more than the limits allow; empty if neither is true."""
+        exceeded = self.exceeded(limits)
+        if exceeded is None:
+            return f"{self._text}, which {FLAG} allows: {_reasons(self)}" if 0 < self.rows == len(self.bad) else ""
+        return f"{self._above(exceeded)}; the run continues, since the rows after these may be good"
+
+    def check(self, limits: ErrorLimits) -> None:
+        """Refuses the input if all of these rows fail.
+
+        Raises:
+            UsageError: All rows fail, or a source is one JSON value, and the error limits do not allow that.
+        """
+        exceeded = self.exceeded(limits)
+        if exceeded is not None and (len(self.bad) == self.rows or self.document):
+            text = self._above(exceeded)
+            raise UsageError(text if self.advice else f"{text}; or allow them all with {FLAG}=1.0")
+
+    def _above(self, exceeded: ExceededLimit) -> str:
+        return f"{self._text}, and {exceeded.flag} allows fewer: {_reasons(self)}"
+
+    @property
+    def _text(self) -> str:
+        return f"{len(self.bad)} of the first {self.rows} rows are bad"
+
 
 def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits) -> None:
     """Refuses an input if none of its first rows can be read as an object or an Example. It needs no model.
@@ -92,12 +116,12 @@ def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits)
     """
     first_rows = _check_heads(heads, reader, (), lambda _: (0, []))
     if len(first_rows.bad) == first_rows.rows:
-        _judge(first_rows, limits)
+        first_rows.check(limits)
 
 
 def check_first_rows(
     heads: Iterable[Head], reader: Reader, limits: ErrorLimits, model: Model, handler: KeyedChunkHandler
-) -> None:
+) -> FirstRows:
     """Scores the first rows in the same way as the run.
 
     Args:
@@ -107,13 +131,17 @@ def check_first_rows(
         model: The model.
         handler: The handler that will call the model in the run.
 
+    Returns:
+        Their results.
+
     Raises:
         UsageError: All rows fail, and the error limits do not allow that. Or the model fails for all inputs.
     """
     first_rows = _check_heads(heads, reader, handler.features, lambda arrays: _score(model, handler, arrays))
     if first_rows.arrays and len(first_rows.bad) == first_rows.rows:
         _check_model(model, handler, first_rows)
-    _judge(first_rows, limits)
+    first_rows.check(limits)
+    return first_rows
 
 
 def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Feature], scored: Scorer) -> FirstRows:
@@ -222,25 +250,6 @@ def _made_up(arrays: Arrays) -> Iterator[Arrays]:
 def _filled(value: int, array: Any) -> Any:
     """Makes an array of zeros or ones of the same shape and dtype. For strings, these are empty strings and "1"."""
     return np.full_like(array, (b"1" if value else b"") if array.dtype == object else value)
-
-
-def _judge(first_rows: FirstRows, limits: ErrorLimits) -> None:
-    """Refuses the input if all first rows fail, and warns if more of them fail than the error limits allow.
-
-    Raises:
-        UsageError: All rows fail, or a source is one JSON value, and the error limits do not allow that.
-    """
-    exceeded, all_bad = first_rows.exceeded(limits), len(first_rows.bad) == first_rows.rows
-    if not first_rows.bad or not (exceeded or all_bad):
-        return
-    text = f"{len(first_rows.bad)} of the first {first_rows.rows} rows are bad"
-    if exceeded is None:
-        warn(f"{text}, which {FLAG} allows: {_reasons(first_rows)}")
-        return
-    text = f"{text}, and {exceeded.flag} allows fewer: {_reasons(first_rows)}"
-    if all_bad or first_rows.document:
-        raise UsageError(text if first_rows.advice else f"{text}; or allow them all with {FLAG}=1.0")
-    warn(f"{text}; the run continues, since the rows after these may be good")
 
 
 def _reasons(first_rows: FirstRows) -> str:

@@ -6,18 +6,32 @@ from typing import Any
 
 import msgspec
 
-from pipeline.options.error_limits import ErrorLimits, ExceededLimit, Limit
+from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
 from pipeline.plan.estimate import JobCost
 from pipeline.plan.trial import Calls
 from pipeline.run_folder.records import Estimate
 from pipeline.terminal import amounts
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
 from transforms.reasons import Reason
 
 SCHEMA_VERSION = 1
+SHOWN_SOURCES = 12
 LONGEST_CELL = 44  # characters of a cell of a table, so that a table fits into most terminals
+
+
+class InputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A source of the run.
+
+    Attributes:
+        path: Its path.
+        bytes: Its size, compressed if the file is.
+    """
+
+    path: str
+    bytes: int
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,6 +42,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         verdict: `ready`; `warned` if more sampled rows would fail than the error limits allow, or an output is
             constant; `refused` if all would fail; `complete` if the output already has the whole result.
         plan: Lines about the input, the key and the calls of the model, as pairs of a label and a text.
+        sources: All input files, in the order of the run. For people `check` prints a dozen of them.
         inputs: The model's inputs.
         predictions: The predictions that are written.
         sample: The results of the sampled rows.
@@ -44,6 +59,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     schema_version: int = msgspec.field(default_factory=lambda: SCHEMA_VERSION)
     verdict: str
     plan: tuple[Line, ...] = ()
+    sources: tuple[InputFile, ...] = ()
     inputs: tuple[FedInput, ...] = ()
     predictions: tuple[WrittenPrediction, ...] = ()
     sample: SampledRows | None = None
@@ -68,19 +84,20 @@ def warnings(sample: SampledRows, exceeded: ExceededLimit | None) -> Iterator[st
         yield f"output {name} is {value} for all sampled rows; look at the fields that feed the model"
 
 
-def remedies(sample: SampledRows, exceeded: ExceededLimit | None, command: str) -> Iterator[str]:
+def remedies(sample: SampledRows, exceeded: ExceededLimit | None, command: str | None) -> Iterator[str]:
     """Yields how to fix bad rows, and the command that allows them.
 
     Args:
         sample: The results of the sampled rows.
         exceeded: The error limit that they exceed.
-        command: The command of the run, without error limits.
+        command: The command of the run, without error limits; None if it is too long to print.
     """
     for reason in Reason:
         if reason.value in sample.bad:
             yield f"{reason.value}: {reason.remedy}"
     if exceeded is not None:
-        yield f"or allow them: {command} --max_bad_rows={allowing(sample).text}"
+        allowed = f"{FLAG}={allowing(sample).text}"
+        yield f"or allow them: {command} {allowed}" if command else f"or allow them: add {allowed} to the command"
 
 
 def allowing(sample: SampledRows) -> Limit:
@@ -101,6 +118,9 @@ def print_check(result: CheckResult) -> None:
     """Prints the result for people."""
     for line in result.plan:
         print_line(*line)
+    if len(result.sources) > 1:
+        for line in _source_lines(result.sources):
+            print_line(*line)
     sample = result.sample
     if sample is not None:
         show()
@@ -124,6 +144,15 @@ def print_check(result: CheckResult) -> None:
     if result.cost is not None:
         for line in _cost_lines(result.cost):
             print_line(*line)
+
+
+def _source_lines(sources: Sequence[InputFile]) -> Iterator[Line]:
+    for source in sources[:SHOWN_SOURCES]:
+        yield "source", f"{source.path}, {source.bytes:,} bytes"
+    rest = sources[SHOWN_SOURCES:]
+    if rest:
+        size = sum(source.bytes for source in rest)
+        yield "", f"… and {with_noun(len(rest), 'more source')}, {size:,} bytes"
 
 
 def _call_table(calls: Sequence[Calls]) -> str:

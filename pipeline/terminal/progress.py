@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AUTO, BAR, LINES, JSON, OFF = "auto", "bar", "lines", "json", "off"
 TICK_SECONDS = 0.2
 FIRST_SECONDS, THEN_SECONDS, THEN_SHARE = (1.0, 5.0, 10.0), 30.0, 0.1  # when a line is printed
+SHORT_SECONDS = 1.0  # a command that is no run and ends before shows no progress
 EVENT_SECONDS = 2.0  # between events of progress
 LEAST_BAR, MOST_BAR = 8, 40  # columns
 WRITTEN, SCORED, LEFT = "█▓░"  # told apart without colours, too
@@ -79,21 +80,26 @@ def mode_for(mode: str, stream: TextIO, environment: Mapping[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def shown(mode: str, progress: Progress) -> Iterator[None]:
-    """Shows the progress of a run during the block.
+def shown(mode: str, progress: Progress, *, is_run: bool = True) -> Iterator[None]:
+    """Shows the progress of a command during the block.
 
     Args:
         mode: The value of --progress.
         progress: Has the figures.
+        is_run: Whether the command is a run. For another one a terminal shows what it does, if it takes long, and
+            nothing else is printed.
     """
     found = mode_for(mode, sys.stderr, os.environ)
-    if found == OFF:
+    if found == OFF or (found != BAR and not is_run):
         yield
         return
     display = {BAR: Bar, LINES: Lines, JSON: Events}[found]()
     ended = threading.Event()
     thread = threading.Thread(
-        target=_show, args=(display, progress.figures, ended), name="keyjoin-progress", daemon=True
+        target=_show,
+        args=(display, progress.figures, ended, 0.0 if is_run else SHORT_SECONDS),
+        name="keyjoin-progress",
+        daemon=True,
     )
     with displayed(display):
         thread.start()
@@ -113,7 +119,9 @@ def as_events() -> contextlib.AbstractContextManager[None]:
     return displayed(Events())
 
 
-def _show(display: Shown, figures: Callable[[], Figures], ended: threading.Event) -> None:
+def _show(display: Shown, figures: Callable[[], Figures], ended: threading.Event, after: float) -> None:
+    if ended.wait(after):
+        return
     while not ended.wait(TICK_SECONDS):
         with error_may_be_lost():
             display.update(figures())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.plan import check_sample, spread_sample
 from pipeline.plan.spread_sample import SOURCES, picked, read_pieces
+from pipeline.terminal import check_report
 from tests.conftest import Result
 from tests.support import models
 from tests.transforms.formats.test_every_format import CASES, Row
@@ -108,6 +109,27 @@ def test_bad_rows_anywhere_are_counted_with_examples_and_a_command_that_allows_t
     command = done.out.partition("or allow them: ")[2].partition("\n")[0].split()
     assert command[:2] == ["keyjoin", "run"]
     assert keyjoin("check", *command[2:]).out.count("warning") == 0
+
+
+def test_a_dozen_of_many_sources_are_printed_and_all_are_in_the_json(
+    keyjoin: Callable[..., Result], lines: Any, model: Any
+) -> None:
+    paths = [lines(GOOD, SHORT, name=f"{number:03d}.jsonl") for number in range(40)]
+    many = flags(Path(paths[0]).parent, model)
+    text = keyjoin("check", *many).out
+    shown = [line.split()[1].removesuffix(",") for line in text.splitlines() if line.startswith("source ")]
+    assert shown == paths[: check_report.SHOWN_SOURCES]
+    size = sum(Path(path).stat().st_size for path in paths[check_report.SHOWN_SOURCES :])
+    assert f"\n             … and 28 more sources, {size:,} bytes\n" in text
+    assert "remedy       or allow them: keyjoin run" in text
+    each = [*(f"--input={path}" for path in paths), f"--model={model(models.raising)}"]
+    text = keyjoin("check", *each).out
+    assert "remedy       or allow them: add --max_bad_rows=0.51 to the command\n" in text
+    assert max(map(len, text.splitlines())) < 200
+    document = json.loads(keyjoin("check", *each, "--json").out)
+    assert document["sources"] == [{"path": path, "bytes": Path(path).stat().st_size} for path in paths]
+    assert document["remedies"][-1].count("--input=") == len(paths)
+    assert "source " not in keyjoin("check", *flags(paths[0], model)).out
 
 
 def test_all_sources_are_sampled_and_rows_that_all_fail_are_refused(

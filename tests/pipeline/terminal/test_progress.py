@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cli import main
+from pipeline.commands import run
 from pipeline.job.progress import Figures, Phase, Waits
 from pipeline.terminal import events, messages, progress
 from pipeline.terminal.messages import displayed, show, show_error
@@ -213,6 +214,43 @@ def test_a_bar_leaves_only_messages(columns: int) -> None:
     screen.feed(said)
     assert screen.text() == ["a line", "keyjoin: warning: \\x1b[2J", "log of a library", "the end"]
     assert said.count("62%") == 3
+
+
+def test_check_shows_what_it_does_on_a_terminal_only(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+    scored, updated = run.score_spread, Bar.update
+
+    def score(*args: Any) -> Any:
+        if terminal:
+            assert seen.wait(60)
+        return scored(*args)
+
+    def update(bar: Bar, figures: Figures) -> None:
+        updated(bar, figures)
+        if figures.phase is Phase.SAMPLING:
+            seen.set()
+
+    monkeypatch.setattr(progress, "SHORT_SECONDS", 0)
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.001)
+    monkeypatch.setattr(run, "score_spread", score)
+    monkeypatch.setattr(Bar, "update", update)
+    monkeypatch.delenv("CI", raising=False)
+    flags = [f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}"]
+    terminal = False
+    for mode in ("auto", "lines", "json", "bar"):
+        assert keyjoin("check", *flags, f"--progress={mode}").err == ""
+    terminal = True
+
+    def check() -> None:
+        assert main(["check", *flags, "--output=none"]) == 0
+
+    screen, said = Screen(120), drawn(120, check)
+    screen.feed(said)
+    assert "scoring sampled rows, " in said
+    assert [line.split()[0] for line in screen.text()[:3]] == ["input", "key", "batch"]
+    assert "scoring sampled rows" not in " ".join(screen.text())
 
 
 @pytest.mark.parametrize("variable", ["NO_COLOR", "COLUMNS"])
