@@ -39,16 +39,25 @@ class Result(NamedTuple):
     Attributes:
         case: The case that ran.
         usages: The usage of each run.
-        totals: The last run's sums in keyjoin's manifest; empty for other programs.
+        manifests: keyjoin's manifest of each run; empty for other programs.
     """
 
     case: Case
     usages: list[Usage]
-    totals: dict[str, Any]
+    manifests: list[dict[str, Any]]
 
     def median(self, what: str) -> float:
         """The median of a field of `Usage`."""
         return float(statistics.median(getattr(usage, what) for usage in self.usages))
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The last run's sums in keyjoin's manifest."""
+        return self.manifests[-1]["totals"]
+
+    def estimated(self, what: str) -> float:
+        """The median of an estimate divided by what was measured, see `verify.estimated`."""
+        return float(statistics.median(verify.estimated(manifest)[what] for manifest in self.manifests))
 
     @property
     def seconds(self) -> float:
@@ -82,7 +91,7 @@ def run(cases: Sequence[Case], seed: int, repeat: int) -> list[Result]:
     for environment in {programs.find(case.program).environment for case in cases}:
         if environment is not None:
             environments.set_up(environment)
-    results = [Result(case, [], {}) for case in cases]
+    results = [Result(case, [], []) for case in cases]
     seen = Seen({}, {})
     for turn in range(repeat):
         for result in results:
@@ -106,7 +115,8 @@ def _run(result: Result, seed: int, seen: Seen) -> Usage:
         try:
             if program.parts:
                 _check(case, source, output, seen)
-            result.totals.update(verify.totals(output))
+            if manifest := verify.manifest(output):
+                result.manifests.append(manifest)
         except ProgramError as error:
             raise ProgramError(f"the output of {case.program} is wrong: {error}") from error
     return usage

@@ -44,6 +44,26 @@ class Must(NamedTuple):
         return measured >= self.bound if self.at_least else measured <= self.bound
 
 
+class Within(NamedTuple):
+    """The bounds of a measured value that can miss on both sides.
+
+    Attributes:
+        least: The lowest value that reaches the goal.
+        most: The highest one.
+    """
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        """Formats the bounds for the table."""
+        return f"{self.least:g} to {self.most:g}"
+
+    def reached_by(self, measured: float) -> bool:
+        """Returns whether a value is within the bounds; NaN never is."""
+        return self.least <= measured <= self.most
+
+
 class Line(NamedTuple):
     """A line of the table.
 
@@ -55,7 +75,7 @@ class Line(NamedTuple):
 
     what: str
     measured: float
-    must: Must | None
+    must: Must | Within | None
 
 
 class Goal(NamedTuple):
@@ -198,6 +218,29 @@ def avro(size: Size) -> Goal:
     return _format("houses_avro", size(2_000_000), None, {"loop": 1.5})
 
 
+def estimate(size: Size) -> Goal:
+    """Measures the error of what keyjoin estimates before a run: its time, memory and output."""
+    sizes = {
+        "houses": 500_000,
+        "houses_gzip": 500_000,
+        "houses_csv": 500_000,
+        "houses_parquet": 500_000,
+        "houses_avro": 200_000,
+        "strings": 200_000,
+        "heavy": 32_000,
+        "heavy_tfrecord": 32_000,
+        "wide": 10_000,
+    }
+    cases = [Case("keyjoin", work, size(rows)) for work, rows in sizes.items()]
+
+    def judge(took: Mapping[Case, Result]) -> Iterable[Line]:
+        for case in cases:
+            for what in ("time", "memory", "output"):
+                yield Line(f"{what} of {case.work}, estimate / actual", took[case].estimated(what), Within(0.7, 1.3))
+
+    return Goal(tuple(cases), judge)
+
+
 GOALS: Mapping[str, Callable[[Size], Goal]] = {
     goal.__name__: goal
     for goal in (
@@ -216,6 +259,7 @@ GOALS: Mapping[str, Callable[[Size], Goal]] = {
         csv,
         gzip,
         avro,
+        estimate,
     )
 }
 

@@ -154,7 +154,7 @@ def _runs(rows: int, chunk_bytes: int, repeat: int) -> Iterator[tuple[Any, dict[
             if usage.code:
                 raise ProgramError(log.read_text(errors="replace"))
             print(f"{rows:,} rows, chunks of {chunk_bytes:,}, run {turn + 1}: {usage}", file=sys.stderr)
-            yield usage, verify.totals(output)
+            yield usage, verify.manifest(output)["totals"]
 
 
 def _end(what: str, count: int) -> dict[str, Any]:

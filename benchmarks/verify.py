@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -164,7 +165,21 @@ def check_same(ours: Predictions, theirs: Predictions) -> None:
             )
 
 
-def totals(output: Path) -> dict[str, int]:
-    """Returns the sums in keyjoin's manifest; empty if there is no manifest."""
-    manifest = output / "_keyjoin/manifest.json"
-    return json.loads(manifest.read_text())["totals"] if manifest.exists() else {}
+def manifest(output: Path) -> dict[str, Any]:
+    """Returns keyjoin's manifest; empty if there is none."""
+    path = output / "_keyjoin/manifest.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def estimated(manifest: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what keyjoin estimated before a run, divided by what the run took: `time`, `memory` and `output`.
+
+    Args:
+        manifest: The manifest of the run.
+    """
+    found = manifest["estimate"]
+    return {
+        "time": found["seconds"] / manifest["seconds"],
+        "memory": found["memory"] / manifest["measured"]["peak_memory"],
+        "output": found["output_bytes"] / manifest["totals"]["written_bytes"],
+    }

@@ -324,7 +324,7 @@ def test_works_of_the_same_rows_are_compared(monkeypatch: pytest.MonkeyPatch) ->
 def judged(goal: str, seconds: Callable[[Case], float], peak: float = 1e9, **totals: int) -> list[tuple[str, float]]:
     """Returns the lines of a goal for the given times, peak memory and sums."""
     made = GOALS[goal](lambda rows: rows)
-    took = {case: Result(case, [Usage(0, seconds(case), 1, int(peak))], totals) for case in made.cases}
+    took = {case: Result(case, [Usage(0, seconds(case), 1, int(peak))], [{"totals": totals}]) for case in made.cases}
     return [(goals._judged(goal, line)["reached"], line.measured) for line in made.judge(took)]
 
 

@@ -11,7 +11,7 @@ from apache_beam.portability import common_urns
 
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
-from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, Completed, Place, command, kept, left, ready
+from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, ROWS, Completed, Place, command, kept, left, ready
 from tests.faults.counts import Counts
 from tests.support import houses
 from tests.support.store import BUCKET, LOST, REFUSED, Request
@@ -66,8 +66,18 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     assert 4 < outcome.bytes_of(joined) / totals["rows"] < 8
 
 
+def test_a_canary_that_fails_submits_no_job(rehearsal: Rehearsal, place: Place) -> None:
+    count = len(ROWS) - 1  # the last line is blank
+    strict = [flag for flag in place.flags(place.there) if not flag.startswith("--max_bad_rows")]
+    flags = *rehearsal.cloud.flags, *CLOUD_FLAGS, f"--canary={count}", "--max_bad_rows=2"
+    refused = command("run", *strict, *flags)
+    assert (refused.code, "3 of the first 3,003 rows are bad" in refused.err) == (1, True), refused.err
+    assert f"{place.there}/in/a.jsonl#" in refused.err
+    assert (left(rehearsal.cloud, place), rehearsal.cloud.api.jobs) == ({}, {})
+
+
 @pytest.mark.parametrize("fmt", ["csv", "parquet"])
-def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves(
+def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves_after_a_canary(
     fmt: str, rehearsal: Rehearsal, place: Place, tmp_path: Path
 ) -> None:
     path = houses.write(tmp_path, fmt)
@@ -76,9 +86,10 @@ def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves(
     local = command("run", f"--input={path}", f"--output={tmp_path}/out", f"--model={place.here}/model", *flags)
     done = command(
         "run", f"--input={place.there}/rows/", f"--output={place.there}/out", f"--model={place.there}/model", *flags,
-        *rehearsal.cloud.flags, *CLOUD_FLAGS,
+        *rehearsal.cloud.flags, *CLOUD_FLAGS, "--canary=100",
     )  # fmt: skip
     assert (local.code, done.code) == (0, 0), done.err
+    assert "canary       100 rows scored, 0 of them bad; the run continues\n" in done.out
     parts = {part.name: part.read_bytes() for part in (tmp_path / "out").glob(f"*.{fmt}")}
     assert len(parts) > 1
     assert {name: text for name, text in left(rehearsal.cloud, place).items() if name.endswith(f".{fmt}")} == parts
