@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from benchmarks import cases, compare, data, devices, files, goals, verify
 from benchmarks.cases import Case, Result
-from benchmarks.goals import GOALS, START_UP
+from benchmarks.goals import GOALS, START_UP, Within
 from benchmarks.measure import Usage
 from benchmarks.programs import PROGRAMS, ROOT
 from benchmarks.verify import ProgramError
@@ -363,6 +363,19 @@ def test_judging_counts() -> None:
     # twice as long.
     times = by_rows({START_UP.rows: 5, 10_000: 15, 100_000: 25})
     assert judged("chunks", times, parts=10) == [("MISSED", 2.0)]
+
+
+def test_an_estimate_misses_on_both_sides() -> None:
+    """The goal judges the median of the runs' ratios."""
+    actual = {"seconds": 10.0, "totals": {"written_bytes": 1000}, "measured": {"peak_memory": 100}}
+    made = GOALS["estimate"](lambda rows: rows)
+    manifests = [
+        {**actual, "estimate": {"seconds": seconds, "memory": 71, "output_bytes": 1310}} for seconds in (99, 7.2, 6.9)
+    ]
+    took = {case: Result(case, [], manifests) for case in made.cases}
+    found = [(goals._judged("estimate", line)["reached"], line.measured) for line in made.judge(took)]
+    assert found[:3] == [("yes", 0.72), ("yes", 0.71), ("MISSED", 1.31)]
+    assert not Within(0.7, 1.3).reached_by(math.nan)
 
 
 @pytest.mark.usefixtures("own_programs")
