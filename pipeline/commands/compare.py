@@ -5,6 +5,7 @@ import dataclasses
 import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pipeline.compat.startup import collect_garbage
 from pipeline.job.progress import Progress
@@ -12,7 +13,7 @@ from pipeline.options import kinds
 from pipeline.options.flag import SWITCH, flag
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import parse_run
-from pipeline.terminal.comparison import print_json, print_text
+from pipeline.terminal.comparison import document, print_json, print_text
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show_error
 from pipeline.terminal.progress import shown
@@ -35,6 +36,11 @@ class CompareOptions:
         metavar="[NAME=]VALUE",
     )
     json: bool = flag(SWITCH, "print all figures as one JSON object")
+    report: str | None = flag(
+        kinds.PAGE,
+        "HTML page to write, with the figures and with charts; it replaces an earlier page (default: none)",
+        metavar="FILE.html",
+    )
     model_b: str | None = flag(
         kinds.MODEL,
         "another model: scores the rows of --input with --model and with this model, into temporary folders, with the "
@@ -71,10 +77,20 @@ def main(argv: Sequence[str]) -> Exit:
     try:
         with _outputs(given, rest) as (one, other):
             found = compare_outputs(one, other, given.tolerance)
-            (print_json if given.json else print_text)(found)
+            said = document(found)
+            (print_json if given.json else print_text)(said)
+            if given.report is not None:
+                _write_page(given.report, said, (one, other), ["keyjoin", "compare", *argv])
     except (RunError, ValueError, OSError) as error:  # a ValueError says why a word is no path
         raise UsageError(described(error) if isinstance(error, OSError) else str(error)) from error
     return Exit.COMPLETE if found.is_same else Exit.FAILED
+
+
+def _write_page(path: str, said: Mapping[str, Any], outputs: Sequence[Output], words: Sequence[str]) -> None:
+    from pipeline.report.comparison import make_page  # imports the library of templates
+
+    files.write_whole(path, [make_page(said, outputs, words).encode()])
+    show_error(f"keyjoin: {path} has this as a page with charts")
 
 
 @contextlib.contextmanager

@@ -184,6 +184,15 @@ PATH = Kind(_path)
 CONFIG = Kind(_path, check="gs://[^/]+/.+")
 MODEL = Kind(_path, check="gs://[^/]+/.+")
 OUTPUT = Kind(_path, check="gs://[^/]+/.+", parameter="GCS_WRITE_FOLDER")
+
+
+def _page(text: str) -> str:
+    if not text.lower().endswith((".html", ".htm")):
+        raise ValueError(f"{text!r} does not end in .html; a page replaces the file of its name")
+    return _path(text)
+
+
+PAGE = Kind(_page)
 INPUTS = Kind(
     _path,
     texts=list,

@@ -102,7 +102,9 @@ def named_bars(counts: Sequence[tuple[str, int]]) -> Picture:
     most = max(count for _, count in counts) or 1
     step = LINE + 12
     path = "".join(
-        f"M0 {at * step + LINE}h{max(count / most * WIDTH, LEAST):.1f}v7H0z" for at, (_, count) in enumerate(counts)
+        f"M0 {at * step + LINE}h{max(count / most * WIDTH, LEAST):.1f}v7H0z"
+        for at, (_, count) in enumerate(counts)
+        if count
     )
     labels = [
         label

@@ -1,25 +1,34 @@
 """Decides what a report shows of the facts, and in which order and words."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.options.error_limits import ALL
 from pipeline.options.run_options import command
-from pipeline.report import charts
+from pipeline.report import charts, page
 from pipeline.report.distributions import distributions, moved
-from pipeline.report.document import NOT_RECORDED, Block, Caps, Command, Figure, Note, Section, Table, rest
+from pipeline.report.document import NOT_RECORDED, Block, Caps, Figure, Note, Section, Table, command_block, rest
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.messages import at_line, typed
+from pipeline.terminal.messages import at_line
 from transforms.reasons import DEAD_LETTERS, remedy_of, title_of
 from transforms.records import Feature
 from transforms.storage import files
 
 MOST_STREAMS = 9  # reasons in the flow picture; the rest are one stream
 MOST_NAMES = 40  # inputs, outputs and packages
-MOST_COMMAND = 3000  # characters of a command: half of one would be another command
+
+
+def make_page(facts: Facts) -> str:
+    """Makes the page of a run, see `page.render`.
+
+    Args:
+        facts: The facts of the run.
+    """
+    return page.render(f"keyjoin: {facts.output}", functools.partial(sections, facts))
 
 
 def sections(facts: Facts, caps: Caps) -> list[Section]:
@@ -231,18 +240,11 @@ def _dead_letters(facts: Facts, caps: Caps) -> Iterator[Block]:
     if len(dead) > caps.reasons:
         yield Note(rest(len(dead), caps.reasons, "reason"))
     if isinstance(facts.record, Manifest):
-        yield _command("Score the dead letters again, after you fixed the cause", _keyjoin("replay", facts.output))
+        yield command_block("Score the dead letters again, after you fixed the cause", _keyjoin("replay", facts.output))
 
 
 def _keyjoin(name: str, output: str, *more: str) -> list[str]:
     return ["keyjoin", name, f"--run={output}", *more]
-
-
-def _command(what: str, words: Sequence[str]) -> Command | Note:
-    text = typed(words)
-    if len(text) > MOST_COMMAND:
-        return Note(f"{what}: the command has {len(text):,} characters, so the report does not show it.")
-    return Command(what, text)
 
 
 def _letter(letter: Letter, *, with_values: bool) -> tuple[str, ...]:
@@ -253,9 +255,9 @@ def _letter(letter: Letter, *, with_values: bool) -> tuple[str, ...]:
 def _configuration(facts: Facts) -> Iterator[Block]:
     record, model = facts.record, facts.record.model
     what = "The command of the run" if isinstance(record, Manifest) else "Resume the run"
-    yield _command(what, command(record.options, facts.output))
+    yield command_block(what, command(record.options, facts.output))
     if isinstance(record, Manifest):
-        yield _command("Check whether the files are still those of the run", _keyjoin("verify", facts.output))
+        yield command_block("Check whether the files are still those of the run", _keyjoin("verify", facts.output))
     yield Table("Model", ("what", "value"), list(_model(model)))
     fed = [(name, one.dtype, _shape(one.shape), _fields(one.feature(name))) for name, one in model.inputs.items()]
     yield Table(

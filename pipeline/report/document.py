@@ -9,10 +9,11 @@ from typing import Literal, NamedTuple
 
 from pipeline.report.charts import Picture
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.messages import visible
+from pipeline.terminal.messages import typed, visible
 
 Level = Literal["plain", "good", "warning", "bad"]
 NOT_RECORDED = "not recorded"
+MOST_COMMAND = 3000  # characters of a command: half of one would be another command
 _NUMBER = re.compile(r"-?[\d,.]+(e[+-]\d+)?( %)?|-?infinity|-")
 SLACK = len("… 10 more characters")
 
@@ -79,6 +80,19 @@ class Command(NamedTuple):
 
     what: str
     text: str
+
+
+def command_block(what: str, words: Sequence[str]) -> Command | Note:
+    """Returns a command as a report shows it, or a note if it is too long for a report.
+
+    Args:
+        what: What the command does.
+        words: The words of the command, from `keyjoin` on.
+    """
+    text = typed(words)
+    if len(text) > MOST_COMMAND:
+        return Note(f"{what}: the command has {len(text):,} characters, so the report does not show it.")
+    return Command(what, text)
 
 
 class Figure(NamedTuple):

@@ -1,19 +1,17 @@
-"""Renders a report as one HTML page that opens offline and holds no script."""
+"""Renders sections as one HTML page that opens offline and holds no script."""
 
 import base64
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from pipeline.report import content
-from pipeline.report.document import Block, Caps, shortened
-from pipeline.report.facts import Facts
+from pipeline.report.document import Block, Caps, Section, shortened
 
 MOST_BYTES = 300_000  # of a page
 MOST_CHARACTERS = 4_000  # of any text, in front of the escapes of HTML
@@ -21,29 +19,30 @@ MOST_CHARACTERS = 4_000  # of any text, in front of the escapes of HTML
 CAPS = (Caps(), Caps(32, 12, 20, 20, 120), Caps(12, 8, 10, 10, 80), Caps(4, 4, 3, 5, 40))
 
 
-def render(facts: Facts) -> str:
+def render(title: str, sections: Callable[[Caps], Sequence[Section]]) -> str:
     """Makes the page.
 
     The page has at most `MOST_BYTES` bytes. If all that there is to show takes more, it shows less and states what it
     does not show.
 
     Args:
-        facts: The facts of a run.
+        title: The title of the page.
+        sections: Makes the sections, with a limit of how much they show.
 
     Raises:
         ValueError: No page fits, which is a fault of `CAPS`.
     """
-    pages = (_page(facts, caps) for caps in CAPS)
+    pages = (_page(title, sections(caps), caps) for caps in CAPS)
     fitting = next((page for page in pages if len(page.encode()) <= MOST_BYTES), None)
     if fitting is None:
-        raise ValueError(f"no report of {facts.output} has at most {MOST_BYTES:,} bytes")
+        raise ValueError(f"no page {title} has at most {MOST_BYTES:,} bytes")
     return fitting
 
 
-def _page(facts: Facts, caps: Caps) -> str:
+def _page(title: str, sections: Sequence[Section], caps: Caps) -> str:
     return _template().render(
-        title=f"keyjoin: {facts.output}",
-        sections=content.sections(facts, caps),
+        title=title,
+        sections=sections,
         caps=caps,
         style=Markup(_style()),  # noqa: S704  keyjoin's own file
         style_hash=_hash(_style()),

@@ -21,11 +21,11 @@ def write_report(output: str) -> bool:
     path = files.below(output, REPORT)
     try:
         # Imported here, because only the end of a run needs the library of templates.
-        from pipeline.report import facts, page
+        from pipeline.report import content, facts
 
         stale = [name for name in own_names(output) if is_unfinished(name) and whole_name(name) == REPORT]
         files.delete_files(output, stale)  # left by a run that was killed while it wrote its report
-        files.write_whole(path, [page.render(facts.gather(output)).encode()])
+        files.write_whole(path, [content.make_page(facts.gather(output)).encode()])
         return True
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  no fault of a report may fail a run
         cause = str(error) or type(error).__name__

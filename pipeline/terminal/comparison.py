@@ -23,6 +23,7 @@ def document(found: Comparison) -> dict[str, Any]:
     ]
     return {
         "same": found.is_same,
+        "verdict": verdict(found),
         "outputs": [side.label for side in found.outputs],
         "rows": found.rows,
         "only_in": alone,
@@ -41,11 +42,15 @@ def _of_tally(tally: Tally, keys: RowKeys) -> dict[str, Any]:
         "mean_difference": tally.mean,
         "largest_relative_difference": tally.largest_relative if tally.values else None,
         "quantiles": {str(share): tally.quantile(share) for share in SHARES},
+        "distribution": [
+            (low, high if math.isfinite(high) else None, count) for low, high, count in tally.distribution
+        ],
         "correlation": tally.correlation,
         "worst": [
             {
                 "key": keys.key(one.part, one.first, one.number),
                 "difference": one.difference if math.isfinite(one.difference) else None,
+                "relative_difference": one.relative if math.isfinite(one.relative) else None,
                 "values": [_plain(values) for values in one.values],
             }
             for one in tally.worst
@@ -66,17 +71,16 @@ def _plain(values: list[Any]) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def print_json(found: Comparison) -> None:
-    """Prints a comparison as one JSON object."""
-    show_json(json.dumps(document(found), indent=1, ensure_ascii=False))
+def print_json(said: dict[str, Any]) -> None:
+    """Prints the figures of a comparison as one JSON object."""
+    show_json(json.dumps(said, indent=1, ensure_ascii=False))
 
 
-def print_text(found: Comparison) -> None:
-    """Prints a comparison as text. The last line is the verdict."""
-    said = document(found)
+def print_text(said: dict[str, Any]) -> None:
+    """Prints the figures of a comparison as text. The last line is the verdict."""
     for name, path in zip(NAMES, said["outputs"], strict=True):
         print_line(name, path)
-    print_line("rows", f"{found.rows:,} have predictions in A and B")
+    print_line("rows", f"{said['rows']:,} have predictions in A and B")
     for name, alone in zip(NAMES, said["only_in"], strict=True):
         if alone["rows"]:
             print_line(f"only in {name}", f"{alone['rows']:,} rows, such as {alone['keys'][0]}")
@@ -87,15 +91,15 @@ def print_text(found: Comparison) -> None:
         show()
         _print_prediction(one)
     show()
-    show(visible(verdict(found)))
+    show(visible(said["verdict"]))
 
 
 def _print_prediction(said: dict[str, Any]) -> None:
     rows = said["rows"]
     print_line("prediction", said["name"])
-    print_line("equal", _share(said["equal"], rows, "rows"))
+    print_line("equal", share(said["equal"], rows, "rows"))
     if said["tolerance"] != "0":
-        print_line("tolerance", f"{_share(said['within'], rows, 'rows')} differ by at most {said['tolerance']}")
+        print_line("tolerance", f"{share(said['within'], rows, 'rows')} differ by at most {said['tolerance']}")
     if said["other_shape"]:
         print_line("shape", f"{said['other_shape']:,} rows have another number of values")
     if said["non_finite"]:
@@ -108,26 +112,30 @@ def _print_prediction(said: dict[str, Any]) -> None:
     if said["correlation"] is not None:
         print_line("correlation", f"{said['correlation']:.6g}")
     if said["argmax_rows"]:
-        print_line("largest at", f"the same place in {_share(said['argmax_equal'], said['argmax_rows'], 'vectors')}")
+        print_line("largest at", f"the same place in {share(said['argmax_equal'], said['argmax_rows'], 'vectors')}")
     if said["worst"]:
-        show(table([("worst rows", "A", "B", "difference"), *_worst(said["worst"])]))
+        show(table([("worst rows", "A", "B", "difference", "relative"), *_worst(said["worst"])]))
 
 
 def _worst(worst: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for one in worst:
-        difference = "" if one["difference"] is None else f"{one['difference']:.3g}"
-        yield (one["key"], *(_shortened(value) for value in one["values"]), difference)
+        sizes = ("" if size is None else f"{size:.3g}" for size in (one["difference"], one["relative_difference"]))
+        yield (one["key"], *(_shortened(as_text(value)) for value in one["values"]), *sizes)
 
 
-def _shortened(value: Any) -> str:
-    text = f"{value:.9g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+def as_text(value: Any) -> str:
+    """Returns the values of a prediction as text: a number with nine digits, which tell two float32 apart."""
+    return f"{value:.9g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
 
 
-def _share(count: int, of: int, what: str) -> str:
+def share(count: int, of: int, what: str) -> str:
     """Returns a share and its numbers. Less than all is never rounded up to 100 %.
 
-    >>> _share(9999, 10000, "rows"), _share(0, 0, "rows")
+    >>> share(9999, 10000, "rows"), share(0, 0, "rows")
     ('99.9 % (9,999 of 10,000 rows)', '100 % (0 of 0 rows)')
     """
     percent = math.floor(1000 * count / of) / 10 if of else 100

@@ -1,8 +1,9 @@
-"""Makes the facts of a run that shows given texts everywhere, and reads the tags of a page."""
+"""Makes the facts of a run, and the figures of a comparison, that show given texts everywhere, and reads a page."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,10 +15,17 @@ from pipeline.report.facts import Facts, Letter, SourceTotals, State
 from pipeline.run_folder import records
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.records import Fed, Listed, Lists, Manifest, Measured
+from pipeline.terminal.comparison import document
+from pipeline.verification.compare_outputs import Alone, Comparison, Output
 from tests.support.counts import columns_of
 from tests.support.output_states import loaded
+from transforms import formats
+from transforms.comparison.read_predictions import Outputs
+from transforms.comparison.tally import Place, Tally
+from transforms.comparison.tolerance import Tolerance
 from transforms.formats.spec import FormatSpec
 from transforms.reasons import Reason
+from transforms.records import Chunk, PartReceipt
 from transforms.statistics import Statistics, count_predictions
 
 PAYLOADS = {
@@ -113,6 +121,36 @@ def statistics_of(text: str, many: int) -> Statistics:
         for at in range(many + 1)
     ]
     return Statistics(tuple(columns), {"feature": many})
+
+
+def compared_of(text: str, *, many: int = 1, report_rows: int = 5) -> tuple[Mapping[str, Any], tuple[Output, Output]]:
+    """The figures of a comparison in which every text that does not come from keyjoin is the given one, and its outputs.
+
+    Args:
+        text: The text. In a path it has no NUL character, as none can.
+        many: How many predictions there are.
+        report_rows: The --report_rows of both runs.
+    """
+    facts = facts_of(text, report_rows=report_rows)
+    path, record = facts.output, facts.record
+    assert isinstance(record, Manifest)
+    fmt = formats.load(FormatSpec("parquet"))
+    sides = [Output(path, path, record, fmt.reader, Outputs(fmt.writer, ()), ()) for _ in range(2)]
+    part = PartReceipt(Chunk(path, "", 0, 0, 0, 1, path), 0, 0, 0, 0, {}, 0, 0, 0, 0, 0)
+    numbers = [[0.5, 1e-9], [1.0], [3.0], [float("nan")]]
+    texts = [[text.encode(errors="replace")], [b"x"], [], []]
+    tallies = []
+    for at in range(2 * many):
+        tally = Tally(f"{text}{at}", Tolerance.parse("1%"), is_vector=True)
+        values, kind = (texts, pa.binary()) if at % 2 else (numbers, pa.float64())
+        pair = [pa.array(side, pa.large_list(kind)) for side in (values, values[::-1])]
+        tally.add(*pair, Place(np.arange(4), part, 0))
+        tallies.append(tally)
+    alone = (Alone(), Alone())
+    for one in alone:
+        one.rows, one.first = 9, [(part, 0, number) for number in range(5)]
+    names = [f"{text}{at}" for at in range(many)]
+    return document(Comparison((sides[0], sides[1]), 4, tuple(tallies), alone, (names, names))), (sides[0], sides[1])
 
 
 class Page(HTMLParser):

@@ -16,6 +16,8 @@ WORST = 5  # rows that are kept
 SHARES = (0.5, 0.9, 0.99)  # of the quantiles
 Floats = npt.NDArray[np.float64]
 _CODES = 1 << 15  # of the top 16 bits of a float32 that is not negative
+POWERS = np.array([float(f"1e{power}") for power in range(-38, 39)])  # of ten, between the ranges of differences
+_EDGES = np.array([np.nextafter(0, 1), *POWERS, np.inf])
 
 
 class Worst(NamedTuple):
@@ -24,6 +26,8 @@ class Worst(NamedTuple):
     Attributes:
         difference: The largest difference of its values; infinite for text, other shapes, and values that are not
             finite in one run only.
+        relative: The largest difference of its values, relative to the larger magnitude of the two values; infinite
+            where `difference` is.
         number: The number of the row in its source, from 0.
         part: The receipt of its part in the first run.
         first: The number of the first row of that part.
@@ -31,6 +35,7 @@ class Worst(NamedTuple):
     """
 
     difference: float
+    relative: float
     number: int
     part: PartReceipt
     first: int
@@ -95,6 +100,7 @@ class Tally:
         self.argmax_rows = self.argmax_equal = 0
         self.largest = self.largest_relative = self._sum = 0.0
         self._codes = np.zeros(_CODES, np.int64)  # how many differences have the same top 16 bits as float32
+        self._powers = np.zeros(len(_EDGES), np.int64)  # how many differences are 0, and between two of `_EDGES`
         self._means, self._products = np.zeros(2), np.zeros((2, 2))
         self._worst: list[tuple[float, int, Worst]] = []
         self._order = 0
@@ -111,7 +117,7 @@ class Tally:
         alike = sizes[0] == sizes[1]
         self.rows += len(alike)
         self.other_shape += int((~alike).sum())
-        difference = np.where(alike, 0.0, np.inf)
+        differences = np.where(alike, 0.0, np.inf) * np.ones((2, 1))  # absolute and relative ones, (2, rows)
         pair = [lists if alike.all() else lists.filter(pa.array(alike)) for lists in (one, other)]
         found = _differences(*(lists.flatten() for lists in pair), has_nan=self._has_nan)
         sizes = sizes[0][alike]
@@ -119,9 +125,9 @@ class Tally:
         self.equal += int((~_any(found.unequal, sizes)).sum())
         measured = found.relative if self.tolerance.is_relative else found.absolute
         self.within += int((~_any(found.unequal & ~(measured <= self.tolerance.value), sizes)).sum())
-        difference[alike] = _largest(found.absolute, sizes)
+        differences[:, alike] = _largest(found.absolute, sizes), _largest(found.relative, sizes)
         self._add_argmax(found, sizes)
-        self._keep_worst(difference, (one, other), place)
+        self._keep_worst(differences, (one, other), place)
 
     def _add_values(self, found: _Differences) -> None:
         if found.pair is None:
@@ -133,6 +139,7 @@ class Tally:
         self.largest = max(self.largest, float(some.max()))
         self.largest_relative = max(self.largest_relative, float(found.relative[found.finite].max()))
         self._sum += float(some.sum())
+        self._powers += np.bincount(np.searchsorted(_EDGES, some, "right"), minlength=len(_EDGES))
         narrow = np.minimum(some, np.finfo(np.float32).max).astype(np.float32)
         self._codes += np.bincount(narrow.view(np.uint32) >> 16, minlength=_CODES)
         self._add_moments(found.pair[:, found.finite])
@@ -154,15 +161,18 @@ class Tally:
         self.argmax_rows += len(sizes)
         self.argmax_equal += int((best[0] == best[1]).sum())
 
-    def _keep_worst(self, difference: Floats, pair: Sequence[pa.LargeListArray], place: Place) -> None:
+    def _keep_worst(self, differences: Floats, pair: Sequence[pa.LargeListArray], place: Place) -> None:
+        """Keeps the rows with the largest differences, in the measure of the tolerance: absolute or relative."""
+        measured = differences[int(self.tolerance.is_relative)]
         least = self._worst[0][0] if len(self._worst) == WORST else 0.0
-        rows = np.flatnonzero(difference > least)
-        for row in rows[np.argsort(-difference[rows], kind="stable")[:WORST]].tolist():
+        rows = np.flatnonzero(measured > least)
+        for row in rows[np.argsort(-measured[rows], kind="stable")[:WORST]].tolist():
             values = pair[0][row].as_py(), pair[1][row].as_py()
-            kept = Worst(float(difference[row]), int(place.numbers[row]), place.part, place.first, values)
+            absolute, relative = differences[:, row].tolist()
+            kept = Worst(absolute, relative, int(place.numbers[row]), place.part, place.first, values)
             self._order -= 1  # of rows that differ as much, the first ones are kept
             keep = heapq.heappush if len(self._worst) < WORST else heapq.heappushpop
-            keep(self._worst, (kept.difference, self._order, kept))
+            keep(self._worst, (float(measured[row]), self._order, kept))
 
     @property
     def is_same(self) -> bool:
@@ -184,6 +194,21 @@ class Tally:
         """Pearson's correlation; None if a run has a constant prediction, or without numbers."""
         scale = math.sqrt(self._products[0, 0]) * math.sqrt(self._products[1, 1])
         return float(np.clip(self._products[0, 1] / scale, -1, 1)) if scale else None
+
+    @property
+    def distribution(self) -> list[tuple[float, float, int]]:
+        """How many values differ by how much: from, below, and count.
+
+        The first range has the values that do not differ, from 0 to 0. The others are powers of ten, without a gap from
+        the smallest difference to the largest one. What is below 1e-38 is one range, and what is above 1e38 another.
+        """
+        if not self.values:
+            return []
+        ends = np.concatenate([[0.0], POWERS, [np.inf]])
+        found = np.flatnonzero(self._powers[1:])
+        few = slice(found[0], found[-1] + 1) if len(found) else slice(0)
+        ranges = zip(ends[:-1][few].tolist(), ends[1:][few].tolist(), self._powers[1:][few].tolist(), strict=True)
+        return [(0.0, 0.0, int(self._powers[0])), *ranges]
 
     def quantile(self, share: float) -> float | None:
         """Returns a quantile of the differences, to 1 %; 0 for one below 1e-38; None without numbers.

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, Result
 from tests.support import models
 from tests.support.examples import example, floats, written
 from tests.support.models import save, spec
+from tests.support.reports import Page
 from tests.support.verified_runs import forge
 from transforms.storage import files
 
@@ -148,6 +149,34 @@ def test_another_model_differs_by_what_is_printed(compare: Run, made: Any, shift
     assert found["vector"]["argmax_equal"] == SCORED
     done = compare(made[1], shifted)
     assert (done.code, done.out.splitlines()[-1].startswith("differ: 5")) == (1, True), done.out
+
+
+def test_the_page_has_the_figures_of_the_command(keyjoin: Run, made: Any, shifted: str, tmp_path: Path) -> None:
+    """It is written with --json, too, and a comparison that finds a difference has one."""
+    report = tmp_path / "new" / "compared.html"
+    done = keyjoin("compare", made[1], shifted, "--json", "--tolerance=count=1", f"--report={report}")
+    assert (done.code, done.err) == (1, f"keyjoin: {report} has this as a page with charts\n")
+    said = json.loads(done.out)
+    page = Page(report.read_text()).text
+    assert said["verdict"] in page
+    assert f"keyjoin compare {made[1]} {shifted} --json --tolerance=count=1 --report={report}" in page
+    found = {one["name"]: one for one in said["predictions"]}
+    assert found["one"]["worst"][0]["key"] in page
+    assert "".join(f"{value:.9g}" for value in found["one"]["worst"][0]["values"]) in page  # the cells of A and B
+    assert sum(count for *_, count in found["one"]["distribution"]) == SCORED
+    again = keyjoin("compare", made[1], made[1], f"--report={report}")
+    assert again.code == 0
+    assert f"same: all {SCORED} rows" in Page(report.read_text()).text
+
+
+def test_a_page_replaces_no_other_file(keyjoin: Run, made: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n")
+    done = keyjoin("compare", made[1], made[1], f"--report={rows}")
+    assert (done.code, "does not end in .html" in done.err, rows.read_text()) == (2, True, "{}\n")
+    (tmp_path / "folder.html").mkdir()
+    done = keyjoin("compare", made[1], made[1], f"--report={tmp_path}/folder.html")
+    assert (done.code, "folder.html" in done.err) == (2, True)
 
 
 def key_of(made: Any, number: int) -> str:

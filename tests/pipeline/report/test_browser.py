@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.report import page
-from tests.support.reports import PAYLOADS, Page, facts_of
+from pipeline.report import comparison
+from pipeline.report.content import make_page
+from tests.support.reports import PAYLOADS, Page, compared_of, facts_of
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -26,10 +28,17 @@ def opened(path: Path, folder: Path) -> tuple[str, list[str]]:
     return done.stdout.decode(), CONSOLE.findall(done.stderr.decode(errors="replace"))
 
 
-def test_payloads_do_nothing_in_a_browser(tmp_path: Path) -> None:
-    whole = "".join(PAYLOADS[name] for name in sorted(PAYLOADS) if "long" not in name)
+WHOLE = "".join(PAYLOADS[name] for name in sorted(PAYLOADS) if "long" not in name)
+PAGES: dict[str, Callable[[], str]] = {
+    "run": lambda: make_page(facts_of(WHOLE, many=3)),
+    "comparison": lambda: comparison.make_page(*compared_of(WHOLE, many=3), ["keyjoin", "compare", WHOLE]),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_payloads_do_nothing_in_a_browser(tmp_path: Path, name: str) -> None:
     path = tmp_path / "report.html"
-    path.write_text(page.render(facts_of(whole, many=3)))
+    path.write_text(PAGES[name]())
     document, messages = opened(path, tmp_path / "profile")
     assert messages == []
     shown, written = Page(document), Page(path.read_text())
@@ -41,7 +50,7 @@ def test_payloads_do_nothing_in_a_browser(tmp_path: Path) -> None:
 def test_the_policy_of_the_page_stops_what_an_escape_would_let_through(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     injected = "<main><script>document.title = 'run'</script><img src='https://example.com/x.png' onerror=\"document.title='run'\">"
-    path.write_text(page.render(facts_of("x")).replace("<main>", injected + "<p style='color:red'>", 1))
+    path.write_text(make_page(facts_of("x")).replace("<main>", injected + "<p style='color:red'>", 1))
     document, messages = opened(path, tmp_path / "profile")
     assert "<title>keyjoin: x</title>" in document
     assert len(messages) >= 3

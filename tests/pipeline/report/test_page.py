@@ -8,18 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.report import page
+from pipeline.report.content import make_page
 from pipeline.report.document import SLACK, shortened
 from tests.support.reports import PAYLOADS, Page, facts_of, statistics_of
 
 
 @pytest.fixture(scope="module")
 def plain() -> Page:
-    return Page(page.render(facts_of("x")))
+    return Page(make_page(facts_of("x")))
 
 
 @pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
 def test_a_payload_in_every_slot_adds_no_tag_and_no_attribute(payload: str, plain: Page) -> None:
-    made = page.render(facts_of(payload))
+    made = make_page(facts_of(payload))
     found = Page(made)
     commands = Counter({"pre": 3, "code": 3} if len(payload) > 10_000 else {})  # too long to be pasted
     assert found.tags + commands == plain.tags
@@ -32,7 +33,7 @@ def test_a_payload_in_every_slot_adds_no_tag_and_no_attribute(payload: str, plai
 @given(st.text(), st.integers(0, 60))
 @settings(max_examples=40)
 def test_any_text_adds_no_tag_and_no_attribute(text: str, report_rows: int) -> None:
-    found, plain = (Page(page.render(facts_of(one, report_rows=report_rows))) for one in (text, "x"))
+    found, plain = (Page(make_page(facts_of(one, report_rows=report_rows))) for one in (text, "x"))
     assert found.tags == plain.tags
     assert found.attributes == plain.attributes
 
@@ -44,19 +45,19 @@ def test_any_text_adds_no_tag_and_no_attribute(text: str, report_rows: int) -> N
 )
 @settings(max_examples=20)
 def test_a_page_has_at_most_300_kb(text: str, length: int, many: int) -> None:
-    made = page.render(facts_of(text * length, many=many, report_rows=many))
+    made = make_page(facts_of(text * length, many=many, report_rows=many))
     assert len(made.encode()) <= page.MOST_BYTES
     Page(made)
 
 
 def test_what_a_page_leaves_out_is_counted() -> None:
-    made = Page(page.render(facts_of("x", many=200, report_rows=200))).text
+    made = Page(make_page(facts_of("x", many=200, report_rows=200))).text
     assert "Not shown: 160 more inputs." in made
     assert "Not shown: 184 more fields, 150 more rows." in made
 
 
 def test_a_cut_value_states_how_much_is_missing() -> None:
-    made = Page(page.render(facts_of("x" * 1_048_576))).text
+    made = Page(make_page(facts_of("x" * 1_048_576))).text
     assert "x" * 200 + "… 1,048,376 more characters" in made
 
 
@@ -81,14 +82,14 @@ def test_no_value_of_a_row_is_in_a_page_without_rows() -> None:
     )
     counted = secret._replace(statistics=statistics_of("SECRET", 3))
     names = re.compile(r"SECRET\d")  # names of columns are shown
-    assert "SECRET" not in page.render(secret)
-    assert "SECRET" not in names.sub("", page.render(counted))
-    assert "SECRET" in names.sub("", page.render(counted._replace(rows=[], dead_letters={}, report_rows=1)))
-    assert "SECRET" in page.render(secret._replace(report_rows=1)), "so the test finds it"
+    assert "SECRET" not in make_page(secret)
+    assert "SECRET" not in names.sub("", make_page(counted))
+    assert "SECRET" in names.sub("", make_page(counted._replace(rows=[], dead_letters={}, report_rows=1)))
+    assert "SECRET" in make_page(secret._replace(report_rows=1)), "so the test finds it"
 
 
 def test_a_page_can_load_nothing_and_run_nothing(plain: Page) -> None:
-    made = page.render(facts_of("x"))
+    made = make_page(facts_of("x"))
     style = re.search(r"<style>(.*)</style>", made, re.DOTALL)
     assert style is not None
     policy = f"default-src 'none'; style-src '{page._hash(style[1])}'; base-uri 'none'; form-action 'none'"

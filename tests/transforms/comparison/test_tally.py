@@ -1,5 +1,6 @@
 """The figures of a comparison are those of the whole columns, in any batches."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,45 @@ def test_the_worst_rows_are_the_largest_differences(pairs: list[tuple[float, flo
         apart = 0.0 if x == y or (x != x and y != y) else abs(x - y) if np.isfinite([x, y]).all() else np.inf
         expected += [(-apart, number)] * (apart > 0)
     assert [(-one.difference, one.number) for one in found.worst] == sorted(expected)[:5]
+
+
+@given(PAIRS)
+def test_with_a_relative_tolerance_the_worst_rows_are_the_largest_relative_differences(
+    pairs: list[tuple[float, float]],
+) -> None:
+    one, other = [[x] for x, _ in pairs], [[y] for _, y in pairs]
+    found = tallied(one, other, pa.float32(), tolerance=Tolerance(0.01, is_relative=True))
+    expected = []
+    for number, (x, y) in enumerate(np.array(pairs, np.float32).astype(np.float64).tolist()):
+        apart = 0.0 if x == y or (x != x and y != y) else np.inf
+        if apart and np.isfinite([x, y]).all():
+            apart = abs(x - y) / max(abs(x), abs(y))
+        expected += [(-apart, number)] * (apart > 0)
+    assert [(-one.relative, one.number) for one in found.worst] == sorted(expected)[:5]
+
+
+@given(PAIRS, st.integers(1, 30))
+def test_the_distribution_has_each_difference_once(pairs: list[tuple[float, float]], steps: int) -> None:
+    a, b = np.array(pairs, np.float32).astype(np.float64).T
+    found = tallied([[x] for x in a], [[y] for y in b], pa.float32(), steps).distribution
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(a - b)[np.isfinite(a) & np.isfinite(b)]
+    if not len(apart):
+        assert found == []
+        return
+    assert found[0] == (0.0, 0.0, (apart == 0).sum())
+    assert [count for *_, count in found[1:]] == [
+        ((apart > 0) & (apart >= low) & (apart < high)).sum() for low, high, _ in found[1:]
+    ]
+    assert sum(count for *_, count in found) == len(apart)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(found[1:]))
+
+
+def test_a_power_of_ten_begins_a_range() -> None:
+    one = [[0.0]] * 5
+    found = tallied(one, [[0.001], [0.00999], [1e-300], [1e100], [0.0]], pa.float64())
+    counts = [row for row in found.distribution if row[2]]
+    assert counts == [(0.0, 0.0, 1), (0.0, 1e-38, 1), (0.001, 0.01, 2), (1e38, np.inf, 1)]
 
 
 @pytest.mark.parametrize(
