@@ -8,7 +8,7 @@ command on the output finishes the replacement.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -280,7 +280,7 @@ def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]
     job, joined, changed, place = plan.job, 0, False, staged(run)
     fmt, model = formats.load(job.format), job.handler.load_model()
     sources = {source.path: source for source in earlier.sources or ()}
-    for path, parts in ledger.by_source(_dead(run)):
+    for path, parts in itertools.groupby(_dead(run), key=lambda part: part.chunk.source):
         for part, block in _with_blocks(sources[path], parts, fmt.reader):
             made = replay_part(part, block, repaired, fmt, job.handler, model, job.layout, run, place.work, place.temp)
             if made is not None:
@@ -301,10 +301,10 @@ def _list_receipts(run: str, temp: str) -> None:
         some = list(itertools.islice(receipts, LISTED))
         if not some:
             return
-        write_list(temp, 0, f"{number:04d}", some)
+        write_list(temp, number, "00", some)
 
 
-def _with_blocks(source: Source, parts: Sequence[PartReceipt], reader: Reader) -> Iterator[tuple[PartReceipt, Block]]:
+def _with_blocks(source: Source, parts: Iterable[PartReceipt], reader: Reader) -> Iterator[tuple[PartReceipt, Block]]:
     """Yields parts of a source, each with the rows of its chunk.
 
     Raises:

@@ -299,20 +299,23 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
     All of them are made from the receipts in a run's temporary folder.
     """
     by_path = {source.path: source for source in planned}
-    sources: list[bytes] = []  # as many as the plan already holds in memory; the parts are never all held
-    counts: list[bytes] = []
+    merging = Merging()
 
-    def parts() -> Iterator[bytes]:
-        merging = Merging()
-        for path, receipts in ledger.by_source(read_receipts(temp)):
-            totals = ledger.total(receipts)
-            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(totals)}))
-            statistics.add(merging, receipts)
-            yield from map(encode, receipts)
-        counts.append(statistics.encode(merging.result()))
+    def parts() -> Iterator[bytes]:  # one receipt at a time, since a receipt has the statistics of its part
+        for part in read_receipts(temp):
+            statistics.add(merging, [part])
+            yield encode(part)
 
-    # In this order: writing the parts fills the others.
-    lists = {PARTS: files.in_blocks(parts()), SOURCES: files.in_blocks(sources), STATISTICS: counts}
+    sources = (
+        msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(ledger.total(receipts))})
+        for path, receipts in ledger.by_source(read_receipts(temp))
+    )
+
+    def counts() -> Iterator[bytes]:
+        yield statistics.encode(merging.result())
+
+    # In this order: the statistics are complete once the parts are written.
+    lists = {PARTS: files.in_blocks(parts()), SOURCES: files.in_blocks(sources), STATISTICS: counts()}
     return {name: files.write_whole(files.join(output, name), made) for name, made in lists.items()}
 
 

@@ -5,7 +5,6 @@ https://beam.apache.org/releases/pydoc/2.77.0/apache_beam.io.filesystems.html
 """
 
 import contextlib
-import itertools
 import os
 import shutil
 import uuid
@@ -23,7 +22,7 @@ from transforms.storage.remedies import remedy as remedy
 from transforms.storage.remedies import store_remedy
 
 T = TypeVar("T")
-BLOCK_LINES = 1 << 10
+BLOCK_BYTES = 1 << 18  # of lines that are written together
 SMALL_BYTES = 1 << 26  # most bytes that `read_small` reads of a file whose length is not known
 READ_BYTES = 1 << 19  # a block of this size stays in the processor's cache until its checksum is computed
 
@@ -280,10 +279,16 @@ def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 def in_blocks(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Joins lines, given without newlines, into blocks to write. Writing a line alone costs more than making it."""
-    left = iter(lines)
-    while block := list(itertools.islice(left, BLOCK_LINES)):
-        block.append(b"")
-        yield b"\n".join(block)
+    block: list[bytes] = []
+    size = 0
+    for line in lines:
+        block.append(line)
+        size += len(line) + 1
+        if size >= BLOCK_BYTES:
+            yield b"\n".join([*block, b""])
+            block, size = [], 0
+    if block:
+        yield b"\n".join([*block, b""])
 
 
 def _write_blocks(file: IO[bytes], blocks: Iterable[Any]) -> Written:

@@ -5,12 +5,15 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import google_crc32c
 import msgspec
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import VERSION
@@ -19,13 +22,15 @@ from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.chunk_size import ChunkSize
 from pipeline.run_folder import ledger, manifest, records
+from pipeline.run_folder.statistics import read_statistics
 from tests.support.output_states import loaded
 from transforms.errors import RunError
 from transforms.formats.spec import FormatSpec
 from transforms.records import Chunk, Feature, Layout, PartReceipt, Source
 from transforms.saved_model.model import Contract, Echo, Tensor
+from transforms.statistics import count_predictions, pack
 from transforms.storage import files
-from transforms.write_receipts import encode, write_list
+from transforms.write_receipts import encode, read_receipts, write_list
 
 SOURCES = [Source("in/é.jsonl", 30, "é", ".jsonl", 5.5), Source("in/b.jsonl", 7, "b", ".jsonl", 6.0)]
 
@@ -245,3 +250,26 @@ def test_a_source_that_is_none_is_reported(tmp_path: Path, line: bytes, said: st
     path.write_bytes(line + b"\n")
     with pytest.raises(RunError, match=rf"list.jsonl is damaged: .*{said}.*; run again with --overwrite"):
         list(manifest.read_sources(str(path)))
+
+
+def test_the_commit_holds_the_statistics_of_few_parts_at_a_time(tmp_path: Path) -> None:
+    """All parts are of one source. Their statistics together are larger than the limit."""
+    numbers = np.random.default_rng(7).lognormal(sigma=4, size=(2, 30_000)).astype(np.float32)
+    packed, many = (
+        pack(count_predictions(pa.record_batch({"a": numbers[0], "b": numbers[1]}), [("a", "a"), ("b", "b")])),
+        1_500,
+    )
+    parts = [receipt("in/b.jsonl", at, many, at, at + 1, {})._replace(statistics=(packed,)) for at in range(many)]
+    temp, source = str(tmp_path), Source("in/b.jsonl", many, "b", ".jsonl", 6.0)
+    write_list(temp, 0, "00", parts)
+    tracemalloc.start()
+    try:
+        problems = sum(1 for _ in ledger.problems([source], {source.path: source}, read_receipts(temp), {}, "byte"))
+        manifest.write_lists(temp, temp, [source])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    columns = read_statistics(temp)
+    assert columns is not None
+    assert ([column.rows for column in columns], problems) == ([many * numbers.shape[1]] * 2, many)  # no part is there
+    assert peak < 5_000_000 < many * len(packed)
