@@ -56,7 +56,8 @@ class CommitRun(beam.PTransform[beam.PCollection[str], beam.PCollection[str]]):
 
     def _measure(self, lists: int) -> tuple[int, float, bytes]:
         audited = msgspec.json.encode(audit_folder(self.place, self.run, self.audited))
-        return lists, time.time() - self.started, audited
+        seconds = max(0.0, time.time() - self.started)  # the worker's clock may be behind
+        return lists, seconds, audited
 
     def _commit(self, lists: int, seconds: float, audited: bytes) -> int:
         found = msgspec.json.decode(audited, type=records.Audit | None)

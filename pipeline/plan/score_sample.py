@@ -151,7 +151,8 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
     for head in heads:
         first = head.block.take(range(min(ROWS, _planned(head))))
         inputs, unread = partitions.inputs(first, features)
-        count, refused, ends = 0, list[BadRow](), time.monotonic() + SECONDS
+        good = without(len(first.positions), unread)
+        count, last, refused, ends = 0, 0, list[BadRow](), time.monotonic() + SECONDS
         for group in by_shape(inputs, features) if inputs.num_rows else ():
             if count >= FEWEST_ROWS and time.monotonic() > ends:
                 break  # each shape takes a call of its own, so rows of many shapes take long
@@ -159,11 +160,12 @@ def _check_heads(heads: Iterable[Head], reader: Reader, features: Sequence[Featu
             some, failed = scored(group.arrays)
             if not some:
                 break
-            count += some
+            count, last = count + some, max(last, int(good[group.numbers[:some].max()]))
             refused += [one._replace(row=int(group.numbers[one.row])) for one in failed]
         if inputs.num_rows and not count:
             return FirstRows(0, [], "", False, {})
-        good = without(len(first.positions), unread)
+        if count < inputs.num_rows:  # the time was over: rows after the last scored one do not count as bad either
+            unread = [one for one in unread if one.row < last]
         fresh = sorted([*unread, *(one._replace(row=int(good[one.row])) for one in refused)])
         bad += [Bad(_place(head, first, one.row), one.reason, one.message) for one in fresh]
         rows += len(unread) + count

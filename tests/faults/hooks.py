@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.job import progress, stop_early
 from tests.faults import disk
 from transforms import join_predictions, read_chunk, write_part
 
@@ -107,6 +108,27 @@ def jumping() -> None:
         return original(*arguments)
 
     read_chunk.read_chunk = then
+
+
+def busy(seed: int) -> None:
+    """A busy machine: now and then, up to a minute passes between two readings of a clock that measures durations."""
+    waits, passed = random.Random(seed), 0.0
+
+    def slow(clock: Callable[[], float]) -> Callable[[], float]:
+        def now() -> float:
+            nonlocal passed
+            if waits.random() < 0.3:
+                _count("waits")
+                passed += waits.choice((0.2, 1, 5, 60))
+            return clock() + passed
+
+        return now
+
+    original = time.monotonic
+    time.monotonic, time.perf_counter = slow(time.monotonic), slow(time.perf_counter)
+    for made in (progress.Progress, stop_early.Watch):
+        defaults = made.__init__.__defaults__ or ()
+        made.__init__.__defaults__ = tuple(time.monotonic if value is original else value for value in defaults)
 
 
 def umask(mask: int) -> None:

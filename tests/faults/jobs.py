@@ -94,7 +94,8 @@ class Job(NamedTuple):
 def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files without what differs between runs of the same command, or with copies of the sources.
 
-    That is: durations and other measurements, run ids, versions of sources, checksums that depend on them, and the report, which shows some.
+    That is: durations and other measurements, how many rows the check of batches scored in its time, run ids, versions
+    of sources, checksums that depend on them, and the report, which shows some.
     """
     read = {name: text for name, text in read.items() if name != "_keyjoin/report.html"}
     read = {name: RUN_ID.sub(b"", text) if name.endswith("_keyjoin/job.json") else text for name, text in read.items()}
@@ -105,6 +106,7 @@ def without_times(read: Mapping[str, bytes]) -> dict[str, bytes]:
     del document["seconds"], document["files"]["_keyjoin/sources.jsonl"]
     document.pop("measured", None)
     document.pop("estimate", None)
+    document["model"]["batch_dependence"].pop("rows", None)
     document.pop("run", None)  # the id of a run that replaced a complete output
     named = digest.encode() in read["_SUCCESS"]
     sources = re.sub(rb'"version":"[^"]*"', b'"version":""', read.get("_keyjoin/sources.jsonl", b""))

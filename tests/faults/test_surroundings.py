@@ -60,6 +60,23 @@ def test_a_clock_that_jumps_and_a_umask(tmp_path: Path) -> None:
     assert found[1:] == found[:1] * 2
 
 
+def test_a_busy_machine(tmp_path: Path, count: Counts) -> None:
+    """What keyjoin measures, and how far its checks come in their time, decides no byte of a part."""
+    data = "\n".join(ROWS * 2).encode()
+    job = make(tmp_path / "job", {"a.jsonl": data}, "--chunk_bytes=300", "--max_bad_rows=0.5")
+    clean = job.copy(tmp_path / "clean")
+    assert clean.run().code == 0
+
+    def one(seed: int) -> int:
+        other = job.copy(tmp_path / str(seed))
+        done = other.run(hook=("busy", (seed,)))
+        assert (done.code, "Traceback" in done.said, "warning" in done.said) == (0, False, False), done.said
+        assert other.files() == clean.files(), seed
+        return done.hook["waits"]
+
+    count("waits on a busy machine", sum(side_by_side(one, range(8))))
+
+
 def test_thousands_of_files(tmp_path: Path, count: Counts) -> None:
     sources = {
         f"{number % 64:02d}/{number:04d}.jsonl": f'{{"x": [{number}.5, 1, 2]}}\n'.encode() for number in range(FILES)

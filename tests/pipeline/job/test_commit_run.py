@@ -70,11 +70,14 @@ def test_one_that_comes_after_all_is_cleared_does_nothing(left: Callable[..., tu
     assert content(output) == before
 
 
-def test_the_steps_commit_and_clear(left: Callable[..., tuple[Path, int]], keyjoin: Callable[..., Result]) -> None:
+@pytest.mark.parametrize("started", [0.0, 1e11], ids=["started", "started by a clock that is ahead of the worker's"])
+def test_the_steps_commit_and_clear(
+    left: Callable[..., tuple[Path, int]], keyjoin: Callable[..., Result], started: float
+) -> None:
     output, _ = left(*GOOD)
     with beam.Pipeline("FnApiRunner") as root:
         lists = root | beam.Create([str(path) for path in output.glob("_keyjoin/temp/lists/*/*")])
-        lists | CommitRun(in_place(str(output)), RUN, 0.0)
+        lists | CommitRun(in_place(str(output)), RUN, started)
     assert sorted(name for name in content(output) if name.startswith("_")) == [
         "_SUCCESS", "_keyjoin/manifest.json", "_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json"
     ]  # fmt: skip

@@ -238,6 +238,17 @@ def test_first_rows_that_all_fail_are_refused_and_many_are_warned_of(
         assert len(done.rows()) + len(done.dead()) == sum(isinstance(row, dict) for row in rows)
 
 
+@pytest.mark.parametrize(("limits", "said"), [("0.5", False), ("0", True)])
+def test_if_time_ends_rows_after_the_last_scored_one_do_not_count(
+    limits: str, said: bool, keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.plan.score_sample.SECONDS", -1)
+    path = lines(ROW, REFUSED, ROW, *[ROW] * 5, *[SHORT] * 20)
+    done = keyjoin("check", f"--input={path}", f"--model={model(models.raising)}", f"--max_bad_rows={limits}")
+    assert ("of the first" in done.err) == said
+    assert ("1 of the first 3 rows are bad" in done.err) == said
+
+
 def test_three_bad_rows_are_reported_of_different_reasons_with_keys_values_and_remedies(
     keyjoin: Callable[..., Result], lines: Any, model: Any
 ) -> None:
