@@ -113,11 +113,13 @@ def _predict(argv: Sequence[str]) -> Exit:
 
 
 def _replay(argv: Sequence[str]) -> Exit:
+    started = time.monotonic()
     if not {"-h", "--help"} & set(argv):
         model_process.process()
     from pipeline.commands.replay import main
+    from pipeline.job.progress import Progress
 
-    return main(argv)
+    return main(argv, Progress(started))
 
 
 def _verify(argv: Sequence[str]) -> Exit:

@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: No known shell is named.
     """
     shell = parser().parse_args(argv).shell
-    show(script(shell))
+    show(script(shell), is_result=True)
     return Exit.COMPLETE
 
 

@@ -27,5 +27,5 @@ def main(argv: Sequence[str]) -> Exit:
         from pipeline.options.beam_flags import check_known  # imports Beam, which keyjoin's own flags do not need
 
         check_known(beam_args)
-    show(as_yaml(options, beam_args).rstrip("\n"))
+    show(as_yaml(options, beam_args).rstrip("\n"), is_result=True)
     return Exit.COMPLETE

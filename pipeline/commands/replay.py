@@ -14,10 +14,12 @@ import msgspec
 
 from pipeline.compat import beam as beam_compat
 from pipeline.compat.startup import collect_garbage
+from pipeline.job.progress import Phase, Progress, Result
+from pipeline.model import model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options import kinds
 from pipeline.options.flag import flag, flags_of
-from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TrustOptions
+from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TerminalOptions, TrustOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import RunOptions, command
 from pipeline.plan.preflight import Inputs, Plan, prepare
@@ -34,7 +36,8 @@ from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import show, typed, visible
+from pipeline.terminal.messages import is_quiet, show, typed, visible
+from pipeline.terminal.progress import OFF, shown
 from pipeline.terminal.report import print_line
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
@@ -53,7 +56,7 @@ from transforms.write_receipts import LISTED, read_list, receipt_path, write_lis
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplayOptions(TrustOptions, FieldOptions):
+class ReplayOptions(TrustOptions, FieldOptions, TerminalOptions):
     """The options of `replay`."""
 
     run: str = flag(
@@ -90,11 +93,12 @@ def parser() -> OptionsParser[ReplayOptions]:
     )
 
 
-def main(argv: Sequence[str]) -> Exit:
+def main(argv: Sequence[str], progress: Progress) -> Exit:
     """Runs the command.
 
     Args:
         argv: The arguments after the command's name.
+        progress: Counts what the command has done. It takes the result, too.
 
     Returns:
         `Exit.COMPLETE`.
@@ -106,10 +110,16 @@ def main(argv: Sequence[str]) -> Exit:
             exceeds an error limit.
     """
     given = parser().read(argv)
+    with shown(OFF if is_quiet() else given.progress, progress):
+        return _replay(given, progress)
+
+
+def _replay(given: ReplayOptions, progress: Progress) -> Exit:
     given = dataclasses.replace(given, model=given.model and newest_version(given.model))
     collect_garbage()
     beam_compat.quiet()
     run: str = given.run
+    progress.enter(Phase.PLANNING)
     check_files(run)
     if not own_names(run) & {JOB, MANIFEST}:
         raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
@@ -122,13 +132,17 @@ def main(argv: Sequence[str]) -> Exit:
         options = _options(run, document, given)
         if not document.totals.dead:
             show(f"{visible(run)} has no dead letters; there is nothing to do")
+            progress.result = Result(run, document.totals)
             return Exit.COMPLETE
         if earlier.stage is not Stage.COMPLETE:
             _check_parts(run, document)
         repaired = read_rows(given.rows, formats.load(document.format).reader) if given.rows else NO_REPAIRS
         _check_keys(run, earlier, given.rows, repaired.rows)
+        progress.enter(Phase.LOADING)
         with _prepared(options, earlier, document) as plan:
-            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, repaired.rows))
+            changed, joined = in_the_background(lambda: _stage(run, earlier, plan, repaired.rows, progress))
+        rate = progress.rate()
+        progress.enter(Phase.FINISHING)
         prove_lock()
         if changed or earlier.stage is not Stage.COMPLETE:
             totals = _commit(run, earlier, document, plan, _record(plan, repaired, document, joined))
@@ -137,12 +151,8 @@ def main(argv: Sequence[str]) -> Exit:
             totals = document.totals
             with errors_as_warnings(f"{run} is as it was, and could not be cleaned up"):
                 manifest.clear(run)
-    with errors_as_warnings(f"{run} is written, and could not be shown"):
-        _print_result(run, joined, totals)
-    write_report(run)
-    exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
-    if exceeded is not None:
-        raise over_error_limit(in_place(run), exceeded)
+    _conclude(run, joined, totals, options)
+    progress.result = Result(run, totals, rate)
     return Exit.COMPLETE
 
 
@@ -268,7 +278,9 @@ def _prepared(options: RunOptions, earlier: Earlier, document: Manifest) -> Iter
         yield plan
 
 
-def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]) -> tuple[bool, int]:
+def _stage(
+    run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes], progress: Progress
+) -> tuple[bool, int]:
     """Scores the dead letters again, and writes the changed parts and the lists of receipts to the separate folder.
 
     Returns:
@@ -280,11 +292,15 @@ def _stage(run: str, earlier: Earlier, plan: Plan, repaired: Mapping[str, bytes]
     job, joined, changed, place = plan.job, 0, False, staged(run)
     fmt, model = formats.load(job.format), job.handler.load_model()
     sources = {source.path: source for source in earlier.sources or ()}
+    progress.plan_replay(run, sources.values(), _dead(run))
+    progress.model_seconds = model_process.process().processor_seconds
+    progress.enter(Phase.SCORING)
     for path, parts in itertools.groupby(_dead(run), key=lambda part: part.chunk.source):
-        for part, block in _with_blocks(sources[path], parts, fmt.reader):
+        for part, block in _with_blocks(sources[path], parts, fmt.reader, progress):
             made = replay_part(part, block, repaired, fmt, job.handler, model, job.layout, run, place.work, place.temp)
             if made is not None:
                 changed, joined = True, joined + made.joined - part.joined
+            progress.replayed(part, (made or part).dead)
     _list_receipts(run, place.temp)
     return changed, joined
 
@@ -304,7 +320,9 @@ def _list_receipts(run: str, temp: str) -> None:
         write_list(temp, number, "00", some)
 
 
-def _with_blocks(source: Source, parts: Iterable[PartReceipt], reader: Reader) -> Iterator[tuple[PartReceipt, Block]]:
+def _with_blocks(
+    source: Source, parts: Iterable[PartReceipt], reader: Reader, progress: Progress
+) -> Iterator[tuple[PartReceipt, Block]]:
     """Yields parts of a source, each with the rows of its chunk.
 
     Raises:
@@ -313,7 +331,10 @@ def _with_blocks(source: Source, parts: Iterable[PartReceipt], reader: Reader) -
     try:
         with open_plain(source) as file:
             for part in parts:
-                yield part, load_scored(file, part, reader)
+                progress.begin()
+                block = load_scored(file, part, reader)
+                progress.read()
+                yield part, block
     except OSError as error:
         raise RunError(
             f"{source.path} cannot be read: {error}; a replay needs it: put it back, or give the command in the "
@@ -356,6 +377,20 @@ def _commit(run: str, earlier: Earlier, document: Manifest, plan: Plan, said: re
     if settled.exceeded is not None and is_complete:
         raise RunError(f"{settled.exceeded}; {run} is still the complete output that it was before: fix model or rows")
     return settled.totals
+
+
+def _conclude(run: str, joined: int, totals: ledger.Totals, options: RunOptions) -> None:
+    """Prints the result and writes the report.
+
+    Raises:
+        RunError: The result exceeds an error limit.
+    """
+    with errors_as_warnings(f"{run} is written, and could not be shown"):
+        _print_result(run, joined, totals)
+    write_report(run)
+    exceeded = options.max_bad_rows.exceeded(totals.dead, totals.rows)
+    if exceeded is not None:
+        raise over_error_limit(in_place(run), exceeded)
 
 
 def _print_result(run: str, joined: int, totals: ledger.Totals) -> None:

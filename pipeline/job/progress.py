@@ -191,6 +191,21 @@ class Progress:
         with self._changing:
             self._output, self._sizes = output, {source.path: source.size for source in sources}
 
+    def plan_replay(self, output: str, sources: Iterable["Source"], parts: Iterable["PartReceipt"]) -> None:
+        """Records what a replay will do. Only the parts with dead letters count, each as its share of its source.
+
+        Args:
+            output: The output folder.
+            sources: All input files.
+            parts: The receipts of the parts with dead letters.
+        """
+        listed = Counter((part.chunk.source, part.chunk.parts) for part in parts)
+        with self._changing:
+            self._output = output
+            self._parts_of = {path: count for (path, _), count in listed.items()}
+            shares = {path: count / of for (path, of), count in listed.items()}
+            self._sizes = {one.path: round(one.size * shares[one.path]) for one in sources if one.path in shares}
+
     def cut(self, chunks: Iterable["Chunk"]) -> None:
         """Records chunks that sources were split into, so that the number of parts becomes known."""
         with self._changing:
@@ -241,6 +256,23 @@ class Progress:
             self._bad.pop(part.chunk.key, None)
             self._add(part)
 
+    def replayed(self, part: "PartReceipt", bad: Mapping[str, int]) -> None:
+        """Counts a part whose dead letters a replay scored again, and which is on disk if it changed.
+
+        Args:
+            part: The receipt of the part before the replay.
+            bad: Its dead letters that are still bad, by reason code.
+        """
+        with self._changing:
+            self._scored, self._written = self._scored + 1, self._written + 1
+            self._finished = self._clock()
+            self._scored_bytes += self._share(part.chunk)
+            self._written_bytes = self._scored_bytes
+            self._parts += 1
+            self._rows += sum(part.dead.values())
+            self.scored_rows = self._rows
+            self._dead.update(bad)
+
     def counted(self, rows: int, size: int, dead: Mapping[str, int]) -> None:
         """Takes the counts of a job on a remote runner.
 
@@ -263,7 +295,7 @@ class Progress:
         self._dead.update(part.dead)
 
     def _share(self, chunk: "Chunk") -> float:
-        return self._sizes.get(chunk.source, 0) / chunk.parts
+        return self._sizes.get(chunk.source, 0) / self._parts_of.get(chunk.source, chunk.parts)
 
     def _point(self) -> None:
         """Adds a point to the timeline. When there are too many, keeps every second one."""

@@ -535,7 +535,8 @@ class VerbosityOptions:
 
     quiet: bool = flag(
         SWITCH,
-        "print only warnings and errors, also no progress; rows, predictions and JSON are still written",
+        "print only warnings and errors, also no progress; rows, predictions, JSON, job files and scripts are still "
+        "written",
         short="-q",
         in_template=False,
         brief="print only warnings and errors",

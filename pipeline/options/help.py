@@ -28,13 +28,13 @@ def help_text(prog: str, description: str, options: Sequence[type[Any]], epilog:
     Args:
         prog: The name of the command.
         description: What the command does.
-        options: The classes of the command's options.
+        options: The classes of the command's options, first its own, then those that it shares with others.
         epilog: Lines that follow the flags.
         everything: Whether to describe all flags in full. Otherwise the help has one line for each flag that has a
-            `brief` text, or all flags if none has one.
+            `brief` text, or describes all flags if none of the command's own has one.
     """
     flags = [flag for group in options for flag in flags_of(group).values()]
-    is_short = not everything and any(one.brief for one in flags)
+    is_short = not everything and any(one.brief for one in flags_of(options[0]).values())
     lines = textwrap.wrap(description, WIDTH)
     for topic, found in (pair for group in options for pair in topics_of(group).items()):
         shown = {name: one for name, one in found.items() if one.brief or not is_short}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
 from pipeline.options.flag import SWITCH, Flag, flags_of
+from pipeline.options.groups import VerbosityOptions
 from pipeline.options.help import help_text, usage
 from pipeline.terminal.messages import show
 from transforms.errors import UsageError, nearest
@@ -52,7 +53,7 @@ class OptionsParser(Parser, Generic[Options]):
         epilog: str = "",
         *,
         usage: str | None = None,
-        also: Sequence[type[Any]] = (),
+        also: Sequence[type[Any]] = (VerbosityOptions,),
         has_help: bool = True,
     ) -> None:
         """Makes the parser of a class of options.

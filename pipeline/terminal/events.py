@@ -31,7 +31,7 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     Attributes:
         output: the output folder
         sources: source files
-        source_bytes: their size in bytes
+        source_bytes: their size in bytes; for `replay`, the share of it whose parts have dead letters
     """
 
     output: str
@@ -52,7 +52,7 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
         phase: what the run does: `starting`, `loading the model`, `scoring` and others
         scored: share of the sources, by bytes, that is scored
         written: share of the sources, by bytes, whose parts are on disk
-        rows_written: rows whose parts are on disk
+        rows_written: rows whose parts are on disk; for `replay`, dead letters that are scored again
         parts: parts that are on disk
         of_parts: parts that the run will write
         rows_per_second: rows scored a second, smoothed

@@ -131,15 +131,19 @@ def is_quiet() -> bool:
     return _quiet
 
 
-def show(text: str = "") -> None:
-    """Prints text to standard output and flushes it; with --quiet, prints nothing.
+def show(text: str = "", *, is_result: bool = False) -> None:
+    """Prints text to standard output and flushes it; with --quiet, prints nothing but a result.
 
     If the reader has closed the pipe (`| head -1`), the text is discarded without an error.
+
+    Args:
+        text: The text.
+        is_result: Whether the text is what the command was called for, such as a file that the user redirects.
 
     Raises:
         OSError: Standard output cannot be written for another reason.
     """
-    if _quiet:
+    if _quiet and not is_result:
         return
     with _reader_may_leave():
         print("\n".join(map(visible, text.split("\n"))), flush=True)  # noqa: T201

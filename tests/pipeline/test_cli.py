@@ -473,6 +473,43 @@ def test_quiet_prints_warnings_and_errors_only(keyjoin: Callable[..., Result], l
     assert (both.code, "--quiet and --verbose contradict each other" in both.err) == (2, True)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_quiet_and_keeps_errors_and_exit_codes(
+    keyjoin: Callable[..., Result], command: str, tmp_path: Path
+) -> None:
+    for flag in ("-q", "--quiet", "-v"):
+        refused = keyjoin(command, flag, f"--no_such={tmp_path}")
+        assert (refused.code, refused.out, refused.err.startswith("keyjoin: error: ")) == (2, "", True), refused
+        assert flag not in refused.err
+    with pytest.raises(SystemExit) as ended:
+        keyjoin(command, "--help")
+    assert ended.value.code == 0
+
+
+def test_quiet_commands_after_a_run(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    flags = (f"--input={lines(ROW, b'bad')}", f"--model={model(models.keyed)}", "--max_bad_rows=1")
+    done = keyjoin("run", *flags)
+    for given in (
+        ["verify", str(done.output)],
+        ["replay", str(done.output)],
+        ["report", str(done.output)],
+        ["compare", str(done.output), str(done.output)],
+        ["inspect", f"--model={model(models.keyed)}"],
+        ["check", *flags],
+    ):
+        quiet = keyjoin(*given, "-q")
+        assert (quiet.code, quiet.out, quiet.err) == (0, "", ""), given
+        assert keyjoin(*given).out, given
+    done.parts()[0].write_bytes(b"")
+    wrong = keyjoin("verify", str(done.output), "-q")
+    assert (wrong.code, wrong.out) == (Exit.ALTERED, "")
+
+
+def test_quiet_keeps_what_is_redirected_to_a_file(keyjoin: Callable[..., Result]) -> None:
+    for given in (["config", "--input=a.csv", "--model=m", "--output=o"], ["completion", "bash"]):
+        assert keyjoin(*given, "-q").out == keyjoin(*given).out != ""
+
+
 def test_verbose_prints_what_is_hidden_otherwise(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)

@@ -323,3 +323,33 @@ def test_next_commands_begin_with_the_program_that_was_typed(
     assert f"./run_local.sh verify --run={done.output}\n" in done.out
     assert f"./run_local.sh replay --run={done.output}\n" in done.out
     assert main(["verify", f"--run={done.output}"]) == 0
+
+
+def test_events_of_a_replay(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    good, bad = {"x": [1, 2, 3]}, {"x": "bad"}
+    flags = (f"--input={lines(good, bad, good, good)}", f"--model={model(models.keyed)}", "--chunk_bytes=30")
+    done = keyjoin("run", *flags, "--max_bad_rows=1")
+    (letter,) = done.dead()
+    rows = lines({"key": letter["key"], "row": {"x": [4, 5, 6]}}, name="fixed.jsonl")
+    again = keyjoin("replay", str(done.output), f"--rows={rows}", "--progress=json")
+    start, last, end = (checked(line) for line in again.err.splitlines())
+    size = Path(lines(good, bad, good, good)).stat().st_size
+    parts = done.manifest()["totals"]["parts"]
+    assert parts > 1
+    assert (start["event"], start["sources"], start["source_bytes"]) == ("start", 1, round(size / parts))
+    assert (last["scored"], last["written"], last["rows_written"], last["parts"], last["of_parts"]) == (1, 1, 1, 1, 1)
+    assert (end["exit_code"], end["rows"], end["joined"], end["dead"]) == (0, 4, 4, {})
+    nothing = keyjoin("replay", str(done.output), "--progress=json")
+    assert checked(nothing.err.splitlines()[-1])["joined"] == 4
+
+
+def test_a_replay_shows_rows_that_are_still_bad(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    done = keyjoin(
+        "run", f"--input={lines({'x': [1, 2, 3]}, {'x': 'bad'})}", f"--model={model(models.keyed)}", "--max_bad_rows=1"
+    )
+    again = keyjoin("replay", str(done.output), "--progress=json")
+    events_of = {each["event"]: each for each in map(checked, again.err.splitlines())}
+    assert events_of["bad_rows"]["reasons"] == {"wrong_shape": 1}
+    assert (events_of["progress"]["written"], events_of["complete"]["dead"]) == (1, {"wrong_shape": 1})
+    refused = keyjoin("replay", f"{done.output}-none", "--progress=json")
+    assert (refused.code, checked(refused.err.splitlines()[-1])["exit_code"]) == (2, 2)
