@@ -18,9 +18,12 @@ SHELLS = ("bash", "zsh", "fish")
 
 BASH = """\
 _keyjoin() {{
-  local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" flags=""
-  # A shell may split --flag=value into three words.
+  local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" flags="" kept=""
+  # bash splits --flag=value into three words, and zsh does not.
   if [ "$word" = "=" ]; then word=""; elif [ "$before" = "=" ]; then before="${{COMP_WORDS[COMP_CWORD-2]}}"; fi
+  case "$word" in
+    --*=*) before="${{word%%=*}}"; kept="$before="; word="${{word#*=}}";;
+  esac
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ] || [ "${{COMP_WORDS[1]}}" = help ]; then
     COMPREPLY=($(compgen -W "{commands}" -- "$word"))
@@ -35,10 +38,13 @@ _keyjoin() {{
   case "$word" in
     --*-*) COMPREPLY=($(compgen -W "${{flags//_/-}}" -- "$word"));;
     -*) COMPREPLY=($(compgen -W "$flags" -- "$word"));;
-    *) local IFS=$'\\n'; COMPREPLY=($(compgen -f -- "$word"));;
+    *) local IFS=$'\\n'; COMPREPLY=($(compgen -P "$kept" -f -- "$word"));;
   esac
 }}
 complete -o filenames -F _keyjoin keyjoin"""
+
+# fish lists flags with hyphens if the word, or the flag before it, has a hyphen behind its first two.
+HYPHENS = 'string match -q -- "--*-*" (commandline -ct) (commandline -opc)[-1]; and __fish_seen_subcommand_from'
 
 
 def parsers() -> Mapping[str, OptionsParser[Any]]:
@@ -101,7 +107,7 @@ def script(shell: str) -> str:
 
 def _choices(pattern: str, choices: Sequence[str]) -> str:
     """Returns a branch of the script for bash that completes one of these words."""
-    return f'    {pattern}) COMPREPLY=($(compgen -W "{" ".join(choices)}" -- "$word")); return;;'
+    return f'    {pattern}) COMPREPLY=($(compgen -P "$kept" -W "{" ".join(choices)}" -- "$word")); return;;'
 
 
 def _flags(parser: OptionsParser[Any]) -> dict[str, Flag]:
@@ -116,7 +122,9 @@ def _fish(flags: Mapping[str, Mapping[str, Flag]]) -> Iterator[str]:
     yield f"complete -c keyjoin -n '__fish_seen_subcommand_from completion' -f -a {shlex.quote(' '.join(SHELLS))}"
     for command, found in flags.items():
         for name, flag in found.items():
-            line = f"complete -c keyjoin -n '__fish_seen_subcommand_from {command}' -l {name[2:]}"
-            line += "" if flag.kind is SWITCH else " -r"
-            line += f" -a {shlex.quote(' '.join(flag.kind.choices))}" if flag.kind.choices else ""
-            yield f"{line} -d {shlex.quote(flag.brief or flag.help_text)}"
+            rest = "" if flag.kind is SWITCH else " -r"
+            rest = f" -x -a {shlex.quote(' '.join(flag.kind.choices))}" if flag.kind.choices else rest
+            rest += f" -d {shlex.quote(flag.brief or flag.help_text)}"
+            yield f"complete -c keyjoin -n '__fish_seen_subcommand_from {command}' -l {name[2:]}{rest}"
+            if "_" in name:
+                yield f"complete -c keyjoin -n '{HYPHENS} {command}' -l {name[2:].replace('_', '-')}{rest}"
