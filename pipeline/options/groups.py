@@ -229,7 +229,8 @@ class InputOptions(FieldOptions, ValueOptions):
     schema_drift: str = flag(
         kinds.choice(REFUSE, UNION),
         "what keyjoin does if files have other columns, other types or another order than the first file: refuse "
-        "them, or union, where each part has the columns of its file (default: %(default)s)",
+        "them, or union, where each part has the columns of its file, or with --output_format the columns of all files "
+        "(default: %(default)s)",
         default=REFUSE,
     )
     partition_fields: bool = flag(

@@ -31,11 +31,14 @@ class Headers(NamedTuple):
         widest: The sources in the order in which the plan samples them, with `--schema_drift=union`: the first source
             of each header, those with most columns first, then the others. So the plan sees columns that the first
             source lacks. Otherwise empty.
+        distinct: With `--schema_drift=union`: each header, and the path of the first source that has it. Otherwise
+            empty.
     """
 
     columns: int | None = None
     drift: Sequence[str] = ()
     widest: Sequence[Source] = ()
+    distinct: Sequence[tuple[str, str]] = ()
 
 
 NO_HEADERS = Headers()
@@ -141,7 +144,8 @@ def with_headers(spec: FormatSpec, sources: Sequence[Source], schema_drift: str)
         return spec, Headers(len(found[0].columns))
     sizes = {columns.source: len(columns.columns) for columns in found}
     widest = sorted(sources, key=lambda source: -sizes.get(source.path, 0))
-    return spec, Headers(len(found[0].columns), differences, widest)
+    distinct = [(header, source.path) for header, source in firsts.items()]
+    return spec, Headers(len(found[0].columns), differences, widest, distinct)
 
 
 def _of_columns(spec: FormatSpec, reader: Reader) -> Headers:

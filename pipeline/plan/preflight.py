@@ -239,7 +239,7 @@ def prepare(
         layout = layout._replace(log=_log_names(spec, handler), lineage=_lineage(layout, inputs))
         if reader.traits.has_header and fmt.is_spliced:
             check_written(fmt, beginning.block, layout, handler.contract.predictions)
-        spec = with_schema(spec, kept, beginning.heads, layout)
+        spec = with_schema(spec, kept, beginning.heads, inputs.headers.distinct, layout)
         if reader.traits.flat_lists and not layout.whole_row:
             import_tensorflow()  # The run writes changed Examples with it; this import hides its log messages.
         work, final = (place.work, options.output if place.is_staged else None) if place else (options.output, None)

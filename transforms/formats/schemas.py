@@ -40,12 +40,39 @@ def merge_types(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         return other
     if (one, other) in WIDER or (other, one) in WIDER:
         return WIDER.get((one, other)) or WIDER[other, one]
+    promoted = _promoted(one, other)
+    if promoted is not None:
+        return promoted
     if pa.types.is_list(one) and pa.types.is_list(other):
         return pa.list_(merge_types(one.value_type, other.value_type))
     if pa.types.is_struct(one) and pa.types.is_struct(other):
         return pa.struct(list(merge([pa.schema(list(one)), pa.schema(list(other))])))
     kinds = {kind: None for both in (one, other) for kind in _members(both)}
     return pa.dense_union([pa.field(str(at), kind) for at, kind in enumerate(kinds)])
+
+
+def _promoted(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Returns Arrow's common type of two numbers, texts or times that the headers of files name; None if there is none.
+
+    A value that does not fit this type is an error of the conversion, never another value.
+
+    >>> _promoted(pa.int32(), pa.int64()), _promoted(pa.timestamp("ms"), pa.timestamp("us"))
+    (DataType(int64), TimestampType(timestamp[us]))
+    >>> _promoted(pa.decimal128(9, 2), pa.float64()), _promoted(pa.int64(), pa.string())
+    (None, None)
+    """
+    signed = any(map(pa.types.is_signed_integer, (one, other)))
+    if signed and pa.uint64() in (one, other):  # Arrow's common type is int64
+        return None
+    if any(map(pa.types.is_decimal, (one, other))) and any(map(pa.types.is_floating, (one, other))):
+        return None  # the conversion would round
+    if pa.types.is_nested(one) or pa.types.is_nested(other):
+        return None
+    try:
+        pair = [pa.schema({"": kind}) for kind in (one, other)]
+        return pa.unify_schemas(pair, promote_options="permissive").field(0).type
+    except pa.ArrowTypeError:
+        return None
 
 
 def _members(kind: pa.DataType) -> Iterator[pa.DataType]:

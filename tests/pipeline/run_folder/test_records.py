@@ -39,6 +39,7 @@ TRICKY = [
     "--x",
     " é\n'",
     "価格",
+    "a\x85b\u2028c",
     "\udcff",
 ]
 texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5)
