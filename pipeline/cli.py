@@ -16,6 +16,7 @@ from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import flush_output, is_quiet, open_streams, set_quiet, show, show_failure, typed
+from pipeline.terminal.warning import logged_warnings
 from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
 from transforms.storage.remedies import described
@@ -247,7 +248,7 @@ def _call(argv: Sequence[str]) -> Exit:
         raise UsageError(
             f"keyjoin has no command {argv[0]}{nearest(argv[0], list(COMMANDS))}; it has {', '.join(COMMANDS)}"
         )
-    with signals.stopping():
+    with signals.stopping(), logged_warnings():
         startup.check_temporary()
         return COMMANDS[argv[0]].call(_with_verbosity(*argv))
 

@@ -296,7 +296,8 @@ def _with(array: npt.NDArray[Any], numbers: Positions) -> npt.NDArray[Any]:
     if array.dtype.kind in "iu":
         return array + each.astype(array.dtype)
     factors = 0.5 + 1.5 * each / ROWS
-    return (array.astype(np.float64) * factors + (factors - 1)).astype(array.dtype)
+    with np.errstate(over="ignore"):  # a value near the dtype's largest one becomes infinite
+        return (array.astype(np.float64) * factors + (factors - 1)).astype(array.dtype)
 
 
 def _worst_of(*found: Dependence) -> Dependence:

@@ -1,6 +1,7 @@
 """Prints warnings to standard error. A warning changes neither the result nor the exit code."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from pipeline.terminal.messages import flush_output, show_error
@@ -10,6 +11,27 @@ from transforms.errors import RunError
 def warn(text: str) -> None:
     """Prints a warning, in one line."""
     show_error(f"keyjoin: warning: {text}")
+
+
+class _Printer(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
+
+
+@contextlib.contextmanager
+def logged_warnings() -> Iterator[None]:
+    """Prints what `transforms` logs as a warning like any other warning of the command.
+
+    `transforms` logs because it also runs on remote workers, which have no terminal.
+    """
+    logger, printer = logging.getLogger("transforms"), _Printer(logging.WARNING)
+    logger.addHandler(printer)
+    logger.propagate = False  # else a handler of Beam or TensorFlow prints it again, in another form
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(printer)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import isolation
+from pipeline.plan.batch_dependence import vary
 from tests.conftest import Result
 from tests.support import models
 from transforms.saved_model.loader import load
@@ -330,3 +331,12 @@ def test_near_zero_the_size_of_the_output_counts() -> None:
     one, other = np.float32([1e-7, 1.0]), np.float32([3e-7, 1.0])
     assert differs(one, other).tolist() == [True, False]
     assert differs(one, other, largest=1.0).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_the_largest_values_of_a_dtype_are_varied_without_a_warning(dtype: str) -> None:
+    limits = np.finfo(dtype)
+    with np.errstate(all="raise"):
+        varied = vary({"x": np.array([limits.min, 0, limits.max], dtype)})["x"]
+    assert varied.dtype == dtype
+    assert not np.isnan(varied).any()
