@@ -42,7 +42,6 @@ NAMES = {
     ),
     "OpError": Name("framework.errors_impl:OpError", "errors.OpError"),
     "ResourceExhaustedError": Name("framework.errors_impl:ResourceExhaustedError", "errors.ResourceExhaustedError"),
-    "SERVING": Name("saved_model.tag_constants:SERVING", "saved_model.SERVING"),
     "Session": Name("client.session:Session", "compat.v1.Session"),
     "TensorSpec": Name("framework.tensor:TensorSpec", "TensorSpec"),
     "VERSION": Name("framework.versions:VERSION", "__version__"),
@@ -52,6 +51,8 @@ NAMES = {
     ),
     # keyjoin examines the graph before it loads it. TensorFlow's public functions do both at once.
     "SavedModelLoader": Name("saved_model.loader_impl:SavedModelLoader"),
+    # Reads the tags of a SavedModel in which no graph is for serving.
+    "parse_saved_model": Name("saved_model.loader_impl:parse_saved_model"),
     "get_asset_tensors": Name("saved_model.loader_impl:get_asset_tensors"),
     # Reads the arguments of a saved function, for the call that an error message prints.
     "decode_proto": Name("saved_model.nested_structure_coder:decode_proto"),

@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from transforms.errors import UsageError, nearest
-from transforms.saved_model import model_paths
+from transforms.errors import UsageError
+from transforms.saved_model import model_paths, tags, unsigned
 from transforms.saved_model.model import KEY
+from transforms.saved_model.signature import fixed_rows
 
 Style = Literal["function", "functional"]
 
@@ -95,10 +96,10 @@ def add_key(saved: Any, model: str, signature: str, style: Style) -> Any:
 
 def serving_graph(saved: Any, model: str) -> Any:
     """Returns the graph that TensorFlow Serving picks: the one whose only tag is `serve`."""
-    tags = [sorted(graph.meta_info_def.tags) for graph in saved.meta_graphs]
-    if ["serve"] not in tags:
-        raise UsageError(f"{model} has no graph for serving, with the tag serve; it has {tags}; export it again")
-    return saved.meta_graphs[tags.index(["serve"])]
+    found = tags.of(saved)
+    if [tags.SERVE] not in found:
+        raise UsageError(tags.refusal(model, found))
+    return saved.meta_graphs[found.index([tags.SERVE])]
 
 
 def find_signature(graph: Any, model: str, signature: str) -> Any:
@@ -110,17 +111,18 @@ def find_signature(graph: Any, model: str, signature: str) -> Any:
         signature: The name of the signature.
 
     Raises:
-        UsageError: The signature does not exist, or it already has a key.
+        UsageError: The signature does not exist, it already has a key, or it fixes its batch to several rows.
     """
-    known = sorted(name for name in graph.signature_def if not name.startswith("__"))
-    if signature not in known:
-        raise UsageError(
-            f"{model} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
-            f"{', '.join(known) or 'it has none, so export it again with one'}"
-        )
+    unsigned.check(graph, model, signature)
     definition = graph.signature_def[signature]
     if KEY in definition.inputs:
         raise UsageError(f"{model} is keyed already: {signature} has an input {KEY}; use the model as it is")
+    rows = fixed_rows(definition)
+    if rows not in (None, 1):
+        raise UsageError(
+            f"{model} takes {rows} rows a call, and keyjoin would fill up a call with copies of a row and of its key; "
+            "use the model as it is, without a key, or export it with a free batch dimension"
+        )
     return definition
 
 

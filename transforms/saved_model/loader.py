@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from transforms.compat import tensorflow
 from transforms.dtypes import STRING
-from transforms.errors import MemoryShortError, ModelError, UsageError, nearest
+from transforms.errors import MemoryShortError, ModelError, UsageError
 from transforms.model_safety import model_ops, model_state
 from transforms.model_safety.graph_walk import Walk
-from transforms.saved_model import compiled, example_inputs, model_paths, unsigned
+from transforms.saved_model import compiled, example_inputs, model_paths, tags, unsigned
 from transforms.saved_model.composites import Composite, Part, WithComposites
 from transforms.saved_model.connect import ensure_values
 from transforms.saved_model.constants import Constant, WithConstants, fed
@@ -41,6 +41,7 @@ ALL_CORES = 0
 GRAPH_ERROR = "Graph execution error:"  # most messages of TensorFlow begin with this text, which adds no information
 MESSAGE = 300  # a longer error message of a model is cut to this many characters
 UNKNOWN_OP = re.compile("Op type not registered '(.+?)'")  # in TensorFlow's message
+NO_GRAPH = "MetaGraphDef associated with tags"  # in TensorFlow's message if no graph has exactly the given tags
 
 
 class Loading(NamedTuple):
@@ -87,11 +88,10 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     import_libraries(loading.libraries)
     signature = loading.signature
     check_folder(folder)
-    tags = [tensorflow.SERVING]
     with _loading(folder):
         loader = tensorflow.SavedModelLoader(folder)
-        described = loader.get_meta_graph_def_from_tags(tags)
-    _check_signature(described, folder, signature)
+        described = loader.get_meta_graph_def_from_tags([tags.SERVE])
+    unsigned.check(described, folder, signature)
     # Checks the graph in memory, which is loaded next. The file could have changed since it was read.
     findings = model_ops.find(described, folder, signature)
     model_ops.judge(folder, findings, loading.policy)
@@ -106,7 +106,7 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     if program:
         compiled.check_devices(folder, program, {device.device_type for device in session.list_devices()})
     with graph.as_default(), _loading(folder):
-        loader.load(session, tags)
+        loader.load(session, [tags.SERVE])
     read = read_signature(described, signature, loading.constants, unfit, functools.partial(_has_default, graph))
     if any(node.op in example_inputs.PARSING for node in reached):
         texts = {name: tensor.tensor for name, tensor in read.inputs.items() if tensor.dtype == STRING}
@@ -116,18 +116,6 @@ def load(folder: str, loading: Loading = DEFAULT) -> Model:
     traits: dict[str, Any] = {"stateful": stateful, "weights": size, "compiled": program}
     traits |= {"rows": read.rows, "constants": read.constants}
     return Model(read.inputs, read.outputs, _call(session, read), findings, read.unfit, **traits)
-
-
-def _check_signature(described: Any, folder: str, signature: str) -> None:
-    known = sorted(name for name in described.signature_def if not name.startswith("__"))
-    if signature in described.signature_def:
-        return
-    if not known:
-        raise UsageError(unsigned.refusal(folder, described))
-    raise UsageError(
-        f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
-        f"{', '.join(known)}"
-    )
 
 
 def _session(graph: Any, loading: Loading) -> Any:
@@ -172,6 +160,8 @@ def _loading(folder: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, tensorflow.OpError) as error:
         first = _first_line(error)
         unknown = UNKNOWN_OP.search(first)
+        if NO_GRAPH in first:
+            raise UsageError(tags.refusal(folder, tags.of(tensorflow.parse_saved_model(folder)))) from error
         remedy = remedy_for([unknown[1]]) if unknown else "copy the whole folder of the model again, or save it again"
         raise UsageError(f"{folder}: cannot be loaded: {first}; {remedy}") from error
 

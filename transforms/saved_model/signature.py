@@ -1,5 +1,6 @@
 """Reads a signature of a SavedModel: inputs that rows feed, inputs with one value for all rows, and outputs."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -84,6 +85,19 @@ def read(
     return Signature(inputs, tuple(kept), outputs, bad, rows, whole_outputs, made)
 
 
+def fixed_rows(definition: Any) -> int | None:
+    """Returns the rows that a SignatureDef fixes for each call; None if it takes any number.
+
+    Raises:
+        UsageError: It is not known whether a first size counts rows.
+    """
+    sizes = {}
+    for name, info in definition.inputs.items():
+        with contextlib.suppress(UnfitError):  # ragged and sparse inputs have no fixed batch
+            sizes[name] = _type(info)[1]
+    return fixed_batch.rows_of(sizes)
+
+
 def _composite(composite: Composite, given: Mapping[str, str | None]) -> Tensor:
     if composite.name in given:
         raise UsageError(
@@ -114,7 +128,9 @@ def _input_type(name: str, info: Any) -> tuple[str, list[int | None] | None]:
     try:
         return _type(info)
     except UnfitError as error:
-        raise UsageError(f"input {name} {error}; wrap the model") from error
+        raise UsageError(
+            f"input {name} {error}; export the model with a function that makes {name} of what rows hold"
+        ) from error
 
 
 def _output(name: str, info: Any, rows: int | None) -> tuple[Tensor, bool]:

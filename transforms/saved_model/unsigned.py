@@ -1,4 +1,4 @@
-"""Describes how to add a signature to a SavedModel without signatures: one of its own functions becomes it."""
+"""Checks that a SavedModel has a signature. If it has none, one of its own functions can become it."""
 
 import json
 import keyword
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from transforms.compat import tensorflow
+from transforms.errors import UsageError, nearest
 from transforms.saved_model import model_files
 
 SHOWN = 5  # functions in a message
@@ -40,6 +41,28 @@ class Function(NamedTuple):
     shown: str
     fits: bool
     order: tuple[int, ...]
+
+
+def check(graph: Any, folder: str, signature: str) -> None:
+    """Checks that a SavedModel has a signature.
+
+    Args:
+        graph: Its `MetaGraphDef`.
+        folder: Its folder, for messages.
+        signature: The name of the signature.
+
+    Raises:
+        UsageError: It has no signatures, or others.
+    """
+    if signature in graph.signature_def:
+        return
+    known = sorted(name for name in graph.signature_def if not name.startswith("__"))
+    if not known:
+        raise UsageError(refusal(folder, graph))
+    raise UsageError(
+        f"{folder} has no signature {signature}{nearest(signature, known)}; name one with --signature: "
+        f"{', '.join(known)}"
+    )
 
 
 def refusal(folder: str, graph: Any) -> str:

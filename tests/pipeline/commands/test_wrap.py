@@ -269,7 +269,18 @@ WRONG_MODELS = {
         "give one of the folders in it, such as .*/m/9",
     ),
     "damaged": (lambda f: str(written(f, "m/saved_model.pb", b"\xff").parent), "cannot be read: .*; export"),
-    "other tags": (other_tags, "with the tag serve; it has .*'tpu'.*; export"),
+    "other tags": (
+        other_tags,
+        "no graph whose only tag is serve, .*; its graphs: one with the tags serve, tpu; give one of them the tag: ",
+    ),
+    "no signature": (
+        lambda f: str(tf.saved_model.save(tf.Module(), str(f / "m"), signatures={}) or f / "m"),
+        "m was saved without signatures, and has no traced function; give one where it was made: ",
+    ),
+    "fixed batch": (
+        lambda f: save_identity(f / "m", shape=(8, 2)),
+        "m takes 8 rows a call, and .*; use the model as it is, without a key, or export it with a free batch",
+    ),
     "keyed": (
         lambda f: save_identity(f / "m", "key"),
         "keyed already: serving_default has an input key; use",

@@ -24,6 +24,8 @@ from tests.conftest import Result
 from tests.support import models
 from transforms.saved_model import model_files, model_paths
 
+v1 = tf.compat.v1
+
 V1 = tf.compat.v1
 FILES = {
     "m.tflite": ("a TensorFlow Lite model", b""),
@@ -153,7 +155,8 @@ def test_what_cannot_be_read_is_refused(
 def pasted(message: str) -> None:
     """Runs the command in a message. Runs Python code in this process, which has TensorFlow, unless that harms it."""
     command = re.search(
-        r"(?:convert it.*?|pack it again|save it with one of them|variables): (.*) and give --", message
+        r"(?:convert it.*?|pack it again|save it with one of them|give one of them the tag|variables): (.*) and give --",
+        message,
     )
     assert command, message
     words = shlex.split(command[1])
@@ -430,3 +433,40 @@ def test_suffixes_in_capitals_are_known(keyjoin: Callable[..., Result], model: A
     path.write_text('{"x": [1, 2, 3]}\n')
     done = keyjoin("run", f"--input={path}", f"--model={model(models.few, 1)}")
     assert (done.complete(), [part.name for part in done.output.glob("A-*")]) == (True, ["A-00000-of-00001.jsonl"])
+
+
+# The tags of each graph, and the number of the graph to serve.
+TAGS = [
+    (([],), 0),
+    ((["serve", "gpu"],), 0),
+    ((["train"], ["serving"]), 1),
+    ((["train", "serve"], ["serve", "tpu"], []), 1),
+    ((["train"],), 0),
+]
+
+
+@pytest.mark.parametrize(("tags", "chosen"), TAGS, ids=str)
+def test_a_graph_with_other_tags_gets_the_command_that_makes_a_copy_with_the_tag(
+    keyjoin: Callable[..., Result], lines: Any, tmp_path: Path, tags: tuple[list[str], ...], chosen: int
+) -> None:
+    folder, path = tmp_path / "it's a model", lines({"x": 2.0})
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None], "x")
+        signatures = {"serving_default": v1.saved_model.predict_signature_def({"x": x}, {"y": x * v1.Variable(3.0)})}
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(folder))
+        builder.add_meta_graph_and_variables(session, tags[0], signatures)
+        for more in tags[1:]:
+            builder.add_meta_graph(more, signatures)
+        builder.save()
+    for command in ("run", "check"):
+        done = keyjoin(command, f"--input={path}", f"--model={folder}")
+        assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
+        assert "no graph whose only tag is serve" in done.err
+    assert f"saved.meta_graphs[{chosen}]" in done.err
+    before = (folder / "saved_model.pb").read_bytes()
+    pasted(done.err)
+    assert (folder / "saved_model.pb").read_bytes() == before
+    copy = f"--model={folder}-serve"
+    assert [row["y"] for row in keyjoin("run", f"--input={path}", copy).rows()] == [6.0]
+    assert keyjoin("wrap", copy, f"--output={tmp_path / 'keyed'}").code == 0
