@@ -41,8 +41,7 @@ def _parameter(name: str, flag: Flag) -> dict[str, Any]:
         "isOptional": not flag.required or name in IN_A_FILE,
         "paramType": kind.parameter,
     }
-    if flag.default and isinstance(flag.default, (str, int)):
-        found["defaultValue"] = str(flag.default)
+    # No parameter has a default value: a form would send it, and it would beat the file of `config`. The help names it.
     if kind.choices:
         found["enumOptions"] = [{"value": choice, "label": choice} for choice in kind.choices]
     # The service refuses a value that does not match before it starts anything. keyjoin checks matching values again.

@@ -149,7 +149,6 @@ def test_another_flag_is_another_field(tmp_path: Path) -> None:
                 "helpText": "How it is dyed (default: 3).",
                 "isOptional": True,
                 "paramType": "NUMBER",
-                "defaultValue": "3",
                 "regexes": ["^([0_]*[1-9][0-9_]*)$"],
             }
         ],

@@ -73,7 +73,7 @@ def test_what_is_to_be_written_in_place_of_a_tilde_is_taken(rest: str) -> None:
     assert (kinds.PATH.parse(whole), kinds.PATH.parse(plain)) == (os.path.expanduser(f"~/{rest}"), f"./~/{rest}")
 
 
-@pytest.mark.parametrize("name", ["model", "input", "output"])
+@pytest.mark.parametrize("name", ["model", "input", "output", "config"])
 @pytest.mark.parametrize(
     ("path", "extra"), [("s3://bucket/x", "aws"), ("hdfs://host/x", "hadoop"), ("azfs://account/box/x", "azure")]
 )
