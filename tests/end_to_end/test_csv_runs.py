@@ -248,6 +248,16 @@ def test_a_file_of_excel_with_semicolons_and_decimal_commas_is_refused_with_each
     )
 
 
+def test_a_line_end_after_a_backslash_ends_the_record_with_a_hint(
+    keyjoin: Callable[..., Result], model: Any, tmp_path: Path
+) -> None:
+    """As MySQL writes a text without quotes that has a line end."""
+    done = keyjoin("run", *flags(source(tmp_path, ["1,a,0", "2,a\\", "b,0", "3,a,0"]), model))
+    assert [row[0] for row in cells(done.parts()[0])[1:]] == ["1", "3"]
+    assert [letter["reason"] for letter in done.dead()] == ["wrong_cells"] * 2
+    assert "; a backslash before the line end is text in CSV, see docs/formats.md" in done.dead()[0]["message"]
+
+
 def test_a_file_of_mysql_is_converted_by_the_command_of_the_docs(
     keyjoin: Callable[..., Result], model: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:

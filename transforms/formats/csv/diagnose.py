@@ -25,8 +25,9 @@ def count(record: bytes, found: int, width: int, dialect: Dialect) -> Why:
         width: How many columns there are.
         dialect: The dialect of the text.
     """
-    escaped = [mark for mark in (dialect.quote, dialect.delimiter) if mark and b"\\" + bytes([mark]) in record]
-    hint = f"; a backslash before {chr(escaped[0])} is text in CSV, see docs/formats.md" if escaped else ""
+    escaped = [chr(mark) for mark in (dialect.quote, dialect.delimiter) if mark and b"\\" + bytes([mark]) in record]
+    escaped += ["the line end"] * record.endswith(b"\\")
+    hint = f"; a backslash before {escaped[0]} is text in CSV, see docs/formats.md" if escaped else ""
     if not found:
         return Reason.NOT_CSV.value, f"bytes follow the closing quote of a cell{hint}"
     return (
