@@ -249,7 +249,7 @@ def _checked(plan: Plan, start: resume.Start, run: str | None) -> tuple[CheckRes
         memory=plan.memory and {"total": plan.memory.total, "model": plan.memory.model},
         estimate=plan.settings.estimate,
         calls=plan.trial.calls if plan.trial else (),
-        cost=plan.cost,
+        cost=plan.settings.cost,
     )
     return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None
 
@@ -323,7 +323,8 @@ def _prepared(
         if earlier is not None:
             resume.check_settings(earlier, options, plan.settings)
             lineage = tuple(dict.fromkeys([*earlier.record.lineage, *plan.settings.lineage]))
-            kept_fields = {"replays": earlier.record.replays, "lineage": lineage, "estimate": earlier.record.estimate}
+            kept_fields = {name: getattr(earlier.record, name) for name in ("replays", "estimate", "cost")}
+            kept_fields["lineage"] = lineage
             plan = plan._replace(settings=msgspec.structs.replace(plan.settings, **kept_fields))
         else:
             plan = estimated(plan, options, beam_options, started)

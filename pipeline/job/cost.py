@@ -22,9 +22,10 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from pipeline.job import accelerators, dataflow
 from pipeline.job.accelerators import Hint, Machine
 from pipeline.plan import prices
-from pipeline.plan.estimate import BUSY, Cost, JobCost, Range
+from pipeline.plan.estimate import BUSY, Cost
 from pipeline.plan.preflight import Plan
 from pipeline.plan.prices import Prices
+from pipeline.run_folder.records import JobCost, Range
 from transforms.threads import THREADS
 
 SPEEDS = (1.0, 0.5)  # of a vCPU, as a share of a core of this machine: at best, and at worst

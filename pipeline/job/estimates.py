@@ -10,11 +10,11 @@ from pipeline.job.dataflow import is_dataflow
 from pipeline.options.beam_flags import is_local
 from pipeline.options.groups import CostOptions, LocalOptions
 from pipeline.options.run_options import RunOptions
-from pipeline.plan.estimate import Cost, JobCost, output_bytes, seconds_of, work_of
+from pipeline.plan.estimate import Cost, output_bytes, seconds_of, work_of
 from pipeline.plan.memory import wave_size
 from pipeline.plan.preflight import Plan
 from pipeline.plan.prices import EXAMPLE
-from pipeline.run_folder.records import Estimate
+from pipeline.run_folder.records import Estimate, JobCost
 from pipeline.terminal import amounts
 from transforms.errors import UsageError
 from transforms.split_into_chunks import most_bytes
@@ -48,7 +48,7 @@ def estimated(plan: Plan, options: RunOptions, beam_options: PipelineOptions, st
     elif options.max_hours or options.max_cost:
         runner = beam_options.view_as(StandardOptions).runner
         raise UsageError(f"--max_hours and --max_cost are for this machine and Dataflow, not {runner}; leave them out")
-    return plan._replace(settings=msgspec.structs.replace(plan.settings, estimate=found), cost=job)
+    return plan._replace(settings=msgspec.structs.replace(plan.settings, estimate=found, cost=job))
 
 
 def _estimate_here(plan: Plan, options: LocalOptions, begun: float) -> Estimate | None:

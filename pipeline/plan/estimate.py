@@ -15,8 +15,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from pipeline.plan.trial import Trial
 from transforms.records import Source
 
@@ -24,35 +22,6 @@ from transforms.records import Source
 GRAPH_SECONDS = 0.25  # to build and start Beam's graph for a wave
 PART_SECONDS = 0.006  # of a part beside its rows: files, checksums, receipts
 BUSY = 1.7  # times the processor time of the first rows: a run reads each row twice, and threads share caches and disk
-
-Range = tuple[float, float]  # the least and the most that is expected
-
-
-class JobCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job on Dataflow takes. A range is the least and the most that is expected.
-
-    Attributes:
-        workers: The number of workers.
-        machine_type: Their machine type.
-        hours: The duration of the job.
-        vcpu_hours: The vCPUs of all workers, for the duration of the job.
-        price: The price of all; None if the price of an item is unknown.
-        currency: The currency of the price.
-        unknown: The items without a price.
-        prices: Where the prices are from, with their date.
-        fed_share: The share of the accelerators' peak that the rows can feed, see `pipeline.job.cost.fed_share`; None
-            without an accelerator, and if it is unknown.
-    """
-
-    workers: int
-    machine_type: str
-    hours: Range
-    vcpu_hours: Range
-    price: Range | None
-    currency: str
-    unknown: tuple[str, ...]
-    prices: str
-    fed_share: float | None = None
 
 
 class Cost(NamedTuple):

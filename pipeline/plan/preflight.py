@@ -23,7 +23,6 @@ from pipeline.plan.batch_dependence import Dependence, Verdict
 from pipeline.plan.check_input import check_not_empty, check_readable, check_skipped
 from pipeline.plan.check_output import check_output
 from pipeline.plan.chunk_size import CHUNK_BYTES, ChunkSize, Expected, RowSize, choose, expect, row_bytes
-from pipeline.plan.estimate import JobCost
 from pipeline.plan.find_format import find_format
 from pipeline.plan.first_rows import limited
 from pipeline.plan.input_format import NO_HEADERS, Headers, check_delimiter, format_of, with_headers
@@ -120,7 +119,6 @@ class Plan(NamedTuple):
     folders: tuple[str, ...] = ()
     loaded: models.Model | None = None
     trial: Trial | None = None
-    cost: JobCost | None = None
     first_rows: FirstRows | None = None
 
     def model_here(self) -> models.Model:

@@ -13,6 +13,7 @@ from pipeline.report.document import NOT_RECORDED, Block, Caps, Figure, Note, Se
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest
 from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.cost import cost_lines
 from pipeline.terminal.messages import at_line
 from transforms.reasons import DEAD_LETTERS, remedy_of, title_of
 from transforms.records import Feature
@@ -274,6 +275,8 @@ def _configuration(facts: Facts) -> Iterator[Block]:
         given[:MOST_NAMES],
         rest(len(given), MOST_NAMES, "output"),
     )
+    if record.cost is not None:
+        yield Table("Cost of the job, as estimated before it", ("what", "estimate"), list(cost_lines(record.cost)))
     yield Table("Versions", ("package", "version"), list(record.versions.items())[:MOST_NAMES])
 
 

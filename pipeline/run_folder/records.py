@@ -36,6 +36,7 @@ RunId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{12}\Z")]
 Crc32c = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{8}\Z")]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Difference = Annotated[float, msgspec.Meta(ge=0)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e300)]
 Status = Literal["complete", "over the error limit"]
 OVER_ERROR_LIMIT: Status = "over the error limit"  # more bad rows than the limit allows; there is no `_SUCCESS`
 COMPLETE: Status = "complete"
@@ -221,6 +222,36 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output_bytes: Count
 
 
+Range = tuple[Amount, Amount]  # the least and the most that is expected
+
+
+class JobCost(_Strict, frozen=True, kw_only=True):
+    """What a job on Dataflow takes. A range is the least and the most that is expected.
+
+    Attributes:
+        workers: The number of workers.
+        machine_type: Their machine type.
+        hours: The duration of the job.
+        vcpu_hours: The vCPUs of all workers, for the duration of the job.
+        price: The price of all; None if the price of an item is unknown.
+        currency: The currency of the price.
+        unknown: The items without a price.
+        prices: Where the prices are from, with their date.
+        fed_share: The share of the accelerators' peak that the rows can feed, see `pipeline.job.cost.fed_share`; None
+            without an accelerator, and if it is unknown.
+    """
+
+    workers: Count
+    machine_type: str
+    hours: Range
+    vcpu_hours: Range
+    price: Range | None
+    currency: str
+    unknown: tuple[str, ...]
+    prices: str
+    fed_share: Amount | None = None
+
+
 class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
     """The settings with the loaded model, and what else a run knows at its start.
 
@@ -229,6 +260,7 @@ class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
         lineage: The ids of the runs that scored the rows, as `--lineage` writes them: the run's, then those of its
             additions and replays. Empty without it.
         estimate: What the run was expected to take; None if its first rows could not be measured.
+        cost: What the job was expected to take on Dataflow; None on other runners.
         run: The identity of a run on a remote runner, or of one that replaces an output.
         replays: The replays so far.
     """
@@ -236,6 +268,7 @@ class LoadedSettings(Settings, frozen=True, kw_only=True, omit_defaults=True):
     model: LoadedModel
     lineage: tuple[RunId, ...] = ()
     estimate: Estimate | None = None
+    cost: JobCost | None = None
     run: Run | None = None
     replays: tuple[Replay, ...] = ()
 

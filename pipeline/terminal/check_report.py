@@ -8,11 +8,11 @@ import msgspec
 
 from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit, Limit
 from pipeline.plan.check_sample import SECONDS, SampledRows
-from pipeline.plan.estimate import JobCost
 from pipeline.plan.trial import Calls
-from pipeline.run_folder.records import Estimate
+from pipeline.run_folder.records import Estimate, JobCost
 from pipeline.terminal import amounts
 from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.cost import cost_lines
 from pipeline.terminal.messages import at_line, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
 from transforms.reasons import Reason
@@ -142,7 +142,7 @@ def print_check(result: CheckResult) -> None:
         show()
         show(_call_table(result.calls))
     if result.cost is not None:
-        for line in _cost_lines(result.cost):
+        for line in cost_lines(result.cost):
             print_line(*line)
 
 
@@ -161,20 +161,6 @@ def _call_table(calls: Sequence[Calls]) -> str:
         memory = "" if one.peak_bytes is None else amounts.size(one.peak_bytes)
         rows.append((f"{one.rows:,}", f"{one.rows_a_second:,.0f}", memory))
     return table(rows)
-
-
-def _cost_lines(cost: JobCost) -> Iterator[Line]:
-    hours = amounts.between(*(amounts.duration(3600 * hours) for hours in cost.hours))
-    vcpu_hours = amounts.between(*(f"{hours:,.1f}" for hours in cost.vcpu_hours))
-    yield "Dataflow", f"{hours} with {cost.workers:,} workers of {cost.machine_type}, {vcpu_hours} vCPU-hours"
-    if cost.price is None:
-        yield "price", f"unknown: no price of {', '.join(cost.unknown)} ({cost.prices}); give --prices=FILE"
-    else:
-        price = amounts.between(*(amounts.money(amount, cost.currency) for amount in cost.price))
-        yield "price", f"{price}, by {cost.prices}"
-    if cost.fed_share is not None:
-        share = f"{100 * cost.fed_share:.2g} %"
-        yield "accelerator", f"reading the rows feeds about {share} of its peak, with 2 operations for each weight"
 
 
 def _estimated(estimate: Estimate) -> str:

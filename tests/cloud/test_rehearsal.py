@@ -51,7 +51,14 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     check_complete(run(rehearsal, place), rehearsal, place, expected)
     (outcome,) = rehearsal.outcomes
     step = staged.steps(pipelines[0], common_urns.primitives.GROUP_BY_KEY.urn)[JOIN]
-    totals = json.loads(left(rehearsal.cloud, place)["_keyjoin/manifest.json"])["totals"]
+    there = left(rehearsal.cloud, place)
+    document = json.loads(there["_keyjoin/manifest.json"])
+    assert b"Cost of the job, as estimated before it" in there["_keyjoin/report.html"]
+    assert (
+        f"with {document['cost']['workers']} workers of {document['cost']['machine_type']}".encode()
+        in there["_keyjoin/report.html"]
+    )
+    totals = document["totals"]
     counted = outcome.counters("ledger")
     assert counted == {
         "rows_read": totals["rows"],

@@ -14,7 +14,7 @@ from pipeline.report.drift import Drift
 from pipeline.report.facts import Facts, Letter, SourceTotals, State
 from pipeline.run_folder import records
 from pipeline.run_folder.ledger import Totals
-from pipeline.run_folder.records import Fed, Listed, Lists, Manifest, Measured
+from pipeline.run_folder.records import Fed, JobCost, Listed, Lists, Manifest, Measured
 from pipeline.terminal.comparison import document
 from pipeline.verification.compare_outputs import Alone, Comparison, Output
 from tests.support.counts import columns_of
@@ -88,6 +88,16 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         files=Lists(parts=listed, sources=listed, statistics=listed),
         skipped=(),
         seconds=2.5,
+        cost=JobCost(
+            workers=many,
+            machine_type=path,
+            hours=(0.1, 0.2),
+            vcpu_hours=(1.0, 2.0),
+            price=(0.5, 0.75),
+            currency=path,
+            unknown=(),
+            prices=path,
+        ),
         measured=Measured(startup_seconds=1.0, timeline=TIMELINE, peak_memory=1),
     )
     return Facts(

@@ -99,14 +99,15 @@ def on_dataflow(flags: list[str], *more: str, region: str = "us-central1") -> Pl
 
 def test_a_job_has_workers_hours_and_a_price(flags: list[str]) -> None:
     plan = on_dataflow(flags)
-    assert plan.cost is not None
+    cost = plan.settings.cost
+    assert cost is not None
     assert plan.settings.estimate is not None
-    assert (plan.cost.workers, plan.cost.machine_type, plan.cost.currency) == (1, "n2-standard-4", "USD")
-    assert "2023-09-18" in plan.cost.prices
-    assert plan.cost.price is not None
-    assert plan.cost.price[0] > 0
+    assert (cost.workers, cost.machine_type, cost.currency) == (1, "n2-standard-4", "USD")
+    assert "2023-09-18" in cost.prices
+    assert cost.price is not None
+    assert cost.price[0] > 0
     assert plan.settings.estimate.output_bytes > 0
-    cost = on_dataflow(flags, "--num_workers=3", "--worker_machine_type=e2-highmem-8").cost
+    cost = on_dataflow(flags, "--num_workers=3", "--worker_machine_type=e2-highmem-8").settings.cost
     assert cost is not None
     assert (cost.workers, cost.machine_type) == (3, "e2-highmem-8")
 
@@ -116,7 +117,7 @@ def test_a_job_beyond_its_limits_is_refused_with_figures(flags: list[str]) -> No
         on_dataflow(flags, "--max_hours=0.001")
     with pytest.raises(UsageError, match=r"--max_cost=0.0001 is less than the 0.0\d USD that this job costs"):
         on_dataflow(flags, "--max_cost=0.0001")
-    assert on_dataflow(flags, "--max_cost=5", "--max_hours=1").cost is not None
+    assert on_dataflow(flags, "--max_cost=5", "--max_hours=1").settings.cost is not None
 
 
 def test_an_unknown_price_is_named_and_a_file_gives_it(flags: list[str], tmp_path: Path) -> None:
@@ -125,12 +126,12 @@ def test_an_unknown_price_is_named_and_a_file_gives_it(flags: list[str], tmp_pat
     assert prices.EXAMPLE in str(refused.value)
     (tmp_path / "mine.json").write_text(prices.EXAMPLE)
     plan = on_dataflow(flags, "--max_cost=5", f"--prices={tmp_path}/mine.json", region="europe-west6")
-    assert plan.cost is not None
-    assert plan.cost.currency == "EUR"
+    assert plan.settings.cost is not None
+    assert plan.settings.cost.currency == "EUR"
 
 
 def test_an_accelerator_without_a_price_makes_it_unknown(flags: list[str]) -> None:
-    cost = on_dataflow(flags, "--accelerator=type:nvidia-l4;count:1").cost
+    cost = on_dataflow(flags, "--accelerator=type:nvidia-l4;count:1").settings.cost
     assert cost is not None
     assert (cost.unknown, cost.machine_type) == (("nvidia-l4",), "g2-standard-4")
 
@@ -138,11 +139,11 @@ def test_an_accelerator_without_a_price_makes_it_unknown(flags: list[str]) -> No
 def test_the_share_of_an_accelerator_that_rows_can_feed(tmp_path: Path) -> None:
     flags = [f"--input={BOSTON}/data/*.jsonl", f"--model={BOSTON}/model", f"--output={tmp_path}/out"]
     plan = on_dataflow(flags, "--accelerator=type:nvidia-l4;count:1")
-    assert plan.cost is not None
+    assert plan.settings.cost is not None
     one, two = (fed_share(plan, Fleet(1, MACHINE, 25, ("nvidia-l4", count))) for count in (1, 2))
     assert one is not None
     assert two is not None
-    assert plan.cost.fed_share == one
+    assert plan.settings.cost.fed_share == one
     assert one == 2 * two > 0
     assert plan.trial is not None
     slow = plan._replace(trial=plan.trial._replace(read_seconds=10 * plan.trial.read_seconds))

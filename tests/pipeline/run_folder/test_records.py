@@ -105,7 +105,18 @@ def test_any_options_are_the_same_once_they_were_recorded(changed: dict[str, Any
     again, left = parse_run(command(options, options.output)[2:], "run")
     assert left == []
     assert again == dataclasses.replace(options, overwrite=False, incremental=False)
-    job = records.Job(**fields(options), sources_sha256="0" * 64)
+    cost = records.JobCost(
+        workers=2,
+        machine_type="n2-standard-4",
+        hours=(0.5, 1.5),
+        vcpu_hours=(4.0, 12.0),
+        price=None,
+        currency="USD",
+        unknown=("nvidia-l4",),
+        prices="a list",
+        fed_share=0.25,
+    )
+    job = records.Job(**{**fields(options), "cost": cost}, sources_sha256="0" * 64)
     assert records.decode(records.encode(job), records.Job) == job
 
 
