@@ -1,6 +1,7 @@
 """Decides what a report shows of the facts, and in which order and words."""
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pipeline.report import charts, page
 from pipeline.report.distributions import distributions, moved
 from pipeline.report.document import NOT_RECORDED, Block, Caps, Figure, Note, Section, Table, command_block, rest
 from pipeline.report.facts import Facts, Letter, State
-from pipeline.run_folder.records import Job, LoadedModel, Manifest
+from pipeline.run_folder.records import Job, LoadedModel, Manifest, Measured
 from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.cost import cost_lines
 from pipeline.terminal.messages import at_line
@@ -149,8 +150,9 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
 
 def _time(facts: Facts) -> Iterator[Block]:
     totals, model = facts.totals, facts.record.model
-    rows = []
+    measured, rows = None, []
     if isinstance(facts.record, Manifest):
+        measured = facts.record.measured
         rows.append(("seconds", f"{facts.record.seconds:,.1f}"))
     rows += [
         ("bytes of the sources", f"{totals.read_bytes:,}"),
@@ -158,15 +160,15 @@ def _time(facts: Facts) -> Iterator[Block]:
         ("parts", f"{totals.parts:,}"),
         ("most rows of a model call", f"{model.batch_size:,}"),
     ]
-    measured = facts.record.measured if isinstance(facts.record, Manifest) else None
     if measured is None:
         yield Note(f"The rate over time, and what start-up and memory took, are {NOT_RECORDED}.")
     else:
-        rows.append(("seconds until the first rows could be scored", f"{measured.startup_seconds:,.1f}"))
         peak = measured.peak_memory
         rows.append(("most memory, in bytes", NOT_RECORDED if peak is None else f"{peak:,}"))
-        yield from _rates(measured.timeline)
+        yield from _rates(measured)
     yield Table("Time and sizes", ("what", "figure"), rows)
+    if measured is not None and isinstance(facts.record, Manifest):
+        yield from _phases(measured, facts.record.seconds)
     yield from _estimate(facts)
 
 
@@ -185,8 +187,25 @@ def _estimate(facts: Facts) -> Iterator[Block]:
     yield Table("Estimated before the run, and what it took", ("what", "estimate", "actual"), rows)
 
 
-def _rates(timeline: Sequence[tuple[float, int, int]]) -> Iterator[Figure]:
-    times, rates = charts.rates(timeline)
+def _phases(measured: Measured, seconds: float) -> Iterator[Table]:
+    """Yields where the seconds of the last attempt went."""
+    ends = [0.0, measured.startup_seconds, max((point[0] for point in measured.timeline), default=0.0), seconds]
+    if ends != sorted(ends):  # the run scored no row
+        return
+    names = ("start-up, until the first rows could be scored", "until the last rows were scored", "until the end")
+    spans = [end - start for start, end in itertools.pairwise(ends)]
+    rows = [
+        (name, f"{span:,.1f}", f"{100 * span / seconds:.0f} %" if seconds else "-")
+        for name, span in zip(names, spans, strict=True)
+    ]
+    yield Table("Where the seconds went", ("phase", "seconds", "share"), rows)
+
+
+def _rates(measured: Measured) -> Iterator[Figure]:
+    """Yields the rate over time. The start-up is a step of its own, without rows."""
+    started = [(measured.startup_seconds, 0, 0)] if any(rows for _, rows, _ in measured.timeline) else []
+    idle = [point for point in measured.timeline if not point[1]]
+    times, rates = charts.rates([*idle, *started, *measured.timeline[len(idle) :]])
     if not len(rates):
         return
     steps = zip(times[:-1], times[1:], rates, strict=True)

@@ -144,7 +144,9 @@ def _texts(column: Column) -> Figure:
     shown = column.texts[:NAMED]
     others = column.rows - sum(amount for _, amount in shown)
     bars = [*shown, *([("all others", others)] if others else [])]
-    exact = f"Each count may be {column.error:,} too low." if column.error else "The counts are exact."
+    exact = "The counts are exact."
+    if column.error:
+        exact = f"The list is approximate: each count may be {column.error:,} too low."
     summary = f"{with_noun(column.rows, 'text')}, {_different(column)} different. {exact}"
     rows = [(text, f"{amount:,}") for text, amount in bars]
     table = Table(f"Most frequent texts of {column.name}", ("text", "rows"), rows)

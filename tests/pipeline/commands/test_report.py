@@ -49,6 +49,26 @@ def test_a_run_writes_its_report(run: Callable[..., Result]) -> None:
     assert f"keyjoin replay --run={done.output}" in text
 
 
+def test_the_time_section_has_the_figures_of_the_manifest(run: Callable[..., Result], keyjoin: Run) -> None:
+    done = run(*[GOOD] * 99)
+    document = json.loads((done.output / "_keyjoin/manifest.json").read_text())
+    measured, seconds, estimate = document["measured"], document["seconds"], document["estimate"]
+    said = [re.split(r" {2,}", line.strip()) for line in keyjoin("report", str(done.output)).out.splitlines()]
+    spans = [float(line[1]) for line in said if line[-1].endswith("%") and "until" in line[0]]
+    assert spans[0] == pytest.approx(measured["startup_seconds"], abs=0.051)
+    assert sum(spans) == pytest.approx(seconds, abs=0.16)
+    last, rows, _ = measured["timeline"][-1]
+    rates = [line for line in said if re.fullmatch(r"[\d.]+ to [\d.]+", line[0]) and len(line) == 2]
+    idle, scored = rates[-2:]
+    assert (idle[0], idle[1]) == (f"0.0 to {measured['startup_seconds']:.1f}", "0")
+    assert scored[1] == f"{rows / (last - measured['startup_seconds']):,.0f}"
+    assert ["seconds", f"{estimate['seconds']:,.1f}", f"{seconds:,.1f}"] in said
+    assert ["bytes of memory", f"{estimate['memory']:,}", f"{measured['peak_memory']:,}"] in said
+    written = document["totals"]["written_bytes"]
+    assert ["bytes of the parts", f"{estimate['output_bytes']:,}", f"{written:,}"] in said
+    assert ["most rows of a model call", f"{document['model']['batch_size']:,}"] in said
+
+
 def test_the_command_prints_what_the_page_shows(run: Callable[..., Result], keyjoin: Run) -> None:
     done = run(*[GOOD] * 99, {"features": None})
     before = (done.output / REPORT).read_bytes()
