@@ -67,13 +67,12 @@ class ModelProcess:
             prefix="keyjoin-", dir=where if len(where) < LONG_PATH else SHORT_FOLDER
         )
         self.address = os.path.join(self._folder.name, SOCKET)
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(None)  # see `_connect`; the model process would inherit the timeout
-        self._socket.bind(self.address)
-        self._socket.listen(BACKLOG)
-        number = self._socket.fileno()
         root = Path(__file__).resolve().parents[2]
-        with open(os.path.join(self._folder.name, LOG), "wb") as log:
+        with socket.socket(socket.AF_UNIX) as listening, open(os.path.join(self._folder.name, LOG), "wb") as log:
+            listening.settimeout(None)  # see `_connect`; the model process would inherit the timeout
+            listening.bind(self.address)
+            listening.listen(BACKLOG)
+            number = listening.fileno()
             self._process = subprocess.Popen(  # noqa: S603  our own module
                 [sys.executable, "-c", SERVER, str(number), self._folder.name, str(root)],
                 stdin=subprocess.PIPE,
@@ -81,7 +80,6 @@ class ModelProcess:
                 stderr=None if logging.getLogger().isEnabledFor(logging.INFO) else log,  # None: shown, for --verbose
                 pass_fds=[number],
             )
-        self._socket.close()
         if self._most is not None:
             self.limit(self._most)
 

@@ -39,7 +39,7 @@ def test_figures_are_those_of_all_values(pairs: list[tuple[float, float]], steps
     if not finite.any():
         assert (found.mean, found.correlation, found.quantile(0.5)) == (None, None, None)
         return
-    apart = np.abs(a - b)[finite]
+    apart = np.abs(a[finite] - b[finite])
     assert (found.largest, found.mean) == (apart.max(), pytest.approx(apart.mean()))
     for share in SHARES:
         least = np.quantile(apart, share, method="inverted_cdf")
