@@ -246,7 +246,7 @@ def _check_keys(run: str, earlier: Earlier, path: str | None, repaired: Mapping[
         raise UsageError(f"--rows {path}: {strange} is no key of this run; take it from its {DEAD_LETTERS}/")
     without = repaired.keys() - set(keys(_dead(run), run)) if repaired else ()
     if without:
-        print_line("skipped", f"{len(without):,} fixed rows whose keys have no dead letter (any more): {min(without)}")
+        print_line("skipped", f"{with_noun(len(without), 'fixed row')} without a dead letter, such as {min(without)}")
 
 
 def _dead(run: str) -> Iterator[PartReceipt]:

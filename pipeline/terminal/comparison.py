@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.messages import show, show_json, visible
 from pipeline.terminal.report import print_line, table
 from pipeline.verification.compare_outputs import Comparison, RowKeys
@@ -83,7 +84,7 @@ def print_text(said: dict[str, Any]) -> None:
     print_line("rows", f"{said['rows']:,} have predictions in A and B")
     for name, alone in zip(NAMES, said["only_in"], strict=True):
         if alone["rows"]:
-            print_line(f"only in {name}", f"{alone['rows']:,} rows, such as {alone['keys'][0]}")
+            print_line(f"only in {name}", f"{with_noun(alone['rows'], 'row')}, such as {alone['keys'][0]}")
     for name, names in zip(NAMES, said["predictions_only_in"], strict=True):
         if names:
             print_line(f"only in {name}", f"the predictions {', '.join(names)}")
@@ -153,6 +154,6 @@ def verdict(found: Comparison) -> str:
         if not tally.is_same
     ]
     for name, alone, names in zip(NAMES, found.alone, found.names, strict=True):
-        why += [f"{alone.rows:,} rows have predictions only in {name}"] if alone.rows else []
+        why += [f"{with_noun(alone.rows, 'row')} with predictions only in {name}"] if alone.rows else []
         why += [f"only {name} has {', '.join(names)}"] if names else []
     return f"differ: {'; '.join(why)}"

@@ -232,7 +232,7 @@ def test_dead_letters_on_one_side_are_counted(keyjoin: Run, compare: Run, made: 
     assert all(one["equal"] == one["rows"] for one in said["predictions"])
     text = compare(other.output, one).out
     assert f"only in B    {lost} rows, such as {key_of(made, 1)}" in text
-    assert text.splitlines()[-1] == f"differ: {lost} rows have predictions only in B"
+    assert text.splitlines()[-1] == f"differ: {lost} rows with predictions only in B"
 
 
 def test_outputs_without_a_shared_prediction_are_refused(keyjoin: Run, compare: Run, made: Any) -> None:
