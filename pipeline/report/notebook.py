@@ -6,7 +6,7 @@ from markupsafe import escape
 
 from pipeline.report import content, facts, text
 from pipeline.report.document import Caps
-from pipeline.terminal.messages import typed
+from pipeline.terminal.messages import columns, typed
 from transforms.errors import RunError
 
 
@@ -53,4 +53,4 @@ def report(output: str, *, report_rows: int | None = None, baseline: str | None 
     except FileNotFoundError as error:
         lists = typed(["keyjoin", "verify", f"--run={output}"])
         raise RunError(f"{error.filename or output} is gone; this lists what is missing: {lists}") from error
-    return Report(output, content.make_page(found), text.render(content.sections(found, Caps())))
+    return Report(output, content.make_page(found), text.render(content.sections(found, Caps()), columns()))

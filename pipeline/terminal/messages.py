@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TextIO
@@ -115,6 +116,11 @@ def at_line(key: str, line: int | None) -> str:
     ('a.jsonl#1024 (line 43)', 'a.tfrecord#16')
     """
     return key if line is None else f"{key} (line {line:,})"
+
+
+def columns() -> int | None:
+    """Returns the width of standard output, or of COLUMNS; None if it is no terminal, so that nothing need be cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 _quiet = False

@@ -2,26 +2,28 @@
 
 import itertools
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
+from pipeline.plan.layout import LINEAGE
 from pipeline.plan.preflight import Plan
 from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
 from pipeline.run_folder.records import Audit, LoadedSettings, Manifest
 from pipeline.run_folder.resume import Start
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.messages import at_line, show, show_error, typed, visible
+from pipeline.terminal.messages import at_line, columns, show, show_error, typed, visible
 from transforms import formats
 from transforms.formats.spec import FormatSpec
 from transforms.mapping.feature_mapping import describe
 from transforms.mapping.partitions import FOLDER
 from transforms.reasons import DEAD_LETTERS, title_of
 from transforms.records import Feature, PartReceipt
-from transforms.saved_model.model import Contract
+from transforms.saved_model.model import KEY, Contract
 from transforms.storage import files
 from transforms.storage.compression import codec_of
 from transforms.write_part import dead_letters_name
@@ -31,7 +33,9 @@ SHOWN_ROWS = 3
 SHOWN_REASONS = 5  # with an example
 SHOWN_PARTS = 100
 SHOWN_BYTES = 1 << 20
-WIDTH = 110
+WIDTH = 110  # characters of a row, without a terminal
+LABEL = 18  # columns of a label of the result
+MOST_MESSAGE = 2_000  # characters
 
 
 Line = tuple[str, str]  # a label and a text
@@ -238,12 +242,20 @@ def print_result(
         *_rate_rows(totals, seconds, resumed=resumed, measured=measured_rate),
     ]
     for name, value in rows:
-        show(f"{name:<18}{value}".rstrip())
-    shown = list(_first_rows(output, settings.format))
+        show(f"{name:<{LABEL}}{value}".rstrip())
+    _print_rows(output, settings)
+
+
+def _print_rows(output: str, settings: LoadedSettings) -> None:
+    """Prints the first rows of the output. Those of `--lineage` are named once: they are the same in each."""
+    traced = (KEY, *LINEAGE) if settings.options.lineage else ()
+    shown = list(_first_rows(output, settings.format, traced))
     if shown:
         show()
     for row in shown:
-        show(visible(_shortened(row.rstrip("\r"))))
+        show(visible(_shortened(row.rstrip("\r"), columns() or WIDTH)))
+    if shown and traced:
+        show(f"each row also has {', '.join(traced)}")
 
 
 def print_drift(document: Manifest | None) -> None:
@@ -293,8 +305,15 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
         yield f"  {code}", f"{count:,}  {title_of(code)}"
         if number < SHOWN_REASONS and code in examples:
             letter = examples[code]
-            yield "", visible(f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'])}")
+            text = f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'], MOST_MESSAGE)}"
+            yield from (("", line) for line in _wrapped(visible(text)))
     yield "  all of them", visible(files.join(output, names[0] if len(names) == 1 else DEAD_LETTERS))
+
+
+def _wrapped(text: str) -> list[str]:
+    """Wraps text for the terminal; without one, it stays one line that a program can search."""
+    width = columns()
+    return textwrap.wrap(text, max(width - LABEL, LABEL)) if width else [text]
 
 
 def _examples(output: str, totals: Totals) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -326,8 +345,8 @@ def _rate_rows(
         yield "rows/s", f"{totals.rows / seconds:,.0f}"
 
 
-def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
-    """Yields the first rows of the output as text; compressed parts are skipped."""
+def _first_rows(output: str, spec: FormatSpec, left_out: Sequence[str]) -> Iterator[str]:
+    """Yields the first rows of the output as text, without some fields; compressed parts are skipped."""
     left = SHOWN_ROWS
     fmt = formats.load(spec.of_parts)
     # Reads the list of parts. Listing the folder would be slow: it may hold a million parts.
@@ -337,13 +356,14 @@ def _first_rows(output: str, spec: FormatSpec) -> Iterator[str]:
         if not part.bytes or codec_of(part.chunk.part):
             continue
         path = files.below(output, part.chunk.part)
-        if fmt.reader.traits.line_end:
+        if fmt.reader.traits.line_end and not left_out:
             data = files.read_range(path, 0, min(part.bytes, SHOWN_BYTES), own=True)
             rows = data.decode("utf-8", "replace").split("\n")[:-1]
         else:
             with files.open_own(path) as file:
                 block = fmt.reader.sample(file, SHOWN_BYTES)
-            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in block.values()[:left]]
+            kept = ({name: row[name] for name in row if name not in left_out} for row in block.values()[:left])
+            rows = [json.dumps(row, ensure_ascii=False, default=repr) for row in kept]
         yield from rows[:left]
         left -= len(rows[:left])
         if not left:
@@ -359,7 +379,11 @@ def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> Non
         reason: The reason code.
     """
     for letter in itertools.islice(_dead_letters(output, parts, reason), SHOWN_ROWS):
-        show_error(visible(f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'])}"))
+        show_error(
+            visible(
+                f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'], MOST_MESSAGE)}"
+            )
+        )
 
 
 def _dead_letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:
@@ -369,11 +393,11 @@ def _dead_letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Ite
                 yield from (letter for letter in map(json.loads, listed) if letter["reason"] == reason)
 
 
-def _shortened(row: str) -> str:
+def _shortened(row: str, width: int) -> str:
     """Shortens a row to one line. Keeps the end of the row, where the predictions are."""
-    if len(row) <= WIDTH:
+    if len(row) <= width:
         return row
-    return f"{row[: WIDTH // 3]} … {row[-(WIDTH - WIDTH // 3 - 3) :]}"
+    return f"{row[: width // 3]} … {row[-(width - width // 3 - 3) :]}"
 
 
 def table(rows: list[tuple[Any, ...]]) -> str:

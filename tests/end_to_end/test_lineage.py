@@ -68,3 +68,16 @@ def test_a_row_that_has_such_a_field_is_refused(keyjoin: Callable[..., Result], 
     path = lines({"x": [1, 2, 3], "keyjoin_run": 1})
     done = keyjoin("run", f"--input={path}", f"--model={model(models.keyed)}", "--lineage")
     assert (done.code, "the rows already have a field keyjoin_run" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("fmt", ["jsonl", "csv", "parquet"])
+def test_the_last_lines_show_predictions_beside_their_rows(
+    keyjoin: Callable[..., Result], tmp_path: Path, fmt: str
+) -> None:
+    flags = (f"--input={houses.write(tmp_path, fmt)}", f"--model={BOSTON}/model", houses.FEATURES, "--lineage")
+    done = keyjoin("run", *flags)
+    first = str(read(done.parts()[0])[0]["prediction"])[1:8]
+    (at,) = [at for at, line in enumerate(done.out.splitlines()) if line.startswith("each row also has")]
+    assert done.out.splitlines()[at].endswith("key, keyjoin_run, keyjoin_model")
+    assert first in done.out.splitlines()[at - 3]
+    assert not any(done.manifest()["model"]["sha256"] in line for line in done.out.splitlines()[at - 3 : at])
