@@ -15,7 +15,7 @@ from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import flush_output, is_quiet, open_streams, set_quiet, show, show_failure, typed
+from pipeline.terminal.messages import flush_output, open_streams, set_quiet, show, show_failure, typed
 from pipeline.terminal.warning import logged_warnings
 from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
@@ -53,7 +53,7 @@ def _run(argv: Sequence[str]) -> Exit:
     if options.overwrite or options.incremental or not os.path.exists(os.path.join(options.output, SUCCESS)):
         model_process.process()  # TensorFlow starts in that process while Beam starts in this one
     progress = Progress(started)
-    with shown("off" if is_quiet() else options.progress, progress):
+    with shown(options.progress, progress):
         startup.import_beam(argv)
         from pipeline.commands.run import run
 
@@ -72,7 +72,7 @@ def _check(argv: Sequence[str]) -> Exit:
     options, beam_args = check_parser("keyjoin check").read_known(argv)
     model_process.process()
     progress = Progress(started)
-    with shown("off" if is_quiet() else options.progress, progress, is_run=False):
+    with shown(options.progress, progress, is_run=False):
         startup.import_beam(argv)
         from pipeline.commands.run import check
 

@@ -15,7 +15,7 @@ from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import document, print_json, print_text
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import show_error
+from pipeline.terminal.messages import is_quiet, show_compared, show_error
 from pipeline.terminal.progress import shown
 from pipeline.verification.compare_outputs import Output, compare_outputs, open_output
 from transforms.comparison.tolerance import Tolerance
@@ -83,7 +83,9 @@ def main(argv: Sequence[str]) -> Exit:
                 _write_page(given.report, said, (one, other), ["keyjoin", "compare", *argv])
     except (RunError, ValueError, OSError) as error:  # a ValueError says why a word is no path
         raise UsageError(described(error) if isinstance(error, OSError) else str(error)) from error
-    return Exit.COMPLETE if found.is_same else Exit.FAILED
+    code = Exit.COMPLETE if found.is_same else Exit.FAILED
+    show_compared(found.rows, code)
+    return code
 
 
 def _write_page(path: str, said: Mapping[str, Any], outputs: Sequence[Output], words: Sequence[str]) -> None:
@@ -111,9 +113,10 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Outpu
         from pipeline.run_folder.settle import OverErrorLimitError
 
         found = []
-        for name, model in (("a", options.model), ("b", given.model_b)):
-            show_error(f"keyjoin: scores the rows with {model}")
-            output, progress = files.join(folder, name), Progress()
+        for name, model, which in (("a", options.model, "model"), ("b", given.model_b, "model_b")):
+            if not is_quiet():
+                show_error(f"keyjoin: scores the rows with {model}")
+            output, progress = files.join(folder, name), Progress(run=which)
             # Discards what the run prints to standard output: rows, and the command to verify a folder that is deleted.
             with contextlib.redirect_stdout(io.StringIO()), shown(options.progress, progress):
                 try:

@@ -36,8 +36,8 @@ from pipeline.run_folder.unexpected_files import check_files
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import is_quiet, show, typed, visible
-from pipeline.terminal.progress import OFF, shown
+from pipeline.terminal.messages import show, typed, visible
+from pipeline.terminal.progress import shown
 from pipeline.terminal.report import print_line
 from pipeline.terminal.signals import in_the_background
 from pipeline.terminal.warning import errors_as_warnings
@@ -110,7 +110,7 @@ def main(argv: Sequence[str], progress: Progress) -> Exit:
             exceeds an error limit.
     """
     given = parser().read(argv)
-    with shown(OFF if is_quiet() else given.progress, progress):
+    with shown(given.progress, progress):
         return _replay(given, progress)
 
 

@@ -64,6 +64,7 @@ class Figures(NamedTuple):
         left: The estimated seconds until all rows are scored; None if they are not known.
         idle: Seconds since a chunk was last read, scored or written.
         waits_for: What the run waits for, if no chunk has finished for `STALL_SECONDS`; None otherwise.
+        run: Which run of the command it is, such as `model_b` of `compare`; empty if the command has one run.
     """
 
     seconds: float
@@ -81,6 +82,7 @@ class Figures(NamedTuple):
     left: float | None = None
     idle: float = 0.0
     waits_for: Waits | None = None
+    run: str = ""
 
 
 class Result(NamedTuple):
@@ -137,6 +139,7 @@ class Progress:
     decompression is not known before, count right, too.
 
     Attributes:
+        run: Which run of the command it is; empty if the command has one run.
         started: When the command was started, in seconds of `clock`.
         scoring_began: When the first chunk could start; None before.
         scored_rows: Rows that this attempt scored, bad rows included.
@@ -145,13 +148,17 @@ class Progress:
         result: The result of the run; None before it has ended.
     """
 
-    def __init__(self, started: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, started: float | None = None, clock: Callable[[], float] = time.monotonic, run: str = ""
+    ) -> None:
         """Starts with all counts at zero.
 
         Args:
             started: When the command was started; None for now.
             clock: Returns the time in seconds.
+            run: Which run of the command it is; empty if the command has one run.
         """
+        self.run = run
         self._clock = clock
         self.model_seconds: Callable[[], float | None] | None = None
         self.result: Result | None = None
@@ -334,7 +341,14 @@ class Progress:
             now, size = self._clock(), sum(self._sizes.values())
             idle = now - self._finished
             base = Figures(
-                now - self.started, self._phase, self._output, len(self._sizes), size, parts=self._parts, idle=idle
+                now - self.started,
+                self._phase,
+                self._output,
+                len(self._sizes),
+                size,
+                parts=self._parts,
+                idle=idle,
+                run=self.run,
             )
             if self.scoring_began is None:
                 return base

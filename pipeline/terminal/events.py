@@ -25,10 +25,21 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     schema: int = SCHEMA
 
 
-class Start(Event, frozen=True, kw_only=True, tag="start"):
+class RunEvent(Event, frozen=True, kw_only=True):
+    """The base of events that are about one run.
+
+    Attributes:
+        run: `model` or `model_b` for the two runs of `compare`; null for a command with one run
+    """
+
+    run: str | None = None
+
+
+class Start(RunEvent, frozen=True, kw_only=True, tag="start"):
     """The plan is made, and the run begins.
 
     Attributes:
+        run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         output: the output folder
         sources: source files
         source_bytes: their size in bytes; for `replay`, the share of it whose parts have dead letters
@@ -41,13 +52,16 @@ class Start(Event, frozen=True, kw_only=True, tag="start"):
     @classmethod
     def of(cls, figures: Figures) -> "Start":
         """Makes the event of figures."""
-        return cls(output=figures.output, sources=figures.sources, source_bytes=figures.source_bytes)
+        return cls(
+            run=figures.run or None, output=figures.output, sources=figures.sources, source_bytes=figures.source_bytes
+        )
 
 
-class Progress(Event, frozen=True, kw_only=True, tag="progress"):
+class Progress(RunEvent, frozen=True, kw_only=True, tag="progress"):
     """Every two seconds.
 
     Attributes:
+        run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         seconds: since the command started
         phase: what the run does: `starting`, `loading the model`, `scoring` and others
         scored: share of the sources, by bytes, that is scored
@@ -77,6 +91,7 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
     def of(cls, figures: Figures) -> "Progress":
         """Makes the event of figures."""
         return cls(
+            run=figures.run or None,
             seconds=round(figures.seconds, 3),
             phase=figures.phase.value,
             scored=_rounded(figures.scored, 6),
@@ -91,10 +106,11 @@ class Progress(Event, frozen=True, kw_only=True, tag="progress"):
         )
 
 
-class BadRows(Event, frozen=True, kw_only=True, tag="bad_rows"):
+class BadRows(RunEvent, frozen=True, kw_only=True, tag="bad_rows"):
     """The number of bad rows has changed.
 
     Attributes:
+        run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         seconds: since the command started
         rows: bad rows so far
         reasons: bad rows so far, by reason code
@@ -108,7 +124,7 @@ class BadRows(Event, frozen=True, kw_only=True, tag="bad_rows"):
     def of(cls, figures: Figures) -> "BadRows":
         """Makes the event of figures."""
         dead = dict(sorted(figures.dead.items()))
-        return cls(seconds=round(figures.seconds, 3), rows=sum(dead.values()), reasons=dead)
+        return cls(run=figures.run or None, seconds=round(figures.seconds, 3), rows=sum(dead.values()), reasons=dead)
 
 
 class Message(Event, frozen=True, kw_only=True, tag="message"):
@@ -121,10 +137,11 @@ class Message(Event, frozen=True, kw_only=True, tag="message"):
     text: str
 
 
-class Complete(Event, frozen=True, kw_only=True, tag="complete"):
-    """The command succeeded. It is the last event.
+class Complete(RunEvent, frozen=True, kw_only=True, tag="complete"):
+    """The run succeeded. It is the last event, except of `compare`.
 
     Attributes:
+        run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         exit_code: 0
         output: the output folder; like the counts below, null if the command did not wait for the job
         rows: rows read
@@ -149,6 +166,7 @@ class Complete(Event, frozen=True, kw_only=True, tag="complete"):
         if result is None:
             return cls(output=None, rows=None, joined=None, dead=None, seconds=seconds, rows_per_second=None)
         return cls(
+            run=progress.run or None,
             output=result.output,
             rows=result.totals.rows,
             joined=result.totals.joined,
@@ -170,7 +188,19 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
     message: str
 
 
-EVENTS = (Start, Progress, BadRows, Message, Complete, Error)
+class Compared(Event, frozen=True, kw_only=True, tag="compared"):
+    """The outputs of `compare` are compared. It is the last event.
+
+    Attributes:
+        exit_code: 0 if the predictions are the same, within the tolerances; 1 if they differ
+        rows: rows with predictions of both models
+    """
+
+    exit_code: int
+    rows: int
+
+
+EVENTS = (Start, Progress, BadRows, Message, Complete, Compared, Error)
 
 
 def encode(event: Event) -> str:

@@ -48,6 +48,14 @@ class Display:
         """
         self.message(text)
 
+    def compared(self, rows: int, code: int) -> None:
+        """Shows that `compare` has ended; this class shows nothing, since the result is printed.
+
+        Args:
+            rows: Rows with predictions of both.
+            code: The exit code of the command.
+        """
+
 
 _displays = [Display()]  # the last one is used
 
@@ -182,6 +190,12 @@ def show_error(text: str) -> None:
     """Prints a message to standard error, in one line. If standard error cannot be written, discards the message."""
     with error_may_be_lost():
         _displays[-1].message(one_line(text))
+
+
+def show_compared(rows: int, code: int) -> None:
+    """Shows that `compare` has ended, where a program follows it. Takes the arguments of `Display.compared`."""
+    with error_may_be_lost():
+        _displays[-1].compared(rows, code)
 
 
 def show_failure(text: str, code: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pipeline.job.progress import Figures, Phase, Progress
 from pipeline.terminal import events
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.messages import Display, displayed, error_may_be_lost
+from pipeline.terminal.messages import Display, displayed, error_may_be_lost, is_quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +81,7 @@ def mode_for(mode: str, stream: TextIO, environment: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def shown(mode: str, progress: Progress, *, is_run: bool = True) -> Iterator[None]:
-    """Shows the progress of a command during the block.
+    """Shows the progress of a command during the block; with --quiet, shows nothing.
 
     Args:
         mode: The value of --progress.
@@ -89,7 +89,7 @@ def shown(mode: str, progress: Progress, *, is_run: bool = True) -> Iterator[Non
         is_run: Whether the command is a run. For another one a terminal shows what it does, if it takes long, and
             nothing else is printed.
     """
-    found = mode_for(mode, sys.stderr, os.environ)
+    found = OFF if is_quiet() else mode_for(mode, sys.stderr, os.environ)
     if found == OFF or (found != BAR and not is_run):
         yield
         return
@@ -181,7 +181,8 @@ def is_due(seconds: float, share: float, last_seconds: float, last_share: float)
 
 def line_of(figures: Figures) -> str:
     """Writes figures as `key=value` pairs. A value with spaces is in quotes. Unknown figures are absent."""
-    pairs: dict[str, Any] = {"seconds": round(figures.seconds), "phase": figures.phase.value}
+    pairs: dict[str, Any] = {"run": figures.run or None, "seconds": round(figures.seconds)}
+    pairs["phase"] = figures.phase.value
     if figures.scored is not None and figures.written is not None:
         pairs |= {"scored": f"{figures.scored:.1%}", "written": f"{figures.written:.1%}"}
     if figures.rows or figures.parts:
@@ -238,6 +239,10 @@ class Events(Shown):
     def failed(self, text: str, code: int) -> None:
         """Prints the error that ends the command, with its exit code, as an event."""
         self._print(events.Error(message=text, exit_code=code))
+
+    def compared(self, rows: int, code: int) -> None:
+        """Prints the last event of `compare`."""
+        self._print(events.Compared(exit_code=code, rows=rows))
 
     def _print(self, event: events.Event) -> None:
         super().message(events.encode(event))

@@ -353,3 +353,16 @@ def test_a_replay_shows_rows_that_are_still_bad(keyjoin: Callable[..., Result], 
     assert (events_of["progress"]["written"], events_of["complete"]["dead"]) == (1, {"wrong_shape": 1})
     refused = keyjoin("replay", f"{done.output}-none", "--progress=json")
     assert (refused.code, checked(refused.err.splitlines()[-1])["exit_code"]) == (2, 2)
+
+
+def test_events_of_two_models_name_their_run(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    one = model(models.keyed)
+    flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={one}", f"--model_b={one}")
+    done = keyjoin("compare", *flags, "--progress=json")
+    *found, last = map(checked, done.err.splitlines())
+    assert [each["run"] for each in found if each["event"] == "complete"] == ["model", "model_b"]
+    assert {each["run"] for each in found if each["event"] != "message"} == {"model", "model_b"}
+    assert last == {"event": "compared", "schema": events.SCHEMA, "exit_code": 0, "rows": 1}
+    assert keyjoin("compare", *flags, "-q", "--progress=lines").err == ""
+    named = SCORING._replace(run="model_b")
+    assert line_of(named).startswith("keyjoin: progress run=model_b seconds=74 ")
