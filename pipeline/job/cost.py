@@ -184,7 +184,8 @@ def fleet_of(plan: Plan, beam_options: PipelineOptions) -> Fleet | None:
     if machine is None:
         return None
     size = sum(source.size for source in plan.sources)
-    chunks = max(1, math.ceil(size / max(plan.expected.chunk_bytes, 1)))
+    plain = plan.trial.plain_bytes(plan.sources) if plan.trial else size
+    chunks = max(1, math.ceil(plain / max(plan.expected.chunk_bytes, 1)))
     most = workers.max_num_workers or max(workers.num_workers or 1, dataflow.most_workers(size))
     count = max(workers.num_workers or 1, min(most, math.ceil(chunks / machine.cpus)))
     return Fleet(count, machine, workers.disk_size_gb or DISK_GB, (hint.type, hint.number) if hint else None)

@@ -23,7 +23,7 @@ from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
 from transforms.mapping import partitions
 from transforms.predict import KeyedChunkHandler, to_ipc
-from transforms.records import BadRow, Chunk, Feature, Layout, Predictions, Source, pack_bad
+from transforms.records import BadRow, Chunk, Feature, Layout, Predictions, Source, Unit, pack_bad
 from transforms.saved_model.model import Arrays, Model
 from transforms.saved_model.output_shapes import is_open
 from transforms.scoring.groups import LATE, Group, largest
@@ -70,6 +70,7 @@ class Trial(NamedTuple):
         calls: Calls of the model by their numbers of rows, ascending. The largest one has the rows of the run, unless
             it would take longer than `MOST_SECONDS`.
         expansion: Bytes of decompressed input for each stored byte, of compressed sources.
+        unit: The unit of positions in sources.
     """
 
     rows: int
@@ -79,6 +80,7 @@ class Trial(NamedTuple):
     written: int
     calls: tuple[Calls, ...]
     expansion: float
+    unit: Unit
 
     @property
     def rows_a_second(self) -> float:
@@ -86,8 +88,14 @@ class Trial(NamedTuple):
         return self.calls[-1].rows_a_second
 
     def plain_bytes(self, sources: Sequence[Source]) -> float:
-        """Returns the decompressed size of sources."""
-        return sum(source.size * (self.expansion if source.codec else 1) for source in sources)
+        """Returns the decompressed size of the rows to read of sources."""
+        return sum(self._plain_bytes(source) for source in sources)
+
+    def _plain_bytes(self, source: Source) -> float:
+        whole = source.size * (self.expansion if source.codec else 1)
+        if source.end is None:
+            return whole
+        return min(whole, source.end * (self.bytes / self.rows if self.unit == "row" else 1))
 
 
 def measure(
@@ -124,7 +132,9 @@ def measure(
         count = len(read.block.positions)
         stored = head.block.stored * count / len(head.block.positions)
         calls = tuple(calls for calls, _ in made)
-        return Trial(count, stored, read_seconds, write_seconds, written, calls, _expansion(head.source))
+        return Trial(
+            count, stored, read_seconds, write_seconds, written, calls, _expansion(head.source), fmt.reader.unit
+        )
     return None
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from pipeline.plan.probe import ProbeError
 from pipeline.plan.trial import Calls, Trial
 from tests.conftest import Result
 from tests.support.models import plain
-from transforms.records import Source
+from transforms.records import Source, Unit
 
 costs = st.builds(Cost, st.floats(0, 1e-3), st.floats(0, 1e-3), st.floats(0, 10))
 works = st.builds(Work, st.floats(0, 1e15), st.integers(0, 10**6), st.integers(0, 10**6))
@@ -44,7 +45,7 @@ def test_more_work_never_takes_less_and_more_cores_never_take_longer(
 def test_the_cost_of_all_sampled_bytes_is_what_they_took(
     rows: int, size: float, read: float, write: float, speed: float
 ) -> None:
-    cost = Cost.of(Trial(rows, size, read, write, 2 * rows, (Calls(8, speed, None),), 1.0))
+    cost = Cost.of(Trial(rows, size, read, write, 2 * rows, (Calls(8, speed, None),), 1.0, "byte"))
     assert math.isclose(size * cost.processor, read + write)
     assert math.isclose(size * cost.model, rows / speed)
     assert math.isclose(size * cost.written, 2 * rows)
@@ -52,7 +53,16 @@ def test_the_cost_of_all_sampled_bytes_is_what_they_took(
 
 def test_compressed_sources_count_with_their_ratio() -> None:
     plain, packed = Source("a.jsonl", 100, "a", ".jsonl"), Source("b.jsonl.gz", 100, "b", ".jsonl.gz")
-    assert Trial(1, 1, 1, 1, 1, (), 4.0).plain_bytes([plain, packed]) == 500
+    assert Trial(1, 1, 1, 1, 1, (), 4.0, "byte").plain_bytes([plain, packed]) == 500
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_rows_after_the_limit_do_not_count(end: int, size: int) -> None:
+    by_byte, by_row = (Trial(10, 70, 1, 1, 1, (), 4.0, unit) for unit in get_args(Unit))
+    plain = Source("a", size, "a", ".jsonl", end=end)
+    assert by_byte.plain_bytes([plain]) == min(size, end)
+    assert by_row.plain_bytes([plain]) == min(size, 7 * end)
+    assert by_byte.plain_bytes([plain._replace(suffix=".jsonl.gz")]) == min(4 * size, end)
 
 
 LINE = '{"x": [%d.5, 2.25, 1], "name": "row %d"}\n'
@@ -78,14 +88,21 @@ def test_check_prints_it_and_the_manifest_keeps_it(keyjoin: Callable[..., Result
     assert found["seconds"] > 0
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".avro", ".jsonl.gz"])
+@pytest.mark.parametrize(
+    ("suffix", "limit"),
+    [
+        *((suffix, []) for suffix in (".csv", ".parquet", ".avro", ".jsonl.gz")),
+        # A part of fewer rows of Parquet is larger a row, since each column is encoded as a whole.
+        *((suffix, ["--limit=2000"]) for suffix in (".csv", ".avro", ".jsonl.gz")),
+    ],
+)
 def test_the_size_of_the_output_is_that_of_each_format(
-    keyjoin: Callable[..., Result], tmp_path: Path, model: Callable[..., str], suffix: str
+    keyjoin: Callable[..., Result], tmp_path: Path, model: Callable[..., str], suffix: str, limit: list[str]
 ) -> None:
     rows = [{"a": n + 0.5, "b": n / 7, "c": 1.0, "name": f"row {n % 997}"} for n in range(3_000)]
     path = tmp_path / f"rows{suffix}"
     write(path, rows)
-    done = keyjoin("run", f"--input={path}", f"--model={model(plain)}", "--features=a,b,c")
+    done = keyjoin("run", f"--input={path}", f"--model={model(plain)}", "--features=a,b,c", *limit)
     assert done.complete(), done.err
     size = sum(part.stat().st_size for part in done.parts())
     assert done.manifest()["estimate"]["output_bytes"] == pytest.approx(size, rel=0.1)
