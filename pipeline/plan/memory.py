@@ -57,13 +57,14 @@ class Need(NamedTuple):
         return self.own + self.model
 
 
-def estimate(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> Need | None:
+def estimate(chunk: ChunkSize, row: Row, size: int, expected: float, wave_bytes: int) -> Need | None:
     """Estimates the memory of a run, from the present memory of its two processes.
 
     Args:
         chunk: The size of chunks.
         row: The bytes of a row.
         size: The most bytes that the whole input may have, decompressed.
+        expected: About how many bytes it has, decompressed.
         wave_bytes: See `--wave_bytes`.
 
     Returns:
@@ -71,13 +72,19 @@ def estimate(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> Need | N
     """
     if sys.platform != "linux":
         return None
+    own, model = "self", str(process().pid)
+    held = round(_held(chunk, row, size, wave_bytes))
+    in_use = RESIDENT * _held(chunk, row, round(min(expected, size)), wave_bytes)
+    resident = resident_bytes(own) + resident_bytes(model) + round(in_use)
+    return Need(private_bytes(own) + PROCESS + held, private_bytes(model) + PROCESS, resident)
+
+
+def _held(chunk: ChunkSize, row: Row, size: int, wave_bytes: int) -> float:
+    """Returns the bytes that a run holds of its rows, for an input of `size` bytes."""
     largest = min(chunk.bytes, size, math.inf if chunk.rows is None else round(chunk.rows * row.text))
     # A wave has at least one chunk, and may exceed its size by half a chunk.
     wave = min(wave_size(size, wave_bytes, row.predictions / row.text) + largest, size)
-    held = CHUNK_BYTE * largest * (1 + row.features / row.text) + PREDICTION_BYTE * wave * row.predictions / row.text
-    own, model = "self", str(process().pid)
-    resident = resident_bytes(own) + resident_bytes(model) + round(RESIDENT * held)
-    return Need(private_bytes(own) + PROCESS + round(held), private_bytes(model) + PROCESS, resident)
+    return CHUNK_BYTE * largest * (1 + row.features / row.text) + PREDICTION_BYTE * wave * row.predictions / row.text
 
 
 @contextlib.contextmanager

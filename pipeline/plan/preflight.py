@@ -246,7 +246,9 @@ def prepare(
         written = formats.load(spec)
         trial = measure(beginning, handler, loaded, written, layout, chunk.bytes) if check_rows else None
         size = RowSize(beginning.row_bytes, predicted)
-        need = _estimate(options, beginning, handler, chunk, size, most_bytes(matched.sources)) if local else None
+        most = most_bytes(matched.sources)
+        likely = trial.plain_bytes(matched.sources) if trial else most
+        need = _estimate(options, beginning, handler, chunk, size, most, likely) if local else None
         with memory.bounded(options.max_memory, need, _lower(options, chunk, handler)):
             if local and loaded.stateful:  # the sample calls may have changed its state
                 isolation.renew()
@@ -278,12 +280,18 @@ def _read_beginning(options: RunOptions, inputs: Inputs, reader: Reader, *, chec
 
 
 def _estimate(
-    options: LocalOptions, sample: Sample, handler: KeyedChunkHandler, chunk: ChunkSize, row: RowSize, size: int
+    options: LocalOptions,
+    sample: Sample,
+    handler: KeyedChunkHandler,
+    chunk: ChunkSize,
+    row: RowSize,
+    most: int,
+    likely: float,
 ) -> memory.Need | None:
     numbers = [feature for feature in sample.typical(handler.features) if feature.dtype != STRING]
     texts = len(numbers) < len(handler.features)  # all strings of a row are no longer than its text
     features = columns.row_bytes(numbers) + texts * row.text
-    return memory.estimate(chunk, memory.Row(row.text, features, row.predictions), size, options.wave_bytes)
+    return memory.estimate(chunk, memory.Row(row.text, features, row.predictions), most, likely, options.wave_bytes)
 
 
 def _lower(options: LocalOptions, chunk: ChunkSize, handler: KeyedChunkHandler) -> str:

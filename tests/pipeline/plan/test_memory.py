@@ -165,7 +165,7 @@ def test_the_need_grows_with_what_it_is_made_of(monkeypatch: Any) -> None:
         size: int = 1 << 30,
         wave_bytes: int = 256 << 20,
     ) -> int:
-        found = memory.estimate(chunk, row, size, wave_bytes)
+        found = memory.estimate(chunk, row, size, size, wave_bytes)
         assert found is not None
         return found.total
 
@@ -176,6 +176,22 @@ def test_the_need_grows_with_what_it_is_made_of(monkeypatch: Any) -> None:
     assert need(memory.Row(100.0, 500.0, 10.0)) > usual
     assert need(memory.Row(100.0, 50.0, 500.0)) > usual
     assert need(size=1_000_000) < usual  # no chunk or wave is larger than the input
+
+
+def test_the_memory_in_use_follows_the_likely_size_and_the_limit_the_largest(monkeypatch: Any) -> None:
+    monkeypatch.setattr(memory, "private_bytes", lambda _: 0)
+    monkeypatch.setattr(memory, "resident_bytes", lambda _: 0)
+
+    def need(size: int, likely: float) -> memory.Need:
+        row, chunk = memory.Row(100.0, 50.0, 10.0), ChunkSize(64 << 20, None)
+        found = memory.estimate(chunk, row, size, likely, 256 << 20)
+        assert found is not None
+        return found
+
+    packed = need(1 << 30, 1e6)
+    assert packed.resident == need(1_000_000, 1e6).resident < need(1 << 30, 1 << 30).resident
+    assert packed.total == need(1 << 30, 1 << 30).total
+    assert need(1_000_000, 1e9) == need(1_000_000, 1e6)  # no more than the largest size
 
 
 # Reads lines of which one is long, in several processes, each with a slightly higher memory limit.
