@@ -13,8 +13,9 @@ from pipeline.run_folder.records import Estimate, JobCost
 from pipeline.terminal import amounts
 from pipeline.terminal.amounts import with_noun
 from pipeline.terminal.cost import cost_lines
-from pipeline.terminal.messages import at_line, show, show_json, visible
+from pipeline.terminal.messages import at_line, is_quiet, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
+from pipeline.terminal.warning import warn
 from transforms.reasons import Reason
 
 SCHEMA_VERSION = 1
@@ -115,7 +116,11 @@ def print_json(result: CheckResult) -> None:
 
 
 def print_check(result: CheckResult) -> None:
-    """Prints the result for people."""
+    """Prints the result for people; with --quiet only its warnings."""
+    if is_quiet():
+        for text in result.warnings:
+            warn(text)
+        return
     for line in result.plan:
         print_line(*line)
     if len(result.sources) > 1:
@@ -133,9 +138,13 @@ def print_check(result: CheckResult) -> None:
         print_line("warning", text)
     for text in result.remedies:
         print_line("remedy", text)
+    _print_estimates(result)
+
+
+def _print_estimates(result: CheckResult) -> None:
     if result.memory is not None:
-        total, model = result.memory["total"], result.memory["model"]
-        print_line("memory", f"about {total:,} bytes, {model:,} of them for the model")
+        total, model = (amounts.size(result.memory[name]) for name in ("total", "model"))
+        print_line("memory", f"at least about {total} for --max_memory, {model} of them for the model")
     if result.estimate is not None:
         print_line("estimate", _estimated(result.estimate))
     if result.calls:
@@ -164,7 +173,7 @@ def _call_table(calls: Sequence[Calls]) -> str:
 
 
 def _estimated(estimate: Estimate) -> str:
-    memory = f", {amounts.size(estimate.memory)} of memory" if estimate.memory else ""
+    memory = f", {amounts.size(estimate.memory)} of memory in use" if estimate.memory else ""
     return f"about {amounts.duration(estimate.seconds)}{memory}, {amounts.size(estimate.output_bytes)} of output"
 
 

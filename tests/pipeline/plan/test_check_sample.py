@@ -109,6 +109,9 @@ def test_bad_rows_anywhere_are_counted_with_examples_and_a_command_that_allows_t
     command = done.out.partition("or allow them: ")[2].partition("\n")[0].split()
     assert command[:2] == ["keyjoin", "run"]
     assert keyjoin("check", *command[2:]).out.count("warning") == 0
+    quiet = keyjoin("check", *flags(path, model), "--quiet")
+    warning = "keyjoin: warning: 12 of 999 sampled rows would fail, and --max_bad_rows=0.01 allows fewer\n"
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", warning)
 
 
 def test_a_dozen_of_many_sources_are_printed_and_all_are_in_the_json(
