@@ -49,9 +49,8 @@ def test_what_cannot_be_kept_is_refused(keyjoin: Callable[..., Result]) -> None:
 
 
 def needs(done: Result) -> int:
-    found = re.search(r"memory +about ([0-9,]+) bytes", done.out)
-    assert found is not None, done.err
-    return int(found[1].replace(",", ""))
+    total: int = json.loads(done.out)["memory"]["total"]
+    return total
 
 
 def test_what_is_packed_needs_what_it_unpacks_to(
@@ -61,14 +60,17 @@ def test_what_is_packed_needs_what_it_unpacks_to(
     packed, plain = tmp_path / "in.jsonl.gz", tmp_path / "in.jsonl"
     packed.write_bytes(gzip.compress(text))
     plain.write_bytes(text)
-    flags = (f"--model={BOSTON / 'model'}", "--chunk_bytes=400000", "--wave_bytes=400000")
+    flags = (f"--model={BOSTON / 'model'}", "--chunk_bytes=400000", "--wave_bytes=400000", "--json")
     assert packed.stat().st_size < 100_000
     monkeypatch.setattr(memory, "private_bytes", lambda _: 0)
     assert needs(keyjoin("check", f"--input={packed}", *flags)) == needs(keyjoin("check", f"--input={plain}", *flags))
 
 
 def test_check_prints_what_the_limit_is_compared_with(keyjoin: Callable[..., Result]) -> None:
-    need = needs(keyjoin("check", *FLAGS))
+    need = needs(keyjoin("check", *FLAGS, "--json"))
+    assert re.search(
+        r"memory +at least about [0-9]+ MB for --max_memory, [0-9]+ MB of them", keyjoin("check", *FLAGS).out
+    )
     refused = keyjoin("check", *FLAGS, f"--max_memory={need // 2}")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     found = re.search(r"is less than the ([0-9]+) bytes", refused.err)
