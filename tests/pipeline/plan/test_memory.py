@@ -68,9 +68,8 @@ def test_what_is_packed_needs_what_it_unpacks_to(
 
 def test_check_prints_what_the_limit_is_compared_with(keyjoin: Callable[..., Result]) -> None:
     need = needs(keyjoin("check", *FLAGS, "--json"))
-    assert re.search(
-        r"memory +at least about [0-9]+ MB for --max_memory, [0-9]+ MB of them", keyjoin("check", *FLAGS).out
-    )
+    text = keyjoin("check", *FLAGS).out
+    assert re.search(r"memory +at least about [0-9.]+ [MG]B for --max_memory, [0-9.]+ [MG]B of them", text)
     refused = keyjoin("check", *FLAGS, f"--max_memory={need // 2}")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     found = re.search(r"is less than the ([0-9]+) bytes", refused.err)
