@@ -361,10 +361,11 @@ def _field_of(
         raise UsageError(
             f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; {columns}"
         )
+    key = tensor.dict_key if tensor.dict_key in names and tensor.dict_key.isidentifier() else ""
     raise UsageError(
         f"no field of the rows feeds the model's input {tensor.name} ({describe(tensor)}){why}; "
-        f"map one with --input_map {tensor.name}=FIELD{_why_data(contract) if tensor.name == KEY else ''}"
-        f"{_part_of(contract, tensor)}"
+        f"{f'its function takes it as {key}: ' if key else ''}map one with --input_map {tensor.name}={key or 'FIELD'}"
+        f"{_why_data(contract) if tensor.name == KEY else ''}{_part_of(contract, tensor)}"
     )
 
 
@@ -374,7 +375,8 @@ def _part_of(contract: Contract, tensor: Tensor) -> str:
     The SavedModel may not say that the input is such a part, so keyjoin guesses it from the name.
     """
     name, _, number = tensor.name.rpartition("_")
-    if not number.isdecimal() or name not in [t.name for t in contract.inputs]:
+    is_vector = tensor.shape in ((), None)  # as the row splits, and the values of a sparse tensor
+    if not (number.isdecimal() and is_vector and not tensor.dict_key and name in [t.name for t in contract.inputs]):
         return ""
     return (
         f"; if {name} is a ragged or sparse input and {tensor.name} a part of it, save the model with its function as "

@@ -108,12 +108,16 @@ class WithComposites:
 
 
 class _Spec(NamedTuple):
-    """The type with which a function was traced for one input, and the number of the input's tensors."""
+    """The type with which a function was traced for one input, and the number of the input's tensors.
+
+    The key is that of the dict which holds the input, if the function takes one.
+    """
 
     kind: str
     shape: Any
     dtype: int
     tensors: int
+    key: str = ""
 
 
 def find(graph: Any, signature: str) -> list[Composite]:
@@ -218,10 +222,28 @@ def _checked(name: str, kind: str, number: int, shape: Any, parts: Sequence[Part
     return Composite(name, kind, dtype, sizes, tuple(parts), tuple(names))
 
 
-def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
-    """Yields the type and the signature's input names of each composite input.
+def dict_keys(graph: Any, signature: str) -> dict[str, str]:
+    """Finds the inputs that the function of a signature takes in a dict. The signature may number them instead.
 
-    The types are those with which the signature's function was traced.
+    Args:
+        graph: The MetaGraphDef proto.
+        signature: The name of the signature.
+
+    Returns:
+        Dense input -> its key in the dict, if that is another text.
+    """
+    arguments = _arguments(graph, signature)
+    return {names[0]: spec.key for spec, names in arguments if not spec.kind and spec.key not in ("", names[0])}
+
+
+def _parts(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
+    return ((spec, names) for spec, names in _arguments(graph, signature) if spec.kind)
+
+
+def _arguments(graph: Any, signature: str) -> Iterator[tuple[_Spec, list[str]]]:
+    """Yields the type and the signature's input names of each argument of the signature's function.
+
+    The types are those with which the function was traced.
     """
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     by_tensor = {info.name.partition(":")[0]: name for name, info in graph.signature_def[signature].inputs.items()}
@@ -249,12 +271,17 @@ def _grouped(specs: Sequence[_Spec], names: Sequence[str | None]) -> Iterator[tu
     for spec in specs:
         some = [name for name in names[first : first + spec.tensors] if name is not None]
         first += spec.tensors
-        if spec.kind and len(some) == spec.tensors:
+        if some and len(some) == spec.tensors:
             yield spec, some
 
 
-def _specs(value: Any) -> Iterator[_Spec]:
-    """Yields the tensors and type specs of a structured value, in the order in which a function takes them."""
+def _specs(value: Any, key: str = "") -> Iterator[_Spec]:
+    """Yields the tensors and type specs of a structured value, in the order in which a function takes them.
+
+    Args:
+        value: The StructuredValue proto.
+        key: The key of the value, if a dict holds it.
+    """
     kind = value.WhichOneof("kind")
     if kind in ("list_value", "tuple_value"):
         for one in getattr(value, kind).values:
@@ -262,12 +289,12 @@ def _specs(value: Any) -> Iterator[_Spec]:
     elif kind == "dict_value":
         fields: Mapping[str, Any] = value.dict_value.fields
         for name in sorted(fields):
-            yield from _specs(fields[name])
+            yield from _specs(fields[name], name)
     elif kind == "named_tuple_value":
         for pair in value.named_tuple_value.values:
             yield from _specs(pair.value)
     elif kind in ("tensor_spec_value", "bounded_tensor_spec_value"):
-        yield _Spec("", None, 0, 1)
+        yield _Spec("", None, 0, 1, key)
     elif kind == "type_spec_value":
         yield _spec(value.type_spec_value)
 

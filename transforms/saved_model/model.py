@@ -38,6 +38,7 @@ class Tensor(NamedTuple):
         kind: `ragged` or `sparse` for such an input; empty for a dense tensor.
         ragged_rank: For a ragged input, how many levels of its lists may have different lengths. The first level is
             the list of a row.
+        dict_key: If the function of the signature takes a dict, the input's key in it; empty if it is the name.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Tensor(NamedTuple):
     has_default: bool = False
     kind: str = ""
     ragged_rank: int = 0
+    dict_key: str = ""
 
 
 class Echo(NamedTuple):

@@ -68,6 +68,7 @@ def read(
     types = {name: _input_type(name, definition.inputs[name]) for name in names if name not in made}
     sizes_of = {name: sizes for name, (_, sizes) in types.items() if name not in given}
     rows = fixed_batch.rows_of(sizes_of | {name: list(composite.sizes) for name, composite in made.items()})
+    keys = composites.dict_keys(graph, signature)
     inputs, kept = {}, []
     for name in names:
         if name in made:
@@ -77,7 +78,7 @@ def read(
         tensor, default = definition.inputs[name].name, has_default(definition.inputs[name].name)
         if name not in given and fixed_batch.is_per_row(sizes, rows):
             shape = None if sizes is None else tuple(sizes[1:])
-            inputs[name] = Tensor(name, dtype, shape, tensor, has_default=default)
+            inputs[name] = Tensor(name, dtype, shape, tensor, has_default=default, dict_key=keys.get(name, ""))
         else:
             whole = None if sizes is None else tuple(sizes)
             kept.append(Constant(name, dtype, whole, tensor, default, given.get(name)))

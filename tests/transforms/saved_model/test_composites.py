@@ -1,11 +1,13 @@
 """Ragged and sparse inputs take the rows' lists, and keep the names that the model's author gave them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import keras
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -352,3 +354,47 @@ def test_empty_texts_of_a_sparse_row_are_absent() -> None:
     rows = np.array([[b"a", b""], [b"", b""]], object)
     indices, values, shape = Composite("x", SPARSE, "string", (None, 2), (), ()).tensors(rows)
     assert (indices.tolist(), values.tolist(), shape.tolist()) == ([[0, 0]], [b"a"], [2, 2])
+
+
+PAIR = tf.TensorSpec([None, 2])
+# What a function takes, and its inputs in it.
+DICTS: dict[str, tuple[Any, Callable[[Any], tuple[tf.Tensor, tf.Tensor]]]] = {
+    "flat": ({"width": PAIR, "height": PAIR}, lambda given: (given["width"], given["height"])),
+    "deep": ({"box": {"width": PAIR}, "height": PAIR}, lambda given: (given["box"]["width"], given["height"])),
+    "listed": ([{"width": PAIR}, {"height": PAIR}], lambda given: (given[0]["width"], given[1]["height"])),
+}
+
+
+class DictModel(keras.Model):
+    def call(self, inputs: dict[str, Any]) -> Any:
+        return inputs["width"] - 2 * inputs["height"]
+
+
+def of_dicts(folder: Path, way: str) -> str:
+    """Makes a model that takes a dict, whose inputs the signature numbers."""
+    if way in DICTS:
+        taken, pick = DICTS[way]
+        module = tf.Module()
+        module.call = tf.function(lambda given: {"y": pick(given)[0] - 2 * pick(given)[1]}, input_signature=[taken])
+        tf.saved_model.save(module, str(folder), signatures=module.call)
+        return str(folder)
+    model = DictModel()
+    model({name: np.ones((3, 2), np.float32) for name in ("width", "height")})
+    if way == "model.export":
+        model.export(str(folder), verbose=False)
+    else:
+        tf.saved_model.save(model, str(folder))
+    return str(folder)
+
+
+@pytest.mark.parametrize("way", [*DICTS, "model.export", "tf.saved_model.save"])
+def test_the_inputs_of_a_dict_are_mapped_by_the_flags_of_the_message(
+    keyjoin: Any, lines: Any, model: Any, way: str
+) -> None:
+    rows = [{"height": [1, row], "width": [row, 10]} for row in range(3)]
+    flags = (f"--input={lines(*rows)}", f"--model={model(of_dicts, way)}")
+    done = keyjoin("run", *flags)
+    named = re.findall(r"its function takes it as (\w+): map one with (--input_map \w+=\1)", done.err)
+    assert (done.code, len(named), "ragged" in done.err) == (2, 2, False), done.err
+    done = keyjoin("run", *flags, *(word for _, flag in named for word in flag.split()))
+    assert [row.popitem()[1] for row in done.rows()] == [[row - 2, 10 - 2 * row] for row in range(3)], done.err
