@@ -22,7 +22,7 @@ from pipeline.options.run_options import RunOptions
 from pipeline.run_folder import records
 from pipeline.run_folder.names import PARTS, SUCCESS
 from pipeline.run_folder.settle import OverErrorLimitError
-from pipeline.terminal.messages import at_line, give_up, show_error
+from pipeline.terminal.messages import at_line, give_up, show, show_error
 from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats.base import Writer
@@ -93,6 +93,8 @@ def _remove(folder: str) -> None:
     """Removes an output folder, unless it has dead letters. Then prints the first ones, and where they are."""
     found = sorted(Path(folder, DEAD_LETTERS).glob("**/*.jsonl"))
     if not found:
+        if os.path.exists(os.path.join(folder, SUCCESS)):  # its name was printed, with the commands for it
+            show(f"keyjoin: {folder} is removed; give a folder as --output to keep the report and to verify")
         shutil.rmtree(folder, ignore_errors=True)
         return
     with contextlib.ExitStack() as stack:

@@ -62,6 +62,7 @@ def test_rows_go_through_a_pipe_as_through_files(
         {**row, "key": row["key"].removeprefix("-#")} for row in rows
     ]
     assert "rows read" in done.err
+    assert "is removed; give a folder as --output" in done.err
 
 
 def test_csv_has_one_header(piped: Callable[..., Result]) -> None:
@@ -81,6 +82,7 @@ def test_bad_rows_are_printed_and_kept(piped: Callable[..., Result], temporary: 
     assert '-#0 (line 1): wrong_shape: field features: the string "none"' in done.err
     (letters,) = temporary.glob("*/_keyjoin/dead_letters/*")
     assert str(letters.parent) in done.err
+    assert "is removed;" not in done.err
     assert json.loads(letters.read_text())["row"] == BAD.decode().strip()
 
 
