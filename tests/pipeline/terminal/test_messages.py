@@ -214,7 +214,7 @@ def test_a_reader_that_leaves_changes_no_exit_code_and_no_result(
         ["check", *flags, f"--output={output}"],
         ["run", *flags, f"--output={output}", "--progress=off"],
         ["run", *flags, f"--output={output}", "--progress=off"],
-        ["replay", f"--run={output}"],
+        ["replay", f"--run={output}", "--progress=off"],
         ["verify", f"--run={output}"],
         ["inspect", f"--model={folder}"],
         ["inspect", f"--model={folder}", "--json"],
