@@ -58,7 +58,7 @@ def test_counts_add_up_in_any_order(groups: list[list[float]], random: Any) -> N
     assert bool(made) == bool(groups)
 
 
-@given(st.lists(st.lists(st.integers(-(1 << 15), 1 << 15), max_size=300), max_size=4))
+@given(st.lists(st.lists(st.integers(-(1 << 15), (1 << 15) - 1), max_size=300), max_size=4))
 def test_counts_of_many_bins_add_up_too(groups: list[list[int]]) -> None:
     """Bins are folded to the same ones whether counts are added before or after."""
     whole = [value for group in groups for value in group]
