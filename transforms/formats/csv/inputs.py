@@ -129,6 +129,11 @@ def _plain(found: Cells, kinds: Kinds, numbers: Mapping[str, int], dialect: Dial
     ]
     if wanted:
         plain &= _plain_numbers(found, wanted, dialect).all(axis=1)
+    if dialect.quote is not None and {*TRUE, *FALSE} & {value.decode() for value in dialect.nulls}:
+        # `pyarrow.csv` takes the quotes of a bool for a sign that it is no null.
+        bools = [at for name, at in numbers.items() if pa.types.is_boolean(kinds[name])]
+        first = np.frombuffer(found.text + b"\n", np.uint8)[found.starts[:, bools]]
+        plain &= ((first != dialect.quote) | (found.starts[:, bools] == found.ends[:, bools])).all(axis=1)
     return plain
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.blocks import block_of, joined_bytes, raws
@@ -60,6 +60,7 @@ def value(cell: bytes, dtype: str, nulls: Sequence[str] = ()) -> Any:
 
 
 @given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS), nulls=nulls)
+@example(cells=['"1"', "1", '"false"', '"0"'], dtype="bool", nulls=("1", "false"))
 def test_each_cell_feeds_what_it_spells_whatever_its_neighbours_are(
     cells: list[str], dtype: str, nulls: tuple[str, ...]
 ) -> None:
@@ -74,6 +75,7 @@ def test_each_cell_feeds_what_it_spells_whatever_its_neighbours_are(
 
 
 @given(cells=st.lists(spellings, max_size=8), dtype=st.sampled_from(KINDS), nulls=nulls)
+@example(cells=['"1"', "1", '"false"', '"0"'], dtype="bool", nulls=("1", "false"))
 def test_both_ways_to_read_give_the_same_result(cells: list[str], dtype: str, nulls: tuple[str, ...]) -> None:
     fmt = formats.load(FormatSpec("csv", null_values=nulls))
     data = b"a,b\n" + b"".join(cell.encode("utf-8", "surrogateescape") + b",z\n" for cell in cells)
