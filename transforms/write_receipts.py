@@ -25,7 +25,7 @@ LISTS = "lists"
 SHARDS = 64  # with a million receipts, each shard holds 16,000, about 6 MB
 PASSING = ("data", "version")  # fields of a chunk that no receipt keeps
 LISTED = 1_000  # receipts in a list that is not grouped by shards; with statistics, 45 MB
-_ORDER = operator.attrgetter("chunk")  # chunks compare by source, then by `data` (empty if read back), then by start
+_ORDER = operator.attrgetter("chunk.source", "chunk.start", "chunk.number")
 
 Line = TypeVar("Line")
 

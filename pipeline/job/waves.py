@@ -53,18 +53,18 @@ def run_waves(plan: Plan, beam_options: PipelineOptions, wave_bytes: int, watch:
         header=job.format.needed_header,
     )
     chunks = itertools.chain.from_iterable(map(cut, sorted(plan.sources)))
-    lists = itertools.count()
-    for wave in waves(chunks, wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)):
+    size = wave_size(most_bytes(plan.sources), wave_bytes, plan.expected.predictions)
+    for number, wave in enumerate(waves(chunks, size)):
         watch.progress.cut(wave)
         if not watch.may_continue():
             break
         finished = {part.chunk.part for part in map(watch.found, _find_finished(wave, job))}
         unfinished = [chunk for chunk in wave if chunk.part not in finished]
-        while True:
+        for attempt in itertools.count():
             if unfinished:
                 _run_wave(unfinished, job, watch, beam_options)
             written = watch.end_wave()
-            write_list(job.temp, next(lists), "00", written)
+            write_list(job.temp, number, f"{attempt:06d}", written)
             finished.update(part.chunk.part for part in written)
             # The rest did not start, because this pipeline had used up `WAVE_SECONDS`. The next pipeline continues.
             unfinished = [chunk for chunk in unfinished if chunk.part not in finished]

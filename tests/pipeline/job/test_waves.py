@@ -160,6 +160,26 @@ def test_waves_that_are_bounded_by_time_give_the_bytes_of_one(
         assert (many.output / name).read_bytes() == (one.output / name).read_bytes()
 
 
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_parts_that_are_rebuilt_between_others_change_no_byte(
+    seconds: float, keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finished parts of a wave are known before those between them, of which a slow wave writes one at a time."""
+    path = Path(lines(*[{"x": [n, 0, 1]} for n in range(40)], name="a.jsonl"))
+    (path.parent / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    flags = (f"--input={path.parent}", f"--model={model(models.keyed)}", "--chunk_bytes=100")
+    done = keyjoin("run", *flags)
+    names = ("_keyjoin/parts.jsonl", "_keyjoin/sources.jsonl", "_keyjoin/statistics.json")
+    before = {path: path.read_bytes() for path in [*done.parts(), *(done.output / name for name in names)]}
+    for missing in done.parts()[1:12:3]:
+        missing.unlink()
+    assert keyjoin("verify", f"--run={done.output}", "--discard").code != 0
+    monkeypatch.setattr("pipeline.job.stop_early.WAVE_SECONDS", seconds)
+    again = keyjoin("run", *flags, f"--output={done.output}")
+    assert again.complete(), again.err
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_what_was_scored_for_long_is_on_disk_before_more_is(
     keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

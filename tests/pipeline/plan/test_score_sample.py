@@ -244,7 +244,7 @@ def test_if_time_ends_rows_after_the_last_scored_one_do_not_count(
 ) -> None:
     monkeypatch.setattr("pipeline.plan.score_sample.SECONDS", -1)
     path = lines(ROW, REFUSED, ROW, *[ROW] * 5, *[SHORT] * 20)
-    done = keyjoin("check", f"--input={path}", f"--model={model(models.raising)}", f"--max_bad_rows={limits}")
+    done = keyjoin("run", f"--input={path}", f"--model={model(models.raising)}", f"--max_bad_rows={limits}")
     assert ("of the first" in done.err) == said
     assert ("1 of the first 3 rows are bad" in done.err) == said
 

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -297,7 +298,7 @@ class TestOneFile:
             if os.path.exists(path):
                 assert os.path.samefile(form, path)
             if not {"today", "yesterday"} & set(steps) and os.path.exists(path):
-                assert form == os.path.normpath(path)
+                assert form == re.sub(r"^//(?!/)", "/", os.path.normpath(path))  # POSIX leaves `//` to the system
 
     @pytest.mark.parametrize("way", ["./d1/", ".//d1", "d1/x/..", "d1/./*.jsonl", "./d1/shared.jsonl", "d2/../d1"])
     def test_a_run_is_resumed_under_another_spelling(
