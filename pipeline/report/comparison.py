@@ -12,59 +12,59 @@ from pipeline.verification.compare_outputs import Output
 from transforms.comparison.tally import SHARES
 
 BARS = 12  # of a chart
-Said = Mapping[str, Any]  # see `pipeline.terminal.comparison.document`
+Document = Mapping[str, Any]  # see `pipeline.terminal.comparison.document`
 
 
-def make_page(said: Said, outputs: Sequence[Output], words: Sequence[str]) -> str:
+def make_page(document: Document, outputs: Sequence[Output], words: Sequence[str]) -> str:
     """Makes the page of a comparison, see `page.render`.
 
     Args:
-        said: The figures of the comparison, see `pipeline.terminal.comparison.document`.
+        document: The figures of the comparison, see `pipeline.terminal.comparison.document`.
         outputs: The two outputs.
         words: The command that compared them.
     """
-    title = f"keyjoin: {' and '.join(said['outputs'])}"
-    return page.render(title, functools.partial(sections, said, outputs, words))
+    title = f"keyjoin: {' and '.join(document['outputs'])}"
+    return page.render(title, functools.partial(sections, document, outputs, words))
 
 
-def sections(said: Said, outputs: Sequence[Output], words: Sequence[str], caps: Caps) -> list[Section]:
+def sections(document: Document, outputs: Sequence[Output], words: Sequence[str], caps: Caps) -> list[Section]:
     """Returns the sections of the page, in order. Predictions that differ come first.
 
     Args:
-        said: The figures of the comparison.
+        document: The figures of the comparison.
         outputs: The two outputs. If a run of them was given `--report_rows 0`, no value of a row is shown.
         words: The command that compared them.
         caps: How much to show at most.
     """
-    ordered = sorted(said["predictions"], key=lambda one: one["within"] == one["rows"])
+    ordered = sorted(document["predictions"], key=lambda one: one["within"] == one["rows"])
     with_values = all(side.document.options.report_rows for side in outputs)
     return [
-        Section("Verdict", list(_verdict(said, ordered, caps))),
+        Section("Verdict", list(_verdict(document, ordered, caps))),
         Section("Differences", list(_differences(ordered, caps))),
         Section("Rows that differ most", list(_worst(ordered, caps, with_values=with_values))),
-        *([Section("Rows in one output only", list(_alone(said)))] if any(_only(said)) else []),
+        *([Section("Rows in one output only", list(_alone(document)))] if any(_only(document)) else []),
         Section("Outputs", [_outputs(outputs), command_block("Compare again", words)]),
     ]
 
 
-def _only(said: Said) -> list[int]:
-    return [alone["rows"] for alone in said["only_in"]]
+def _only(document: Document) -> list[int]:
+    return [alone["rows"] for alone in document["only_in"]]
 
 
-def _verdict(said: Said, ordered: Sequence[Said], caps: Caps) -> Iterator[Block]:
-    yield Note(said["verdict"], "good" if said["same"] else "bad")
+def _verdict(document: Document, ordered: Sequence[Document], caps: Caps) -> Iterator[Block]:
+    yield Note(document["verdict"], "good" if document["same"] else "bad")
     differ = sum(one["within"] < one["rows"] for one in ordered)
     rows = [
-        ("verdict", "same" if said["same"] else "differ"),
-        *((f"{name} is", label) for name, label in zip(NAMES, said["outputs"], strict=True)),
-        ("rows with predictions in A and B", f"{said['rows']:,}"),
+        ("verdict", "same" if document["same"] else "differ"),
+        *((f"{name} is", label) for name, label in zip(NAMES, document["outputs"], strict=True)),
+        ("rows with predictions in A and B", f"{document['rows']:,}"),
         *(
             (f"rows with predictions only in {name}", f"{rows:,}")
-            for name, rows in zip(NAMES, _only(said), strict=True)
+            for name, rows in zip(NAMES, _only(document), strict=True)
         ),
         ("predictions in A and B", f"{len(ordered):,}, of which {differ:,} differ"),
     ]
-    for name, names in zip(NAMES, said["predictions_only_in"], strict=True):
+    for name, names in zip(NAMES, document["predictions_only_in"], strict=True):
         rows += [(f"predictions only in {name}", ", ".join(names))] if names else []
     yield Table("The comparison in short", ("what", "result"), rows)
     header = ("prediction", "verdict", "equal", "tolerance", "within the tolerance", "correlation")
@@ -76,13 +76,17 @@ def _verdict(said: Said, ordered: Sequence[Said], caps: Caps) -> Iterator[Block]
 
 
 def _of_each(
-    caption: str, header: Sequence[str], ordered: Sequence[Said], row: Callable[[Said], Sequence[str]], caps: Caps
+    caption: str,
+    header: Sequence[str],
+    ordered: Sequence[Document],
+    row: Callable[[Document], Sequence[str]],
+    caps: Caps,
 ) -> Table:
     shown = [row(one) for one in ordered[: caps.columns]]
     return Table(caption, header, shown, rest(len(ordered), len(shown), "prediction"))
 
 
-def _agreement(one: Said) -> tuple[str, ...]:
+def _agreement(one: Document) -> tuple[str, ...]:
     verdict = "same" if one["within"] == one["rows"] else "differ"
     equal, within = (share(one[name], one["rows"], "rows") for name in ("equal", "within"))
     tolerance = "none" if one["tolerance"] == "0" else one["tolerance"]
@@ -90,11 +94,11 @@ def _agreement(one: Said) -> tuple[str, ...]:
     return (one["name"], verdict, equal, tolerance, within, correlation)
 
 
-def _argmax(one: Said) -> tuple[str, ...]:
+def _argmax(one: Document) -> tuple[str, ...]:
     return (one["name"], share(one["argmax_equal"], one["argmax_rows"], "vectors"))
 
 
-def _differences(ordered: Sequence[Said], caps: Caps) -> Iterator[Block]:
+def _differences(ordered: Sequence[Document], caps: Caps) -> Iterator[Block]:
     header = ("prediction", "mean", *(f"{part:.0%}" for part in SHARES), "largest", "largest, relative")
     header = (*header, "values not finite in one", "rows of another shape")
     yield _of_each(
@@ -105,14 +109,14 @@ def _differences(ordered: Sequence[Said], caps: Caps) -> Iterator[Block]:
             yield _figure(one)
 
 
-def _row(one: Said) -> tuple[str, ...]:
+def _row(one: Document) -> tuple[str, ...]:
     figures = [one["mean_difference"], *one["quantiles"].values(), one["largest_difference"]]
     figures.append(one["largest_relative_difference"])
     shown = ("-" if figure is None else charts.number(figure) for figure in figures)
     return (one["name"], *shown, f"{one['non_finite']:,}", f"{one['other_shape']:,}")
 
 
-def _figure(one: Said) -> Figure:
+def _figure(one: Document) -> Figure:
     equal, *ranges = one["distribution"]
     if len(ranges) > BARS:
         few = ranges[-BARS:]
@@ -132,7 +136,7 @@ def _range(low: float, high: float | None) -> str:
     return f"{charts.number(low)} and more" if high is None else f"{charts.number(low)} to {charts.number(high)}"
 
 
-def _worst(ordered: Sequence[Said], caps: Caps, *, with_values: bool) -> Iterator[Block]:
+def _worst(ordered: Sequence[Document], caps: Caps, *, with_values: bool) -> Iterator[Block]:
     found = [one for one in ordered if one["worst"]]
     if not found:
         yield Note("No row differs.", "good")
@@ -148,15 +152,15 @@ def _worst(ordered: Sequence[Said], caps: Caps, *, with_values: bool) -> Iterato
         yield Note(f"Not shown: {left_out}.")
 
 
-def _worst_row(row: Said, *, with_values: bool) -> tuple[str, ...]:
+def _worst_row(row: Document, *, with_values: bool) -> tuple[str, ...]:
     sizes = (row["difference"], row["relative_difference"])
     shown = ("-" if size is None else charts.number(size) for size in sizes)
     values = [as_text(value) for value in row["values"]] if with_values else []
     return (row["key"], *values, *shown)
 
 
-def _alone(said: Said) -> Iterator[Table]:
-    for name, alone in zip(NAMES, said["only_in"], strict=True):
+def _alone(document: Document) -> Iterator[Table]:
+    for name, alone in zip(NAMES, document["only_in"], strict=True):
         if alone["rows"]:
             caption = f"Rows with predictions only in {name}"
             yield Table(
