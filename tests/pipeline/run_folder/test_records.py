@@ -51,16 +51,30 @@ columns = st.lists(names.filter(lambda name: name[0] != "["), min_size=1, max_si
 columns |= st.lists(paths, min_size=1, max_size=2).map(tuple)
 inputs = names.filter(lambda name: name[0] not in "={" and "," not in name)
 fields_of_rows = names.map(lambda name: name.replace("=", "").replace(",", "")).filter(bool)
+
+
+def of_paths(kind: Kind) -> st.SearchStrategy[str]:
+    """Texts that a kind takes for a path: it refuses `~`, `file:/x` and the like, which nobody means."""
+
+    def is_taken(text: str) -> bool:
+        try:
+            kind.parse(text)
+        except ValueError:
+            return False
+        return True
+
+    return texts.filter(is_taken)
+
+
 VALUES: dict[Kind, st.SearchStrategy[Any]] = {
     SWITCH: st.booleans(),
     kinds.TEXT: texts,
-    kinds.MODEL: texts,
-    kinds.PATH: texts,
-    kinds.OUTPUT: texts,
-    kinds.INPUTS: st.lists(texts, min_size=1, max_size=2).map(tuple),
+    kinds.MODEL: of_paths(kinds.MODEL),
+    kinds.PATH: of_paths(kinds.PATH),
+    kinds.OUTPUT: of_paths(kinds.OUTPUT),
+    kinds.INPUTS: st.lists(of_paths(kinds.PATH), min_size=1, max_size=2).map(tuple),
     kinds.SECONDS: st.floats(0.01, 1e6),
     kinds.AMOUNT: st.floats(0.0001, 1e9),
-    kinds.PATH: texts,
     kinds.SHA256: st.just("0" * 64),
     kinds.ACCELERATOR: st.just("type:nvidia-l4;count:1"),
     kinds.NAMES: lists,
