@@ -323,6 +323,8 @@ def _range(
         for batch in opened.iter_batches(step, numbers, names):
             skipped = min(left_out, batch.num_rows)
             left_out -= skipped
+            if skipped == batch.num_rows:
+                continue  # a slice without rows would keep the memory of its batch
             found.append(batch.slice(skipped, left))
             left -= found[-1].num_rows
             if not left:

@@ -216,6 +216,13 @@ def test_a_range_of_rows_is_that_of_the_whole(data: bytes) -> None:
         assert table_of(write(part))["key"].to_pylist() == [f"s#{row}" for row in range(start, end)]
 
 
+def test_a_range_of_rows_does_not_hold_the_rows_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.formats.parquet.read.SLICE_ROWS", 100)
+    data = file_of(pa.table({"a": pa.array(range(1000), pa.float64())}))
+    first, last = (load(data, start, start + 100).rows.get_total_buffer_size() for start in (0, 900))
+    assert last < 2 * first
+
+
 def test_schemas_of_other_programs_are_left_out_since_they_hide_the_predictions() -> None:
     hidden = dict.fromkeys(OTHER_SCHEMAS, b"{}")
     data = file_of(pa.table({"a": range(ROWS)}).replace_schema_metadata({**hidden, "owner": "me"}))
