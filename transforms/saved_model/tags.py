@@ -32,9 +32,14 @@ def refusal(folder: str, tags: Sequence[Sequence[str]]) -> str:
         The message. Its command makes a copy in which one of the graphs has the tag. It takes a graph for serving if
         there is one, such as one with the tags `serve` and `gpu`, and no graph for training if there is another.
     """
+    if not tags:
+        return (
+            f"{folder}: cannot be loaded: its saved_model.pb has no graph, as if the file had been cut off; copy the "
+            "whole folder of the model again, or save it again"
+        )
     shown = "; ".join(f"one with the tags {', '.join(one)}" if one else "one without tags" for one in tags)
     message = f"{folder} has no graph whose only tag is {SERVE}, which TensorFlow Serving loads; its graphs: {shown}; "
-    if not tags or not os.path.isfile(os.path.join(folder, "saved_model.pb")):
+    if not os.path.isfile(os.path.join(folder, "saved_model.pb")):
         return f"{message}export it again"
     index = min(range(len(tags)), key=lambda number: (SERVE not in tags[number], "train" in tags[number]))
     new = model_files.beside(folder, "-serve")
