@@ -103,6 +103,12 @@ def same_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.plan.check_sample.SECONDS", 1e6)
 
 
+@pytest.fixture(autouse=True)
+def tensorflow_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command with `--verbose` in this process changes the environment, which processes of later tests inherit."""
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 class Result(NamedTuple):
     """What a command printed and wrote: its exit code, its output and its output folder."""
 
