@@ -6,6 +6,7 @@ separate files, one a line. keyjoin writes and reads the list of parts without h
 
 import hashlib
 import importlib.metadata
+import itertools
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ from transforms.errors import RunError
 from transforms.formats.spec import FormatSpec
 from transforms.model_safety.model_ops import Finding
 from transforms.predict import KeyedChunkHandler
-from transforms.records import Layout, Source
+from transforms.records import Layout, PartReceipt, Source
 from transforms.statistics import Merging
 from transforms.storage import files
 from transforms.write_receipts import decode_object, encode, read_lines, read_receipts, to_record
@@ -299,22 +300,22 @@ def write_lists(output: str, temp: str, planned: Iterable[Source]) -> dict[str, 
     All of them are made from the receipts in a run's temporary folder.
     """
     by_path = {source.path: source for source in planned}
-    merging = Merging()
+    merging, sources = Merging(), list[bytes]()  # as many sources as the plan already holds in memory
 
     def parts() -> Iterator[bytes]:  # one receipt at a time, since a receipt has the statistics of its part
-        for part in read_receipts(temp):
-            statistics.add(merging, [part])
-            yield encode(part)
-
-    sources = (
-        msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(ledger.total(receipts))})
-        for path, receipts in ledger.by_source(read_receipts(temp))
-    )
+        for path, receipts in itertools.groupby(read_receipts(temp), key=lambda part: part.chunk.source):
+            bare: list[PartReceipt] = []
+            for part in receipts:
+                statistics.add(merging, [part])
+                bare.append(part._replace(statistics=()))
+                yield encode(part)
+            totals = ledger.total(bare)
+            sources.append(msgspec.json.encode({**by_path[path]._asdict(), **msgspec.structs.asdict(totals)}))
 
     def counts() -> Iterator[bytes]:
         yield statistics.encode(merging.result())
 
-    # In this order: the statistics are complete once the parts are written.
+    # In this order: writing the parts fills the others.
     lists = {PARTS: files.in_blocks(parts()), SOURCES: files.in_blocks(sources), STATISTICS: counts()}
     return {name: files.write_whole(files.join(output, name), made) for name, made in lists.items()}
 
