@@ -100,7 +100,6 @@ class Plan(NamedTuple):
         folders: The names of the fields that the folders of the sources hold, with `--partition_fields`.
         loaded: The model as it was loaded for the checks, with the outputs that the run needs; see `model_here`.
         trial: What the first rows took; None if they could not be measured.
-        cost: What a job on Dataflow takes; None for other runs, and if it is not known.
         first_rows: The results of the first rows; None if there are none.
     """
 

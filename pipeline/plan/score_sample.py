@@ -78,7 +78,7 @@ class FirstRows(NamedTuple):
         return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
     def warning(self, limits: ErrorLimits) -> str:
-        """Says that all of these rows are bad, or more than the limits allow; empty if neither is true."""
+        """Returns a warning if all of these rows are bad, or more than the limits allow; otherwise an empty text."""
         exceeded = self.exceeded(limits)
         if exceeded is None:
             return f"{self._text}, which {FLAG} allows: {_reasons(self)}" if 0 < self.rows == len(self.bad) else ""

@@ -208,7 +208,7 @@ class Settings(_Strict, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
-class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Estimate(_Strict, frozen=True, kw_only=True):
     """The estimate that a run makes at its start, beside which the manifest has what the run took.
 
     Attributes:
@@ -217,7 +217,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         output_bytes: The size of all parts.
     """
 
-    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    seconds: Seconds
     memory: Count | None
     output_bytes: Count
 
