@@ -77,10 +77,10 @@ def main(argv: Sequence[str]) -> Exit:
     try:
         with _outputs(given, rest) as (one, other):
             found = compare_outputs(one, other, given.tolerance)
-            said = document(found)
-            (print_json if given.json else print_text)(said)
+            figures = document(found)
+            (print_json if given.json else print_text)(figures)
             if given.report is not None:
-                _write_page(given.report, said, (one, other), ["keyjoin", "compare", *argv])
+                _write_page(given.report, figures, (one, other), ["keyjoin", "compare", *argv])
     except (RunError, ValueError, OSError) as error:  # a ValueError says why a word is no path
         raise UsageError(described(error) if isinstance(error, OSError) else str(error)) from error
     code = Exit.COMPLETE if found.is_same else Exit.FAILED
@@ -88,10 +88,10 @@ def main(argv: Sequence[str]) -> Exit:
     return code
 
 
-def _write_page(path: str, said: Mapping[str, Any], outputs: Sequence[Output], words: Sequence[str]) -> None:
+def _write_page(path: str, figures: Mapping[str, Any], outputs: Sequence[Output], words: Sequence[str]) -> None:
     from pipeline.report.comparison import make_page  # imports the library of templates
 
-    files.write_whole(path, [make_page(said, outputs, words).encode()])
+    files.write_whole(path, [make_page(figures, outputs, words).encode()])
     show_error(f"keyjoin: {path} has this as a page with charts")
 
 

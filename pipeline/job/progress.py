@@ -199,7 +199,7 @@ class Progress:
             self._output, self._sizes = output, {source.path: source.size for source in sources}
 
     def plan_replay(self, output: str, sources: Iterable["Source"], parts: Iterable["PartReceipt"]) -> None:
-        """Records what a replay will do. Only the parts with dead letters count, each as its share of its source.
+        """Records the plan of a replay. Only parts with dead letters count, each with its share of its source's size.
 
         Args:
             output: The output folder.
@@ -264,7 +264,7 @@ class Progress:
             self._add(part)
 
     def replayed(self, part: "PartReceipt", bad: Mapping[str, int]) -> None:
-        """Counts a part whose dead letters a replay scored again, and which is on disk if it changed.
+        """Counts a part whose dead letters a replay has rescored. If the part changed, it is on disk.
 
         Args:
             part: The receipt of the part before the replay.

@@ -72,50 +72,52 @@ def _plain(values: list[Any]) -> Any:
     return found[0] if len(found) == 1 else found
 
 
-def print_json(said: dict[str, Any]) -> None:
+def print_json(figures: dict[str, Any]) -> None:
     """Prints the figures of a comparison as one JSON object."""
-    show_json(json.dumps(said, indent=1, ensure_ascii=False))
+    show_json(json.dumps(figures, indent=1, ensure_ascii=False))
 
 
-def print_text(said: dict[str, Any]) -> None:
+def print_text(figures: dict[str, Any]) -> None:
     """Prints the figures of a comparison as text. The last line is the verdict."""
-    for name, path in zip(NAMES, said["outputs"], strict=True):
+    for name, path in zip(NAMES, figures["outputs"], strict=True):
         print_line(name, path)
-    print_line("rows", f"{said['rows']:,} have predictions in A and B")
-    for name, alone in zip(NAMES, said["only_in"], strict=True):
+    print_line("rows", f"{figures['rows']:,} have predictions in A and B")
+    for name, alone in zip(NAMES, figures["only_in"], strict=True):
         if alone["rows"]:
             print_line(f"only in {name}", f"{with_noun(alone['rows'], 'row')}, such as {alone['keys'][0]}")
-    for name, names in zip(NAMES, said["predictions_only_in"], strict=True):
+    for name, names in zip(NAMES, figures["predictions_only_in"], strict=True):
         if names:
             print_line(f"only in {name}", f"the predictions {', '.join(names)}")
-    for one in said["predictions"]:
+    for one in figures["predictions"]:
         show()
         _print_prediction(one)
     show()
-    show(visible(said["verdict"]))
+    show(visible(figures["verdict"]))
 
 
-def _print_prediction(said: dict[str, Any]) -> None:
-    rows = said["rows"]
-    print_line("prediction", said["name"])
-    print_line("equal", share(said["equal"], rows, "rows"))
-    if said["tolerance"] != "0":
-        print_line("tolerance", f"{share(said['within'], rows, 'rows')} differ by at most {said['tolerance']}")
-    if said["other_shape"]:
-        print_line("shape", f"{said['other_shape']:,} rows have another number of values")
-    if said["non_finite"]:
-        print_line("not finite", f"{said['non_finite']:,} values are NaN or infinite in A or in B only")
-    if said["largest_difference"]:
-        quantiles = ", ".join(f"{value:.3g} at {float(share):.0%}" for share, value in said["quantiles"].items())
-        print_line("difference", f"mean {said['mean_difference']:.3g}, largest {said['largest_difference']:.3g}")
+def _print_prediction(figures: dict[str, Any]) -> None:
+    rows = figures["rows"]
+    print_line("prediction", figures["name"])
+    print_line("equal", share(figures["equal"], rows, "rows"))
+    if figures["tolerance"] != "0":
+        print_line("tolerance", f"{share(figures['within'], rows, 'rows')} differ by at most {figures['tolerance']}")
+    if figures["other_shape"]:
+        print_line("shape", f"{figures['other_shape']:,} rows have another number of values")
+    if figures["non_finite"]:
+        print_line("not finite", f"{figures['non_finite']:,} values are NaN or infinite in A or in B only")
+    if figures["largest_difference"]:
+        quantiles = ", ".join(f"{value:.3g} at {float(share):.0%}" for share, value in figures["quantiles"].items())
+        print_line("difference", f"mean {figures['mean_difference']:.3g}, largest {figures['largest_difference']:.3g}")
         print_line("quantiles", f"of differences: {quantiles}")
-        print_line("relative", f"largest {said['largest_relative_difference']:.3g}, of the larger value")
-    if said["correlation"] is not None:
-        print_line("correlation", f"{said['correlation']:.6g}")
-    if said["argmax_rows"]:
-        print_line("largest at", f"the same place in {share(said['argmax_equal'], said['argmax_rows'], 'vectors')}")
-    if said["worst"]:
-        show(table([("worst rows", "A", "B", "difference", "relative"), *_worst(said["worst"])]))
+        print_line("relative", f"largest {figures['largest_relative_difference']:.3g}, of the larger value")
+    if figures["correlation"] is not None:
+        print_line("correlation", f"{figures['correlation']:.6g}")
+    if figures["argmax_rows"]:
+        print_line(
+            "largest at", f"the same place in {share(figures['argmax_equal'], figures['argmax_rows'], 'vectors')}"
+        )
+    if figures["worst"]:
+        show(table([("worst rows", "A", "B", "difference", "relative"), *_worst(figures["worst"])]))
 
 
 def _worst(worst: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:

@@ -42,7 +42,7 @@ class Start(RunEvent, frozen=True, kw_only=True, tag="start"):
         run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         output: the output folder
         sources: source files
-        source_bytes: their size in bytes; for `replay`, the share of it whose parts have dead letters
+        source_bytes: their size in bytes; `replay` counts only the parts with dead letters
     """
 
     output: str
@@ -66,7 +66,7 @@ class Progress(RunEvent, frozen=True, kw_only=True, tag="progress"):
         phase: what the run does: `starting`, `loading the model`, `scoring` and others
         scored: share of the sources, by bytes, that is scored
         written: share of the sources, by bytes, whose parts are on disk
-        rows_written: rows whose parts are on disk; for `replay`, dead letters that are scored again
+        rows_written: rows whose parts are on disk; for `replay`, rescored dead letters
         parts: parts that are on disk
         of_parts: parts that the run will write
         rows_per_second: rows scored a second, smoothed

@@ -195,7 +195,7 @@ def rescore_picked(
         called: The model.
 
     Raises:
-        RunError: The part, its dead letters, or the rows of the source are not what the receipt says.
+        RunError: The receipt does not match the part, its dead letters, or the rows of the source.
     """
     part = picked.part
     with open_plain(source) as file:
