@@ -274,7 +274,14 @@ def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
     notes = notes_of(ended)
     if not notes and (not {"run", "replay"} & set(argv[:1]) or not isinstance(ended, KeyboardInterrupt)):
         return ""
-    return "".join(f"; {text}" for text in (*notes, f"resume with: {typed(['keyjoin', *argv])}"))
+    return "".join(f"; {text}" for text in (*notes, _resuming(["keyjoin", *argv])))
+
+
+def _resuming(words: Sequence[str]) -> str:
+    from pipeline.options.config import is_long, shortened
+
+    shorter = shortened(words) if words[1] == "run" else list(words)
+    return "resume with the same command" if is_long(shorter) else f"resume with: {typed(shorter)}"
 
 
 def entry() -> None:

@@ -18,6 +18,7 @@ from pipeline.job.progress import Phase, Progress, Result
 from pipeline.model import model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options import kinds
+from pipeline.options.config import shortened
 from pipeline.options.flag import flag, flags_of
 from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TerminalOptions, TrustOptions
 from pipeline.options.parser import OptionsParser
@@ -170,11 +171,11 @@ def _ended(run: str) -> tuple[Earlier, Manifest]:
         earlier = _find_run(run)
     ended = earlier.record
     if isinstance(ended, Job) or (earlier.stage is Stage.COMMITTED and not ended.totals.dead):
-        again = typed(command(ended.options, run))
+        again = typed(shortened(command(ended.options, run)))
         raise UsageError(f"--run {run} holds a run that {earlier.stage.value}; finish it first: {again}")
     new, begun = staged(run).work, resume.unfinished(run)
     if begun is not None and earlier.stage is Stage.COMPLETE:
-        again = typed([*command(begun.record.options, run), *_replacing(begun)])
+        again = typed(shortened([*command(begun.record.options, run), *_replacing(begun)]))
         raise UsageError(
             f"--run {run} has a new run that {begun.stage.value}, in {new}; finish it first: {again}; or delete {new}"
         )
@@ -212,7 +213,7 @@ def _check_parts(run: str, document: Manifest) -> None:
     whole = in_threads(lambda pair: (pair[0], files.read_back(files.join(run, pair[0])) == pair[1]), pairs)
     damaged = next((name for name, is_whole in whole if not is_whole), None)
     if damaged is not None:
-        again = typed(command(document.options, run))
+        again = typed(shortened(command(document.options, run)))
         raise RunError(f"{run}: {damaged} is not what was written; the run's own command writes it again: {again}")
 
 

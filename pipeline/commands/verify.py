@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.compat.startup import collect_garbage
 from pipeline.model.model_folder import newest_version
 from pipeline.options import kinds
+from pipeline.options.config import shortened
 from pipeline.options.flag import SWITCH, Kind, flag
 from pipeline.options.groups import CodeOptions
 from pipeline.options.parser import OptionsParser
@@ -120,7 +121,7 @@ def main(argv: Sequence[str]) -> Exit:
         with locked(given.run):
             files.delete_tree(files.join(given.run, SUCCESS))
         show(f"{SUCCESS} is deleted: readers do not take {visible(given.run)} for a result until it is written again")
-    again = command(record.manifest.options, given.run) if record is not None and record.proven else None
+    again = shortened(command(record.manifest.options, given.run)) if record is not None and record.proven else None
     for advice in findings.advice(given.run, again, "" if discarded else _discard_command(given)):
         show(advice)
     return findings.code

@@ -4,6 +4,7 @@ A file maps flags to values. Each value is kept as it is spelled, and the flag's
 `007` in YAML are these texts. A list or a mapping gives several values. `beam` has the flags of Beam.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -17,14 +18,16 @@ from pipeline.options.error_limits import ErrorLimits
 from pipeline.options.flag import SWITCH, Flag, flags_of
 from pipeline.options.groups import ConfigOptions, TrustOptions, VerbosityOptions
 from pipeline.options.parser import OptionsParser, collected
-from pipeline.options.run_options import RunOptions
-from pipeline.run_folder.names import JOB, MANIFEST
+from pipeline.options.run_options import RunOptions, parse_run
+from pipeline.run_folder.names import JOB, MANIFEST, NEXT, TEMP
 from pipeline.terminal.messages import quoted
 from transforms.errors import UsageError, nearest
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value]"
+_PROG = "keyjoin run"
 BEAM = "beam"  # the key of Beam's flags
 YAML, JSON, TOML = (".yaml", ".yml"), ".json", ".toml"
+LONGEST = 600  # characters of a command that people read: about seven lines of a terminal
 DEEPEST = 20  # levels of lists and mappings in a file; no flag needs more than four
 TRUE, FALSE = "true", "false"
 ONLY_TYPED = {name for group in (ConfigOptions, VerbosityOptions) for name in flags_of(group)}
@@ -66,6 +69,46 @@ def expanded(argv: Sequence[str], prog: str) -> list[str]:
     else:
         config = _from_run(path, names)
     return [*_words(config, names), *rest]
+
+
+def shortened(words: Sequence[str]) -> list[str]:
+    """Shortens a `keyjoin run` command that is too long to read, such as one with 500 inputs.
+
+    The shorter command reads most flags from the record of the run, which its output folder has.
+
+    Args:
+        words: The words of the command, from `keyjoin` on.
+
+    Returns:
+        The words of a command with the same options. They are `words` if these are few, or if no record has them.
+    """
+    if not is_long(words):
+        return list(words)
+    with contextlib.suppress(UsageError):
+        given = parse_run(expanded(words[2:], _PROG), _PROG)
+        output = given[0].output
+        for folder in (f"{output.rstrip('/')}/{TEMP}/{NEXT}", output):
+            with contextlib.suppress(UsageError):
+                made = _from_record(folder, *given)
+                if parse_run(expanded(made, _PROG), _PROG) == given:
+                    return [*words[:2], *made]
+    return list(words)
+
+
+def is_long(words: Sequence[str]) -> bool:
+    """Returns whether a command is too long to read."""
+    return len(quoted(words)) > LONGEST
+
+
+def _from_record(folder: str, options: RunOptions, beam_args: Sequence[str]) -> list[str]:
+    """Returns arguments of `run`: the folder of a record, and the flags that differ or that no record gives."""
+    flags = flags_of(RunOptions)
+    own = {"output", *flags_of(TrustOptions)}
+    words = [f"--config={folder}"]
+    words += [word for name in flags if name in own for word in flags[name].words(name, getattr(options, name))]
+    recorded, _ = parse_run(expanded(words, _PROG), _PROG)
+    other = [name for name in flags if name not in own and getattr(options, name) != getattr(recorded, name)]
+    return [*words, *(word for name in other for word in flags[name].words(name, getattr(options, name))), *beam_args]
 
 
 def as_yaml(options: RunOptions, beam_args: Sequence[str]) -> str:

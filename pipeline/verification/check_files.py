@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from pipeline.options.config import shortened
 from pipeline.options.run_options import command
 from pipeline.run_folder import ledger, manifest, records, statistics
 from pipeline.run_folder.names import JOB, MANIFEST, PARTS, SOURCES, STATISTICS, SUCCESS, is_inside
@@ -73,7 +74,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
     success, made, job = (_read(run, name) for name in (SUCCESS, MANIFEST, JOB))
     if success is None and is_ready(run):
         new = records.read(staged(run).work, Manifest)
-        again = typed(command(new.options, run)) if new is not None else "give its keyjoin run command again"
+        again = typed(shortened(command(new.options, run))) if new is not None else "give its keyjoin run command again"
         raise RunError(f"a new result is being put in place in {run}; wait for it, or let this finish it: {again}")
     if success is None and job is not None:
         raise RunError(f"{run} holds an unfinished run; wait for it, or resume it: {_resuming(run, job)}")
@@ -99,7 +100,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
 
 def _resuming(run: str, job: bytes) -> str:
     try:
-        return typed(command(records.decode(job, Job).options, run))
+        return typed(shortened(command(records.decode(job, Job).options, run)))
     except ValueError:
         return f"give its keyjoin run command again ({JOB} is damaged)"
 

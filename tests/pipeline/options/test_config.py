@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.options.config import as_yaml, expanded
+from pipeline.options.config import as_yaml, expanded, is_long, shortened
 from pipeline.options.flag import flags_of
+from pipeline.options.flag import words as words_of
 from pipeline.options.run_options import RunOptions, parse_run
+from pipeline.run_folder import records
 from tests.conftest import Result
 from tests.pipeline.run_folder.test_records import START, values_of
 from tests.support import models
@@ -185,6 +187,39 @@ def test_a_file_runs_a_job_and_a_run_is_repeated_by_its_folder(
 
     assert main(["run", f"--config={first.output}"]) == 2
     assert f"name its output with --output, another folder than {first.output}" in capsys.readouterr().err
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.fixed_dictionaries({}, optional={name: values_of(flag) for name, flag in flags_of(RunOptions).items()}),
+    st.fixed_dictionaries({}, optional={name: values_of(flag) for name, flag in flags_of(RunOptions).items()}),
+    beam_flags,
+    st.sampled_from(["", "_keyjoin/temp/next"]),
+)
+def test_a_shortened_command_has_the_same_options(
+    tmp_path_factory: pytest.TempPathFactory,
+    recorded: dict[str, Any],
+    changed: dict[str, Any],
+    beam: dict[str, list[str]],
+    where: str,
+) -> None:
+    output = tmp_path_factory.mktemp("runs", numbered=True)
+    start = dataclasses.replace(START, input=tuple(f"{n:05}.jsonl" for n in range(500)))
+    try:
+        there = dataclasses.replace(start, **{**recorded, "output": str(output)})
+        now = dataclasses.replace(there, **{**changed, "output": str(output)})
+    except UsageError:
+        assume(False)
+    folder = output / where / "_keyjoin"
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text(json.dumps({"options": records.to_json(there)}))
+    argv = [word for name, texts in beam.items() for word in [f"--{name}={text}" for text in texts] or [f"--{name}"]]
+    whole = ["keyjoin", "run", *words_of(now), *argv]
+    given = parse_run(whole[2:], "keyjoin run")
+    short = shortened(whole)
+    assert parse_run(expanded(short[2:], "keyjoin run"), "keyjoin run") == given
+    if not recorded and not changed and not beam:
+        assert not is_long(short)
 
 
 @pytest.mark.parametrize("word", ["--max_bad_row=5", "--chunk-byte=7", "--numworkers=3", "-x"])

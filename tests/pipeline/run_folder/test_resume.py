@@ -169,6 +169,25 @@ def test_the_number_of_all_parts_is_reported_once_it_is_known(
     assert done.complete(), done.err
 
 
+@pytest.mark.parametrize("extra", [[], ["--overwrite"]])
+def test_with_many_inputs_it_prints_a_short_command(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, tmp_path: Path, extra: list[str]
+) -> None:
+    inputs = [f"--input={lines({'x': [n, 0, 1]}, name=f'{n:03}.jsonl')}" for n in range(60)]
+    flags = [*inputs, f"--model={model(models.keyed)}", f"--output={tmp_path / 'o'}", "--max_bad_rows=1", *extra]
+    if extra:  # a complete output stays, and the new run has a folder of its own
+        assert keyjoin("run", *inputs[:1], *flags[60:-1]).code == 0
+    with held("transforms.write_part.write_receipt", 5, "run", *flags) as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    resumed = shlex.split(said.partition("resume with: ")[2])
+    assert len(said) < 1000, said
+    assert not [word for word in resumed if word.startswith("--input")]
+    done = keyjoin(*resumed[1:])
+    assert done.out.startswith("resumes "), done.err + done.out
+    assert (done.code, done.manifest()["totals"]["rows"], done.complete()) == (0, 60, True)
+
+
 def test_a_run_that_fails_reports_how_many_parts_are_written(
     keyjoin: Callable[..., Result], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
