@@ -5,6 +5,7 @@ credentials, so no request leaves this machine.
 """
 
 import contextlib
+import functools
 import gzip
 import http.server
 import io
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 from apache_beam.internal.gcp import auth
 from apache_beam.io.gcp import gcsio
+from apache_beam.options.pipeline_options import PipelineOptions
 from google.auth.compute_engine import _metadata
 
 BUCKET = "bucket"
@@ -315,13 +317,26 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
         patch.setattr(_metadata, "_GCE_METADATA_HOST", store.address.removeprefix("http://"))
         patch.setattr(auth._Credentials, "_credentials_init", False)
         # Beam makes a client for each operation; here, making one takes longer than the operation.
-        create, made = gcsio.create_storage_client, []
-        patch.setattr(gcsio, "create_storage_client", lambda *given: (made or made.append(create(*given)) or made)[0])
+        create = gcsio.create_storage_client
+
+        @functools.cache
+        def client() -> Any:
+            made = create(PipelineOptions())
+            made._http.hooks["response"].append(_read_refusal)
+            return made
+
+        patch.setattr(gcsio, "create_storage_client", lambda *_: client())
         _without_waiting(patch)
         yield store
     finally:
         store.close()
         socket.setdefaulttimeout(None)  # undoes Beam's setting
+
+
+def _read_refusal(answer: Any, **_: Any) -> None:
+    """Reads an answer that refuses a request. Google's client retries a download without that, and its socket stays."""
+    if not answer.ok:
+        _ = answer.content
 
 
 def _without_waiting(patch: pytest.MonkeyPatch) -> None:
