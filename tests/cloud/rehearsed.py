@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,10 +139,14 @@ def rehearsal(
 
 def fill(cloud: Cloud, place: Place) -> None:
     """Copies rows and model to the storage that the job reads."""
-    for path in (*(place.here / "in").rglob("*"), *(place.here / "model").rglob("*")):
+    copy(cloud, (*(place.here / "in").rglob("*"), *(place.here / "model").rglob("*")), place.here, place.there)
+
+
+def copy(cloud: Cloud, paths: Iterable[Path], folder: Path, there: str) -> None:
+    """Copies files of a folder of this machine to a folder of the cloud."""
+    for path in paths:
         if path.is_file():
-            name = f"{place.there}/{path.relative_to(place.here)}".removeprefix(f"gs://{BUCKET}/")
-            cloud.store.put(name, path.read_bytes())
+            cloud.store.put(f"{there}/{path.relative_to(folder)}".removeprefix(f"gs://{BUCKET}/"), path.read_bytes())
 
 
 def left(cloud: Cloud, place: Place) -> dict[str, bytes]:

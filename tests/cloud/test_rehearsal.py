@@ -11,10 +11,10 @@ from apache_beam.portability import common_urns
 
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
-from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, ROWS, Completed, Place, command, kept, left, ready
+from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, ROWS, Completed, Place, command, copy, kept, left, ready
 from tests.faults.counts import Counts
 from tests.support import houses
-from tests.support.store import BUCKET, LOST, REFUSED, Request
+from tests.support.store import LOST, REFUSED, Request
 
 pytestmark = ready
 # The steps that write files.
@@ -87,19 +87,37 @@ def test_a_canary_that_fails_submits_no_job(rehearsal: Rehearsal, place: Place) 
 def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves_after_a_canary(
     fmt: str, rehearsal: Rehearsal, place: Place, tmp_path: Path
 ) -> None:
+    """The run also proves and compares: an audit, rows scored once, a baseline and, in text, lineage."""
+    lineage = fmt == "csv"
     path = houses.write(tmp_path, fmt)
-    rehearsal.cloud.store.put(f"{place.there}/rows/{path.name}".removeprefix(f"gs://{BUCKET}/"), path.read_bytes())
-    flags = ("--features=CRIM,ZN,INDUS", "--chunk_bytes=2000", "--batch_size=96")
+    flags = ["--features=CRIM,ZN,INDUS", "--chunk_bytes=2000", "--batch_size=96", "--dedup", "--audit=20"]
+    flags += ["--lineage"] * lineage
     local = command("run", f"--input={path}", f"--output={tmp_path}/out", f"--model={place.here}/model", *flags)
+    copy(rehearsal.cloud, [path], tmp_path, f"{place.there}/rows")
+    copy(rehearsal.cloud, (tmp_path / "out").rglob("*"), tmp_path / "out", f"{place.there}/yesterday")
     done = command(
         "run", f"--input={place.there}/rows/", f"--output={place.there}/out", f"--model={place.there}/model", *flags,
-        *rehearsal.cloud.flags, *CLOUD_FLAGS, "--canary=100",
+        *rehearsal.cloud.flags, *CLOUD_FLAGS, "--canary=100", f"--baseline={place.there}/yesterday",
     )  # fmt: skip
     assert (local.code, done.code) == (0, 0), done.err
     assert "canary       100 rows scored, 0 of them bad; the run continues\n" in done.out
+    there = left(rehearsal.cloud, place)
+    run = json.loads(there["_keyjoin/manifest.json"])
+    before = json.loads((tmp_path / "out/_keyjoin/manifest.json").read_bytes())
     parts = {part.name: part.read_bytes() for part in (tmp_path / "out").glob(f"*.{fmt}")}
     assert len(parts) > 1
-    assert {name: text for name, text in left(rehearsal.cloud, place).items() if name.endswith(f".{fmt}")} == parts
+    if lineage:
+        moved = (str(tmp_path), f"{place.there}/rows"), (before["lineage"][0], run["lineage"][0])
+        for old, new in moved:
+            assert all(old.encode() in text for text in parts.values())
+            parts = {name: text.replace(old.encode(), new.encode()) for name, text in parts.items()}
+    assert {name: text for name, text in there.items() if name.endswith(f".{fmt}")} == parts
+    assert run["audit"] == before["audit"] == {"rows": 20, "equal": 20, "close": 0, "largest_difference": 0.0}
+    assert {column["name"]: column["psi"] for column in run["drift"]} == dict.fromkeys(
+        ("CRIM", "ZN", "INDUS", "prediction"), 0.0
+    )
+    for text in ("20: 20 get the same prediction", f"Compared with {place.there}/yesterday"):
+        assert text.encode() in there["_keyjoin/report.html"]
 
 
 def test_a_worker_dies_and_the_same_command_resumes(
