@@ -1,14 +1,20 @@
 """The DAG of the Flex template, run by a real Airflow against stand-ins for Dataflow and Cloud Storage."""
 
 import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from google.cloud import dataflow
 
+from pipeline.options import flex
 from tests.cloud.dataflow_api import ApiError, Request, State
 from tests.composer.conftest import DAY, OUTPUT, Cloud
 from tests.composer.running_airflow import PROJECT, REGION, Airflow
+from tests.conftest import ROOT
+from tests.support.store import variables as store_variables
 
 NAME = "keyjoin-2026-11-22-"
 DEAD_LETTERS = f"https://console.cloud.google.com/storage/browser/bucket/output/{DAY}/_keyjoin/dead_letters"
@@ -59,6 +65,35 @@ def test_a_run(airflow: Airflow, cloud: Cloud, deferrable: str) -> None:
     (job,) = cloud.api.jobs
     link = str(airflow.xcoms("keyjoin", "score")["dataflow_job_config"])  # an address, or the parts of one
     assert all(part in link for part in (PROJECT, REGION, job))
+
+
+def test_a_file_of_flags_reaches_the_program_of_the_template(airflow: Airflow, cloud: Cloud) -> None:
+    """The job runs what the DAG sent, on this machine: the DAG's parameters beat those of the file."""
+    cloud.store.put("job.yaml", b"output: gs://bucket/of-the-file\nprediction_prefix: p_\nreport_rows: 0\n")
+    ended: list[subprocess.CompletedProcess[str]] = []
+
+    def run(_: dataflow.Job) -> None:
+        (body,) = cloud.api.launches
+        sent = [f"--{name}={value}" for name, value in body["launchParameter"]["parameters"].items()]
+        words = flex.command_line([*sent, "--runner=DirectRunner"])
+        command = [sys.executable, "-m", "pipeline", *words]
+        environment = {**os.environ, **store_variables(cloud.store)}
+        ended.append(subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False))
+        assert ended[0].returncode == 0, ended[0].stderr
+
+    cloud.api.run = run
+    done = airflow.test("keyjoin", {"options": {"config": "gs://bucket/job.yaml"}})
+    assert done.code == 0, (done.log, [one.stderr for one in ended])
+    published = airflow.xcoms("keyjoin", "check_result")
+    assert (published["joined"], published["output"]) == (102, f"gs://bucket/output/{DAY}")
+    written = cloud.store.objects()
+    assert not any(name.startswith("of-the-file/") for name in written)
+    rows = b"".join(
+        written[name]
+        for name in written
+        if name.startswith(OUTPUT) and name.endswith(".jsonl") and "_keyjoin" not in name
+    )
+    assert rows.count(b"\n") == rows.count(b'"p_') == 102
 
 
 @both_ways

@@ -303,6 +303,13 @@ def _handler(store: Store) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
+def variables(store: Store) -> dict[str, str]:
+    """The variables that direct a process to a store."""
+    host = store.address.removeprefix("http://")
+    metadata = dict.fromkeys(("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"), host)
+    return {"STORAGE_EMULATOR_HOST": store.address, **metadata}
+
+
 @contextlib.contextmanager
 def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     """Runs a store that this process and its children use as Google Cloud Storage."""
@@ -310,9 +317,8 @@ def running(patch: pytest.MonkeyPatch) -> Iterator[Store]:
     logging.getLogger("api.object").setLevel(logging.CRITICAL)
     store = Store()
     try:
-        patch.setenv("STORAGE_EMULATOR_HOST", store.address)
-        for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
-            patch.setenv(name, store.address.removeprefix("http://"))
+        for name, value in variables(store).items():
+            patch.setenv(name, value)
         # The client read this at import, perhaps while an earlier store was running.
         patch.setattr(_metadata, "_GCE_METADATA_HOST", store.address.removeprefix("http://"))
         patch.setattr(auth._Credentials, "_credentials_init", False)
