@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.options.flag import Flag, flags_of
+from pipeline.options.flag import FALSE, SWITCH, TRUE, Flag, flags_of
 from pipeline.options.groups import ConfigOptions
 from pipeline.options.run_options import RunOptions
 
@@ -42,8 +42,8 @@ def _parameter(name: str, flag: Flag) -> dict[str, Any]:
         "paramType": kind.parameter,
     }
     # No parameter has a default value: a form would send it, and it would beat the file of `config`. The help names it.
-    if kind.choices:
-        found["enumOptions"] = [{"value": choice, "label": choice} for choice in kind.choices]
+    if choices := (TRUE, FALSE) if kind is SWITCH else kind.choices:
+        found["enumOptions"] = [{"value": choice, "label": choice} for choice in choices]
     # The service refuses a value that does not match before it starts anything. keyjoin checks matching values again.
     return found if kind.check is None else {**found, "regexes": [f"^({kind.check})$"]}
 

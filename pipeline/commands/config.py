@@ -26,6 +26,6 @@ def main(argv: Sequence[str]) -> Exit:
     if beam_args:
         from pipeline.options.beam_flags import check_known  # imports Beam, which keyjoin's own flags do not need
 
-        check_known(beam_args)
+        beam_args = check_known(beam_args)
     show(as_yaml(options, beam_args).rstrip("\n"), is_result=True)
     return Exit.COMPLETE

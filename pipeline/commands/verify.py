@@ -11,7 +11,7 @@ from pipeline.compat.startup import collect_garbage
 from pipeline.model.model_folder import newest_version
 from pipeline.options import kinds
 from pipeline.options.config import shortened
-from pipeline.options.flag import SWITCH, Kind, flag
+from pipeline.options.flag import SWITCH, flag
 from pipeline.options.groups import CodeOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import command
@@ -30,25 +30,15 @@ from transforms.scoring.rescore import Agreement
 from transforms.storage import files
 
 
-def _share(text: str) -> float:
-    try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else 0
-    except ValueError:
-        share = 0
-    if not 0 < share <= 1:
-        raise ValueError(f"{text} is not a percentage such as 5% or 100%")
-    return share
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerificationOptions(CodeOptions):
     """The options that select the checks."""
 
     run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
     read_data: float | None = flag(
-        Kind(_share),
-        "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 100%%",
-        metavar="PERCENT",
+        kinds.SHARE,
+        "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 0.05, 100%%",
+        metavar="SHARE",
     )
     rescore: int | None = flag(kinds.whole(), "also score this many rows again, each alone, with --model", metavar="N")
     model: str | None = flag(kinds.MODEL, "the model of the run, for --rescore", metavar="DIR")

@@ -14,6 +14,7 @@ from apache_beam.runners.runner import create_runner
 
 from pipeline.compat.beam import OptionsWithViews
 from pipeline.options.flag import flags_of
+from pipeline.options.parser import with_underscores
 from pipeline.options.run_options import RunOptions, run_parser
 from transforms.errors import UsageError, nearest
 
@@ -34,9 +35,9 @@ def pipeline_options(args: Sequence[str]) -> PipelineOptions:
         UsageError: Neither keyjoin nor Beam knows a flag, Beam does not accept a value, the runner is unknown or
             cannot be used here, or a flag loses data on the local runner.
     """
-    check_known(args)
+    args = check_known(args)
     try:
-        options = OptionsWithViews(list(args))
+        options = OptionsWithViews(args)
         runner = options.view_as(StandardOptions).runner
         create_runner(runner or LOCAL)
     except SystemExit as error:
@@ -72,21 +73,27 @@ def is_local(options: PipelineOptions) -> bool:
     return bool(options.view_as(StandardOptions).runner == LOCAL)
 
 
-def check_known(args: Sequence[str]) -> None:
-    """Checks the names of Beam's flags, and no values.
+def check_known(args: Sequence[str]) -> list[str]:
+    """Checks the names of Beam's flags, and no values. Hyphens and underscores in these names are alike.
 
     Args:
         args: The words of the command line that are not keyjoin's flags.
+
+    Returns:
+        The words, with Beam's own spelling of the names.
 
     Raises:
         UsageError: Neither keyjoin nor Beam knows a flag.
     """
     parser = _beam_parser()
-    unknown = [arg for arg in parser.parse_known_args(list(args))[1] if arg]
+    names = FLAG.findall(parser.format_usage())
+    words = with_underscores(args, {name.removeprefix("--") for name in names})
+    unknown = [arg for arg in parser.parse_known_args(words)[1] if arg]
     if unknown:
         flag = unknown[0].partition("=")[0]
-        known = [*(f"--{name}" for name in flags_of(RunOptions)), *FLAG.findall(parser.format_usage())]
+        known = [*(f"--{name}" for name in flags_of(RunOptions)), *names]
         raise UsageError(f"neither keyjoin nor Beam knows {unknown[0]}{nearest(flag, known)}; see keyjoin run --help")
+    return words
 
 
 def _beam_parser() -> argparse.ArgumentParser:

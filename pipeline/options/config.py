@@ -15,7 +15,7 @@ import yaml
 
 from pipeline.options import kinds
 from pipeline.options.error_limits import ErrorLimits
-from pipeline.options.flag import SWITCH, Flag, flags_of
+from pipeline.options.flag import FALSE, SWITCH, TRUE, Flag, flags_of
 from pipeline.options.groups import ConfigOptions, TrustOptions, VerbosityOptions
 from pipeline.options.parser import OptionsParser, collected
 from pipeline.options.run_options import RunOptions, parse_run
@@ -29,7 +29,6 @@ BEAM = "beam"  # the key of Beam's flags
 YAML, JSON, TOML = (".yaml", ".yml"), ".json", ".toml"
 LONGEST = 600  # characters of a command that people read: about seven lines of a terminal
 DEEPEST = 20  # levels of lists and mappings in a file; no flag needs more than four
-TRUE, FALSE = "true", "false"
 ONLY_TYPED = {name for group in (ConfigOptions, VerbosityOptions) for name in flags_of(group)}
 
 

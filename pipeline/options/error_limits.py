@@ -13,6 +13,7 @@ FLAG = "--max_bad_rows"
 ALL = "all"  # the name of the limit of bad rows of all reasons together
 COUNT = re.compile(r"\d+(?:_\d+)+", re.ASCII)  # digits in groups
 NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d{1,2})?", re.ASCII)
+THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+", re.ASCII)
 
 
 class Limit(NamedTuple):
@@ -24,6 +25,31 @@ class Limit(NamedTuple):
     """
 
     text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Limit | None":
+        """Reads a number of rows, or a ratio: `5%` and `0.05`, with or without a space before `%`.
+
+        `5%` becomes the ratio 0.05 and `1_000` becomes 1000, so that a record has one spelling.
+
+        Args:
+            text: The text that the user gave.
+
+        Returns:
+            The limit; None if the text is no such number, or a ratio above 1.
+
+        >>> [Limit.parse(text) for text in ("5 %", "0.05", "1_000", "1.5")]
+        [Limit(text='0.05'), Limit(text='0.05'), Limit(text='1000'), None]
+        """
+        number = text.removesuffix("%").rstrip(" ") if text.endswith("%") else text
+        limit = cls(number.replace("_", "") if COUNT.fullmatch(number) else number)
+        if not NUMBER.fullmatch(limit.text):
+            return None
+        if text.endswith("%"):
+            sign, digits, exponent = Decimal(limit.text).as_tuple()
+            ratio = f"{Decimal((sign, digits, int(exponent) - 2)):f}"  # exact, unlike a division
+            limit = cls(ratio if "." in ratio else f"{ratio}.0")
+        return None if limit.is_ratio and limit.value > 1 else limit
 
     @property
     def is_ratio(self) -> bool:
@@ -117,6 +143,9 @@ class ErrorLimits:
         Raises:
             UsageError: A text is not a limit, its reason is unknown, a limit is given twice, or has no effect.
         """
+        grouped = next((text for text in texts if THOUSANDS.fullmatch(text)), None)
+        if grouped is not None:  # else a comma separates limits
+            raise UsageError(f"{FLAG}: write {grouped} as {grouped.replace(',', '_')}; a comma separates limits")
         limits: dict[str, Limit] = {}
         for item in (item.strip() for text in texts for item in text.split(",")):
             name, _, number = item.rpartition("=")
@@ -189,24 +218,12 @@ DEFAULT = Limit("0.01")
 
 
 def _limit(text: str) -> Limit:
-    """Reads a limit. `5%` becomes the ratio 0.05 and `1_000` becomes 1000, so that a record has one spelling."""
-    number = text.removesuffix("%")
-    limit = Limit(number.replace("_", "") if COUNT.fullmatch(number) else number)
-    if not NUMBER.fullmatch(limit.text):
-        raise _no_limit(text)
-    if text.endswith("%"):
-        sign, digits, exponent = Decimal(limit.text).as_tuple()
-        ratio = f"{Decimal((sign, digits, int(exponent) - 2)):f}"  # exact, unlike a division
-        limit = Limit(ratio if "." in ratio else f"{ratio}.0")
-    if limit.is_ratio and limit.value > 1:
-        raise _no_limit(text)
-    return limit
-
-
-def _no_limit(text: str) -> UsageError:
-    return UsageError(
-        f"{FLAG}: {text or '(nothing)'} is neither a number of rows nor a ratio from 0.0 to 1.0, or 0% to 100%"
-    )
+    found = Limit.parse(text)
+    if found is None:
+        raise UsageError(
+            f"{FLAG}: {text or '(nothing)'} is neither a number of rows nor a ratio from 0.0 to 1.0, or 0% to 100%"
+        )
+    return found
 
 
 def _check_effect(name: str, limit: Limit, whole: Limit) -> None:

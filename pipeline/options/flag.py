@@ -48,7 +48,10 @@ class Kind:
     note: str = ""
 
 
-SWITCH = Kind(empty=bool, check="true|false", parameter="BOOLEAN")  # a flag without a value
+TRUE, FALSE = "true", "false"
+# A flag without a value, or with `=true` or `=false`. The form of the Flex template offers both words, and none at first:
+# a box to tick would send false for a flag that nobody touched, and that would beat a job file.
+SWITCH = Kind(empty=bool, check="true|false", parameter="ENUM")
 
 
 @dataclasses.dataclass(frozen=True)

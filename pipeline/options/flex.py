@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.options.flag import SWITCH, flags_of
+from pipeline.options.flag import SWITCH, TRUE, flags_of
 from pipeline.options.groups import ConfigOptions
 from pipeline.options.run_options import RunOptions
 
@@ -24,7 +24,7 @@ def command_line(parameters: Sequence[str]) -> list[str]:
         The command and its flags.
 
     >>> command_line(["--input=gs://b/1.jsonl gs://b/2*", "--overwrite=true", "--isolate=false", "--format="])
-    ['run', '--runner=DataflowRunner', '--input=gs://b/1.jsonl', '--input=gs://b/2*', '--overwrite']
+    ['run', '--runner=DataflowRunner', '--input=gs://b/1.jsonl', '--input=gs://b/2*', '--overwrite', '--isolate=false']
     """
     kinds = {f"--{name}": flag.kind for group in (RunOptions, ConfigOptions) for name, flag in flags_of(group).items()}
     words = ["run", "--runner=DataflowRunner"]
@@ -33,8 +33,8 @@ def command_line(parameters: Sequence[str]) -> list[str]:
         kind = kinds.get(name)
         if kind is None or "=" not in word:
             words.append(word)
-        elif kind is SWITCH and value in ("true", "false"):
-            words += [name] if value == "true" else []
+        elif kind is SWITCH and value == TRUE:
+            words.append(name)
         elif kind.collect is not None:
             words += [f"{name}={each}" for each in value.split()]
         elif value:

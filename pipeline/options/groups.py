@@ -429,7 +429,7 @@ class BadRowOptions:
     topic: ClassVar[str] = "Bad rows"
     max_bad_rows: ErrorLimits = flag(
         kinds.ERROR_LIMITS,
-        "error limits: bad rows that a complete run may have, a number, or a ratio with a point (default: 0.01), and "
+        "error limits: bad rows that a complete run may have, a number, or a ratio, 0.05 or 5%% (default: 0.01), and "
         "those of a reason, `0.01,model_error=0`; may be repeated",
         metavar="LIMITS",
         may_change=True,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.error_limits import ErrorLimits, Limit
 from pipeline.options.flag import Kind
 from transforms import formats
 from transforms.comparison.tolerance import Tolerance
@@ -25,7 +25,7 @@ SMALLEST_AMOUNT, LARGEST_AMOUNT = 0.0001, 1_000_000_000
 SEVERAL = "Several have spaces between them"
 SIZES = "64M and 64MiB are 64 x 2^20 bytes, 64MB are 64 x 10^6."
 _WHOLE = re.compile(r"\d+(?:_\d+)*", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?)([kmgt]?(?:i?b)?)", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:_\d+)*(?:\.\d+)?) ?([kmgt]?(?:i?b)?)", re.ASCII)
 TEXT = Kind()
 
 
@@ -65,7 +65,7 @@ def size(limit: int | None = None) -> Kind:
             raise ValueError(f"{text} is not a size from 1{f' to {limit}' if limit else ''} bytes, such as 64M or 4GB")
         return int(number)
 
-    return Kind(parse, check="[0-9_.]*[1-9][0-9_.]*([kKmMgGtT]?([iI]?[bB])?)", note=SIZES)
+    return Kind(parse, check="[0-9_.]*[1-9][0-9_.]* ?([kKmMgGtT]?([iI]?[bB])?)", note=SIZES)
 
 
 def _factor(unit: str) -> int:
@@ -94,6 +94,18 @@ def _amount(text: str) -> float:
     return value
 
 
+def _share(text: str) -> float:
+    found = Limit.parse(text)
+    if found is None or not found.is_ratio or not found.value:
+        hint = f"; write {text}%" if found is not None and not found.is_ratio else ""
+        raise ValueError(f"{text} is not a share such as 5%, 0.05 or 100%{hint}")
+    return float(found.value)
+
+
+def _share_texts(share: float) -> list[str]:
+    return [f"{share * 100:.15g}%"]
+
+
 def _sha256(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise ValueError(f"{text} is not a sha256, 64 hexadecimal digits; keyjoin inspect shows it")
@@ -108,6 +120,7 @@ def _accelerator(text: str) -> str:
 
 SECONDS = Kind(_seconds, check="[0-9.eE+_-]+")
 AMOUNT = Kind(_amount, check="[0-9.eE+_-]+")
+SHARE = Kind(_share, _share_texts)
 SHA256 = Kind(_sha256, check="[0-9a-fA-F]{64}")
 ACCELERATOR = Kind(_accelerator, check="type:[A-Za-z0-9_-]+;count:[1-9][0-9]*(;[A-Za-z0-9_:.-]+)*")
 _FORMATS = tuple(sorted(formats.FORMATS))

@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
-from pipeline.options.flag import SWITCH, Flag, flags_of
+from pipeline.options.flag import FALSE, SWITCH, TRUE, Flag, flags_of
 from pipeline.options.groups import VerbosityOptions
 from pipeline.options.help import help_text, usage
 from pipeline.terminal.messages import show
@@ -75,7 +75,16 @@ class OptionsParser(Parser, Generic[Options]):
         if has_help:
             self.add_argument("-h", "--help", action=_Help, nargs="?", choices=[ALL], default=argparse.SUPPRESS)
         for name, flag in flags_of(options).items():
-            self.add_argument(*filter(None, [flag.short]), f"--{name}", **_argument(flag))
+            self._add_flag(name, flag)
+
+    def _add_flag(self, name: str, flag: Flag) -> None:
+        spellings = [*filter(None, [flag.short]), f"--{name}"]
+        if flag.kind is SWITCH:
+            about = {"dest": name, "default": argparse.SUPPRESS}
+            self.add_argument(*spellings, f"--{name}={TRUE}", **about, action="store_true")
+            self.add_argument(f"--{name}={FALSE}", **about, action="store_false")
+        else:
+            self.add_argument(*spellings, **_argument(flag))
 
     def help_text(self, *, everything: bool) -> str:
         """Returns the help: of the flags that most people need, or of all flags."""
@@ -115,6 +124,7 @@ class OptionsParser(Parser, Generic[Options]):
         flags = flags_of(self.options)
         argv = with_underscores(argv, flags)
         _check_spelling(flags, argv)
+        _check_switches(flags, argv)
         known, rest = self.parse_known_args(argv)
         given = vars(known)
         for name, flag in flags.items():
@@ -162,12 +172,10 @@ def _with_underscores(word: str, names: Container[str]) -> str:
 
 
 def _argument(flag: Flag) -> dict[str, Any]:
-    """Returns the arguments of `add_argument` for a flag."""
+    """Returns the arguments of `add_argument` for a flag with a value."""
     kind = flag.kind
     found: dict[str, Any] = {"help": flag.help_text.replace("%", "%%"), "default": argparse.SUPPRESS}
     found["required"] = flag.required and not flag.positional
-    if kind is SWITCH:
-        return {**found, "action": "store_true"}
     found["metavar"] = flag.metavar or (f"{{{','.join(kind.choices)}}}" if kind.choices else None)
     if kind.collect is not None:
         found |= {"nargs": "+", "action": "extend"}
@@ -211,3 +219,12 @@ def _check_spelling(flags: Mapping[str, Flag], argv: Sequence[str]) -> None:
             close = difflib.get_close_matches(f"--{name}", unknown, 1, 0.7)
             if close:
                 raise UsageError(f"there is no flag {close[0]}; did you mean --{name}?")
+
+
+def _check_switches(flags: Mapping[str, Flag], argv: Sequence[str]) -> None:
+    """Refuses another value of a switch than true and false; argparse would call it an ignored argument."""
+    for word in argv:
+        name, sign, value = word.partition("=")
+        flag = flags.get(name.removeprefix("--"))
+        if name.startswith("--") and sign and flag is not None and flag.kind is SWITCH and value not in (TRUE, FALSE):
+            raise UsageError(f"{name}: {value!r} is not true or false; write {name} or {name}={FALSE}")

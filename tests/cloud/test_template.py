@@ -145,7 +145,7 @@ def test_what_is_filled_in_reaches_keyjoin() -> None:
 
 
 IN_FORM = {name: flag for name, flag in flags_of(RunOptions).items() if flag.in_template}
-EMPTY = [f"--{p['name']}={'false' if p['paramType'] == 'BOOLEAN' else ''}" for p in metadata()["parameters"]]
+EMPTY = [f"--{p['name']}=" for p in metadata()["parameters"]]
 some_flags = st.fixed_dictionaries({}, optional={name: values_of(flag) for name, flag in IN_FORM.items()})
 
 
@@ -158,7 +158,7 @@ def given_flags(changed: dict[str, Any]) -> RunOptions:
 
 
 def test_an_untouched_form_is_a_plain_run() -> None:
-    """A form sends an empty text, or false, for fields that the user left as they are."""
+    """A form sends an empty text for fields that the user left as they are."""
     filled = {word.partition("=")[0] for word in REQUIRED}
     untouched = [word for word in EMPTY if word.partition("=")[0] not in filled]
     assert parsed(*untouched, *REQUIRED, *LAUNCHED) == parse_run(REQUIRED, "keyjoin run")[0]
@@ -222,4 +222,4 @@ def test_the_launchers_program_ends_as_keyjoin_does(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("keyjoin: error: argument --overwrite")
+    assert line.startswith("keyjoin: error: --overwrite: 'maybe' is not true or false")

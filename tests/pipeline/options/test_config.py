@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from pipeline.options import flex
 from pipeline.options.config import as_yaml, expanded, is_long, shortened
-from pipeline.options.flag import flags_of
+from pipeline.options.flag import SWITCH, flags_of
 from pipeline.options.flag import words as words_of
 from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.run_folder import records
@@ -94,6 +95,21 @@ def test_a_flag_of_the_command_line_beats_the_file(tmp_path: Path) -> None:
     options, beam = read(path, "--input=c", "--max-bad-rows", "5%", "--runner=B")
     assert (options.input, options.model, options.max_bad_rows.texts()) == (("c",), "m", {"all": "0.05"})
     assert beam == ["--project=p", "--runner=B"]
+
+
+SWITCHES = [name for name, flag in flags_of(RunOptions).items() if flag.kind is SWITCH]
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_each_switch_of_a_file_can_be_switched_off(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"input: a\nmodel: m\noutput: o\n{name}: true\n")
+    off = f"--{name}=false"
+    assert getattr(read(path)[0], name) is True
+    assert getattr(read(path, off)[0], name) is False
+    assert getattr(read(path, off.replace("_", "-"))[0], name) is False
+    form = flex.command_line([off, f"--config={path}"])
+    assert getattr(parse_run(expanded(form[1:], "run"), "run")[0], name) is False
 
 
 @pytest.mark.parametrize(
@@ -229,6 +245,14 @@ def test_a_misspelt_flag_is_not_taken_for_one_of_beam(word: str, capsys: pytest.
     assert main(["config", "--model=m", "--input=a", "--output=o", "--runner=DataflowRunner", word]) == 2
     out, error = capsys.readouterr()
     assert (out, error.startswith(f"keyjoin: error: neither keyjoin nor Beam knows {word}")) == ("", True), error
+
+
+def test_flags_of_beam_may_have_hyphens(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.cli import main
+
+    words = ["--model=m", "--input=a", "--output=o", "--max-num-workers=5", "--no-use-public-ips"]
+    assert main(["config", *words]) == 0
+    assert capsys.readouterr().out.endswith("beam:\n  max_num_workers: 5\n  no_use_public_ips: true\n")
 
 
 def test_trust_is_not_read_from_a_folder(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_without_a_limit_for_all_it_is_one_in_a_hundred() -> None:
         (["0.1", "0.2"], "--max_bad_rows limits all twice: 0.1 and 0.2; give one of them"),
         (["null=1,null=2"], "--max_bad_rows limits null twice"),
         (["null=0.5"], "null=0.5 has no effect, since all bad rows together may be 0.01; raise that too: --max_bad_rows 0.5,null=0.5"),
-        (["3,null=4"], "null=4 has no effect"),
+        (["3,null=4"], "null=4 has no effect"), (["1,000"], "write 1,000 as 1_000; a comma separates limits"),
     ],
 )  # fmt: skip
 def test_what_is_no_limit_is_refused(texts: list[str], message: str) -> None:

@@ -65,13 +65,24 @@ def test_what_is_given_is_read_and_can_be_written_again() -> None:
         (["--own=x=1", "--own=x=2"], "--own names the model input x twice; name it once"),
         (["--own", "x=1", "x=2"], "--own names the model input x twice; name it once"),
         (["--row=1"], "there is no flag --row (did you mean --rows?); see program --help"),
-        (["--once=yes"], "argument --once: ignored explicit argument 'yes'; see program --help"),
+        (["--once=yes"], "--once: 'yes' is not true or false; write --once or --once=false"),
     ],
 )
 def test_what_is_wrong_is_refused_by_name(argv: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         read("--paths=a", *argv)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("argv", "once"),
+    [
+        (["--once"], True), (["--once=true"], True), (["--once=false"], False),
+        (["--once", "--once=false"], False), (["--once=false", "--once"], True),
+    ],
+)  # fmt: skip
+def test_a_switch_may_have_a_value_and_the_last_one_counts(argv: list[str], once: bool) -> None:
+    assert read("--paths=a", *argv).once is once
 
 
 def test_a_required_flag_is_named_and_a_misspelt_one_first() -> None:

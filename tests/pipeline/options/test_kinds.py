@@ -26,6 +26,7 @@ from transforms.errors import UsageError
         ("0.5kB", 500),
         ("2TiB", 2 << 40),
         ("7B", 7),
+        ("64 MB", 64_000_000),
     ],
 )
 def test_a_size_may_have_a_unit(text: str, size: int) -> None:
@@ -37,7 +38,7 @@ def test_a_size_may_have_a_unit(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "0M", "M", "-1", "1.5", "1.0001k", "64 M", "64X", "1__0", "_1", "1e3", "5%", "٣"]
+    "text", ["", "0", "0M", "M", "-1", "1.5", "1.0001k", "64  M", "M 64", "64X", "1__0", "_1", "1e3", "5%", "٣"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a size from 1 to 1073741824 bytes, such as 64M or 4GB"):
@@ -70,6 +71,20 @@ def test_a_percentage_of_bad_rows_is_the_exact_ratio_in_one_spelling(percent: st
     limit = ErrorLimits.parse([f"{percent}%"]).limits["all"]
     assert (limit.is_ratio, limit.value) == (True, Fraction(percent) / 100)
     assert ErrorLimits.parse([limit.text]).limits["all"] == limit
+
+
+@pytest.mark.parametrize("text", ["5%", "5 %", "0.05", ".05", "5e-2"])
+def test_every_flag_with_a_share_takes_the_same_spellings(text: str) -> None:
+    share = kinds.SHARE.parse(text)
+    assert share == 0.05
+    assert [kinds.SHARE.parse(written) for written in kinds.SHARE.texts(share)] == [share]
+    assert float(ErrorLimits.parse([text]).limits["all"].value) == share
+
+
+@pytest.mark.parametrize("text", ["0%", "0.0", "5", "1", "101%", "1.5", "-1%", "%", "nan", "inf%", "", "٣%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a share such as 5%, 0.05 or 100%"):
+        kinds.SHARE.parse(text)
 
 
 def test_limits_have_one_spelling() -> None:

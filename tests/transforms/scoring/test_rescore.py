@@ -141,10 +141,7 @@ class TestRescore:
             (["--rescore=1", "--model=nowhere"], "no model at nowhere; give the one of the run, "),
             (["--rescore=1", f"--model={model(models.plain)}"], "is not the model of the run, "),
             (["--model=m"], "--model is for --rescore=N"),
-            *(
-                ([f"--read_data={share}"], f"{share} is not a percentage")
-                for share in ("5", "0%", "101%", "x%", "nan%")
-            ),
+            *(([f"--read_data={share}"], f"{share} is not a share") for share in ("5", "0%", "101%", "x%", "nan%")),
         ):
             done = verify(out, *flags)
             assert (done.code, said in done.err) == (2, True), done.err
