@@ -49,8 +49,8 @@ class Kind:
 
 
 TRUE, FALSE = "true", "false"
-# A flag without a value, or with `=true` or `=false`. The form of the Flex template offers both words, and none at first:
-# a box to tick would send false for a flag that nobody touched, and that would beat a job file.
+# A flag without a value, or with `=true` or `=false`. The form of the Flex template lists both words and chooses none.
+# A box to tick would send false for a flag that nobody touched, and that would beat a job file.
 SWITCH = Kind(empty=bool, check="true|false", parameter="ENUM")
 
 

@@ -44,7 +44,8 @@ def help_text(prog: str, description: str, options: Sequence[type[Any]], epilog:
         lines += ["", f"{prog} --help all describes all {len(flags)} flags in full."]
     else:
         lines += ["", "Hyphens and underscores are alike in the names of flags."]
-        lines += ["A flag without a value may have one: --FLAG=false beats the file of --config."]
+        if any("config" in flags_of(group) for group in options):
+            lines += ["A flag without a value may have one: --FLAG=false beats the file of --config."]
         lines += [f"Sizes: {SIZES}"] if any(one.kind.note == SIZES for one in flags) else []
     return "\n".join([*lines, *(["", epilog] if epilog else [])])
 

@@ -80,7 +80,7 @@ class OptionsParser(Parser, Generic[Options]):
     def _add_flag(self, name: str, flag: Flag) -> None:
         spellings = [*filter(None, [flag.short]), f"--{name}"]
         if flag.kind is SWITCH:
-            about = {"dest": name, "default": argparse.SUPPRESS}
+            about: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
             self.add_argument(*spellings, f"--{name}={TRUE}", **about, action="store_true")
             self.add_argument(f"--{name}={FALSE}", **about, action="store_false")
         else:
