@@ -25,6 +25,7 @@ from pipeline.job.written_parts import reported
 from pipeline.model import isolation, model_process
 from pipeline.model.model_folder import newest_version
 from pipeline.options.beam_flags import is_local, pipeline_options
+from pipeline.options.config import is_long
 from pipeline.options.error_limits import FLAG, ExceededLimit
 from pipeline.options.run_options import CheckOptions, RunOptions, command
 from pipeline.plan import memory
@@ -213,10 +214,9 @@ def check(options: CheckOptions, beam_args: Sequence[str], progress: Progress) -
 
 def _without_limits(options: CheckOptions, beam_args: Sequence[str]) -> str | None:
     """Returns the command of the run without error limits; None if it is too long for people."""
-    if not options.json and len(options.input) > check_report.SHOWN_SOURCES:
-        return None
-    words = [*command(options, options.output), *beam_args]
-    return typed(word for word in words if not word.startswith(FLAG))
+    given = [*command(options, options.output), *beam_args]
+    words = [word for word in given if not word.startswith(FLAG)]
+    return None if not options.json and is_long(words) else typed(words)
 
 
 def _checked(plan: Plan, start: resume.Start, run: str | None) -> tuple[CheckResult, str | None]:

@@ -1,5 +1,6 @@
 """Reads and checks error limits: how many bad rows a complete run may have, in total and for each reason."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -87,6 +88,7 @@ class ExceededLimit(NamedTuple):
         rows: Number of rows read.
         reason: The most frequent reason code among these bad rows.
         early: Whether the run stopped before it read all rows.
+        raised: The value of `--max_bad_rows` that allows these bad rows, at this share of all rows.
         example: The error of one bad row, if the run stopped before it wrote that row's dead letter; otherwise empty.
     """
 
@@ -96,6 +98,7 @@ class ExceededLimit(NamedTuple):
     rows: int
     reason: str
     early: bool
+    raised: str
     example: str = ""
 
     @property
@@ -196,8 +199,24 @@ class ErrorLimits:
                 continue
             if not limit.allows(count, most or 0):
                 often = name if name != ALL else max(dead, key=lambda reason: dead[reason])
-                return ExceededLimit(name, limit, count, rows, often, good_to_come is not None)
+                raised = ",".join(self.items(self.raised(dead, rows).texts()))
+                return ExceededLimit(name, limit, count, rows, often, good_to_come is not None, raised)
         return None
+
+    def raised(self, dead: Mapping[str, int], rows: int) -> "ErrorLimits":
+        """Returns these limits, those that are exceeded raised to a ratio that allows the bad rows.
+
+        Args:
+            dead: Number of bad rows, by reason code.
+            rows: Number of rows, good and bad, at least 1.
+        """
+        limits = {ALL: _raised(self.limits[ALL], sum(dead.values()), rows)}
+        for name, limit in self.limits.items():
+            if name != ALL:
+                found = _raised(limit, dead.get(name, 0), rows)
+                # A limit of one reason above the limit of all rows has no effect, and is refused.
+                limits[name] = limits[ALL] if _is_above(found, limits[ALL]) else found
+        return ErrorLimits(limits)
 
     def _most_rows(self, good: int) -> Fraction | None:
         """Returns the most rows that a run can have if it keeps the limit of all bad rows; None if there is no maximum.
@@ -226,8 +245,19 @@ def _limit(text: str) -> Limit:
     return found
 
 
+def _raised(limit: Limit, bad: int, rows: int) -> Limit:
+    """Returns a limit that allows so many bad rows: the limit itself, or a ratio of two digits after the point."""
+    if limit.allows(bad, rows):
+        return limit
+    return Limit(f"{min(1.0, math.ceil(100 * bad / rows + 1) / 100):.2f}")
+
+
+def _is_above(limit: Limit, whole: Limit) -> bool:
+    return limit.is_ratio == whole.is_ratio and limit.value > whole.value
+
+
 def _check_effect(name: str, limit: Limit, whole: Limit) -> None:
-    if limit.is_ratio == whole.is_ratio and limit.value > whole.value:
+    if _is_above(limit, whole):
         raise UsageError(
             f"{FLAG} {name}={limit.text} has no effect, since all bad rows together may be {whole.text}; "
             f"raise that too: {FLAG} {limit.text},{name}={limit.text}"

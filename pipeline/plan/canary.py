@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator
 
-from pipeline.options.error_limits import ErrorLimits
+from pipeline.options.error_limits import FLAG, ErrorLimits
 from pipeline.plan.check_sample import Counted, value_text
 from pipeline.plan.first_rows import first_rows
 from pipeline.plan.preflight import Plan
@@ -63,7 +63,7 @@ def _judge(counted: Counted, limits: ErrorLimits, to_come: int | None) -> None:
     examples = "; ".join(f"{at_line(one.key, one.line)} {one.reason}: {one.message}" for one in counted.examples())
     raise RunError(
         f"--canary: {exceeded.bad:,} of the first {counted.rows:,} rows are bad, and {exceeded.flag} allows fewer: "
-        f"{examples}; {REMEDY}, or raise the error limit"
+        f"{examples}; {REMEDY}, or raise the error limit: {FLAG}={exceeded.raised}"
     )
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pipeline.model.model_process import process
 from pipeline.plan.chunk_size import ChunkSize
+from pipeline.terminal import amounts
 from transforms.errors import UsageError
 
 HELD = 4.0  # bytes of --wave_bytes for each byte of predictions: these wait in Beam for their join, other data does not
@@ -105,9 +106,10 @@ def bounded(max_memory: int | None, need: Need | None, lower: str) -> Iterator[N
     if need is None:
         raise UsageError(f"--max_memory={max_memory} is kept by Linux only; leave it out")
     if need.total > max_memory:
+        enough = f"{math.ceil(need.total / 1e6)}MB"
         raise UsageError(
-            f"--max_memory={max_memory} is less than the {need.total} bytes that this run needs, as estimated; "
-            f"give it so many, or lower {lower}"
+            f"--max_memory={max_memory} ({amounts.size(max_memory)}) is less than the {enough} that this run needs, as "
+            f"estimated; give --max_memory={enough}, or lower {lower}"
         )
     spare = max_memory - need.total
     started = process()

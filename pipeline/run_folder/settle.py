@@ -4,7 +4,9 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.options.error_limits import ExceededLimit
+from pipeline.options.config import is_long, shortened
+from pipeline.options.error_limits import FLAG, ExceededLimit
+from pipeline.options.run_options import command
 from pipeline.report.write import write_report
 from pipeline.run_folder import ledger, manifest, records
 from pipeline.run_folder.names import PARTS, is_part, is_temporary, is_unfinished
@@ -156,10 +158,9 @@ def conclude(
             if settings.options.baseline is not None:
                 report.print_drift(records.read(place.output, records.Manifest))
     has_report = (exceeded is None or not place.is_staged) and write_report(place.output)
-    if exceeded is None:
-        report.print_next(place.output, totals, has_report=has_report)
+    report.print_next(place.output, totals, has_report=has_report, is_complete=exceeded is None)
     if exceeded is not None:
-        raise over_error_limit(place, exceeded)
+        raise over_error_limit(place, exceeded, _allowing(settings, place.output, exceeded))
 
 
 def _match_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
@@ -174,27 +175,47 @@ def _match_again(patterns: Sequence[str], planned: Sequence[Source]) -> Matched:
         raise RunError(f"the input cannot be looked up again: {error}; no _SUCCESS was written") from error
 
 
-def over_error_limit(place: Place, exceeded: ExceededLimit) -> OverErrorLimitError:
-    """Makes the error of a run with too many bad rows. It says which error limit is exceeded, and what to do."""
+def over_error_limit(place: Place, exceeded: ExceededLimit, allowing: str | None = None) -> OverErrorLimitError:
+    """Makes the error of a run with too many bad rows. It says which error limit is exceeded, and what to do.
+
+    Args:
+        place: The folders that the run wrote to.
+        exceeded: The error limit.
+        allowing: The command that resumes the run and allows the bad rows; None if it is not known.
+    """
     output, dead = place.output, files.join(place.work, DEAD_LETTERS)
+    raised = f"{FLAG}={exceeded.raised}"
+    resuming = f"resume with: {allowing}" if allowing else f"give the run's command again with {raised}"
     if place.is_staged:
         return OverErrorLimitError(
             exceeded,
-            f"see {dead}, then raise the error limit and give the same command again, which resumes the "
-            f"run, or fix model or rows; {output} is still the complete output that it was before",
+            f"{output} is still the complete output that it was before; see {dead}, then fix model or rows, or "
+            f"allow bad rows and {resuming}",
         )
     if exceeded.example:
         return OverErrorLimitError(
             exceeded,
-            f"repair model or rows and start anew with --overwrite, or raise {exceeded.flag} and give the "
-            "command again, which resumes the run; no _SUCCESS was written",
+            "no _SUCCESS was written; repair model or rows and start anew with --overwrite, or allow bad rows and "
+            f"{resuming}",
         )
     replay = typed(["keyjoin", "replay", f"--run={output}"])
     return OverErrorLimitError(
         exceeded,
-        f"see {dead}, then raise the error limit and give the run's command again, "
-        f"which resumes the run, or fix model or rows, see {replay} --help; no _SUCCESS was written",
+        f"no _SUCCESS was written; see {dead}, then fix model or rows, see {replay} --help, or allow bad rows and "
+        f"{resuming}",
     )
+
+
+def _allowing(settings: LoadedSettings, output: str, exceeded: ExceededLimit) -> str | None:
+    """Returns the command that resumes a run and allows its bad rows.
+
+    None if it would be too long to read, or needs flags that are not recorded: those of Beam, or --overwrite.
+    """
+    if settings.run is not None:
+        return None
+    words = [word for word in command(settings.options, output) if not word.startswith(FLAG)]
+    shorter = shortened([*words, f"{FLAG}={exceeded.raised}"])
+    return None if is_long(shorter) else typed(shorter)
 
 
 def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source], unit: Unit) -> list[str]:

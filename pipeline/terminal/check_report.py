@@ -1,12 +1,11 @@
 """Prints the result of `keyjoin check`: the plan, what feeds the model, and how the sampled rows were scored."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit, Limit
+from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit
 from pipeline.plan.check_sample import SECONDS, SampledRows
 from pipeline.plan.trial import Calls
 from pipeline.run_folder.records import Estimate, JobCost
@@ -97,17 +96,8 @@ def remedies(sample: SampledRows, exceeded: ExceededLimit | None, command: str |
         if reason.value in sample.bad:
             yield f"{reason.value}: {reason.remedy}"
     if exceeded is not None:
-        allowed = f"{FLAG}={allowing(sample).text}"
+        allowed = f"{FLAG}={exceeded.raised}"
         yield f"or allow them: {command} {allowed}" if command else f"or allow them: add {allowed} to the command"
-
-
-def allowing(sample: SampledRows) -> Limit:
-    """Returns a ratio, of two digits after the point, that allows the bad rows of the sample.
-
-    Args:
-        sample: The results of the sampled rows.
-    """
-    return Limit(f"{min(1.0, math.ceil(100 * sum(sample.bad.values()) / sample.rows + 1) / 100):.2f}")
 
 
 def print_json(result: CheckResult) -> None:

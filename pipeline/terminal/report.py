@@ -279,17 +279,20 @@ def print_audit(audit: Audit | None) -> None:
         show(f"{'audited':<18}{audit.rows:,} random rows, each scored alone: {said}")
 
 
-def print_next(output: str, totals: Totals, *, has_report: bool) -> None:
-    """Prints the commands that a user may want to type next.
+def print_next(output: str, totals: Totals, *, has_report: bool, is_complete: bool) -> None:
+    """Prints where the report is, and the commands that a user may want to type next.
 
     Args:
         output: Output folder.
         totals: The ledger.
         has_report: Whether the report of the run is written.
+        is_complete: Whether the run kept its error limits. If not, its error has the commands.
     """
     show()
     if has_report:
         print_line("report", files.join(output, REPORT))
+    if not is_complete:
+        return
     print_line("verify", typed(["keyjoin", "verify", f"--run={output}"]))
     if totals.bad:
         print_line("repair", typed(["keyjoin", "replay", f"--run={output}"]))

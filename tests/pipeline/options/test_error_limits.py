@@ -5,6 +5,7 @@ import contextlib
 import json
 import pickle
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,29 @@ limits = numbers | ratios
 
 def has_effect(text: str, whole: str) -> bool:
     return Limit(text).is_ratio != Limit(whole).is_ratio or Limit(text).value <= Limit(whole).value
+
+
+@given(
+    limits,
+    st.dictionaries(st.sampled_from(CODES), limits),
+    st.dictionaries(st.sampled_from(CODES), st.integers(1, 50)),
+    st.integers(1, 100),
+)
+def test_raised_limits_allow_the_bad_rows_and_can_be_given(
+    whole: str, reasons: dict[str, str], dead: dict[str, int], good: int
+) -> None:
+    reasons = {name: text for name, text in reasons.items() if has_effect(text, whole)}
+    given_limits = ErrorLimits.parse([whole, *(f"{name}={text}" for name, text in reasons.items())])
+    rows = good + sum(dead.values())
+    exceeded = given_limits.exceeded(dead, rows)
+    if exceeded is None:
+        assert given_limits.raised(dead, rows).texts() == given_limits.texts()
+        return
+    raised = ErrorLimits.parse([exceeded.raised])
+    assert raised.exceeded(dead, rows) is None
+    for name, limit in given_limits.limits.items():
+        if limit.allows(sum(dead.values()) if name == ALL else dead.get(name, 0), rows):
+            assert raised.limits[name] in (limit, raised.limits[ALL])
 
 
 @given(st.data(), limits, st.dictionaries(st.sampled_from(CODES), limits))
@@ -323,11 +347,13 @@ def test_a_run_stops_early_and_keeps_finished_parts(keyjoin: Callable[..., Resul
     assert (done.code, done.complete()) == (1, False)
     warned, *samples, error = done.err.splitlines()
     assert "10 of the first 40 rows are bad, and --max_bad_rows model_error=2 allows fewer" in warned
-    assert "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; see " in error
     assert (
-        f"see {done.output}/_keyjoin/dead_letters, then raise the error limit and give the run's command again, which resumes"
+        "rows are model_error, more than --max_bad_rows model_error=2 allows whatever follows; no _SUCCESS was written; see "
         in error
     )
+    assert f"; see {done.output}/_keyjoin/dead_letters, then fix model or rows" in error
+    again = shlex.split(error.rpartition("resume with: keyjoin ")[2])
+    assert sum(word.startswith("--max_bad_rows") for word in again) == 1
     # Every started chunk has its dead letters and receipt; no file is half written.
     begun = part_numbers(done)
     assert begun == list(range(len(begun)))
@@ -338,10 +364,10 @@ def test_a_run_stops_early_and_keeps_finished_parts(keyjoin: Callable[..., Resul
         assert sample.startswith(f"{letter['key']} (line {letter['line']:,})  model_error: ")
     assert not (done.output / "_keyjoin/manifest.json").exists()
     kept = {path: path.stat().st_mtime_ns for path in done.parts()}
-    again = keyjoin("run", *flags, "--max_bad_rows=1.0", f"--output={done.output}")
-    assert again.complete(), again.err
-    assert kept.items() <= {path: path.stat().st_mtime_ns for path in again.parts()}.items()
-    assert (len(again.rows()), len(again.dead())) == (30, 10)
+    resumed = keyjoin(*again)
+    assert resumed.complete(), resumed.err
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in resumed.parts()}.items()
+    assert (len(resumed.rows()), len(resumed.dead())) == (30, 10)
 
 
 def test_between_waves_what_could_not_be_written_counts(
@@ -370,7 +396,10 @@ def test_at_the_end_the_count_is_exact_and_strangers_text_is_shown_escaped(
     assert (done.code, len(done.rows())) == (1, 96)
     assert done.err.count("\n") == 5
     assert done.err.startswith("keyjoin: warning: 4 of the first 100 rows are bad")
-    assert "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; see" in done.err
+    assert (
+        "4 of 100 rows are wrong_shape, more than --max_bad_rows wrong_shape=0.03 allows; no _SUCCESS was written; see"
+        in done.err
+    )
     assert all(c.isprintable() or c == "\n" for c in done.err)
     assert (
         f"/\\x1b[2J\\u202eé.jsonl#{17 * 96} (line 97)  wrong_shape: field x: a list of 2 where 3 are expected\n"

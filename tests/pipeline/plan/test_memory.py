@@ -43,7 +43,7 @@ def test_what_cannot_be_kept_is_refused(keyjoin: Callable[..., Result]) -> None:
     done = keyjoin("run", *FLAGS, "--max_memory=1000000")
     assert done.code == 2
     assert done.err.count("\n") == 1
-    assert "--max_memory=1000000 is less than the" in done.err
+    assert "--max_memory=1000000 (1 MB) is less than the" in done.err
     assert all(flag in done.err for flag in ("--chunk_bytes=67108864", "--wave_bytes=268435456", "--batch_size="))
     assert not done.output.exists()
 
@@ -72,9 +72,9 @@ def test_check_prints_what_the_limit_is_compared_with(keyjoin: Callable[..., Res
     assert re.search(r"memory +at least about [0-9.]+ [MG]B for --max_memory, [0-9.]+ [MG]B of them", text)
     refused = keyjoin("check", *FLAGS, f"--max_memory={need // 2}")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    found = re.search(r"is less than the ([0-9]+) bytes", refused.err)
+    found = re.search(r"is less than the ([0-9]+)MB that .* give --max_memory=\1MB, or lower", refused.err)
     assert found is not None
-    assert abs(int(found[1]) - need) < need / 10
+    assert abs(int(found[1]) * 1_000_000 - need) < need / 10
     assert keyjoin("check", *FLAGS, f"--max_memory={need * 2}").code == 0
 
 
