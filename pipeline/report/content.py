@@ -114,9 +114,9 @@ def _audit(record: Manifest | Job) -> Iterator[tuple[str, str]]:
     if audit is None:
         yield "not checked", "whether rows that are scored alone get the same predictions: see --audit"
         return
-    close = f", {audit.close:,} but for the last digits" if audit.close else ""
-    yield "rows scored alone", f"{audit.rows:,}: {audit.equal:,} get the same prediction{close}"
-    yield "largest difference", charts.number(audit.largest_difference)
+    close = f", and {audit.close:,} but for the last digits" if audit.close else ""
+    yield "audit", f"of {audit.rows:,} random rows, scored alone, {audit.equal:,} get the same prediction{close}"
+    yield "largest difference of the audit", charts.number(audit.largest_difference)
 
 
 def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:

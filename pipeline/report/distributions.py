@@ -7,7 +7,17 @@ from pipeline.report import charts
 from pipeline.report.document import Block, Caps, Figure, Level, Note, Table, rest
 from pipeline.report.drift import THRESHOLD, Drift
 from pipeline.terminal.amounts import with_noun
-from transforms.statistics import Column, Role, Statistics, edges_and_counts, is_constant, maximum, minimum, quantiles
+from transforms.statistics import (
+    LISTED,
+    Column,
+    Role,
+    Statistics,
+    edges_and_counts,
+    is_constant,
+    maximum,
+    minimum,
+    quantiles,
+)
 
 BARS = 30  # of a histogram
 NAMED = 10  # texts of a chart, and columns of a warning
@@ -51,6 +61,8 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     names = [one.name for one in found if one.verdict == "moved"]
     few = sum(one.verdict == "too few rows" for one in found)
     said = f"{with_noun(len(names), 'column')} moved: {_listed(names)}" if names else "No column moved"
+    if few and not names:
+        said = "No column with a verdict moved" if few < len(found) else "No column has a verdict"
     alone = Counter(one.verdict for one in found if one.verdict.startswith("only"))
     level: Level = "warning" if names or alone else "good" if few < len(found) else "plain"
     yield Note(f"Compared with {baseline}. {said}.", level)
@@ -114,7 +126,7 @@ def _row(column: Column) -> tuple[str, ...]:
 
 
 def _different(column: Column) -> str:
-    return f"{len(column.texts):,}" if not column.other else f"more than {len(column.texts):,}"
+    return f"{len(column.texts):,}" if not column.other else f"more than {LISTED:,}"
 
 
 def _marks(column: Column) -> list[str]:

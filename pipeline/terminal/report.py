@@ -30,7 +30,6 @@ from transforms.write_part import dead_letters_name
 from transforms.write_receipts import decode, read_list
 
 SHOWN_ROWS = 3
-SHOWN_REASONS = 5  # with an example
 SHOWN_PARTS = 100
 SHOWN_BYTES = 1 << 20
 WIDTH = 110  # characters of a row, without a terminal
@@ -266,9 +265,12 @@ def print_drift(document: Manifest | None) -> None:
     counts = Counter(one.verdict for one in drift)
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     show(f"{'drift':<18}{visible(f'{len(drift)} columns against {base}: {said}')}")
-    for one in sorted((one for one in drift if one.verdict == "moved"), key=lambda one: -one.psi)[:SHOWN_ROWS]:
+    moved = sorted((one for one in drift if one.verdict == "moved"), key=lambda one: -one.psi)
+    for one in moved[:SHOWN_ROWS]:
         noise = f"PSI {one.psi:.2f}, {one.floor:.2g} by chance; largest CDF distance {one.cdf_distance:.2f}"
         show(f"  {visible(one.name):<16}{noise}")
+    if len(moved) > SHOWN_ROWS:
+        show(f"{'':<18}and {len(moved) - SHOWN_ROWS:,} more, in the report")
 
 
 def print_audit(audit: Audit | None) -> None:
@@ -304,9 +306,9 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
     if not totals.dead:
         return
     examples, names = _examples(output, totals)
-    for number, (code, count) in enumerate(totals.dead.items()):
+    for code, count in totals.dead.items():
         yield f"  {code}", f"{count:,}  {title_of(code)}"
-        if number < SHOWN_REASONS and code in examples:
+        if code in examples:
             letter = examples[code]
             text = f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'], MOST_MESSAGE)}"
             yield from (("", line) for line in _wrapped(visible(text)))

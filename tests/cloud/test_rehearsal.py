@@ -116,7 +116,10 @@ def test_files_with_a_header_or_schema_leave_what_a_local_run_leaves_after_a_can
     assert {column["name"]: column["psi"] for column in run["drift"]} == dict.fromkeys(
         ("CRIM", "ZN", "INDUS", "prediction"), 0.0
     )
-    for text in ("20: 20 get the same prediction", f"Compared with {place.there}/yesterday"):
+    for text in (
+        "of 20 random rows, scored alone, 20 get the same prediction",
+        f"Compared with {place.there}/yesterday",
+    ):
         assert text.encode() in there["_keyjoin/report.html"]
 
 

@@ -19,10 +19,10 @@ from transforms.errors import UsageError
 Run = Callable[..., Result]
 
 
-def source(path: Path, *, shift: float) -> str:
-    """Writes 2,000 rows whose first value is shifted."""
+def source(path: Path, *, shift: float, also: float = 0) -> str:
+    """Writes 2,000 rows whose first value is shifted, and the other two also."""
     random = np.random.default_rng(7)
-    rows = random.normal(size=(2000, 3)) + np.array([shift, 0, 0])
+    rows = random.normal(size=(2000, 3)) + np.array([shift, also, also])
     path.write_text("".join(json.dumps({"x": row}) + "\n" for row in rows.tolist()))
     return f"--input={path}"
 
@@ -53,6 +53,13 @@ def test_what_moved_is_printed_and_recorded(keyjoin: Run, base: Any, tmp_path: P
     same = keyjoin("run", model, source(tmp_path / "same.jsonl", shift=0), f"--baseline={output}")
     assert set(drift_of(same).values()) == {"same"}
     assert all(one["psi"] == 0 and one["n"] == one["m"] == 2000 for one in same.manifest()["drift"])
+
+
+def test_columns_that_moved_and_are_not_shown_are_counted(keyjoin: Run, base: Any, tmp_path: Path) -> None:
+    model, output = base
+    done = keyjoin("run", model, source(tmp_path / "moved.jsonl", shift=5, also=9), f"--baseline={output}")
+    assert set(drift_of(done).values()) == {"moved"}
+    assert (done.out.count(" by chance; "), done.out.count("and 1 more, in the report\n")) == (3, 1)
 
 
 def test_the_report_compares_finished_runs(keyjoin: Run, base: Any, tmp_path: Path) -> None:

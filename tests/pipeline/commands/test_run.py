@@ -161,6 +161,8 @@ def test_bad_rows_are_dead_letters_and_their_neighbours_are_joined(
     assert done.manifest()["totals"]["dead"] == dict(sorted({reason: 1 for _, reason in BAD_LINES}.items()))
     for reason in dict(BAD_LINES).values():
         assert f"  {reason}" in done.out
+    for letter in done.dead():
+        assert f"                  {letter['key']} (line " in done.out  # each reason has its example
 
 
 def test_the_model_raises_for_one_row(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:

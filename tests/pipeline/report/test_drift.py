@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.drift import THRESHOLD, cuts, drift, drifts, psi
-from transforms.statistics import Column
+from pipeline.report.distributions import distributions, moved
+from pipeline.report.document import Caps, Note, Table
+from pipeline.report.drift import THRESHOLD, Drift, cuts, drift, drifts, psi
+from transforms.statistics import Column, Statistics
 
 COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=40)
 
@@ -136,3 +138,27 @@ def test_columns_of_one_side_are_listed() -> None:
     both = numbers([1.0], "a", "prediction")
     found = [(one.name, one.verdict) for one in drifts([one, both], [other, both])]
     assert found == [("a", "only in the run"), ("a", "too few rows"), ("b", "only in the baseline")]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ((), "No column moved."),
+        (("same", "same"), "No column moved."),
+        (("same", "too few rows"), "No column with a verdict moved."),
+        (("too few rows",), "No column has a verdict."),
+        (("moved", "too few rows"), "1 column moved: 0."),
+    ],
+)
+def test_a_column_without_a_verdict_is_not_taken_for_the_same(verdicts: tuple[Any, ...], said: str) -> None:
+    found = [Drift(str(at), "feature", 9, 9, 0.1, 0.1, 0.1, verdict) for at, verdict in enumerate(verdicts)]
+    note = next(moved(found, "last", Caps()))
+    assert isinstance(note, Note)
+    assert note.text == f"Compared with last. {said}"
+
+
+@pytest.mark.parametrize(("other", "said"), [(0, "2"), (5, "more than 1,000")])
+def test_texts_that_are_not_all_listed_are_more_than_an_exact_list_holds(other: int, said: str) -> None:
+    counted = Statistics((texts({"a": 600, "b": 300}, other),))
+    tables = [one for one in distributions(counted, "feature", Caps(), with_texts=True) if isinstance(one, Table)]
+    assert [row[-1] for row in tables[0].rows] == [said]
