@@ -66,7 +66,8 @@ def _check(argv: Sequence[str]) -> Exit:
     from pipeline.job.progress import Progress
     from pipeline.options.config import expanded
     from pipeline.options.run_options import check_parser
-    from pipeline.terminal.progress import shown
+    from pipeline.terminal.events import Complete
+    from pipeline.terminal.progress import show_event, shown
 
     argv = expanded(argv, "keyjoin check")
     options, beam_args = check_parser("keyjoin check").read_known(argv)
@@ -77,7 +78,9 @@ def _check(argv: Sequence[str]) -> Exit:
         from pipeline.commands.run import check
 
         with _connected(options) as connected:
-            return check(connected, beam_args, progress)
+            code = check(connected, beam_args, progress)
+        show_event(Complete.of(progress))
+        return code
 
 
 def _config(argv: Sequence[str]) -> Exit:
@@ -124,13 +127,15 @@ def _replay(argv: Sequence[str]) -> Exit:
 
 
 def _verify(argv: Sequence[str]) -> Exit:
+    started = time.monotonic()
     if not any(arg.startswith(("--read_data", "--read-data", "--rescore")) for arg in argv):
         # `import_beam` hides packages that remote paths need, unless argv names such a path. With these two flags
         # `verify` reads sources, which may be remote although argv does not name them. Without the flags it reads none.
         startup.import_beam(argv)
     from pipeline.commands.verify import main
+    from pipeline.job.progress import Progress
 
-    return main(argv)
+    return main(argv, Progress(started))
 
 
 def _compare(argv: Sequence[str]) -> Exit:

@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.compat.startup import collect_garbage
-from pipeline.job.progress import Progress
+from pipeline.job.progress import Phase, Progress
 from pipeline.options import kinds
 from pipeline.options.flag import SWITCH, flag
+from pipeline.options.groups import TerminalOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import document, print_json, print_text
+from pipeline.terminal.events import Compared
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import is_quiet, show_compared, show_error
-from pipeline.terminal.progress import shown
+from pipeline.terminal.messages import is_quiet, show_error
+from pipeline.terminal.progress import show_event, shown
 from pipeline.verification.compare_outputs import Output, compare_outputs, open_output
 from transforms.comparison.tolerance import Tolerance
 from transforms.errors import RunError, UsageError
@@ -25,7 +27,7 @@ from transforms.storage.remedies import described
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(TerminalOptions):
     """The options of `compare`."""
 
     tolerance: Mapping[str, Tolerance] = flag(
@@ -34,18 +36,21 @@ class CompareOptions:
         "1e-5, score=1e-5; with %% relative to the larger value: score=0.1%% (default: values are equal; NaN equals "
         "NaN)",
         metavar="[NAME=]VALUE",
+        brief="how far values may differ: 1e-5, score=0.1%",
     )
-    json: bool = flag(SWITCH, "print all figures as one JSON object")
+    json: bool = flag(SWITCH, "print all figures as one JSON object", brief="print one JSON object")
     report: str | None = flag(
         kinds.PAGE,
         "HTML page to write, with the figures and with charts; it replaces an earlier page (default: none)",
         metavar="FILE.html",
+        brief="HTML page to write",
     )
     model_b: str | None = flag(
         kinds.MODEL,
         "another model: scores the rows of --input with --model and with this model, into temporary folders, with the "
         "flags of run",
         metavar="DIR",
+        brief="another model, for the rows of --input",
     )
 
 
@@ -75,16 +80,20 @@ def main(argv: Sequence[str]) -> Exit:
     given, rest = parser().read_known(argv)
     collect_garbage()
     try:
-        with _outputs(given, rest) as (one, other):
-            found = compare_outputs(one, other, given.tolerance)
-            figures = document(found)
+        with _folders(given, rest) as folders:
+            progress = Progress()
+            with shown(given.progress, progress, is_run=False):
+                progress.enter(Phase.CHECKING)
+                one, other = (open_output(path)._replace(label=label) for path, label in folders)
+                found = compare_outputs(one, other, given.tolerance, progress)
+                figures = document(found)
             (print_json if given.json else print_text)(figures)
             if given.report is not None:
                 _write_page(given.report, figures, (one, other), ["keyjoin", "compare", *argv])
     except (RunError, ValueError, OSError) as error:  # a ValueError says why a word is no path
         raise UsageError(described(error) if isinstance(error, OSError) else str(error)) from error
     code = Exit.COMPLETE if found.is_same else Exit.FAILED
-    show_compared(found.rows, code)
+    show_event(Compared(exit_code=code, rows=found.rows))
     return code
 
 
@@ -96,14 +105,13 @@ def _write_page(path: str, figures: Mapping[str, Any], outputs: Sequence[Output]
 
 
 @contextlib.contextmanager
-def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Output, Output]]:
-    """Yields the outputs to compare. Those of two models are deleted afterwards."""
+def _folders(given: CompareOptions, rest: Sequence[str]) -> Iterator[Sequence[tuple[str, str]]]:
+    """Yields the folders to compare, and what to call them. The outputs of two models are deleted afterwards."""
     if given.model_b is None:
         if len(rest) != 2 or any(word.startswith("-") for word in rest):
             words = f", not {' '.join(rest)}" if rest else ""
             raise UsageError(f"give two output folders{words}: keyjoin compare OUT_A OUT_B; see keyjoin compare --help")
-        one, other = (open_output(kinds.PATH.parse(word)) for word in rest)
-        yield one, other
+        yield [(path, path) for path in map(kinds.PATH.parse, rest)]
         return
     with tempfile.TemporaryDirectory(prefix="keyjoin-compare-") as folder:
         options, beam_args = parse_run([*rest, f"--output={files.join(folder, 'a')}"], "keyjoin compare")
@@ -118,7 +126,7 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Outpu
                 show_error(f"keyjoin: scores the rows with {model}")
             output, progress = files.join(folder, name), Progress(run=which)
             # Discards what the run prints to standard output: rows, and the command to verify a folder that is deleted.
-            with contextlib.redirect_stdout(io.StringIO()), shown(options.progress, progress):
+            with contextlib.redirect_stdout(io.StringIO()), shown(given.progress, progress):
                 try:
                     run(dataclasses.replace(options, output=output, model=model), beam_args, progress)
                 except OverErrorLimitError as error:  # its own remedy names the folder, which is deleted
@@ -126,5 +134,5 @@ def _outputs(given: CompareOptions, rest: Sequence[str]) -> Iterator[tuple[Outpu
                         f"{model}: {error.exceeded}; fix model or rows, or raise {error.exceeded.flag} and give the "
                         "command again"
                     ) from error
-            found.append(open_output(output)._replace(label=model))
-        yield found[0], found[1]
+            found.append((output, model))
+        yield found

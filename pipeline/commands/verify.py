@@ -8,19 +8,22 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.compat.startup import collect_garbage
+from pipeline.job.progress import Phase, Progress
 from pipeline.model.model_folder import newest_version
 from pipeline.options import kinds
 from pipeline.options.config import shortened
 from pipeline.options.flag import SWITCH, flag
-from pipeline.options.groups import CodeOptions
+from pipeline.options.groups import CodeOptions, TerminalOptions
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import command
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
 from pipeline.run_folder.writable import check_changeable
 from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.events import Verified
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show, typed, visible
+from pipeline.terminal.progress import show_event, shown
 from pipeline.verification.check_files import Record, check_content, check_lists, check_names, read_record, sample
 from pipeline.verification.check_rows import rescore_rows
 from pipeline.verification.findings import Findings
@@ -34,14 +37,29 @@ from transforms.storage import files
 class VerificationOptions(CodeOptions):
     """The options that select the checks."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
+    run: str = flag(
+        kinds.PATH,
+        "the --output of the run",
+        required=True,
+        metavar="DIR",
+        positional=True,
+        brief="the --output of the run",
+    )
     read_data: float | None = flag(
         kinds.SHARE,
         "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 0.05, 100%%",
         metavar="SHARE",
+        brief="also read this share of all contents: 5%, 100%",
     )
-    rescore: int | None = flag(kinds.whole(), "also score this many rows again, each alone, with --model", metavar="N")
-    model: str | None = flag(kinds.MODEL, "the model of the run, for --rescore", metavar="DIR")
+    rescore: int | None = flag(
+        kinds.whole(),
+        "also score this many rows again, each alone, with --model",
+        metavar="N",
+        brief="also score so many rows again, with --model",
+    )
+    model: str | None = flag(
+        kinds.MODEL, "the model of the run, for --rescore", metavar="DIR", brief="the model of the run, for --rescore"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,11 +70,12 @@ class DiscardOptions:
         SWITCH,
         f"delete {SUCCESS} if files of the output are missing or altered: keyjoin run then reads all files back and "
         "rebuilds the wrong ones",
+        brief=f"delete {SUCCESS} if the output is not right",
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyOptions(VerificationOptions, DiscardOptions):
+class VerifyOptions(VerificationOptions, DiscardOptions, TerminalOptions):
     """The options of `verify`."""
 
     def __post_init__(self) -> None:
@@ -80,11 +99,12 @@ def parser() -> OptionsParser[VerifyOptions]:
     )
 
 
-def main(argv: Sequence[str]) -> Exit:
+def main(argv: Sequence[str], progress: Progress) -> Exit:
     """Runs the command.
 
     Args:
         argv: The arguments after the command's name.
+        progress: Counts what is read.
 
     Returns:
         `Exit.COMPLETE` without findings, otherwise the code of the findings.
@@ -97,11 +117,13 @@ def main(argv: Sequence[str]) -> Exit:
     given = dataclasses.replace(given, model=given.model and newest_version(given.model))
     collect_garbage()
     findings = Findings()
-    record, found = read_record(given.run)
-    findings.extend(found)
-    lines = []
-    if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
-        lines = list(_check_rest(given, record, findings))
+    lines: list[str] = []
+    with shown(given.progress, progress, is_run=False):
+        progress.enter(Phase.CHECKING)
+        record, found = read_record(given.run)
+        findings.extend(found)
+        if record is not None and not findings.extend(check_lists(given.run, record.manifest)):
+            lines = list(_check_rest(given, record, findings, progress))
     findings.print_more()
     for line in (_result(given, record, findings), *lines):
         show(visible(line))
@@ -114,10 +136,12 @@ def main(argv: Sequence[str]) -> Exit:
     again = shortened(command(record.manifest.options, given.run)) if record is not None and record.proven else None
     for advice in findings.advice(given.run, again, "" if discarded else _discard_command(given)):
         show(advice)
+    by_kind = {kind.title: count for kind, count in sorted(findings.kinds.items())}
+    show_event(Verified(exit_code=findings.code, findings=by_kind))
     return findings.code
 
 
-def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Iterator[str]:
+def _check_rest(given: VerifyOptions, record: Record, findings: Findings, progress: Progress) -> Iterator[str]:
     """Checks the files against the lists: names and sizes, then the content and rows that the options ask for.
 
     The lists must have passed their own check before.
@@ -132,7 +156,9 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
         yield "--read_data=100% reads the contents, too"
     else:
         reader = formats.load(document.format).reader
-        findings.extend(check_content(run, sample(run, given.read_data), findings.names, reader))
+        picked = sample(run, given.read_data, document.totals)
+        progress.expect(Phase.READING, picked.bytes, picked.parts)
+        findings.extend(check_content(run, picked.is_picked, findings.names, reader, progress))
         count = math.ceil(given.read_data * parts)
         yield f"read: {count:,} of {with_noun(parts, 'part')}, with their dead letters and their bytes of the sources"
     if given.rescore is None or given.model is None:  # one is never given without the other
@@ -146,7 +172,7 @@ def _check_rest(given: VerifyOptions, record: Record, findings: Findings) -> Ite
         model_libraries=given.model_libraries,
         custom_objects=given.custom_objects,
     )
-    counted = rescore_rows(run, options, given.rescore, document, findings)
+    counted = rescore_rows(run, options, given.rescore, document, findings, progress)
     said = [f"{counted[agreement]:,} {agreement.value}" for agreement in Agreement if counted[agreement]]
     left_out = ", without rows of parts with replayed rows" if document.totals.replayed else ""
     yield f"scored again: {', '.join(said) or 'no rows'}{left_out}"

@@ -1,4 +1,4 @@
-"""Keeps the figures of a run's progress: what is scored, what is on disk, and what the run waits for.
+"""Keeps the figures of a command's progress: what is scored, read and on disk, and what the command waits for.
 
 This module draws nothing, see `pipeline.terminal.progress`. It imports nothing large, because the display is up before
 Beam is imported.
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from transforms.records import Chunk, PartReceipt, Source
 
 STALL_SECONDS = 20.0  # without a finished chunk, after which the display says what the run waits for
+REMOTE_STALL_SECONDS = 120.0  # the same on a remote runner, which starts workers, and whose counts come late
 BUSY = 0.05  # the share of a core from which on a process counts as computing
 LEAST_SECONDS, SHARE_OF_TIME = 15.0, 0.3  # see `Rate`
 MOST_POINTS = 120  # of a timeline
 
 
 class Phase(str, enum.Enum):
-    """What a run or a check does."""
+    """What a command does."""
 
     STARTING = "starting"
     PLANNING = "planning"
@@ -32,6 +33,10 @@ class Phase(str, enum.Enum):
     SCORING = "scoring"
     RUNNING = "the job is running"
     FINISHING = "checking the ledger"
+    CHECKING = "checking lists, names and sizes"
+    READING = "reading parts and sources"
+    AGAIN = "scoring rows again"
+    COMPARING = "comparing"
 
 
 class Waits(str, enum.Enum):
@@ -43,10 +48,11 @@ class Waits(str, enum.Enum):
     MODEL = "the model's process does not compute: it waits for a device, a file or the network"
     CALL = "the model has not answered"
     WRITING = "keyjoin is writing parts"
+    JOB = "the runner has the logs of the job's workers"
 
 
 class Figures(NamedTuple):
-    """The figures of a run at one moment.
+    """The figures of a command at one moment.
 
     Attributes:
         seconds: Seconds since the command started.
@@ -57,13 +63,14 @@ class Figures(NamedTuple):
         scored: The share of the sources, by bytes, that is scored; None if it is not known.
         written: The share of the sources, by bytes, whose parts are on disk; None if it is not known.
         rows: The rows whose parts are on disk.
-        parts: The parts that are on disk.
-        of_parts: How many parts the run will write; None if that is not known yet.
+        done: The share of what the command reads or scores again that is done; None for a run.
+        parts: The parts that are on disk; with `done`, those that were read.
+        of_parts: How many parts there will be; None if that is not known yet.
         dead: Bad rows so far, by reason code.
         rate: Rows scored a second, smoothed; None if it is not known.
-        left: The estimated seconds until all rows are scored; None if they are not known.
+        left: The estimated seconds until all rows are scored, or all is read; None if they are not known.
         idle: Seconds since a chunk was last read, scored or written.
-        waits_for: What the run waits for, if no chunk has finished for `STALL_SECONDS`; None otherwise.
+        waits_for: What the run waits for, if no chunk has finished for long; None otherwise.
         run: Which run of the command it is, such as `model_b` of `compare`; empty if the command has one run.
     """
 
@@ -75,6 +82,7 @@ class Figures(NamedTuple):
     scored: float | None = None
     written: float | None = None
     rows: int = 0
+    done: float | None = None
     parts: int = 0
     of_parts: int | None = None
     dead: Mapping[str, int] = {}
@@ -171,6 +179,8 @@ class Progress:
         self._begun = self._read = self._scored = self._written = 0  # chunks of this attempt
         self._scored_bytes = self._written_bytes = self._found_bytes = 0.0  # of sources
         self._rows = self._parts = 0
+        self._whole: int | None = None  # of what a command reads
+        self._done = self._of_parts = 0
         self._bad: dict[str, Mapping[str, int]] = {}  # of chunks without a part yet, by key
         self._dead: Counter[str] = Counter()  # of parts
         self._timeline = [(0.0, 0, 0)]
@@ -184,9 +194,32 @@ class Progress:
     def enter(self, phase: Phase) -> None:
         """Marks the begin of a phase."""
         with self._changing:
-            self._phase, self._finished = phase, self._clock()
+            self._phase, self._finished, self._whole = phase, self._clock(), None
             if phase is Phase.SCORING and self.scoring_began is None:
                 self.scoring_began = self._finished
+
+    def expect(self, phase: Phase, whole: int, parts: int = 0) -> None:
+        """Marks the begin of a phase that reads files or scores rows again, and writes no parts.
+
+        Args:
+            phase: The phase.
+            whole: How much there is to do, such as bytes or rows.
+            parts: How many parts are read.
+        """
+        self.enter(phase)
+        with self._changing:
+            self._whole, self._of_parts, self._done, self._parts = whole, parts, 0, 0
+            self._byte_rate = Rate()
+
+    def add(self, amount: int, parts: int = 0) -> None:
+        """Counts what is done of a phase that `expect` began.
+
+        Args:
+            amount: How much, in the unit of `expect`.
+            parts: How many parts were read.
+        """
+        with self._changing:
+            self._done, self._parts = self._done + amount, self._parts + parts
 
     def plan(self, output: str, sources: Iterable["Source"]) -> None:
         """Records what the run will do.
@@ -225,6 +258,7 @@ class Progress:
     def found(self, part: "PartReceipt") -> None:
         """Counts a part that an earlier attempt wrote."""
         with self._changing:
+            self._parts_of[part.chunk.source] = part.chunk.parts
             self._found_bytes += self._share(part.chunk)
             self._add(part)
 
@@ -280,6 +314,16 @@ class Progress:
             self.scored_rows = self._rows
             self._dead.update(bad)
 
+    def followed(self, part: "PartReceipt") -> None:
+        """Counts a part that a job on a remote runner has written. How much it has scored is not known before."""
+        with self._changing:
+            self._finished = self._clock()
+            self._parts_of[part.chunk.source] = part.chunk.parts
+            self._scored_bytes += self._share(part.chunk)
+            self._add(part)
+            self.scored_rows += part.rows
+        self._begin_scoring()
+
     def counted(self, rows: int, size: int, dead: Mapping[str, int]) -> None:
         """Takes the counts of a job on a remote runner.
 
@@ -289,9 +333,14 @@ class Progress:
             dead: Dead letters by reason code.
         """
         with self._changing:
+            if rows != self._rows:
+                self._finished = self._clock()
             self._rows = self.scored_rows = rows
             self._scored_bytes = self._written_bytes = size
             self._dead = Counter(dead)
+        self._begin_scoring()
+
+    def _begin_scoring(self) -> None:
         if self.scoring_began is None:
             self.enter(Phase.SCORING)
 
@@ -348,8 +397,13 @@ class Progress:
                 size,
                 parts=self._parts,
                 idle=idle,
+                waits_for=self._waits_for(now, idle),
                 run=self.run,
             )
+            if self._whole is not None:
+                speed = self._byte_rate.update(now, self._done)
+                left = (self._whole - self._done) / speed if speed else None
+                return base._replace(done=_ratio(self._done, self._whole), of_parts=self._of_parts or None, left=left)
             if self.scoring_began is None:
                 return base
             rate = self._row_rate.update(now, self.scored_rows)
@@ -363,13 +417,14 @@ class Progress:
                 dead=dict(sum(map(Counter, self._bad.values()), Counter(self._dead))),
                 rate=rate if self.scored_rows else None,
                 left=max(unscored, 0) / speed if speed else None,
-                waits_for=self._waits_for(now, idle) if self._phase is Phase.SCORING else None,
             )
 
     def _waits_for(self, now: float, idle: float) -> Waits | None:
         """Returns what the run waits for. Compares the processor time of the model's process with the last call."""
-        if self.model_seconds is None:
+        if self._phase not in (Phase.SCORING, Phase.RUNNING):
             return None
+        if self.model_seconds is None:
+            return Waits.JOB if idle >= REMOTE_STALL_SECONDS else None
         used, before, elapsed = self.model_seconds(), self._model_looked, now - self._looked
         self._model_looked, self._looked = used, now
         if idle < STALL_SECONDS:

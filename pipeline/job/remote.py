@@ -5,6 +5,7 @@ job and follows it again. On other remote runners the command waits for the job,
 """
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -22,7 +23,7 @@ from pipeline.job.commit_run import CommitRun, check_complete
 from pipeline.job.graph import build
 from pipeline.job.progress import Phase, Progress, Result
 from pipeline.job.root_cause import as_run_error
-from pipeline.job.written_parts import reported
+from pipeline.job.written_parts import followed, reported
 from pipeline.options.beam_flags import is_local
 from pipeline.options.run_options import RunOptions
 from pipeline.plan.preflight import Inputs, Plan
@@ -80,8 +81,8 @@ def run_remote(
     """
     if not dataflow.is_dataflow(beam_options):
         with locked(options.output), begun() as (plan, place):
-            progress.enter(Phase.RUNNING)
-            _judge(options, place, lambda: _wait(_start(plan, place, beam_options)), progress, resumed=plan.job.resume)
+            ended = functools.partial(_wait, plan, place, beam_options, progress)
+            _judge(options, place, ended, progress, resumed=plan.job.resume)
         return
     service = dataflow.Service(beam_options, options.output)
     resumed: bool | None = None
@@ -223,15 +224,18 @@ def among_packages(path: str) -> str:
     return path[len(inside) :] if inside else os.path.basename(path)
 
 
-def _wait(running: Any) -> None:
-    try:
-        in_the_background(running.wait_until_finish)
-    except KeyboardInterrupt:
-        # On a remote runner the job continues after this command ends, unless it is cancelled. Not every runner can
-        # cancel a job, so an error of `cancel` is ignored.
-        with contextlib.suppress(Exception):
-            running.cancel()
-        raise
+def _wait(plan: Plan, place: Place, beam_options: PipelineOptions, progress: Progress) -> None:
+    progress.enter(Phase.RUNNING)
+    with followed(place, progress):
+        running = _start(plan, place, beam_options)
+        try:
+            in_the_background(running.wait_until_finish)
+        except KeyboardInterrupt:
+            # On a remote runner the job continues after this command ends, unless it is cancelled. Not every runner can
+            # cancel a job, so an error of `cancel` is ignored.
+            with contextlib.suppress(Exception):
+                running.cancel()
+            raise
 
 
 def _follow(service: dataflow.Service, job_id: str, progress: Progress) -> None:

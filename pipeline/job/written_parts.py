@@ -1,12 +1,71 @@
-"""Reports how many parts are written when a run fails or is interrupted."""
+"""Finds the parts that are written while a job runs on a remote runner, and when a run fails or is interrupted."""
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator
 
+from pipeline.job.progress import Progress
+from pipeline.run_folder.names import NEXT, TEMP
+from pipeline.run_folder.place import Place
 from pipeline.terminal.amounts import with_noun
 from transforms.errors import RunError, add_note, notes_of
+from transforms.records import PartReceipt
 from transforms.storage import files
-from transforms.write_receipts import RECEIPTS
+from transforms.write_part import written_of
+from transforms.write_receipts import RECEIPTS, decode
+
+PAUSE_SECONDS, PAUSE_SHARE = 1.0, 10.0  # between two looks at a folder: at least, and for each second of a look
+
+
+@contextlib.contextmanager
+def followed(place: Place, progress: Progress) -> Iterator[None]:
+    """Counts the parts that a job writes while the block waits for it.
+
+    A receipt and the files that it proves count on every runner. Beam's metrics do not: a runner may have none, and
+    Beam's portable client asks for them once only.
+
+    Args:
+        place: The folders that the job writes to. If they cannot be read from here, nothing is counted.
+        progress: Counts the parts.
+    """
+    known, ended = set[str](), threading.Event()
+
+    def look(count: Callable[[PartReceipt], None]) -> float:
+        started = time.monotonic()
+        with contextlib.suppress(RunError, OSError):  # the commit removes the receipts
+            for part in _new_parts(place, known):
+                count(part)
+        return max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
+
+    def follow() -> None:
+        while not ended.wait(look(progress.followed)):
+            pass
+
+    look(progress.found)
+    threading.Thread(target=follow, name="keyjoin-follow", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _new_parts(place: Place, known: set[str]) -> Iterator[PartReceipt]:
+    """Yields the receipts of parts whose files have the size that was written. Adds the receipts' names to `known`."""
+    there = files.list_below(place.output)
+    # A new result may have parts of the complete output that it replaces.
+    inside = (f"{TEMP}/{NEXT}/", "") if place.is_staged else ("",)
+    receipts = f"{inside[0]}{TEMP}/{RECEIPTS}/"
+    for name in there.keys() - known:
+        if not name.startswith(receipts):
+            continue
+        with contextlib.suppress(ValueError):  # a damaged receipt proves nothing
+            part = decode(files.read_small(files.join(place.output, name)) or b"")
+            if name != f"{receipts}{part.chunk.part}.json":
+                continue  # the temporary name of a receipt that is being written
+            if all(size.bytes in [there.get(f"{at}{each}") for at in inside] for each, size in written_of(part)):
+                known.add(name)
+                yield part
 
 
 @contextlib.contextmanager

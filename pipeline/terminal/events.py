@@ -62,17 +62,19 @@ class Progress(RunEvent, frozen=True, kw_only=True, tag="progress"):
 
     Attributes:
         run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
-        seconds: since the command started
-        phase: what the run does: `starting`, `loading the model`, `scoring` and others
+        seconds: since the command started; for `compare --model_b`, since this run of it
+        phase: what the command does: `starting`, `loading the model`, `scoring`, `comparing` and others
         scored: share of the sources, by bytes, that is scored
         written: share of the sources, by bytes, whose parts are on disk
         rows_written: rows whose parts are on disk; for `replay`, rescored dead letters
-        parts: parts that are on disk
-        of_parts: parts that the run will write
+        done: share of the phase that is done, while `verify` or `compare` reads files or scores rows again; otherwise
+            null
+        parts: parts that are on disk; for `verify` and `compare`, parts that were read
+        of_parts: parts that the run will write; for `verify` and `compare`, parts that they read
         rows_per_second: rows scored a second, smoothed
-        seconds_left: estimate until all rows are scored
+        seconds_left: estimate until all rows are scored, or `done` is 1
         seconds_idle: since a chunk was last read, scored or written
-        stall: what the run waits for, if no chunk has finished for 20 seconds
+        stall: what the run waits for, if no chunk has finished for 20 seconds; on a remote runner, for 120
     """
 
     seconds: float
@@ -80,6 +82,7 @@ class Progress(RunEvent, frozen=True, kw_only=True, tag="progress"):
     scored: float | None
     written: float | None
     rows_written: int
+    done: float | None = None
     parts: int
     of_parts: int | None
     rows_per_second: float | None
@@ -97,6 +100,7 @@ class Progress(RunEvent, frozen=True, kw_only=True, tag="progress"):
             scored=_rounded(figures.scored, 6),
             written=_rounded(figures.written, 6),
             rows_written=figures.rows,
+            done=_rounded(figures.done, 6),
             parts=figures.parts,
             of_parts=figures.of_parts,
             rows_per_second=_rounded(figures.rate, 1),
@@ -138,12 +142,12 @@ class Message(Event, frozen=True, kw_only=True, tag="message"):
 
 
 class Complete(RunEvent, frozen=True, kw_only=True, tag="complete"):
-    """The run succeeded. It is the last event, except of `compare`.
+    """The command succeeded. It is the last event, except of `compare` and `verify`.
 
     Attributes:
         run: `model` or `model_b` for the two runs of `compare --model_b`; null otherwise
         exit_code: 0
-        output: the output folder; like the counts below, null if the command did not wait for the job
+        output: the output folder; like the counts below, null for `check`, and if the command did not wait for the job
         rows: rows read
         joined: rows joined
         dead: dead letters by reason code
@@ -200,7 +204,19 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
     rows: int
 
 
-EVENTS = (Start, Progress, BadRows, Message, Complete, Compared, Error)
+class Verified(Event, frozen=True, kw_only=True, tag="verified"):
+    """The output of `verify` is checked. It is the last event.
+
+    Attributes:
+        exit_code: 0 if the output is what its run wrote; otherwise the code of the findings
+        findings: findings by kind: `missing`, `altered` or `differing`
+    """
+
+    exit_code: int
+    findings: dict[str, int]
+
+
+EVENTS = (Start, Progress, BadRows, Message, Complete, Compared, Verified, Error)
 
 
 def encode(event: Event) -> str:

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 _OTHER = re.compile(r"[^\n\t\x20-\x7e]")
 _NEWLINES = re.compile(r"\s*[\r\n]+\s*")
@@ -48,13 +48,8 @@ class Display:
         """
         self.message(text)
 
-    def compared(self, rows: int, code: int) -> None:
-        """Shows that `compare` has ended; this class shows nothing, since the result is printed.
-
-        Args:
-            rows: Rows with predictions of both.
-            code: The exit code of the command.
-        """
+    def event(self, event: Any) -> None:
+        """Shows an event of `pipeline.terminal.events`; this class shows nothing."""
 
 
 _displays = [Display()]  # the last one is used
@@ -68,6 +63,11 @@ def displayed(display: Display) -> Iterator[None]:
         yield
     finally:
         _displays.remove(display)
+
+
+def current() -> Display:
+    """Returns the display that is used now."""
+    return _displays[-1]
 
 
 def visible(text: str) -> str:
@@ -189,13 +189,7 @@ def _reader_may_leave() -> Iterator[None]:
 def show_error(text: str) -> None:
     """Prints a message to standard error, in one line. If standard error cannot be written, discards the message."""
     with error_may_be_lost():
-        _displays[-1].message(one_line(text))
-
-
-def show_compared(rows: int, code: int) -> None:
-    """Shows that `compare` has ended, where a program follows it. Takes the arguments of `Display.compared`."""
-    with error_may_be_lost():
-        _displays[-1].compared(rows, code)
+        current().message(one_line(text))
 
 
 def show_failure(text: str, code: int) -> None:
@@ -206,7 +200,7 @@ def show_failure(text: str, code: int) -> None:
         code: The exit code of the command.
     """
     with error_may_be_lost():
-        _displays[-1].failed(one_line(text), code)
+        current().failed(one_line(text), code)
 
 
 @contextlib.contextmanager
@@ -247,7 +241,7 @@ class _Visible(io.TextIOWrapper):
     """A text stream that escapes control characters in all that is written, library logs and tracebacks too."""
 
     def write(self, text: str) -> int:
-        with _displays[-1].hidden(ends_line=text.endswith("\n")):
+        with current().hidden(ends_line=text.endswith("\n")):
             return super().write(text if text.isprintable() else _OTHER.sub(self._visible, text))
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Shows the progress of a run on standard error: as a bar, as lines, as JSON, or not at all.
+"""Shows the progress of a command on standard error: as a bar, as lines, as JSON, or not at all.
 
 The figures come from `pipeline.job.progress`. A thread of its own shows them, so the run never waits for a terminal.
 """
@@ -10,13 +10,13 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.job.progress import Figures, Phase, Progress
 from pipeline.terminal import events
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.messages import Display, displayed, error_may_be_lost, is_quiet
+from pipeline.terminal.messages import Display, current, displayed, error_may_be_lost, is_quiet
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AUTO, BAR, LINES, JSON, OFF = "auto", "bar", "lines", "json", "off"
 TICK_SECONDS = 0.2
 FIRST_SECONDS, THEN_SECONDS, THEN_SHARE = (1.0, 5.0, 10.0), 30.0, 0.1  # when a line is printed
-SHORT_SECONDS = 1.0  # a command that is no run and ends before shows no progress
+SHORT_SECONDS = 1.0  # a command that writes no parts and ends before shows no progress
 EVENT_SECONDS = 2.0  # between events of progress
 LEAST_BAR, MOST_BAR = 8, 40  # columns
 WRITTEN, SCORED, LEFT = "█▓░"  # told apart without colours, too
@@ -86,21 +86,25 @@ def shown(mode: str, progress: Progress, *, is_run: bool = True) -> Iterator[Non
     Args:
         mode: The value of --progress.
         progress: Has the figures.
-        is_run: Whether the command is a run. For another one a terminal shows what it does, if it takes long, and
-            nothing else is printed.
+        is_run: Whether the command writes parts. Another one shows nothing if it takes less than a second, and shows
+            its last event itself, see `show_event`.
     """
     found = OFF if is_quiet() else mode_for(mode, sys.stderr, os.environ)
-    if found == OFF or (found != BAR and not is_run):
+    if found == OFF:
         yield
         return
     display = {BAR: Bar, LINES: Lines, JSON: Events}[found]()
-    ended = threading.Event()
-    thread = threading.Thread(
-        target=_show,
-        args=(display, progress.figures, ended, 0.0 if is_run else SHORT_SECONDS),
-        name="keyjoin-progress",
-        daemon=True,
-    )
+    ended, is_shown = threading.Event(), threading.Event()
+
+    def show() -> None:
+        if ended.wait(0.0 if is_run else SHORT_SECONDS):
+            return
+        is_shown.set()
+        while not ended.wait(TICK_SECONDS):
+            with error_may_be_lost():
+                display.update(progress.figures())
+
+    thread = threading.Thread(target=show, name="keyjoin-progress", daemon=True)
     with displayed(display):
         thread.start()
         try:
@@ -109,9 +113,11 @@ def shown(mode: str, progress: Progress, *, is_run: bool = True) -> Iterator[Non
             ended.set()
             thread.join()
             with error_may_be_lost():
-                display.close(progress.figures())
+                if is_run or is_shown.is_set():
+                    display.close(progress.figures())
         with error_may_be_lost():
-            display.complete(progress)
+            if is_run:
+                display.complete(progress)
 
 
 def as_events() -> contextlib.AbstractContextManager[None]:
@@ -119,12 +125,10 @@ def as_events() -> contextlib.AbstractContextManager[None]:
     return displayed(Events())
 
 
-def _show(display: Shown, figures: Callable[[], Figures], ended: threading.Event, after: float) -> None:
-    if ended.wait(after):
-        return
-    while not ended.wait(TICK_SECONDS):
-        with error_may_be_lost():
-            display.update(figures())
+def show_event(event: events.Event) -> None:
+    """Prints an event, where a program follows the command."""
+    with error_may_be_lost():
+        current().event(event)
 
 
 def duration(seconds: float) -> str:
@@ -154,7 +158,7 @@ class Lines(Shown):
 
     def update(self, figures: Figures) -> None:
         """Prints a line if it is due."""
-        share = figures.scored or 0.0
+        share = figures.scored or figures.done or 0.0
         if is_due(figures.seconds, share, self._seconds, self._share):
             self._seconds, self._share = figures.seconds, share
             self.message(line_of(figures))
@@ -165,7 +169,7 @@ def is_due(seconds: float, share: float, last_seconds: float, last_share: float)
 
     Args:
         seconds: Seconds since the start.
-        share: The share of the input that is scored.
+        share: The share that is done: of the input that is scored, or of what a phase reads.
         last_seconds: `seconds` of the last line; 0 if there was none.
         last_share: `share` of the last line.
 
@@ -185,7 +189,9 @@ def line_of(figures: Figures) -> str:
     pairs["phase"] = figures.phase.value
     if figures.scored is not None and figures.written is not None:
         pairs |= {"scored": f"{figures.scored:.1%}", "written": f"{figures.written:.1%}"}
-    if figures.rows or figures.parts:
+    if figures.done is not None:
+        pairs |= {"done": f"{figures.done:.1%}", "parts": figures.parts if figures.of_parts else None}
+    elif figures.rows or figures.parts:
         pairs |= {"rows_written": figures.rows, "parts": figures.parts}
     pairs |= {
         "of_parts": figures.of_parts,
@@ -222,29 +228,26 @@ class Events(Shown):
         self._last = figures.seconds
         if figures.output and not self._started:
             self._started = True
-            self._print(events.Start.of(figures))
+            self.event(events.Start.of(figures))
         if figures.dead != self._dead:
             self._dead = figures.dead
-            self._print(events.BadRows.of(figures))
-        self._print(events.Progress.of(figures))
+            self.event(events.BadRows.of(figures))
+        self.event(events.Progress.of(figures))
 
     def complete(self, progress: Progress) -> None:
         """Prints the last event of a command that succeeded."""
-        self._print(events.Complete.of(progress))
+        self.event(events.Complete.of(progress))
 
     def message(self, text: str) -> None:
         """Prints a warning or another message as an event."""
-        self._print(events.Message(text=text))
+        self.event(events.Message(text=text))
 
     def failed(self, text: str, code: int) -> None:
         """Prints the error that ends the command, with its exit code, as an event."""
-        self._print(events.Error(message=text, exit_code=code))
+        self.event(events.Error(message=text, exit_code=code))
 
-    def compared(self, rows: int, code: int) -> None:
-        """Prints the last event of `compare`."""
-        self._print(events.Compared(exit_code=code, rows=rows))
-
-    def _print(self, event: events.Event) -> None:
+    def event(self, event: events.Event) -> None:
+        """Prints an event."""
         super().message(events.encode(event))
 
 
@@ -331,8 +334,8 @@ def bar_lines(figures: Figures, width: int) -> "list[Text]":
     """
     from rich.text import Text
 
-    if figures.scored is None or figures.written is None or figures.phase is not Phase.SCORING:
-        text = f"{figures.phase.value}, {figures.seconds:.0f} s"
+    if figures.done is None and (figures.scored is None or figures.phase is not Phase.SCORING):
+        text = f"{_label(figures)}, {figures.seconds:.0f} s"
         lines = [Text(text, "bold")]
     else:
         lines = [_bar(figures, width)]
@@ -352,13 +355,17 @@ def _bar(figures: Figures, width: int) -> "Text":
     from rich.text import Text
 
     scored, written = figures.scored or 0.0, min(figures.written or 0.0, figures.scored or 0.0)
-    label = f"{figures.phase.value} "
+    label = f"{_label(figures)} "
     left = "" if figures.left is None else f", {duration(figures.left)} left"
-    ends = (
-        f" {scored:.0%} scored, {written:.0%} written{left}",
-        f" {scored:.0%} scored{left}",
-        f" {scored:.0%}{left}",
-    )
+    if figures.done is not None:
+        scored = written = figures.done
+        ends: tuple[str, ...] = f" {scored:.0%}{left}", f" {scored:.0%}"
+    else:
+        ends = (
+            f" {scored:.0%} scored, {written:.0%} written{left}",
+            f" {scored:.0%} scored{left}",
+            f" {scored:.0%}{left}",
+        )
     end = next((end for end in ends if width - len(label) - len(end) >= LEAST_BAR), "")
     columns = min(max(width - len(label) - len(end), 1), MOST_BAR)
     done = round(columns * written)
@@ -367,12 +374,16 @@ def _bar(figures: Figures, width: int) -> "Text":
     return Text.assemble(*parts, (LEFT * (columns - done - ahead), "dim"), end)
 
 
+def _label(figures: Figures) -> str:
+    return f"{figures.run}: {figures.phase.value}" if figures.run else figures.phase.value
+
+
 def _pieces(figures: Figures) -> list[str]:
     """Returns the texts of the second line, the most important first."""
     pieces = []
-    if figures.scored is not None:
+    if figures.scored is not None or figures.parts or figures.of_parts:
         of = "" if figures.of_parts is None else f" of {figures.of_parts:,}"
-        pieces.append(f"{figures.parts:,}{of} parts written")
+        pieces.append(f"{figures.parts:,}{of} parts {'written' if figures.done is None else 'read'}")
     if figures.dead:
         total = sum(figures.dead.values())
         pieces.append(with_noun(total, "bad row"))

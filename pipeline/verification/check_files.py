@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from pipeline.job.progress import Progress
 from pipeline.options.config import shortened
 from pipeline.options.run_options import command
 from pipeline.run_folder import ledger, manifest, records, statistics
@@ -262,26 +263,38 @@ def _is_read(name: str) -> bool:
     return not any(step.startswith(("_", ".")) for step in steps)
 
 
-def sample(run: str, share: float) -> Callable[[PartReceipt], bool]:
+class Sample(NamedTuple):
+    """The parts whose contents are read.
+
+    Attributes:
+        is_picked: Returns whether a part is one of them.
+        parts: How many there are.
+        bytes: The size of these parts and of their chunks.
+    """
+
+    is_picked: Callable[[PartReceipt], bool]
+    parts: int
+    bytes: int
+
+
+def sample(run: str, share: float, totals: ledger.Totals) -> Sample:
     """Picks a share of the parts, at least one. Picks by a hash of their names, so always the same parts.
 
     Args:
         run: The output folder.
         share: The share of the parts, above 0 and up to 1.
-
-    Returns:
-        A function that returns whether a part is picked.
+        totals: The totals of all parts.
     """
     if share >= 1:
-        return lambda _: True
-    names = (part.chunk.part for part in read_list(files.join(run, PARTS)))
-    count = math.ceil(share * sum(1 for _ in read_list(files.join(run, PARTS))))
-    picked = set(heapq.nsmallest(count, names, key=lambda name: hashlib.sha256(name.encode()).digest()))
-    return lambda part: part.chunk.part in picked
+        return Sample(lambda _: True, totals.parts, totals.written_bytes + totals.read_bytes)
+    sizes = ((part.chunk.part, part.bytes + part.chunk.nbytes) for part in read_list(files.join(run, PARTS)))
+    count = math.ceil(share * totals.parts)
+    picked = dict(heapq.nsmallest(count, sizes, key=lambda part: hashlib.sha256(part[0].encode()).digest()))
+    return Sample(lambda part: part.chunk.part in picked, count, sum(picked.values()))
 
 
 def check_content(
-    run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str], reader: Reader
+    run: str, is_picked: Callable[[PartReceipt], bool], known: Collection[str], reader: Reader, progress: Progress
 ) -> Iterator[Finding]:
     """Compares the checksums of parts, their dead letters, and the chunks of the sources that they were made from.
 
@@ -290,25 +303,35 @@ def check_content(
         is_picked: Returns whether a part is checked.
         known: Names of files that already have a finding; they are not read.
         reader: The reader of the sources' format.
+        progress: Counts the bytes of parts and chunks.
     """
-    parts = filter(is_picked, read_list(files.join(run, PARTS)))
-    pairs = (pair for part in parts for pair in written_of(part) if pair[0] not in known)
-    for found in in_threads(lambda pair: list(compare(run, *pair)), pairs):
+
+    def compared(part: PartReceipt) -> list[Finding]:
+        found = [one for name, size in written_of(part) if name not in known for one in compare(run, name, size)]
+        progress.add(part.bytes, 1)
+        return found
+
+    for found in in_threads(compared, filter(is_picked, read_list(files.join(run, PARTS)))):
         yield from found
     sources = manifest.read_sources(files.join(run, SOURCES))
     groups = ledger.by_source(read_list(files.join(run, PARTS)))
     both = ((source, list(filter(is_picked, group[1]))) for source, group in zip(sources, groups, strict=True))
-    for found in in_threads(lambda pair: list(check_source(*pair, reader)), (pair for pair in both if pair[1])):
+    for found in in_threads(
+        lambda pair: list(check_source(*pair, reader, progress)), (pair for pair in both if pair[1])
+    ):
         yield from found
 
 
-def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader) -> Iterator[Finding]:
+def check_source(
+    source: Source, receipts: Sequence[PartReceipt], reader: Reader, progress: Progress | None = None
+) -> Iterator[Finding]:
     """Reads chunks of a source again, and compares their checksums with the receipts of their parts.
 
     Args:
         source: The source.
         receipts: Receipts of parts that were made from the source, in the order of their chunks.
         reader: The reader of the source's format.
+        progress: Counts the bytes of the chunks; None if something else is counted.
     """
     found = lookup.match(source.path)
     if [file.path for file in found] != [source.path]:
@@ -325,6 +348,8 @@ def check_source(source: Source, receipts: Sequence[PartReceipt], reader: Reader
             with open_plain(source) as file:
                 for part in receipts:
                     yield from _check_chunk(file, part, reader, repair)
+                    if progress is not None:
+                        progress.add(part.chunk.nbytes)
                 is_last = receipts[-1].chunk.number == receipts[-1].chunk.parts - 1
                 if source.codec and source.end is None and is_last and _goes_on(file, reader):
                     yield Finding(Exit.ALTERED, source.path, "the end of the file", "it goes on", Repair.SOURCE)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pipeline.compat.startup import import_session
+from pipeline.job.progress import Phase, Progress
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder
 from pipeline.options.groups import ModelOptions
@@ -81,7 +82,7 @@ def pick(parts: Iterable[PartReceipt], numbers: Iterator[int]) -> Iterator[Picke
 
 
 def rescore_rows(
-    run: str, options: ModelOptions, count: int, document: Manifest, findings: Findings
+    run: str, options: ModelOptions, count: int, document: Manifest, findings: Findings, progress: Progress
 ) -> Counter[Agreement]:
     """Scores rows again, and adds a finding for each row with another prediction.
 
@@ -92,6 +93,7 @@ def rescore_rows(
         count: How many rows to score.
         document: The manifest.
         findings: The findings so far. A part is skipped if it, its dead letters or its source has a finding.
+        progress: Counts the rows.
 
     Returns:
         The number of rows of each agreement.
@@ -99,6 +101,7 @@ def rescore_rows(
     Raises:
         UsageError: The model is not the run's model, cannot be loaded, or does not fit the manifest.
     """
+    progress.enter(Phase.LOADING)
     _check_model(options.model, document)
     counted: Counter[Agreement] = Counter()
     sources = {source.path: source for source in manifest.read_sources(files.join(run, SOURCES))}
@@ -116,9 +119,11 @@ def rescore_rows(
             raise UsageError(f"{run}: the model in {MANIFEST} does not fit {options.model}: {error!r}") from error
         called = called.only([tensor.name for tensor in how.contract.outputs])
         joined = sum(part.joined for part in _parts(run) if not part.replayed)
+        progress.expect(Phase.AGAIN, min(count, joined))
         for picked in pick(_parts(run), spread(joined, count)):
             for found in _rescore_part(run, picked, sources, how, called, findings):
                 counted[found.agreement] += 1
+                progress.add(1)
                 if found.agreement is Agreement.OTHER:
                     said = f"its part has {found.found}"
                     line = None if found.line is None else picked.lines + found.line + 1

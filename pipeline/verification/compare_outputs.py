@@ -6,6 +6,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from pipeline.job.progress import Phase, Progress
 from pipeline.plan.layout import make_layout
 from pipeline.run_folder import ledger, manifest
 from pipeline.run_folder.names import PARTS, SOURCES
@@ -114,13 +115,14 @@ def open_output(path: str) -> Output:
     return Output(path, path, document, fmt.reader, outputs, sources)
 
 
-def compare_outputs(one: Output, other: Output, tolerances: Mapping[str, Tolerance]) -> Comparison:
+def compare_outputs(one: Output, other: Output, tolerances: Mapping[str, Tolerance], progress: Progress) -> Comparison:
     """Compares two outputs. It holds one part of each at a time.
 
     Args:
         one: The first output.
         other: The second output.
         tolerances: How far the values of a prediction may differ, by its name. The empty name is for all others.
+        progress: Counts the bytes of the parts.
 
     Raises:
         UsageError: The outputs have other sources, or no prediction of the same name, or a tolerance names none.
@@ -136,7 +138,9 @@ def compare_outputs(one: Output, other: Output, tolerances: Mapping[str, Toleran
         is_vector = len(shapes[name]) == 1 and shapes[name] != (1,)
         tallies.append(Tally(name, tolerances.get(name, default), is_vector=is_vector, has_nan=has_nan))
     alone, rows = (Alone(), Alone()), 0
-    for matched in _matched(one, other):
+    both = [side.document.totals for side in (one, other)]
+    progress.expect(Phase.COMPARING, sum(t.written_bytes for t in both), sum(t.parts for t in both))
+    for matched in _matched(one, other, progress):
         left, right = matched.both
         rows += len(left.numbers)
         for tally in tallies:
@@ -211,12 +215,13 @@ def _by_source(one: Output, other: Output) -> Iterator[tuple[str, tuple[Receipts
         yield path, (parts, others)
 
 
-def _matched(one: Output, other: Output) -> Iterator[Matched]:
+def _matched(one: Output, other: Output, progress: Progress) -> Iterator[Matched]:
     both = [{source.path: source for source in side.sources} for side in (one, other)]
     for path, (parts, others) in _by_source(one, other):
         with contextlib.ExitStack() as stack:
             opened = [_Opened(side[path], stack) for side in both]
-            yield from match_rows(_pieces(one, parts, opened[0]), _pieces(other, others, opened[1]))
+            left, right = _pieces(one, parts, opened[0], progress), _pieces(other, others, opened[1], progress)
+            yield from match_rows(left, right)
 
 
 class _Opened:
@@ -243,11 +248,12 @@ class _Opened:
         return self._file
 
 
-def _pieces(side: Output, parts: Receipts, opened: _Opened) -> Iterator[Piece]:
+def _pieces(side: Output, parts: Receipts, opened: _Opened, progress: Progress) -> Iterator[Piece]:
     first = 0
     for part in parts:
         numbers = np.delete(np.arange(part.rows), _dead_rows(side, part, opened))
         columns = read_predictions(part_bytes(part, side.path), numbers, part.rows, side.outputs)
+        progress.add(part.bytes, 1)
         yield Piece(first, numbers + first, columns, part)
         first += part.rows
 

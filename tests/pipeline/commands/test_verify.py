@@ -357,12 +357,18 @@ class TestWithoutSuccess:
 
 
 def test_the_sample_is_the_same_each_time_and_grows(out: Path) -> None:
+    from pipeline.run_folder import ledger
     from pipeline.verification.check_files import sample
     from transforms.write_receipts import read_list
 
     parts = list(read_list(str(out / "_keyjoin/parts.jsonl")))
-    few, more = ({p.chunk.part for p in parts if is_in(p)} for is_in in (sample(str(out), 0.25), sample(str(out), 0.5)))
-    assert (len(few), len(more)) == (-(-len(parts) // 4), -(-len(parts) // 2))
+    samples = [sample(str(out), share, ledger.total(parts)) for share in (0.25, 0.5, 1)]
+    picked = [[part for part in parts if one.is_picked(part)] for one in samples]
+    assert [(one.parts, one.bytes) for one in samples] == [
+        (len(some), sum(part.bytes + part.chunk.nbytes for part in some)) for some in picked
+    ]
+    few, more, every = ({part.chunk.part for part in some} for some in picked)
+    assert (len(few), len(more), len(every)) == (-(-len(parts) // 4), -(-len(parts) // 2), len(parts))
     assert few < more
     first = min((p.chunk.part for p in parts), key=lambda name: hashlib.sha256(name.encode()).digest())
     assert first in few

@@ -1,5 +1,8 @@
 """The figures of a run's progress, without a run: shares, bad rows, rates, stalls and the timeline."""
 
+import contextlib
+import queue
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.job import written_parts
 from pipeline.job.progress import MOST_POINTS, Phase, Progress, Rate, Waits
+from pipeline.run_folder.place import Place, in_place, staged
 from tests.conftest import Result
 from tests.support import models
 from transforms.records import Chunk, PartReceipt, Source
+from transforms.write_receipts import receipt_path, write_receipt
 
 
 class Clock:
@@ -125,6 +131,95 @@ def test_a_stall_has_a_name(events: str, seconds: float | None, waits: Waits) ->
     made.enter(Phase.FINISHING)
     clock.now += 100
     assert made.figures().waits_for is None
+
+
+def test_what_is_read_has_a_share_and_a_time_left() -> None:
+    clock = Clock()
+    made = Progress(clock=clock)
+    made.expect(Phase.READING, 400, 4)
+    assert (made.figures().done, made.figures().left) == (0, None)
+    for _ in range(3):
+        clock.now += 2
+        made.add(100, 1)
+        found = made.figures()
+    assert (found.done, found.parts, found.of_parts, found.scored) == (0.75, 3, 4, None)
+    assert found.left == pytest.approx(2)
+    made.enter(Phase.LOADING)
+    assert made.figures().done is None
+
+
+def test_a_job_on_a_remote_runner_counts_what_it_has_written() -> None:
+    clock = Clock()
+    made = Progress(clock=clock)
+    made.plan("out", [Source(name, 40, name, "") for name in "ab"])
+    made.enter(Phase.RUNNING)
+    made.found(receipt(chunk(0)))
+    assert (made.figures().phase, made.figures().parts, made.figures().scored) == (Phase.RUNNING, 1, None)
+    clock.now += 119
+    assert made.figures().waits_for is None
+    clock.now += 1
+    assert made.figures().waits_for is Waits.JOB
+    made.followed(receipt(chunk(1), 10, {"null": 2}))
+    found = made.figures()
+    assert (found.phase, found.parts, found.of_parts, found.rows) == (Phase.SCORING, 2, None, 20)
+    assert (found.scored, found.written, found.dead, found.waits_for) == (20 / 80, 20 / 80, {"null": 2}, None)
+    made.followed(receipt(chunk(0, parts=1, source="b")))
+    assert (made.figures().of_parts, made.figures().written) == (5, 60 / 80)
+    clock.now += 120
+    assert made.figures().waits_for is Waits.JOB
+
+
+def test_counters_of_a_job_that_grow_are_no_stall() -> None:
+    clock = Clock()
+    made = Progress(clock=clock)
+    made.enter(Phase.RUNNING)
+    for rows in (10, 20, 20):
+        clock.now += 80
+        made.counted(rows, rows, {})
+    assert (made.figures().idle, made.figures().waits_for) == (80, None)
+    clock.now += 80
+    made.counted(20, 20, {})
+    assert made.figures().waits_for is Waits.JOB
+
+
+@pytest.mark.parametrize("place", [in_place, staged])
+def test_parts_of_a_job_count_once_their_files_are_there(
+    tmp_path: Path, place: Callable[[str], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = place(str(tmp_path))
+
+    class Counting(Progress):
+        def found(self, part: PartReceipt) -> None:
+            earlier.append(part.chunk.number)
+
+        def followed(self, part: PartReceipt) -> None:
+            later.put(part.chunk.number)
+
+    earlier: list[int] = []
+    later: queue.Queue[int] = queue.Queue()
+
+    def write(number: int, folder: str, content: bytes = b"12345") -> None:
+        made = chunk(number)
+        write_receipt(where.temp, receipt(made)._replace(bytes=5))
+        (Path(folder) / made.part).parent.mkdir(parents=True, exist_ok=True)
+        (Path(folder) / made.part).write_bytes(content)
+
+    monkeypatch.setattr(written_parts, "PAUSE_SECONDS", 0.001)
+    with contextlib.suppress(RuntimeError), written_parts.followed(where, Counting()):
+        raise RuntimeError  # a folder that is not there yet holds no part
+    write(0, where.work)
+    write(1, where.work, b"123")  # the file is not whole
+    if where.is_staged:
+        write(2, where.output)  # a part of the output that stays, with --incremental
+    (Path(where.temp) / "receipts/damaged.json").write_text("{")
+    shutil.copy(receipt_path(where.temp, chunk(0).part), f"{where.temp}/receipts/_a-0.json.{'0' * 32}.tmp")
+    with written_parts.followed(where, Counting()):
+        write(3, where.work)
+        assert later.get(timeout=60) == 3
+        write(1, where.work)
+        assert later.get(timeout=60) == 1
+        assert later.empty()
+    assert sorted(earlier) == ([0, 2] if where.is_staged else [0])
 
 
 @given(st.integers(0, 2_000))

@@ -42,6 +42,7 @@ SCORING = Figures(
     rate=58_000.4,
     left=42.0,
 )
+READING = Figures(seconds=9.6, phase=Phase.READING, done=0.38, parts=4, of_parts=9, left=15.2)
 STALLED = SCORING._replace(idle=40.0, waits_for=Waits.COMPUTING)
 
 
@@ -79,16 +80,21 @@ def test_a_line_has_pairs_of_keys_and_values() -> None:
         'stall="no chunk finished for 40 s; the model\'s process is computing"'
     )
     assert line_of(Figures(3.2, Phase.LOADING)) == 'keyjoin: progress seconds=3 phase="loading the model"'
+    assert line_of(READING) == (
+        'keyjoin: progress seconds=10 phase="reading parts and sources" done=38.0% parts=4 of_parts=9 seconds_left=15'
+    )
 
 
 @pytest.mark.parametrize(
-    "figures", [SCORING, STALLED, Figures(3.2, Phase.LOADING)], ids=["scoring", "stalled", "loading"]
+    "figures",
+    [SCORING, STALLED, Figures(3.2, Phase.LOADING), READING, SCORING._replace(run="model_b")],
+    ids=["scoring", "stalled", "loading", "reading", "second model"],
 )
 @pytest.mark.parametrize("width", [10, 20, 40, 79, 119, 200])
 def test_no_line_of_the_bar_is_wider_than_the_terminal(figures: Figures, width: int) -> None:
     lines = bar_lines(figures, width)
     assert all(0 < line.cell_len <= width for line in lines), lines
-    assert figures.phase.value[:9] in lines[0].plain
+    assert f"{figures.run}{figures.phase.value}"[:7] in lines[0].plain.replace(": ", "")
 
 
 def test_a_wider_terminal_shows_more() -> None:
@@ -103,6 +109,13 @@ def test_a_wider_terminal_shows_more() -> None:
     assert normal[1] == "4 of 9 parts written, 12 bad rows, 58,000 rows/s, 1,240,000 rows written"
     shares = [normal[0].count(one) / sum(normal[0].count(each) for each in "█▓░") for one in "█▓"]
     assert shares == pytest.approx([0.4, 0.22], abs=0.03)
+
+
+def test_a_bar_of_what_is_read_has_one_colour() -> None:
+    first, second = (line.plain for line in bar_lines(READING, 79))
+    assert first.endswith(" 38%, 0:15 left")
+    assert (first.startswith("reading parts and sources █"), "▓" in first) == (True, False)
+    assert second == "4 of 9 parts read"
 
 
 def stream(*, terminal: bool) -> Any:
@@ -216,7 +229,7 @@ def test_a_bar_leaves_only_messages(columns: int) -> None:
     assert said.count("62%") == 3
 
 
-def test_check_shows_what_it_does_on_a_terminal_only(
+def test_check_shows_what_it_does_and_nothing_if_it_is_short(
     keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = threading.Event()
@@ -239,8 +252,12 @@ def test_check_shows_what_it_does_on_a_terminal_only(
     monkeypatch.delenv("CI", raising=False)
     flags = [f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}"]
     terminal = False
-    for mode in ("auto", "lines", "json", "bar"):
+    monkeypatch.setattr(progress, "SHORT_SECONDS", 60)
+    for mode in ("auto", "lines", "bar"):
         assert keyjoin("check", *flags, f"--progress={mode}").err == ""
+    (last,) = keyjoin("check", *flags, "--progress=json").err.splitlines()
+    assert (checked(last)["event"], checked(last)["exit_code"]) == ("complete", 0)
+    monkeypatch.setattr(progress, "SHORT_SECONDS", 0)
     terminal = True
 
     def check() -> None:
@@ -355,13 +372,47 @@ def test_a_replay_shows_rows_that_are_still_bad(keyjoin: Callable[..., Result], 
     assert (refused.code, checked(refused.err.splitlines()[-1])["exit_code"]) == (2, 2)
 
 
+def test_verify_and_compare_show_what_they_read(
+    keyjoin: Callable[..., Result], lines: Any, model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    flags = [f"--input={lines(*({'x': [n, 0, 1]} for n in range(9)))}", f"--model={model(models.keyed)}"]
+    one, other = (
+        keyjoin("run", *flags, f"--output={tmp_path / name}", f"--chunk_bytes={size}").output
+        for name, size in (("a", 40), ("b", 80))
+    )
+    parts = [len(list(folder.glob("*.jsonl"))) for folder in (one, other)]
+    again = ("--rescore=5", flags[1])
+    for words, phase, count, last in (
+        (("verify", one), Phase.CHECKING, None, {"event": "verified", "findings": {}}),
+        (("verify", one, "--read_data=100%"), Phase.READING, parts[0], {"event": "verified", "findings": {}}),
+        (("verify", one, *again), Phase.AGAIN, None, {"event": "verified", "findings": {}}),
+        (("compare", one, other), Phase.COMPARING, sum(parts), {"event": "compared", "rows": 9}),
+    ):
+        command = [*map(str, words), "--progress=json"]
+        monkeypatch.setattr(progress, "SHORT_SECONDS", 0)
+        found, end = map(checked, keyjoin(*command).err.splitlines())
+        assert (found["phase"], found["done"]) == (phase.value, None if phase is Phase.CHECKING else 1)
+        assert (found["parts"], found["of_parts"]) == (count or 0, count)
+        assert end == {**last, "schema": events.SCHEMA, "exit_code": 0}
+        monkeypatch.setattr(progress, "SHORT_SECONDS", 60)
+        assert list(map(checked, keyjoin(*command).err.splitlines())) == [end]  # it was short
+
+
+def test_the_last_event_of_verify_has_its_exit_code(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
+    output = keyjoin("run", f"--input={lines({'x': [1, 2, 3]})}", f"--model={model(models.keyed)}").output
+    next(output.glob("*.jsonl")).unlink()
+    done = keyjoin("verify", str(output), "--progress=json")
+    (last,) = map(checked, done.err.splitlines())
+    assert (done.code, last["event"], last["exit_code"], last["findings"]) == (3, "verified", 3, {"missing": 1})
+
+
 def test_events_of_two_models_name_their_run(keyjoin: Callable[..., Result], lines: Any, model: Any) -> None:
     one = model(models.keyed)
     flags = (f"--input={lines({'x': [1, 2, 3]})}", f"--model={one}", f"--model_b={one}")
     done = keyjoin("compare", *flags, "--progress=json")
     *found, last = map(checked, done.err.splitlines())
     assert [each["run"] for each in found if each["event"] == "complete"] == ["model", "model_b"]
-    assert {each["run"] for each in found if each["event"] != "message"} == {"model", "model_b"}
+    assert {each["run"] for each in found if each["event"] != "message"} == {"model", "model_b"}  # then all is short
     assert last == {"event": "compared", "schema": events.SCHEMA, "exit_code": 0, "rows": 1}
     assert keyjoin("compare", *flags, "-q", "--progress=lines").err == ""
     named = SCORING._replace(run="model_b")
