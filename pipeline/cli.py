@@ -99,67 +99,86 @@ def _connected(options: "Options") -> "contextlib.AbstractContextManager[Options
 
 
 def _inspect(argv: Sequence[str]) -> Exit:
+    from pipeline.options.command_options import inspect_parser
+
+    given = inspect_parser().read(argv)
     from pipeline.commands.inspect import main
 
-    return main(argv)
+    return main(given)
 
 
 def _wrap(argv: Sequence[str]) -> Exit:
+    from pipeline.options.command_options import wrap_parser
+
+    given = wrap_parser().read(argv)
     from pipeline.commands.wrap import main
 
-    return main(argv)
+    return main(given)
 
 
 def _predict(argv: Sequence[str]) -> Exit:
+    from pipeline.options.command_options import predict_parser
+
+    given = predict_parser().read(argv)
     from pipeline.commands.predict import main
 
-    return main(argv)
+    return main(given)
 
 
 def _replay(argv: Sequence[str]) -> Exit:
     started = time.monotonic()
-    if not {"-h", "--help"} & set(argv):
-        model_process.process()
+    from pipeline.options.command_options import replay_parser
+
+    given = replay_parser().read(argv)
+    model_process.process()
     from pipeline.commands.replay import main
     from pipeline.job.progress import Progress
 
-    return main(argv, Progress(started))
+    return main(given, Progress(started))
 
 
 def _verify(argv: Sequence[str]) -> Exit:
     started = time.monotonic()
-    if not any(arg.startswith(("--read_data", "--read-data", "--rescore")) for arg in argv):
+    from pipeline.options.command_options import verify_parser
+
+    given = verify_parser().read(argv)
+    if given.read_data is None and given.rescore is None:
         # `import_beam` hides packages that remote paths need, unless argv names such a path. With these two flags
         # `verify` reads sources, which may be remote although argv does not name them. Without the flags it reads none.
         startup.import_beam(argv)
     from pipeline.commands.verify import main
     from pipeline.job.progress import Progress
 
-    return main(argv, Progress(started))
+    return main(given, Progress(started))
 
 
 def _compare(argv: Sequence[str]) -> Exit:
-    if any(arg.startswith(("--model_b", "--model-b")) for arg in argv):
+    from pipeline.options.command_options import compare_parser
+
+    given, rest = compare_parser().read_known(argv)
+    if given.model_b is not None:
         model_process.process()
         startup.import_beam(argv)
     # Else the sources may be remote although argv does not name them, so nothing is hidden from Beam, see `_verify`.
     from pipeline.commands.compare import main
 
-    return main(argv)
+    return main(given, rest, argv)
 
 
 def _completion(argv: Sequence[str]) -> Exit:
-    startup.import_beam(argv)  # the commands whose flags it lists import Beam
     from pipeline.commands.completion import main
 
     return main(argv)
 
 
 def _report(argv: Sequence[str]) -> Exit:
+    from pipeline.options.command_options import report_parser
+
+    given = report_parser().read(argv)
     startup.import_beam(argv)
     from pipeline.commands.report import main
 
-    return main(argv)
+    return main(given)
 
 
 BEFORE, SCORE, AFTER, SETUP = "before a run", "score rows", "after a run", "set up"

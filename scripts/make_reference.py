@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli import COMMANDS
-from pipeline.commands.completion import parsers
+from pipeline.options.command_options import parsers
 from pipeline.options.flag import flags_of
 from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import CheckOptions, RunOptions

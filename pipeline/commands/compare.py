@@ -10,9 +10,7 @@ from typing import Any
 from pipeline.compat.startup import collect_garbage
 from pipeline.job.progress import Phase, Progress
 from pipeline.options import kinds
-from pipeline.options.flag import SWITCH, flag
-from pipeline.options.groups import TerminalOptions
-from pipeline.options.parser import OptionsParser
+from pipeline.options.command_options import CompareOptions
 from pipeline.options.run_options import parse_run
 from pipeline.terminal.comparison import document, print_json, print_text
 from pipeline.terminal.events import Compared
@@ -20,55 +18,18 @@ from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import is_quiet, show_error
 from pipeline.terminal.progress import show_event, shown
 from pipeline.verification.compare_outputs import Output, compare_outputs, open_output
-from transforms.comparison.tolerance import Tolerance
 from transforms.errors import RunError, UsageError
 from transforms.storage import files
 from transforms.storage.remedies import described
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareOptions(TerminalOptions):
-    """The options of `compare`."""
-
-    tolerance: Mapping[str, Tolerance] = flag(
-        kinds.TOLERANCES,
-        "how far two values may differ and count as the same, for all predictions or for one, which is then named: "
-        "1e-5, score=1e-5; with %% relative to the larger value: score=0.1%% (default: values are equal; NaN equals "
-        "NaN)",
-        metavar="[NAME=]VALUE",
-        brief="how far values may differ: 1e-5, score=0.1%",
-    )
-    json: bool = flag(SWITCH, "print all figures as one JSON object", brief="print one JSON object")
-    report: str | None = flag(
-        kinds.PAGE,
-        "HTML page to write, with the figures and with charts; it replaces an earlier page (default: none)",
-        metavar="FILE.html",
-        brief="HTML page to write",
-    )
-    model_b: str | None = flag(
-        kinds.MODEL,
-        "another model: scores the rows of --input with --model and with this model, into temporary folders, with the "
-        "flags of run",
-        metavar="DIR",
-        brief="another model, for the rows of --input",
-    )
-
-
-def parser() -> OptionsParser[CompareOptions]:
-    """Returns the parser of `compare`."""
-    return OptionsParser(
-        CompareOptions,
-        "keyjoin compare",
-        "Compares the predictions of two complete outputs over the same sources, or of two models.",
-        usage="%(prog)s OUT_A OUT_B [flags]\n       %(prog)s --model DIR --model_b DIR --input GLOB [flags of run]",
-    )
-
-
-def main(argv: Sequence[str]) -> Exit:
+def main(given: CompareOptions, rest: Sequence[str], argv: Sequence[str]) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        given: The options of the command.
+        rest: The two outputs, or the flags of `run`.
+        argv: All arguments, for the page.
 
     Returns:
         `Exit.COMPLETE` if the outputs are the same, within the tolerances; otherwise `Exit.FAILED`.
@@ -77,7 +38,6 @@ def main(argv: Sequence[str]) -> Exit:
         UsageError: The outputs cannot be compared: a flag is wrong, an output is not complete, their sources differ, a
             file cannot be read, or a run fails. A gate of a release can tell that from a difference by its exit code.
     """
-    given, rest = parser().read_known(argv)
     collect_garbage()
     try:
         with _folders(given, rest) as folders:

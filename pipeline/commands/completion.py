@@ -7,10 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.commands import compare, inspect, predict, replay, report, verify, wrap
+from pipeline.options.command_options import parsers
 from pipeline.options.flag import SWITCH, Flag, flags_of
 from pipeline.options.parser import OptionsParser, Parser
-from pipeline.options.run_options import check_parser, run_parser
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
 
@@ -45,22 +44,6 @@ complete -o filenames -F _keyjoin keyjoin"""
 
 # fish lists flags with hyphens if the word, or the flag before it, has a hyphen behind its first two.
 HYPHENS = 'string match -q -- "--*-*" (commandline -ct) (commandline -opc)[-1]; and __fish_seen_subcommand_from'
-
-
-def parsers() -> Mapping[str, OptionsParser[Any]]:
-    """Returns the parser of each command that has flags."""
-    return {
-        "run": run_parser("keyjoin run"),
-        "check": check_parser("keyjoin check"),
-        "config": run_parser("keyjoin config"),
-        "replay": replay.parser(),
-        "verify": verify.parser(),
-        "compare": compare.parser(),
-        "report": report.parser(),
-        "inspect": inspect.parser(),
-        "wrap": wrap.parser(),
-        "predict": predict.parser(),
-    }
 
 
 def parser() -> Parser:

@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.compat.startup import import_session
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
-from pipeline.options.flag import SWITCH, flag
-from pipeline.options.groups import ModelOptions
-from pipeline.options.parser import OptionsParser
+from pipeline.options.command_options import InspectOptions
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show, show_json, visible
 from pipeline.terminal.report import rows_a_call, table
@@ -21,28 +19,11 @@ from transforms.saved_model.constants import Constant
 from transforms.saved_model.contract import find_contract, unfit
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class JsonOptions:
-    """The options for the form of the output."""
-
-    json: bool = flag(SWITCH, "print JSON instead of a table", brief="print JSON instead of a table")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InspectOptions(ModelOptions, JsonOptions):
-    """The options of `inspect`."""
-
-
-def parser() -> OptionsParser[InspectOptions]:
-    """Returns the parser of `inspect`."""
-    return OptionsParser(InspectOptions, "keyjoin inspect", "Shows what a model takes and gives.")
-
-
-def main(argv: Sequence[str]) -> Exit:
+def main(options: InspectOptions) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        options: The options of the command.
 
     Returns:
         `Exit.COMPLETE`.
@@ -50,7 +31,6 @@ def main(argv: Sequence[str]) -> Exit:
     Raises:
         UsageError: A flag or the model is wrong.
     """
-    options = parser().read(argv)
     options = dataclasses.replace(options, model=newest_version(options.model))
     sha256 = check_model.identify(options.model, options.model_sha256)
     with model_folder(options.model, options.custom_objects) as folder:

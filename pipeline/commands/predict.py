@@ -19,10 +19,7 @@ import pyarrow as pa
 from pipeline.compat.startup import import_session
 from pipeline.model import check_model
 from pipeline.model.model_folder import model_folder, newest_version
-from pipeline.options import kinds
-from pipeline.options.flag import flag
-from pipeline.options.groups import FieldOptions, ModelOptions, ValueOptions
-from pipeline.options.parser import OptionsParser
+from pipeline.options.command_options import PredictOptions
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show_json
 from transforms import columns
@@ -46,43 +43,19 @@ MEMBERS = ("instances", "signature_name", "parameters")
 EXAMPLE = '{"instances": [{"features": [1.0, 2.0]}]}'
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RequestOptions:
-    """The option for the file of the request."""
-
-    instances: str = flag(
-        kinds.PATH,
-        "the request; - is standard input (default)",
-        default="-",
-        metavar="FILE",
-        brief="the request; - is standard input (default)",
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictOptions(ModelOptions, FieldOptions, ValueOptions, RequestOptions):
-    """The options of `predict`."""
-
-
-def parser() -> OptionsParser[PredictOptions]:
-    """Returns the parser of `predict`."""
-    return OptionsParser(PredictOptions, "keyjoin predict", 'Answers {"instances": […]} with {"predictions": […]}.')
-
-
-def main(argv: Sequence[str]) -> Exit:
+def main(options: PredictOptions) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        options: The options of the command.
 
     Returns:
         `Exit.COMPLETE`.
 
     Raises:
-        UsageError: A flag, the model or an instance is wrong.
+        UsageError: The model or an instance is wrong.
         RunError: The model raised an error, or its outputs are not one for each row.
     """
-    options = parser().read(argv)
     instances, signature = read_request(options.instances, options.signature)
     options = dataclasses.replace(options, model=newest_version(options.model), signature=signature)
     if options.model_sha256:

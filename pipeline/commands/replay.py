@@ -8,7 +8,7 @@ command on the output finishes the replacement.
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -17,11 +17,10 @@ from pipeline.compat.startup import collect_garbage
 from pipeline.job.progress import Phase, Progress, Result
 from pipeline.model import model_process
 from pipeline.model.model_folder import newest_version
-from pipeline.options import kinds
+from pipeline.options.command_options import ReplayOptions
 from pipeline.options.config import shortened
-from pipeline.options.flag import flag, flags_of
-from pipeline.options.groups import CONSTANT_HELP, FieldOptions, TerminalOptions, TrustOptions
-from pipeline.options.parser import OptionsParser
+from pipeline.options.flag import flags_of
+from pipeline.options.groups import FieldOptions
 from pipeline.options.run_options import RunOptions, command
 from pipeline.plan.preflight import Inputs, Plan, prepare
 from pipeline.report.write import write_report
@@ -56,61 +55,21 @@ from transforms.write_part import written_of
 from transforms.write_receipts import LISTED, read_list, receipt_path, write_list
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ReplayOptions(TrustOptions, FieldOptions, TerminalOptions):
-    """The options of `replay`."""
-
-    run: str = flag(
-        kinds.PATH,
-        "the --output of the run",
-        required=True,
-        metavar="DIR",
-        positional=True,
-        brief="the --output of the run",
-    )
-    rows: str | None = flag(
-        kinds.PATH,
-        "fixed rows: lines like those of dead letters; keyjoin reads key and row",
-        metavar="FILE",
-        brief="fixed rows: lines like those of dead letters",
-    )
-    model: str | None = flag(
-        kinds.MODEL,
-        "another model with the same predictions (default: the run's own, unchanged)",
-        metavar="DIR",
-        brief="another model (default: the run's own, unchanged)",
-    )
-    constant: Mapping[str, str] = flag(
-        kinds.CONSTANTS, CONSTANT_HELP, metavar="INPUT=VALUE", brief="one value of a model input for all rows"
-    )
-
-
-def parser() -> OptionsParser[ReplayOptions]:
-    """Returns the parser of `replay`."""
-    return OptionsParser(
-        ReplayOptions,
-        "keyjoin replay",
-        "Scores the dead letters of a run again, and writes the rows that now succeed into their parts.",
-    )
-
-
-def main(argv: Sequence[str], progress: Progress) -> Exit:
+def main(given: ReplayOptions, progress: Progress) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        given: The options of the command.
         progress: Counts what the command has done. It takes the result, too.
 
     Returns:
         `Exit.COMPLETE`.
 
     Raises:
-        UsageError: A flag is wrong, the folder holds no run that has ended, or the model does not fit. No part was
-            changed.
+        UsageError: The folder holds no run that has ended, or the model does not fit. No part was changed.
         RunError: A file of the output or a source has changed since the run, a file cannot be written, or the result
             exceeds an error limit.
     """
-    given = parser().read(argv)
     with shown(given.progress, progress):
         return _replay(given, progress)
 

@@ -5,16 +5,13 @@ It prints each difference, and the commands that repair it. Only `--discard` cha
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pipeline.compat.startup import collect_garbage
 from pipeline.job.progress import Phase, Progress
 from pipeline.model.model_folder import newest_version
-from pipeline.options import kinds
+from pipeline.options.command_options import VerifyOptions
 from pipeline.options.config import shortened
-from pipeline.options.flag import SWITCH, flag
-from pipeline.options.groups import CodeOptions, TerminalOptions
-from pipeline.options.parser import OptionsParser
 from pipeline.options.run_options import command
 from pipeline.run_folder.lock import locked
 from pipeline.run_folder.names import MANIFEST, SUCCESS
@@ -28,92 +25,24 @@ from pipeline.verification.check_files import Record, check_content, check_lists
 from pipeline.verification.check_rows import rescore_rows
 from pipeline.verification.findings import Findings
 from transforms import formats
-from transforms.errors import UsageError
 from transforms.scoring.rescore import Agreement
 from transforms.storage import files
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VerificationOptions(CodeOptions):
-    """The options that select the checks."""
-
-    run: str = flag(
-        kinds.PATH,
-        "the --output of the run",
-        required=True,
-        metavar="DIR",
-        positional=True,
-        brief="the --output of the run",
-    )
-    read_data: float | None = flag(
-        kinds.SHARE,
-        "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 0.05, 100%%",
-        metavar="SHARE",
-        brief="also read this share of all contents: 5%, 100%",
-    )
-    rescore: int | None = flag(
-        kinds.whole(),
-        "also score this many rows again, each alone, with --model",
-        metavar="N",
-        brief="also score so many rows again, with --model",
-    )
-    model: str | None = flag(
-        kinds.MODEL, "the model of the run, for --rescore", metavar="DIR", brief="the model of the run, for --rescore"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiscardOptions:
-    """The option for an output that is not what its run wrote."""
-
-    discard: bool = flag(
-        SWITCH,
-        f"delete {SUCCESS} if files of the output are missing or altered: keyjoin run then reads all files back and "
-        "rebuilds the wrong ones",
-        brief=f"delete {SUCCESS} if the output is not right",
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyOptions(VerificationOptions, DiscardOptions, TerminalOptions):
-    """The options of `verify`."""
-
-    def __post_init__(self) -> None:
-        """Checks that `--rescore` and `--model` are given together.
-
-        Raises:
-            UsageError: One of them is given without the other.
-        """
-        if self.rescore is None and self.model is not None:
-            raise UsageError("--model is for --rescore=N; give it, too")
-        if self.rescore is not None and self.model is None:
-            raise UsageError("--rescore calls the model of the run, and a model is code: name it with --model=DIR")
-
-
-def parser() -> OptionsParser[VerifyOptions]:
-    """Returns the parser of `verify`."""
-    return OptionsParser(
-        VerifyOptions,
-        "keyjoin verify",
-        "Checks whether an output is still what its run wrote; only --discard changes anything.",
-    )
-
-
-def main(argv: Sequence[str], progress: Progress) -> Exit:
+def main(given: VerifyOptions, progress: Progress) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        given: The options of the command.
         progress: Counts what is read.
 
     Returns:
         `Exit.COMPLETE` without findings, otherwise the code of the findings.
 
     Raises:
-        UsageError: A flag is wrong, the folder holds no run, or `--model` is not the model of the run.
+        UsageError: The folder holds no run, or `--model` is not the model of the run.
         RunError: The run is not complete, or a file cannot be read.
     """
-    given = parser().read(argv)
     given = dataclasses.replace(given, model=given.model and newest_version(given.model))
     collect_garbage()
     findings = Findings()

@@ -13,10 +13,7 @@ from pipeline.model import add_key, check_model
 from pipeline.model.add_key import Style
 from pipeline.model.keras_export import KERAS, check_custom_objects, export_keras
 from pipeline.model.model_folder import newest_version
-from pipeline.options import kinds
-from pipeline.options.flag import flag
-from pipeline.options.groups import TrustOptions
-from pipeline.options.parser import OptionsParser
+from pipeline.options.command_options import WrapOptions
 from pipeline.run_folder.writable import check_writable
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import show
@@ -35,49 +32,19 @@ WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 STALE = ("fingerprint.pb", "keras_metadata.pb")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WrapOptions(TrustOptions):
-    """The options of `wrap`."""
-
-    model: str = flag(kinds.MODEL, "SavedModel folder, or a .keras file", required=True, metavar="IN")
-    output: str = flag(
-        kinds.OUTPUT, "folder for the SavedModel with the key; new or empty", required=True, metavar="OUT"
-    )
-    style: Style = flag(
-        kinds.choice("function", "functional"), "how the key comes back (default: %(default)s)", default="function"
-    )
-    signature: str = flag(
-        kinds.TEXT, "signature that gets the key (default: %(default)s)", default="serving_default", metavar="NAME"
-    )
-
-
-def parser() -> OptionsParser[WrapOptions]:
-    """Returns the parser of `wrap`."""
-    return OptionsParser(
-        WrapOptions,
-        "keyjoin wrap",
-        "Adds a key to a trained model. The other signatures stay as they are.",
-        epilog="styles:\n"
-        "  function    another output `key`; a single other output is called `prediction`\n"
-        "  functional  one output `prediction_with_key`; its last column is the key, in\n"
-        "              float32",
-    )
-
-
-def main(argv: Sequence[str]) -> Exit:
+def main(options: WrapOptions) -> Exit:
     """Runs the command.
 
     Args:
-        argv: The arguments after the command's name.
+        options: The options of the command.
 
     Returns:
         `Exit.COMPLETE`.
 
     Raises:
-        UsageError: A flag, the model or the output folder is wrong.
+        UsageError: The model or the output folder is wrong.
         RunError: The output cannot be written.
     """
-    options = parser().read(argv)
     show(wrap(**vars(dataclasses.replace(options, model=newest_version(options.model)))))
     return Exit.COMPLETE
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from pipeline import VERSION
 from pipeline.cli import COMMANDS, main, usage
-from pipeline.commands import completion
+from pipeline.options import command_options
 from pipeline.options.flag import flags_of, topics_of, words
 from pipeline.options.run_options import CheckOptions, RunOptions, parse_run, run_parser
 from pipeline.terminal.exit_codes import Exit
@@ -334,15 +334,32 @@ def test_the_short_help_has_one_line_a_flag_and_fits_80_columns() -> None:
         assert not flag.required or flag.brief, name
 
 
-@pytest.mark.parametrize("name", sorted(completion.parsers()))
+@pytest.mark.parametrize("name", sorted(command_options.parsers()))
 def test_the_help_of_each_command_fits_80_columns_and_shows_its_own_flags(name: str) -> None:
-    parser = completion.parsers()[name]
-    groups = [group for group in parser.options.__mro__ if group.__module__.startswith("pipeline.commands")]
+    parser = command_options.parsers()[name]
+    groups = [group for group in parser.options.__mro__ if group.__module__ == command_options.__name__]
     own = [flag for group in groups for flag in inspect.get_annotations(group)]
     for everything in (False, True):
         text = parser.help_text(everything=everything)
         assert max(map(len, text.splitlines())) <= 80
         assert [flag for flag in own if f"--{flag} " not in text] == []
+
+
+HELP_OF_ALL = """
+import sys
+from pipeline.cli import COMMANDS, main
+for argv in [["--version"], ["--help"], [], ["completion", "bash"], *([name, "--help", "all"] for name in COMMANDS)]:
+    try:
+        main(argv)
+    except SystemExit:
+        pass
+print([name for name in ("apache_beam", "jinja2", "numpy", "pyarrow", "rich", "tensorflow") if name in sys.modules])
+"""
+
+
+def test_help_and_completion_import_nothing_large() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP_OF_ALL], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.endswith("\n[]\n")
 
 
 def test_each_flag_of_a_run_has_a_topic() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import COMMANDS
-from pipeline.commands.completion import SHELLS, parsers, script
+from pipeline.commands.completion import SHELLS, script
+from pipeline.options.command_options import parsers
 from pipeline.options.flag import flags_of
 from tests.conftest import Result
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.commands import predict
+from pipeline.options.command_options import PredictOptions
 from pipeline.options.flag import flags_of
 from tests.conftest import Result
 from tests.support import models
@@ -108,7 +109,7 @@ def test_the_remedy_for_an_output_that_is_not_one_a_row_is_one_of_the_command(
     (tmp_path / "r.json").write_text(json.dumps({"instances": [{"x": 1.0}, {"x": 2.0}]}))
     folder = f"--model={model(with_unwanted, case)}"
     predicted = keyjoin("predict", folder, f"--instances={tmp_path / 'r.json'}")
-    flags = {f"--{name}" for name in flags_of(predict.PredictOptions)}
+    flags = {f"--{name}" for name in flags_of(PredictOptions)}
     assert set(re.findall(r"--\w+", predicted.err)) <= flags
     run = keyjoin("run", folder, f"--input={lines({'x': 1.0}, {'x': 2.0})}")
     for done in (predicted, run):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipeline.commands.wrap import WARM_UP, main, wrap
+from pipeline.cli import main
+from pipeline.commands.wrap import WARM_UP, wrap
 from pipeline.model.add_key import FILES, read
 from pipeline.model.keras_export import export_keras
 from tests.support.wrap_models import KEYS, MAKERS, ROWS, Case, save, save_identity, v1
@@ -213,7 +214,7 @@ def test_a_read_only_model_gives_a_folder_that_can_be_changed(tmp_path):
 
 def test_the_command_prints_what_it_made(tmp_path, capsys):
     save_identity(tmp_path / "model")
-    main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "keyed")])
+    main(["wrap", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "keyed")])
     assert capsys.readouterr().out == f"{tmp_path}/keyed: serving_default takes x, key and returns prediction, key\n"
 
 
