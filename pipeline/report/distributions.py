@@ -22,6 +22,7 @@ from transforms.statistics import (
 BARS = 30  # of a histogram
 NAMED = 10  # texts of a chart, and columns of a warning
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+DRIFT_COUNTS = ("outside the baseline", "values", "values of the baseline")
 NAMES = ("1 %", "25 %", "median", "75 %", "99 %")
 
 
@@ -75,8 +76,9 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
     ordered = sorted(found, key=lambda one: (one.verdict != "moved", -one.psi))[: 2 * caps.columns]
     yield Table(
         f"Drift, the largest first. A column moved if its PSI is above {THRESHOLD}. Noise is the PSI that two equal "
-        "distributions have on average for these numbers of rows",
-        ("name", "role", "verdict", "PSI", "noise", "largest CDF distance", "values", "values of the baseline"),
+        "distributions have on average for these numbers of rows. Values outside the baseline are below its least or "
+        "above its greatest, or texts that it does not have",
+        ("name", "role", "verdict", "PSI", "noise", "largest CDF distance", *DRIFT_COUNTS),
         [*map(_drift_row, ordered)],
         rest(len(found), len(ordered), "column"),
     )
@@ -84,7 +86,7 @@ def moved(found: Sequence[Drift], baseline: str, caps: Caps) -> Iterator[Block]:
 
 def _drift_row(one: Drift) -> tuple[str, ...]:
     sizes = (f"{size:.3f}" for size in (one.psi, one.floor, one.cdf_distance))
-    return (one.name, one.role, one.verdict, *sizes, f"{one.n:,}", f"{one.m:,}")
+    return (one.name, one.role, one.verdict, *sizes, *(f"{count:,}" for count in (one.outside, one.n, one.m)))
 
 
 def _warnings(columns: Sequence[Column], role: Role) -> Iterator[Note]:

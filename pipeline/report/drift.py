@@ -30,6 +30,8 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         role: Whether its values went into the model or came from it.
         n: The values of the run, one for each row; of a long or ragged vector, all of its elements.
         m: The values of the baseline.
+        outside: How many values of the run are below the least value of the baseline or above its greatest, as far as
+            their counted bits tell; NaN is none of them. Of texts, how many the baseline surely did not have.
         psi: The population stability index.
         floor: The PSI that two samples of one distribution would have on average, for these numbers of values. It is 0,
             like the PSI and the distance, if a side has no values.
@@ -42,6 +44,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role
     n: Count
     m: Count
+    outside: Count
     psi: float
     floor: float
     cdf_distance: float
@@ -64,11 +67,11 @@ def drifts(now: Iterable[Column], base: Iterable[Column]) -> list[Drift]:
     for column in now:
         other = before.pop((column.role, column.kind, column.name), None)
         if other is None:
-            found.append(Drift(column.name, column.role, column.rows, 0, 0.0, 0.0, 0.0, "only in the run"))
+            found.append(Drift(column.name, column.role, column.rows, 0, 0, 0.0, 0.0, 0.0, "only in the run"))
         else:
             found.append(drift(column, other))
     lost = (
-        Drift(column.name, column.role, 0, column.rows, 0.0, 0.0, 0.0, "only in the baseline")
+        Drift(column.name, column.role, 0, column.rows, 0, 0.0, 0.0, 0.0, "only in the baseline")
         for column in before.values()
     )
     return [*found, *lost]
@@ -88,7 +91,7 @@ def drift(now: Column, base: Column, bins: int = BINS) -> Drift:
     """
     counts = _texts(now, base) if base.kind == "text" else _numbers(now, base)
     if not (now.rows and base.rows and counts.sum(axis=1).all()):
-        return Drift(now.name, now.role, now.rows, base.rows, 0.0, 0.0, 0.0, "too few rows")
+        return Drift(now.name, now.role, now.rows, base.rows, 0, 0.0, 0.0, 0.0, "too few rows")
     shares = np.cumsum(counts, axis=1) / counts.sum(axis=1, keepdims=True)
     binned = np.add.reduceat(counts, cuts(counts[1], bins), axis=1)
     binned = binned[:, binned.any(axis=0)]
@@ -97,7 +100,18 @@ def drift(now: Column, base: Column, bins: int = BINS) -> Drift:
     found = psi(binned[0], binned[1])
     verdict: Verdict = "too few rows" if floor > THRESHOLD / 2 else "moved" if found > THRESHOLD else "same"
     distance = float(np.abs(shares[0] - shares[1]).max())
-    return Drift(now.name, now.role, now.rows, base.rows, found, floor, distance, verdict)
+    return Drift(now.name, now.role, now.rows, base.rows, _outside(now, base, counts), found, floor, distance, verdict)
+
+
+def _outside(now: Column, base: Column, counts: Counts) -> int:
+    """Returns `Drift.outside`, from the counts of both sides in the order of `drift`."""
+    if base.kind == "text":
+        listed = counts[:, :-1]  # the last are texts that are not counted one by one
+        return int(listed[0, listed[1] == 0].sum())
+    seen = np.flatnonzero(counts[1])
+    seen = seen[:-1] if base.nan else seen
+    inside = counts[0, seen[0] : seen[-1] + 1].sum() if len(seen) else 0
+    return int(counts[0].sum() - now.nan - inside)
 
 
 def psi(now: Counts, base: Counts) -> float:

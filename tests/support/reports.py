@@ -114,7 +114,7 @@ def facts_of(text: str, *, many: int = 1, report_rows: int = 5) -> Facts:
         many,
         statistics_of(text, many),
         path,
-        [Drift(name, "feature", many, many, 0.5, 0.01, 0.2, "moved") for name in (*names, text)],
+        [Drift(name, "feature", many, many, many, 0.5, 0.01, 0.2, "moved") for name in (*names, text)],
     )
 
 

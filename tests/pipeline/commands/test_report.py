@@ -201,8 +201,8 @@ def test_a_run_without_joined_rows_says_so_and_can_be_a_baseline(run: Callable[.
 
 
 def test_columns_that_only_the_baseline_has_are_a_warning() -> None:
-    lost = Drift("x", "feature", 0, 9, 0.0, 0.0, 0.0, "only in the baseline")
-    same = Drift("y", "feature", 9, 9, 0.0, 0.0, 0.0, "same")
+    lost = Drift("x", "feature", 0, 9, 0, 0.0, 0.0, 0.0, "only in the baseline")
+    same = Drift("y", "feature", 9, 9, 0, 0.0, 0.0, 0.0, "same")
     first, second, _ = moved([lost, same], "base", Caps())
     assert isinstance(first, Note)
     assert isinstance(second, Note)

@@ -112,6 +112,22 @@ def test_minus_zero_is_zero() -> None:
     assert drift(numbers([-0.0] * 1000), numbers([0.0] * 1000)).psi == 0
 
 
+FLOATS = st.lists(st.floats(width=32), min_size=1, max_size=30)
+
+
+@given(FLOATS, FLOATS)
+def test_values_beyond_the_least_and_greatest_of_the_baseline_are_counted(now: list[float], base: list[float]) -> None:
+    exact = [np.asarray(side, np.float32) for side in (now, base)]
+    values, known = ((side[~np.isnan(side)].view(np.uint32) & 0xFFFF0000).view(np.float32) for side in exact)
+    least, greatest = (known.min(), known.max()) if len(known) else (np.inf, -np.inf)
+    assert drift(numbers(now), numbers(base)).outside == ((values < least) | (values > greatest)).sum()
+
+
+def test_texts_that_the_baseline_does_not_have_are_counted_if_its_list_is_exact() -> None:
+    assert drift(texts({"a": 5, "new": 7}), texts({"a": 3, "b": 1})).outside == 7
+    assert drift(texts({"a": 5, "new": 7}), texts({"a": 3, "b": 1}, other=1)).outside == 0
+
+
 def test_few_rows_get_no_verdict() -> None:
     found = drift(numbers([5.0] * 30), numbers(range(1, 31)))
     assert (found.verdict, found.floor > THRESHOLD / 2) == ("too few rows", True)
@@ -151,7 +167,7 @@ def test_columns_of_one_side_are_listed() -> None:
     ],
 )
 def test_a_column_without_a_verdict_is_not_taken_for_the_same(verdicts: tuple[Any, ...], said: str) -> None:
-    found = [Drift(str(at), "feature", 9, 9, 0.1, 0.1, 0.1, verdict) for at, verdict in enumerate(verdicts)]
+    found = [Drift(str(at), "feature", 9, 9, 0, 0.1, 0.1, 0.1, verdict) for at, verdict in enumerate(verdicts)]
     note = next(moved(found, "last", Caps()))
     assert isinstance(note, Note)
     assert note.text == f"Compared with last. {said}"
