@@ -13,7 +13,7 @@ from pipeline.report.distributions import distributions, moved
 from pipeline.report.document import NOT_RECORDED, Block, Caps, Figure, Note, Section, Table, command_block, rest
 from pipeline.report.facts import Facts, Letter, State
 from pipeline.run_folder.records import Job, LoadedModel, Manifest, Measured
-from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.amounts import size, with_noun
 from pipeline.terminal.cost import cost_lines
 from pipeline.terminal.messages import at_line
 from transforms.reasons import DEAD_LETTERS, remedy_of, title_of
@@ -164,7 +164,7 @@ def _time(facts: Facts) -> Iterator[Block]:
         yield Note(f"The rate over time, and what start-up and memory took, are {NOT_RECORDED}.")
     else:
         peak = measured.peak_memory
-        rows.append(("most memory, in bytes", NOT_RECORDED if peak is None else f"{peak:,}"))
+        rows.append(("most memory", NOT_RECORDED if peak is None else size(peak)))
         yield from _rates(measured)
     yield Table("Time and sizes", ("what", "figure"), rows)
     if measured is not None and isinstance(facts.record, Manifest):
@@ -181,7 +181,7 @@ def _estimate(facts: Facts) -> Iterator[Block]:
     memory, peak = estimate.memory, None if measured is None else measured.peak_memory
     rows = [
         ("seconds", f"{estimate.seconds:,.1f}", f"{record.seconds:,.1f}"),
-        ("bytes of memory", *(NOT_RECORDED if size is None else f"{size:,}" for size in (memory, peak))),
+        ("memory", *(NOT_RECORDED if count is None else size(count) for count in (memory, peak))),
         ("bytes of the parts", f"{estimate.output_bytes:,}", f"{facts.totals.written_bytes:,}"),
     ]
     yield Table("Estimated before the run, and what it took", ("what", "estimate", "actual"), rows)

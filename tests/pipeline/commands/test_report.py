@@ -18,6 +18,7 @@ from pipeline.report.distributions import moved
 from pipeline.report.document import Caps, Note
 from pipeline.report.drift import Drift
 from pipeline.run_folder.names import REPORT, STATISTICS, SUCCESS
+from pipeline.terminal.amounts import size
 from tests.conftest import BOSTON, ROOT, Result
 from tests.support.reports import Page
 
@@ -63,7 +64,7 @@ def test_the_time_section_has_the_figures_of_the_manifest(run: Callable[..., Res
     assert (idle[0], idle[1]) == (f"0.0 to {measured['startup_seconds']:.1f}", "0")
     assert scored[1] == f"{rows / (last - measured['startup_seconds']):,.0f}"
     assert ["seconds", f"{estimate['seconds']:,.1f}", f"{seconds:,.1f}"] in said
-    assert ["bytes of memory", f"{estimate['memory']:,}", f"{measured['peak_memory']:,}"] in said
+    assert ["memory", size(estimate["memory"]), size(measured["peak_memory"])] in said
     written = document["totals"]["written_bytes"]
     assert ["bytes of the parts", f"{estimate['output_bytes']:,}", f"{written:,}"] in said
     assert ["most rows of a model call", f"{document['model']['batch_size']:,}"] in said
