@@ -82,7 +82,11 @@ class FirstRows(NamedTuple):
         exceeded = self.exceeded(limits)
         if exceeded is None:
             return f"{self._text}, which {FLAG} allows: {_reasons(self)}" if 0 < self.rows == len(self.bad) else ""
-        return f"{self._above(exceeded)}; the run continues, since the rows after these may be good"
+        first = visible(". ".join([_listed(self.bad[:1]), *filter(None, [self.advice])]).rstrip("."))
+        return (
+            f"{self._text}, and {exceeded.flag} allows fewer: {first}; the run continues, since the rows after these "
+            "may be good; keyjoin check shows more of them"
+        )
 
     def check(self, limits: ErrorLimits) -> None:
         """Refuses the input if all of these rows fail.
@@ -262,5 +266,8 @@ def _reasons(first_rows: FirstRows) -> str:
     others = [one for one in first_rows.bad if one != firsts[one.reason]]
     shown = [*firsts.values(), *others][:SHOWN_ROWS]
     remedies = [reason.remedy for reason in Reason if any(one.reason == reason.value for one in shown)]
-    listed = "; ".join(f"{one.key} {one.reason}: {one.message}" for one in shown)
-    return visible(f"{listed}. {first_rows.advice or ' '.join(remedies)}".rstrip("."))
+    return visible(f"{_listed(shown)}. {first_rows.advice or ' '.join(remedies)}".rstrip("."))
+
+
+def _listed(rows: Iterable[Bad]) -> str:
+    return "; ".join(f"{one.key} {one.reason}: {one.message}" for one in rows)
