@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +91,7 @@ def _record(names: Sequence[str], delimiter: str, quote: str) -> str:
     Raises:
         UsageError: A name comes twice, has a line end, or needs a quote where there is none.
     """
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"--columns names {twice} twice; give each column a name of its own")
     broken = next((name for name in names if {"\n", "\r"} & set(name)), None)
@@ -129,7 +130,7 @@ def with_headers(spec: FormatSpec, sources: Sequence[Source], schema_drift: str)
         if union:
             raise UsageError(f"--schema_drift={UNION} is for files with a header or schema; leave it out")
         return spec, _of_columns(spec, reader) if spec.header else NO_HEADERS
-    read = [source for source in sources if source.size][: None if union else HEADERS]
+    read = [source for source in sources if source.size or reader.traits.typed][: None if union else HEADERS]
     firsts: dict[str, Source] = {}  # header -> its first source
     for source, header in in_threads(lambda source: (source, read_header(source, reader)), read):
         if header:

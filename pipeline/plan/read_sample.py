@@ -99,13 +99,14 @@ def _read_head(source: Source, reader: Reader, size: int) -> Head:
         file.seek(0)
         try:
             block = reader.sample(file, size)
+            values = block.values()
         except PlaceError as error:
             line = text.count(reader.traits.line_end, 0, error.position) + 1
             raise UsageError(f"{source.path}: line {line:,}, {error}") from error
         except RunError as error:
             raise _wrong_format(source, reader, text, error) from error
         block.source = source.path
-        return Head(source, text, block, block.values())
+        return Head(source, text, block, values)
 
 
 def read_header(source: Source, reader: Reader) -> str:

@@ -19,6 +19,7 @@ SCHEMA, CODEC = "avro.schema", "avro.codec"
 SYNC = 16  # the size of a sync marker in bytes
 HEADER_BYTES, WINDOW = 1 << 16, 1 << 22
 LONGEST = 10  # bytes of a long
+EMPTY_ROWS = 1 << 20  # most records without bytes in a block; a damaged count may be beyond any memory
 REMEDY = "copy the file again from where it was written"
 
 
@@ -142,7 +143,7 @@ def read_header(file: IO[bytes]) -> Header:
             if len(data) < size:
                 raise RunError(f"the file ends at byte {len(data)}, inside its header; {REMEDY}") from error
             size *= 4
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise RunError(f"the file's header is damaged: {error}; {REMEDY}") from error
 
 
@@ -215,9 +216,12 @@ def read_block(file: IO[bytes], header: Header, place: Place) -> bytes:
     if stored[-SYNC:] != header.sync or len(stored) != place.end + SYNC - place.data:
         raise _damaged(place.start, "the file ends inside it, or changed")
     try:
-        return codecs.decompress(header.codec, stored[:-SYNC])
+        records = codecs.decompress(header.codec, stored[:-SYNC])
     except codecs.ERRORS as error:
         raise _damaged(place.start, f"its {header.codec} data cannot be decompressed: {error}") from error
+    if place.rows > max(len(records), EMPTY_ROWS):  # a record takes a byte or more, unless all of its fields are null
+        raise _damaged(place.start, f"it has {place.rows} records in {len(records)} bytes")
+    return records
 
 
 def _damaged(start: int, why: str) -> RunError:

@@ -43,12 +43,12 @@ class Piece(NamedTuple):
     start: int = 0
 
 
-def ends(piece: Piece, decode: Any, first: int = 0) -> Positions:
+def ends(piece: Piece, schema: Schema, first: int = 0) -> Positions:
     """Finds the ends of records.
 
     Args:
         piece: The records.
-        decode: Their schema, see `Schema.decode`.
+        schema: Their schema.
         first: The position of the piece in the result.
 
     Returns:
@@ -58,7 +58,7 @@ def ends(piece: Piece, decode: Any, first: int = 0) -> Positions:
         RunError: The bytes are not that many records.
     """
     stream, found = io.BytesIO(piece.data), np.empty(piece.rows, np.int64)
-    read, tell = fastavro.schemaless_reader, stream.tell
+    read, decode, tell = schema.read, schema.decode, stream.tell
     row = 0
     try:
         for row in range(piece.rows):
@@ -101,13 +101,13 @@ def _damaged(piece: Piece, why: str) -> RunError:
     return RunError(f"the block at byte {piece.start} is damaged: {why}; copy the file again from where it was written")
 
 
-def batches(pieces: Iterable[Piece], decode: Any) -> Iterator[list[dict[str, Any]]]:
+def batches(pieces: Iterable[Piece], schema: Schema) -> Iterator[list[dict[str, Any]]]:
     """Decodes records, at most `BATCH` at a time.
 
     Raises:
         RunError: The bytes of a piece are not its number of records.
     """
-    read: Any = fastavro.schemaless_reader
+    read, decode = schema.read, schema.decode
     made = list[dict[str, Any]]()
     for piece in pieces:
         stream = io.BytesIO(piece.data)
@@ -134,26 +134,29 @@ def table(rows: Sequence[Mapping[str, Any]], schema: Schema, fields: Sequence[st
 
     Returns:
         The columns; and for each row with a value that Arrow cannot hold, its number -> what is wrong. That value is
-        null: text that is not UTF-8, a decimal with more digits than its type.
+        null: text that is not UTF-8, a decimal with more digits than its type, an integer with more bits.
     """
     found, bad = [], dict[int, str]()
     for name in fields:
         kind, values = schema.types[name], [row[name] for row in rows]
-        stored = pa.array(values, storage(kind))
         try:
-            found.append(finished(stored, kind))
-        except (pa.ArrowInvalid, ValueError):
+            found.append(_column(values, kind))
+        except (ValueError, OverflowError):
             each = []
-            for number in range(len(rows)):
+            for number, value in enumerate(values):
                 try:
-                    each.append(finished(stored[number : number + 1], kind))
-                except (pa.ArrowInvalid, ValueError) as error:
+                    each.append(_column([value], kind))
+                except (ValueError, OverflowError) as error:
                     bad.setdefault(number, f"field {name}: {str(error)[:200]}")
                     each.append(pa.nulls(1, kind))
             found.append(pa.concat_arrays(each))
     if not found:
         return pa.table({"": pa.nulls(len(rows))}), bad  # a table without columns would have no rows
     return pa.Table.from_arrays(found, names=list(fields)), bad
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    return finished(pa.array(values, storage(kind)), kind)
 
 
 def storage(kind: pa.DataType) -> pa.DataType:

@@ -73,7 +73,7 @@ class AvroBlock(blocks.ByteBlock):
         """Finds the places of the records."""
         ends, first = [np.zeros(0, np.int64)], 0
         for piece in self._pieces():
-            ends.append(decode.ends(piece, self.schema_of_file.decode, first))
+            ends.append(decode.ends(piece, self.schema_of_file, first))
             first += len(piece.data)
         bounds = np.concatenate([[0], *ends]).astype(np.int64)
         return Rows(bounds[:-1], bounds[1:])
@@ -99,18 +99,20 @@ class AvroBlock(blocks.ByteBlock):
 
     def _tables(self, fields: Sequence[str]) -> Iterator[tuple[pa.Table, dict[int, Why]]]:
         """Yields columns of some fields, and the rows with a value that Arrow cannot hold, see `decode.table`."""
-        for rows in decode.batches(self._pieces(), self.schema_of_file.decode):
+        for rows in decode.batches(self._pieces(), self.schema_of_file):
             table, unfit = decode.table(rows, self.schema_of_file, fields)
             yield table, {row: (_reason(message), message) for row, message in unfit.items()}
 
     def values(self) -> list[dict[str, Any]]:
-        """Returns the first `SAMPLE_ROWS` records. A value that is not in `Schema.types` is absent."""
+        """Returns the first `SAMPLE_ROWS` records.
+
+        A value is absent if its field is not in `Schema.types`, and None if Arrow cannot hold it.
+        """
         some = self.take(range(min(SAMPLE_ROWS, len(self.positions))))
         fields = list(self.schema_of_file.types)
         found = []
-        for table, unfit in some._tables(fields):
-            rows = typed_inputs.rows_of(table.select(fields)) if fields else [{}] * table.num_rows
-            found += [row for at, row in enumerate(rows) if at not in unfit]
+        for table, _ in some._tables(fields):
+            found += typed_inputs.rows_of(table.select(fields)) if fields else [{}] * table.num_rows
         return found
 
     def raw(self, rows: Sequence[int]) -> pa.LargeBinaryArray:
@@ -225,6 +227,6 @@ def _cut(piece: Piece, schema: str, start: int, end: int) -> Piece:
     """Returns the records of a piece with numbers in [start, end)."""
     if start <= 0 and end >= piece.rows:
         return piece
-    bounds = np.concatenate([[0], decode.ends(piece, parse(schema).decode)])
+    bounds = np.concatenate([[0], decode.ends(piece, parse(schema))])
     start, end = max(0, start), min(piece.rows, end)
     return Piece(piece.data[bounds[start] : bounds[end]], end - start, piece.start)

@@ -7,14 +7,15 @@ list for a union, or a dictionary.
 import functools
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import fastavro
 import pyarrow as pa
+from fastavro import _read_py
 from fastavro.schema import SchemaParseException, UnknownType
 
-from transforms.errors import RunError
+from transforms.errors import RunError, UsageError
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 KEY, VALUE = "key", "value"  # of an entry of a map
@@ -55,6 +56,8 @@ class Schema(NamedTuple):
         types: Field -> Arrow type. A field of a recursive type is absent, because Arrow has no such type.
         decode: The schema by which fastavro decodes a record to values that Arrow takes: without logical types, text
             as bytes, a map as a list of entries, a value of a union of several types as an object.
+        read: The function of fastavro that decodes a record. For a recursive schema it is the one in Python: the one in
+            C has no limit for nested records, so that a damaged block would end the process.
     """
 
     plain: dict[str, Any]
@@ -62,6 +65,7 @@ class Schema(NamedTuple):
     fields: tuple[str, ...]
     types: dict[str, pa.DataType]
     decode: Any
+    read: Any
 
 
 @functools.lru_cache(64)
@@ -81,14 +85,27 @@ def parse(header: str) -> Schema:
         names: dict[str, Any] = {}
         plain = _plain(record, "", names)
         types = {field["name"]: _arrow(field["type"], names, ()) for field in plain["fields"]}
+        if len(types) != len(plain["fields"]):
+            raise ValueError("two of its fields have one name")
+        _check_items(names)
+        is_recursive = any(kind is None for kind in types.values())
         return Schema(
             plain,
             names,
             tuple(types),
             {name: kind for name, kind in types.items() if kind is not None},
             fastavro.parse_schema(_Decoded().type_of(plain)),
+            _read_py.schemaless_reader if is_recursive else fastavro.schemaless_reader,
         )
-    except (SchemaParseException, UnknownType, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        SchemaParseException,
+        UnknownType,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise RunError(f"the schema in the header is no Avro schema: {error!r}; it is {header[:60]}") from error
 
 
@@ -114,6 +131,44 @@ def _plain(kind: Any, namespace: str, names: dict[str, Any]) -> Any:
         if inner in kind:
             made[inner] = _plain(kind[inner], namespace, names)
     return made
+
+
+def _check_items(names: dict[str, Any]) -> None:
+    """Refuses arrays of items without bytes: a damaged file could have any number of them, which nothing shows.
+
+    Raises:
+        ValueError: There is such an array.
+    """
+    for name, definition in names.items():
+        for kind in _inner([field["type"] for field in definition.get("fields", ())]):
+            if kind["type"] == "array" and not _takes_bytes(kind["items"], names, ()):
+                raise ValueError(f"the items of an array in {name} take no bytes")
+
+
+def _inner(kind: Any) -> Iterator[dict[str, Any]]:
+    """Yields a type and the types inside of it that are not names."""
+    if isinstance(kind, list):
+        for one in kind:
+            yield from _inner(one)
+    elif isinstance(kind, dict):
+        yield kind
+        for name in ("items", "values"):
+            yield from _inner(kind.get(name))
+        for field in kind.get("fields", ()):
+            yield from _inner(field["type"])
+
+
+def _takes_bytes(kind: Any, names: dict[str, Any], outer: tuple[str, ...]) -> bool:
+    if isinstance(kind, str) and kind not in PRIMITIVES:
+        kind = names[kind]
+    if not isinstance(kind, dict):
+        return kind != "null"
+    if kind["type"] == "fixed":
+        return bool(kind["size"])
+    if "fields" not in kind:
+        return kind["type"] != "null"
+    inner = (*outer, kind["name"])
+    return kind["name"] not in outer and any(_takes_bytes(field["type"], names, inner) for field in kind["fields"])
 
 
 def members(union: Sequence[Any]) -> list[Any]:
@@ -279,8 +334,12 @@ def extended(header: str, wanted: Sequence[str] | None, added: dict[str, Any]) -
 
     Returns:
         The schema, as JSON.
+
+    Raises:
+        UsageError: A field of an output row holds whole rows, which would then need the added fields, too.
     """
     new = {name: _field(name, kind) for name, kind in added.items()}
+    _check_nested(parse(header), wanted)
     if wanted is None:
         record = json.loads(header)
         return _json({**record, "fields": [*record["fields"], *new.values()]})
@@ -292,6 +351,35 @@ def extended(header: str, wanted: Sequence[str] | None, added: dict[str, Any]) -
         for name in wanted
     ]
     return _json({**schema.plain, "fields": fields})
+
+
+def _check_nested(schema: Schema, wanted: Sequence[str] | None) -> None:
+    """Refuses fields that hold records of the rows' own type, see `extended`."""
+    for field in schema.plain["fields"]:
+        if wanted is None or field["name"] in wanted:
+            held: dict[str, None] = {}
+            _find_names(field["type"], schema.names, held)
+            if schema.plain["name"] in held:
+                raise UsageError(
+                    f"the field {field['name']} holds records of the type {schema.plain['name']}, which is that of the "
+                    f"rows; they would need predictions, too; leave it out with --exclude_fields={field['name']}"
+                )
+
+
+def _find_names(kind: Any, names: dict[str, Any], found: dict[str, None]) -> None:
+    """Adds the full names of all types that a type holds."""
+    if isinstance(kind, list):
+        for one in kind:
+            _find_names(one, names, found)
+    elif isinstance(kind, dict):
+        if kind["type"] in NAMED:
+            found[kind["name"]] = None
+        for inner in ("items", "values"):
+            _find_names(kind.get(inner), names, found)
+        for field in kind.get("fields", ()):
+            _find_names(field["type"], names, found)
+    elif kind in names and kind not in found:
+        _find_names(names[kind], names, found)
 
 
 def _json(value: Any) -> str:

@@ -6,6 +6,7 @@ Each record is a row, and each cell is text. The first record of a source names 
 import functools
 import itertools
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
@@ -128,12 +129,17 @@ def names(header: str, dialect: Dialect) -> tuple[str, ...]:
     record = header.encode()
     if not record:
         return ()
+    if b"\0" in record:
+        raise RunError(
+            "the header has NUL bytes, so the file is no text or its content is lost; copy it again from where it was "
+            "written"
+        )
     found = scan(record, dialect, cells=True)
     bounds = [-1, *found.delimiters.tolist(), len(record)]
     spelled = [record[start + 1 : end] for start, end in itertools.pairwise(bounds)]
     dialect = dialect._replace(nulls=())  # a column may be called NA
     made = tuple((dialect.value(cell) or b"").decode() for cell in spelled)
-    twice = next((name for name in made if made.count(name) > 1), None)
+    twice = next((name for name, count in Counter(made).items() if count > 1), None)
     if twice is not None:
         raise RunError(
             f"the header names the column {twice!r} twice; give each column a name of its own, or skip the header's "

@@ -6,6 +6,7 @@ are spelled.
 
 import io
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -197,7 +198,7 @@ def _header(plan: _Plan) -> bytes:
         group = [name] if is_own else [column for column, _ in added[name]]
         (own if is_own else new).extend(group)
         found += group
-    twice = next((name for name in found if found.count(name) > 1), None)
+    twice = next((name for name, count in Counter(found).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"two columns would be called {twice}; rename the predictions with --prediction_prefix=TEXT")
     spell, block = plan.dialect.record, plan.block

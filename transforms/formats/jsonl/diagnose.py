@@ -7,6 +7,7 @@ for suspect lines.
 import functools
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -24,12 +25,15 @@ from transforms.reasons import Reason
 from transforms.records import Feature
 
 SHOWN = 40  # characters of a value in a message
+DEEP = 250  # levels of lists and objects; functions that call themselves for each level stay below Python's limit
+LONG_INTEGER = 4000  # digits; Python refuses to read 4300
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 SPARSE_FORM = '{"indices": [[0], [5]], "values": [1.0, 2.0]}'
 TOO_BIG = "too big to be stored in double"
 
 
 class DeepError(ValueError):
-    """A line is nested more deeply than Python's parser can read."""
+    """A line is nested deeper than `DEEP`."""
 
 
 class Number(str):
@@ -44,15 +48,51 @@ def parse(line: bytes) -> Any:
     """Parses one line. Objects become `Pairs`, and numbers become `Number`.
 
     Raises:
-        ValueError: The line is not JSON, or not UTF-8, or nested too deeply for the parser.
+        ValueError: The line is not JSON, or not UTF-8, or nested deeper than `DEEP`.
     """
     text = line.decode()
     if text.startswith("\ufeff"):
         raise ValueError("a byte order mark is not JSON")
+    if _shallow(text) != text:
+        raise DeepError(f"nested more than {DEEP} levels deep")
     try:
         return _DECODER.decode(text)
-    except RecursionError as error:
-        raise DeepError("nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg}: character {error.pos + 1} of the row") from error
+
+
+def plain(line: bytes) -> Any:
+    """Parses one line to plain values, for comparisons and examples. Every value that a good row may have is read.
+
+    A list or object that is nested deeper than `DEEP`, and an integer of very many digits, is its text.
+
+    Raises:
+        ValueError: The line is not JSON, or not UTF-8.
+    """
+    return json.loads(_shallow(line.decode()), parse_int=_whole)
+
+
+def _whole(text: str) -> int | str:
+    return int(text) if len(text) <= LONG_INTEGER else text
+
+
+def _shallow(text: str) -> str:
+    """Writes lists and objects that are nested deeper than `DEEP` as strings of their text."""
+    if text.count("[") + text.count("{") <= DEEP:
+        return text
+    pieces, depth, done = [], 0, 0
+    for token in _BRACKETS.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+            if depth == DEEP + 1:
+                pieces.append(text[done : token.start()])
+                done = token.start()
+        elif token[0] in ("]", "}"):
+            depth -= 1
+            if depth == DEEP:
+                pieces.append(json.dumps(text[done : token.end()]))
+                done = token.end()
+    return "".join([*pieces, json.dumps(text[done:]) if depth > DEEP else text[done:]])
 
 
 def _no_constant(word: str) -> NoReturn:
@@ -121,8 +161,8 @@ def _reader_error(line: bytes) -> str:
     try:
         pyarrow.json.read_json(pa.BufferReader(line), parse_options=options)
     except pa.ArrowInvalid as error:
-        return str(error)
-    return "not one row to the JSON reader"
+        return str(error).removeprefix("JSON parse error: ").removesuffix(" in row 0")
+    return f"nested more than {DEEP} levels deep, or not one row to the JSON reader"
 
 
 def is_list(value: Any) -> bool:

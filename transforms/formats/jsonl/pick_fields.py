@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -123,7 +124,7 @@ def _twice(names: Sequence[str], added: Sequence[str]) -> tuple[Reason, str] | N
     for name in names:
         if name in added:
             return Reason.COLLISION, f"the row already has a field {name}"
-    repeated = next((name for name in names if names.count(name) > 1), None)
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     return (Reason.DUPLICATE_NAME, f"field {repeated}: given twice") if repeated is not None else None
 
 

@@ -65,8 +65,8 @@ class LinesBlock(blocks.ByteBlock):
         found, values, others = [], [], 0
         for start, end in zip(self.rows.starts[:SAMPLE_ROWS], self.rows.ends[:SAMPLE_ROWS], strict=True):
             try:
-                row = json.loads(self.data[start:end].decode())
-            except (ValueError, RecursionError):
+                row = diagnose.plain(self.data[start:end])
+            except ValueError:
                 others += end < len(self.data)
                 continue
             if isinstance(row, dict):

@@ -33,10 +33,10 @@ def schema(data: bytes, rows: Rows) -> pa.Schema:
     for start, end in zip(rows.starts.tolist(), rows.ends.tolist(), strict=True):
         try:
             row = diagnose.parse(data[start:end])
-        except ValueError:
+            if isinstance(row, Pairs):
+                found.append(pa.schema([pa.field(name, _type_of(value)) for name, value in dict(row).items()]))
+        except ValueError:  # not JSON, or half of a surrogate pair in a name: no reader takes the row
             continue
-        if isinstance(row, Pairs):
-            found.append(pa.schema([pa.field(name, _type_of(value)) for name, value in dict(row).items()]))
     return schemas.merge(found)
 
 

@@ -223,7 +223,7 @@ def _place(chunk: Struct) -> Column:
     meta = chunk.of(META)
     starts = [meta.of(field) for field in (DATA_PAGE, DICTIONARY_PAGE) if meta.of(field)]
     column = Column(chunk, min(starts, default=0))
-    if column.start < 0 or column.size < 0 or not column.field:
+    if column.start < 0 or column.size < 0:
         raise ValueError(f"a column of {column.size} bytes at {column.start}")
     return column
 

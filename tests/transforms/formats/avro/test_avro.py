@@ -5,6 +5,7 @@ import decimal
 import io
 import json
 import random
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from transforms import formats
 from transforms.errors import RunError, UsageError
 from transforms.formats import schemas
 from transforms.formats.avro import codecs, encode, json_rows
-from transforms.formats.avro.container import MAGIC
+from transforms.formats.avro.container import MAGIC, new_header, write_block, write_header, write_long
 from transforms.formats.avro.read import AvroBlock
 from transforms.formats.avro.schema import parse
 from transforms.formats.base import Block
@@ -334,3 +335,83 @@ def test_a_file_may_lack_fields_that_are_written() -> None:
     predictions = pa.RecordBatch.from_arrays([pa.array([0.5])], ["y"])
     joined = AVRO.writer.write(block, [], predictions, keyed)
     assert (read(joined_bytes(joined.blocks)), [one.reason for one in joined.bad]) == ([], [Reason.MISSING.value])
+
+
+DOUBLE = struct.pack("<d", 0.5)
+NODE = {"type": "record", "name": "node", "fields": [{"name": "next", "type": ["null", "node"]}]}
+EMPTY = {"type": "record", "name": "nothing", "fields": [{"name": "n", "type": "null"}]}
+LONGEST = write_long(1 << 40)
+HOSTILE = [
+    (NODE, DOUBLE + write_long(1) * 100_000 + b"\0", 1, "RecursionError"),
+    (NODE, DOUBLE + write_long(1) * 100_000, 1, "RecursionError"),
+    ({"type": "record", "name": "node", "fields": [{"name": "n", "type": "node"}]}, DOUBLE, 1, "RecursionError"),
+    ({"type": "array", "items": "null"}, DOUBLE + LONGEST + b"\0", 1, "take no bytes"),
+    ({"type": "array", "items": EMPTY}, DOUBLE + LONGEST + b"\0", 1, "take no bytes"),
+    ({"type": "map", "values": {"type": "array", "items": "null"}}, DOUBLE + b"\2\0" + LONGEST, 1, "take no bytes"),
+    ({"type": "array", "items": {"type": "fixed", "name": "f", "size": 0}}, DOUBLE + LONGEST, 1, "take no bytes"),
+    ("string", DOUBLE + LONGEST, 1, "cannot be decoded"),
+    ("string", DOUBLE + write_long(-5), 1, "cannot be decoded"),
+    ({"type": "fixed", "name": "f", "size": 1 << 40}, DOUBLE, 1, "no Avro schema"),
+    (["null", "int"], DOUBLE + write_long(7), 1, "cannot be decoded"),
+    ("double", DOUBLE * 2, 1 << 40, "1099511627776 records in 16 bytes"),
+    ("null", DOUBLE, 2, "cannot be decoded"),
+]
+
+
+def file_with(kind: Any, data: bytes, rows: int) -> bytes:
+    """Makes a file with one block of records that have a double and a field of this type."""
+    fields = [{"name": "x", "type": "double"}, {"name": "n", "type": kind}]
+    header = new_header(json.dumps({"type": "record", "name": "row", "fields": fields}))
+    return write_header(header) + write_block(header, rows, data)
+
+
+def first_rows(data: bytes) -> Block:
+    return AVRO.reader.sample(io.BytesIO(data), len(data))
+
+
+@pytest.mark.parametrize(("kind", "data", "rows", "says"), HOSTILE)
+def test_no_file_ends_the_process_or_is_read_without_end(kind: Any, data: bytes, rows: int, says: str) -> None:
+    with pytest.raises(RunError, match=says):
+        first_rows(file_with(kind, data, rows)).inputs([Feature("x", "float64", (), ("x",))])
+    with pytest.raises(RunError, match=says):
+        first_rows(file_with(kind, data, rows)).values()
+
+
+def test_two_fields_of_one_name_are_refused() -> None:
+    fields = [{"name": "x", "type": "double"}] * 2
+    header = new_header(json.dumps({"type": "record", "name": "row", "fields": fields}))
+    with pytest.raises(RunError, match="two of its fields have one name"):
+        AVRO.reader.read_header(io.BytesIO(write_header(header)), 0)
+
+
+def test_a_schema_nested_beyond_any_reader_is_refused() -> None:
+    header = new_header('{"type":' * 100_000 + '"int"' + "}" * 100_000)
+    with pytest.raises(RunError, match="header is damaged"):
+        AVRO.reader.read_header(io.BytesIO(write_header(header)), 0)
+
+
+@pytest.mark.parametrize("wanted", [None, ("x", "n", "prediction")])
+@pytest.mark.parametrize("kind", [["null", "row"], {"type": "array", "items": "row"}, {"type": "map", "values": "row"}])
+def test_rows_inside_of_rows_get_no_predictions(kind: Any, wanted: tuple[str, ...] | None) -> None:
+    inside = file_with({"type": "record", "name": "in", "fields": [{"name": "m", "type": kind}]}, DOUBLE + b"\0", 1)
+    layout = Layout(True, ("x", "n") if wanted else (), (), None, None, (("y", "prediction"),))
+    for data in (file_with(kind, DOUBLE + b"\0", 1), inside):
+        with pytest.raises(UsageError, match="--exclude_fields=n"):
+            part_of(first_rows(data), layout)
+        left = Layout(True, (), ("n",), None, None, (("y", "prediction"),))
+        assert read(part_of(first_rows(data), left)) == [{"x": 0.5, "prediction": 0.0}]
+
+
+def test_a_value_that_arrow_cannot_hold_is_bad_where_it_feeds_the_model_and_kept_elsewhere() -> None:
+    ints = b"".join(DOUBLE + write_long(number) for number in (1, 1 << 40, -1))
+    texts = b"".join(DOUBLE + b"\2" + text for text in (b"a", b"\xff", b"c"))
+    for kind, data, dtype, reason in (
+        ("int", ints, "int64", Reason.OUT_OF_RANGE),
+        ("string", texts, "string", Reason.NOT_UTF8),
+    ):
+        block = first_rows(file_with(kind, data, 3))
+        inputs, bad = block.inputs([Feature("n", dtype, (), ("n",))])
+        assert (inputs.num_rows, [(one.row, one.reason) for one in bad]) == (2, [(1, reason.value)])
+        inputs, bad = block.inputs([Feature("x", "float64", (), ("x",))])
+        assert (inputs.num_rows, bad) == (3, [])
+        assert [row["n"] is None for row in block.values()] == [False, True, False]  # `verify` finds each row

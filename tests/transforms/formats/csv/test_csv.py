@@ -210,6 +210,8 @@ def test_names_that_are_taken_are_refused() -> None:
         write(block_of(CSV, b"a,p\n1,2\n"))
     with pytest.raises(RunError, match="names the column 'a' twice"):
         CSV.reader.read_header(io.BytesIO(b"a,b,a\n"), 6)
+    with pytest.raises(RunError, match="the header has NUL bytes"):
+        CSV.reader.read_header(io.BytesIO(b"\0" * 9), 9)
     with pytest.raises(RunError, match="the header is not UTF-8"):
         CSV.reader.read_header(io.BytesIO(b"a,\xff\n"), 5)
 

@@ -208,12 +208,57 @@ FINE = [
     b'{"x": [9007199254740993, -0]}',
     b'{"x": [1e-400, 2E+1]}',
     '{"x": [1, 2], "n": "é\u2028😀"}'.encode(),
+    b'{"x": [1, 2], "n": ' + b"1" * 5000 + b"}",
+    b'{"x": [1, 2], "n": {"' + b"[" * 5000 + b'": 1}}',
 ]
+
+
+@pytest.mark.parametrize("depth", [100, 249, 250, 400, 600, 950, 1000, 100_000])
+@pytest.mark.parametrize(("opens", "inner", "closes"), [(b"[", b"", b"]"), (b'{"n": ', b"1", b"}")])
+@pytest.mark.parametrize("name", [b"n", b"x"])
+def test_a_row_nested_at_any_depth_is_read_or_a_dead_letter(
+    name: bytes, depth: int, opens: bytes, inner: bytes, closes: bytes
+) -> None:
+    nested = opens * depth + inner + closes * depth
+    line = b'{"x": [1, 2], "n": 0, "n": ' + nested + b"}" if name == b"n" else b'{"x": ' + nested + b"}"
+    good, bad, _, _ = score(b"\n".join([GOOD, line, GOOD]), 1 << 20)
+    assert [text for _, text in good] == [GOOD, line, GOOD][:: 1 if name == b"n" else 2]
+    assert [text for _, _, text in bad] == ([] if name == b"n" else [line])
+    block = block_of(FORMAT, line)
+    rows = block.values()
+    assert (list(rows[0]), repr(rows)) == (["x", "n"] if name == b"n" else ["x"], repr(block.values()))
+    table, unfit = block.table([0], block.schema())
+    assert table.num_rows + len(unfit) == 1
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"x":' * 100_000, b"[" * 900 + b"]" * 899, b'"' + b"[" * 999])
+def test_a_row_that_never_closes_is_a_dead_letter(text: bytes) -> None:
+    line = b'{"x": [1, 2], "n": ' + text + b"}"
+    good, bad, _, _ = score(b"\n".join([GOOD, line, GOOD]), 1 << 20)
+    assert ([text for _, text in good], [(reason, text) for _, reason, text in bad]) == (
+        [GOOD, GOOD],
+        [(Reason.NOT_JSON.value, line)],
+    )
+    assert block_of(FORMAT, line).values() == []
+
+
+def test_the_place_in_a_bad_row_is_that_in_the_row() -> None:
+    found = read(FORMAT, b"\n".join([GOOD, b'{"x": [1, 2]', b'{"x": [1, 2], "z": "\\ud800"}']), X)[1]
+    assert [bad.message for bad in found] == [
+        "Expecting ',' delimiter: character 13 of the row",
+        "The surrogate pair in string is invalid.",
+    ]
+
+
+def test_half_of_a_surrogate_pair_in_a_name_leaves_the_row_out_of_the_schema() -> None:
+    data = b'{"x": 1}\n{"\\udc00": 1}\n'
+    assert block_of(FORMAT, data).schema() == pa.schema([("x", pa.int64())])
 
 
 @pytest.mark.parametrize("line", FINE)
 def test_an_odd_but_good_row_is_joined_as_it_is(line: bytes) -> None:
     good, bad, _, _ = score(line, 1 << 20)
+    assert len(block_of(FORMAT, line).values()) == 1  # else `verify` would miss the row
     assert [text for _, text in good] == [line]
     assert not bad
 
