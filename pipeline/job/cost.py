@@ -1,4 +1,4 @@
-"""Estimates the time, the workers and the price of a job on Dataflow from what its first rows took on this machine.
+"""Estimates the time, the workers and the price of a job on Dataflow from what sampled rows took on this machine.
 
     work       = bytes x (BUSY x processor + cores x model)           seconds of one core of this machine
     hours      = start of a worker + work / (speed of a vCPU x vCPUs of all workers)
@@ -125,7 +125,7 @@ def estimate(plan: Plan, beam_options: PipelineOptions, path: str | None) -> Job
         path: The value of `--prices`.
 
     Returns:
-        The estimate; None if the first rows could not be measured, or the machine type is unknown.
+        The estimate; None if the sampled rows could not be measured, or the machine type is unknown.
 
     Raises:
         UsageError: The file of prices is wrong.

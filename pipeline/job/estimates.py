@@ -60,7 +60,7 @@ def _estimate_here(plan: Plan, options: LocalOptions, begun: float) -> Estimate 
         begun: Seconds since the command was started.
 
     Returns:
-        The estimate; None if the first rows could not be measured.
+        The estimate; None if the sampled rows could not be measured.
     """
     trial = plan.trial
     if trial is None:

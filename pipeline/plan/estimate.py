@@ -1,14 +1,14 @@
-"""Estimates the time, memory and output of a local run from what its first rows took, see `pipeline.plan.trial`.
+"""Estimates the time, memory and output of a local run from what sampled rows took, see `pipeline.plan.trial`.
 
 Seconds of a run on this machine:
 
     seconds = begun + GRAPH_SECONDS x waves + PART_SECONDS x parts
               + bytes x (BUSY x processor / cores + model)
 
-`begun` is the time until the estimate is made: imports, loading the model, reading the first rows. `bytes` is the
+`begun` is the time until the estimate is made: imports, loading the model, reading sampled rows. `bytes` is the
 decompressed input. `processor` is the time of one thread to read a byte of it and to write its share of the parts, and
 `model` the time in which the model scores its rows, with as many calls at a time as there are cores.
-The output is as large as the parts of the first rows would be: bytes x written bytes / read bytes.
+The output is as large as the parts of the sampled rows would be: bytes x written bytes / read bytes.
 """
 
 import math
@@ -21,7 +21,8 @@ from transforms.records import Source
 # Measured: benchmarks/NOTES.md.
 GRAPH_SECONDS = 0.25  # to build and start Beam's graph for a wave
 PART_SECONDS = 0.006  # of a part beside its rows: files, checksums, receipts
-BUSY = 1.7  # times the processor time of the first rows: a run reads each row twice, and threads share caches and disk
+# Times the processor time of the sampled rows: a run reads each row twice, and threads share caches and disk.
+BUSY = 1.7
 
 
 class Cost(NamedTuple):
@@ -82,7 +83,7 @@ def work_of(sources: Sequence[Source], chunk_bytes: float, trial: Trial, wave: i
     Args:
         sources: All sources.
         chunk_bytes: Bytes of decompressed input of a chunk.
-        trial: What the first rows took.
+        trial: What the sampled rows took.
         wave: Bytes of input of a wave, see `pipeline.plan.memory.wave_size`.
     """
     chunk = max(chunk_bytes, 1)
@@ -96,6 +97,6 @@ def output_bytes(sources: Sequence[Source], trial: Trial) -> int:
 
     Args:
         sources: All sources.
-        trial: What the first rows took.
+        trial: What the sampled rows took.
     """
     return round(trial.plain_bytes(sources) * Cost.of(trial).written)

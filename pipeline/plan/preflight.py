@@ -243,7 +243,8 @@ def prepare(
         job = Job(spec, *chunk, handler, layout, work, final, resume, options.accelerator)
         settings = manifest.with_contract(inputs.settings, spec, handler, layout, chunk, loaded.findings, dependence)
         written = formats.load(spec)
-        trial = measure(beginning, handler, loaded, written, layout, chunk.bytes) if check_rows else None
+        found = matched.sources
+        trial = measure(beginning, found, handler, loaded, written, layout, chunk.bytes) if check_rows else None
         size = RowSize(beginning.row_bytes, predicted)
         most = most_bytes(matched.sources)
         likely = trial.plain_bytes(matched.sources) if trial else most

@@ -1,16 +1,19 @@
-"""Reads rows from the beginning, the middle and the end of sources, for `keyjoin check`."""
+"""Finds rows that are spread over sources: for `keyjoin check`, and for the trial before a run."""
 
+import bisect
+import contextlib
 import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from pipeline.plan.read_sample import SomeRows, read_head
 from transforms.errors import RunError, UsageError, about
-from transforms.formats.base import Reader
-from transforms.records import Chunk, Source
+from transforms.formats.base import Cut, Reader
+from transforms.records import Chunk, Source, Unit
 from transforms.split_into_chunks import open_plain, up_to
+from transforms.storage import files
 
 SOURCES = 100  # most sources that are read; of more, so many are picked at equal distances
 ROWS = 1_000  # about how many rows are read of all sources together
@@ -20,6 +23,9 @@ WINDOW = 1 << 18  # bytes of a place, which has whole rows
 # Some formats find the ends of rows only from front to back. Of a larger source, the middle and the end are those of
 # its first bytes.
 SCANNED = 1 << 30
+SCANNED_BY_RUN = 1 << 28  # the same for a run, in about 0.1 seconds; less of a source in an object store
+SCANNED_REMOTE = 1 << 24
+LONGEST = 1 << 26  # bytes of a row that is read before a run
 
 
 def picked(sources: Sequence[Source]) -> list[Source]:
@@ -64,6 +70,96 @@ def read_pieces(sources: Sequence[Source], reader: Reader) -> Iterator[SomeRows]
             raise UsageError(str(error)) from error
         except OSError as error:
             raise UsageError(f"{source.path} cannot be read: {error}; repair the file, or exclude it") from error
+
+
+class Place(NamedTuple):
+    """Rows of a source that follow each other.
+
+    Attributes:
+        file: The open source, or its first rows, decompressed.
+        chunk: Where the rows are.
+        bytes: About how many bytes of the decompressed source they take.
+    """
+
+    file: IO[bytes]
+    chunk: Chunk
+    bytes: float
+
+
+def middles(sources: Sequence[Source], count: int, unit: Unit) -> Iterator[tuple[Source, int]]:
+    """Yields where the middles of equal parts of all bytes are: a source, and a byte of it.
+
+    So each part is represented by rows of its own, whatever the sizes and the order of the sources, and no row is
+    there only because it is the first one.
+
+    Args:
+        sources: The sources, at least one of which is not empty.
+        count: How many parts there are.
+        unit: The unit of positions in sources.
+
+    >>> one, two = Source("a", 10, "a", ".jsonl"), Source("b", 80, "b", ".jsonl")
+    >>> [(source.path, at) for source, at in middles([one, two], 3, "byte")]
+    [('b', 5), ('b', 35), ('b', 65)]
+    """
+    sizes = [source.size if unit == "row" else source.extent(unit) or source.size for source in sources]
+    ends = list(itertools.accumulate(sizes))
+    for number in range(count):
+        at = (2 * number + 1) * ends[-1] // (2 * count)
+        found = bisect.bisect_right(ends, at)
+        yield sources[found], at - ends[found] + sizes[found]
+
+
+def rows_at(source: Source, at: int, reader: Reader, window: int, stack: contextlib.ExitStack) -> Place | None:
+    """Finds whole rows around a byte of a source; the first rows where only they are found in a short time.
+
+    Args:
+        source: The source.
+        at: The byte. Of a large source with rows that are found only from its beginning on, it is an earlier one.
+        reader: The reader of its format.
+        window: About how many bytes the rows have.
+        stack: Closes the file.
+
+    Returns:
+        The place; None if the rest of the source is one row, or the row there is very long.
+    """
+    is_local = files.is_local(source.path)
+    if source.codec or (reader.unit == "row" and not (reader.traits.has_index or (is_local and source.size < SCANNED))):
+        return _first_rows(source, reader, stack)
+    at = min(at, SCANNED_BY_RUN if is_local else SCANNED_REMOTE)
+    file = stack.enter_context(open_plain(source))
+    if reader.unit == "row":
+        return _cut_at(source, at, file, list(reader.split(file, source.size, window)))
+    size, start = source.extent("byte") or source.size, max(0, at - window // 2)
+    if start:
+        start = next(reader.split(file, size, start)).end
+    if start >= size:
+        return None
+    end = start + next(reader.split(io.BufferedReader(_From(file, start)), size - start, window)).end
+    return Place(file, _chunk(source, start, end), end - start) if end - start <= LONGEST else None
+
+
+def _first_rows(source: Source, reader: Reader, stack: contextlib.ExitStack) -> Place:
+    head = read_head(source, reader)
+    block = head.block
+    if reader.unit == "byte":
+        return Place(io.BytesIO(head.text[: block.nbytes]), _chunk(source, 0, block.nbytes), block.nbytes)
+    return Place(stack.enter_context(open_plain(source)), _chunk(source, 0, len(block.positions)), block.stored)
+
+
+def _cut_at(source: Source, at: int, file: IO[bytes], cuts: Sequence[Cut]) -> Place | None:
+    """Returns the rows of the cut that has a byte of the source. Cuts are measured before compression."""
+    ratio = source.size / max(1, sum(cut.bytes for cut in cuts))
+    start, done = 0, 0.0
+    for cut in cuts:
+        done += cut.bytes * ratio
+        if done > at or cut is cuts[-1]:
+            return Place(file, _chunk(source, start, cut.end), cut.bytes * ratio)
+        start = cut.end
+    return None
+
+
+def _chunk(source: Source, start: int, end: int) -> Chunk:
+    return Chunk(source.path, source.path, start, end, 0, 1, f"part{source.suffix}")
 
 
 def _places(source: Source, file: IO[bytes], reader: Reader, rows: int) -> Iterator[SomeRows]:

@@ -1,12 +1,16 @@
-"""Reads, scores and writes the first rows in memory before a run, and measures what each of these steps takes.
+"""Reads, scores and writes some rows in memory before a run, and measures what each of these steps takes.
 
+The rows are those in the middles of thirds of the input, since the first ones may be of another size than the others:
+files are sorted, and have long headers. Each place counts for a third of the bytes, so one large row changes little.
 The run's own functions do the steps, so that the figures include what the format, the model and the flags cost.
 """
 
 import contextlib
+import functools
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -16,26 +20,26 @@ import pyarrow as pa
 from pipeline.model.model_process import process
 from pipeline.plan.memory import peak_bytes
 from pipeline.plan.probe import ProbeError, probe
-from pipeline.plan.read_sample import Head
 from pipeline.plan.sample import Sample
+from pipeline.plan.spread_sample import Place, middles, rows_at
 from transforms import columns
 from transforms.errors import ModelError, RunError, UsageError
 from transforms.formats.base import Block, Format, Reader
 from transforms.mapping import partitions
 from transforms.predict import KeyedChunkHandler, to_ipc
-from transforms.records import BadRow, Chunk, Feature, Layout, Predictions, Source, Unit, pack_bad
+from transforms.records import BadRow, Feature, Layout, Predictions, Source, Unit, pack_bad
 from transforms.saved_model.model import Arrays, Model
 from transforms.saved_model.output_shapes import is_open
 from transforms.scoring.groups import LATE, Group, largest
 from transforms.scoring.score import filled_up_to, score
-from transforms.split_into_chunks import open_plain
 from transforms.storage import compression, files
 from transforms.threads import THREADS
 from transforms.write_part import join_rows
 
-BYTES = 1 << 20  # of the rows that are read and written; a run reads chunks of 64 times as many
+PLACES = 3
+BYTES = 1 << 19  # of the rows of a place; a run reads chunks of 128 times as many
 # The same for formats that copy whole row groups, and take tens of milliseconds to decode a few rows of one.
-GROUP_BYTES = {"parquet": 1 << 24}
+GROUP_BYTES = {"parquet": 1 << 23}
 SHORT_SECONDS = 0.02  # a shorter step is repeated, since the first call of a library takes longer
 MOST_SECONDS = 1.0  # no call is made that would take longer, if its time grows as its rows do
 STEP = 8  # times the rows of the call before
@@ -59,7 +63,7 @@ class Calls(msgspec.Struct, frozen=True):
 
 
 class Trial(NamedTuple):
-    """What the first rows took.
+    """What some rows took. If a place has other rows than the next, `rows` and what follows are means by bytes.
 
     Attributes:
         rows: How many rows were read and written.
@@ -73,11 +77,11 @@ class Trial(NamedTuple):
         unit: The unit of positions in sources.
     """
 
-    rows: int
+    rows: float
     bytes: float
     read_seconds: float
     write_seconds: float
-    written: int
+    written: float
     calls: tuple[Calls, ...]
     expansion: float
     unit: Unit
@@ -98,13 +102,29 @@ class Trial(NamedTuple):
         return min(whole, source.end * (self.bytes / self.rows if self.unit == "row" else 1))
 
 
+class _Took(NamedTuple):
+    """What the rows of one place took, for each byte of the decompressed source; see `Trial`."""
+
+    rows: float
+    read_seconds: float
+    write_seconds: float
+    written: float
+
+
 def measure(
-    sample: Sample, handler: KeyedChunkHandler, model: Model, fmt: Format, layout: Layout, chunk_bytes: int
+    sample: Sample,
+    sources: Sequence[Source],
+    handler: KeyedChunkHandler,
+    model: Model,
+    fmt: Format,
+    layout: Layout,
+    chunk_bytes: int,
 ) -> Trial | None:
-    """Reads, scores and writes the first rows in memory. The calls may change the state of the model.
+    """Reads, scores and writes rows in memory. The calls may change the state of the model.
 
     Args:
         sample: The first rows.
+        sources: The input files.
         handler: The handler that will call the model in the run.
         model: The model.
         fmt: The reader of the input and the writer of the parts.
@@ -114,12 +134,12 @@ def measure(
     Returns:
         What the steps took; None if no row is good, or the model or a step raised an error.
     """
-    head = sample.head
-    if head is None:
+    if sample.head is None:
         return None
-    with contextlib.suppress(ProbeError, RunError, UsageError):
-        read_seconds, read = _faster(lambda: _read(head, fmt.reader, handler.features))
-        group = largest(read.inputs, handler.features) if read.inputs.num_rows else None
+    with contextlib.suppress(ProbeError, RunError, UsageError, OSError):  # the run reports what a source lacks
+        read = [one for one in _read(sources, fmt.reader, handler.features) if one.inputs.num_rows]
+        most = max((one.inputs for one in read), key=lambda inputs: inputs.num_rows, default=None)
+        group = None if most is None else largest(most, handler.features)
         if group is None:
             return None
         rows = sample.call_rows(handler.batch_size, chunk_bytes, _filled_up_to(handler, group))
@@ -127,13 +147,18 @@ def measure(
         predictions = _columns(made[-1][1], handler)
         if not predictions.num_rows:
             return None
-        some = predictions.take(pa.array(np.arange(read.inputs.num_rows) % predictions.num_rows))
-        write_seconds, written = _faster(lambda: _write(read, some, fmt, layout, head.source))
-        count = len(read.block.positions)
-        stored = head.block.stored * count / len(head.block.positions)
-        calls = tuple(calls for calls, _ in made)
+        took = _Took(*map(fmean, zip(*(_written(one, predictions, fmt, layout) for one in read), strict=True)))
+        size, calls = sum(one.bytes for one in read), tuple(calls for calls, _ in made)
+        expansions = {source: _expansion(source) for source in {one.source for one in read}}
         return Trial(
-            count, stored, read_seconds, write_seconds, written, calls, _expansion(head.source), fmt.reader.unit
+            took.rows * size,
+            size,
+            took.read_seconds * size,
+            took.write_seconds * size,
+            took.written * size,
+            calls,
+            fmean(expansions[one.source] for one in read),
+            fmt.reader.unit,
         )
     return None
 
@@ -181,51 +206,71 @@ def _columns(outputs: Arrays, handler: KeyedChunkHandler) -> pa.RecordBatch:
 
 
 class _Rows(NamedTuple):
+    """The rows of a place.
+
+    Attributes:
+        source: Their source.
+        block: The rows.
+        bytes: Their size in the decompressed source.
+        inputs: The model's inputs of the good rows.
+        bad: The bad rows.
+        seconds: Seconds of one thread until they were inputs.
+    """
+
+    source: Source
     block: Block
+    bytes: float
     inputs: pa.RecordBatch
     bad: list[BadRow]
+    seconds: float
 
 
 def _faster(step: Callable[[], Out]) -> tuple[float, Out]:
-    """Takes a step, and again if it was short. Returns the shorter time and the result."""
+    """Takes a step, and again if it was short. Returns the shorter processor time of all threads, and the result.
+
+    Processor time is the same on a busy machine. One interruption would be most of such a short time.
+    """
     times = list[float]()
     while len(times) < (2 if min(times, default=0) < SHORT_SECONDS else 1):
-        started = time.perf_counter()
+        started = time.process_time()
         made = step()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times), made
 
 
-def _read(head: Head, reader: Reader, features: Sequence[Feature]) -> _Rows:
-    """Reads the first rows as the run reads a chunk."""
-    with _first_chunk(head, reader) as (file, chunk):
-        block = reader.load(file, chunk)
-    return _Rows(block, *partitions.inputs(block, features))
+def _read(sources: Sequence[Source], reader: Reader, features: Sequence[Feature]) -> Iterator[_Rows]:
+    """Reads rows of some places, as the run reads a chunk. Rows that stand for two places come twice."""
+    window, found = GROUP_BYTES.get(reader.name, BYTES), dict[tuple[str, int], _Rows]()
+    for source, at in middles(sources, PLACES, reader.unit):
+        with contextlib.ExitStack() as stack:
+            place = rows_at(source, at, reader, window, stack)
+            if place is None:
+                continue
+            key = source.path, place.chunk.start
+            if key not in found:
+                seconds, (block, inputs, bad) = _faster(functools.partial(_load, place, reader, features))
+                found[key] = _Rows(source, block, place.bytes, inputs, bad, seconds)
+            yield found[key]
 
 
-def _write(read: _Rows, predictions: pa.RecordBatch, fmt: Format, layout: Layout, source: Source) -> int:
-    """Makes the part of the first rows, and returns its size in bytes."""
+def _load(place: Place, reader: Reader, features: Sequence[Feature]) -> tuple[Block, pa.RecordBatch, list[BadRow]]:
+    block = reader.load(place.file, place.chunk)
+    return block, *partitions.inputs(block, features)
+
+
+def _written(read: _Rows, predictions: pa.RecordBatch, fmt: Format, layout: Layout) -> _Took:
+    """Makes the part of the rows of a place."""
+    some = predictions.take(pa.array(np.arange(read.inputs.num_rows) % predictions.num_rows))
+    seconds, written = _faster(lambda: _write(read, some, fmt, layout))
+    return _Took(*(value / read.bytes for value in (len(read.block.positions), read.seconds, seconds, written)))
+
+
+def _write(read: _Rows, predictions: pa.RecordBatch, fmt: Format, layout: Layout) -> int:
+    """Makes the part of some rows, and returns its size in bytes."""
     made = Predictions(to_ipc(predictions), predictions.num_rows, pack_bad([]))
-    joined, codec = join_rows(read.block, read.bad, made, fmt, layout), compression.codec_of(source.suffix)
+    joined, codec = join_rows(read.block, read.bad, made, fmt, layout), compression.codec_of(read.source.suffix)
     stored = compression.compressed(codec, joined.blocks) if codec else joined.blocks
     return sum(memoryview(block).nbytes for block in stored)
-
-
-@contextlib.contextmanager
-def _first_chunk(head: Head, reader: Reader) -> Iterator[tuple[Any, Chunk]]:
-    """Opens the first rows of a source as one chunk. Where positions are bytes, the sample has their bytes."""
-    source = head.source
-    opened = (
-        contextlib.nullcontext(io.BytesIO(head.text[: head.block.nbytes]))
-        if reader.unit == "byte"
-        else open_plain(source)
-    )
-    with opened as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        cut = next(iter(reader.split(file, size, GROUP_BYTES.get(reader.name, BYTES))))
-        nbytes = None if reader.unit == "byte" else cut.bytes
-        yield file, Chunk(source.path, source.path, 0, cut.end, 0, 1, f"part{source.suffix}", "", nbytes)
 
 
 def _expansion(source: Source) -> float:

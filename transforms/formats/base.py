@@ -39,6 +39,7 @@ class RowTraits(NamedTuple):
             refuse it.
         typed: Whether the file gives each field a type, which all of its rows have.
         float_dtype: The widest float that an output row can hold.
+        has_index: Whether a file says in one place where its rows are.
         line_end: The bytes that end each line, where rows are lines of text. Otherwise empty.
     """
 
@@ -48,6 +49,7 @@ class RowTraits(NamedTuple):
     text_cells: bool = False
     typed: bool = False
     float_dtype: str = "float64"
+    has_index: bool = False
     line_end: bytes = b""
 
     @property

@@ -46,7 +46,7 @@ class ParquetBlock:
         groups: The row groups that have these rows; none if the columns are decoded.
     """
 
-    traits = RowTraits(typed=True)
+    traits = RowTraits(typed=True, has_index=True)
     blank = 0
 
     def __init__(
