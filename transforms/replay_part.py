@@ -24,7 +24,7 @@ from transforms.write_part import count_filled, count_part, dead_letters_name, j
 from transforms.write_receipts import write_receipt
 
 EXAMPLE = '{"key": "data/a.jsonl#1024", "row": "{\\"x\\": 1}"}'
-WRITTEN_AGAIN = "remove _SUCCESS and give the run's own command again, which writes it again, then replay"
+WRITTEN_AGAIN = "remove _SUCCESS and give the run's own command again, which writes it again, then this one"
 
 
 class DeadLetter(NamedTuple):
@@ -85,7 +85,8 @@ def read_dead_letters(part: PartReceipt, output: str) -> list[DeadLetter]:
 
 
 def _dead_letter_text(part: PartReceipt, output: str) -> bytes:
-    return _as_written(files.below(output, dead_letters_name(part.chunk.part)), part.dead_bytes, part.dead_checksum)
+    path = files.below(output, dead_letters_name(part.chunk.part))
+    return _as_written(path, part.dead_bytes, part.dead_checksum, " (write fixed rows to another file, for --rows)")
 
 
 def _parse_dead_letters(part: PartReceipt, text: bytes) -> list[DeadLetter]:
@@ -97,12 +98,10 @@ def _parse_dead_letters(part: PartReceipt, text: bytes) -> list[DeadLetter]:
         raise RunError(f"{name} holds a line that is no dead letter: {error}; {WRITTEN_AGAIN}") from error
 
 
-def _as_written(path: str, size: int, checksum: int) -> bytes:
+def _as_written(path: str, size: int, checksum: int, advice: str = "") -> bytes:
     text = files.read_small(path, size)
     if text is None or (len(text), google_crc32c.value(text)) != (size, checksum):
-        raise RunError(
-            f"{path} is not what was written there (write fixed rows to another file, for --rows); {WRITTEN_AGAIN}"
-        )
+        raise RunError(f"{path} is not what was written there{advice}; {WRITTEN_AGAIN}")
     return text
 
 

@@ -82,7 +82,7 @@ def _replay(given: ReplayOptions, progress: Progress) -> Exit:
     progress.enter(Phase.PLANNING)
     check_files(run)
     if not own_names(run) & {JOB, MANIFEST}:
-        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+        raise UsageError(f"{run} holds no run of keyjoin; give the folder that was its --output")
     check_changeable(run, "replay")
     with locked(run) as prove_lock:
         if is_ready(run):
@@ -150,7 +150,7 @@ def _replacing(begun: Earlier) -> list[str]:
 def _find_run(run: str) -> Earlier:
     earlier = resume.find_earlier(run)
     if earlier is None:
-        raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+        raise UsageError(f"{run} holds no run of keyjoin; give the folder that was its --output")
     return earlier
 
 

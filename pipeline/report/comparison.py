@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.report import charts, page
 from pipeline.report.document import Block, Caps, Figure, Note, Section, Table, command_block, rest
 from pipeline.terminal.amounts import with_noun
-from pipeline.terminal.comparison import NAMES, as_text, share
+from pipeline.terminal.comparison import NAMES, as_texts, share
 from pipeline.verification.compare_outputs import Output
 from transforms.comparison.tally import SHARES
 
@@ -155,7 +155,7 @@ def _worst(ordered: Sequence[Document], caps: Caps, *, with_values: bool) -> Ite
 def _worst_row(row: Document, *, with_values: bool) -> tuple[str, ...]:
     sizes = (row["difference"], row["relative_difference"])
     shown = ("-" if size is None else charts.number(size) for size in sizes)
-    values = [as_text(value) for value in row["values"]] if with_values else []
+    values = as_texts(*row["values"]) if with_values else []
     return (row["key"], *values, *shown)
 
 

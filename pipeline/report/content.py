@@ -138,6 +138,7 @@ def _ledger(facts: Facts, caps: Caps) -> Iterator[Block]:
         Table("Rows read, joined, and dead letters by reason", ("what", "rows", "meaning"), rows),
     )
     more = [("blank lines", totals.blank), ("joined by a replay", totals.replayed)]
+    more += [("with the inputs of another row, which --dedup scored for them", totals.saved)]
     more += [(f"{field} filled in by --missing", amount) for field, amount in list(totals.filled.items())[: caps.rows]]
     counted = [(what, f"{amount:,}") for what, amount in more if amount]
     if counted:

@@ -99,7 +99,7 @@ def _print_prediction(figures: dict[str, Any]) -> None:
     rows = figures["rows"]
     print_line("prediction", figures["name"])
     print_line("equal", share(figures["equal"], rows, "rows"))
-    if figures["tolerance"] != "0":
+    if figures["tolerance"] != "0" and figures["largest_difference"] is not None:  # texts are equal or differ
         print_line("tolerance", f"{share(figures['within'], rows, 'rows')} differ by at most {figures['tolerance']}")
     if figures["other_shape"]:
         print_line("shape", f"{figures['other_shape']:,} rows have another number of values")
@@ -123,7 +123,25 @@ def _print_prediction(figures: dict[str, Any]) -> None:
 def _worst(worst: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     for one in worst:
         sizes = ("" if size is None else f"{size:.3g}" for size in (one["difference"], one["relative_difference"]))
-        yield (one["key"], *(_shortened(as_text(value)) for value in one["values"]), *sizes)
+        yield (one["key"], *map(_shortened, as_texts(*one["values"])), *sizes)
+
+
+def as_texts(one: Any, other: Any) -> tuple[str, str]:
+    """Returns the values of a row in both outputs as text: of vectors, those that differ most, with their place.
+
+    >>> as_texts(1.5, None), as_texts([1.0, 2.5, 3.0], [1.0, 2.75, 3.0])
+    (('1.5', 'null'), ('[1] 2.5', '[1] 2.75'))
+    """
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) and one:
+        at = max(range(len(one)), key=lambda at: _apart(one[at], other[at]))
+        return f"[{at}] {as_text(one[at])}", f"[{at}] {as_text(other[at])}"
+    return as_text(one), as_text(other)
+
+
+def _apart(one: Any, other: Any) -> float:
+    if one == other:
+        return 0
+    return abs(one - other) if isinstance(one, int | float) and isinstance(other, int | float) else math.inf
 
 
 def as_text(value: Any) -> str:
@@ -151,7 +169,7 @@ def verdict(found: Comparison) -> str:
         return f"same: all {found.rows:,} rows"
     why = [
         f"{tally.rows - tally.within:,} of {tally.rows:,} rows of {tally.name}"
-        + (f" by more than {tally.tolerance}" if str(tally.tolerance) != "0" else "")
+        + (f" by more than {tally.tolerance}" if str(tally.tolerance) != "0" and tally.values else "")
         for tally in found.tallies
         if not tally.is_same
     ]

@@ -81,7 +81,7 @@ def read_record(run: str) -> tuple[Record | None, list[Finding]]:
         raise RunError(f"{run} holds an unfinished run; wait for it, or resume it: {_resuming(run, job)}")
     if made is None:
         if success is None:
-            raise UsageError(f"--run {run} holds no run of keyjoin; give the folder that was its --output")
+            raise UsageError(f"{run} holds no run of keyjoin; give the folder that was its --output")
         return None, [Finding(Exit.MISSING, MANIFEST, "the record of the run", NOT_THERE, Repair.MOVE_AWAY)]
     try:
         document = records.decode(made, Manifest)

@@ -103,8 +103,10 @@ def open_output(path: str) -> Output:
     if record is not None and not found:
         found = list(check_lists(path, record.manifest)) or list(check_names(path))
     if record is None or found:
+        first = found[0]
         raise UsageError(
-            f"{path} is not what its run wrote: {found[0]}; see {typed(['keyjoin', 'verify', '--run', path])}"
+            f"{path} is not what its run wrote: {first.name} is {first.kind.title}: expected {first.expected}; "
+            f"{first.found}; see {typed(['keyjoin', 'verify', '--run', path])}"
         )
     document = record.manifest
     fmt, model, options = formats.load(document.format), document.model, document.options
@@ -173,17 +175,17 @@ def check_same_sources(one: Output, other: Output) -> None:
     Raises:
         UsageError: They were not, or it cannot be shown. The message names the sources.
     """
-    specs = [(s.name, s.delimiter, s.quote, s.has_header) for s in (one.document.format, other.document.format)]
-    if specs[0] != specs[1]:
-        raise UsageError(
-            f"the sources were read as {specs[0][0]} and as {specs[1][0]}, with other flags; score them alike"
-        )
     both = [{source.path: source for source in side.sources} for side in (one, other)]
     only = [sorted(both[at].keys() - both[1 - at].keys()) for at in (0, 1)]
     for side, paths in zip((one, other), only, strict=True):
         if paths:
             more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
             raise UsageError(f"only {side.path} has the source {paths[0]}{more}; score the same sources")
+    for name, what in (("name", "format"), ("delimiter",) * 2, ("quote",) * 2, ("has_header", "header")):
+        read = [getattr(side.document.format, name) for side in (one, other)]
+        if read[0] != read[1]:
+            first, second = ("the default" if value == "" else repr(value) for value in read)
+            raise UsageError(f"the sources were read with {what}: {first} and {second}; score them alike")
     for path, parts in _by_source(one, other):
         problem = _other_rows(both[0][path], both[1][path], *parts)
         if problem:

@@ -265,12 +265,32 @@ def test_other_sources_are_refused_by_name(keyjoin: Run, compare: Run, made: Any
     assert compare(before.output, keyjoin("run", flags[0], f"--input={own}", *KEPT).output).code == 0
 
 
+def test_sources_that_were_read_otherwise_are_refused_with_the_flag(keyjoin: Run, compare: Run, made: Any) -> None:
+    path = Path(made[1]).with_name("cells.csv")
+    path.write_text("a,b,c\n1,2,3\n4,5,6\n")
+    flags = ("run", made[0][0], f"--input={path}", "--features=a,b,c", *KEPT)
+    done = compare(keyjoin(*flags).output, keyjoin(*flags, "--quote=|").output)
+    assert (done.code, "were read with quote: the default and '|'" in done.err) == (2, True), done.err
+
+
+def test_a_tolerance_is_said_of_numbers_only(compare: Run, made: Any, shifted: str) -> None:
+    done = compare(made[1], shifted, "--tolerance=1e-9")
+    of_labels, of_numbers = (
+        next(part for part in done.out.split("\n\n") if part.startswith(f"prediction   {name}\n"))
+        for name in ("label", "one")
+    )
+    assert ("tolerance" in of_labels, "tolerance" in of_numbers) == (False, True)
+
+
 def test_an_incomplete_output_is_refused(compare: Run, made: Any, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(made[1], tmp_path / "copy"))
     (copy / "a-00000-of-00001.jsonl").unlink()
     done = compare(made[1], copy)
-    assert (done.code, f"{copy} is not what its run wrote" in done.err, "keyjoin verify" in done.err) == (2, True, True)
-    assert compare(made[1], tmp_path / "none").code == 2
+    assert done.code == 2
+    assert f"{copy} is not what its run wrote: a-00000-of-00001.jsonl is missing: expected " in done.err
+    assert "keyjoin verify" in done.err
+    none = compare(made[1], tmp_path / "none")
+    assert (none.code, f"keyjoin: error: {tmp_path / 'none'} holds no run of keyjoin" in none.err) == (2, True)
     assert compare(made[1], "--model=x").code == 2
 
 

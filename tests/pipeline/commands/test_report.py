@@ -242,6 +242,13 @@ def test_a_notebook_shows_the_report(run: Callable[..., Result], tmp_path: Path)
     assert attributes["srcdoc"] == (done.output / REPORT).read_text()
 
 
+def test_rows_that_were_scored_once_are_counted(run: Callable[..., Result]) -> None:
+    done = run(GOOD, GOOD, GOOD, flags=("--dedup",))
+    assert done.manifest()["totals"]["saved"] == 2
+    cells = '<th scope="row">with the inputs of another row, which --dedup scored for them</th><td class="n">2</td>'
+    assert cells in (done.output / REPORT).read_text()
+
+
 def test_a_folder_without_a_run_is_refused(keyjoin: Run, tmp_path: Path) -> None:
     done = keyjoin("report", str(tmp_path))
     assert done.code == 2
