@@ -34,7 +34,7 @@ class Phase(str, enum.Enum):
     RUNNING = "the job is running"
     FINISHING = "checking the ledger"
     CHECKING = "checking lists, names and sizes"
-    READING = "reading parts and sources"
+    READING = "reading files"
     AGAIN = "scoring rows again"
     COMPARING = "comparing"
 

@@ -359,14 +359,11 @@ def _bar(figures: Figures, width: int) -> "Text":
     left = "" if figures.left is None else f", {duration(figures.left)} left"
     if figures.done is not None:
         scored = written = figures.done
-        ends: tuple[str, ...] = f" {scored:.0%}{left}", f" {scored:.0%}"
+        ends = [f" {scored:.0%}{left}", f" {scored:.0%}"]
     else:
-        ends = (
-            f" {scored:.0%} scored, {written:.0%} written{left}",
-            f" {scored:.0%} scored{left}",
-            f" {scored:.0%}{left}",
-        )
-    end = next((end for end in ends if width - len(label) - len(end) >= LEAST_BAR), "")
+        ends = [f" {scored:.0%} scored, {written:.0%} written{left}", f" {scored:.0%} scored{left}"]
+        ends += [f" {scored:.0%}{left}", f" {scored:.0%}"]
+    end = next((end for end in ends if width - len(label) - len(end) >= LEAST_BAR), ends[-1])
     columns = min(max(width - len(label) - len(end), 1), MOST_BAR)
     done = round(columns * written)
     ahead = max(round(columns * scored) - done, 0)

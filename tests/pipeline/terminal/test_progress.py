@@ -81,7 +81,7 @@ def test_a_line_has_pairs_of_keys_and_values() -> None:
     )
     assert line_of(Figures(3.2, Phase.LOADING)) == 'keyjoin: progress seconds=3 phase="loading the model"'
     assert line_of(READING) == (
-        'keyjoin: progress seconds=10 phase="reading parts and sources" done=38.0% parts=4 of_parts=9 seconds_left=15'
+        'keyjoin: progress seconds=10 phase="reading files" done=38.0% parts=4 of_parts=9 seconds_left=15'
     )
 
 
@@ -111,10 +111,17 @@ def test_a_wider_terminal_shows_more() -> None:
     assert shares == pytest.approx([0.4, 0.22], abs=0.03)
 
 
+@pytest.mark.parametrize("figures", [SCORING, READING], ids=["scoring", "reading"])
+def test_a_very_narrow_bar_still_has_its_share(figures: Figures) -> None:
+    share = f" {figures.scored or figures.done:.0%}"
+    for width in range(20, 120):
+        assert share in bar_lines(figures, width)[0].plain
+
+
 def test_a_bar_of_what_is_read_has_one_colour() -> None:
     first, second = (line.plain for line in bar_lines(READING, 79))
     assert first.endswith(" 38%, 0:15 left")
-    assert (first.startswith("reading parts and sources █"), "▓" in first) == (True, False)
+    assert (first.startswith("reading files █"), "▓" in first) == (True, False)
     assert second == "4 of 9 parts read"
 
 
