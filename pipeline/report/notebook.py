@@ -11,7 +11,7 @@ from transforms.errors import RunError
 
 
 class Report(NamedTuple):
-    """The report of an output folder. A notebook shows the page, `print` shows the text.
+    """The report of an output folder. A notebook shows the page, `print` and a Python prompt show the text.
 
     Attributes:
         output: The output folder.
@@ -26,12 +26,12 @@ class Report(NamedTuple):
     def _repr_html_(self) -> str:
         # The frame runs no script and has no access to the notebook, whatever the page holds.
         return (
-            f'<iframe sandbox="" width="100%" height="700" title="Report of {escape(self.output)}" '
-            f'srcdoc="{escape(self.page)}"></iframe>'
+            f'<iframe sandbox="" width="100%" height="700" style="border: 1px solid #8888" '
+            f'title="Report of {escape(self.output)}" srcdoc="{escape(self.page)}"></iframe>'
         )
 
-    def __str__(self) -> str:
-        """Returns the text."""
+    def __repr__(self) -> str:
+        """Returns the text. A notebook keeps it beside the page, for viewers that show no HTML."""
         return self.text
 
 

@@ -232,7 +232,9 @@ def test_a_notebook_shows_the_report(run: Callable[..., Result], tmp_path: Path)
     )
     config = Config({"KernelManager": {"transport": "ipc", "ip": str(tmp_path / "kernel")}})
     NotebookClient(notebook, resources={"metadata": {"path": str(ROOT)}}, config=config).execute()
-    shown = notebook.cells[0].outputs[-1].data["text/html"]
+    data = notebook.cells[0].outputs[-1].data
+    shown = data["text/html"]
+    assert data["text/plain"].startswith("Verdict\n=======\nThe run is complete.")
     frame = HTMLParser()
     found: list[tuple[str, dict[str, str | None]]] = []
     frame.handle_starttag = lambda tag, attrs: found.append((tag, dict(attrs)))  # type: ignore[method-assign]
