@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 from transforms.storage.compression import CODECS, GZIP, Codec, codec_of, detect, plain_name, split_codec
 
-NEW = ".converted.jsonl"  # an unusual suffix, so that the converted file overwrites no file of the user
+NEW = ".converted"  # part of an unusual suffix, so that the converted file overwrites no file of the user
+TEXTS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab")  # the first one is that of a converted file
 
 # `isoformat` converts dates. Bytes and other types do not have it, so the command fails for them and loses nothing.
 _PRINT = "print(json.dumps(r, default=lambda v: v.isoformat()))"
@@ -33,11 +34,11 @@ def _dataset(name: str) -> str:
 
 
 def _encoded(name: str) -> "Kind":
-    return Kind(name, (), f"iconv -f {name} -t UTF-8 {{file}} > {{new}}")
+    return Kind(name, (), f"iconv -f {name} -t UTF-8 {{file}} > {{text}}")
 
 
 def _compressed(name: str, suffix: str, command: str) -> "Kind":
-    return Kind(name, (suffix,), f"{command} {{file}} | gzip > {{new}}{GZIP.suffix}")
+    return Kind(name, (suffix,), f"{command} {{file}} | gzip > {{text}}{GZIP.suffix}")
 
 
 class Kind(NamedTuple):
@@ -47,8 +48,9 @@ class Kind(NamedTuple):
         title: Name of the kind, for messages.
         suffixes: The suffixes of such files.
         command: The shell command that converts such a file. `{python}` stands for this interpreter, `{file}` for
-            the file, `{new}` for the converted file, `{same}` for a converted file of the same format, and `{plain}`
-            for the name without the suffix of its codec.
+            the file, `{new}` for the converted file, which is JSON Lines, `{same}` for a converted file of the same
+            format, `{text}` for one of the text format that the name shows, and `{plain}` for the name without the
+            suffix of its codec.
         format: The name of the format if keyjoin reads it; otherwise empty.
     """
 
@@ -278,13 +280,17 @@ def command(kind: Kind, path: str, codec: Codec | None = None) -> str:
         plain = f"{plain_name(file)}.unpacked"
         steps.append(f"{codec.program} {_quoted(file)} > {_quoted(plain)}")
         file = plain
-    stem = file.removesuffix(".unpacked")
-    stem = stem[: -len(posixpath.splitext(stem)[1])] if posixpath.splitext(stem)[1] else stem
-    new, plain = _quoted(stem + NEW), _quoted(plain_name(file))
-    same = _quoted(f"{stem}.converted{posixpath.splitext(plain_name(file).removesuffix('.unpacked'))[1]}")
-    python = shlex.quote(sys.executable)
-    steps.append(kind.command.format(python=python, file=_quoted(file), new=new, same=same, plain=plain))
-    return " && ".join(steps)
+    stem, suffix = posixpath.splitext(file.removesuffix(".unpacked"))
+    inner = posixpath.splitext(stem)[1] if suffix.lower() in kind.suffixes else suffix  # of the archive's content
+    names = {
+        "file": file,
+        "new": stem + NEW + TEXTS[0],
+        "same": f"{stem}{NEW}{posixpath.splitext(plain_name(file).removesuffix('.unpacked'))[1]}",
+        "text": stem.removesuffix(inner) + NEW + (inner if inner.lower() in TEXTS else TEXTS[0]),
+        "plain": plain_name(file),
+    }
+    quoted = {name: _quoted(path) for name, path in names.items()}
+    return " && ".join([*steps, kind.command.format(python=shlex.quote(sys.executable), **quoted)])
 
 
 def _quoted(file: str) -> str:

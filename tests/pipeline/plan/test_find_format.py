@@ -190,3 +190,23 @@ def test_runs_on_files_without_suffixes(keyjoin: Callable[..., Result], model: A
     again = keyjoin("run", *flags)
     assert again.complete(), again.err
     assert [decompressed(part.name, part.read_bytes()) for part in again.parts()] == rows
+
+
+@pytest.mark.parametrize("end", ["csv", "TSV", "jsonl", "json", "ndjson"])
+@pytest.mark.parametrize(
+    ("kind", "archive"),
+    [
+        (foreign.by_bytes("a,b".encode("utf-16")), ""),
+        (foreign.by_bytes("a,b".encode("utf-16-le")), ""),
+        (foreign.ZIP, ".zip"),
+        (foreign.ZIP, ""),
+        (foreign.XZ, ".xz"),
+        (foreign.OLD_LINES, ""),
+    ],
+)
+def test_a_converted_text_keeps_its_format(kind: foreign.Kind, archive: str, end: str) -> None:
+    for folder in ("", "d.b/", "gs://bucket/d/"):
+        made = foreign.command(kind, f"{folder}a.{end}{archive}").split(" > ")[-1]
+        assert made.removesuffix(".gz").endswith(f"a.converted.{end}")
+    nameless = foreign.command(kind, f"part-0{archive}").split(" > ")[-1].removesuffix(".gz")
+    assert nameless == ("part-0.converted" if kind is foreign.OLD_LINES else "part-0.converted.jsonl")

@@ -161,11 +161,12 @@ def parse(encoded: bytes, path: str) -> Footer:
         for group in meta.items_of(ROW_GROUPS):
             groups.append(Group(group, start, group.of(GROUP_ROWS), max(1, group.of(BYTES, 0))))
             start += group.of(GROUP_ROWS)
-        names = elements(meta).keys()
-        if len(names) != meta.items_of(SCHEMA)[0].of(CHILDREN, 0):
-            raise ValueError("two of its columns have one name, or its schema ends early")
+        if len(elements(meta)) != meta.items_of(SCHEMA)[0].of(CHILDREN, 0):
+            raise ValueError("its schema ends early")
         if meta.of(ROWS) != start:
             raise ValueError(f"it says {meta.of(ROWS)} rows, and its row groups have {start}")
+    except RunError as error:
+        raise RunError(f"{path or 'the file'}: {error}") from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise RunError(
             f"{path or 'the file'}: the Parquet footer is damaged ({error}); copy the file again from where it was "
@@ -233,6 +234,9 @@ def elements(meta: Struct) -> dict[str, list[Struct]]:
 
     Args:
         meta: The FileMetaData.
+
+    Raises:
+        RunError: Two fields have one name.
     """
     flat = meta.items_of(SCHEMA)
     found: dict[str, list[Struct]] = {}
@@ -242,7 +246,10 @@ def elements(meta: Struct) -> dict[str, list[Struct]]:
         while left:
             left += flat[end].of(CHILDREN, 0) - 1
             end += 1
-        found[flat[at].of(NAME).decode()] = flat[at:end]
+        name = flat[at].of(NAME).decode()
+        if name in found:
+            raise RunError(f"two of its columns are called {name!r}; write the file again with a name for each column")
+        found[name] = flat[at:end]
         at = end
     return found
 

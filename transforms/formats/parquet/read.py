@@ -90,7 +90,7 @@ class ParquetBlock:
         """Returns names and types of the fields as pyarrow reads them, with the metadata of fields and file."""
         if self._decoded is not None:
             return self._decoded.schema
-        return self._file(None).schema_arrow
+        return _without_views(self._file(None).schema_arrow)
 
     def decode(self, fields: Sequence[str]) -> pa.Table:
         """Decodes the columns of some fields, in their order.
@@ -106,7 +106,8 @@ class ParquetBlock:
             chosen = pa.schema([schema.field(name) for name in fields], schema.metadata)
             return chosen.empty_table() if fields else _no_columns(rows)
         with _decoding(self.source, self.positions[0], self.positions[-1] + 1):
-            return self._file(fields).read().select(fields)
+            table = self._file(fields).read().select(fields)
+            return table.cast(_without_views(table.schema))
 
     def _file(self, fields: Collection[str] | None) -> pq.ParquetFile:
         """Makes a file in memory of the row groups, with the columns of some fields."""
@@ -242,6 +243,30 @@ def stored_types(table: pa.Table) -> pa.Table:
     return table
 
 
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema without Arrow's view types, of which pyarrow can take no rows. The columns are the same."""
+    fields = [field.with_type(_without_view(field.type)) for field in schema]
+    return pa.schema(fields, schema.metadata)
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    if pa.types.is_binary_view(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_view(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        fields = (field.with_type(_without_view(field.type)) for field in (kind.key_field, kind.item_field))
+        return pa.map_(*fields, keys_sorted=kind.keys_sorted)
+    if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType):
+        element = kind.value_field.with_type(_without_view(kind.value_type))
+        if isinstance(kind, pa.FixedSizeListType):
+            return pa.list_(element, kind.list_size)
+        return pa.list_(element) if isinstance(kind, pa.ListType) else pa.large_list(element)
+    return kind
+
+
 @contextlib.contextmanager
 def _decoding(source: str, first: int, end: int) -> Iterator[None]:
     """Turns the errors of pyarrow for damaged columns into one error.
@@ -291,7 +316,9 @@ def _load(
     """Reads the rows from `start` to `end`: encoded columns, or decoded ones for a part of a row group."""
     groups = [group for group in footer.groups if group.start < end and group.ends > start]
     if not footers.can_copy(footer, groups):
-        raise RunError(f"{source}: its columns are encrypted or in other files, which keyjoin does not read")
+        raise RunError(
+            f"{source or 'the file'}: its columns are encrypted or in other files, which keyjoin does not read"
+        )
     names = None if fields is None else set(fields)
     if groups and (decoded or start != groups[0].start or end != groups[-1].ends):
         table = _range(file, footer, groups, start, end, names)
@@ -334,6 +361,7 @@ def _range(
             f"{footer.path}: rows {end - left} to {end} are not there; copy the file again from where it was written"
         )
     table = pa.Table.from_batches(found).select(names)
+    table = table.cast(_without_views(table.schema))
     return table.replace_schema_metadata(schema.metadata)
 
 
@@ -343,7 +371,7 @@ def _header_of(encoded: bytes) -> str:
     try:
         flat = list(itertools.chain.from_iterable(footers.elements(footer.meta).values()))
         made = _open(footer, footers.file_of(footer, flat, [], footers.key_values(footer)))
-        plain = pa.schema([field.remove_metadata() for field in made.schema_arrow])
+        plain = pa.schema([field.remove_metadata() for field in _without_views(made.schema_arrow)])
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise _damaged(footer, error) from error
     return base64.b64encode(plain.serialize().to_pybytes()).decode()

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.support.blocks import joined_bytes
+from tests.support.blocks import joined_bytes, raws
 from transforms import formats
 from transforms.errors import RunError
 from transforms.formats.parquet import footer as footers
@@ -502,3 +502,46 @@ def test_a_damaged_footer_is_one_kind_of_error(at: int, byte: int) -> None:
     for read in (lambda: ParquetReader().read_header(io.BytesIO(data), len(data)), lambda: load(bytes(data), 3, 4)):
         with contextlib.suppress(RunError):
             assert read()
+
+
+VIEWS = [
+    pa.array(["1", None, "x"], pa.string_view()),
+    pa.array([b"1", None, b"\xff"], pa.binary_view()),
+    pa.array([["1"], None, ["x", None]], pa.list_(pa.string_view())),
+    pa.array([["1"], None, []], pa.list_(pa.binary_view(), -1)),
+    pa.array([{"s": "1"}, None, {"s": None}], pa.struct([("s", pa.string_view())])),
+    pa.array([[("k", "1")], None, []], pa.map_(pa.string_view(), pa.string_view())),
+    pa.array([[1], None, [2, 3]], pa.list_view(pa.int64())),
+    pa.array([[[1]], None, [[2, 3], []]], pa.list_view(pa.list_view(pa.int64()))),
+]
+
+
+@pytest.mark.parametrize("column", VIEWS, ids=lambda column: str(column.type))
+@pytest.mark.parametrize("dead", [[], [1]])
+def test_columns_of_views_are_columns_like_others(column: pa.Array, dead: list[int]) -> None:
+    values = column.to_pylist()
+    group = 3 if pa.types.is_struct(column.type) else 2  # pyarrow cannot cut structs of views
+    data = file_of(pa.table({"v": column, "x": [1.0, 2.0, 3.0]}), row_group_size=group)
+    block = load(data, 0, 3)
+    for some in (block, ParquetReader().sample(io.BytesIO(data), 1 << 20)):
+        assert some.take([2, 0]).rows["v"].to_pylist() == [values[2], values[0]]
+        assert some.header == block.header
+        assert "view" not in str(some.schema())
+        assert ParquetReader().parse(raws(some), [0, 1, 2], "s", some.header).rows["v"].to_pylist() == values
+    kept = [row for row in range(3) if row not in dead]
+    part = write(block, dead, Layout(True, (), (), None, None, (("y", "y"),)))
+    assert pq.read_table(pa.BufferReader(part))["v"].to_pylist() == [values[row] for row in kept]
+    merged = formats.load("parquet").writer.merge([(part, np.array(kept))])
+    assert pq.read_table(pa.BufferReader(joined_bytes(merged)))["v"].to_pylist() == [values[row] for row in kept]
+
+
+def test_two_columns_of_one_name_are_refused_and_not_called_damage() -> None:
+    data = file_of(pa.table([[1.0], [2.0]], names=["x", "x"]))
+    with pytest.raises(RunError, match=r"^the file: two of its columns are called 'x'; write the file again"):
+        ParquetReader().read_header(io.BytesIO(data), len(data))
+
+
+def test_a_column_may_have_an_empty_name() -> None:
+    data = file_of(pa.table({"": [1, 2], "x": [1.0, 2.0]}))
+    part = write(load(data, 0, 2), layout=Layout(True, (), (), None, None, (("y", "y"),)))
+    assert table_of(part)[""].to_pylist() == [1, 2]
