@@ -56,7 +56,7 @@ def fields(text: str) -> tuple[str | Path, ...]:
     >>> fields("a, b.c"), fields('["a.b", ["b", "c"]]')
     (('a', 'b.c'), (('a.b',), ('b', 'c')))
     """
-    if not text.startswith("["):
+    if not text.lstrip().startswith("["):  # a first name that begins with [ would be written as the text of an array
         return names(text)
     found = _json(text)
     if not isinstance(found, list) or isinstance(found, _Members) or not found:

@@ -48,7 +48,7 @@ def expected(spelled: str, dtype: str) -> Any:
     if "float" in dtype:
         narrow = np.dtype(np.float32 if dtype in ("float16", "bfloat16") else dtype)
         with np.errstate(over="ignore"):
-            found = float(narrow.type(json.loads(spelled)).astype(dtype))
+            found = float(narrow.type(json.loads(spelled, parse_int=float)).astype(dtype))
         return found if math.isfinite(found) else None
     limits = np.iinfo(dtype)
     return int(value) if value.denominator == 1 and limits.min <= value <= limits.max else None
