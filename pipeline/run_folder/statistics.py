@@ -57,7 +57,7 @@ def read(output: str) -> Statistics | None:
             _check(column)
         return found
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({error}); run again with --overwrite") from error
+        raise RunError(f"{path} is damaged ({error}); give the command of {output} again with --overwrite") from error
 
 
 def _check(column: Column) -> None:
@@ -78,7 +78,13 @@ def check_baseline(path: str | None) -> None:
     Raises:
         UsageError: It is not.
     """
-    if path is not None and not (files.read_small(files.join(path, SUCCESS)) and read_statistics(path) is not None):
+    if path is None:
+        return
+    try:
+        found = read_statistics(path) if files.read_small(files.join(path, SUCCESS)) else None
+    except RunError as error:
+        raise UsageError(f"--baseline {error}") from error
+    if found is None:
         raise UsageError(f"--baseline {path} holds no finished run with {STATISTICS}; give the --output of such a run")
 
 

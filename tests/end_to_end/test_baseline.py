@@ -12,6 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.job import dataflow
 from pipeline.options.run_options import parse_run
+from pipeline.run_folder.names import STATISTICS
 from tests.conftest import Result
 from tests.support import models
 from transforms.errors import UsageError
@@ -88,6 +89,12 @@ def test_what_is_no_finished_run_is_refused_before_the_run(keyjoin: Run, base: A
     rows = source(tmp_path / "rows.jsonl", shift=0)
     refused = keyjoin("check", model, rows, f"--baseline={tmp_path}/none")
     assert (refused.code, f"--baseline {tmp_path}/none holds no finished run" in refused.err) == (2, True)
+    whole = (output / STATISTICS).read_bytes()
+    (output / STATISTICS).write_text("{")
+    refused = keyjoin("check", model, rows, f"--baseline={output}")
+    assert (refused.code, f"--baseline {output}/{STATISTICS} is damaged" in refused.err) == (2, True)
+    assert f"give the command of {output} again with --overwrite" in refused.err
+    (output / STATISTICS).write_bytes(whole)
     (output / "_SUCCESS").unlink()
     refused = keyjoin("run", model, rows, f"--baseline={output}")
     assert (refused.code, refused.output.exists()) == (2, False)
