@@ -25,11 +25,11 @@ NAME, CHILDREN = 4, 5
 COLUMNS, BYTES, GROUP_ROWS, SORTING, GROUP_OFFSET, COMPRESSED, ORDINAL = 1, 2, 3, 4, 5, 6, 7
 # ColumnChunk
 FILE_PATH, FILE_OFFSET, META = 1, 2, 3
-INDEXES = (4, 5, 6, 7)  # places of the offset index and the column index, which are not copied
+INDEXES = (4, 5, 6, 7)  # places and sizes of the offset index and the column index, which are not copied
 ENCRYPTED_COLUMN = (8, 9)
 # ColumnMetaData
 PATH, CODEC, CHUNK_BYTES, CHUNK_COMPRESSED, DATA_PAGE, INDEX_PAGE, DICTIONARY_PAGE = 3, 4, 6, 7, 9, 10, 11
-BLOOM_FILTER = (14, 15)  # not copied
+BLOOM_FILTER = (14, 15)  # its place and its size; not copied
 # KeyValue
 KEY, VALUE = 1, 2
 CODECS = ("none", "snappy", "gzip", "lzo", "brotli", "lz4", "zstd", "lz4")  # pyarrow's names, by the ids of codecs
@@ -63,12 +63,14 @@ class Footer(NamedTuple):
         meta: The FileMetaData.
         groups: The row groups.
         encoded: The bytes of the FileMetaData.
+        data_end: The position after the columns and their indexes.
         path: Path of the file.
     """
 
     meta: Struct
     groups: list[Group]
     encoded: bytes
+    data_end: int
     path: str
 
     @property
@@ -145,7 +147,28 @@ def read_footer(file: IO[bytes], size: int, path: str) -> Footer:
             "where it was written"
         )
     file.seek(size - END - length)
-    return parse(file.read(length), path)
+    found = parse(file.read(length), path)
+    begins = size - END - length - found.data_end
+    if begins >= len(MAGIC) + END:
+        file.seek(begins - len(MAGIC))
+        if file.read(2 * len(MAGIC)) == 2 * MAGIC:
+            raise RunError(
+                f"{path or 'the file'} is several Parquet files, one after the other: its footer has the rows from "
+                f"byte {begins} only; give each of the files by itself"
+            )
+    return found
+
+
+def _data_end(meta: Struct) -> int:
+    ends: list[int] = [len(MAGIC)]
+    for group in meta.items_of(ROW_GROUPS):
+        for chunk in group.items_of(COLUMNS):
+            column = chunk.of(META, Struct())
+            starts = [column.of(field) for field in (DATA_PAGE, DICTIONARY_PAGE) if column.of(field)]
+            ends.append(min(starts, default=0) + column.of(CHUNK_COMPRESSED, 0))
+            places = [chunk.of(field, 0) for field in INDEXES] + [column.of(field, 0) for field in BLOOM_FILTER]
+            ends += [start + size for start, size in zip(places[::2], places[1::2], strict=True)]
+    return max(ends)
 
 
 @functools.lru_cache(maxsize=8)  # the chunks of a source follow each other
@@ -165,6 +188,7 @@ def parse(encoded: bytes, path: str) -> Footer:
             raise ValueError("its schema ends early")
         if meta.of(ROWS) != start:
             raise ValueError(f"it says {meta.of(ROWS)} rows, and its row groups have {start}")
+        data_end = _data_end(meta)
     except RunError as error:
         raise RunError(f"{path or 'the file'}: {error}") from error
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -172,7 +196,7 @@ def parse(encoded: bytes, path: str) -> Footer:
             f"{path or 'the file'}: the Parquet footer is damaged ({error}); copy the file again from where it was "
             "written"
         ) from error
-    return Footer(meta, groups, encoded, path)
+    return Footer(meta, groups, encoded, data_end, path)
 
 
 def can_copy(footer: Footer, groups: Sequence[Group]) -> bool:

@@ -545,3 +545,23 @@ def test_a_column_may_have_an_empty_name() -> None:
     data = file_of(pa.table({"": [1, 2], "x": [1.0, 2.0]}))
     part = write(load(data, 0, 2), layout=Layout(True, (), (), None, None, (("y", "y"),)))
     assert table_of(part)[""].to_pylist() == [1, 2]
+
+
+PLAIN = pa.table({"x": [1.0, 2.0, 3.0]})
+FILES = [
+    file_of(PLAIN),
+    file_of(PLAIN, row_group_size=1, write_page_index=True),
+    file_of(PLAIN, use_dictionary=False, compression="none"),
+    file_of(PLAIN.slice(0, 0)),
+]
+
+
+@pytest.mark.parametrize("last", [*map(file_by, WRITERS), *FILES])
+@pytest.mark.parametrize("first", FILES)
+def test_files_one_after_the_other_are_refused_since_a_footer_has_the_rows_of_the_last(
+    first: bytes, last: bytes
+) -> None:
+    for before in (first, first + last):
+        with pytest.raises(RunError, match=f"its footer has the rows from byte {len(before)} only; give each"):
+            ParquetReader().read_header(io.BytesIO(before + last), 0)
+    assert ParquetReader().read_header(io.BytesIO(last), 0)
