@@ -12,6 +12,7 @@ from pipeline.terminal.amounts import with_noun
 from transforms.errors import RunError, add_note, notes_of
 from transforms.records import PartReceipt
 from transforms.storage import files
+from transforms.threads import in_threads
 from transforms.write_part import written_of
 from transforms.write_receipts import RECEIPTS, decode
 
@@ -39,10 +40,10 @@ def followed(place: Place, progress: Progress) -> Iterator[None]:
         return max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - started))
 
     def follow() -> None:
-        while not ended.wait(look(progress.followed)):
-            pass
+        pause = look(progress.found)  # of an earlier attempt; the job does not wait until all are read
+        while not ended.wait(pause):
+            pause = look(progress.followed)
 
-    look(progress.found)
     threading.Thread(target=follow, name="keyjoin-follow", daemon=True).start()
     try:
         yield
@@ -56,11 +57,10 @@ def _new_parts(place: Place, known: set[str]) -> Iterator[PartReceipt]:
     # A new result may have parts of the complete output that it replaces.
     inside = (f"{TEMP}/{NEXT}/", "") if place.is_staged else ("",)
     receipts = f"{inside[0]}{TEMP}/{RECEIPTS}/"
-    for name in there.keys() - known:
-        if not name.startswith(receipts):
-            continue
+    new = [name for name in there.keys() - known if name.startswith(receipts)]
+    for name, content in in_threads(lambda name: (name, files.read_small(files.join(place.output, name))), new):
         with contextlib.suppress(ValueError):  # a damaged receipt proves nothing
-            part = decode(files.read_small(files.join(place.output, name)) or b"")
+            part = decode(content or b"")
             if name != f"{receipts}{part.chunk.part}.json":
                 continue  # the temporary name of a receipt that is being written
             if all(size.bytes in [there.get(f"{at}{each}") for at in inside] for each, size in written_of(part)):
