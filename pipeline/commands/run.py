@@ -43,6 +43,7 @@ from pipeline.run_folder.settle import Settled, conclude, settle
 from pipeline.run_folder.unexpected_files import check_folder
 from pipeline.run_folder.writable import check_writable
 from pipeline.terminal import check_report, report
+from pipeline.terminal.amounts import every
 from pipeline.terminal.check_report import CheckResult, InputFile
 from pipeline.terminal.exit_codes import Exit
 from pipeline.terminal.messages import typed
@@ -251,7 +252,7 @@ def _checked(plan: Plan, start: resume.Start, run: str | None) -> tuple[CheckRes
         calls=plan.trial.calls if plan.trial else (),
         cost=plan.settings.cost,
     )
-    return result, f"all {sample.rows:,} sampled rows would fail" if all_fail else None
+    return result, f"{every(sample.rows, 'sampled row')} would fail" if all_fail else None
 
 
 class _Complete(NamedTuple):

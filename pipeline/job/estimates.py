@@ -98,10 +98,11 @@ def _check_job(options: CostOptions, job: JobCost | None) -> None:
                 raise UsageError(f"{flag}={given:g} {UNKNOWN}; or the machine type is unknown: give --machine_type")
         return
     hours = sum(job.hours) / 2
+    workers = amounts.with_noun(job.workers, "worker")
     if options.max_hours is not None and hours > options.max_hours:
         raise UsageError(
             f"--max_hours={options.max_hours:g} is less than the {amounts.duration(3600 * hours)} that this job takes "
-            f"with {job.workers} workers, as estimated; raise it, or give more workers: --max_num_workers="
+            f"with {workers}, as estimated; raise it, or give more workers: --max_num_workers="
             f"{2 * job.workers}"
         )
     if options.max_cost is None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
+from pipeline.terminal.amounts import part_of
 from transforms.errors import UsageError, nearest
 from transforms.reasons import Reason
 
@@ -108,13 +109,11 @@ class ExceededLimit(NamedTuple):
 
     def __str__(self) -> str:
         """Returns the message: the number of bad rows, the limit, and the most frequent reason."""
-        first = "the first " if self.early else ""
+        bad = part_of(self.bad, self.rows, "row", of_first=self.early)
         what, often = ("bad", f", most often {self.reason}") if self.name == ALL else (self.reason, "")
         stopped = " whatever follows" if self.early else ""
         example = f" ({self.example})" if self.example else ""
-        return (
-            f"{self.bad} of {first}{self.rows} rows are {what}, more than {self.flag} allows{stopped}{often}{example}"
-        )
+        return f"{bad} {what}, more than {self.flag} allows{stopped}{often}{example}"
 
 
 class ErrorLimits:

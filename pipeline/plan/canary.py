@@ -9,6 +9,7 @@ from pipeline.plan.first_rows import first_rows
 from pipeline.plan.preflight import Plan
 from pipeline.plan.read_sample import SomeRows
 from pipeline.plan.score_rows import score_block
+from pipeline.terminal.amounts import first, part_of, with_noun
 from pipeline.terminal.messages import at_line
 from transforms import formats
 from transforms.errors import RunError
@@ -47,8 +48,8 @@ def score_canary(plan: Plan, count: int, limits: ErrorLimits) -> str:
     constant = counted.constants.found()
     if constant:
         values = ", ".join(f"{name} is {value_text(value)}" for name, value in constant.items())
-        raise RunError(f"--canary={count}: output {values} for all of the first {counted.rows:,} rows; {REMEDY}")
-    return f"{counted.rows:,} rows scored, {counted.bad.total():,} of them bad; the run continues"
+        raise RunError(f"--canary={count}: output {values} for all of {first(counted.rows, 'row')}; {REMEDY}")
+    return f"{with_noun(counted.rows, 'row')} scored, {counted.bad.total():,} of them bad; the run continues"
 
 
 def _judge(counted: Counted, limits: ErrorLimits, to_come: int | None) -> None:
@@ -62,7 +63,7 @@ def _judge(counted: Counted, limits: ErrorLimits, to_come: int | None) -> None:
         return
     examples = "; ".join(f"{at_line(one.key, one.line)} {one.reason}: {one.message}" for one in counted.examples())
     raise RunError(
-        f"--canary: {exceeded.bad:,} of the first {counted.rows:,} rows are bad, and {exceeded.flag} allows fewer: "
+        f"--canary: {part_of(exceeded.bad, counted.rows, 'row', of_first=True)} bad, and {exceeded.flag} allows fewer: "
         f"{examples}; {REMEDY}, or raise the error limit: {FLAG}={exceeded.raised}"
     )
 

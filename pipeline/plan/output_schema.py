@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.plan.read_sample import Head
 from pipeline.run_folder import manifest
+from pipeline.terminal.amounts import part_of
 from transforms import formats
 from transforms.errors import UsageError
 from transforms.formats import convert, schemas
@@ -102,5 +103,5 @@ def _check_rows(spec: FormatSpec, blocks: Sequence[Block], layout: Layout) -> No
         bad += misfits
         count += len(rows)
     if 2 * len(bad) > count:
-        problem = f"{len(bad)} of the first {count} rows cannot be written as {spec.output}"
+        problem = f"{part_of(len(bad), count, 'row', 'cannot', of_first=True)} be written as {spec.output}"
         raise UsageError(f"{problem}; the first one: {bad[0].message}")

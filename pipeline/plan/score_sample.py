@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.options.error_limits import FLAG, ErrorLimits, ExceededLimit
 from pipeline.plan.probe import ProbeError, probe
 from pipeline.plan.read_sample import Head
+from pipeline.terminal.amounts import part_of
 from pipeline.terminal.messages import at_line, visible
 from transforms.errors import ModelError, RunError, SharedError, UsageError
 from transforms.formats import foreign
@@ -104,7 +105,7 @@ class FirstRows(NamedTuple):
 
     @property
     def _text(self) -> str:
-        return f"{len(self.bad)} of the first {self.rows} rows are bad"
+        return f"{part_of(len(self.bad), self.rows, 'row', of_first=True)} bad"
 
 
 def check_unreadable(heads: Iterable[Head], reader: Reader, limits: ErrorLimits) -> None:

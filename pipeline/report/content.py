@@ -65,8 +65,9 @@ def _values(facts: Facts, caps: Caps) -> Iterator[Section]:
 def _verdict(facts: Facts) -> Iterator[Block]:
     totals = facts.totals
     if facts.state is State.COMPLETE:
+        each = "The row" if totals.rows == 1 else f"Each of the {with_noun(totals.rows, 'row')}"
         yield Note(
-            f"The run is complete. Each of the {totals.rows:,} rows is joined to its prediction or is a dead letter.",
+            f"The run is complete. {each} is joined to its prediction or is a dead letter.",
             "good",
         )
         if not totals.joined:

@@ -12,6 +12,45 @@ def with_noun(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
+def first(number: int, what: str) -> str:
+    """Returns the first ones of many, with their number.
+
+    >>> first(1, "row"), first(2000, "row")
+    ('the first row', 'the first 2,000 rows')
+    """
+    return f"the first {what}" if number == 1 else f"the first {with_noun(number, what)}"
+
+
+def every(number: int, what: str) -> str:
+    """Returns all of some, with their number.
+
+    >>> every(0, "row"), every(1, "row"), every(2000, "row")
+    ('no row', 'the only row', 'all 2,000 rows')
+    """
+    return f"no {what}" if not number else f"the only {what}" if number == 1 else f"all {with_noun(number, what)}"
+
+
+def part_of(part: int, whole: int, what: str, verb: str = "are", *, of_first: bool = False) -> str:
+    """Returns a part of some, with its verb.
+
+    Args:
+        part: How many there are in the part.
+        whole: How many there are in all.
+        what: The noun, for one.
+        verb: `are` or `have`, or a verb that is alike for one and for many.
+        of_first: Whether they are the first ones of more.
+
+    >>> [part_of(part, 3, "row") for part in (0, 1, 2)]
+    ['0 of 3 rows are', '1 of 3 rows is', '2 of 3 rows are']
+    >>> part_of(1, 1, "row", of_first=True), part_of(1, 1, "row", "have"), part_of(1, 5, "row", "would fail")
+    ('the first row is', 'the only row has', '1 of 5 rows would fail')
+    """
+    verb = {"are": "is", "have": "has"}.get(verb, verb) if part == 1 else verb
+    if part == whole == 1:
+        return f"{first(1, what) if of_first else every(1, what)} {verb}"
+    return f"{part:,} of {first(whole, what) if of_first else with_noun(whole, what)} {verb}"
+
+
 def duration(seconds: float) -> str:
     """Formats a duration with two digits, in the unit that reads best.
 

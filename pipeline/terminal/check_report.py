@@ -10,7 +10,7 @@ from pipeline.plan.check_sample import SECONDS, SampledRows
 from pipeline.plan.trial import Calls
 from pipeline.run_folder.records import Estimate, JobCost
 from pipeline.terminal import amounts
-from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.amounts import part_of, with_noun
 from pipeline.terminal.cost import cost_lines
 from pipeline.terminal.messages import at_line, is_quiet, show, show_json, visible
 from pipeline.terminal.report import FedInput, Line, WrittenPrediction, print_line, table
@@ -79,7 +79,7 @@ def exceeded_by(sample: SampledRows, limits: ErrorLimits) -> ExceededLimit | Non
 def warnings(sample: SampledRows, exceeded: ExceededLimit | None) -> Iterator[str]:
     """Yields what to look at before the run."""
     if exceeded is not None:
-        yield f"{exceeded.bad:,} of {sample.rows:,} sampled rows would fail, and {exceeded.flag} allows fewer"
+        yield f"{part_of(exceeded.bad, sample.rows, 'sampled row', 'would fail')}, and {exceeded.flag} allows fewer"
     for name, value in sample.constant.items():
         yield f"output {name} is {value} for all sampled rows; look at the fields that feed the model"
 
@@ -147,11 +147,11 @@ def _print_estimates(result: CheckResult) -> None:
 
 def _source_lines(sources: Sequence[InputFile]) -> Iterator[Line]:
     for source in sources[:SHOWN_SOURCES]:
-        yield "source", f"{source.path}, {source.bytes:,} bytes"
+        yield "source", f"{source.path}, {with_noun(source.bytes, 'byte')}"
     rest = sources[SHOWN_SOURCES:]
     if rest:
         size = sum(source.bytes for source in rest)
-        yield "", f"… and {with_noun(len(rest), 'more source')}, {size:,} bytes"
+        yield "", f"… and {with_noun(len(rest), 'more source')}, {with_noun(size, 'byte')}"
 
 
 def _call_table(calls: Sequence[Calls]) -> str:
@@ -187,12 +187,12 @@ def _print_sample(sample: SampledRows) -> None:
     every = "the file" if sample.of_files == 1 else "all files"
     files = f"{sample.files:,} of {sample.of_files:,} files" if sample.files < sample.of_files else every
     stopped = "" if sample.is_whole else f"; keyjoin stopped after {SECONDS:.0f} seconds"
-    print_line("sample", f"{sample.rows:,} rows of {files}: {sample.places}{stopped}")
+    print_line("sample", f"{with_noun(sample.rows, 'row')} of {files}: {sample.places}{stopped}")
     failed = sum(sample.bad.values())
     if not failed:
         print_line("bad rows", "no sampled row would fail")
         return
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sample.bad.items())
-    print_line("bad rows", f"{failed:,} of {sample.rows:,} sampled rows would fail: {reasons}")
+    print_line("bad rows", f"{part_of(failed, sample.rows, 'sampled row', 'would fail')}: {reasons}")
     for one in sample.examples:
         show(f"  {visible(at_line(one.key, one.line))}  {one.reason}: {visible(one.message)}")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.amounts import every, part_of, with_noun
 from pipeline.terminal.messages import show, show_json, visible
 from pipeline.terminal.report import print_line, table
 from pipeline.verification.compare_outputs import Comparison, RowKeys
@@ -81,7 +81,7 @@ def print_text(figures: dict[str, Any]) -> None:
     """Prints the figures of a comparison as text. The last line is the verdict."""
     for name, path in zip(NAMES, figures["outputs"], strict=True):
         print_line(name, path)
-    print_line("rows", f"{figures['rows']:,} have predictions in A and B")
+    print_line("rows", f"{figures['rows']:,} with predictions in A and B")
     for name, alone in zip(NAMES, figures["only_in"], strict=True):
         if alone["rows"]:
             print_line(f"only in {name}", f"{with_noun(alone['rows'], 'row')}, such as {alone['keys'][0]}")
@@ -98,13 +98,13 @@ def print_text(figures: dict[str, Any]) -> None:
 def _print_prediction(figures: dict[str, Any]) -> None:
     rows = figures["rows"]
     print_line("prediction", figures["name"])
-    print_line("equal", share(figures["equal"], rows, "rows"))
+    print_line("equal", share(figures["equal"], rows, "row"))
     if figures["tolerance"] != "0" and figures["largest_difference"] is not None:  # texts are equal or differ
-        print_line("tolerance", f"{share(figures['within'], rows, 'rows')} differ by at most {figures['tolerance']}")
+        print_line("tolerance", f"{share(figures['within'], rows, 'row')} differ by at most {figures['tolerance']}")
     if figures["other_shape"]:
-        print_line("shape", f"{figures['other_shape']:,} rows have another number of values")
+        print_line("shape", f"{part_of(figures['other_shape'], rows, 'row', 'have')} another number of values")
     if figures["non_finite"]:
-        print_line("not finite", f"{figures['non_finite']:,} values are NaN or infinite in A or in B only")
+        print_line("not finite", f"NaN or infinite in A or in B only: {with_noun(figures['non_finite'], 'value')}")
     if figures["largest_difference"]:
         quantiles = ", ".join(f"{value:.3g} at {float(share):.0%}" for share, value in figures["quantiles"].items())
         print_line("difference", f"mean {figures['mean_difference']:.3g}, largest {figures['largest_difference']:.3g}")
@@ -114,7 +114,7 @@ def _print_prediction(figures: dict[str, Any]) -> None:
         print_line("correlation", f"{figures['correlation']:.6g}")
     if figures["argmax_rows"]:
         print_line(
-            "largest at", f"the same place in {share(figures['argmax_equal'], figures['argmax_rows'], 'vectors')}"
+            "largest at", f"the same place in {share(figures['argmax_equal'], figures['argmax_rows'], 'vector')}"
         )
     if figures["worst"]:
         show(table([("worst rows", "A", "B", "difference", "relative"), *_worst(figures["worst"])]))
@@ -156,19 +156,19 @@ def _shortened(text: str) -> str:
 def share(count: int, of: int, what: str) -> str:
     """Returns a share and its numbers. Less than all is never rounded up to 100 %.
 
-    >>> share(9999, 10000, "rows"), share(0, 0, "rows")
+    >>> share(9999, 10000, "row"), share(0, 0, "row")
     ('99.9 % (9,999 of 10,000 rows)', '100 % (0 of 0 rows)')
     """
     percent = math.floor(1000 * count / of) / 10 if of else 100
-    return f"{percent:g} % ({count:,} of {of:,} {what})"
+    return f"{percent:g} % ({count:,} of {with_noun(of, what)})"
 
 
 def verdict(found: Comparison) -> str:
     """Returns one line that says whether the outputs are the same, and else where they differ."""
     if found.is_same:
-        return f"same: all {found.rows:,} rows"
+        return f"same: {every(found.rows, 'row')}"
     why = [
-        f"{tally.rows - tally.within:,} of {tally.rows:,} rows of {tally.name}"
+        f"{tally.rows - tally.within:,} of {with_noun(tally.rows, 'row')} of {tally.name}"
         + (f" by more than {tally.tolerance}" if str(tally.tolerance) != "0" and tally.values else "")
         for tally in found.tallies
         if not tally.is_same

@@ -14,7 +14,8 @@ def cost_lines(cost: JobCost) -> Iterator[tuple[str, str]]:
     """
     hours = amounts.between(*(amounts.duration(3600 * hours) for hours in cost.hours))
     vcpu_hours = amounts.between(*(f"{hours:,.1f}" for hours in cost.vcpu_hours))
-    yield "Dataflow", f"{hours} with {cost.workers:,} workers of {cost.machine_type}, {vcpu_hours} vCPU-hours"
+    workers = amounts.with_noun(cost.workers, "worker")
+    yield "Dataflow", f"{hours} with {workers} of {cost.machine_type}, {vcpu_hours} vCPU-hours"
     if cost.price is None:
         yield "price", f"unknown: no price of {', '.join(cost.unknown)} ({cost.prices}); give --prices=FILE"
     else:

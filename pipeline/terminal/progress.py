@@ -379,14 +379,15 @@ def _pieces(figures: Figures) -> list[str]:
     """Returns the texts of the second line, the most important first."""
     pieces = []
     if figures.scored is not None or figures.parts or figures.of_parts:
-        of = "" if figures.of_parts is None else f" of {figures.of_parts:,}"
-        pieces.append(f"{figures.parts:,}{of} parts {'written' if figures.done is None else 'read'}")
+        done, of = "written" if figures.done is None else "read", figures.of_parts
+        parts = with_noun(figures.parts, "part") if of is None else f"{figures.parts:,} of {with_noun(of, 'part')}"
+        pieces.append(f"{parts} {done}")
     if figures.dead:
         total = sum(figures.dead.values())
         pieces.append(with_noun(total, "bad row"))
     if figures.rate is not None:
         pieces.append(f"{figures.rate:,.0f} rows/s")
     if figures.rows:
-        pieces.append(f"{figures.rows:,} rows written")
+        pieces.append(f"{with_noun(figures.rows, 'row')} written")
     pieces += [f"{rows:,} {reason}" for reason, rows in sorted(figures.dead.items(), key=lambda item: -item[1])]
     return pieces

@@ -15,7 +15,7 @@ from pipeline.run_folder.ledger import Totals
 from pipeline.run_folder.names import PARTS, REPORT
 from pipeline.run_folder.records import Audit, LoadedSettings, Manifest
 from pipeline.run_folder.resume import Start
-from pipeline.terminal.amounts import with_noun
+from pipeline.terminal.amounts import every, first, with_noun
 from pipeline.terminal.messages import at_line, columns, show, show_error, typed, visible
 from transforms import formats
 from transforms.formats.spec import FormatSpec
@@ -101,7 +101,7 @@ def _limit_of(plan: Plan) -> str:
     """Says up to where the input is read."""
     last, unit = plan.sources[-1], formats.load(plan.job.format).reader.unit
     where = "all files" if last.end is None else f"up to {unit} {last.end:,} of {last.path}"
-    return f"the first {plan.settings.options.limit:,} rows, {where}"
+    return f"{first(plan.settings.options.limit or 0, 'row')}, {where}"
 
 
 def _column_lines(plan: Plan) -> Iterator[Line]:
@@ -139,7 +139,7 @@ def scoring_lines(plan: Plan) -> Iterator[Line]:
     handler = plan.job.handler
     yield "key", _key_of(handler.contract)
     fixed = handler.contract.rows
-    yield "batch", rows_a_call(fixed) if fixed else f"{handler.batch_size:,} rows a call"
+    yield "batch", rows_a_call(fixed) if fixed else f"{with_noun(handler.batch_size, 'row')} a call"
     if plan.job.layout.error:
         yield "bad rows", f"in the parts too, with null predictions and the error in {plan.job.layout.error}"
 
@@ -192,10 +192,10 @@ def complete_lines(output: str, totals: Totals, lost: Sequence[str]) -> Iterator
         lost: Names of the files that are missing or altered since the run.
     """
     if not lost:
-        yield "complete", f"{output} has all {totals.rows:,} rows of this input; there is nothing to do"
+        yield "complete", f"{output} has {every(totals.rows, 'row')} of this input; there is nothing to do"
     yield from (("lost", f"{name} is missing or altered; keyjoin writes it again") for name in lost[:SHOWN_ROWS])
     if len(lost) > SHOWN_ROWS:
-        yield "lost", f"and {len(lost) - SHOWN_ROWS} more such files"
+        yield "lost", f"and {with_noun(len(lost) - SHOWN_ROWS, 'more such file')}"
 
 
 def print_unnamed(names: Sequence[str]) -> None:
@@ -226,7 +226,8 @@ def print_result(
         measured_rate: Rows a second of this attempt, without the start-up; None if it was not measured.
     """
     limit = settings.options.limit
-    limited = "" if limit is None else f"  limited to the first {limit:,} rows of the input"
+    saved = "row" if totals.saved == 1 else "rows"
+    limited = "" if limit is None else f"  limited to {first(limit, 'row')} of the input"
     show()
     print_line("output", output)
     show()
@@ -234,7 +235,7 @@ def print_result(
         ("rows read", f"{totals.rows:,}{limited}"),
         ("joined", f"{totals.joined:,}"),
         *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
-        *([("equal inputs", f"{totals.saved:,}  rows that another row was scored for")] if totals.saved else []),
+        *([("equal inputs", f"{totals.saved:,}  {saved} that another row was scored for")] if totals.saved else []),
         *_dead_rows(output, totals),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
@@ -264,7 +265,8 @@ def print_drift(document: Manifest | None) -> None:
     drift, base = document.drift, document.options.baseline
     counts = Counter(one.verdict for one in drift)
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
-    show(f"{'drift':<18}{visible(f'{len(drift)} columns against {base}: {said}')}")
+    counted = with_noun(len(drift), "column")
+    show(f"{'drift':<18}{visible(f'{counted} against {base}: {said}')}")
     moved = sorted((one for one in drift if one.verdict == "moved"), key=lambda one: -one.psi)
     for one in moved[:SHOWN_ROWS]:
         noise = f"PSI {one.psi:.2f}, {one.floor:.2g} by chance; largest CDF distance {one.cdf_distance:.2f}"

@@ -275,7 +275,7 @@ class TestNotWell:
         cloud.store.put("in/b.jsonl", b'{"x": "bad"}\n{"x": [1, 2, 3]}\n')
         done = run()
         assert done.code == 1, done.out
-        assert "1 of 22 rows are bad, more than --max_bad_rows=0.01 allows" in done.err
+        assert "1 of 22 rows is bad, more than --max_bad_rows=0.01 allows" in done.err
         assert f"gs://{BUCKET}/in/b.jsonl#0" in done.err
         assert only(cloud).current_state == client.JobState.JOB_STATE_FAILED
         left = cloud.store.objects("out/")

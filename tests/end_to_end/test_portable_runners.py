@@ -47,7 +47,7 @@ def test_a_job_service_gives_the_same_bytes(
     refused = subprocess.run([*command, "--max_bad_rows=0"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, there.complete()) == (1, False), refused.stderr
     assert refused.stderr.splitlines()[-1].startswith(
-        "keyjoin: error: 1 of 31 rows are bad, more than --max_bad_rows=0 allows"
+        "keyjoin: error: 1 of 31 rows is bad, more than --max_bad_rows=0 allows"
     )
     done = subprocess.run([*command, "--max_bad_rows=1"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, there.complete()) == (0, True), done.stderr

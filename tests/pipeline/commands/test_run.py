@@ -212,7 +212,7 @@ def test_more_bad_rows_than_allowed_fail_the_run(keyjoin: Callable[..., Result],
     flags = (f"--input={lines(*X3, b'nope')}", f"--model={model(models.keyed)}")
     failed = keyjoin("run", *flags)
     assert (failed.code, failed.complete()) == (1, False)
-    assert "1 of 4 rows are bad, more than --max_bad_rows=0.01 allows" in failed.err
+    assert "1 of 4 rows is bad, more than --max_bad_rows=0.01 allows" in failed.err
     assert len(failed.rows()) == 3
     assert keyjoin("run", *flags, "--max_bad_rows=0.25").complete()
     assert keyjoin("run", *flags, "--max_bad_rows=1").complete()

@@ -87,7 +87,7 @@ def test_the_steps_commit_and_clear(
 def test_too_many_bad_rows_fail_it_and_leave_what_is_needed_to_resume(left: Callable[..., tuple[Path, int]]) -> None:
     output, lists = left(*GOOD, b"bad", limits="0")
     for _ in range(2):
-        with pytest.raises(RunError, match="1 of 31 rows are bad, more than --max_bad_rows=0 allows"):
+        with pytest.raises(RunError, match="1 of 31 rows is bad, more than --max_bad_rows=0 allows"):
             commit_folder(in_place(str(output)), RUN, lists, 1.0)
     assert json.loads((output / "_keyjoin/manifest.json").read_text())["status"] == "over the error limit"
     assert not (output / "_SUCCESS").exists()

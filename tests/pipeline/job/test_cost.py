@@ -113,7 +113,7 @@ def test_a_job_has_workers_hours_and_a_price(flags: list[str]) -> None:
 
 
 def test_a_job_beyond_its_limits_is_refused_with_figures(flags: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"--max_hours=0.001 is less than the .* with 1 workers.*--max_num_workers=2"):
+    with pytest.raises(UsageError, match=r"--max_hours=0.001 is less than the .* with 1 worker,.*--max_num_workers=2"):
         on_dataflow(flags, "--max_hours=0.001")
     with pytest.raises(UsageError, match=r"--max_cost=0.0001 is less than the 0.0\d USD that this job costs"):
         on_dataflow(flags, "--max_cost=0.0001")

@@ -126,7 +126,7 @@ def test_each_limit_holds_by_itself_and_a_reasons_is_reported_first() -> None:
         "4 of 10 rows are null, more than --max_bad_rows null=3 allows"
     )
     assert str(limits.exceeded({"null": 3, "missing": 4, "model_error": 1}, 20)) == (
-        "1 of 20 rows are model_error, more than --max_bad_rows model_error=0 allows"
+        "1 of 20 rows is model_error, more than --max_bad_rows model_error=0 allows"
     )
     assert str(limits.exceeded({"null": 2, "missing": 4}, 10)) == (
         "6 of 10 rows are bad, more than --max_bad_rows=0.5 allows, most often missing"

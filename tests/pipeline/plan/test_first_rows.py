@@ -143,4 +143,4 @@ def test_rows_after_the_limit_are_not_judged(keyjoin: Callable[..., Result], lin
     done = keyjoin("run", f"--input={path.with_name(name)}", f"--model={model(models.keyed)}", "--limit=5")
     assert (done.code, done.err, done.manifest()["totals"]["joined"]) == (0, "", 5)
     refused = keyjoin("run", f"--input={path.with_name(name)}", f"--model={model(models.keyed)}", "--limit=6")
-    assert (refused.code, "1 of the first 6 rows are bad" in refused.err) == (1, True), refused.err
+    assert (refused.code, "1 of the first 6 rows is bad" in refused.err) == (1, True), refused.err

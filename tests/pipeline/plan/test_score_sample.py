@@ -201,7 +201,7 @@ REFUSED, SHORT = {"x": [666.0, 0, 0]}, {"x": [1.0]}
     [
         ([SHORT] * 3, "0.01", 2, "3 of the first 3 rows are bad, and --max_bad_rows=0.01 allows fewer: "),
         ([SHORT] * 200, "0.99", 2, "100 of the first 100 rows are bad, and --max_bad_rows=0.99 allows fewer: "),
-        ([SHORT, ROW], "0.01", 0, "warning: 1 of the first 2 rows are bad, and --max_bad_rows=0.01 allows fewer: "),
+        ([SHORT, ROW], "0.01", 0, "warning: 1 of the first 2 rows is bad, and --max_bad_rows=0.01 allows fewer: "),
         ([SHORT, ROW], "0.5", 0, ""),
         ([*[ROW] * 100, SHORT], "0", 0, ""),  # the bad row is after the sample
         ([SHORT] * 3, "1.0", 0, "warning: 3 of the first 3 rows are bad, which --max_bad_rows allows: "),
@@ -209,10 +209,10 @@ REFUSED, SHORT = {"x": [666.0, 0, 0]}, {"x": [1.0]}
         ([SHORT] * 3, "2", 2, "3 of the first 3 rows are bad, and --max_bad_rows=2 allows fewer: "),
         ([SHORT] * 3, "1.0,wrong_shape=0", 2, "and --max_bad_rows wrong_shape=0 allows fewer: "),
         ([SHORT, REFUSED], "1.0,wrong_shape=0", 2, "2 of the first 2 rows are bad"),
-        ([ROW, SHORT], "1.0,wrong_shape=0", 0, "warning: 1 of the first 2 rows are bad, and --max_bad_rows wrong_shape=0"),
+        ([ROW, SHORT], "1.0,wrong_shape=0", 0, "warning: 1 of the first 2 rows is bad, and --max_bad_rows wrong_shape=0"),
         ([REFUSED] * 4, "0.01", 2, "4 of the first 4 rows are bad"),
         ([REFUSED] * 300, "0.5", 2, "rows are bad, and --max_bad_rows=0.5 allows fewer: "),
-        ([REFUSED, ROW, ROW], "0.01", 0, "warning: 1 of the first 3 rows are bad"),
+        ([REFUSED, ROW, ROW], "0.01", 0, "warning: 1 of the first 3 rows is bad"),
         ([REFUSED] * 4, "4", 0, "warning: 4 of the first 4 rows are bad, which --max_bad_rows allows: "),
         ([b"", b" "], "0.01", 0, ""),
         ([], "0", 0, ""),
@@ -246,7 +246,7 @@ def test_if_time_ends_rows_after_the_last_scored_one_do_not_count(
     path = lines(ROW, REFUSED, ROW, *[ROW] * 5, *[SHORT] * 20)
     done = keyjoin("run", f"--input={path}", f"--model={model(models.raising)}", f"--max_bad_rows={limits}")
     assert ("of the first" in done.err) == said
-    assert ("1 of the first 3 rows are bad" in done.err) == said
+    assert ("1 of the first 3 rows is bad" in done.err) == said
 
 
 def test_three_bad_rows_are_reported_of_different_reasons_with_keys_values_and_remedies(
