@@ -151,8 +151,10 @@ def _begun(
     """
     progress.enter(Phase.LOADING)
     with _prepared(options, inputs, beam_options, progress.started) as (plan, start, there):
-        if plan.first_rows is not None and (warning := plan.first_rows.warning(options.max_bad_rows)):
-            warn(warning)
+        if plan.first_rows is not None:
+            warning = plan.first_rows.warning(options.max_bad_rows, with_values=options.report_rows > 0)
+            if warning:
+                warn(warning)
         report.print_plan(plan, start)
         if options.canary is not None and start.earlier is None:
             report.print_line(

@@ -47,6 +47,11 @@ class Kind:
     parameter: str = "TEXT"
     note: str = ""
 
+    @property
+    def is_list(self) -> bool:
+        """Whether one text has all values, as in `A,B`."""
+        return self.empty is tuple and self.collect is None
+
 
 TRUE, FALSE = "true", "false"
 # A flag without a value, or with `=true` or `=false`. The form of the Flex template lists both words and chooses none.

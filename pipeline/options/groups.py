@@ -485,8 +485,8 @@ class ReportOptions:
     )
     report_rows: int = flag(
         kinds.whole(least=0),
-        "joined rows that _keyjoin/report.html shows, at most 50; 0 for private data: the report then shows no value, "
-        "message or text of any row (default: %(default)s)",
+        "joined rows that _keyjoin/report.html shows, at most 50; 0 for private data: the report and what the run "
+        "prints then show no value, message or text of any row (default: %(default)s)",
         default=5,
         metavar="ROWS",
         may_change=True,

@@ -164,6 +164,8 @@ _TF_HUB = "https://tfhub.dev/"
 
 def _path(text: str) -> str:
     """Returns the path. Refuses a path that no file system reads as the user means it, such as a web address."""
+    if "\0" in text:
+        raise ValueError(f"{text!r} has a NUL, and no path has one; leave it out")
     home, scheme = os.path.expanduser(text), _SCHEME.match(text)
     if home != text:
         raise ValueError(

@@ -38,6 +38,15 @@ class _Help(argparse.Action):
         parser.exit()
 
 
+class _Once(argparse.Action):
+    """Takes a list such as `A,B`. Refuses a second list: the last one would replace the first in silence."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest, values) != values:
+            parser.error(f"{option_string} is given twice; give it once, with all names: {option_string}=A,B")
+        setattr(namespace, self.dest, values)
+
+
 class OptionsParser(Parser, Generic[Options]):
     """The parser of a command.
 
@@ -179,6 +188,8 @@ def _argument(flag: Flag) -> dict[str, Any]:
     found["metavar"] = flag.metavar or (f"{{{','.join(kind.choices)}}}" if kind.choices else None)
     if kind.collect is not None:
         found |= {"nargs": "+", "action": "extend"}
+    if kind.is_list:
+        found["action"] = _Once
     return {**found, "type": _reader(kind.parse)}
 
 

@@ -78,8 +78,16 @@ class FirstRows(NamedTuple):
         """Returns the error limit that these rows would exceed if the input had no other rows; None if they keep it."""
         return limits.exceeded(Counter(one.reason for one in self.bad), self.rows)
 
-    def warning(self, limits: ErrorLimits) -> str:
-        """Returns a warning if all of these rows are bad, or more than the limits allow; otherwise an empty text."""
+    def warning(self, limits: ErrorLimits, *, with_values: bool) -> str:
+        """Returns a warning if all of these rows are bad, or more than the limits allow; otherwise an empty text.
+
+        Args:
+            limits: The error limits.
+            with_values: Whether the warning has the messages of bad rows, and so values of the rows.
+        """
+        if not with_values:
+            hidden = self._replace(bad=[one._replace(message="") for one in self.bad])
+            return hidden.warning(limits, with_values=True)
         exceeded = self.exceeded(limits)
         if exceeded is None:
             return f"{self._text}, which {FLAG} allows: {_reasons(self)}" if 0 < self.rows == len(self.bad) else ""
@@ -271,4 +279,4 @@ def _reasons(first_rows: FirstRows) -> str:
 
 
 def _listed(rows: Iterable[Bad]) -> str:
-    return "; ".join(f"{one.key} {one.reason}: {one.message}" for one in rows)
+    return "; ".join(f"{one.key} {one.reason}{f': {one.message}' if one.message else ''}" for one in rows)

@@ -150,7 +150,8 @@ def conclude(
     if exceeded is not None:
         with errors_as_warnings("no bad rows can be shown"):
             parts = read_receipts(place.temp) if exceeded.early else read_list(files.join(place.work, PARTS))
-            report.print_samples(place.work, parts, exceeded.reason)
+            with_values = settings.options.report_rows > 0
+            report.print_samples(place.work, parts, exceeded.reason, with_values=with_values)
     if exceeded is None or not (exceeded.early or place.is_staged):
         with errors_as_warnings(f"{place.output} is written, and could not be shown"):
             report.print_result(place.output, settings, totals, seconds, resumed=resumed, measured_rate=measured_rate)

@@ -236,7 +236,7 @@ def print_result(
         ("joined", f"{totals.joined:,}"),
         *((f"  {visible(field)}", f"{count:,}  filled in by --missing") for field, count in totals.filled.items()),
         *([("equal inputs", f"{totals.saved:,}  {saved} that another row was scored for")] if totals.saved else []),
-        *_dead_rows(output, totals),
+        *_dead_rows(output, totals, with_values=settings.options.report_rows > 0),
         ("blank lines", f"{totals.blank:,}"),
         ("seconds", f"{seconds:.1f}{', without earlier attempts' * bool(resumed)}"),
         *_rate_rows(totals, seconds, resumed=resumed, measured=measured_rate),
@@ -248,6 +248,8 @@ def print_result(
 
 def _print_rows(output: str, settings: LoadedSettings) -> None:
     """Prints the first rows of the output. Those of `--lineage` are named once: they are the same in each."""
+    if not settings.options.report_rows:
+        return
     traced = (KEY, *LINEAGE) if settings.options.lineage else ()
     shown = list(_first_rows(output, settings.format, traced))
     if shown:
@@ -302,7 +304,7 @@ def print_next(output: str, totals: Totals, *, has_report: bool, is_complete: bo
         print_line("repair", typed(["keyjoin", "replay", f"--run={output}"]))
 
 
-def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
+def _dead_rows(output: str, totals: Totals, *, with_values: bool) -> Iterator[tuple[str, str]]:
     """Yields lines about the dead letters: how many there are of each reason, an example, and where all of them are."""
     yield "dead letters", f"{totals.bad:,}"
     if not totals.dead:
@@ -312,7 +314,8 @@ def _dead_rows(output: str, totals: Totals) -> Iterator[tuple[str, str]]:
         yield f"  {code}", f"{count:,}  {title_of(code)}"
         if code in examples:
             letter = examples[code]
-            text = f"{at_line(letter['key'], letter['line'])}: {_shortened(letter['message'], MOST_MESSAGE)}"
+            text = at_line(letter["key"], letter["line"])
+            text += f": {_shortened(letter['message'], MOST_MESSAGE)}" * with_values
             yield from (("", line) for line in _wrapped(visible(text)))
     yield "  all of them", visible(files.join(output, names[0] if len(names) == 1 else DEAD_LETTERS))
 
@@ -377,20 +380,19 @@ def _first_rows(output: str, spec: FormatSpec, left_out: Sequence[str]) -> Itera
             return
 
 
-def print_samples(output: str, parts: Iterable[PartReceipt], reason: str) -> None:
+def print_samples(output: str, parts: Iterable[PartReceipt], reason: str, *, with_values: bool) -> None:
     """Prints a few dead letters of one reason to standard error: one line each, with key and message.
 
     Args:
         output: The output folder.
         parts: Receipts of the parts in the output folder.
         reason: The reason code.
+        with_values: Whether to print the messages, which have values of the rows.
     """
     for letter in itertools.islice(_dead_letters(output, parts, reason), SHOWN_ROWS):
-        show_error(
-            visible(
-                f"{at_line(letter['key'], letter['line'])}  {reason}: {_shortened(letter['message'], MOST_MESSAGE)}"
-            )
-        )
+        text = f"{at_line(letter['key'], letter['line'])}  {reason}"
+        text += f": {_shortened(letter['message'], MOST_MESSAGE)}" * with_values
+        show_error(visible(text))
 
 
 def _dead_letters(output: str, parts: Iterable[PartReceipt], reason: str) -> Iterator[dict[str, Any]]:

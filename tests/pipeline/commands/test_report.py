@@ -101,6 +101,10 @@ def test_rows_are_hostile_and_the_page_is_not(run: Callable[..., Result]) -> Non
 def test_no_value_of_a_row_is_shown_with_report_rows_0(run: Callable[..., Result], keyjoin: Run) -> None:
     rows = ({**GOOD, "name": "SECRET"}, {"features": "SECRET"})
     done = run(*rows, flags=("--max_bad_rows=1", "--report_rows=0"))
+    over = run(*rows, flags=("--max_bad_rows=0", "--report_rows=0"))
+    assert ("SECRET" in done.out + done.err + over.out + over.err, done.code, over.code) == (False, 0, 1)
+    assert "in.jsonl#" in done.out
+    assert "in.jsonl#" in over.err
     again = keyjoin("report", str(done.output))
     assert "SECRET" not in (done.output / REPORT).read_text() + again.out
     assert "in.jsonl#" in page_of(done)
