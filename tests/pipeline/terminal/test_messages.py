@@ -211,11 +211,11 @@ def test_a_reader_that_leaves_changes_no_exit_code_and_no_result(
     request.write_text(json.dumps({"instances": [[1, 2, 3]]}))
     commands = [
         ["--help"],
-        ["check", *flags, f"--output={output}"],
+        ["check", *flags, f"--output={output}", "--progress=off"],
         ["run", *flags, f"--output={output}", "--progress=off"],
         ["run", *flags, f"--output={output}", "--progress=off"],
         ["replay", f"--run={output}", "--progress=off"],
-        ["verify", f"--run={output}"],
+        ["verify", f"--run={output}", "--progress=off"],
         ["inspect", f"--model={folder}"],
         ["inspect", f"--model={folder}", "--json"],
         ["wrap", f"--model={folder}", f"--output={keyed}"],

@@ -54,7 +54,8 @@ def read_slice(
         The inputs of the good rows, and the number and reason of each bad row.
 
     Raises:
-        PlaceError: A record over several lines does not have as many cells as there are columns.
+        PlaceError: A record over several lines does not have as many cells as there are columns. Or a record is the
+            header with its columns in another order.
     """
     found = cells.find(data, rows, len(names), dialect)
     _check_lines(data, rows, positions, found, len(names))
@@ -72,6 +73,7 @@ def read_slice(
     if (np.diff(fitting) < 0).any():
         inputs = inputs.take(pa.array(np.argsort(fitting)))
     bad = np.delete(np.arange(len(rows.starts)), fitting).tolist()
+    _check_headers(positions, bad, found, names, dialect)
     return inputs, [(row, _explain(data, rows, row, found, names, features, dialect)) for row in bad]
 
 
@@ -91,6 +93,31 @@ def _check_lines(data: bytes, rows: Rows, positions: Positions, found: Cells, wi
                 f"the record that begins with {shown!r} goes over several lines and has {found.counts[row]} cells, but "
                 f"there are {width} columns; a quote may be missing or stray in it: repair the file",
             )
+
+
+def _check_headers(
+    positions: Positions, bad: Sequence[int], found: Cells, names: Sequence[str], dialect: Dialect
+) -> None:
+    """Refuses a header with other places of the columns: the records after it would be read by the first header."""
+    quote = b"" if dialect.quote is None else bytes([dialect.quote])
+    header, numbers = [name.encode() for name in names], np.cumsum(found.whole) - 1
+    for row in bad:
+        if not found.whole[row]:
+            continue
+        spelled = [cell.removeprefix(quote).removesuffix(quote) for cell in _spelled(found, int(numbers[row]))]
+        if spelled != header and sorted(spelled) == sorted(header):
+            shown = b",".join(spelled)[: diagnose.SHOWN].decode("utf-8", "replace")
+            raise PlaceError(
+                int(positions[row]),
+                f"the record {shown!r} is the header of the file with its columns in another order: files with "
+                "different columns were put one after the other; give them as files of their own",
+            )
+
+
+def _spelled(found: Cells, number: int) -> list[bytes]:
+    """Returns the cells, as they are spelled, of a record by its number among those that have all cells."""
+    places = zip(found.starts[number].tolist(), found.ends[number].tolist(), strict=True)
+    return [found.text[start:end] for start, end in places]
 
 
 def _utf8(found: Cells) -> Mask:
@@ -388,6 +415,6 @@ def _explain(
     record = data[rows.starts[row] : rows.ends[row]]
     if not found.whole[row]:
         return diagnose.count(record, int(found.counts[row]), len(names), dialect)
-    at = int(found.whole[:row].sum())
-    spelled = [found.text[s:e] for s, e in zip(found.starts[at].tolist(), found.ends[at].tolist(), strict=True)]
-    return diagnose.explain(record, dict(zip(names, spelled, strict=True)), features, dialect)
+    return diagnose.explain(
+        record, dict(zip(names, _spelled(found, int(found.whole[:row].sum())), strict=True)), features, dialect
+    )

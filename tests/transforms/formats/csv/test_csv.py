@@ -237,6 +237,18 @@ def test_a_record_over_several_lines_with_another_number_of_cells_stops_the_run(
         block.take([0]).inputs([feature("float32")])
 
 
+@pytest.mark.parametrize("header", [b"b,a", b'"b",a', b'"b","a"'])
+def test_a_header_in_the_middle_with_other_places_of_the_columns_stops_the_run(header: bytes) -> None:
+    block = block_of(CSV, b"a,b\n1,2\n" + header + b"\n3,4\n")
+    with pytest.raises(PlaceError, match=r"byte 8: the record 'b,a' is the header .* in another order"):
+        block.inputs([feature("float32")])
+
+
+def test_the_same_header_in_the_middle_is_a_dead_letter() -> None:
+    _, bad = block_of(CSV, b"a,b\n1,2\na,b\n3,4\n").inputs([feature("float32")])
+    assert [row for row, *_ in bad] == [1]
+
+
 def test_without_a_quote_a_prediction_that_needs_one_is_a_dead_letter() -> None:
     fmt = formats.load(FormatSpec("csv", quote="none"))
     block, values = block_of(fmt, b"a\n1\n2\n3\n4\n"), pa.array([b"x", b"y,z", b"\xff", b""])
