@@ -26,7 +26,7 @@ class Report(NamedTuple):
     def _repr_html_(self) -> str:
         # The frame runs no script and has no access to the notebook, whatever the page holds.
         return (
-            f'<iframe sandbox="" width="100%" height="700" style="border: 1px solid #8888" '
+            f'<iframe sandbox="" width="100%" height="700" style="border: 1px solid #8888; box-sizing: border-box" '
             f'title="Report of {escape(self.output)}" srcdoc="{escape(self.page)}"></iframe>'
         )
 

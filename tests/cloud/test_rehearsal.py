@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from apache_beam.portability import common_urns
 
+from pipeline.terminal.amounts import with_noun
 from tests.cloud import staged, twice
 from tests.cloud.rehearsal import Rehearsal
 from tests.cloud.rehearsed import CLOUD_FLAGS, PARTS, ROWS, Completed, Place, command, copy, kept, left, ready
@@ -54,10 +55,9 @@ def test_what_is_staged_leaves_what_a_local_run_leaves(
     there = left(rehearsal.cloud, place)
     document = json.loads(there["_keyjoin/manifest.json"])
     assert b"Cost of the job, as estimated before it" in there["_keyjoin/report.html"]
-    assert (
-        f"with {document['cost']['workers']} workers of {document['cost']['machine_type']}".encode()
-        in there["_keyjoin/report.html"]
-    )
+    cost = document["cost"]
+    machines = f"{with_noun(cost['workers'], 'worker')} of {cost['machine_type']}"
+    assert f"with {machines}".encode() in there["_keyjoin/report.html"]
     totals = document["totals"]
     counted = outcome.counters("ledger")
     assert counted == {

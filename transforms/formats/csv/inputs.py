@@ -270,7 +270,7 @@ def _likely(found: Cells, plain: Mask, kinds: Kinds, numbers: Mapping[str, int],
             accepted = allowed.copy()
             if dialect.quote is not None:
                 accepted[dialect.quote] = True
-            strange = np.concatenate([[0], np.cumsum(~accepted[octets])])
+            strange = np.concatenate([[0], np.cumsum(~accepted.take(octets))])
             counts = strange[found.ends[:, wanted]] - strange[found.starts[:, wanted]]
             likely &= (counts == 0).all(axis=1)
     return likely

@@ -14,6 +14,7 @@ from transforms.records import Positions, Rows
 
 NEWLINE = 0x0A
 SPACES = b" \t\r"
+# Looked up by `take`. In brackets an index of bytes becomes int64, and NumPy crashes if no memory is left for it.
 IS_SPACE = np.isin(np.arange(256), list(SPACES))
 SPACE_STEPS = 16  # so many spaces are skipped for all lines at once; what remains is skipped line by line
 BOM = b"\xef\xbb\xbf"
@@ -114,7 +115,7 @@ def last_not_space(data: bytes, starts: Positions, ends: Positions) -> Positions
     last = ends - 1
     moving = np.flatnonzero(last >= starts)
     for _ in range(SPACE_STEPS):
-        moving = moving[IS_SPACE[octets[last[moving]]]]
+        moving = moving[IS_SPACE.take(octets[last[moving]])]
         last[moving] -= 1
         moving = moving[last[moving] >= starts[moving]]
     for line in moving:
@@ -128,7 +129,7 @@ def first_not_space(data: bytes, rows: Rows) -> Positions:
     first = rows.starts.copy()
     moving = np.arange(len(first))
     for _ in range(SPACE_STEPS):
-        moving = moving[IS_SPACE[octets[first[moving]]]]
+        moving = moving[IS_SPACE.take(octets[first[moving]])]
         first[moving] += 1
     for row in moving:
         first[row] = rows.ends[row] - len(data[first[row] : rows.ends[row]].lstrip(SPACES))
