@@ -15,7 +15,7 @@ from pipeline.model import model_process
 from pipeline.run_folder.names import SUCCESS
 from pipeline.terminal import signals
 from pipeline.terminal.exit_codes import Exit
-from pipeline.terminal.messages import flush_output, open_streams, set_quiet, show, show_failure, typed
+from pipeline.terminal.messages import flush_output, open_streams, set_quiet, show, show_failure
 from pipeline.terminal.warning import logged_warnings
 from transforms.errors import RunError, UsageError, nearest, notes_of
 from transforms.reasons import Reason
@@ -302,10 +302,10 @@ def _how_to_resume(argv: Sequence[str], ended: BaseException) -> str:
 
 
 def _resuming(words: Sequence[str]) -> str:
-    from pipeline.options.config import is_long, shortened
+    from pipeline.options.config import to_paste
 
-    shorter = shortened(words) if words[1] == "run" else list(words)
-    return "resume with the same command" if is_long(shorter) else f"resume with: {typed(shorter)}"
+    command = to_paste(words)
+    return f"resume with: {command}" if command else "resume with the same command"
 
 
 def entry() -> None:

@@ -25,18 +25,16 @@ from transforms.comparison.tolerance import Tolerance
 from transforms.errors import UsageError
 
 
+def _run(brief: str | None = None) -> Any:
+    """Declares the flag that names a finished run."""
+    return flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True, brief=brief)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerificationOptions(CodeOptions):
     """The options that select the checks."""
 
-    run: str = flag(
-        kinds.PATH,
-        "the --output of the run",
-        required=True,
-        metavar="DIR",
-        positional=True,
-        brief="the --output of the run",
-    )
+    run: str = _run("the --output of the run")
     read_data: float | None = flag(
         kinds.SHARE,
         "also read this share of the parts, dead letters and sources, and compare checksums: 5%%, 0.05, 100%%",
@@ -164,14 +162,7 @@ def predict_parser() -> OptionsParser[PredictOptions]:
 class ReplayOptions(TrustOptions, FieldOptions, TerminalOptions):
     """The options of `replay`."""
 
-    run: str = flag(
-        kinds.PATH,
-        "the --output of the run",
-        required=True,
-        metavar="DIR",
-        positional=True,
-        brief="the --output of the run",
-    )
+    run: str = _run("the --output of the run")
     rows: str | None = flag(
         kinds.PATH,
         "fixed rows: lines like those of dead letters; keyjoin reads key and row",
@@ -240,7 +231,7 @@ def compare_parser() -> OptionsParser[CompareOptions]:
 class PageOptions:
     """The options of `report`."""
 
-    run: str = flag(kinds.PATH, "the --output of the run", required=True, metavar="DIR", positional=True)
+    run: str = _run()
     report_rows: int | None = flag(
         kinds.whole(least=0),
         "joined rows that the report shows, at most 50; 0: no value, message or text of any row (default: as the run "

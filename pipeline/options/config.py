@@ -20,7 +20,7 @@ from pipeline.options.groups import ConfigOptions, TrustOptions, VerbosityOption
 from pipeline.options.parser import OptionsParser, collected
 from pipeline.options.run_options import RunOptions, parse_run
 from pipeline.run_folder.names import JOB, MANIFEST, NEXT, TEMP
-from pipeline.terminal.messages import quoted
+from pipeline.terminal.messages import quoted, typed
 from transforms.errors import UsageError, nearest
 
 Value: TypeAlias = "str | list[Value] | dict[str, Value]"
@@ -92,6 +92,16 @@ def shortened(words: Sequence[str]) -> list[str]:
                 if parse_run(expanded(made, _PROG), _PROG) == given:
                     return [*words[:2], *made]
     return list(words)
+
+
+def to_paste(words: Sequence[str]) -> str | None:
+    """Writes a command for people to paste, shortened if it is that of a run; None if it is too long all the same.
+
+    Args:
+        words: The words of the command, from `keyjoin` on.
+    """
+    shorter = shortened(words) if words[1] == "run" else words
+    return None if is_long(shorter) else typed(shorter)
 
 
 def is_long(words: Sequence[str]) -> bool:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from transforms.errors import UsageError
 from transforms.formats import drift
 from transforms.formats.base import Reader
 from transforms.formats.spec import FormatSpec
+from transforms.mapping.name_lists import repeated
 from transforms.records import Source
 from transforms.threads import in_threads
 
@@ -91,7 +91,7 @@ def _record(names: Sequence[str], delimiter: str, quote: str) -> str:
     Raises:
         UsageError: A name comes twice, has a line end, or needs a quote where there is none.
     """
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise UsageError(f"--columns names {twice} twice; give each column a name of its own")
     broken = next((name for name in names if {"\n", "\r"} & set(name)), None)

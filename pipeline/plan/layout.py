@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.options.groups import OutputOptions
 from transforms.errors import UsageError, nearest
 from transforms.formats.base import Block, Format, RowTraits
+from transforms.mapping.name_lists import repeated
 from transforms.records import INSTANCE, PREDICTION, Feature, Layout
 from transforms.saved_model.model import KEY, Tensor
 
@@ -197,7 +198,7 @@ def _check_sample(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
 def _check_twice(layout: Layout, sample: Sequence[Mapping[str, Any]]) -> None:
     own = [INSTANCE] if layout.instance and layout.row else [layout.key_field] if layout.key_field else []
     added = [*layout.added, *own]
-    twice = next((name for name in added if added.count(name) > 1), None)
+    twice = repeated(added)
     if twice is not None:
         raise UsageError(f"two fields of an output row would be called {twice}; rename {_renaming(layout, twice)}")
     if not layout.row or layout.instance:

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from pipeline.options.config import is_long, shortened
+from pipeline.options.config import to_paste
 from pipeline.options.error_limits import FLAG, ExceededLimit
 from pipeline.options.run_options import command
 from pipeline.report.write import write_report
@@ -215,8 +215,7 @@ def _allowing(settings: LoadedSettings, output: str, exceeded: ExceededLimit) ->
     if settings.run is not None:
         return None
     words = [word for word in command(settings.options, output) if not word.startswith(FLAG)]
-    shorter = shortened([*words, f"{FLAG}={exceeded.raised}"])
-    return None if is_long(shorter) else typed(shorter)
+    return to_paste([*words, f"{FLAG}={exceeded.raised}"])
 
 
 def _check(place: Place, sources: Sequence[Source], now: Mapping[str, Source], unit: Unit) -> list[str]:

@@ -1,14 +1,24 @@
-"""Parses lists and pairs of names from the texts of flags, and writes them back as texts.
+"""Parses lists and pairs of names from the texts of flags, writes them back as texts, and finds repeated names.
 
 A flag may give names as JSON, so that names can contain commas, equals signs and dots.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Path = tuple[str, ...]  # a field of a row, then the fields inside it that lead to a value
 FORM = """--input_map '{"INPUT": "FIELD", "OTHER": ["FIELD", "FIELD INSIDE OF IT"]}'"""
+
+
+def repeated(found: Iterable[str]) -> str | None:
+    """Returns the first name that comes more than once; None if there is none.
+
+    >>> repeated(["a", "b", "c", "b", "a"]), repeated(["a", "b"])
+    ('a', None)
+    """
+    return next((name for name, count in Counter(found).items() if count > 1), None)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -141,19 +141,20 @@ def _check_items(names: dict[str, Any]) -> None:
     """
     for name, definition in names.items():
         for kind in _inner([field["type"] for field in definition.get("fields", ())]):
-            if kind["type"] == "array" and not _takes_bytes(kind["items"], names, ()):
+            if isinstance(kind, dict) and kind["type"] == "array" and not _takes_bytes(kind["items"], names, ()):
                 raise ValueError(f"the items of an array in {name} take no bytes")
 
 
-def _inner(kind: Any) -> Iterator[dict[str, Any]]:
-    """Yields a type and the types inside of it that are not names."""
+def _inner(kind: Any) -> Iterator[Any]:
+    """Yields a type and the types inside of it. A name stays a name."""
     if isinstance(kind, list):
         for one in kind:
             yield from _inner(one)
-    elif isinstance(kind, dict):
-        yield kind
-        for name in ("items", "values"):
-            yield from _inner(kind.get(name))
+        return
+    yield kind
+    if isinstance(kind, dict):
+        for inner in [kind[name] for name in ("items", "values") if name in kind]:
+            yield from _inner(inner)
         for field in kind.get("fields", ()):
             yield from _inner(field["type"])
 
@@ -356,30 +357,24 @@ def extended(header: str, wanted: Sequence[str] | None, added: dict[str, Any]) -
 def _check_nested(schema: Schema, wanted: Sequence[str] | None) -> None:
     """Refuses fields that hold records of the rows' own type, see `extended`."""
     for field in schema.plain["fields"]:
-        if wanted is None or field["name"] in wanted:
-            held: dict[str, None] = {}
-            _find_names(field["type"], schema.names, held)
-            if schema.plain["name"] in held:
-                raise UsageError(
-                    f"the field {field['name']} holds records of the type {schema.plain['name']}, which is that of the "
-                    f"rows; they would need predictions, too; leave it out with --exclude_fields={field['name']}"
-                )
+        is_written = wanted is None or field["name"] in wanted
+        if is_written and schema.plain["name"] in _named(field["type"], schema.names):
+            raise UsageError(
+                f"the field {field['name']} holds records of the type {schema.plain['name']}, which is that of the "
+                f"rows; they would need predictions, too; leave it out with --exclude_fields={field['name']}"
+            )
 
 
-def _find_names(kind: Any, names: dict[str, Any], found: dict[str, None]) -> None:
-    """Adds the full names of all types that a type holds."""
-    if isinstance(kind, list):
-        for one in kind:
-            _find_names(one, names, found)
-    elif isinstance(kind, dict):
-        if kind["type"] in NAMED:
-            found[kind["name"]] = None
-        for inner in ("items", "values"):
-            _find_names(kind.get(inner), names, found)
-        for field in kind.get("fields", ()):
-            _find_names(field["type"], names, found)
-    elif kind in names and kind not in found:
-        _find_names(names[kind], names, found)
+def _named(kind: Any, names: dict[str, Any]) -> set[str]:
+    """Returns the full names of all types that a type holds."""
+    found, left = set[str](), [kind]
+    while left:
+        for one in _inner(left.pop()):
+            name = one["name"] if isinstance(one, dict) and one["type"] in NAMED else one
+            if isinstance(name, str) and name in names and name not in found:
+                found.add(name)
+                left.append(names[name])
+    return found
 
 
 def _json(value: Any) -> str:

@@ -100,12 +100,13 @@ def _check_headers(
 ) -> None:
     """Refuses a header with other places of the columns: the records after it would be read by the first header."""
     quote = b"" if dialect.quote is None else bytes([dialect.quote])
-    header, numbers = [name.encode() for name in names], np.cumsum(found.whole) - 1
+    header = [name.encode() for name in names]
+    in_any_order = sorted(header)
     for row in bad:
         if not found.whole[row]:
             continue
-        spelled = [cell.removeprefix(quote).removesuffix(quote) for cell in _spelled(found, int(numbers[row]))]
-        if spelled != header and sorted(spelled) == sorted(header):
+        spelled = [cell.removeprefix(quote).removesuffix(quote) for cell in _spelled(found, row)]
+        if spelled != header and sorted(spelled) == in_any_order:
             shown = b",".join(spelled)[: diagnose.SHOWN].decode("utf-8", "replace")
             raise PlaceError(
                 int(positions[row]),
@@ -114,8 +115,9 @@ def _check_headers(
             )
 
 
-def _spelled(found: Cells, number: int) -> list[bytes]:
-    """Returns the cells, as they are spelled, of a record by its number among those that have all cells."""
+def _spelled(found: Cells, row: int) -> list[bytes]:
+    """Returns the cells, as they are spelled, of a record that has all of them."""
+    number = int(found.whole[:row].sum())
     places = zip(found.starts[number].tolist(), found.ends[number].tolist(), strict=True)
     return [found.text[start:end] for start, end in places]
 
@@ -415,6 +417,4 @@ def _explain(
     record = data[rows.starts[row] : rows.ends[row]]
     if not found.whole[row]:
         return diagnose.count(record, int(found.counts[row]), len(names), dialect)
-    return diagnose.explain(
-        record, dict(zip(names, _spelled(found, int(found.whole[:row].sum())), strict=True)), features, dialect
-    )
+    return diagnose.explain(record, dict(zip(names, _spelled(found, row), strict=True)), features, dialect)

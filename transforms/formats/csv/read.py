@@ -6,7 +6,6 @@ Each record is a row, and each cell is text. The first record of a source names 
 import functools
 import itertools
 import weakref
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
@@ -21,6 +20,7 @@ from transforms.formats.csv import cells, inputs, split
 from transforms.formats.csv.dialect import Dialect
 from transforms.formats.csv.scan import scan
 from transforms.formats.csv.split import Header
+from transforms.mapping.name_lists import repeated
 from transforms.records import BadRow, Chunk, Feature, Positions, Rows, Unit
 
 SAMPLE_ROWS = 100
@@ -139,7 +139,7 @@ def names(header: str, dialect: Dialect) -> tuple[str, ...]:
     spelled = [record[start + 1 : end] for start, end in itertools.pairwise(bounds)]
     dialect = dialect._replace(nulls=())  # a column may be called NA
     made = tuple((dialect.value(cell) or b"").decode() for cell in spelled)
-    twice = next((name for name, count in Counter(made).items() if count > 1), None)
+    twice = repeated(made)
     if twice is not None:
         raise RunError(
             f"the header names the column {twice!r} twice; give each column a name of its own, or skip the header's "

@@ -6,7 +6,6 @@ are spelled.
 
 import io
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from transforms.formats.csv import cells, encode, split
 from transforms.formats.csv.diagnose import SHOWN
 from transforms.formats.csv.dialect import Dialect
 from transforms.formats.csv.read import CsvBlock
+from transforms.mapping.name_lists import repeated
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Mask, Positions, Rows, without
 from transforms.threads import in_threads
@@ -198,7 +198,7 @@ def _header(plan: _Plan) -> bytes:
         group = [name] if is_own else [column for column, _ in added[name]]
         (own if is_own else new).extend(group)
         found += group
-    twice = next((name for name, count in Counter(found).items() if count > 1), None)
+    twice = repeated(found)
     if twice is not None:
         raise UsageError(f"two columns would be called {twice}; rename the predictions with --prediction_prefix=TEXT")
     spell, block = plan.dialect.record, plan.block

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from transforms import columns
 from transforms.formats import slices
 from transforms.formats.jsonl import diagnose
+from transforms.mapping.name_lists import repeated
 from transforms.reasons import Reason
 from transforms.records import BadRow, Layout, Positions, Rows
 from transforms.threads import in_threads
@@ -124,8 +124,8 @@ def _twice(names: Sequence[str], added: Sequence[str]) -> tuple[Reason, str] | N
     for name in names:
         if name in added:
             return Reason.COLLISION, f"the row already has a field {name}"
-    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
-    return (Reason.DUPLICATE_NAME, f"field {repeated}: given twice") if repeated is not None else None
+    twice = repeated(names)
+    return (Reason.DUPLICATE_NAME, f"field {twice}: given twice") if twice is not None else None
 
 
 def _collisions(data: bytes, rows: Rows, numbers: Positions, layout: Layout) -> Iterator[BadRow]:

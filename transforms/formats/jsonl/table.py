@@ -5,6 +5,7 @@ point or an exponent become float64. A row has to fit the planned types exactly,
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -201,11 +202,11 @@ def _misfits(value: Any, kind: pa.DataType, path: tuple[str, ...]) -> Iterator[t
     if value is None:
         return
     if pa.types.is_struct(kind) and isinstance(value, Pairs):
-        names = [name for name, _ in value]
+        counts = Counter(name for name, _ in value)
         types = {inner.name: inner.type for inner in kind}
         for name, inner in value:
             inside = (*path, name)
-            if names.count(name) > 1:
+            if counts[name] > 1:
                 yield Reason.DUPLICATE_NAME, f"field {'.'.join(inside)}: given twice"
             elif name not in types:
                 yield Reason.SCHEMA, f"field {'.'.join(inside)}: no sampled row has it, so the parts have no such field"

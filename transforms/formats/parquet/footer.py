@@ -159,13 +159,17 @@ def read_footer(file: IO[bytes], size: int, path: str) -> Footer:
     return found
 
 
+def _first_page(column: Struct) -> int:
+    """Returns the position of the first page of a column, by its ColumnMetaData."""
+    return min((column.of(field) for field in (DATA_PAGE, DICTIONARY_PAGE) if column.of(field)), default=0)
+
+
 def _data_end(meta: Struct) -> int:
     ends: list[int] = [len(MAGIC)]
     for group in meta.items_of(ROW_GROUPS):
         for chunk in group.items_of(COLUMNS):
             column = chunk.of(META, Struct())
-            starts = [column.of(field) for field in (DATA_PAGE, DICTIONARY_PAGE) if column.of(field)]
-            ends.append(min(starts, default=0) + column.of(CHUNK_COMPRESSED, 0))
+            ends.append(_first_page(column) + column.of(CHUNK_COMPRESSED, 0))
             places = [chunk.of(field, 0) for field in INDEXES] + [column.of(field, 0) for field in BLOOM_FILTER]
             ends += [start + size for start, size in zip(places[::2], places[1::2], strict=True)]
     return max(ends)
@@ -246,8 +250,7 @@ def _place(chunk: Struct) -> Column:
         ValueError: The footer gives none.
     """
     meta = chunk.of(META)
-    starts = [meta.of(field) for field in (DATA_PAGE, DICTIONARY_PAGE) if meta.of(field)]
-    column = Column(chunk, min(starts, default=0))
+    column = Column(chunk, _first_page(meta))
     if column.start < 0 or column.size < 0:
         raise ValueError(f"a column of {column.size} bytes at {column.start}")
     return column

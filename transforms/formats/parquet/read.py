@@ -106,8 +106,7 @@ class ParquetBlock:
             chosen = pa.schema([schema.field(name) for name in fields], schema.metadata)
             return chosen.empty_table() if fields else _no_columns(rows)
         with _decoding(self.source, self.positions[0], self.positions[-1] + 1):
-            table = self._file(fields).read().select(fields)
-            return table.cast(_without_views(table.schema))
+            return _cast_views(self._file(fields).read().select(fields))
 
     def _file(self, fields: Collection[str] | None) -> pq.ParquetFile:
         """Makes a file in memory of the row groups, with the columns of some fields."""
@@ -243,6 +242,10 @@ def stored_types(table: pa.Table) -> pa.Table:
     return table
 
 
+def _cast_views(table: pa.Table) -> pa.Table:
+    return table.cast(_without_views(table.schema))
+
+
 def _without_views(schema: pa.Schema) -> pa.Schema:
     """Returns a schema without Arrow's view types, of which pyarrow can take no rows. The columns are the same."""
     fields = [field.with_type(_without_view(field.type)) for field in schema]
@@ -360,8 +363,7 @@ def _range(
         raise RunError(
             f"{footer.path}: rows {end - left} to {end} are not there; copy the file again from where it was written"
         )
-    table = pa.Table.from_batches(found).select(names)
-    table = table.cast(_without_views(table.schema))
+    table = _cast_views(pa.Table.from_batches(found).select(names))
     return table.replace_schema_metadata(schema.metadata)
 
 
